@@ -1,0 +1,88 @@
+"""Who may import whom, read from the source: the house's only law that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOLO = Path(__file__).parents[1] / "solo"
+# Room -> rooms it may import from (beside itself). Torch-free ground floor: errors, taxonomy.
+GROUND = {"errors", "taxonomy", "files"}
+ALLOWED = {
+    "errors": set(),
+    "files": {"errors"},
+    "taxonomy": {"errors"},
+    "distributed": set(),
+    "args": GROUND | {"data"},  # data.registry only, see below
+    "data": GROUND,
+    "nn": GROUND | {"distributed"},
+    "losses": GROUND | {"distributed"},
+    "hex": GROUND | {"distributed", "losses", "args"},  # args in plug.py only
+    "backbones": GROUND | {"distributed", "data"},
+    "eval": GROUND | {"distributed"},
+    "analysis": GROUND | {"eval"},
+    "checkpoint": GROUND | {"data"},
+    "methods": GROUND | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "utils", "checkpoint"},
+    "utils": GROUND | {"distributed", "nn", "eval", "callbacks", "args", "data"},
+    "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
+    "run": GROUND
+    | {"distributed", "args", "data", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones", "utils"},
+    "cli": GROUND | {"args", "run"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+TORCH_FREE = ["args", "cli.py", "errors.py", "taxonomy.py", "__init__.py", "__main__.py", "data/registry.py"]
+HEAVY = {"torch", "torchvision", "lightning", "timm", "lightly", "wandb", "sklearn", "umap", "matplotlib"}
+
+
+def imports(path: Path, top_level: bool = False) -> set[str]:
+    """Modules that a file imports, in dotted form; with ``top_level`` only those imported when it is imported."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{path}: import *"
+            module = node.module or ""
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOLO).parts[0].removesuffix(".py")
+
+
+FILES = sorted(SOLO.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOLO)))
+def test_directions(path):
+    here = room(path)
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[0] != "solo" or len(parts) < 2 or parts[1] == here or not any(room(f) == parts[1] for f in FILES):
+            continue
+        assert parts[1] in ALLOWED[here], f"{here} may not import {module}"
+        if here == "args" and parts[1] == "data":
+            assert parts[2] == "registry", f"args may import data.registry only, not {module}"
+        if here == "hex" and parts[1] == "args":
+            assert path.name == "plug.py", "only hex/plug.py knows of configs"
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_torch_free_at_import(name):
+    target = SOLO / name
+    for path in target.rglob("*.py") if target.is_dir() else [target]:
+        heavy = {module.split(".")[0] for module in imports(path, top_level=True)} & HEAVY
+        assert not heavy, f"{path} imports {heavy}"
+
+
+@pytest.mark.parametrize("name", ["losses", "hex", "nn", "eval", "data", "analysis"])
+def test_no_lightning_in_the_rooms_that_know_tensors_only(name):
+    for path in (SOLO / name).rglob("*.py"):
+        assert not any(module.startswith(("lightning", "pytorch_lightning")) for module in imports(path)), path
