@@ -1,0 +1,22 @@
+"""HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules, and the plug for methods.
+
+``plug`` is not imported here: the rest needs nothing but torch and works in any training loop.
+"""
+
+from solo.hex.loss import HEXLoss, hex_nce
+from solo.hex.policy import AdaptivePercentile, FixedThreshold, Policy, Selector, Superclass
+from solo.hex.schedule import Constant, Cosine, Schedule, Step
+
+__all__ = [
+    "AdaptivePercentile",
+    "Constant",
+    "Cosine",
+    "FixedThreshold",
+    "HEXLoss",
+    "Policy",
+    "Schedule",
+    "Selector",
+    "Step",
+    "Superclass",
+    "hex_nce",
+]

@@ -1,0 +1,139 @@
+"""Policies: which negatives of an anchor belong to its hierarchy, H(i), always a subset of N(i).
+
+A policy is a frozen dataclass. For the epoch and the batch at hand it makes a ``Selector``, or None for an empty set.
+Nothing is stored between batches and nothing has a gradient. To add one, write the dataclass and give it a
+row in ``solo/hex/plug.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from solo import distributed
+from solo.hex.schedule import Schedule
+from solo.losses.pairs import Pairs
+
+Similarity = Literal["row", "cosine"]
+
+
+class Selector(Protocol):
+    """Chooses within one batch; ``threshold`` is what the run logs (None where there is no such number)."""
+
+    threshold: Tensor | None
+
+    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
+        """Chosen pairs of a block: cosines (R, N) -> boolean (R, N). The loss intersects them with N(i)."""
+        ...
+
+
+class Policy(Protocol):
+    """A rule for H(i)."""
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """The rule for this batch in this epoch (0-based); None: H is empty."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Above:
+    """Pairs whose cosine, or row-scaled cosine, is above one threshold."""
+
+    threshold: Tensor
+    similarity: Similarity = "cosine"
+
+    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
+        if self.similarity == "cosine":
+            return similarity > self.threshold
+        # f = (s - lowest) / (1 - lowest) > eps without the division, which a row of ones would not survive.
+        lowest = similarity.amin(dim=1, keepdim=True)
+        return similarity > lowest + self.threshold * (1 - lowest)
+
+
+@dataclass(frozen=True)
+class FixedThreshold:
+    """``HEX_fixed``: similarity above a threshold that the schedule lowers.
+
+    Attributes:
+        schedule: threshold of each epoch (``Constant``, ``Step`` or ``Cosine``).
+        similarity: ``row``: each row scaled to [0, 1], its lowest cosine to 0 and self-similarity to 1 (the
+            release's scaling); ``cosine``: plain.
+        warm_epoch: H is empty in the epochs before this one.
+    """
+
+    schedule: Schedule
+    similarity: Similarity = "row"
+    warm_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown similarity."""
+        if self.similarity not in ("row", "cosine"):
+            raise ValueError(f"similarity must be 'row' or 'cosine', got {self.similarity!r}")
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """Pairs above the threshold of this epoch."""
+        if epoch < self.warm_epoch:
+            return None
+        return _Above(pairs.anchors.new_tensor(self.schedule(epoch, max_epochs)), self.similarity)
+
+
+@dataclass(frozen=True)
+class AdaptivePercentile:
+    """``HEX_adaptive``: cosine above the mean, over all anchors of all processes, of each row's quantile.
+
+    Attributes:
+        quantile: in [0, 1]; the row holds the cosines with all keys, the anchor itself included, and the nearest
+            entry is taken, as in the release.
+        warm_epoch: H is empty in the epochs before this one.
+    """
+
+    quantile: float = 0.99
+    warm_epoch: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse a quantile outside [0, 1]."""
+        if not 0 <= self.quantile <= 1:
+            raise ValueError(f"quantile must lie in [0, 1], got {self.quantile}")
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """Pairs above this batch's threshold."""
+        if epoch < self.warm_epoch:
+            return None
+        total = sum(row_quantile(pairs.similarity(rows), self.quantile).sum() for rows in pairs.blocks())
+        return _Above(distributed.all_reduce_mean(torch.as_tensor(total)) / len(pairs.anchors))
+
+
+@dataclass(frozen=True)
+class _SameGroup:
+    pairs: Pairs
+    threshold: Tensor | None = None
+
+    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
+        return self.pairs.same_group(rows)
+
+
+@dataclass(frozen=True)
+class Superclass:
+    """``superclass``: anchor and negative share the coarse label (Table 10's "Sup"); unknown labels share nothing.
+
+    Attributes:
+        warm_epoch: H is empty in the epochs before this one.
+    """
+
+    warm_epoch: int = 0
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """Pairs of one coarse class."""
+        return None if epoch < self.warm_epoch else _SameGroup(pairs)
+
+
+def row_quantile(rows: Tensor, quantile: float) -> Tensor:
+    """``torch.quantile(..., interpolation="nearest")`` of each row by partial selection: (R, N) -> (R,)."""
+    n = rows.shape[1]
+    rank = round(quantile * (n - 1))  # half to even, as torch
+    if rank < n // 2:
+        return rows.topk(rank + 1, dim=1, largest=False, sorted=False).values.amax(dim=1)
+    return rows.topk(n - rank, dim=1, sorted=False).values.amin(dim=1)

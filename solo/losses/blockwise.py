@@ -1,0 +1,65 @@
+"""Losses over all pairs of a batch, a block of rows at a time, with the gradient written by hand.
+
+A loss gives the gradient of its block with respect to the similarities; value and gradient are made in one forward
+pass, so a block is computed once, and backward only multiplies. Memory: two matrices of the size of the embeddings
+and a few temporaries of the size of one block.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from solo.losses.pairs import Pairs
+
+
+class RowLoss(Protocol):
+    """What a loss over rows of similarities provides."""
+
+    def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Summed loss of a block, and its gradient: (R, N) -> (), (R, N). May overwrite ``similarity``."""
+        ...
+
+    def scale(self) -> Tensor:
+        """Factor for the sum over all blocks, asked for when the last block is done (1 / number of anchors)."""
+        ...
+
+
+class _Blockwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, keys: Tensor, pairs: Pairs, row_loss: RowLoss) -> Tensor:
+        total = anchors.new_zeros(())
+        want_anchors, want_keys = ctx.needs_input_grad[:2]
+        d_anchors = torch.zeros_like(anchors) if want_anchors else None
+        d_keys = torch.zeros_like(keys) if want_keys else None
+        with torch.autocast(anchors.device.type, enabled=False):
+            for rows in pairs.blocks():
+                loss, grad = row_loss(anchors[rows] @ keys.T, rows)
+                total += loss
+                if d_anchors is not None:
+                    torch.mm(grad, keys, out=d_anchors[rows])
+                if d_keys is not None:
+                    d_keys.addmm_(grad.T, anchors[rows])
+        ctx.factor = row_loss.scale()
+        ctx.save_for_backward(d_anchors, d_keys)
+        return total * ctx.factor
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        d_anchors, d_keys = ctx.saved_tensors
+        factor = grad * ctx.factor
+        return (
+            None if d_anchors is None else d_anchors * factor,
+            None if d_keys is None else d_keys * factor,
+            None,
+            None,
+        )
+
+
+def blockwise(pairs: Pairs, row_loss: RowLoss) -> Tensor:
+    """The loss of all rows of ``pairs``, a scalar with gradient to its anchors and keys (first order only)."""
+    return _Blockwise.apply(pairs.anchors, pairs.keys, pairs, row_loss)  # type: ignore[no-any-return]

@@ -1,0 +1,144 @@
+"""``Pairs``: who is compared with whom, and who is a positive of whom.
+
+Every contrastive loss of the library reads the batch through this one object: anchors are the rows of this process,
+keys the rows of all processes. Masks are handed out a block of rows at a time, so nothing of size N x N has to live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solo import distributed
+
+# Elements of one block of similarities: small enough for a CPU's cache, large enough to fill a GPU.
+_BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+
+
+def unit(z: Tensor) -> Tensor:
+    """Rows scaled to length 1, in float32 or better.
+
+    A zero row stays zero and gets a zero gradient, where ``torch.nn.functional.normalize`` would multiply the
+    gradient by 1e12.
+
+    Args:
+        z: (N, D) of any floating type.
+    """
+    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+    # Scaled by the largest entry first: the squares of tiny or huge rows would leave the type's range.
+    largest = z.detach().abs().amax(dim=-1, keepdim=True)
+    zero = largest == 0
+    z = (z / largest.masked_fill(zero, 1)).masked_fill(zero, 0)
+    norm = z.square().sum(dim=-1, keepdim=True).masked_fill(zero, 1).sqrt()
+    return z / norm
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Anchors, keys, and the ids and groups that relate them.
+
+    Attributes:
+        anchors: (M, D) unit rows of this process.
+        keys: (N, D) unit rows of all processes, gathered with gradient.
+        anchor_ids: (M,) integers; a key with the same id is a positive.
+        key_ids: (N,) integers.
+        offset: column of anchor 0 among the keys (anchor i is key ``offset + i``), None if anchors are not keys.
+        anchor_groups: (M,) coarse labels, -1 for unknown, or None.
+        key_groups: (N,) coarse labels, or None.
+    """
+
+    anchors: Tensor
+    keys: Tensor
+    anchor_ids: Tensor
+    key_ids: Tensor
+    offset: int | None
+    anchor_groups: Tensor | None = None
+    key_groups: Tensor | None = None
+
+    @classmethod
+    def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:
+        """Compare every row with every other row; rows with equal ids are positives.
+
+        Args:
+            z: (N, D) projections, of any length (they are normalised here).
+            ids: (N,) sample ids, equal for the views of one image (or class labels, for supervised losses).
+            groups: (N,) coarse labels for the ``superclass`` policy, -1 for unknown.
+            gather: use the rows of all processes as keys.
+
+        Raises:
+            ValueError: if the shapes do not fit together.
+        """
+        if z.ndim != 2 or ids.shape != z.shape[:1] or (groups is not None and groups.shape != ids.shape):
+            raise ValueError(
+                f"expected z (N, D) with ids (N,) and groups (N,) or None, got z {tuple(z.shape)}, "
+                f"ids {tuple(ids.shape)}, groups {None if groups is None else tuple(groups.shape)}"
+            )
+        z = unit(z)
+        ids = ids.to(z.device)
+        groups = None if groups is None else groups.to(z.device)
+        if not gather:
+            return cls(z, z, ids, ids, 0, groups, groups)
+        keys, key_ids = distributed.gather(z), distributed.gather_no_grad(ids)
+        key_groups = None if groups is None else distributed.gather_no_grad(groups)
+        return cls(z, keys, ids, key_ids, distributed.rank() * len(z), groups, key_groups)
+
+    @classmethod
+    def from_views(
+        cls, views: Sequence[Tensor], ids: Tensor | None = None, groups: Tensor | None = None, gather: bool = True
+    ) -> Pairs:
+        """Compare all views of all images; the other views of the same image are positives.
+
+        Args:
+            views: V tensors (B, D).
+            ids: (B,) sample ids, unique over all processes; None numbers the images by their place in the batch.
+            groups: (B,) coarse labels, -1 for unknown.
+            gather: use the rows of all processes as keys.
+
+        Raises:
+            ValueError: if the views differ in shape.
+        """
+        if len({view.shape for view in views}) != 1:
+            raise ValueError(f"views must have one shape (B, D), got {[tuple(view.shape) for view in views]}")
+        batch = len(views[0])
+        if ids is None:
+            first = distributed.rank() * batch if gather else 0
+            ids = torch.arange(first, first + batch, device=views[0].device)
+        repeat = len(views)
+        groups = None if groups is None else groups.repeat(repeat)
+        return cls.from_ids(torch.cat(list(views)), ids.repeat(repeat), groups, gather)
+
+    def blocks(self) -> Iterator[slice]:
+        """Slices of anchor rows whose similarities fit the block budget of the device."""
+        budget = _BLOCK_ELEMENTS.get(self.anchors.device.type, _BLOCK_ELEMENTS["cuda"])
+        step = max(1, budget // max(1, len(self.keys)))
+        return (slice(start, min(start + step, len(self.anchors))) for start in range(0, len(self.anchors), step))
+
+    def similarity(self, rows: slice) -> Tensor:
+        """Cosines of a block of anchors with all keys, (R, N), without gradient."""
+        with torch.no_grad(), torch.autocast(self.anchors.device.type, enabled=False):
+            return self.anchors[rows] @ self.keys.T
+
+    def masks(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Positives P(i) and negatives N(i) of a block of anchors, two boolean (R, N); nobody is a pair of itself."""
+        same = self.anchor_ids[rows, None] == self.key_ids
+        negative = ~same
+        if self.offset is not None:
+            same.diagonal(self.offset + rows.start).fill_(False)
+        return same, negative
+
+    def same_group(self, rows: slice) -> Tensor:
+        """Whether anchor and key share a known coarse label, boolean (R, N).
+
+        Raises:
+            ValueError: if the pairs were built without groups.
+        """
+        if self.anchor_groups is None or self.key_groups is None:
+            raise ValueError(
+                "the superclass policy needs the coarse labels of the batch, got none: "
+                "give `groups`, or use data with a label tree, or another policy (adaptive, fixed)"
+            )
+        groups = self.anchor_groups[rows, None]
+        return (groups == self.key_groups) & (groups >= 0)

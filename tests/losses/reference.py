@@ -1,0 +1,79 @@
+"""Slow references, written with loops in float64 straight from the formulas."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def cosines(z: Tensor) -> Tensor:
+    """All cosines of the rows, with autograd."""
+    z = z / z.norm(dim=1, keepdim=True)
+    return z @ z.T
+
+
+def info_nce(z: Tensor, ids: Tensor, temperature: float, joint: bool = False) -> Tensor:
+    """Mean over anchors of each positive against the negatives, or of the summed positives (joint)."""
+    s, losses = cosines(z), []
+    for i in range(len(z)):
+        positives = [j for j in range(len(z)) if j != i and ids[j] == ids[i]]
+        negatives = [j for j in range(len(z)) if ids[j] != ids[i]]
+        if not positives:
+            continue
+        rest = sum(torch.exp(s[i, k] / temperature) for k in negatives)
+        if joint:
+            top = sum(torch.exp(s[i, p] / temperature) for p in positives)
+            losses.append(-torch.log(top / (top + rest)))
+            continue
+        terms = []
+        for p in positives:
+            top = torch.exp(s[i, p] / temperature)
+            terms.append(-torch.log(top / (top + rest)))
+        losses.append(sum(terms) / len(terms))
+    return sum(losses) / len(losses)
+
+
+def hex_loss(
+    z: Tensor, ids: Tensor, hierarchy: Tensor, temperature: float, beta: float, tau_plus: float, release: bool = False
+) -> Tensor:
+    """Steps 3 to 5 of the paper for a given set of hierarchy negatives (N, N), literally."""
+    s, losses = cosines(z), []
+    for i in range(len(z)):
+        positives = [j for j in range(len(z)) if j != i and ids[j] == ids[i]]
+        negatives = [j for j in range(len(z)) if ids[j] != ids[i]]
+        inside = [j for j in negatives if hierarchy[i, j]]
+        rest = sum((torch.exp(s[i, k] / temperature) for k in negatives if k not in inside), torch.zeros(()).double())
+        raised = [torch.exp(beta * s[i, h] / temperature) for h in inside]
+        local = torch.zeros(()).double()
+        for h, weight in zip(inside, raised, strict=True):
+            local = local + weight / (sum(raised) / len(raised)) * torch.exp(s[i, h] / temperature)
+        terms = []
+        for p in positives:
+            top = torch.exp(s[i, p] / temperature)
+            if release:
+                terms.append(-s[i, p] / temperature + torch.log(rest))
+                continue
+            debiased = (local - tau_plus * len(inside) * top) / (1 - tau_plus)
+            floor = torch.tensor(len(inside) * math.exp(-1 / temperature)).double()
+            terms.append(-torch.log(top / (top + rest + torch.maximum(debiased, floor))))
+        if terms:
+            losses.append(sum(terms) / len(terms))
+    return sum(losses) / len(losses)
+
+
+def hcl(z: Tensor, ids: Tensor, temperature: float, beta: float, tau_plus: float) -> Tensor:
+    """Robinson et al. (2021), equation 4, on all negatives, as their text states it."""
+    s, losses = cosines(z), []
+    for i in range(len(z)):
+        negatives = [torch.exp(s[i, j] / temperature) for j in range(len(z)) if ids[j] != ids[i]]
+        n = len(negatives)
+        importance = [x**beta for x in negatives]
+        reweighted = sum(w * x for w, x in zip(importance, negatives, strict=True)) / (sum(importance) / n)
+        for p in range(len(z)):
+            if p != i and ids[p] == ids[i]:
+                top = torch.exp(s[i, p] / temperature)
+                ng = torch.clamp((-tau_plus * n * top + reweighted) / (1 - tau_plus), min=n * math.exp(-1 / temperature))
+                losses.append(-torch.log(top / (top + ng)))
+    return sum(losses) / len(losses)
