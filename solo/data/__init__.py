@@ -1,0 +1,15 @@
+"""Data sets, transforms and loaders; the submodules that need torch are imported when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = ["classification_dataloader", "pretrain_dataloader", "registry", "sources", "transforms"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import the submodule `name` on first use."""
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,178 @@
+"""Labelled data for linear evaluation, finetuning and validation. solo-learn's names and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, Dataset
+
+from solo.data.loaders import eval_loader, train_loader
+from solo.data.pretrain_dataloader import check_format
+from solo.data.registry import DatasetSpec, get_spec
+from solo.data.sources import Transform, load
+from solo.data.subsets import take_fraction
+from solo.data.transforms import build_eval_pipeline, build_train_pipeline
+from solo.errors import UserError
+
+Pair = tuple[Any, Any]
+
+
+def build_custom_pipeline() -> dict[str, Transform]:
+    """The transforms of custom data, `T_train` and `T_val`: 224 pixels, ImageNet's mean and std; override it."""
+    spec = get_spec("custom")
+    return {
+        "T_train": build_train_pipeline(spec.size, spec.mean, spec.std),
+        "T_val": build_eval_pipeline(spec.size, spec.mean, spec.std, resize=spec.resize),
+    }
+
+
+def prepare_transforms(
+    dataset: str,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+) -> tuple[Transform, Transform]:
+    """`(T_train, T_val)` of a data set; what is not given is the data set's own.
+
+    Args:
+        dataset: a name of the registry.
+        mean: per channel, of images in [0, 1].
+        std: likewise.
+        size: pixels; the shorter side is resized in proportion (256 to 224) before the centre crop.
+        channels: 1 or 3.
+
+    Raises:
+        UserError: for an unknown data set, or if mean and std don't fit the channels.
+    """
+    spec = get_spec(dataset)
+    if spec.name == "custom" and not (mean or std or size or channels):
+        pipeline = build_custom_pipeline()
+        return pipeline["T_train"], pipeline["T_val"]
+    mean = mean or spec.eval_mean or spec.mean
+    std = std or spec.eval_std or spec.std
+    resize = round(spec.resize * size / spec.size) if spec.resize and size else spec.resize
+    size = size or spec.size
+    return (
+        build_train_pipeline(size, mean, std, channels, spec.crop_min_scale, spec.flip),
+        build_eval_pipeline(size, mean, std, channels, resize),
+    )
+
+
+def prepare_datasets(
+    dataset: str,
+    T_train: Transform,  # noqa: N803 (solo-learn's argument)
+    T_val: Transform,  # noqa: N803
+    train_data_path: str | Path | None = None,
+    val_data_path: str | Path | None = None,
+    data_format: str = "image_folder",
+    download: bool = True,
+    data_fraction: float = -1.0,
+    levels: bool = False,
+    seed: int = 42,
+) -> tuple[Dataset[Pair], Dataset[Pair]]:
+    """`(train, val)` with items `(image, target)`.
+
+    Args:
+        dataset: a name of the registry.
+        T_train: from `prepare_transforms`.
+        T_val: likewise.
+        train_data_path: folder of the training data; without one, `datasets` inside the package.
+        val_data_path: folder of the validation data, likewise.
+        data_format: `image_folder`.
+        download: fetch what is missing, where that is possible.
+        data_fraction: share of the training data, in (0, 1), stratified; all of it otherwise.
+        levels: targets are `(levels,)`, coarse first, for data sets with more than one level.
+        seed: of the fraction's draw.
+
+    Raises:
+        UserError: for an unknown data set, and if the data aren't as expected.
+    """
+    check_format(data_format)
+    spec = get_spec(dataset)
+    train = load(spec, "train", train_data_path, download, T_train, levels)
+    val = load(spec, "val", val_data_path, download, T_val, levels)
+    if spec.folders:
+        _check_same_classes(spec, train, val)
+    return take_fraction(train, data_fraction, seed), val
+
+
+def _check_same_classes(spec: DatasetSpec, train: Any, val: Any) -> None:
+    """Classes are numbered in each folder by itself, so that a missing one would shift all labels after it."""
+    differing = sorted(set(train.classes) ^ set(val.classes))
+    if differing:
+        names = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        raise UserError(
+            f"{train.root} and {val.root} hold different classes ({len(train.classes)} and {len(val.classes)}; only in "
+            f"one of them: {names}); both need the same folders"
+        )
+
+
+def prepare_dataloaders(
+    train_dataset: Dataset[Pair],
+    val_dataset: Dataset[Pair],
+    batch_size: int = 64,
+    num_workers: int = 4,
+    seed: int | None = None,
+) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
+    """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest.
+
+    Raises:
+        UserError: if the batch is larger than the training set.
+    """
+    return (
+        train_loader(train_dataset, batch_size, num_workers, seed),
+        eval_loader(val_dataset, batch_size, num_workers),
+    )
+
+
+def prepare_data(
+    dataset: str,
+    train_data_path: str | Path | None = None,
+    val_data_path: str | Path | None = None,
+    data_format: str = "image_folder",
+    batch_size: int = 64,
+    num_workers: int = 4,
+    download: bool = True,
+    data_fraction: float = -1.0,
+    auto_augment: bool = False,
+    *,
+    levels: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    seed: int | None = None,
+) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
+    """Transforms, data sets and loaders in one call: `(train_loader, val_loader)`.
+
+    Arguments and errors are those of `prepare_transforms`, `prepare_datasets` and `prepare_dataloaders`;
+    `auto_augment` trains with timm's RandAugment and random erasing; `seed` is that of order and augmentation.
+    """
+    T_train, T_val = prepare_transforms(dataset, mean, std, size, channels)  # noqa: N806
+    if auto_augment:
+        T_train = _auto_augment(size or 224, mean, std)  # noqa: N806
+    train, val = prepare_datasets(
+        dataset, T_train, T_val, train_data_path, val_data_path, data_format, download, data_fraction, levels
+    )
+    return prepare_dataloaders(train, val, batch_size, num_workers, seed)
+
+
+def _auto_augment(size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> Transform:
+    from timm.data.transforms_factory import create_transform
+
+    spec = get_spec("custom")
+    options: dict[str, Any] = {
+        "is_training": True,
+        "color_jitter": None,
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "interpolation": "bicubic",
+        "re_prob": 0.25,
+        "re_mode": "pixel",
+        "re_count": 1,
+        "mean": tuple(mean or spec.mean),
+        "std": tuple(std or spec.std),
+    }
+    return cast(Transform, create_transform(size, **options))

@@ -1,0 +1,92 @@
+"""MNIST's idx files, plain or gzipped, and where Fashion-MNIST's are found."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from solo.errors import UserError
+
+# Debian's and Ubuntu's package dataset-fashion-mnist installs its files here.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_UINT8 = 8
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """A uint8 array from an idx file; names ending in `.gz` are decompressed.
+
+    Raises:
+        UserError: if the file is truncated or something else.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} can't be read ({error}); fetch the file again") from error
+    # Header, big-endian: two zero bytes, type, number of dimensions, then one uint32 per dimension.
+    ndim = data[3] if len(data) > 3 else 0
+    start = 4 + 4 * ndim
+    if len(data) < start or data[:3] != bytes([0, 0, _UINT8]):
+        raise UserError(f"{path} is no idx file of bytes; fetch the file again")
+    shape = [int(n) for n in np.frombuffer(data, ">u4", count=ndim, offset=4)]
+    if len(data) - start != np.prod(shape, dtype=np.int64):
+        raise UserError(f"{path} should hold {shape} bytes but has {len(data) - start}; fetch the file again")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+@dataclass(frozen=True)
+class FashionFiles:
+    """The two files of one split."""
+
+    images: Path
+    labels: Path
+
+    @classmethod
+    def find(cls, prefix: str, *folders: Path | None) -> FashionFiles | None:
+        """Look in the folders, in torchvision's layout below them, and in Debian's after the first one.
+
+        Args:
+            prefix: `train` or `t10k`.
+            folders: where to look, in this order; `None` is skipped.
+        """
+        first, *rest = folders
+        for folder in (first, DEBIAN_FASHION_MNIST, *rest):
+            for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
+                images = _either(place / f"{prefix}-images-idx3-ubyte")
+                labels = _either(place / f"{prefix}-labels-idx1-ubyte")
+                if images and labels:
+                    return cls(images, labels)
+        return None
+
+    @staticmethod
+    def how_to(path: Path | None) -> str:
+        """The message for when nothing was found."""
+        where = f"{path} or {DEBIAN_FASHION_MNIST}" if path else str(DEBIAN_FASHION_MNIST)
+        return (
+            f"no Fashion-MNIST in {where}; install the package dataset-fashion-mnist, allow data.download=True, or set "
+            "data.train_path to a folder with the files {train,t10k}-images-idx3-ubyte[.gz] and "
+            "{train,t10k}-labels-idx1-ubyte[.gz]"
+        )
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images `(N, 28, 28)` and labels `(N,)`, uint8.
+
+        Raises:
+            UserError: if a file is damaged or the two don't belong together.
+        """
+        images, labels = read_idx(self.images), read_idx(self.labels)
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise UserError(
+                f"{self.images} holds {images.shape} and {self.labels} {labels.shape}; expected (N, H, W) and (N,)"
+            )
+        return images, labels
+
+
+def _either(path: Path) -> Path | None:
+    for candidate in (path, path.with_name(path.name + ".gz")):
+        if candidate.is_file():
+            return candidate
+    return None

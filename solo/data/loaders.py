@@ -1,0 +1,125 @@
+"""Loaders that give the same batches for the same seed, with any number of workers and after a resume.
+
+The sampler hands out `(index, seed)` pairs, all of them a function of (seed, epoch); the data set seeds Python's
+`random`, from which the transforms draw, before it makes a sample.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sized
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from solo.errors import UserError
+
+# Keeps the streams of neighbouring seeds apart: epochs stay far below it.
+_EPOCHS_PER_SEED = 1_000_003
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """A new permutation in each epoch, with a seed for each sample.
+
+    Args:
+        size: number of samples.
+        seed: any int.
+
+    Attributes:
+        epoch: which permutation comes next; goes up by itself and can be set, as Lightning does.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the next permutation."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed((self.seed * _EPOCHS_PER_SEED + self.epoch) % 2**63)
+        self.epoch += 1
+        order = torch.randperm(self.size, generator=generator)
+        seeds = torch.randint(2**62, (self.size,), generator=generator)
+        yield from zip(order.tolist(), seeds.tolist(), strict=True)
+
+
+class SeededDataset(Dataset[Any]):
+    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
+
+    Reseeds Python's global `random` in the process that makes the samples.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Any:
+        if isinstance(item, tuple):
+            item, seed = item
+            random.seed(seed)
+        return self.dataset[item]
+
+
+class _Generator(torch.Generator):
+    """Travels to spawned processes by its seed: the state of torch's own is gone when they open it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _seeded_generator, (self.initial_seed(),)
+
+
+def _seeded_generator(seed: int) -> _Generator:
+    generator = _Generator()
+    generator.manual_seed(seed % 2**63)
+    return generator
+
+
+def train_loader(dataset: Dataset[Any], batch_size: int, num_workers: int, seed: int | None) -> DataLoader[Any]:
+    """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
+
+    Args:
+        dataset: has a length.
+        batch_size: per process.
+        num_workers: 0 makes the samples in this process.
+        seed: of order and augmentation; `None` draws one from torch's generator.
+
+    Raises:
+        UserError: if there are fewer samples than one batch needs.
+    """
+    size = len(cast(Sized, dataset))
+    if batch_size > size:
+        raise UserError(
+            f"optimizer.batch_size={batch_size} is larger than the training set of {size} images, so an epoch would "
+            f"have no batch; use a batch size of at most {size} or more data"
+        )
+    seed = int(torch.randint(2**62, ())) if seed is None else seed
+    return DataLoader(
+        SeededDataset(dataset),
+        batch_size=batch_size,
+        sampler=SeededSampler(size, seed),
+        drop_last=True,
+        **_worker_options(num_workers, seed),
+    )
+
+
+def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
+    """All samples in their order."""
+    return DataLoader(dataset, batch_size=batch_size, **_worker_options(num_workers, seed=0))
+
+
+def _worker_options(num_workers: int, seed: int) -> dict[str, Any]:
+    return {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        # Without its own generator a loader advances the model's random numbers at the start of each epoch.
+        "generator": _seeded_generator(seed),
+    }

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pickle
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from solo.data.loaders import SeededDataset, SeededSampler, eval_loader, train_loader
+from solo.errors import UserError
+
+# Python warns of fork in a process with threads, which torch may have started.
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+
+
+class Numbers(Dataset[Any]):
+    """Items `(index, a random number)`."""
+
+    def __init__(self, size: int = 20) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[int, float]:
+        return index, random.random()
+
+
+def draw(loader: DataLoader[Any], epochs: int = 1) -> list[list[Any]]:
+    return [[batch[0].tolist(), batch[1].tolist()] for _ in range(epochs) for batch in loader]
+
+
+def test_same_seed_same_batches_whatever_else_is_drawn() -> None:
+    first = draw(train_loader(Numbers(), 4, 0, seed=7), epochs=2)
+    random.seed(99)
+    torch.manual_seed(99)
+    assert draw(train_loader(Numbers(), 4, 0, seed=7), epochs=2) == first
+    assert draw(train_loader(Numbers(), 4, 0, seed=8), epochs=2) != first
+
+
+def test_same_batches_with_workers() -> None:
+    assert draw(train_loader(Numbers(), 4, 2, seed=7), 2) == draw(train_loader(Numbers(), 4, 0, seed=7), 2)
+
+
+def test_each_epoch_has_its_own_order_and_can_be_chosen() -> None:
+    loader = train_loader(Numbers(), 4, 0, seed=7)
+    first, second = draw(loader), draw(loader)
+    assert first != second
+    resumed = train_loader(Numbers(), 4, 0, seed=7)
+    assert isinstance(resumed.sampler, SeededSampler)
+    resumed.sampler.set_epoch(1)
+    assert draw(resumed) == second
+
+
+def test_every_sample_once_and_full_batches_only() -> None:
+    batches = draw(train_loader(Numbers(18), 4, 0, seed=0))
+    assert [len(indices) for indices, _ in batches] == [4, 4, 4, 4]
+    seen = [i for indices, _ in batches for i in indices]
+    assert len(set(seen)) == 16 and seen != sorted(seen)
+
+
+def test_no_seed_follows_torch() -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        runs.append(draw(train_loader(Numbers(), 4, 0, seed=None)))
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("loader", [train_loader(Numbers(), 4, 0, seed=1), eval_loader(Numbers(), 4, 0)])
+def test_iterating_leaves_torchs_generator_alone(loader: DataLoader[Any]) -> None:
+    before = torch.get_rng_state()
+    draw(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_eval_loader_keeps_order_and_rest() -> None:
+    batches = draw(eval_loader(Numbers(10), 4, 0))
+    assert [indices for indices, _ in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_a_plain_index_works_too() -> None:
+    assert SeededDataset(Numbers())[3][0] == 3
+
+
+def test_a_batch_larger_than_the_data_names_both_numbers() -> None:
+    with pytest.raises(UserError, match="batch_size=64 .* 20 images"):
+        train_loader(Numbers(), 64, 0, seed=0)
+
+
+def test_loader_survives_a_pickle() -> None:
+    loader = train_loader(Numbers(), 4, 0, seed=7)
+    assert draw(pickle.loads(pickle.dumps(loader))) == draw(loader)
+
+
+def test_worker_options() -> None:
+    assert train_loader(Numbers(), 4, 1, seed=0).persistent_workers
+    assert not train_loader(Numbers(), 4, 0, seed=0).persistent_workers
+    assert eval_loader(Numbers(), 4, 0).pin_memory == torch.cuda.is_available()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from solo.data.sources import ArrayDataset
+from solo.data.subsets import Indexed, Subset, take_fraction
+from solo.errors import UserError
+
+
+def grey(targets: list[int]) -> ArrayDataset:
+    """The image at index i is all i."""
+    return ArrayDataset(np.arange(len(targets), dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2), targets)
+
+
+IMBALANCED = [0] * 60 + [1] * 30 + [2] * 10
+
+
+def test_fraction_keeps_class_frequencies_targets_and_images_together() -> None:
+    part = take_fraction(grey(IMBALANCED), 0.2)
+    assert isinstance(part, Subset)
+    assert Counter(part.targets) == {0: 12, 1: 6, 2: 2}
+    for i in range(len(part)):
+        image, target = part[i]
+        assert target == part.targets[i] == IMBALANCED[image.getpixel((0, 0))]
+
+
+def test_fraction_is_always_the_same_and_follows_its_seed() -> None:
+    first, again, other = (take_fraction(grey(IMBALANCED), 0.2, seed) for seed in (42, 42, 1))
+    assert isinstance(first, Subset) and isinstance(again, Subset) and isinstance(other, Subset)
+    assert first.indices == again.indices != other.indices
+
+
+@pytest.mark.parametrize("fraction", [-1, 0, 1.0])
+def test_everything(fraction: float) -> None:
+    data = grey(IMBALANCED)
+    assert take_fraction(data, fraction) is data
+
+
+@pytest.mark.parametrize(("fraction", "message"), [(1.5, "above 1"), (0.01, "larger fraction")])
+def test_impossible_fractions(fraction: float, message: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.fraction={fraction}.*{message}"):
+        take_fraction(grey(IMBALANCED), fraction)
+
+
+def test_index_counts_within_the_subset() -> None:
+    items = Indexed(take_fraction(grey(IMBALANCED), 0.2))
+    assert [items[i][0] for i in range(len(items))] == list(range(20))
+    assert list(items.targets) == [items[i][2] for i in range(20)]
