@@ -1,0 +1,182 @@
+"""A plain config against a schema: fills in defaults, converts what is obvious, finds all problems in one go."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+from solo.args.fields import Key, describe_type, keys_of, walk
+from solo.errors import ConfigError
+
+_UNIONS = (Union, types.UnionType)
+_NOTHING = (None, "None", "null", "")
+_TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
+_SIGNS = {
+    ">=": lambda value, bound: value >= bound,
+    ">": lambda value, bound: value > bound,
+    "<=": lambda value, bound: value <= bound,
+    "<": lambda value, bound: value < bound,
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to fix. `text` continues the sentence that begins with the key, as the user wrote it."""
+
+    key: str
+    text: str
+
+
+class ParseError(ConfigError, AssertionError):
+    """What solo-learn's `parse_cfg` asserted; code written for it may catch it as an `AssertionError`."""
+
+
+def check(values: Mapping[str, Any], schema: type, path: str = "") -> tuple[dict[str, Any], list[Problem]]:
+    """Compare a section with its schema.
+
+    Args:
+        values: plain dicts, lists and numbers.
+        schema: a dataclass of `solo.args.schema`.
+        path: where the section stands, `""` or ending in a dot.
+
+    Returns:
+        A new dict with every key of the schema (a wrong or missing value is `None`), and the problems.
+    """
+    return _Check(schema, path).section(values, schema, path)
+
+
+def unknown(value: object, choices: Iterable[str]) -> str:
+    """The sentence for a value that is not one of `choices`: `='x' is unknown; did you mean 'y'? choose ...`."""
+    names = list(dict.fromkeys(str(choice) for choice in choices))
+    return f"={value!r} is unknown; {did_you_mean(str(value), names)}choose {', '.join(names)}"
+
+
+def did_you_mean(word: str, names: Collection[str]) -> str:
+    """`did you mean 'x'? `, or nothing."""
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    return f"did you mean {lower[close[0]]!r}? " if close else ""
+
+
+class _Refused(Exception):
+    """Says what would be right."""
+
+
+class _Check:
+    def __init__(self, schema: type, path: str) -> None:
+        self.problems: list[Problem] = []
+        self.leaves = [name for name, _ in walk(schema, path)]
+
+    def section(self, values: Any, schema: type, path: str) -> tuple[dict[str, Any], list[Problem]]:
+        if not isinstance(values, Mapping):
+            self.problems.append(Problem(path[:-1], f"={values!r} is no section; give {', '.join(keys_of(schema))}"))
+            values = {}
+        keys = keys_of(schema)
+        extra = keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {}
+        checked = {name: self._value(values, found, path) for name, found in keys.items()}
+        for name in values:
+            if name in extra:
+                checked[name] = self._value(values, extra[name], path)
+            elif name not in keys:
+                self.problems.append(Problem(f"{path}{name}", self._unknown_key(str(name), [*keys, *extra], path)))
+        return checked, self.problems
+
+    def _unknown_key(self, name: str, known: list[str], path: str) -> str:
+        hint = did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
+        if not hint:  # the right word in the wrong place
+            places = [leaf for leaf in self.leaves if leaf.split(".")[-1] == name and "[" not in leaf]
+            hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+        allowed = f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys"
+        return f" is not a key; {hint}{allowed}"
+
+    def _value(self, values: Mapping[str, Any], found: Key, path: str) -> Any:
+        name, value = path + found.name, values.get(found.name, "???")
+        if found.section:
+            return self.section({} if value == "???" or value is None else value, found.section, name + ".")[0]
+        if value == "???" or (found.required and value in (*_NOTHING, [])):
+            if found.required:
+                self.problems.append(Problem(name, f" is missing; give {describe_type(found.type)}: {found.help}"))
+                return None
+            return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
+        if found.item and isinstance(value, (list, tuple)):
+            return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
+        try:
+            converted = convert(value, found.type)
+            _require_bounds(converted, value, found.bounds)
+            return converted
+        except _Refused as expected:
+            self.problems.append(Problem(name, str(expected)))
+            return None
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """The value as `kind`: `"0.3"` as float, the text `None` as null.
+
+    Raises:
+        _Refused: if that is impossible, with the sentence for the user.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in _UNIONS:
+        return _convert_union(value, args, kind)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise _Refused(unknown(value, args))
+    if origin is list:
+        if isinstance(value, (list, tuple)):
+            return [convert(entry, args[0]) for entry in value]
+        raise _wrong(value, kind)
+    if origin is dict:
+        if value in _NOTHING:
+            return {}
+        if isinstance(value, Mapping):
+            return {str(name): entry for name, entry in value.items()}
+        raise _wrong(value, kind)
+    return value if kind is Any else _convert_scalar(value, kind)
+
+
+def _convert_union(value: Any, arms: tuple[Any, ...], kind: Any) -> Any:
+    if type(None) in arms and (value is None or (isinstance(value, str) and value in _NOTHING)):
+        return None
+    if type(value) in arms:
+        return value
+    for arm in (arm for arm in arms if arm is not type(None)):
+        try:
+            return convert(value, arm)
+        except _Refused as refused:
+            last = refused
+    raise last if len(arms) == 2 and type(None) in arms else _wrong(value, kind)
+
+
+def _convert_scalar(value: Any, kind: type) -> Any:
+    if kind is bool:
+        word = value.lower() if isinstance(value, str) else value
+        if isinstance(word, (str, bool, int)) and word in _TRUE + _FALSE:
+            return word in _TRUE
+        raise _wrong(value, kind)
+    if kind is str:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return str(value)
+        raise _wrong(value, kind)
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number) or (kind is int and number != int(number)):
+        raise _wrong(value, kind)
+    return int(value) if kind is int and isinstance(value, int) else kind(number)
+
+
+def _wrong(value: Any, kind: Any) -> _Refused:
+    return _Refused(f"={value!r} has the wrong type; give {describe_type(kind)}")
+
+
+def _require_bounds(value: Any, written: Any, bounds: Mapping[str, float]) -> None:
+    if isinstance(value, (int, float)) and not all(_SIGNS[sign](value, bound) for sign, bound in bounds.items()):
+        allowed = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
+        raise _Refused(f"={written!r} is out of range; give a number {allowed}")

@@ -1,0 +1,96 @@
+"""How a key is declared: default, one sentence, bounds. `schema` is written with it, everything else reads it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+REQUIRED = dataclasses.MISSING
+
+
+@dataclass(frozen=True)
+class Key:
+    """One declared key. `bounds` maps `>=`, `>`, `<=`, `<` to numbers."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    bounds: dict[str, float]
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is REQUIRED
+
+    @property
+    def section(self) -> type | None:
+        """The dataclass behind a section; `None` for a plain value."""
+        return self.type if dataclasses.is_dataclass(self.type) and isinstance(self.type, type) else None
+
+    @property
+    def item(self) -> type | None:
+        """The dataclass behind each entry of a list of sections."""
+        args = typing.get_args(self.type) if typing.get_origin(self.type) is list else ()
+        return args[0] if args and dataclasses.is_dataclass(args[0]) else None
+
+
+def key(default: Any, help: str, **bounds: float) -> Any:
+    """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`."""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    metadata = {"help": help, "bounds": {signs[name]: bound for name, bound in bounds.items()}}
+    if default is REQUIRED:
+        return dataclasses.field(metadata=metadata)
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@functools.cache
+def keys_of(schema: type) -> dict[str, Key]:
+    """The keys of a schema in the order of their declaration."""
+    hints = typing.get_type_hints(schema)
+    keys = {}
+    for field in dataclasses.fields(schema):
+        factory = field.default_factory
+        if dataclasses.is_dataclass(factory):
+            default = None
+        else:
+            default = field.default if factory is REQUIRED else factory()
+        keys[field.name] = Key(field.name, hints[field.name], default, **field.metadata)
+    return keys
+
+
+def walk(schema: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
+    """Every key that holds a value, with its dotted path; entries of a list of sections as `name[i].key`."""
+    for found in keys_of(schema).values():
+        path = prefix + found.name
+        if found.section:
+            yield from walk(found.section, path + ".")
+        else:
+            yield path, found
+            if found.item:
+                yield from walk(found.item, path + "[i].")
+
+
+def describe_type(kind: Any) -> str:
+    """A type in a user's words: `float or null`, `list of int`, `a | b | c`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return " | ".join(str(choice) for choice in args)
+    if origin is list:
+        inner = "section" if dataclasses.is_dataclass(args[0]) else describe_type(args[0])
+        return f"list of {inner}"
+    if origin is dict or kind is dict:
+        return "section"
+    if args:
+        return " or ".join(describe_type(arg) for arg in args)
+    name = str(kind.__name__)
+    return {"NoneType": "null", "str": "text", "Any": "anything"}.get(name, name)

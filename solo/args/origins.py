@@ -1,0 +1,62 @@
+"""Which line of which file, or which word of the command line, gave a key its value."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+COMMAND_LINE = "command line"
+
+
+class Origins(dict[str, str]):
+    """Key (`a.b[0].c`) -> place; add the sources in the order in which they replace each other."""
+
+    def add_file(self, path: Path, package: str = "") -> None:
+        """All keys of a YAML file, which Hydra puts below `package`."""
+        with path.open(encoding="utf-8") as file:
+            node = yaml.compose(file, Loader=yaml.SafeLoader)
+        for key, line, replaces in _lines(node, package) if node else ():
+            if not re.match(r"(defaults|hydra)(\W|$)", key):
+                self._put(key, f"{display(path)}:{line}", replaces)
+
+    def add_override(self, key: str, value: Any) -> None:
+        """A `key=value` of the command line; list positions may be written `a.0.b`."""
+        key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", key)
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                self.add_override(f"{key}.{name}", inner)
+        else:
+            self._put(key, COMMAND_LINE, replaces=True)
+
+    def _put(self, key: str, place: str, replaces: bool) -> None:
+        if replaces:  # mappings are merged, lists and values replace what was there
+            for inner in [name for name in self if name.startswith((f"{key}.", f"{key}["))]:
+                del self[inner]
+        self[key] = place
+
+
+def display(path: Path) -> str:
+    """Relative to the working directory if it lies below, else absolute."""
+    here = os.path.relpath(path)
+    return str(path) if here.startswith("..") else here
+
+
+def _lines(node: yaml.Node, key: str) -> Iterator[tuple[str, int, bool]]:
+    """(key, line, replaces) of a node and everything below it, outer ones first."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.tag.endswith(":merge"):
+                yield from _lines(value, key)
+            else:
+                inner = f"{key}.{name.value}" if key else str(name.value)
+                yield inner, name.start_mark.line + 1, not isinstance(value, yaml.MappingNode)
+                yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield f"{key}[{i}]", value.start_mark.line + 1, False
+            yield from _lines(value, f"{key}[{i}]")

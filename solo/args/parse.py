@@ -1,0 +1,152 @@
+"""The way of a config, whoever calls: `legacy` -> `check` -> `rules` -> `resolve`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from solo.args.check import ParseError, Problem, check
+from solo.args.legacy import Modern, modernise
+from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
+from solo.args.rules import check_names, check_run, spec_of
+from solo.errors import ConfigError, UserError
+
+_LOG = logging.getLogger("solo")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A config that can run.
+
+    Attributes:
+        values: plain dicts and lists, complete and resolved.
+        origins: key -> where its value came from; keys that aren't there hold the schema's default.
+        notes: one-line remarks for the user.
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    notes: list[str]
+
+
+def parse(
+    values: Mapping[str, Any], schema: type, origins: Mapping[str, str] | None = None, for_run: bool = False
+) -> Parsed:
+    """From what the user wrote to what a run reads.
+
+    Args:
+        values: plain dicts and lists.
+        schema: `PretrainCfg` or `LinearCfg`.
+        origins: key as written -> place, for messages; `""` is the place of the whole config.
+        for_run: also look whether folders and files are there.
+
+    Raises:
+        ParseError: (a `ConfigError`) with all problems, one a line.
+    """
+    places = _Places(dict(origins or {}))
+    modern = modernise(values)
+    places.spelled = modern.spelled
+    checked, problems = check(modern.values, schema)
+    problems = [*modern.problems, *problems, *check_names(checked)]
+    if for_run:
+        problems += check_run(checked)
+    spec = spec_of(checked)
+    if problems or spec is None:
+        raise ParseError("\n".join(dict.fromkeys(places.line(problem) for problem in problems)))
+    try:
+        resolved, derived = resolve(checked, spec)
+    except UserError as error:  # classes can't be counted
+        raise ParseError(places.line(Problem("data.train_path", f": {error}"))) from error
+    notes = [places.line(Problem(key, text)) for key, text in modern.notes] + _remarks(checked)
+    return Parsed(resolved, _origins(places, modern, derived), notes)
+
+
+def parse_dict_config(cfg: DictConfig, schema: type) -> DictConfig:
+    """`parse` for a config built in Python: written back into `cfg`, which is returned; twice = once.
+
+    Raises:
+        ParseError: with all problems, one a line.
+    """
+    parsed = parse(to_plain(cfg), schema)
+    for note in parsed.notes:
+        _LOG.warning(note)
+    write_back(cfg, parsed.values)
+    return cfg
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    """Dicts and lists with interpolations resolved.
+
+    Raises:
+        ConfigError: if an interpolation leads nowhere.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"{key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    return {str(name): value for name, value in plain.items()}
+
+
+def write_back(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Make `cfg` hold exactly `values`."""
+    OmegaConf.set_struct(cfg, False)
+    for name in [name for name in cfg if name not in values]:
+        cfg.pop(name)
+    for name, value in values.items():
+        cfg[name] = value
+
+
+def one_line(error: Exception) -> str:
+    """A library's message without line breaks and without the search path that Hydra appends."""
+    return " ".join(re.split(r"Config search path:|See https://hydra", str(error))[0].split())
+
+
+class _Places:
+    """Where keys were written, and how."""
+
+    def __init__(self, origins: dict[str, str]) -> None:
+        self.origins = origins
+        self.spelled: dict[str, str] = {}
+
+    def of(self, key: str) -> str | None:
+        """The place of a key as written, else of something in it, else of the nearest section around it."""
+        inside = next((place for name, place in self.origins.items() if key and name.startswith(f"{key}.")), None)
+        while key and key not in self.origins and not inside:
+            key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
+        return self.origins.get(key, inside) if key else None
+
+    def line(self, problem: Problem) -> str:
+        key = self.spelled.get(problem.key, problem.key)
+        place = self.of(key) or self.origins.get("")
+        return f"{place}: {key}{problem.text}" if place else f"{key}{problem.text}"
+
+
+def _origins(places: _Places, modern: Modern, derived: Mapping[str, str]) -> dict[str, str]:
+    """Places under today's keys; a derived value that has a place says both."""
+    origins = {key: place for key, place in places.origins.items() if key}
+    for new, old in modern.spelled.items():
+        if old in origins:
+            origins[new] = f"{origins[old]} ({old})"
+    for key, how in derived.items():
+        written = places.of(key) if how.startswith("x ") else None
+        origins[key] = f"{written}, {how}" if written else how
+    return origins
+
+
+def _remarks(values: Mapping[str, Any]) -> list[str]:
+    batch = global_batch(values)
+    if (
+        "method" in values
+        and keeps_classifier_lr(values)
+        and batch != BASE_BATCH
+        and not values["optimizer"]["lr_scaled"]
+    ):
+        return [f"optimizer.classifier_lr is not scaled to the global batch of {batch}: data.val_path is not set"]
+    return []

@@ -1,0 +1,136 @@
+"""What follows from the data set and the machine: classes, image size, crops, scaled learning rate. Pure; twice = once.
+
+Every value found here is written back, so that a run's own config says all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from solo.args.trainer import count_devices
+from solo.data.registry import DatasetSpec, count_classes
+
+BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
+
+_OPTIMIZER_KWARGS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9},
+    "lars": {"momentum": 0.9, "eta": 1e-3, "clip_lr": False, "exclude_bias_n_norm": False},
+    "adam": {},
+    "adamw": {"betas": [0.9, 0.999]},
+}
+# With these names solo-learn scales classifier_lr only if data.val_path is given; kept, for its runs to be repeatable.
+_NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "custom")
+
+
+def global_batch(values: Mapping[str, Any]) -> int:
+    """Images in one forward pass of all processes together."""
+    return int(values["optimizer"]["batch_size"]) * count_devices(values) * int(values["num_nodes"])
+
+
+class _Settings:
+    """A copy of the values that remembers where the new ones came from."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = copy.deepcopy(dict(values))
+        self.origins: dict[str, str] = {}
+
+    def put(self, dotted: str, value: Any, origin: str) -> None:
+        *path, last = dotted.split(".")
+        section = self.values
+        for part in path:
+            section = section[part]
+        if last not in section or section[last] != value:
+            section[last] = value
+            self.origins[dotted] = origin
+
+    def fill(self, dotted: str, value: Any, origin: str) -> None:
+        section, name = dotted.split(".")
+        if self.values[section].get(name) is None:
+            self.put(dotted, value, origin)
+
+
+def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fill in what is null and can be known, and scale the learning rates.
+
+    Args:
+        values: a checked config.
+        spec: the row of its data set.
+
+    Returns:
+        The new config, and for each key changed here where the value came from.
+
+    Raises:
+        UserError: if classes have to be counted in a folder that isn't there.
+    """
+    settings = _Settings(values)
+    pretraining = "method" in values
+    if values["name"] is None:
+        what = values["method"] if pretraining else "linear"
+        settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
+    _classes(settings, spec)
+    if pretraining:
+        _images(settings, spec)
+        _crops(settings)
+    for name, default in _OPTIMIZER_KWARGS[values["optimizer"]["name"]].items():
+        if name not in values["optimizer"]["kwargs"]:
+            settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {values['optimizer']['name']}")
+    _learning_rate(settings)
+    return settings.values, settings.origins
+
+
+def keeps_classifier_lr(values: Mapping[str, Any]) -> bool:
+    """Whether solo-learn's rule leaves `classifier_lr` unscaled, see `_NEEDS_VAL_PATH`."""
+    return values["data"]["dataset"] in _NEEDS_VAL_PATH and values["data"]["val_path"] is None
+
+
+def _classes(settings: _Settings, spec: DatasetSpec) -> None:
+    data = settings.values["data"]
+    if spec.num_classes is not None:
+        settings.put("data.num_classes", spec.num_classes, f"data set {spec.name}")
+    elif data.get("no_labels"):
+        settings.fill("data.num_classes", 1, "derived")
+    elif data["num_classes"] is None:
+        settings.put("data.num_classes", count_classes(spec, data["train_path"]), "folders of data.train_path")
+
+
+def _images(settings: _Settings, spec: DatasetSpec) -> None:
+    """Size and statistics: the config's, else (own images) the first pipeline's, else the data set's."""
+    first = settings.values["augmentations"][0]
+    if spec.num_classes is None:
+        for name, value in (("image_size", first["crop_size"]), ("mean", first["mean"]), ("std", first["std"])):
+            settings.fill(f"data.{name}", value, f"augmentations[0].{name.replace('image', 'crop')}")
+    origin = f"data set {spec.name}"
+    settings.fill("data.image_size", spec.size, origin)
+    settings.fill("data.channels", spec.channels, origin)
+    settings.fill("data.mean", list(spec.mean), origin)
+    settings.fill("data.std", list(spec.std), origin)
+
+
+def _crops(settings: _Settings) -> None:
+    data, entries = settings.values["data"], settings.values["augmentations"]
+    for i, entry in enumerate(entries):
+        for name, source in (("crop_size", "image_size"), ("mean", "mean"), ("std", "std")):
+            if entry[name] is None:
+                entry[name] = copy.copy(data[source])
+                settings.origins[f"augmentations[{i}].{name}"] = f"data.{source}"
+    large = sum(entry["num_crops"] for entry in entries if entry["crop_size"] == entries[0]["crop_size"])
+    settings.put("data.num_large_crops", large, "derived")
+    settings.put("data.num_small_crops", sum(entry["num_crops"] for entry in entries) - large, "derived")
+
+
+def _learning_rate(settings: _Settings) -> None:
+    """`lr` x global batch / 256, once: `optimizer.lr_scaled` remembers."""
+    optimizer = settings.values["optimizer"]
+    names = ["lr"]
+    if "classifier_lr" in optimizer:
+        settings.fill("optimizer.classifier_lr", optimizer["lr"], "optimizer.lr")
+        names += [] if keeps_classifier_lr(settings.values) else ["classifier_lr"]
+    if optimizer["lr_scaled"]:
+        return
+    batch = global_batch(settings.values)
+    for name in names:
+        scaled = optimizer[name] * batch / BASE_BATCH
+        settings.put(f"optimizer.{name}", scaled, f"x global batch {batch} / {BASE_BATCH}")
+    settings.put("optimizer.lr_scaled", True, "derived")

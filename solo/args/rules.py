@@ -1,0 +1,108 @@
+"""What no single key can say: names from other tables, keys that depend on each other, files that must exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from solo.args.check import Problem, check, unknown
+from solo.args.methods import METHOD_KWARGS
+from solo.data.registry import DATASETS, DatasetSpec, check_path
+from solo.errors import UserError
+
+_CHECKPOINTS = (".ckpt", ".pth", ".pt")
+# Methods which don't compare exactly two full-size views.
+_ANY_CROPS = ("wmse", "mae")
+
+
+def spec_of(values: Mapping[str, Any]) -> DatasetSpec | None:
+    """The data set's row, `None` if there is none of that name."""
+    return DATASETS.get(str(values["data"]["dataset"]))
+
+
+def check_names(values: dict[str, Any]) -> list[Problem]:
+    """Method, method_kwargs (checked and completed in place), data set, label level, devices."""
+    problems: list[Problem] = []
+    if values.get("method") is not None:
+        method = values["method"]
+        if method in METHOD_KWARGS:
+            kwargs = values["method_kwargs"] or {}
+            values["method_kwargs"], problems = check(kwargs, METHOD_KWARGS[method], "method_kwargs.")
+        else:
+            problems.append(Problem("method", unknown(method, METHOD_KWARGS)))
+    dataset = values["data"]["dataset"]
+    if dataset is not None and dataset not in DATASETS:
+        problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
+    return [*problems, *_label_level(values), *_devices(values["devices"])]
+
+
+def _label_level(values: Mapping[str, Any]) -> Iterator[Problem]:
+    spec, settings = spec_of(values), values.get("hex", {})
+    if spec is None or settings.get("policy") != "superclass":
+        return
+    levels, level = spec.levels, settings.get("level")
+    if len(levels) < 2:
+        rich = [name for name, row in DATASETS.items() if len(row.levels) > 1]
+        advice = f"take a data set with several levels ({', '.join(rich)}) or HEX_adaptive"
+        yield Problem("hex.policy", f"='superclass' needs a label tree, and {spec.name} has one level only; {advice}")
+    elif isinstance(level, int) and not 0 <= level < len(levels):
+        yield Problem("hex.level", f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}")
+    elif isinstance(level, str) and level not in levels:
+        yield Problem("hex.level", unknown(level, levels))
+
+
+def _devices(devices: Any) -> Iterator[Problem]:
+    text = str(devices).strip("[]")
+    several = isinstance(devices, list) or "," in text
+    if devices is not None and not re.fullmatch(r"\d+(, *\d+)*" if several else r"[1-9]\d*|auto|-1", text):
+        yield Problem("devices", f"={devices!r} is unknown; give a number >= 1, a list such as [0, 1], or auto")
+
+
+def check_run(values: Mapping[str, Any]) -> list[Problem]:
+    """What only a real run needs: folders, files, number of views. Touches no image."""
+    return [*_folders(values), *_checkpoints(values), *_views(values)]
+
+
+def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
+    spec, data = spec_of(values), values["data"]
+    if data["format"] == "h5":
+        yield Problem("data.format", "='h5' can't be read yet; use image_folder")
+    elif spec is not None and spec.folders:
+        must_validate = "pretrained_feature_extractor" in values
+        for key in ("train_path", "val_path"):
+            if data[key] is None:
+                if key == "train_path" or must_validate:
+                    yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
+                continue
+            try:
+                check_path(spec, data[key], no_labels=bool(data.get("no_labels")))
+            except UserError as error:
+                yield Problem(f"data.{key}", f": {error}")
+
+
+def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):
+        if values.get(key) is None:
+            continue
+        path = Path(values[key]).expanduser()
+        if not path.exists():
+            yield Problem(key, f"={values[key]!r} does not exist; give a checkpoint file or the folder of a run")
+        elif path.is_dir() and not any(path.glob("*.ckpt")):
+            yield Problem(key, f"={values[key]!r} is a folder without *.ckpt files; give the folder of a run")
+        elif path.is_file() and path.suffix not in _CHECKPOINTS:
+            yield Problem(key, f"={values[key]!r} is no checkpoint; its name must end in {', '.join(_CHECKPOINTS)}")
+
+
+def _views(values: Mapping[str, Any]) -> Iterator[Problem]:
+    entries = values.get("augmentations")
+    if not entries or values["method"] in _ANY_CROPS or any(entry["num_crops"] is None for entry in entries):
+        return
+    spec = spec_of(values)
+    full = values["data"]["image_size"] or (spec.size if spec else None)
+    sizes = [entry["crop_size"] or full for entry in entries]
+    large = sum(entry["num_crops"] for entry, size in zip(entries, sizes, strict=True) if size == sizes[0])
+    if large != 2:
+        allowed = f"{values['method']} compares 2"
+        yield Problem("augmentations", f" make {large} full-size views; {allowed}: let num_crops of these add up to 2")

@@ -1,0 +1,269 @@
+"""Every key of a configuration: its type, its default and what it does, in one sentence each.
+
+A key without a default is `REQUIRED`; `null` means that the value is found out, its sentence says where. `resolve`
+fills these in, `--cfg resolved` prints the outcome. Each method's own keys are in `methods`, Lightning's in `trainer`,
+those of a view in `augmentations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from solo.args.augmentations import AugmentationCfg
+from solo.args.fields import REQUIRED, key
+from solo.args.trainer import TrainerCfg
+
+
+@dataclass(kw_only=True)
+class BackboneCfg:
+    """The network that is trained, and kept."""
+
+    name: str = key("resnet18", "architecture")
+    kwargs: dict[str, Any] = key({}, "passed to the architecture")
+
+
+@dataclass(kw_only=True)
+class LinearBackboneCfg:
+    """The network that is evaluated."""
+
+    name: str | None = key(None, "architecture; null: the checkpoint's")
+    kwargs: dict[str, Any] = key({}, "passed to the architecture")
+
+
+@dataclass(kw_only=True)
+class MomentumCfg:
+    """The slow copy of the network, in methods that have one."""
+
+    base_tau: float = key(0.99, "share of itself that it keeps in each step, at the start", ge=0, le=1)
+    final_tau: float = key(1.0, "the same at the end", ge=0, le=1)
+    classifier: bool = key(False, "train an online classifier on it, too")
+
+
+@dataclass(kw_only=True)
+class HexCfg:
+    """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
+
+    policy: Literal["standard", "fixed", "adaptive", "superclass"] = key(
+        "standard", "which negatives count as hierarchy negatives; usually written `type: HEX_adaptive`"
+    )
+    variant: Literal["reweight", "release"] = key("reweight", "the paper's loss, or what its public release trains")
+    quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
+    warm_epoch: int = key(10, "epochs of the plain loss at the start", ge=0)
+    distance_thresh: float = key(0.9, "fixed: threshold at the start", ge=-1, le=1)
+    distance_min: float = key(0.3, "fixed: threshold at the end", ge=-1, le=1)
+    step_type: Literal["step", "cos"] = key("step", "fixed: how the threshold goes down")
+    epoch_step: int = key(100, "fixed, step: epochs between two steps", ge=1)
+    step_down: float = key(0.1, "fixed, step: height of a step", ge=0)
+    similarity: Literal["row", "cosine"] = key("row", "fixed: similarities scaled per row to [0, 1], or as they are")
+    beta: float = key(1.0, "how much the closest hierarchy negatives weigh more", ge=0)
+    tau_plus: float = key(0.1, "expected share of false negatives among them", ge=0, lt=1)
+    alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
+    scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
+    temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
+    level: int | str | None = key(None, "superclass: level of the label tree, by name or index; null: the coarsest")
+
+
+@dataclass(kw_only=True)
+class CommonDataCfg:
+    """What pretraining and evaluation both say of their data."""
+
+    dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
+    train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
+    val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")
+    format: Literal["image_folder", "h5"] = key("image_folder", "how images are stored")
+    fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
+    num_workers: int = key(4, "loader processes for each device", ge=0)
+    download: bool = key(True, "fetch the data set if it isn't there")
+    num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
+
+
+@dataclass(kw_only=True)
+class DataCfg(CommonDataCfg):
+    """Images to learn from."""
+
+    no_labels: bool = key(False, "custom: one flat folder of images without labels")
+    num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
+    num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
+    image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
+    channels: int | None = key(None, "colour channels; null: the data set's", ge=1)
+    mean: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
+    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
+
+
+@dataclass(kw_only=True)
+class LinearDataCfg(CommonDataCfg):
+    """Images to evaluate on."""
+
+    image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
+    channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
+    mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+    cache_features: bool = key(False, "run the frozen backbone once and train on its features; no augmentation")
+
+
+@dataclass(kw_only=True)
+class CommonOptimizerCfg:
+    """Optimizer of either phase."""
+
+    name: Literal["sgd", "lars", "adam", "adamw"] = key(REQUIRED, "optimizer")
+    batch_size: int = key(REQUIRED, "images a step, of each process", ge=1)
+    lr: float = key(REQUIRED, "learning rate for a global batch of 256; scaled with the global batch", ge=0)
+    lr_scaled: bool = key(False, "whether that scaling has been done")
+    weight_decay: float = key(0.0, "weight decay", ge=0)
+    exclude_bias_n_norm_wd: bool = key(False, "no weight decay for biases and norms")
+    kwargs: dict[str, Any] = key({}, "passed to the optimizer")
+
+
+@dataclass(kw_only=True)
+class OptimizerCfg(CommonOptimizerCfg):
+    """Optimizer of pretraining."""
+
+    classifier_lr: float | None = key(
+        None,
+        "learning rate of the online classifier, likewise; null: lr; with solo-learn's data sets scaled only if "
+        "data.val_path is set, as it always was",
+        ge=0,
+    )
+
+
+@dataclass(kw_only=True)
+class LinearOptimizerCfg(CommonOptimizerCfg):
+    """Optimizer of evaluation."""
+
+    layer_decay: float = key(0.0, "finetuning: factor of the learning rate from layer to layer; 0: none", ge=0, le=1)
+
+
+@dataclass(kw_only=True)
+class CommonSchedulerCfg:
+    """Learning rate over time."""
+
+    min_lr: float = key(0.0, "warmup_cosine: at the end; not scaled", ge=0)
+    warmup_start_lr: float = key(3e-5, "warmup_cosine: at the start; not scaled", ge=0)
+    warmup_epochs: float = key(10, "warmup_cosine: epochs of linear increase", ge=0)
+    lr_decay_steps: list[int] | None = key(None, "step: epochs at which it is divided by 10")
+    interval: Literal["step", "epoch"] = key("step", "warmup_cosine: change it after each of these")
+
+
+@dataclass(kw_only=True)
+class SchedulerCfg(CommonSchedulerCfg):
+    """The same in pretraining."""
+
+    name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes")
+
+
+@dataclass(kw_only=True)
+class LinearSchedulerCfg(CommonSchedulerCfg):
+    """The same in evaluation."""
+
+    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key("warmup_cosine", "how it changes")
+    gamma: float = key(0.95, "exponential: factor of each epoch", gt=0, le=1)
+
+
+@dataclass(kw_only=True)
+class KnnEvalCfg:
+    """Nearest-neighbour accuracy while training."""
+
+    enabled: bool = key(False, "measure it after each epoch")
+    k: int = key(20, "number of neighbours", ge=1)
+    distance_func: Literal["euclidean", "cosine"] = key("euclidean", "how neighbours are found and weighed")
+
+
+@dataclass(kw_only=True)
+class PerformanceCfg:
+    """Speed."""
+
+    disable_channel_last: bool = key(False, "keep images channel-first in memory")
+
+
+@dataclass(kw_only=True)
+class CheckpointCfg:
+    """Files of a run, in <dir>/<method>/<run id>/."""
+
+    enabled: bool = key(False, "write checkpoints")
+    dir: str = key("trained_models", "parent folder of all runs")
+    frequency: int = key(1, "epochs between two checkpoints", ge=1)
+    keep_prev: bool = key(False, "keep the earlier ones")
+
+
+@dataclass(kw_only=True)
+class AutoResumeCfg:
+    """Go on with an earlier run of the same configuration."""
+
+    enabled: bool = key(False, "look for one in checkpoint.dir")
+    max_hours: float = key(36, "ignore runs that are older", gt=0)
+
+
+@dataclass(kw_only=True)
+class WandbCfg:
+    """Weights & Biases."""
+
+    enabled: bool = key(False, "log there, too")
+    entity: str | None = key(None, "team; null: your own")
+    project: str = key("solo-learn", "project")
+    offline: bool = key(False, "keep the log on this machine")
+
+
+@dataclass(kw_only=True)
+class TensorboardCfg:
+    """TensorBoard."""
+
+    enabled: bool = key(True, "write its files into the run's folder")
+
+
+@dataclass(kw_only=True)
+class RunCfg:
+    """Keys of every command that trains; Lightning's further ones are accepted beside them."""
+
+    EXTRA: ClassVar[type] = TrainerCfg
+
+    max_epochs: int = key(REQUIRED, "epochs to train", ge=1)
+    accumulate_grad_batches: int = key(1, "batches for one optimizer step; scales lr, adds no negatives", ge=1)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu"] = key("auto", "what to compute on")
+    devices: int | str | list[int] = key(1, "how many, a list of them, or auto (-1) for all")
+    num_nodes: int = key(1, "machines", ge=1)
+    strategy: str | None = key(None, "how processes work together, for example ddp; null: Lightning's choice")
+    seed: int = key(5, "start of all random numbers", ge=0)
+    performance: PerformanceCfg = key(PerformanceCfg, "speed")
+    checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run")
+    auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself")
+    resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume")
+    progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing")
+    tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard")
+    wandb: WandbCfg = key(WandbCfg, "Weights & Biases")
+
+
+@dataclass(kw_only=True)
+class PretrainCfg(RunCfg):
+    """Settings of `solo pretrain`."""
+
+    name: str | None = key(None, "name of the run; null: <method>-<data set>")
+    method: str = key(REQUIRED, "self-supervised method")
+    method_kwargs: dict[str, Any] = key({}, "the method's own settings")
+    backbone: BackboneCfg = key(BackboneCfg, "network")
+    momentum: MomentumCfg = key(MomentumCfg, "slow copy")
+    hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
+    data: DataCfg = key(DataCfg, "images")
+    augmentations: list[AugmentationCfg] = key(REQUIRED, "how views are made, one entry for each pipeline")
+    debug_augmentations: bool = key(False, "print the pipelines")
+    optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
+    scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
+    knn_eval: KnnEvalCfg = key(KnnEvalCfg, "nearest neighbours")
+
+
+@dataclass(kw_only=True)
+class LinearCfg(RunCfg):
+    """Settings of `solo linear`."""
+
+    name: str | None = key(None, "name of the run; null: linear-<data set>")
+    pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .pt) or the folder of a run")
+    pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
+    finetune: bool = key(False, "train the backbone, too")
+    backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
+    data: LinearDataCfg = key(LinearDataCfg, "images")
+    optimizer: LinearOptimizerCfg = key(LinearOptimizerCfg, "optimizer")
+    scheduler: LinearSchedulerCfg = key(LinearSchedulerCfg, "learning rate over time")
+    auto_augment: bool = key(False, "finetuning: RandAugment")
+    label_smoothing: float = key(0.0, "move this much of each label to the other classes", ge=0, lt=1)
+    mixup: float = key(0.0, "strength of mixup; 0: off", ge=0)
+    cutmix: float = key(0.0, "strength of cutmix; 0: off", ge=0)

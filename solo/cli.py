@@ -1,0 +1,137 @@
+"""The command table. A command's heavy modules are imported when it runs, after its config has been checked."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import solo
+from solo.args.check import did_you_mean
+from solo.args.compose import compose, find_recipe
+from solo.args.parse import Parsed, parse
+from solo.args.schema import LinearCfg, PretrainCfg
+from solo.args.show import help_text, resolved_text
+from solo.errors import ConfigError, UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table: `module.run(cfg)` gets the resolved config that `schema` describes."""
+
+    module: str
+    schema: type
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "pretrain": Command("solo.run.pretrain", PretrainCfg, "learn from images without labels"),
+    "linear": Command("solo.run.linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
+}
+
+_USAGE = """\
+usage: solo {name} FOLDER FILE [KEY=VALUE ...]
+       solo {name} --config-path FOLDER --config-name FILE [KEY=VALUE ...]
+
+{help}.
+
+  --cfg resolved   print every value and where it comes from, and stop
+  --help           print this text
+
+Example: {example}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `solo COMMAND ...`.
+
+    Returns:
+        The exit code: 0, 1 if the run met something that the user has to solve, 2 for a wrong config or command.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except ConfigError as error:
+        problems = str(error).splitlines()
+        _say(f"error: {len(problems)} problems\n  " + "\n  ".join(problems) if len(problems) > 1 else f"error: {error}")
+        return 2
+    except UserError as error:
+        _say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say("stopped by the keyboard")
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    name = words[0] if words else "--help"
+    if name in ("--help", "-h", "help"):
+        rows = "\n".join(f"  {row:<10} {command.help}" for row, command in COMMANDS.items())
+        sys.stdout.write(f"usage: solo COMMAND ...\n\n{rows}\n\n`solo COMMAND --help` lists the keys of a command.\n")
+        return 0
+    if name == "--version":
+        sys.stdout.write(f"{solo.__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}choose {', '.join(COMMANDS)}")
+    return _run(name, COMMANDS[name], words[1:])
+
+
+def _run(name: str, command: Command, words: list[str]) -> int:
+    given = _parser().parse_intermixed_args(words)
+    if given.help:
+        example = f"solo {name} scripts/{name}/digits {'hex' if name == 'pretrain' else 'linear'}.yaml max_epochs=5"
+        usage = _USAGE.format(name=name, help=command.help.capitalize(), example=example)
+        sys.stdout.write(f"{usage}\n{help_text(command.schema)}\n")
+        return 0
+    parsed = _read_config(command, given)
+    if given.cfg:
+        sys.stdout.write(f"{resolved_text(parsed)}\n")
+        return 0
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not from every process
+        for note in parsed.notes:
+            _say(f"note: {note}")
+    from omegaconf import OmegaConf
+
+    importlib.import_module(command.module).run(OmegaConf.create(parsed.values))
+    return 0
+
+
+def _read_config(command: Command, given: argparse.Namespace) -> Parsed:
+    if given.multirun:
+        raise ConfigError("--multirun is not there; start one run for each set of values")
+    named = [place for place in (given.config_path, given.config_name) if place is not None]
+    if len(named) == 1:
+        raise ConfigError("--config-path FOLDER and --config-name FILE go together; one of them is missing")
+    places = [] if named else [word for word in given.words if not _is_override(word)][:2]
+    overrides = [word for word in given.words if word not in places]
+    values, origins = compose(find_recipe(named or places), overrides)
+    return parse(values, command.schema, origins, for_run=not given.cfg)
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word or word.startswith("~")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"command line: {message}; see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--cfg", choices=["resolved"])
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--help", "-h", action="store_true")
+    return parser
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

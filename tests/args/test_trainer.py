@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import lightning
+import pytest
+from lightning.pytorch import Trainer
+
+from solo.args.trainer import SET_BY_PROGRAM, TRAINER_KEYS, count_devices
+
+# Not in every version that is supported.
+_NEWER = {"enable_autolog_hparams", "model_registry"}
+_KNOWN_MINOR = (2, 6)
+
+
+def test_list_equals_the_installed_signature():
+    there = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    assert set(TRAINER_KEYS) - there <= _NEWER
+    if tuple(int(part) for part in lightning.__version__.split(".")[:2]) <= _KNOWN_MINOR:
+        assert there <= {*TRAINER_KEYS, *SET_BY_PROGRAM}
+
+
+@pytest.mark.parametrize(
+    ("devices", "count"),
+    [(1, 1), (3, 3), ([0], 1), ([0, 2], 2), ("2", 2), ("0,1", 2), ("auto", 1), (-1, 1), ("-1", 1)],
+)
+def test_count_devices_on_a_cpu(devices, count):
+    assert count_devices({"devices": devices, "accelerator": "cpu"}) == count
+
+
+def test_count_devices_of_the_machine():
+    assert count_devices({"devices": "auto", "accelerator": "auto"}) >= 1
+
+
+def test_torch_is_only_imported_to_ask_the_machine():
+    code = (
+        "import sys; from solo.args.trainer import count_devices\n"
+        "count_devices({'devices': [0, 1], 'accelerator': 'gpu'})\n"
+        "count_devices({'devices': 'auto', 'accelerator': 'cpu'})\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import solo
+from solo import cli
+from solo.errors import UserError
+
+ROOT = Path(solo.__file__).parents[1]
+DIGITS = ["pretrain", "scripts/pretrain/digits", "hex.yaml"]
+HEAVY = ("torch", "lightning", "torchvision", "timm", "sklearn")
+
+
+class FakeRun:
+    """Stands for the module of a command."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.cfg = error, None
+
+    def run(self, cfg):
+        self.cfg = cfg
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    run = FakeRun()
+    monkeypatch.setitem(sys.modules, "solo.run.pretrain", run)
+    return run
+
+
+def test_run_gets_the_resolved_config(fake):
+    assert cli.main([*DIGITS, "max_epochs=3", "optimizer.batch_size=64"]) == 0
+    assert fake.cfg.max_epochs == 3 and fake.cfg.data.num_classes == 10
+    assert fake.cfg.hex.policy == "adaptive" and fake.cfg.optimizer.lr_scaled
+
+
+def test_both_forms_from_any_directory(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = ["pretrain", "scripts/pretrain/digits", "hex.yaml", "seed=7"]
+    configs = []
+    for words in (
+        first,
+        ["pretrain", "seed=7", "--config-path", "scripts/pretrain/digits", "--config-name", "hex.yaml"],
+        ["pretrain", f"--config-path={ROOT}/scripts/pretrain/digits", "--config-name=hex", "seed=7"],
+        ["pretrain", f"{ROOT}/scripts/pretrain/digits/hex.yaml", "++seed=7"],
+    ):
+        assert cli.main(words) == 0
+        configs.append(fake.cfg)
+    assert all(config == configs[0] for config in configs) and configs[0].seed == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UserError("no such thing"), 1, "error: no such thing\n"),
+        (KeyboardInterrupt(), 130, "stopped by the keyboard\n"),
+    ],
+)
+def test_exit_codes_of_a_run(fake, capsys, error, code, text):
+    fake.error = error
+    assert cli.main(DIGITS) == code
+    assert capsys.readouterr().err == text
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["pretran"], "did you mean 'pretrain'?"),
+        (["pretrain"], "no recipe is named"),
+        ([*DIGITS, "-m"], "--multirun is not there"),
+        ([*DIGITS, "--fast"], "unrecognized arguments: --fast"),
+        ([*DIGITS, "max_epochs"], "'max_epochs' is not key=value"),
+        (["pretrain", "--config-path", "scripts/pretrain/digits"], "go together"),
+        ([*DIGITS, "type=HEX_adaptve"], "command line: type='HEX_adaptve' is unknown; did you mean 'HEX_adaptive'?"),
+        ([*DIGITS, "data.dataset=custom", "data.train_path=nowhere"], "the data folder nowhere does not exist"),
+        (["linear", "scripts/linear/digits", "linear.yaml"], "pretrained_feature_extractor is missing"),
+        (["linear", "scripts/linear/digits", "linear.yaml", "pretrained_feature_extractor=x.ckpt"], "does not exist"),
+    ],
+)
+def test_wrong_words(words, text, capsys):
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert text in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_several_problems_one_a_line(capsys):
+    words = [*DIGITS, "optimizer.lrr=1", "hex.tau_plus=2", "method_kwargs.temprature=3", "data.num_workers=many"]
+    assert cli.main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: 4 problems" and len(lines) == 5
+    assert all(line.startswith("  command line: ") for line in lines[1:])
+
+
+def test_notes_are_said(fake, capsys):
+    assert cli.main([*DIGITS, "++dali.device=gpu"]) == 0
+    assert capsys.readouterr().err == "note: command line: dali is ignored: images are read without DALI\n"
+
+
+def test_cfg_resolved(capsys):
+    assert cli.main([*DIGITS, "--cfg", "resolved", "optimizer.lr=0.8", "optimizer.batch_size=128"]) == 0
+    out = capsys.readouterr().out
+    rows = dict(line.split(": ", 1) for line in out.splitlines() if not line.startswith("#"))
+    assert rows["optimizer.lr"].split() == "0.4 # command line, x global batch 128 / 256".split()
+    assert rows["hex.policy"].startswith("adaptive") and "hex.yaml:" in rows["hex.policy"]
+    assert rows["data.channels"].endswith("# data set digits")
+    assert rows["wandb.enabled"].split() == ["false", "#", "default"]
+    assert "# negatives per anchor 254 = 2 views x 128 - 2" in out
+
+
+def test_help_names_every_key(capsys):
+    from solo.args.fields import walk
+    from solo.args.methods import METHOD_KWARGS
+
+    for name, command in cli.COMMANDS.items():
+        assert cli.main([name, "--help"]) == 0
+        words = capsys.readouterr().out.split()
+        assert {key for key, _ in walk(command.schema)} <= set(words)
+    assert cli.main([]) == 0 and "pretrain" in capsys.readouterr().out
+    assert all(found.help for kwargs in METHOD_KWARGS.values() for _, found in walk(kwargs))
+    assert all(found.help for command in cli.COMMANDS.values() for _, found in walk(command.schema))
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == solo.__version__
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["scripts/pretrain/digits", "hex.yaml", "--cfg", "resolved"], 0),
+        (["x", "y", "z=1"], 2),
+        (["scripts/pretrain/digits", "hex.yaml", "type=nonsense"], 2),
+    ],
+)
+def test_answers_at_once_and_without_torch(words, code):
+    script = (
+        "import sys; from solo.cli import main; code = main(sys.argv[1:])\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", script, "pretrain", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.perf_counter() - start < 4  # 2 s when the machine has nothing else to do
+
+
+@pytest.mark.parametrize("words", [["-m", "solo", "pretrain"], ["main_pretrain.py"], ["main_linear.py"]])
+def test_entry_points(words):
+    done = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "usage: solo" in done.stdout
+
+
+def test_subpackages_are_attributes():
+    assert solo.args.__name__ == "solo.args"
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = solo.nonsense
