@@ -1,0 +1,136 @@
+"""Name -> backbone. Our own names come first, every other name is timm's."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import timm
+from torch import nn
+
+from solo.backbones import resnet
+from solo.errors import UserError
+
+# Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
+Constructor = Callable[..., nn.Module]
+
+BACKBONES: Mapping[str, Constructor] = MappingProxyType(
+    {
+        "resnet10": resnet.resnet10,
+        "resnet18": resnet.resnet18,
+        "resnet50": resnet.resnet50,
+    }
+)
+
+
+def find_backbone(name: str) -> Constructor:
+    """The constructor of a backbone, ours or timm's.
+
+    Raises:
+        UserError: if neither has the name; says which ones are close.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if timm.is_model(name.split(".")[0]):
+        return partial(_timm_model, name)
+    names = list(dict.fromkeys([*BACKBONES, *timm.list_models()]))
+    close = [known for known in names if name and known.startswith(name)][:3]
+    close = close or difflib.get_close_matches(name, names, n=3)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    raise UserError(
+        f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(BACKBONES)} or any model of timm "
+        "(list them with timm.list_models())"
+    )
+
+
+def build_backbone(
+    name: str,
+    method: str | None = None,
+    *,
+    channels: int = 3,
+    small: bool = False,
+    image_size: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A backbone without classifier: images (N, channels, H, W) -> features (N, `features_dim(backbone)`).
+
+    Args:
+        name: ours or timm's.
+        method: registry name of the method, for backbones that differ by it.
+        channels: channels of the images.
+        small: give a ResNet the stem for small images.
+        image_size: side of the images in pixels; only used by timm models with a fixed size (ViT, Swin, ...).
+        kwargs: passed to the constructor, and preferred to what follows from `image_size`.
+
+    Raises:
+        UserError: if the name is unknown or the constructor refuses the kwargs.
+    """
+    constructor = find_backbone(name)
+    given = dict(kwargs or {})
+    if name not in BACKBONES:
+        given = {"in_chans": channels, **_timm_image_size(name, image_size), **given}
+    try:
+        backbone = constructor(method, **given)
+    except TypeError as error:
+        raise UserError(f"backbone.kwargs={given} don't fit the backbone {name!r}: {error}") from error
+    if name in BACKBONES and hasattr(backbone, "fc"):
+        backbone.fc = nn.Identity()
+    adapt_stem(backbone, name, channels, small)
+    return backbone
+
+
+def adapt_stem(backbone: nn.Module, name: str, channels: int = 3, small: bool = False) -> nn.Module:
+    """Fit the first layer of a ResNet to the images, in place; other backbones are left as they are.
+
+    Small images keep their resolution: a 3x3 convolution with stride 1 and no pooling. Its padding is 2 (32x32 gives
+    34x34) because solo-learn's weights and numbers depend on it.
+
+    Args:
+        backbone: the network.
+        name: its registry name; the stem is only touched if this starts with "resnet".
+        channels: channels of the images.
+        small: whether the images are small (CIFAR, digits, ...).
+    """
+    conv = getattr(backbone, "conv1", None)
+    if not name.startswith("resnet") or not isinstance(conv, nn.Conv2d):
+        return backbone
+    if small:
+        backbone.conv1 = nn.Conv2d(channels, conv.out_channels, kernel_size=3, stride=1, padding=2, bias=False)
+        backbone.maxpool = nn.Identity()
+    elif channels != conv.in_channels:
+        like: Any = conv
+        backbone.conv1 = nn.Conv2d(
+            channels, like.out_channels, like.kernel_size, like.stride, like.padding, bias=like.bias is not None
+        )
+    return backbone
+
+
+def features_dim(backbone: nn.Module) -> int:
+    """Width of a backbone's features.
+
+    Raises:
+        UserError: if the backbone has neither `inplanes` nor `num_features`.
+    """
+    # Some timm models (MobileNetV3, ...) widen their features after `num_features`, inside the pooled head.
+    for attribute in ("inplanes", "head_hidden_size", "num_features"):
+        value = getattr(backbone, attribute, None)
+        if isinstance(value, int):
+            return value
+    raise UserError(
+        f"the width of the features of {type(backbone).__name__} is unknown; give the backbone an attribute "
+        "`num_features` (int)"
+    )
+
+
+def _timm_model(name: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    return timm.create_model(name, *args, **{"num_classes": 0, **kwargs})
+
+
+def _timm_image_size(name: str, image_size: int | None) -> dict[str, int]:
+    config = timm.get_pretrained_cfg(name)
+    if image_size is None or config is None or not config.fixed_input_size or config.input_size[-1] == image_size:
+        return {}
+    return {"img_size": image_size}

@@ -1,0 +1,56 @@
+"""ResNets with torchvision's parameter names.
+
+He, Zhang, Ren, Sun: Deep residual learning for image recognition, https://arxiv.org/abs/1512.03385.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+
+def resnet18(method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    """ResNet-18 of torchvision, 512 features; its `fc` is the caller's to replace."""
+    net: nn.Module = torchvision.models.resnet18(*args, **kwargs)
+    return net
+
+
+def resnet50(method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    """ResNet-50 of torchvision, 2048 features; its `fc` is the caller's to replace."""
+    net: nn.Module = torchvision.models.resnet50(*args, **kwargs)
+    return net
+
+
+def resnet10(method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    """A ResNet with one block a stage, small enough for a CPU: `8 * width` features; see `ResNet10`."""
+    return ResNet10(*args, **kwargs)
+
+
+class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
+    """A torchvision ResNet with one basic block in each of the four stages and a free width.
+
+    Args:
+        width: channels of the stem and of the first stage; each further stage has twice as many.
+        **kwargs: torchvision's (`num_classes`, `zero_init_residual`, `norm_layer`).
+    """
+
+    def __init__(self, width: int = 64, **kwargs: Any) -> None:
+        super().__init__(BasicBlock, [1, 1, 1, 1], **kwargs)
+        if width != 64:
+            self._set_width(width, kwargs.get("num_classes", 1000))
+
+    def _set_width(self, width: int, num_classes: int) -> None:
+        self.inplanes = width
+        self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = self._norm_layer(width)
+        self.layer1 = self._make_layer(BasicBlock, width, 1)
+        self.layer2 = self._make_layer(BasicBlock, 2 * width, 1, stride=2)
+        self.layer3 = self._make_layer(BasicBlock, 4 * width, 1, stride=2)
+        self.layer4 = self._make_layer(BasicBlock, 8 * width, 1, stride=2)
+        self.fc = nn.Linear(8 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,1 @@
+"""Evaluation: features and labels in, numbers out; no Lightning."""

@@ -1,0 +1,124 @@
+"""Weighted k-nearest-neighbour classification, in chunks, on any device.
+
+Wu, Xiong, Yu, Lin: Unsupervised feature learning via non-parametric instance discrimination,
+https://arxiv.org/abs/1805.01978.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Distance = Literal["cosine", "euclidean"]
+
+
+@torch.no_grad()
+def knn_accuracy(
+    train_features: Tensor,
+    train_targets: Tensor,
+    test_features: Tensor,
+    test_targets: Tensor,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    distance: Distance = "cosine",
+    epsilon: float = 1e-5,
+    max_elements: int = 5_000_000,
+) -> list[tuple[float, float]]:
+    """Top-1 and top-5 accuracy in percent, for each label level.
+
+    The number of classes of a level is the largest label of both sets plus one, so that no class has to be in both.
+    Top-5 is over min(5, k, classes). Unknown labels (-1) neither vote nor count.
+
+    Args:
+        train_features: (N, D).
+        train_targets: (N,) or (N, L), coarse level first.
+        test_features: (M, D).
+        test_targets: (M,) or (M, L).
+        k: neighbours that vote, clipped to N.
+        temperature: of the votes' weights, with cosine.
+        distance: `cosine` (weights exp(cos / temperature)) or `euclidean` (weights 1 / (distance + epsilon)).
+        epsilon: keeps the euclidean weights finite.
+        max_elements: bound on the similarities held at once, which bounds the memory.
+
+    Returns:
+        (acc1, acc5) of each level, coarse first; NaN where no test row has a label.
+    """
+    train_targets, test_targets = _columns(train_targets), _columns(test_targets)
+    classes = [max(int(a), int(b), 0) + 1 for a, b in zip(train_targets.amax(0), test_targets.amax(0), strict=True)]
+    k = min(k, len(train_features))
+    top_k = [min(5, k, count) for count in classes]
+    hits = torch.zeros(len(classes), 2, dtype=torch.long, device=test_features.device)
+    rows = max(1, max_elements // len(train_features))
+    for start in range(0, len(test_features), rows):
+        query, truth = test_features[start : start + rows], test_targets[start : start + rows]
+        similarity, neighbours = nearest(query, train_features, k, distance, max_elements)
+        weights = _weights(similarity, distance, temperature, epsilon)
+        for level, count in enumerate(classes):
+            votes = vote(train_targets[neighbours, level], weights, count)
+            best = votes.topk(top_k[level], dim=1)
+            # A class without a vote is no answer, even where fewer than five got one.
+            right = (best.indices == truth[:, level, None]) & (best.values > 0)
+            hits[level] += torch.stack([right[:, 0].sum(), right.sum()])
+    labelled = (test_targets >= 0).sum(dim=0).tolist()
+    return [
+        (100 * at1 / rows, 100 * at5 / rows) if rows else (math.nan, math.nan)
+        for (at1, at5), rows in zip(hits.tolist(), labelled, strict=True)
+    ]
+
+
+@torch.no_grad()
+def nearest(
+    query: Tensor, keys: Tensor, k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
+) -> tuple[Tensor, Tensor]:
+    """The k most similar keys of each query, at most about `max_elements` similarities at a time.
+
+    Args:
+        query: (M, D).
+        keys: (N, D), N >= k.
+        k: how many.
+        distance: see `knn_accuracy`.
+        max_elements: bound on the block of keys that is compared at once.
+
+    Returns:
+        similarity (M, k), descending: the cosine, or minus the euclidean distance; and the keys' indices (M, k).
+    """
+    query = _prepare(query, distance)
+    best = query.new_empty(len(query), 0)
+    index = torch.empty(len(query), 0, dtype=torch.long, device=query.device)
+    columns = max(k, max_elements // max(1, len(query)))
+    for start in range(0, len(keys), columns):
+        block = _prepare(keys[start : start + columns], distance)
+        similarity = query @ block.T if distance == "cosine" else -torch.cdist(query, block)
+        top, place = similarity.topk(min(k, len(block)), dim=1)
+        best, index = torch.cat([best, top], dim=1), torch.cat([index, place + start], dim=1)
+        if best.shape[1] > k:
+            best, place = best.topk(k, dim=1)
+            index = index.gather(1, place)
+    return best, index
+
+
+def vote(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """Sum the weights by label: labels (M, k) with -1 for unknown, weights (M, k) -> scores (M, num_classes)."""
+    weights = weights.masked_fill(labels < 0, 0)
+    return weights.new_zeros(len(labels), num_classes).scatter_add_(1, labels.clamp(min=0), weights)
+
+
+def _weights(similarity: Tensor, distance: Distance, temperature: float, epsilon: float) -> Tensor:
+    if distance == "euclidean":
+        return 1 / (epsilon - similarity)
+    # Relative to the best neighbour: the same votes, without overflow at a small temperature.
+    return ((similarity - similarity[:, :1]) / temperature).exp()
+
+
+def _prepare(features: Tensor, distance: Distance) -> Tensor:
+    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    return F.normalize(features, dim=1) if distance == "cosine" else features
+
+
+def _columns(targets: Tensor) -> Tensor:
+    return targets[:, None] if targets.ndim == 1 else targets

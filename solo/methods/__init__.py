@@ -1,0 +1,38 @@
+"""The methods, by registry name; a method's file is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+# registry name -> (module, class)
+_METHODS = {
+    "base": ("base", "BaseMethod"),
+    "linear": ("linear", "LinearModel"),
+    "simclr": ("simclr", "SimCLR"),
+}
+_CLASSES = {name: module for module, name in _METHODS.values()} | {"BaseMomentumMethod": "momentum"}
+
+__all__ = ["METHODS", "BaseMethod", "BaseMomentumMethod", "LinearModel", "SimCLR"]
+
+
+class _Registry(Mapping[str, Any]):
+    def __getitem__(self, name: str) -> Any:
+        module, attribute = _METHODS[name]
+        return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_METHODS)
+
+    def __len__(self) -> int:
+        return len(_METHODS)
+
+
+METHODS: Mapping[str, Any] = _Registry()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(import_module(f"{__name__}.{_CLASSES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,264 @@
+"""`BaseMethod`: views, multicrop, online classifier, online k-NN, optimizer and logging of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from solo.args.fields import keys_of
+from solo.args.schema import BackboneCfg, KnnEvalCfg, OptimizerCfg, PerformanceCfg, SchedulerCfg
+from solo.backbones import BACKBONES, features_dim, find_backbone
+from solo.errors import UserError
+from solo.hex.plug import Step, build_hex
+from solo.methods import settings
+from solo.methods.module import SoloModule
+from solo.methods.optim import static_lr
+from solo.utils.knn import WeightedKNNClassifier
+
+__all__ = ["BaseMethod", "BaseMomentumMethod", "TrainStep", "static_lr"]  # noqa: F822 (see the end of the file)
+
+Outputs = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainStep(Step):
+    """Where training is, and who is in the batch.
+
+    Attributes:
+        ids: (B,) sample ids, unique over all processes.
+        targets: (B,) labels at the finest level, -1 for unknown.
+        groups: (B,) labels at the level of `hex.level`, -1 for unknown.
+    """
+
+    ids: Tensor
+    targets: Tensor
+    groups: Tensor
+
+
+class BaseMethod(SoloModule):
+    """A self-supervised method: a backbone, heads on it, and a loss over the views of a batch.
+
+    A new method sets `Kwargs`, `trainable` and `metric`, and writes `build`, `heads` and `ssl_loss`. The form of
+    solo-learn works as well: override `__init__`, `forward`, `learnable_params` and `training_step`, and call super;
+    without an `ssl_loss`, `training_step` returns the outputs instead of a loss.
+
+    Args:
+        cfg: config of pretraining; need not be parsed, its defaults are filled in, in place.
+    """
+
+    _BACKBONES: ClassVar[Mapping[str, Any]] = BACKBONES
+    _SECTIONS: ClassVar[dict[str, type]] = {
+        "backbone": BackboneCfg,
+        "optimizer": OptimizerCfg,
+        "scheduler": SchedulerCfg,
+        "knn_eval": KnnEvalCfg,
+        "performance": PerformanceCfg,
+    }
+
+    Kwargs: ClassVar[type | None] = None  # schema of method_kwargs
+    trainable: ClassVar[tuple[str, ...]] = ()  # attributes that get a parameter group of their own
+    metric: ClassVar[str] = "train_ssl_loss"  # name under which the loss is logged
+    hex_scale: ClassVar[float] = 1.0  # weight of HEX in `hex.blend`
+
+    def __init__(self, cfg: DictConfig) -> None:
+        cfg = self.add_and_assert_specific_cfg(cfg)
+        super().__init__(cfg, settings.taxonomy_of(cfg))
+        scale = self.accumulate_grad_batches or 1
+        classifier_lr = cfg.optimizer.classifier_lr
+        self.classifier_lr: float = self.lr if classifier_lr is None else classifier_lr * scale
+        self.num_large_crops: int = cfg.data.num_large_crops
+        self.num_small_crops: int = cfg.data.num_small_crops
+        self.num_crops = self.num_large_crops + self.num_small_crops
+        self.multicrop = self.num_small_crops != 0
+        self.backbone_name: str = cfg.backbone.name
+        self.backbone_args = cfg.backbone.kwargs
+        self.base_model = find_backbone(self.backbone_name)
+        self.backbone = settings.backbone_from_cfg(cfg, cfg.get("method"))
+        self.features_dim = features_dim(self.backbone)
+        self.classifier = nn.Linear(self.features_dim, self.num_classes)
+        self.knn_eval: bool = cfg.knn_eval.enabled
+        self.knn_k: int = cfg.knn_eval.k
+        if self.knn_eval:
+            self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=cfg.knn_eval.distance_func)
+        self.hex = build_hex(cfg, scale=self.hex_scale)
+        self._group_level = self._find_level(cfg.hex.level)
+        self.build(self._typed_kwargs())
+
+    @classmethod
+    def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
+        """Write the defaults into cfg, in place, and return it; also callable on an instance.
+
+        Raises:
+            ConfigError: with all missing and wrong values.
+        """
+        settings.complete(cfg, cls._SECTIONS)
+        settings.complete_hex(cfg)
+        settings.complete_data(cfg)
+        settings.complete_run(cfg)
+        if cls.Kwargs is not None:
+            settings.complete_method_kwargs(cfg, cls.Kwargs)
+        return cfg
+
+    # ---- what a method writes ----
+
+    def build(self, kw: Any) -> None:
+        """Make modules and constants from the typed `method_kwargs` (None for a class without `Kwargs`)."""
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Outputs beside `logits` and `feats`: features (B, F) -> e.g. `{"z": projections}`."""
+        return {}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """The method's own loss.
+
+        Args:
+            out: what `forward` returns, each value a list over the views (large ones first).
+            step: epoch, ids and labels.
+        """
+        raise NotImplementedError
+
+    # ---- forward ----
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """Parameter groups: `backbone`, `classifier` and those of `trainable`; fresh ones in each access."""
+        return [
+            {"name": "backbone", "params": self.backbone.parameters()},
+            {"name": "classifier", "params": self.classifier.parameters(), "lr": self.classifier_lr, "weight_decay": 0},
+            *({"name": name, "params": getattr(self, name).parameters()} for name in self.trainable),
+        ]
+
+    def forward(self, X: Tensor) -> Outputs:
+        """Images (B, C, H, W) -> `logits` (B, classes), `feats` (B, F), and what `heads` adds."""
+        feats = self.backbone(self.arrange(X))
+        return {"logits": self.classifier(feats.detach()), "feats": feats, **self.heads(feats)}
+
+    def multicrop_forward(self, X: Tensor) -> Outputs:
+        """Small crops (B, C, h, w) -> `feats`, and what `heads` adds."""
+        feats = self.backbone(self.arrange(X))
+        return {"feats": feats, **self.heads(feats)}
+
+    def base_training_step(self, X: Tensor, targets: Tensor) -> Outputs:
+        """`forward` of one large view with the online classifier's `loss`, `acc1` and `acc5`."""
+        out = self(X)
+        return {**out, **self.classification_metrics(out["logits"], targets)}
+
+    def base_validation_step(self, X: Tensor, targets: Tensor) -> Outputs:
+        """`forward` of validation images with the online classifier's `loss`, `acc1` and `acc5`."""
+        return self.base_training_step(X, targets)
+
+    # ---- training ----
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]`.
+
+        Returns:
+            The total loss; for a class without `ssl_loss` the outputs of `view_outputs`.
+        """
+        out = self.view_outputs(batch)
+        if type(self).ssl_loss is BaseMethod.ssl_loss:
+            return out
+        loss = self.ssl_loss(out, self._train_step(batch))
+        self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
+        self.log_metrics({self.metric: loss})
+        self.log_metrics({f"hex/{name}": value for name, value in self.hex.stats.items()}, on_step=False)
+        return loss + out["loss"]
+
+    def view_outputs(self, batch: Any) -> Outputs:
+        """Outputs of all views: lists over the views, but `loss`, `acc1`, `acc5` means over the large views.
+
+        Small views are appended to the keys that `multicrop_forward` has.
+        """
+        _, X, targets = batch
+        X = [X] if isinstance(X, Tensor) else X
+        assert len(X) == self.num_crops, f"the batch has {len(X)} views, the config says {self.num_crops}"
+        large = [self.base_training_step(x, targets) for x in X[: self.num_large_crops]]
+        out: Outputs = {key: [view[key] for view in large] for key in large[0]}
+        for small in (self.multicrop_forward(x) for x in X[self.num_large_crops :]):
+            for key, value in small.items():
+                out.setdefault(key, []).append(value)
+        for key in ("loss", "acc1", "acc5"):
+            out[key] = sum(out[key]) / len(large)
+        if not OmegaConf.select(self.cfg, "data.no_labels"):
+            names = {"train_class_loss": "loss", "train_acc1": "acc1", "train_acc5": "acc5"}
+            self.log_metrics({name: out[key] for name, key in names.items()})
+        if self.knn_eval:
+            labels = self.label_paths(targets)
+            known = labels[:, -1] >= 0
+            for feats in out["feats"][: self.num_large_crops]:
+                self.knn(train_features=feats.detach()[known], train_targets=labels[known])
+        return out
+
+    def _typed_kwargs(self) -> Any:
+        if self.Kwargs is None:
+            return None
+        given = self.cfg.method_kwargs
+        return self.Kwargs(**{key: given[key] for key in keys_of(self.Kwargs)})
+
+    def _train_step(self, batch: Any) -> TrainStep:
+        ids, _, targets = batch
+        return TrainStep(
+            epoch=self.current_epoch,
+            max_epochs=self.max_epochs,
+            ids=ids,
+            targets=self.leaf_labels(targets),
+            groups=self.label_paths(targets)[:, self._group_level],
+        )
+
+    def _find_level(self, level: int | str | None) -> int:
+        names = self.levels
+        if isinstance(level, str) and level in names:
+            return names.index(level)
+        if level is None or (isinstance(level, int) and -len(names) <= level < len(names)):
+            return level or 0
+        raise UserError(
+            f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
+        )
+
+    # ---- validation ----
+
+    def validation_step(
+        self,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+        update_validation_step_outputs: bool = True,
+    ) -> dict[str, Any]:
+        """One batch `(images, targets)` through the online classifier and into the k-NN's test set."""
+        X, targets = batch
+        out = self.base_validation_step(X, targets)
+        if self.knn_eval and not self._sanity_checking:
+            self.knn(test_features=out["feats"].detach(), test_targets=self.label_paths(targets))
+        metrics = self.validation_record(out, targets)
+        if update_validation_step_outputs:
+            self.validation_step_outputs.append(metrics)
+        return metrics
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all validation rows, and the k-NN's accuracies."""
+        super().on_validation_epoch_end()
+        if not self.knn_eval or self._sanity_checking:
+            return
+        acc1, acc5 = self.knn.compute()
+        metrics = {"val_knn_acc1": acc1, "val_knn_acc5": acc5}
+        if len(self.levels) > 1:
+            accuracies = zip(self.levels, self.knn.level_accuracies, strict=False)
+            metrics |= {f"val_knn_acc1/{level}": accuracy for level, (accuracy, _) in accuracies}
+        self.log_metrics(metrics)
+
+    @property
+    def _sanity_checking(self) -> bool:
+        return self.attached and self.trainer.sanity_checking
+
+
+def __getattr__(name: str) -> Any:
+    # solo-learn has both base classes here; ours has a file of its own, which needs this one.
+    if name == "BaseMomentumMethod":
+        from solo.methods.momentum import BaseMomentumMethod
+
+        return BaseMomentumMethod
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,139 @@
+"""`LinearModel`: a linear classifier on a frozen backbone, or finetuning of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor, nn
+
+from solo.args.schema import LinearBackboneCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
+from solo.backbones import features_dim
+from solo.errors import UserError
+from solo.methods import settings
+from solo.methods.module import SoloModule
+from solo.utils.misc import param_groups_layer_decay
+
+
+class LinearModel(SoloModule):
+    """A linear classifier on a backbone, which is frozen and in eval mode (BatchNorm too) unless `finetune`.
+
+    Args:
+        backbone: images -> features; has `inplanes` or `num_features`.
+        cfg: config of evaluation; need not be parsed, its defaults are filled in, in place.
+        loss_func: (logits, targets) -> scalar, for training; default cross entropy, smoothed by `label_smoothing`.
+        mixup_func: (images, targets) -> mixed images and soft targets (B, C), for training.
+    """
+
+    _SCHEDULER_CHOICES: ClassVar[tuple[str, ...]] = ("warmup_cosine", "step", "reduce", "exponential")
+    _SECTIONS: ClassVar[dict[str, type]] = {
+        "backbone": LinearBackboneCfg,
+        "optimizer": LinearOptimizerCfg,
+        "scheduler": LinearSchedulerCfg,
+        "performance": PerformanceCfg,
+    }
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        cfg: DictConfig,
+        loss_func: Callable[[Tensor, Tensor], Tensor] | None = None,
+        mixup_func: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        cfg = self.add_and_assert_specific_cfg(cfg)
+        super().__init__(cfg, settings.taxonomy_of(cfg))
+        self.backbone = backbone
+        self.finetune: bool = cfg.finetune
+        self.layer_decay: float = cfg.optimizer.layer_decay
+        self.mixup_func = mixup_func
+        # Mixed targets are soft already; timm's Mixup smooths them itself.
+        smoothing = 0.0 if mixup_func else OmegaConf.select(cfg, "label_smoothing", default=0.0)
+        self.loss_func = loss_func or nn.CrossEntropyLoss(label_smoothing=smoothing, ignore_index=-1)
+        self.classifier = nn.Linear(features_dim(backbone), self.num_classes)
+        if not self.finetune:
+            backbone.requires_grad_(False)
+            backbone.eval()
+
+    @classmethod
+    def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
+        """Write the defaults into cfg, in place, and return it; also callable on an instance.
+
+        Raises:
+            ConfigError: with all missing and wrong values.
+        """
+        settings.complete(cfg, cls._SECTIONS)
+        settings.complete_classes(cfg)
+        settings.complete_run(cfg)
+        with open_dict(cfg):
+            cfg.finetune = bool(cfg.get("finetune"))
+        return cfg
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """The groups: `classifier`, when finetuning after `backbone`, or after one group for each layer's rate."""
+        classifier = {"name": "classifier", "params": self.classifier.parameters()}
+        if not self.finetune:
+            return [classifier]
+        if self.layer_decay > 0:
+            return [*self._layer_groups(), classifier]
+        return [{"name": "backbone", "params": self.backbone.parameters()}, classifier]
+
+    def _layer_groups(self) -> list[dict[str, Any]]:
+        if not hasattr(self.backbone, "no_weight_decay"):
+            raise UserError(
+                f"optimizer.layer_decay={self.layer_decay} needs a backbone that knows its layers (ViT, Swin, "
+                f"ConvNeXt); {type(self.backbone).__name__} doesn't, so set optimizer.layer_decay=0"
+            )
+        groups = param_groups_layer_decay(
+            self.backbone,
+            self.weight_decay,
+            no_weight_decay_list=self.backbone.no_weight_decay(),  # type: ignore[operator]
+            layer_decay=self.layer_decay,
+        )
+        return [{**group, "lr": self.lr * group["lr_scale"]} for group in groups]
+
+    def train(self, mode: bool = True) -> LinearModel:
+        """As in torch, but a frozen backbone stays in eval mode."""
+        super().train(mode)
+        if not self.finetune:
+            self.backbone.eval()
+        return self
+
+    def forward(self, X: Tensor) -> dict[str, Tensor]:
+        """Images (B, C, H, W), or features (B, F) computed before -> `logits` (B, classes), `feats` (B, F)."""
+        if X.ndim == 2:
+            feats = X
+        else:
+            with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
+                feats = self.backbone(self.arrange(X))
+        return {"logits": self.classifier(feats), "feats": feats}
+
+    def shared_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """One batch `(images, targets)` -> `batch_size`, `logits`, `loss` and, without mixup, `acc1` and `acc5`."""
+        X, targets = batch
+        size = {"batch_size": len(X)}
+        if self.training and self.mixup_func is not None:
+            X, mixed = self.mixup_func(X, self.leaf_labels(targets))
+            logits = self(X)["logits"]
+            return {**size, "logits": logits, "loss": self.loss_func(logits, mixed)}
+        logits = self(X)["logits"]
+        metrics = self.classification_metrics(logits, targets)
+        if self.training:
+            metrics["loss"] = self.loss_func(logits, self.leaf_labels(targets))
+        return {**size, "logits": logits, **metrics}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        out = self.shared_step(batch, batch_idx)
+        self.require_finite({"train_loss": out["loss"]})
+        self.log_metrics({f"train_{key}": out[key] for key in ("loss", "acc1", "acc5") if key in out})
+        loss: Tensor = out["loss"]
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = None) -> dict[str, Any]:
+        """Loss and accuracies of one batch, kept for the epoch's means."""
+        metrics = self.validation_record(self.shared_step(batch, batch_idx), batch[1])
+        self.validation_step_outputs.append(metrics)
+        return metrics

@@ -1,0 +1,225 @@
+"""What pretraining and evaluation have in common: optimizer, schedule, accuracies, logging, the checkpoint's note."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from solo.errors import UserError
+from solo.methods import optim
+from solo.methods.settings import data_facts
+from solo.taxonomy import Taxonomy
+from solo.utils.metrics import accuracy_at_k, weighted_mean
+from solo.utils.misc import remove_bias_and_norm_from_weight_decay
+
+# Version of `checkpoint["solo"]`.
+CHECKPOINT_FORMAT = 1
+
+
+class SoloModule(pl.LightningModule):
+    """A LightningModule with a config, a classifier and label levels; see `BaseMethod` and `LinearModel`."""
+
+    _OPTIMIZERS: ClassVar[dict[str, type[Optimizer]]] = optim.OPTIMIZERS
+    _SCHEDULERS: ClassVar[list[str]] = ["reduce", "warmup_cosine", "step", "exponential", "none"]
+    _SCHEDULER_CHOICES: ClassVar[tuple[str, ...]] = ("warmup_cosine", "step")
+
+    num_classes: int
+    _leaf_paths: Tensor
+
+    def __init__(self, cfg: DictConfig, taxonomy: Taxonomy | None) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.max_epochs: int = cfg.max_epochs
+        self.accumulate_grad_batches: int = cfg.accumulate_grad_batches
+        # One optimizer step sees this many batches, so it may be larger.
+        scale = self.accumulate_grad_batches or 1
+        self.optimizer: str = cfg.optimizer.name
+        self.batch_size: int = cfg.optimizer.batch_size
+        self.lr: float = cfg.optimizer.lr * scale
+        self.weight_decay: float = cfg.optimizer.weight_decay
+        self.extra_optimizer_args: dict[str, Any] = OmegaConf.to_container(cfg.optimizer.kwargs)  # type: ignore[assignment]
+        self.exclude_bias_n_norm_wd: bool = cfg.optimizer.exclude_bias_n_norm_wd
+        self.scheduler: str = cfg.scheduler.name
+        self.lr_decay_steps: list[int] | None = cfg.scheduler.lr_decay_steps
+        self.min_lr: float = cfg.scheduler.min_lr * scale
+        self.warmup_start_lr: float = cfg.scheduler.warmup_start_lr * scale
+        self.warmup_epochs: float = cfg.scheduler.warmup_epochs
+        self.scheduler_interval: str = cfg.scheduler.interval
+        assert self.scheduler_interval in ("step", "epoch"), (
+            f"scheduler.interval={self.scheduler_interval!r} is unknown; choose step or epoch"
+        )
+        self.no_channel_last: bool = cfg.performance.disable_channel_last
+        self.validation_step_outputs: list[dict[str, Any]] = []
+        self.num_classes = cfg.data.num_classes
+        self._static_groups: list[int] = []
+        self.set_taxonomy(taxonomy)
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """Parameter groups with `name`, `params` and what differs from the rest: `lr`, `weight_decay`, ..."""
+        raise NotImplementedError
+
+    @property
+    def attached(self) -> bool:
+        """Whether a trainer runs this module; without one, steps work but nothing is logged."""
+        return self._trainer is not None
+
+    # ---- labels ----
+
+    def set_taxonomy(self, taxonomy: Taxonomy | None) -> None:
+        """Use this label tree for coarse labels and accuracies (None: the classes only)."""
+        self.taxonomy = taxonomy
+        paths = taxonomy.path_table() if taxonomy else [(leaf,) for leaf in range(self.num_classes)]
+        self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the label levels, coarse first; one unnamed level without a taxonomy."""
+        return self.taxonomy.levels if self.taxonomy else ("class",)
+
+    def label_paths(self, targets: Tensor) -> Tensor:
+        """Labels at every level, coarse first: (B,) leaf labels or (B, L) -> (B, L); -1 is unknown."""
+        if targets.ndim == 2:
+            return targets
+        paths = self._leaf_paths.to(targets.device)[targets.clamp(min=0)]
+        return paths.masked_fill(targets[:, None] < 0, -1)
+
+    @staticmethod
+    def leaf_labels(targets: Tensor) -> Tensor:
+        """Labels at the finest level: (B,) or (B, L) -> (B,)."""
+        return targets[:, -1] if targets.ndim == 2 else targets
+
+    def classification_metrics(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """`loss` (0 if nothing is labelled), `acc1` and `acc5` in percent, at the finest level.
+
+        Args:
+            logits: (B, C).
+            targets: (B,) or (B, L); -1 is unknown and doesn't count.
+        """
+        labels = self.leaf_labels(targets)
+        total = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
+        acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5))
+        return {"loss": total / (labels >= 0).sum().clamp(min=1), "acc1": acc1, "acc5": acc5}
+
+    def level_accuracies(self, logits: Tensor, targets: Tensor, prefix: str = "val_") -> dict[str, Tensor]:
+        """`<prefix>acc1/<level>` of every level; a coarse class has the probability of its leaves together.
+
+        Empty for flat labels. A coarse level counts the rows whose leaf is known, so that all levels share one weight.
+        """
+        if len(self.levels) == 1:
+            return {}
+        truth = self.label_paths(targets)  # (B, L)
+        truth = truth.masked_fill(truth[:, -1:] < 0, -1)
+        probabilities = logits.float().softmax(dim=1)
+        accuracies = {}
+        for index, level in enumerate(self.levels):
+            parents = self._leaf_paths[:, index]
+            coarse = probabilities.new_zeros(len(logits), int(parents.max()) + 1).index_add_(1, parents, probabilities)
+            accuracies[f"{prefix}acc1/{level}"] = accuracy_at_k(coarse, truth[:, index], top_k=(1,))[0]
+        return accuracies
+
+    def validation_record(self, out: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
+        """What an epoch's means are made of, for one batch.
+
+        Args:
+            out: `logits`, `loss`, `acc1` and `acc5` of the batch.
+            targets: (B,) or (B, L).
+
+        Returns:
+            `batch_size` (the labelled rows), `val_loss`, `val_acc1`, `val_acc5`, and each level's accuracy.
+        """
+        labelled = (self.leaf_labels(targets) >= 0).sum()
+        record = {"batch_size": labelled, **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}
+        return record | self.level_accuracies(out["logits"], targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all validation rows."""
+        if self.validation_step_outputs:
+            keys = [key for key in self.validation_step_outputs[0] if key != "batch_size"]
+            self.log_metrics({key: weighted_mean(self.validation_step_outputs, key, "batch_size") for key in keys})
+        self.validation_step_outputs.clear()
+
+    # ---- optimization ----
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer alone (`scheduler: none`), else `([optimizer], [scheduler])`; works without a trainer."""
+        groups = self.learnable_params
+        if self.exclude_bias_n_norm_wd:
+            groups = remove_bias_and_norm_from_weight_decay(groups)
+        self._static_groups = [i for i, group in enumerate(groups) if group.get("static_lr")]
+        groups = [{key: value for key, value in group.items() if key != "static_lr"} for group in groups]
+        optimizer = optim.build_optimizer(
+            self.optimizer, groups, self.lr, self.weight_decay, dict(self.extra_optimizer_args)
+        )
+        if self.scheduler == "none":
+            return optimizer
+        return [optimizer], [self._schedule().build(optimizer, self._SCHEDULER_CHOICES)]
+
+    def _schedule(self) -> optim.Schedule:
+        return optim.Schedule(
+            name=self.scheduler,
+            interval=self.scheduler_interval,
+            max_epochs=self.max_epochs,
+            total_steps=self.trainer.estimated_stepping_batches if self.attached else None,
+            lr=self.lr,
+            warmup_start_lr=self.warmup_start_lr,
+            warmup_epochs=self.warmup_epochs,
+            min_lr=self.min_lr,
+            decay_steps=self.lr_decay_steps,
+            gamma=OmegaConf.select(self.cfg, "scheduler.gamma", default=0.95),
+        )
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""
+        super().lr_scheduler_step(scheduler, metric)
+        groups = scheduler.optimizer.param_groups
+        rates = optim.static_lr(
+            lambda: [group["lr"] for group in groups], self._static_groups, [self.lr] * len(self._static_groups)
+        )
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Drop the gradients instead of filling them with zeros."""
+        optimizer.zero_grad(set_to_none=True)
+
+    # ---- the rest ----
+
+    def arrange(self, X: Tensor) -> Tensor:
+        """Images (B, C, H, W) in the memory format of `performance.disable_channel_last`."""
+        return X if self.no_channel_last or X.ndim != 4 else X.to(memory_format=torch.channels_last)
+
+    def log_metrics(self, metrics: Mapping[str, Any], **kwargs: Any) -> None:
+        """Log over the epoch and over all processes; does nothing without a trainer."""
+        if self.attached:
+            self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
+
+    def require_finite(self, terms: Mapping[str, Tensor]) -> None:
+        """Stop before a loss that is not finite reaches the weights.
+
+        Raises:
+            UserError: names the terms, the epoch and the step.
+        """
+        values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
+        if bool(values.isfinite().all()):
+            return
+        found = ", ".join(f"{name}={value}" for name, value in zip(terms, values.tolist(), strict=True))
+        raise UserError(
+            f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {found}; try a smaller "
+            "optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the config and the data's facts, in plain types, so that weights-only loading works."""
+        checkpoint["solo"] = {
+            "format": CHECKPOINT_FORMAT,
+            "cfg": OmegaConf.to_container(self.cfg, resolve=True),
+            "data": data_facts(self.cfg, self.taxonomy),
+        }

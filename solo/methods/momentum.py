@@ -1,0 +1,121 @@
+"""`BaseMomentumMethod`: a method with a slow copy of its network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from solo.args.schema import MomentumCfg
+from solo.methods import settings
+from solo.methods.base import BaseMethod, Outputs
+from solo.nn.momentum import MomentumUpdater, initialize_momentum_params
+
+
+class BaseMomentumMethod(BaseMethod):
+    """Adds `momentum_backbone`, copies of the heads named in `averaged`, and their update after each optimizer step.
+
+    Args:
+        cfg: config of pretraining, see `BaseMethod`; reads also `momentum.base_tau`, `.final_tau`, `.classifier`.
+    """
+
+    _SECTIONS: ClassVar[dict[str, type]] = {**BaseMethod._SECTIONS, "momentum": MomentumCfg}
+
+    averaged: ClassVar[tuple[str, ...]] = ()  # heads `x` that get a copy `momentum_x`
+
+    def __init__(self, cfg: DictConfig) -> None:
+        super().__init__(cfg)
+        cfg = self.cfg
+        self.momentum_backbone = settings.backbone_from_cfg(cfg, cfg.get("method"))
+        initialize_momentum_params(self.backbone, self.momentum_backbone)
+        for name in self.averaged:
+            setattr(self, f"momentum_{name}", copy.deepcopy(getattr(self, name)).requires_grad_(False))
+        self.momentum_classifier: nn.Linear | None = (
+            nn.Linear(self.features_dim, self.num_classes) if cfg.momentum.classifier else None
+        )
+        self.momentum_updater = MomentumUpdater(cfg.momentum.base_tau, cfg.momentum.final_tau)
+        self.last_step = 0
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """Adds `momentum_classifier`, if there is one."""
+        groups = super().learnable_params
+        if self.momentum_classifier is not None:
+            params = self.momentum_classifier.parameters()
+            group = {"name": "momentum_classifier", "params": params, "lr": self.classifier_lr, "weight_decay": 0}
+            groups.append(group)
+        return groups
+
+    @property
+    def momentum_pairs(self) -> list[tuple[Any, Any]]:
+        """(online, momentum) modules: the backbones, then the heads of `averaged`."""
+        heads = [(getattr(self, name), getattr(self, f"momentum_{name}")) for name in self.averaged]
+        return [(self.backbone, self.momentum_backbone), *heads]
+
+    def momentum_heads(self, feats: Tensor) -> Outputs:
+        """Outputs beside `feats`: momentum features (B, F) -> e.g. `{"z": projections}`."""
+        return {}
+
+    @torch.no_grad()
+    def momentum_forward(self, X: Tensor) -> Outputs:
+        """Images (B, C, H, W) -> `feats` (B, F) of the momentum backbone, and what `momentum_heads` adds."""
+        feats = self.momentum_backbone(self.arrange(X))
+        return {"feats": feats, **self.momentum_heads(feats)}
+
+    def _momentum_step(self, X: Tensor, targets: Tensor) -> Outputs:
+        out = self.momentum_forward(X)
+        if self.momentum_classifier is not None:
+            out["logits"] = self.momentum_classifier(out["feats"])
+            out |= self.classification_metrics(out["logits"], targets)
+        return out
+
+    def view_outputs(self, batch: Any) -> Outputs:
+        """Adds `momentum_<key>`, lists over the large views; the momentum classifier's loss is added to `loss`."""
+        out = super().view_outputs(batch)
+        _, X, targets = batch
+        X = [X] if isinstance(X, Tensor) else X[: self.num_large_crops]
+        views = [self._momentum_step(x, targets) for x in X]
+        out |= {f"momentum_{key}": [view[key] for view in views] for key in views[0]}
+        if self.momentum_classifier is not None:
+            for key in ("loss", "acc1", "acc5"):
+                out[f"momentum_{key}"] = sum(out[f"momentum_{key}"]) / len(views)
+            names = {"train_momentum_class_loss": "loss", "train_momentum_acc1": "acc1", "train_momentum_acc5": "acc5"}
+            self.log_metrics({name: out[f"momentum_{key}"] for name, key in names.items()})
+            out["loss"] = out["loss"] + out["momentum_loss"]
+        return out
+
+    def on_train_start(self) -> None:
+        """Start counting optimizer steps: at 0, or where a resumed run is."""
+        self.last_step = self.trainer.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Update the momentum network once for each optimizer step."""
+        step = self.trainer.global_step
+        if step > self.last_step:
+            total = int(self.trainer.estimated_stepping_batches)
+            # From the step alone, so that a resumed run continues with the same rate.
+            self.momentum_updater.update_tau(step - 1, total)
+            for online, momentum in self.momentum_pairs:
+                self.momentum_updater.update(online, momentum)
+            self.log("tau", self.momentum_updater.cur_tau)
+            self.momentum_updater.update_tau(step, total)
+        self.last_step = step
+
+    def validation_step(
+        self,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+        update_validation_step_outputs: bool = True,
+    ) -> dict[str, Any]:
+        """Adds `momentum_val_loss`, `momentum_val_acc1` and `momentum_val_acc5`, if there is a momentum classifier."""
+        metrics = super().validation_step(batch, batch_idx, dataloader_idx, update_validation_step_outputs=False)
+        if self.momentum_classifier is not None:
+            out = self._momentum_step(*batch)
+            metrics |= {f"momentum_val_{key}": out[key] for key in ("loss", "acc1", "acc5")}
+        if update_validation_step_outputs:
+            self.validation_step_outputs.append(metrics)
+        return metrics

@@ -1,0 +1,34 @@
+"""SimCLR: every image against all others, its own other views as positives.
+
+Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual representations,
+https://arxiv.org/abs/2002.05709. `type: HEX_fixed | HEX_adaptive | superclass` replaces its loss by HEX.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from solo.args.methods import SimCLRKwargs
+from solo.losses.pairs import Pairs
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+
+
+class SimCLR(BaseMethod):
+    """One projector, one contrastive loss over all views."""
+
+    Kwargs = SimCLRKwargs
+    trainable = ("projector",)
+    metric = "train_nce_loss"
+
+    def build(self, kw: SimCLRKwargs) -> None:
+        """Make the projector."""
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections (B, proj_output_dim)."""
+        return {"z": self.projector(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """InfoNCE over all views, or HEX."""
+        return self.hex.nce(Pairs.from_views(out["z"], step.ids, step.groups), step)

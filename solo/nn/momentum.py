@@ -1,0 +1,46 @@
+"""The momentum (EMA) teacher: copy once, then follow."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def initialize_momentum_params(online_net: nn.Module, momentum_net: nn.Module) -> None:
+    """Copy the online network's parameters and freeze the momentum network's."""
+    for online, momentum in zip(online_net.parameters(), momentum_net.parameters(), strict=True):
+        momentum.copy_(online)
+        momentum.requires_grad = False
+
+
+class MomentumUpdater:
+    """Exponential moving average of parameters, its rate tau following a cosine from `base_tau` to `final_tau`.
+
+    BatchNorm statistics are not averaged: the momentum network keeps its own.
+
+    Args:
+        base_tau: rate at the start, in [0, 1]; 1 never changes the momentum network.
+        final_tau: rate at the end, in [base_tau, 1].
+    """
+
+    def __init__(self, base_tau: float = 0.996, final_tau: float = 1.0) -> None:
+        assert 0 <= base_tau <= final_tau <= 1, (
+            f"momentum.base_tau={base_tau} and momentum.final_tau={final_tau} must hold 0 <= base <= final <= 1"
+        )
+        self.base_tau = base_tau
+        self.final_tau = final_tau
+        self.cur_tau = base_tau
+
+    @torch.no_grad()
+    def update(self, online_net: nn.Module, momentum_net: nn.Module) -> None:
+        """Momentum parameters <- tau * momentum + (1 - tau) * online."""
+        for online, momentum in zip(online_net.parameters(), momentum_net.parameters(), strict=True):
+            momentum.lerp_(online.to(momentum.dtype), 1 - self.cur_tau)
+
+    def update_tau(self, cur_step: int, max_steps: int) -> None:
+        """Set `cur_tau` for a step: a pure function of `cur_step / max_steps`, so that a resumed run has the same."""
+        cosine = (math.cos(math.pi * cur_step / max_steps) + 1) / 2
+        self.cur_tau = self.final_tau - (self.final_tau - self.base_tau) * cosine

@@ -1,0 +1,120 @@
+"""solo-learn's helpers under their old names; what has a better home is only re-exported here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
+
+from solo import distributed
+
+__all__ = [
+    "FilterInfNNan",
+    "GatherLayer",
+    "concat_all_gather_no_grad",
+    "filter_inf_n_nan",
+    "gather",
+    "get_rank",
+    "make_contiguous",
+    "omegaconf_select",
+    "param_groups_layer_decay",
+    "remove_bias_and_norm_from_weight_decay",
+    "trunc_normal_",
+]
+
+concat_all_gather_no_grad = distributed.gather_no_grad
+get_rank = distributed.rank
+
+
+class GatherLayer:
+    """All-gather with gradient, one tensor for each process."""
+
+    @staticmethod
+    def apply(x: Tensor) -> tuple[Tensor, ...]:
+        """(N, ...) of this process -> the (N, ...) of every process."""
+        return distributed.gather(x).chunk(distributed.world_size())
+
+
+def gather(X: Tensor, dim: int = 0) -> Tensor:
+    """Concatenate over processes along `dim`, with gradient; the identity without a process group."""
+    return distributed.gather(X) if dim == 0 else torch.cat(GatherLayer.apply(X), dim=dim)
+
+
+def omegaconf_select(cfg: DictConfig, key: str, default: Any = None) -> Any:
+    """`OmegaConf.select`, with the text "None" read as None."""
+    value = OmegaConf.select(cfg, key, default=default)
+    return None if value == "None" else value
+
+
+def filter_inf_n_nan(
+    tensors: Tensor | list[Tensor], return_indexes: bool = False
+) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
+    """Keep the rows (entries, in 1-D) that are finite in all tensors.
+
+    Args:
+        tensors: one or several tensors of 1 or 2 dimensions with equally many rows.
+        return_indexes: also return the boolean mask (N,) of the kept rows.
+
+    Raises:
+        RuntimeError: for a tensor of more than 2 dimensions.
+    """
+    many = tensors if isinstance(tensors, list) else [tensors]
+    if any(t.ndim > 2 for t in many):
+        raise RuntimeError(f"filter_inf_n_nan takes tensors of 1 or 2 dimensions, got {[t.ndim for t in many]}")
+    finite = [torch.isfinite(t) if t.ndim < 2 else torch.isfinite(t).all(dim=1) for t in many]
+    selected = torch.stack(finite).all(dim=0)
+    kept = [t[selected] for t in many]
+    result = kept if isinstance(tensors, list) else kept[0]
+    return (result, selected) if return_indexes else result
+
+
+class FilterInfNNan(nn.Module):
+    """Wrap a module so that rows of its output that are not finite are dropped."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped module's output without its rows that are not finite."""
+        return filter_inf_n_nan(self.module(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        """Forward what this class doesn't have to the wrapped module."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
+
+def make_contiguous(module: nn.Module) -> None:
+    """Make every parameter contiguous, in place."""
+    with torch.no_grad():
+        for param in module.parameters():
+            param.data = param.data.contiguous()
+
+
+def remove_bias_and_norm_from_weight_decay(parameter_groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Split each group into `<name>` and `<name>_no_decay`, the latter without weight decay.
+
+    Args:
+        parameter_groups: dicts with `params` (any iterable) and, optionally, `name`, `lr`, ...
+
+    Returns:
+        Twice as many groups; parameters of one dimension (biases, norms) are in the `_no_decay` ones.
+    """
+    groups = []
+    for group in parameter_groups:
+        params: Sequence[nn.Parameter] = list(group["params"])
+        plain = {**group, "params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0}
+        if "name" in group:
+            plain["name"] = f"{group['name']}_no_decay"
+        groups += [{**group, "params": [p for p in params if p.ndim > 1]}, plain]
+    return groups
