@@ -24,7 +24,8 @@ ALLOWED = {
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
     "checkpoint": GROUND | {"data"},
-    "methods": GROUND | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "utils", "checkpoint"},
+    "methods": GROUND
+    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "utils", "checkpoint"},
     "utils": GROUND | {"distributed", "nn", "eval", "callbacks", "args", "data"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "run": GROUND

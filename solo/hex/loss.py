@@ -55,7 +55,13 @@ class _HexRows(InfoNCERows):
     """The split denominator, a block of rows at a time."""
 
     def __init__(
-        self, pairs: Pairs, selector: Selector | None, temperature: float, beta: float, tau_plus: float, variant: Variant
+        self,
+        pairs: Pairs,
+        selector: Selector | None,
+        temperature: float,
+        beta: float,
+        tau_plus: float,
+        variant: Variant,
     ) -> None:
         super().__init__(pairs, temperature)
         if not beta >= 0:
@@ -118,9 +124,7 @@ class _HexRows(InfoNCERows):
         debiased = log_local + log_rest - math.log1p(-self.tau_plus)
         return torch.maximum(debiased, log_floor), debiased > log_floor
 
-    def _score_release(
-        self, terms: Terms, hierarchy: Tensor, rest: MaskedSoftmax
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _score_release(self, terms: Terms, hierarchy: Tensor, rest: MaskedSoftmax) -> tuple[Tensor, Tensor, Tensor]:
         """What the public release trains: ``-x_ip + log G_i``; a row whose negatives are all in H has no log G."""
         lse = rest.lse.masked_fill(rest.lse == -torch.inf, 0)
         loss = (terms.weight * (lse[terms.row] - terms.x)).sum()

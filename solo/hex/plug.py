@@ -17,7 +17,8 @@ from torch import Tensor
 from solo.args.schema import HexCfg
 from solo.hex.loss import Stats, hex_nce
 from solo.hex.policy import AdaptivePercentile, FixedThreshold, Policy, Superclass
-from solo.hex.schedule import Cosine, Schedule, Step as StepSchedule
+from solo.hex.schedule import Cosine, Schedule
+from solo.hex.schedule import Step as StepSchedule
 from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs
 

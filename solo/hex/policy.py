@@ -21,9 +21,12 @@ Similarity = Literal["row", "cosine"]
 
 
 class Selector(Protocol):
-    """Chooses within one batch; ``threshold`` is what the run logs (None where there is no such number)."""
+    """Chooses within one batch."""
 
-    threshold: Tensor | None
+    @property
+    def threshold(self) -> Tensor | None:
+        """What the run logs; None where there is no such number."""
+        ...
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         """Chosen pairs of a block: cosines (R, N) -> boolean (R, N). The loss intersects them with N(i)."""

@@ -43,9 +43,10 @@ class _Blockwise(torch.autograd.Function):
                     torch.mm(grad, keys, out=d_anchors[rows])
                 if d_keys is not None:
                     d_keys.addmm_(grad.T, anchors[rows])
-        ctx.factor = row_loss.scale()
+        factor = row_loss.scale()
+        ctx.factor = factor
         ctx.save_for_backward(d_anchors, d_keys)
-        return total * ctx.factor
+        return total * factor
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]

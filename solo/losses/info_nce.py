@@ -109,7 +109,7 @@ class InfoNCERows:
 
     def _terms(self, x: Tensor, positive: Tensor, joint: MaskedSoftmax | None) -> Terms:
         if joint is not None:
-            row = (joint.lse > -torch.inf).nonzero()[:, 0]
+            row = (joint.lse != -torch.inf).nonzero()[:, 0]  # NaN has to come through
             self.anchors_with_positive += len(row)
             return Terms(row, None, joint.lse[row], torch.ones_like(joint.lse[row]))
         row, column = positive.nonzero(as_tuple=True)

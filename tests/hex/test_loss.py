@@ -134,9 +134,9 @@ def test_gradcheck(name, variant, tau_plus):
             return hierarchy[rows].clone()
 
     def loss(z):
-        return hex_nce(
-            Pairs.from_ids(z, ids), Frozen(), temperature=0.7, beta=1.5, tau_plus=tau_plus, variant=variant
-        )[0]
+        return hex_nce(Pairs.from_ids(z, ids), Frozen(), temperature=0.7, beta=1.5, tau_plus=tau_plus, variant=variant)[
+            0
+        ]
 
     assert torch.autograd.gradcheck(loss, z)
 
@@ -245,3 +245,14 @@ def test_module_reads_groups():
 def test_bad_settings_are_named(settings, words):
     with pytest.raises(ValueError, match=words):
         HEXLoss(**settings)(torch.ones(2, 2), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 1)], ids=["all", "one"])
+@pytest.mark.parametrize("policy", SOME)
+@pytest.mark.parametrize("variant", ["reweight", "release"])
+def test_what_is_not_finite_comes_through(rows, policy, variant):
+    torch.manual_seed(6)
+    z = torch.randn(8, 4)
+    z[rows] = float("nan")
+    pairs = Pairs.from_ids(z, torch.arange(4).repeat(2), groups=torch.zeros(8, dtype=torch.long))
+    assert hex_nce(pairs, SOME[policy], variant=variant)[0].isnan()

@@ -74,6 +74,8 @@ def hcl(z: Tensor, ids: Tensor, temperature: float, beta: float, tau_plus: float
         for p in range(len(z)):
             if p != i and ids[p] == ids[i]:
                 top = torch.exp(s[i, p] / temperature)
-                ng = torch.clamp((-tau_plus * n * top + reweighted) / (1 - tau_plus), min=n * math.exp(-1 / temperature))
+                ng = torch.clamp(
+                    (-tau_plus * n * top + reweighted) / (1 - tau_plus), min=n * math.exp(-1 / temperature)
+                )
                 losses.append(-torch.log(top / (top + ng)))
     return sum(losses) / len(losses)

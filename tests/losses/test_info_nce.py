@@ -122,3 +122,13 @@ def test_gradient_steps_lower_it():
         z = (z - 0.5 * grad).detach().requires_grad_()
         loss = simclr_loss_func(z, ids)
     assert 0 < loss < first
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 1)], ids=["all", "one"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("positives", ["each", "joint"])
+def test_what_is_not_finite_comes_through(rows, value, positives):
+    torch.manual_seed(6)
+    z = torch.randn(8, 4)
+    z[rows] = value
+    assert info_nce(Pairs.from_ids(z, torch.arange(4).repeat(2)), 0.1, positives).isnan()

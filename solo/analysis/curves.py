@@ -1,0 +1,114 @@
+"""The curves of one run in one picture: numbers in, a PNG out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from solo.files import replacing
+
+Row = Mapping[str, float]
+_COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#787774", "#d44c47", "#cb912f")
+_INK, _GRID = "#37352f", "#e6e5e1"
+
+
+def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[str]:
+    """Draw loss, accuracies per level, threshold and hierarchy negatives, and learning rate over the epochs.
+
+    Args:
+        rows: one mapping an epoch, as in `metrics.csv`; accuracies in percent. Panels without numbers are left out.
+        path: the PNG to write.
+        title: one line above the panels.
+
+    Returns:
+        The names of the panels drawn.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [(name, keys) for name, keys in _panels(rows).items() if keys]
+    if not panels:
+        return []
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.6 * columns, 3.4 * lines + 0.3), dpi=130, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, fontsize=11, color=_INK)
+    for position, (name, keys) in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, columns, position)
+        _style(axes, name, last_line=position > len(panels) - columns)
+        _draw(axes, rows, keys)
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, format="png")
+    return [name for name, _ in panels]
+
+
+def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
+    keys = dict.fromkeys(key for row in rows for key in row)
+    accuracies = [key for key in keys if key.startswith(("val_acc1", "val_knn_acc1"))]
+    if any("/" in key for key in accuracies):  # the finest level is the plain number again
+        accuracies = [key for key in accuracies if "/" in key]
+    loss: list[str] = [key for key in ("loss", "train_loss", "val_loss") if key in keys]
+    if "loss" in loss and "train_loss" in loss:
+        loss.remove("train_loss")
+    hex_keys = [
+        key for key in ("hex/threshold", "hex/hierarchy_negatives") if any(_known(row.get(key)) for row in rows)
+    ]
+    return {
+        "Loss": loss,
+        "Accuracy (%)": accuracies,
+        "HEX threshold and hierarchy negatives": hex_keys,
+        "Learning rate": [key for key in ("lr",) if key in keys],
+    }
+
+
+def _known(value: float | None) -> bool:
+    """Whether HEX was at work: before its warm-up there is no threshold, and no hierarchy negative."""
+    return value is not None and math.isfinite(value) and value != 0
+
+
+def _draw(axes: Any, rows: Sequence[Row], keys: Sequence[str]) -> None:
+    twin = None
+    for index, key in enumerate(keys):
+        points = [(row["epoch"], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+        target, colour = axes, _COLOURS[index % len(_COLOURS)]
+        if key == "hex/hierarchy_negatives" and len(keys) > 1:  # another unit: its own axis
+            target = twin = axes.twinx()
+            _bare(twin)
+            twin.tick_params(colors=colour, labelsize=8, length=0)
+        marker = "o" if len(points) < 25 else None
+        epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
+        target.plot(epochs, values, color=colour, lw=1.7, marker=marker, ms=3, label=_label(key))
+    if len(keys) > 1:
+        handles = [*axes.get_lines(), *(twin.get_lines() if twin else [])]
+        axes.legend(handles=handles, fontsize=8, frameon=False, labelcolor=_INK)
+
+
+def _label(key: str) -> str:
+    names = {"val_acc1": "linear", "val_knn_acc1": "kNN", "loss": "training", "train_loss": "training"}
+    names |= {"val_loss": "validation (classifier)", "hex/threshold": "threshold"}
+    names |= {"hex/hierarchy_negatives": "hierarchy negatives per anchor (right axis)"}
+    name, _, level = key.partition("/")
+    return names.get(key) or f"{names.get(name, name)}, {level}"
+
+
+def _style(axes: Any, name: str, last_line: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(name, fontsize=10, loc="left", color=_INK)
+    if last_line:
+        axes.set_xlabel("epoch", fontsize=9, color=_INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, labelsize=8, length=0)
+    _bare(axes)
+
+
+def _bare(axes: Any) -> None:
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)

@@ -1,0 +1,92 @@
+"""Finding the run that was interrupted."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+
+class AutoResumer:
+    """Looks for a checkpoint of the same run: same settings, not finished, not older than `max_hours`.
+
+    Args:
+        checkpoint_dir: the folder of all runs of this kind, `<checkpoint.dir>/<method>`.
+        max_hours: older checkpoints are not considered.
+    """
+
+    SHOULD_MATCH = [
+        "name",
+        "backbone",
+        "method",
+        "data.dataset",
+        "max_epochs",
+        "optimizer.name",
+        "optimizer.batch_size",
+        "optimizer.lr",
+        "optimizer.weight_decay",
+        "wandb.project",
+        "wandb.entity",
+        "pretrained_feature_extractor",
+    ]
+    # Compared where the candidate's args.json has them; solo-learn's resumer continued the wrong run without.
+    ALSO_MATCH = ["method_kwargs", "augmentations", "seed", "scheduler", "momentum", "hex", "optimizer.kwargs"]
+
+    def __init__(self, checkpoint_dir: str | Path = Path("trained_models"), max_hours: int = 36) -> None:
+        self.checkpoint_dir = Path(checkpoint_dir)
+        self.max_hours = max_hours
+
+    @staticmethod
+    def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
+        """Write the defaults of the `auto_resume` section into `cfg` and return it."""
+        for key, value in {"enabled": False, "max_hours": 36}.items():
+            if OmegaConf.select(cfg, f"auto_resume.{key}") is None:
+                OmegaConf.update(cfg, f"auto_resume.{key}", value, force_add=True)
+        return cfg
+
+    def find_checkpoint(self, cfg: DictConfig) -> tuple[Path, str | None] | tuple[None, None]:
+        """Return the newest matching checkpoint and its W&B run's id, or `(None, None)`."""
+        oldest = time.time() - self.max_hours * 3600
+        candidates = []
+        for args in self.checkpoint_dir.rglob("args.json"):
+            file = _newest_checkpoint(args.parent)
+            if file is not None and file.stat().st_mtime >= oldest and not _is_finished(args.parent):
+                candidates.append((file.stat().st_mtime, file, args))
+        for _, file, args in sorted(candidates, reverse=True):
+            stored = _read(args)
+            if stored is not None and self._matches(cfg, stored):
+                return file, stored.get("wandb_run_id")
+        return None, None
+
+    def _matches(self, cfg: DictConfig, stored: dict[str, Any]) -> bool:
+        saved = OmegaConf.create(stored)
+        also = [key for key in self.ALSO_MATCH if OmegaConf.select(saved, key) is not None]
+        return all(_value(cfg, key) == _value(saved, key) for key in [*self.SHOULD_MATCH, *also])
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    last = folder / "last.ckpt"
+    if last.is_file():
+        return last
+    return max(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _is_finished(folder: Path) -> bool:
+    summary = _read(folder / "summary.json")
+    return summary is not None and summary.get("status") == "finished"
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    value = OmegaConf.select(cfg, key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,0 +1,102 @@
+"""Speed and loss of an epoch, measured once for the progress bar and the files."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class Meter(Callback):
+    """Counts images, seconds and the training loss of the running epoch.
+
+    Validation is not counted. Waiting is the time between two steps, so on a GPU that still computes it is an upper
+    bound. Place it first among the callbacks.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0  # of all processes
+        self.wait_seconds = 0.0
+        self.epoch_started = 0.0
+        self._paused = 0.0  # validation between two steps of this epoch
+        self._pause = 0.0  # the latest one, not yet between two steps
+        self._mark = 0.0
+        self._end = 0.0
+        self._loss: Tensor | None = None
+        self._steps = 0
+        self._validation_started = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the start of the epoch to its last finished step, without validation."""
+        return max(self._end - self.epoch_started - self._paused, 1e-9)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images (not views) of all processes per second of training."""
+        return self.images / self.seconds
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time spent waiting for the next batch, 0 to 1."""
+        return min(self.wait_seconds / self.seconds, 1.0)
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the epoch so far, NaN before the first step."""
+        return float("nan") if self._loss is None else float(self._loss) / self._steps
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start at zero."""
+        self.images = self._steps = 0
+        self.wait_seconds = self._paused = self._pause = 0.0
+        self._loss = None
+        self.epoch_started = self._mark = self._end = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The batch is here."""
+        self.wait_seconds += time.perf_counter() - self._mark - self._pause
+        self._paused += self._pause
+        self._pause = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step; the loss stays on its device."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            loss = loss.detach().float() * trainer.accumulate_grad_batches
+            self._loss = loss if self._loss is None else self._loss + loss
+            self._steps += 1
+        self.images += len(batch[-1]) * trainer.world_size
+        self._mark = self._end = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation inside an epoch is not training time."""
+        self._pause += time.perf_counter() - self._validation_started
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Average the loss over the processes."""
+        if self._loss is not None and trainer.world_size > 1:
+            self._loss = trainer.strategy.reduce(self._loss, reduce_op="mean")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory this process has used: of the GPU it trains on, else of the machine. MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return float("nan")
+    import sys
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 2**20 if sys.platform == "darwin" else used / 2**10

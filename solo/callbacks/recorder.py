@@ -1,0 +1,140 @@
+"""Everything a run learned, on disk while it runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from solo.analysis.curves import plot_curves
+from solo.callbacks.meter import Meter, peak_memory_mb
+from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.summary import Facts, Row, summarize
+from solo.files import write_text
+
+
+class _Events(TensorBoardLogger):
+    """TensorBoard's event files without Lightning's `hparams.yaml`: the settings are in `config.yaml`."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()
+
+
+class Recorder(Callback):
+    """Writes `config.yaml`, `metrics.csv`, `summary.json` and `curves.png` into the run's folder.
+
+    The first three are renewed every epoch, so that a killed run keeps what it had. Place it last.
+
+    Args:
+        cfg: the resolved configuration.
+        run: the run's folder.
+        meter: measures speed and loss; placed before this callback.
+        facts: what the summary says besides the numbers.
+        history: `metrics.csv` of the run that is resumed; its epochs before this run's first one are kept.
+        tensorboard: also write the metrics as TensorBoard events into the run's folder.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        run: RunDirectory,
+        meter: Meter,
+        facts: Facts,
+        history: Path | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        self.cfg = cfg
+        self.run = run
+        self.meter = meter
+        self.facts = facts
+        self.history = history
+        self.tensorboard = tensorboard
+        self.rows: list[Row] = []
+        self.summary: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the folder, keep the configuration, attach TensorBoard (its folder is known only now)."""
+        folder = self.run.open(trainer)
+        if self.tensorboard:
+            trainer.loggers = [*trainer.loggers, _Events(self.run.root, name="", version=self.run.run_id)]
+        if trainer.is_global_zero:
+            write_text(folder / "config.yaml", OmegaConf.to_yaml(self.cfg, resolve=True))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the epochs of the run that is resumed."""
+        if self.history is not None:
+            self.rows = [row for row in read_rows(self.history) if row["epoch"] < trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add one row; renew the files."""
+        row = {
+            "epoch": float(trainer.current_epoch),
+            "step": float(trainer.global_step),
+            "loss": self.meter.loss,
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "images_per_second": self.meter.images_per_second,
+            "data_wait": self.meter.data_wait,
+            "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
+            "seconds": time.perf_counter() - self.meter.epoch_started,
+            **_epoch_metrics(trainer),
+        }
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_text(self.run.path / "metrics.csv", rows_to_csv(self.rows))
+            self._summarize("running")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The run is complete."""
+        if trainer.is_global_zero:
+            self._finish("finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep what there is: a user or the machine stopped the run, or it failed."""
+        stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))  # SIGTERM raises a SystemExit
+        if trainer.is_global_zero and self.run.is_open:
+            self._finish("interrupted" if stopped else "failed")
+
+    def _summarize(self, status: str) -> None:
+        self.summary = summarize(self.rows, self.facts, run_id=self.run.run_id or "", status=status)
+        write_text(self.run.path / "summary.json", json.dumps(self.summary, indent=2, allow_nan=False) + "\n")
+
+    def _finish(self, status: str) -> None:
+        self._summarize(status)
+        plot_curves(self.rows, self.run.path / "curves.png", title=self.facts.title)
+
+
+def _epoch_metrics(trainer: Trainer) -> Row:
+    """What was logged for the epoch; a metric logged per step too appears once, with its epoch value."""
+    found = {key: float(value) for key, value in trainer.callback_metrics.items() if value.numel() == 1}
+    doubled = {key for key in found if key.endswith("_step") and f"{key[:-5]}_epoch" in found}
+    doubled |= {key for key in found if key.endswith("_epoch") and key[:-6] in found}
+    return {key: value for key, value in sorted(found.items()) if key not in doubled}
+
+
+def rows_to_csv(rows: list[Row]) -> str:
+    """The rows with the union of their columns; what a row doesn't have stays empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    whole = ("epoch", "step")
+    for row in rows:
+        writer.writerow({key: int(value) if key in whole else f"{value:.8g}" for key, value in row.items()})
+    return text.getvalue()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read `metrics.csv` back; no file gives no rows."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(stream)]

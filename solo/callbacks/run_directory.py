@@ -1,0 +1,65 @@
+"""The folder of one run."""
+
+from __future__ import annotations
+
+import random
+import string
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from solo.errors import UserError
+
+
+def random_string(letter_count: int = 4, digit_count: int = 4) -> str:
+    """Letters and digits in random order, from the operating system: the run's seed is not touched."""
+    source = random.SystemRandom()
+    characters = source.choices(string.ascii_lowercase, k=letter_count) + source.choices(string.digits, k=digit_count)
+    source.shuffle(characters)
+    return "".join(characters)
+
+
+class RunDirectory:
+    """`root/<run id>`: all processes agree on it, the first one creates it.
+
+    The id is the one given (a run that is continued), or the logger's version (a W&B run's id), or `offline-` with
+    four letters and four digits.
+    """
+
+    def __init__(self, root: str | Path, run_id: str | None = None) -> None:
+        self.root = Path(root)
+        self.run_id = run_id
+        self.wandb_run_id: str | None = None
+        self.is_open = False
+
+    @property
+    def path(self) -> Path:
+        """The folder; known once it was opened."""
+        if self.run_id is None:
+            raise RuntimeError("the run directory has no id before training starts")
+        return self.root / self.run_id
+
+    def open(self, trainer: Trainer) -> Path:
+        """Agree on the id, create the folder, return it. Every process has to call this.
+
+        Raises:
+            UserError: the folder can't be created.
+        """
+        if self.is_open:
+            return self.path
+        wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
+        logger = wandb or trainer.logger
+        version = None if logger is None or logger.version in (None, "") else str(logger.version)
+        run_id = self.run_id or version or f"offline-{random_string()}"
+        self.run_id = trainer.strategy.broadcast(run_id)
+        self.wandb_run_id = trainer.strategy.broadcast(version if wandb is not None else None)
+        if trainer.is_global_zero:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"checkpoint.dir={self.root} can't be written ({error.strerror}); choose another folder"
+                ) from error
+        self.is_open = True
+        return self.path

@@ -1,0 +1,119 @@
+"""The numbers of a run and how they came about: `summary.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+Row = dict[str, float]
+# Where a run writes, continues or reports doesn't change what it computes.
+_NOT_HASHED = ("name", "checkpoint", "auto_resume", "resume_from_checkpoint", "wandb", "tensorboard", "progress")
+_NOT_HASHED_DATA = ("train_path", "val_path", "download", "num_workers")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a summary says besides the measured numbers.
+
+    Attributes:
+        kind: "pretrain" or "linear".
+        cfg: the resolved configuration, plain values.
+        levels: names of the label tree's levels, the coarsest first; empty without labels.
+        protocol: for each number, in words, how it came about.
+        extra: further entries of the file.
+    """
+
+    kind: str
+    cfg: Mapping[str, Any]
+    levels: Sequence[str] = ()
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """One line that names the run."""
+        return f"{self.cfg.get('name', '')} · {self.kind} · {self.dataset}"
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return str((self.cfg.get("data") or {}).get("dataset", ""))
+
+
+def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> dict[str, Any]:
+    """Flat numbers of the last epoch, means over the run for the speed; accuracies in percent.
+
+    A number that wasn't measured is left out; one that isn't finite is null.
+    """
+    last = rows[-1] if rows else {}
+    names = {"val_acc1": "val_acc1", "val_acc5": "val_acc5", "knn_acc1": "val_knn_acc1", "knn_acc5": "val_knn_acc5"}
+    names |= {"loss": "loss", "val_loss": "val_loss", "threshold": "hex/threshold"}
+    names |= {"hierarchy_negatives": "hex/hierarchy_negatives"}
+    numbers = {name: _number(last[key]) for name, key in names.items() if key in last}
+    numbers |= {name: _number(_mean(rows, name)) for name in ("images_per_second", "data_wait")}
+    numbers["peak_memory_mb"] = _number(max((row.get("peak_memory_mb", math.nan) for row in rows), default=math.nan))
+    return {
+        "status": status,
+        "kind": facts.kind,
+        "name": facts.cfg.get("name"),
+        "method": facts.cfg.get("method"),
+        "run_id": run_id,
+        "dataset": facts.dataset,
+        **numbers,
+        "levels": _levels(last, facts.levels),
+        "protocol": {name: text for name, text in facts.protocol.items() if name in numbers},
+        "epochs": int(last["epoch"]) + 1 if rows else 0,
+        "max_epochs": facts.cfg.get("max_epochs"),
+        "run_seconds": _number(sum(row.get("seconds", 0.0) for row in rows)),
+        "seed": facts.cfg.get("seed"),
+        "config_hash": config_hash(facts.cfg),
+        "versions": versions(),
+        **facts.extra,
+    }
+
+
+def config_hash(cfg: Mapping[str, Any]) -> str:
+    """Twelve hex digits of the settings that decide about the result; names and folders don't count."""
+    kept = {key: value for key, value in cfg.items() if key not in _NOT_HASHED}
+    kept["data"] = {key: value for key, value in (cfg.get("data") or {}).items() if key not in _NOT_HASHED_DATA}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the numbers."""
+    found = {"python": platform.python_version()}
+    for name, distribution in {"solo": "solo-hex", "torch": "torch", "lightning": "lightning", "timm": "timm"}.items():
+        try:
+            found[name] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:  # run from a source tree
+            found[name] = "unknown"
+    return found
+
+
+def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Accuracies of every level; the finest is the plain number where it isn't logged on its own."""
+    keys = {"val_acc1": "val_acc1", "knn_acc1": "val_knn_acc1"}
+    out: dict[str, dict[str, float | None]] = {}
+    for level in levels:
+        out[level] = {name: _number(last[f"{key}/{level}"]) for name, key in keys.items() if f"{key}/{level}" in last}
+        if level == levels[-1]:
+            plain = {name: _number(last[key]) for name, key in keys.items() if key in last}
+            out[level] = {**plain, **out[level]}
+    return {level: numbers for level, numbers in out.items() if numbers}
+
+
+def _mean(rows: Sequence[Row], key: str) -> float:
+    """Mean over the epochs without the first, which pays for the start, where there are others."""
+    values = [row[key] for row in rows if key in row]
+    values = values[1:] or values
+    return sum(values) / len(values) if values else math.nan
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None

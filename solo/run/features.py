@@ -1,0 +1,66 @@
+"""Features of a frozen backbone, computed once and served as batches."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from solo.data.loaders import SeededSampler
+from solo.run.report import on_terminal, say
+
+
+class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
+    """Features (n, d) and targets (n,) or (n, levels); one item is a whole batch."""
+
+    def __init__(self, features: Tensor, targets: Tensor) -> None:
+        self.features = features
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, batch: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        rows = [index for index, _ in batch]
+        return self.features[rows], self.targets[rows]
+
+
+class _Batches(BatchSampler):
+    """Batches of a seeded order; Lightning tells it the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        if isinstance(self.sampler, SeededSampler):
+            self.sampler.set_epoch(epoch)
+
+
+def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
+    """Batches of features; shuffled by `seed`, in order without one."""
+    in_order = [(row, 0) for row in range(len(features))]
+    sampler: Any = in_order if seed is None else SeededSampler(len(features), seed)
+    return DataLoader(features, sampler=_Batches(sampler, batch_size, drop_last=False), batch_size=None)
+
+
+@torch.inference_mode()
+def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, what: str) -> FeatureSet:
+    """Run `backbone` in eval mode over `(X, targets)` batches; the result lies in CPU memory, float32.
+
+    Args:
+        backbone: images to features; moved to `device`.
+        loader: every image once.
+        device: where to compute.
+        what: name of the images, for the progress line.
+    """
+    started = time.perf_counter()
+    backbone = backbone.to(device).eval()
+    features, targets = [], []
+    for images, target in track(loader, f"features of the {what} images", transient=True, disable=not on_terminal()):
+        features.append(backbone(images.to(device, non_blocking=True)).float().cpu())
+        targets.append(target)
+    found = FeatureSet(torch.cat(features), torch.cat(targets))
+    seconds = time.perf_counter() - started
+    say(f"features of the {what} images: {tuple(found.features.shape)} in {seconds:.1f} s")
+    return found

@@ -1,0 +1,102 @@
+"""What the screen says before and after a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+import solo
+from solo.callbacks.progress import clock
+
+_FILES = ("last.ckpt", "metrics.csv", "summary.json", "curves.png", "config.yaml")
+_PERCENT = {"val_acc1": "linear top-1", "val_acc5": "linear top-5", "knn_acc1": "kNN top-1", "knn_acc5": "kNN top-5"}
+_PLAIN = {
+    "loss": "training loss",
+    "threshold": "HEX threshold",
+    "hierarchy_negatives": "hierarchy negatives per anchor",
+}
+
+
+def _screen() -> Console:
+    return Console(soft_wrap=True, highlight=False)  # long lines stay whole, to be copied
+
+
+def on_terminal() -> bool:
+    """Whether someone is watching, and may be shown what moves."""
+    return _screen().is_terminal
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Print a line, on the first process only."""
+    _screen().print(text, markup=False)
+
+
+def announce(trainer: Trainer, model: LightningModule) -> None:
+    """Say on what the run computes, and how large the model is."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    device = trainer.strategy.root_device.type
+    where = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
+    parameters = f"{total:,} parameters" + (f", {trained:,} of them trained" if trained < total else "")
+    say(f"device {where}, precision {trainer.precision}, {parameters}")
+
+
+def show_result(summary: Mapping[str, Any], folder: Path, next_command: str | None) -> None:
+    """The final table: numbers, files and the command to type next."""
+    screen = _screen()
+    status = "" if summary["status"] == "finished" else f" ({summary['status']})"
+    table = Table(title=f"{summary['name']}{status}", title_justify="left", show_header=False, title_style="bold")
+    for name, value in _numbers(summary):
+        table.add_row(name, value)
+    screen.print()
+    screen.print(table)
+    screen.print(f"files in {folder}: {', '.join(name for name in _FILES if (folder / name).exists())}", markup=False)
+    if next_command:
+        screen.print(f"next: {next_command}", markup=False, style="bold")
+
+
+def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [(text, f"{summary[key]:.2f} %") for key, text in _PERCENT.items() if summary.get(key) is not None]
+    if len(summary["levels"]) > 1:
+        for level, numbers in summary["levels"].items():
+            shown = [f"{_PERCENT[key].split()[0]} {value:.2f} %" for key, value in numbers.items() if value is not None]
+            rows.append((f"level '{level}', top-1", ", ".join(shown)))
+    rows += [(text, f"{summary[key]:.4f}") for key, text in _PLAIN.items() if summary.get(key) is not None]
+    if summary["images_per_second"] is not None:
+        speed, wait = summary["images_per_second"], 100 * (summary["data_wait"] or 0)
+        rows.append(("speed", f"{speed:,.0f} images/s ({wait:.0f} % waiting for data)"))
+    if summary["peak_memory_mb"] is not None:
+        rows.append(("peak memory", f"{summary['peak_memory_mb']:,.0f} MiB"))
+    rows.append(("time", f"{clock(summary['run_seconds'] or 0)} for {summary['epochs']} epochs"))
+    return rows
+
+
+def linear_command(dataset: str, checkpoint: Path) -> str:
+    """The command that evaluates `checkpoint`, ready to be pasted."""
+    root = Path(solo.__file__).parents[1]
+    recipe = root / "scripts" / "linear" / dataset
+    program = "solo linear"
+    if (root / "main_linear.py").is_file():
+        program = f"python {shlex.quote(_short(root / 'main_linear.py'))}"
+    known = (recipe / "linear.yaml").is_file()
+    files = f"{shlex.quote(_short(recipe))} linear.yaml" if known else "FOLDER RECIPE.yaml"
+    return f"{program} {files} {shlex.quote(f'pretrained_feature_extractor={_short(checkpoint)}')}"
+
+
+def resume_command(checkpoint: Path) -> str:
+    """How to go on with a run that stopped."""
+    return f"the same command with {shlex.quote(f'resume_from_checkpoint={_short(checkpoint)}')}"
+
+
+def _short(path: Path) -> str:
+    """Relative to the working directory where it lies below it."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

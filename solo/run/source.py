@@ -1,0 +1,70 @@
+"""The pretrained backbone that a command starts from: the checkpoint says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from solo.backbones import build_backbone
+from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.data.registry import DATASETS, get_spec
+from solo.errors import UserError
+
+
+def pretrained_backbone(cfg: DictConfig) -> nn.Module:
+    """Build and load the backbone of `cfg.pretrained_feature_extractor`.
+
+    What `cfg` leaves out is the checkpoint's, else the data set's; it is written back into `cfg`, so that the run's
+    files say what was evaluated: `backbone`, `pretrain_method`, `data.image_size`, `.channels`, `.mean`, `.std`.
+
+    Raises:
+        UserError: the checkpoint can't be read, doesn't fit, or neither side names the backbone.
+    """
+    path = checkpoint_file(cfg.pretrained_feature_extractor)
+    checkpoint = load_checkpoint(path)
+    saved = saved_settings(checkpoint, path)
+    trained = saved["cfg"].get("backbone") or {}
+    _adopt(cfg, saved)
+    if cfg.backbone.name is None:
+        raise UserError(f"checkpoint {path} doesn't name its backbone; set backbone.name, for example resnet18")
+    backbone = build_backbone(
+        cfg.backbone.name,
+        method=cfg.pretrain_method,
+        channels=cfg.data.channels,
+        small=_small_stem(cfg, saved),
+        image_size=cfg.data.image_size,
+        kwargs=OmegaConf.to_container(cfg.backbone.kwargs, resolve=True),  # type: ignore[arg-type]
+    )
+    load_backbone(backbone, backbone_state(checkpoint), path=path, name=cfg.backbone.name, saved=trained.get("name"))
+    return backbone
+
+
+def _adopt(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
+    backbone = saved["cfg"].get("backbone") or {}
+    if cfg.backbone.name is None:
+        cfg.backbone.name = backbone.get("name")
+    if not cfg.backbone.kwargs and cfg.backbone.name == backbone.get("name"):
+        cfg.backbone.kwargs = backbone.get("kwargs") or {}
+    if cfg.pretrain_method is None:
+        cfg.pretrain_method = saved["cfg"].get("method")
+    spec, data = get_spec(cfg.data.dataset), {**(saved["cfg"].get("data") or {}), **saved["data"]}
+    own = {
+        "image_size": spec.size,
+        "channels": spec.channels,
+        "mean": spec.eval_mean or spec.mean,
+        "std": spec.eval_std or spec.std,
+    }
+    names = {"image_size": "size"}  # the checkpoint's word for it
+    for key, default in own.items():
+        if cfg.data[key] is None:
+            value = data.get(names.get(key, key), data.get(key))
+            cfg.data[key] = default if value is None else value
+
+
+def _small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
+    """The stem is that of the images it was trained on."""
+    name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
+    return DATASETS.get(str(name), get_spec(cfg.data.dataset)).small_stem

@@ -1,0 +1,232 @@
+"""The Lightning Trainer of a run, and the run's folder, loggers and callbacks: the same for every command."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from solo.callbacks import AutoResumer, Checkpointer, Meter, Recorder, RunDirectory, RunProgress
+from solo.callbacks.checkpointer import plain_cfg
+from solo.callbacks.summary import Facts
+from solo.checkpoint import checkpoint_file, load_checkpoint
+from solo.errors import UserError
+from solo.run.report import announce, resume_command, say, show_result
+
+_OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
+_SIGTERM_EXIT_CODE = 128 + 15
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Lightning's reader without the part that can run code."""
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read tensors and plain values only, into CPU memory."""
+        return load_checkpoint(path)
+
+
+class _ResumeOrder(Callback):
+    """Tells the sampler which epoch comes next: with workers, Lightning asks for batches before it says so."""
+
+    loader: DataLoader[Any]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+        """The resumed run starts with the epoch after the saved one."""
+        set_epoch = getattr(self.loader.sampler, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+
+@dataclass
+class Run:
+    """A Trainer with what a command has to know about it."""
+
+    trainer: Trainer
+    directory: RunDirectory
+    recorder: Recorder
+    order: _ResumeOrder
+    resume: Path | None
+
+    def fit(
+        self,
+        model: LightningModule,
+        train: DataLoader[Any],
+        val: DataLoader[Any] | None,
+        next_command: Callable[[Path], str] | None = None,
+    ) -> None:
+        """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""
+        announce(self.trainer, model)
+        self.order.loader = train
+        try:
+            self.trainer.fit(model, train, val, ckpt_path=str(self.resume) if self.resume else None)
+        except SIGTERMException:  # Lightning's would exit with 0
+            self._stopped()
+            raise SystemExit(_SIGTERM_EXIT_CODE) from None
+        except (KeyboardInterrupt, SystemExit):
+            self._stopped()
+            raise
+        if self.trainer.is_global_zero and self.recorder.summary:
+            last = self.directory.path / "last.ckpt"
+            command = next_command(last) if next_command and last.is_file() else None
+            show_result(self.recorder.summary, self.directory.path, command)
+
+    def _stopped(self) -> None:
+        if self.directory.run_id is None:
+            return
+        last = self.directory.path / "last.ckpt"
+        epochs = len(self.recorder.rows)
+        kept = f"{epochs} finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
+        text = f"stopped; {kept} kept in {self.directory.path}"
+        go_on = f"\ngo on with {resume_command(last)}" if last.is_file() else ""
+        say(text + go_on)
+
+
+def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
+    """Build the Trainer from the Trainer's keys in `cfg`, with the run's folder, loggers and callbacks.
+
+    Args:
+        cfg: the resolved configuration.
+        kind: folder of the runs within `checkpoint.dir`: the method's name, or "linear".
+        facts: what the summary says besides the numbers.
+
+    Raises:
+        UserError: a device or checkpoint that isn't there.
+    """
+    hush(workers=cfg.data.num_workers > 0)
+    root = Path(cfg.checkpoint.dir).expanduser() / kind
+    resume, wandb_id = find_resume(cfg, root)
+    continued = resume is not None and resume.resolve().parent.parent == root.resolve()
+    directory = RunDirectory(root, resume.parent.name if resume and continued else None)
+    meter = Meter()
+    history = resume.parent / "metrics.csv" if resume else None
+    recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
+    order = _ResumeOrder()
+    callbacks: list[Callback] = [order, meter]
+    if cfg.progress != "off":
+        callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
+    if cfg.checkpoint.enabled:
+        callbacks.append(Checkpointer(cfg, root, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev, directory))
+    callbacks.append(recorder)
+    trainer = Trainer(
+        **trainer_options(cfg),
+        **_devices(cfg),
+        strategy=_strategy(cfg),
+        plugins=[SafeCheckpointIO()],
+        logger=_wandb(cfg, root, wandb_id if continued else None) or False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=cfg.progress != "off",
+    )
+    return Run(trainer, directory, recorder, order, resume)
+
+
+def trainer_options(cfg: DictConfig) -> dict[str, Any]:
+    """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those that a run sets."""
+    known = inspect.signature(Trainer.__init__).parameters
+    options = {key: value for key, value in plain_cfg(cfg).items() if key in known and key not in _OURS}
+    return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
+
+
+def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
+    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found."""
+    if cfg.get("resume_from_checkpoint"):
+        return checkpoint_file(cfg.resume_from_checkpoint), None
+    if cfg.auto_resume.enabled:
+        path, wandb_id = AutoResumer(root, max_hours=cfg.auto_resume.max_hours).find_checkpoint(cfg)
+        if path is not None:
+            say(f"auto_resume: continuing {path}")
+        return path, wandb_id
+    return None, None
+
+
+def hush(workers: bool) -> None:
+    """Silence Lightning's advertisements and advice that doesn't apply; its warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not workers:  # asked for, and right for small images
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Between Lightning and newer versions of torch; nothing a user could do.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # channels_last images under DDP: a remark about speed, and turning it off costs more.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides.*")
+    # Epochs may be shorter than 50 steps; metrics.csv has every epoch.
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    # No validation data, and a frozen backbone in eval mode, are what was asked for.
+    warnings.filterwarnings("ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*")
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
+
+
+def _accelerator(cfg: DictConfig) -> str:
+    name = str(cfg.get("accelerator") or "auto")
+    if name in ("gpu", "cuda") and not (torch.cuda.is_available() or (name == "gpu" and _has_mps())):
+        raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
+    return name
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def _devices(cfg: DictConfig) -> dict[str, Any]:
+    """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
+    devices = plain_cfg(cfg).get("devices", 1)
+    on_cpu = cfg.accelerator == "cpu" or (cfg.accelerator == "auto" and not (torch.cuda.is_available() or _has_mps()))
+    if on_cpu:
+        devices = len(devices) if isinstance(devices, list) else devices
+        devices = 1 if devices in ("auto", -1, "-1") else int(devices)
+    return {"devices": devices}
+
+
+def _strategy(cfg: DictConfig) -> str | Strategy:
+    name = cfg.get("strategy")
+    return DDPStrategy(find_unused_parameters=False) if name == "ddp" else name or "auto"
+
+
+def _has_tensorboard(cfg: DictConfig) -> bool:
+    if not cfg.tensorboard.enabled:
+        return False
+    if importlib.util.find_spec("tensorboard") is None:
+        say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
+        return False
+    return True
+
+
+def _wandb(cfg: DictConfig, root: Path, run_id: str | None) -> Logger | None:
+    if not cfg.wandb.enabled:
+        return None
+    try:
+        from lightning.pytorch.loggers import WandbLogger
+
+        root.mkdir(parents=True, exist_ok=True)
+        options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
+        logger = WandbLogger(
+            name=cfg.name,
+            project=cfg.wandb.project,
+            entity=cfg.wandb.entity,
+            offline=cfg.wandb.offline,
+            save_dir=root,
+            config=plain_cfg(cfg),
+            **options,
+        )
+        _ = logger.experiment  # signs in now, on the first process
+    except Exception as error:  # whatever W&B raises: no network, no account, no package
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"wandb.enabled=True, but W&B can't be used ({reason}); "
+            "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
+        ) from error
+    return logger

@@ -1,0 +1,50 @@
+import pytest
+from omegaconf import OmegaConf
+
+from solo.args.linear import parse_cfg as parse_linear
+from solo.args.pretrain import parse_cfg as parse_pretrain
+
+
+@pytest.fixture
+def pretrain_cfg(tmp_path):
+    """Digits, a backbone of 0.1 M parameters, two steps an epoch."""
+
+    def make(**more):
+        values = {
+            "method": "simclr",
+            "method_kwargs": {"proj_hidden_dim": 16, "proj_output_dim": 8, "temperature": 0.2},
+            "backbone": {"name": "test_resnet"},
+            "data": {"dataset": "digits", "num_workers": 0},
+            "augmentations": [{"num_crops": 2}],
+            "optimizer": {"name": "sgd", "batch_size": 16, "lr": 0.1},
+            "knn_eval": {"enabled": True, "k": 5},
+            "type": "HEX_adaptive",
+            "warm_epoch": 1,
+            "checkpoint": {"enabled": True, "dir": str(tmp_path)},
+            "accelerator": "cpu",
+            "limit_train_batches": 2,
+            "limit_val_batches": 1,
+            "num_sanity_val_steps": 0,
+            "max_epochs": 2,
+        }
+        return parse_pretrain(OmegaConf.create({**values, **more}))
+
+    return make
+
+
+@pytest.fixture
+def linear_cfg(tmp_path):
+    def make(checkpoint, **more):
+        values = {
+            "pretrained_feature_extractor": str(checkpoint),
+            "data": {"dataset": "digits", "num_workers": 0},
+            "optimizer": {"name": "sgd", "batch_size": 64, "lr": 0.1},
+            "scheduler": {"name": "step", "lr_decay_steps": [1]},
+            "checkpoint": {"enabled": True, "dir": str(tmp_path)},
+            "accelerator": "cpu",
+            "limit_train_batches": 2,
+            "max_epochs": 2,
+        }
+        return parse_linear(OmegaConf.create({**values, **more}))
+
+    return make

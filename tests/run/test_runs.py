@@ -1,0 +1,99 @@
+"""The way of a newcomer, as small as it gets: pretrain, evaluate, look at the files."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+from solo.errors import UserError
+from solo.run import linear, pretrain
+
+
+@pytest.fixture(autouse=True)
+def _keep_warning_filters():
+    with warnings.catch_warnings():
+        yield
+
+
+def folder_of(root, kind):
+    (folder,) = (root / kind).iterdir()
+    return folder
+
+
+@pytest.fixture
+def pretrained(pretrain_cfg, tmp_path):
+    pretrain.run(pretrain_cfg())
+    return folder_of(tmp_path, "simclr")
+
+
+def test_pretraining_writes_its_files_and_says_what_is_next(pretrain_cfg, tmp_path, capsys):
+    pretrain.run(pretrain_cfg())
+    pretrained = folder_of(tmp_path, "simclr")
+    names = {file.name for file in pretrained.iterdir() if "tfevents" not in file.name}
+    ckpt = f"simclr-digits-{pretrained.name}-ep=1.ckpt"
+    assert names == {"args.json", "config.yaml", "metrics.csv", "summary.json", "curves.png", "last.ckpt", ckpt}
+    summary = json.loads((pretrained / "summary.json").read_text())
+    for key in ("val_acc1", "val_acc5", "knn_acc1", "threshold", "images_per_second", "data_wait", "peak_memory_mb"):
+        assert isinstance(summary[key], float), key
+    assert summary["levels"]["digit"]["knn_acc1"] == summary["knn_acc1"]
+    assert "k=5, euclidean distance" in summary["protocol"]["knn_acc1"]
+    assert summary["status"] == "finished" and summary["dataset"] == "digits" and summary["seed"] == 5
+    screen = capsys.readouterr().out
+    assert "kNN top-1" in screen and "\x1b" not in screen
+    assert screen.rstrip().endswith(f"pretrained_feature_extractor={pretrained / 'last.ckpt'}")
+    assert "scripts/linear/digits linear.yaml" in screen
+
+
+def test_the_same_seed_gives_the_same_weights(pretrain_cfg, tmp_path):
+    states = []
+    for index, seed in enumerate((5, 5, 6)):
+        root = tmp_path / str(index)
+        pretrain.run(pretrain_cfg(seed=seed, checkpoint={"enabled": True, "dir": str(root)}))
+        states.append(torch.load(folder_of(root, "simclr") / "last.ckpt")["state_dict"])
+    first, same, other = states
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not torch.equal(first["backbone.conv1.0.weight"], other["backbone.conv1.0.weight"])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_linear_evaluation_takes_what_it_needs_from_the_checkpoint(pretrained, linear_cfg, tmp_path, cached):
+    cfg = linear_cfg(pretrained)
+    cfg.data.cache_features = cached
+    linear.run(cfg)
+    folder = folder_of(tmp_path, "linear")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert 0 <= summary["val_acc1"] <= summary["val_acc5"] <= 100 and summary["backbone"] == "test_resnet"
+    assert summary["levels"] == {"digit": {"val_acc1": summary["val_acc1"]}}
+    assert ("cached features" in summary["protocol"]["val_acc1"]) == cached
+    assert cfg.data.mean == [0.3098] and cfg.data.image_size == 16 and cfg.pretrain_method == "simclr"
+    before, after = (torch.load(run / "last.ckpt")["state_dict"] for run in (pretrained, folder))
+    frozen = [key for key in before if key.startswith("backbone.")]
+    assert frozen and all(torch.equal(before[key], after[key]) for key in frozen)
+
+
+def test_another_backbone_is_one_clear_error(pretrained, linear_cfg):
+    with pytest.raises(
+        UserError, match=r"trained with 'test_resnet'.*doesn't fit backbone.name='resnet10'.*missing.*unexpected"
+    ) as error:
+        linear.run(linear_cfg(pretrained, backbone={"name": "resnet10"}))
+    assert "\n" not in str(error.value)
+
+
+def test_without_checkpoints_the_numbers_are_still_kept(pretrain_cfg, tmp_path, capsys):
+    pretrain.run(pretrain_cfg(checkpoint={"enabled": False, "dir": str(tmp_path)}, max_epochs=1))
+    names = {file.name for file in folder_of(tmp_path, "simclr").iterdir()}
+    assert not any(name.endswith(".ckpt") for name in names) and {"summary.json", "metrics.csv"} <= names
+    assert "next:" not in capsys.readouterr().out
+
+
+def test_a_run_is_continued_in_its_own_folder(pretrain_cfg, tmp_path, pretrained):
+    pretrain.run(pretrain_cfg(max_epochs=3, resume_from_checkpoint=str(pretrained)))
+    assert folder_of(tmp_path, "simclr") == pretrained
+    assert json.loads((pretrained / "summary.json").read_text())["epochs"] == 3
+    assert len((pretrained / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_finetuning_and_cached_features_exclude_each_other(linear_cfg, pretrained):
+    with pytest.raises(UserError, match="cache_features"):
+        linear.run(linear_cfg(pretrained, finetune=True, data={"dataset": "digits", "cache_features": True}))
