@@ -23,10 +23,10 @@ def describe(cfg: Mapping[str, Any]) -> list[str]:
         lines.append(f"negatives per anchor {views * total - views} = {views} views x {total} - {views}")
         if steps > 1:
             lines[2] += "; accumulating batches adds none"
-        hex_cfg = cfg["hex"]
-        if hex_cfg["policy"] == "adaptive" and round(hex_cfg["quantile"] * (views * total - 1)) == views * total - 1:
+        hex_cfg, rows = cfg["hex"], views * total
+        if hex_cfg["policy"] == "adaptive" and round(hex_cfg["quantile"] * (rows - 1)) == rows - 1:
             lines.append(
-                f"HEX_adaptive selects nothing here: among {views * total} rows the {hex_cfg['quantile']:g} quantile of "
-                "an anchor's cosines is its own, 1; use a larger batch or a smaller hex.quantile"
+                f"HEX_adaptive selects nothing here: among {rows} rows the {hex_cfg['quantile']:g} quantile of an "
+                "anchor's cosines is its own, 1; use a larger batch or a smaller hex.quantile"
             )
     return lines

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn
+from rich.text import Text
 
 from solo.callbacks.meter import Meter
 
 _REFRESH_SECONDS = 0.5
+
+
+class _TwoLines(Progress):
+    """The bar, and below it the numbers: together they are wider than many terminals."""
+
+    status = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.status)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    eta = TextColumn("ETA {task.fields[eta]}")
+    return TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), eta
 
 
 class RunProgress(ProgressBar):
@@ -50,10 +66,8 @@ class RunProgress(ProgressBar):
         self._started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
         if self._enabled and self._wants_bar:
-            head, tail = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
-            columns = (head, BarColumn(None), TaskProgressColumn(), tail)
-            self._bar = Progress(*columns, console=self.console, expand=True)
-            self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, text="")
+            self._bar = _TwoLines(*_columns(), console=self.console, expand=True)
+            self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
             self._bar.start()
 
     def on_train_batch_end(
@@ -91,11 +105,12 @@ class RunProgress(ProgressBar):
             elapsed = time.perf_counter() - self._started  # validation included
             eta = clock(elapsed / (done - self._first_epoch) * max(0.0, epochs - done))
         head = f"epoch {trainer.current_epoch + 1}" + (f"/{epochs}" if epochs else "")
-        text = f"ETA {eta} · {status_line(self.meter, self._last)}"
+        status = status_line(self.meter, self._last)
         if self._bar is None:
-            self.console.print(f"{head} · {text}")
+            self.console.print(f"{head} · ETA {eta} · {status}")
         else:
-            self._bar.update(self._bar.task_ids[0], description=head, completed=done, text=text)
+            self._bar.status = status
+            self._bar.update(self._bar.task_ids[0], description=head, completed=done, eta=eta)
 
     def _stop(self) -> None:
         if self._bar is not None:

@@ -2,7 +2,7 @@
 
 With ``x = s / tau``, P(i), N(i) the positives and negatives of anchor i and H(i) its hierarchy negatives:
 
-    G_i  = sum_{k in N(i) \\ H(i)} exp(x_ik)
+    G_i  = sum_{k in N(i) - H(i)} exp(x_ik)
     Q_ih = exp(beta * x_ih) / mean_{h' in H(i)} exp(beta * x_ih')
     L_i  = sum_{h in H(i)} Q_ih * exp(x_ih)
     L_ip = max( (L_i - tau_plus * |H(i)| * exp(x_ip)) / (1 - tau_plus),  |H(i)| * exp(-1 / tau) )

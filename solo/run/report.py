@@ -93,7 +93,7 @@ def linear_command(dataset: str, checkpoint: Path) -> str:
 
 def resume_command(checkpoint: Path) -> str:
     """How to go on with a run that stopped."""
-    return f"the same command with {shlex.quote(f'resume_from_checkpoint={_short(checkpoint)}')}"
+    return f"the same command and {shlex.quote(f'resume_from_checkpoint={_short(checkpoint)}')}"
 
 
 def _short(path: Path) -> str:
