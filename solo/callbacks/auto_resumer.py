@@ -67,6 +67,11 @@ class AutoResumer:
         return all(_value(cfg, key) == _value(saved, key) for key in [*self.SHOULD_MATCH, *also])
 
 
+def stored_wandb_id(folder: Path) -> str | None:
+    """The id of the W&B run in a run's folder, if it is one."""
+    return (_read(folder / "args.json") or {}).get("wandb_run_id")
+
+
 def _newest_checkpoint(folder: Path) -> Path | None:
     last = folder / "last.ckpt"
     if last.is_file():

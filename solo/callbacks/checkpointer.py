@@ -104,7 +104,7 @@ class Checkpointer(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the random streams of the run that is resumed, before anything draws from them."""
-        if self._loaded and trainer.world_size == 1:
+        if "rng" in self._loaded and trainer.world_size == 1:
             _set_rng_state(self._loaded["rng"])
 
     def state_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class _TwoLines(Progress):
     status = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
+        """Both lines."""
         yield self.make_tasks_table(self.tasks)
         yield Text(self.status)
 
@@ -47,7 +48,7 @@ class RunProgress(ProgressBar):
         self.meter = meter
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._wants_bar = bar and self.console.is_terminal
-        self._bar: Progress | None = None
+        self._bar: _TwoLines | None = None
         self._enabled = True
         self._first_epoch = 0
         self._started = self._shown = 0.0

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class _Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
+        """Write what is waiting."""
         self.experiment.flush()
 
 
@@ -69,10 +71,11 @@ class Recorder(Callback):
         if trainer.is_global_zero:
             write_text(folder / "config.yaml", OmegaConf.to_yaml(self.cfg, resolve=True))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the epochs of the run that is resumed."""
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+        """Take over the finished epochs of the run that is resumed."""
         if self.history is not None:
-            self.rows = [row for row in read_rows(self.history) if row["epoch"] < trainer.current_epoch]
+            finished = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            self.rows = [row for row in read_rows(self.history) if row["epoch"] < finished]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add one row; renew the files."""

@@ -6,12 +6,29 @@ import time
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from solo.data.loaders import SeededSampler
+from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
+from solo.data.loaders import SeededSampler, eval_loader
 from solo.run.report import on_terminal, say
+
+
+def feature_loaders(
+    cfg: DictConfig, backbone: nn.Module, device: torch.device
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation batches of the features of all images, without augmentation; computed now."""
+    data, batch_size = cfg.data, cfg.optimizer.batch_size
+    _, transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)
+    paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
+    sets = prepare_datasets(data.dataset, transform, transform, *paths, levels=True)
+    train, val = (
+        extract(backbone, eval_loader(images, batch_size, data.num_workers), device, what)
+        for images, what in zip(sets, ("training", "validation"), strict=True)
+    )
+    return feature_loader(train, batch_size, cfg.seed), feature_loader(val, batch_size, None)
 
 
 class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
@@ -44,7 +61,7 @@ def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> D
     return DataLoader(features, sampler=_Batches(sampler, batch_size, drop_last=False), batch_size=None)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, what: str) -> FeatureSet:
     """Run `backbone` in eval mode over `(X, targets)` batches; the result lies in CPU memory, float32.
 

@@ -10,12 +10,11 @@ from torch.utils.data import DataLoader
 
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
-from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms
-from solo.data.loaders import eval_loader
+from solo.data.classification_dataloader import prepare_data
 from solo.data.registry import get_spec
 from solo.errors import UserError
 from solo.methods import LinearModel
-from solo.run.features import extract, feature_loader
+from solo.run.features import feature_loaders
 from solo.run.source import pretrained_backbone
 from solo.run.trainer import prepare
 
@@ -42,35 +41,11 @@ def run(cfg: DictConfig) -> None:
 
 def image_loaders(cfg: DictConfig) -> Loaders:
     """Augmented training images and plain validation images."""
-    data, stats = cfg.data, {"mean": cfg.data.mean, "std": cfg.data.std, "channels": cfg.data.channels}
-    return prepare_data(
-        data.dataset,
-        data.train_path,
-        data.val_path,
-        data.format,
-        cfg.optimizer.batch_size,
-        data.num_workers,
-        data.download,
-        data.fraction,
-        cfg.auto_augment,
-        levels=True,
-        size=data.image_size,
-        seed=cfg.seed,
-        **stats,
-    )
-
-
-def feature_loaders(cfg: DictConfig, backbone: Any, device: Any) -> Loaders:
-    """Features of all images without augmentation, computed now."""
-    data, batch_size = cfg.data, cfg.optimizer.batch_size
-    _, plain = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)
-    paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
-    sets = prepare_datasets(data.dataset, plain, plain, *paths, levels=True)
-    images = [eval_loader(images, batch_size, data.num_workers) for images in sets]
-    train, val = (
-        extract(backbone, loader, device, what) for loader, what in zip(images, ("training", "validation"), strict=True)
-    )
-    return feature_loader(train, batch_size, cfg.seed), feature_loader(val, batch_size, None)
+    data = cfg.data
+    paths = (data.train_path, data.val_path, data.format, cfg.optimizer.batch_size)
+    options = (data.num_workers, data.download, data.fraction, cfg.auto_augment)
+    stats = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}
+    return prepare_data(data.dataset, *paths, *options, levels=True, seed=cfg.seed, **stats)
 
 
 def _mixup(cfg: DictConfig) -> tuple[Any, Any]:

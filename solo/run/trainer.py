@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from solo.callbacks import AutoResumer, Checkpointer, Meter, Recorder, RunDirectory, RunProgress
+from solo.callbacks.auto_resumer import stored_wandb_id
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
 from solo.checkpoint import checkpoint_file, load_checkpoint
@@ -85,7 +86,7 @@ class Run:
             show_result(self.recorder.summary, self.directory.path, command)
 
     def _stopped(self) -> None:
-        if self.directory.run_id is None:
+        if not self.directory.is_open:
             return
         last = self.directory.path / "last.ckpt"
         epochs = len(self.recorder.rows)
@@ -144,13 +145,14 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
 def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
     """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found."""
     if cfg.get("resume_from_checkpoint"):
-        return checkpoint_file(cfg.resume_from_checkpoint), None
-    if cfg.auto_resume.enabled:
-        path, wandb_id = AutoResumer(root, max_hours=cfg.auto_resume.max_hours).find_checkpoint(cfg)
-        if path is not None:
-            say(f"auto_resume: continuing {path}")
-        return path, wandb_id
-    return None, None
+        named = checkpoint_file(cfg.resume_from_checkpoint)
+        return named, stored_wandb_id(named.parent)
+    if not cfg.auto_resume.enabled:
+        return None, None
+    found, wandb_id = AutoResumer(root, max_hours=cfg.auto_resume.max_hours).find_checkpoint(cfg)
+    if found is not None:
+        say(f"auto_resume: continuing {found}")
+    return found, wandb_id
 
 
 def hush(workers: bool) -> None:

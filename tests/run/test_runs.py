@@ -94,6 +94,16 @@ def test_a_run_is_continued_in_its_own_folder(pretrain_cfg, tmp_path, pretrained
     assert len((pretrained / "metrics.csv").read_text().splitlines()) == 4
 
 
+def test_continuing_a_finished_run_changes_nothing(pretrain_cfg, pretrained):
+    rows, summary = (pretrained / "metrics.csv").read_text(), json.loads((pretrained / "summary.json").read_text())
+    pretrain.run(pretrain_cfg(resume_from_checkpoint=str(pretrained)))
+    assert (pretrained / "metrics.csv").read_text() == rows
+    again = json.loads((pretrained / "summary.json").read_text())
+    numbers = {key: value for key, value in summary.items() if isinstance(value, (int, float))}
+    assert {key: again[key] for key in numbers} == pytest.approx(numbers, abs=1e-3)
+    assert again["status"] == "finished" and again["levels"].keys() == summary["levels"].keys()
+
+
 def test_finetuning_and_cached_features_exclude_each_other(linear_cfg, pretrained):
     with pytest.raises(UserError, match="cache_features"):
         linear.run(linear_cfg(pretrained, finetune=True, data={"dataset": "digits", "cache_features": True}))
