@@ -13,6 +13,7 @@ from typing import NoReturn
 import solo
 from solo.args.check import did_you_mean
 from solo.args.compose import compose, find_recipe
+from solo.args.describe import describe
 from solo.args.parse import Parsed, parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, resolved_text
@@ -95,6 +96,7 @@ def _run(name: str, command: Command, words: list[str]) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not from every process
         for note in parsed.notes:
             _say(f"note: {note}")
+        sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
     from omegaconf import OmegaConf
 
     importlib.import_module(command.module).run(OmegaConf.create(parsed.values))

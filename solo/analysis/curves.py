@@ -84,7 +84,8 @@ def _draw(axes: Any, rows: Sequence[Row], keys: Sequence[str]) -> None:
         target.plot(epochs, values, color=colour, lw=1.7, marker=marker, ms=3, label=_label(key))
     if len(keys) > 1:
         handles = [*axes.get_lines(), *(twin.get_lines() if twin else [])]
-        axes.legend(handles=handles, fontsize=8, frameon=False, labelcolor=_INK)
+        place = "center right" if twin else "best"
+        axes.legend(handles=handles, fontsize=8, frameon=False, labelcolor=_INK, loc=place)
 
 
 def _label(key: str) -> str:

@@ -98,7 +98,8 @@ def adapt_stem(backbone: nn.Module, name: str, channels: int = 3, small: bool = 
     if not name.startswith("resnet") or not isinstance(conv, nn.Conv2d):
         return backbone
     if small:
-        backbone.conv1 = nn.Conv2d(channels, conv.out_channels, kernel_size=3, stride=1, padding=2, bias=False)
+        stride = getattr(backbone, "stem_stride", 1)
+        backbone.conv1 = nn.Conv2d(channels, conv.out_channels, kernel_size=3, stride=stride, padding=2, bias=False)
         backbone.maxpool = nn.Identity()
     elif channels != conv.in_channels:
         like: Any = conv

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 Distance = Literal["cosine", "euclidean"]
 
+_QUERY_ROWS = 1024  # enough rows for a fast matrix product; the rest of the memory goes to columns
+
 
 @torch.no_grad()
 def knn_accuracy(
@@ -53,16 +55,16 @@ def knn_accuracy(
     k = min(k, len(train_features))
     top_k = [min(5, k, count) for count in classes]
     hits = torch.zeros(len(classes), 2, dtype=torch.long, device=test_features.device)
-    rows = max(1, max_elements // len(train_features))
+    similarity, neighbours = nearest(test_features, train_features, k, distance, max_elements)
+    weights = _weights(similarity, distance, temperature, epsilon)
+    rows = max(1, max_elements // max(classes))
     for start in range(0, len(test_features), rows):
-        query, truth = test_features[start : start + rows], test_targets[start : start + rows]
-        similarity, neighbours = nearest(query, train_features, k, distance, max_elements)
-        weights = _weights(similarity, distance, temperature, epsilon)
+        part = slice(start, start + rows)
         for level, count in enumerate(classes):
-            votes = vote(train_targets[neighbours, level], weights, count)
+            votes = vote(train_targets[neighbours[part], level], weights[part], count)
             best = votes.topk(top_k[level], dim=1)
             # A class without a vote is no answer, even where fewer than five got one.
-            right = (best.indices == truth[:, level, None]) & (best.values > 0)
+            right = (best.indices == test_targets[part, level, None]) & (best.values > 0)
             hits[level] += torch.stack([right[:, 0].sum(), right.sum()])
     labelled = (test_targets >= 0).sum(dim=0).tolist()
     return [
@@ -82,17 +84,23 @@ def nearest(
         keys: (N, D), N >= k.
         k: how many.
         distance: see `knn_accuracy`.
-        max_elements: bound on the block of keys that is compared at once.
+        max_elements: bound on the similarities held at once.
 
     Returns:
         similarity (M, k), descending: the cosine, or minus the euclidean distance; and the keys' indices (M, k).
     """
-    query = _prepare(query, distance)
+    query, keys = _prepare(query, distance), _prepare(keys, distance)
+    rows = max(1, min(len(query), _QUERY_ROWS, max_elements // k))
+    parts = [_nearest_of(part, keys, k, distance, max(k, max_elements // rows)) for part in query.split(rows)]
+    similarity, index = zip(*parts, strict=True)
+    return torch.cat(similarity), torch.cat(index)
+
+
+def _nearest_of(query: Tensor, keys: Tensor, k: int, distance: Distance, columns: int) -> tuple[Tensor, Tensor]:
     best = query.new_empty(len(query), 0)
     index = torch.empty(len(query), 0, dtype=torch.long, device=query.device)
-    columns = max(k, max_elements // max(1, len(query)))
     for start in range(0, len(keys), columns):
-        block = _prepare(keys[start : start + columns], distance)
+        block = keys[start : start + columns]
         similarity = query @ block.T if distance == "cosine" else -torch.cdist(query, block)
         top, place = similarity.topk(min(k, len(block)), dim=1)
         best, index = torch.cat([best, top], dim=1), torch.cat([index, place + start], dim=1)
