@@ -91,7 +91,7 @@ def nearest(
     """
     query, keys = _prepare(query, distance), _prepare(keys, distance)
     rows = max(1, min(len(query), _QUERY_ROWS, max_elements // k))
-    parts = [_nearest_of(part, keys, k, distance, max(k, max_elements // rows)) for part in query.split(rows)]
+    parts = [_nearest_of(part, keys, k, distance, max(k, max_elements // rows)) for part in torch.split(query, rows)]
     similarity, index = zip(*parts, strict=True)
     return torch.cat(similarity), torch.cat(index)
 
