@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from solo import distributed
@@ -47,12 +46,13 @@ class _Above:
 
     threshold: Tensor
     similarity: Similarity = "cosine"
+    first: int = 0  # the row starts at this key
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         if self.similarity == "cosine":
             return similarity > self.threshold
         # f = (s - lowest) / (1 - lowest) > eps without the division, which a row of ones would not survive.
-        lowest = similarity.amin(dim=1, keepdim=True)
+        lowest = similarity[:, self.first :].amin(dim=1, keepdim=True)
         return similarity > lowest + self.threshold * (1 - lowest)
 
 
@@ -80,7 +80,8 @@ class FixedThreshold:
         """Pairs above the threshold of this epoch."""
         if epoch < self.warm_epoch:
             return None
-        return _Above(pairs.anchors.new_tensor(self.schedule(epoch, max_epochs)), self.similarity)
+        threshold = pairs.anchors.new_tensor(self.schedule(epoch, max_epochs))
+        return _Above(threshold, self.similarity, pairs.positives_only)
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class AdaptivePercentile:
     """``HEX_adaptive``: cosine above the mean, over all anchors of all processes, of each row's quantile.
 
     Attributes:
-        quantile: in [0, 1]; the row holds the cosines with all keys, the anchor itself included, and the nearest
-            entry is taken, as in the release.
+        quantile: in [0, 1]; the row holds the cosines with all keys, the anchor itself included (with a queue: those
+            with the queue), and the nearest entry is taken, as in the release.
         warm_epoch: H is empty in the epochs before this one.
     """
 
@@ -105,8 +106,10 @@ class AdaptivePercentile:
         """Pairs above this batch's threshold."""
         if epoch < self.warm_epoch:
             return None
-        total = sum(row_quantile(pairs.similarity(rows), self.quantile).sum() for rows in pairs.blocks())
-        return _Above(distributed.all_reduce_mean(torch.as_tensor(total)) / len(pairs.anchors))
+        total = pairs.anchors.new_zeros(())
+        for rows in pairs.blocks():
+            total += row_quantile(pairs.similarity(rows)[:, pairs.positives_only :], self.quantile).sum()
+        return _Above(distributed.all_reduce_mean(total) / len(pairs.anchors))
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class Pairs:
         offset: column of anchor 0 among the keys (anchor i is key ``offset + i``), None if anchors are not keys.
         anchor_groups: (M,) coarse labels, -1 for unknown, or None.
         key_groups: (N,) coarse labels, or None.
+        positives_only: the first keys, that many, can be positives but never negatives (MoCo's keys of the batch,
+            before its queue).
     """
 
     anchors: Tensor
@@ -57,6 +59,7 @@ class Pairs:
     offset: int | None
     anchor_groups: Tensor | None = None
     key_groups: Tensor | None = None
+    positives_only: int = 0
 
     @classmethod
     def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:
@@ -110,6 +113,59 @@ class Pairs:
         groups = None if groups is None else groups.repeat(repeat)
         return cls.from_ids(torch.cat(list(views)), ids.repeat(repeat), groups, gather)
 
+    @classmethod
+    def between(cls, anchors: Tensor, keys: Tensor, ids: Tensor, groups: Tensor | None = None) -> Pairs:
+        """Compare one set of rows with another; the key of the same image is the positive (NNCLR, MoCo v3).
+
+        Args:
+            anchors: (B, D), of any length.
+            keys: (B, D), row by row of the same images; the keys of all processes are used.
+            ids: (B,) sample ids.
+            groups: (B,) coarse labels, -1 for unknown.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        if anchors.shape != keys.shape:
+            raise ValueError(f"anchors {tuple(anchors.shape)} and keys {tuple(keys.shape)} must have one shape (B, D)")
+        ids = ids.to(anchors.device)
+        groups = None if groups is None else groups.to(anchors.device)
+        key_groups = None if groups is None else distributed.gather_no_grad(groups)
+        all_keys, key_ids = distributed.gather(unit(keys)), distributed.gather_no_grad(ids)
+        return cls(unit(anchors), all_keys, ids, key_ids, None, groups, key_groups)
+
+    @classmethod
+    def with_queue(
+        cls,
+        anchors: Tensor,
+        keys: Tensor,
+        queue: Tensor,
+        groups: Tensor | None = None,
+        queue_groups: Tensor | None = None,
+    ) -> Pairs:
+        """Compare every row with its own key, the positive, and with a queue, the negatives (MoCo v2).
+
+        Args:
+            anchors: (B, D), of any length.
+            keys: (B, D), row by row of the same images.
+            queue: (K, D), the same on all processes.
+            groups: (B,) coarse labels, -1 for unknown.
+            queue_groups: (K,) those of the queue.
+
+        Raises:
+            ValueError: if the shapes do not fit together.
+        """
+        if anchors.shape != keys.shape or queue.shape[1:] != keys.shape[1:]:
+            raise ValueError(
+                f"expected anchors and keys (B, D) and a queue (K, D), got {tuple(anchors.shape)}, "
+                f"{tuple(keys.shape)} and {tuple(queue.shape)}"
+            )
+        ids = torch.arange(len(keys), device=anchors.device)
+        key_ids = torch.cat([ids, ids.new_full((len(queue),), -1)])
+        key_groups = None if groups is None or queue_groups is None else torch.cat([groups, queue_groups])
+        both = torch.cat([unit(keys), unit(queue)])
+        return cls(unit(anchors), both, ids, key_ids, None, groups, key_groups, positives_only=len(keys))
+
     def blocks(self) -> Iterator[slice]:
         """Slices of anchor rows whose similarities fit the block budget of the device."""
         budget = _BLOCK_ELEMENTS.get(self.anchors.device.type, _BLOCK_ELEMENTS["cuda"])
@@ -127,6 +183,7 @@ class Pairs:
         negative = ~same
         if self.offset is not None:
             same.diagonal(self.offset + rows.start).fill_(False)
+        negative[:, : self.positives_only] = False
         return same, negative
 
     def same_group(self, rows: slice) -> Tensor:

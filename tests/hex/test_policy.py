@@ -87,3 +87,13 @@ def test_nothing_is_stored():
 def test_bad_settings_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_with_a_queue_the_row_is_the_queue():
+    torch.manual_seed(0)
+    pairs = Pairs.with_queue(torch.randn(4, 3), torch.randn(4, 3), torch.randn(50, 3))
+    s = (pairs.anchors @ pairs.keys.T)[:, 4:]
+    expected = torch.quantile(s, 0.9, dim=1, interpolation="nearest").mean()
+    torch.testing.assert_close(AdaptivePercentile(0.9, 0).selector(pairs, 0, 1).threshold, expected)
+    low = s.min(dim=1, keepdim=True).values
+    assert torch.equal(select(FixedThreshold(Constant(0.7)), pairs)[:, 4:], s > low + 0.7 * (1 - low))

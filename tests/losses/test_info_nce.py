@@ -132,3 +132,21 @@ def test_what_is_not_finite_comes_through(rows, value, positives):
     z = torch.randn(8, 4)
     z[rows] = value
     assert info_nce(Pairs.from_ids(z, torch.arange(4).repeat(2)), 0.1, positives).isnan()
+
+
+def test_queue_is_cross_entropy_with_the_key_first():
+    torch.manual_seed(7)
+    q, k, queue = (torch.nn.functional.normalize(torch.randn(n, 5, dtype=torch.float64)) for n in (6, 6, 20))
+    q.requires_grad_()
+    logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1) / 0.2
+    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(6, dtype=torch.long))
+    loss = info_nce(Pairs.with_queue(q, k, queue), 0.2)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+def test_between_is_cross_entropy_over_the_keys():
+    torch.manual_seed(8)
+    p, nn = torch.randn(6, 5, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+    s = torch.nn.functional.normalize(nn) @ torch.nn.functional.normalize(p).T
+    expected = torch.nn.functional.cross_entropy(s / 0.2, torch.arange(6))
+    torch.testing.assert_close(info_nce(Pairs.between(nn, p, torch.arange(6)), 0.2), expected, rtol=1e-12, atol=0)

@@ -76,3 +76,33 @@ def test_unit_of_a_zero_row_has_zero_gradient():
 def test_unit_raises_half_types_to_float():
     assert unit(torch.ones(2, 2, dtype=torch.bfloat16)).dtype == torch.float32
     assert unit(torch.ones(2, 2, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_between_two_sets():
+    torch.manual_seed(0)
+    pairs = Pairs.between(torch.randn(3, 2), torch.randn(3, 2), torch.tensor([7, 8, 9]))
+    positive, negative = pairs.masks(slice(0, 3))
+    assert torch.equal(positive, torch.eye(3, dtype=torch.bool))
+    assert torch.equal(negative, ~positive)
+
+
+def test_with_a_queue():
+    torch.manual_seed(0)
+    q, k, queue = torch.randn(2, 4), torch.randn(2, 4), torch.randn(5, 4)
+    pairs = Pairs.with_queue(q, k, queue, torch.tensor([0, 1]), torch.tensor([0, 0, 1, -1, 1]))
+    positive, negative = pairs.masks(slice(0, 2))
+    assert positive.int().tolist() == [[1, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0]]
+    assert negative.int().tolist() == [[0, 0, 1, 1, 1, 1, 1]] * 2
+    assert (pairs.same_group(slice(0, 2)) & negative).int().tolist() == [[0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Pairs.between(torch.ones(3, 2), torch.ones(2, 2), torch.arange(3)),
+        lambda: Pairs.with_queue(torch.ones(3, 2), torch.ones(3, 2), torch.ones(2, 3)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(call):
+    with pytest.raises(ValueError, match=r"\(3, 2\)"):
+        call()
