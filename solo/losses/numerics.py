@@ -1,0 +1,55 @@
+"""What the losses share: arithmetic in float32 or better, cosines, and the off-diagonal of a matrix."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+from solo.losses.pairs import unit
+
+P = ParamSpec("P")
+
+
+def _tensors(x: Any) -> Iterator[Tensor]:
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, (list, tuple)):
+        for item in x:
+            yield from _tensors(item)
+
+
+def _widen(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return [_widen(item) for item in x] if isinstance(x, (list, tuple)) else x
+
+
+def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Let a loss compute in float32 or better: half-precision arguments are raised, autocast is off inside.
+
+    Args:
+        loss: a function of tensors, or lists of them, at least one.
+    """
+
+    @functools.wraps(loss)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        first = next(_tensors([*args, *kwargs.values()]))
+        with torch.autocast(first.device.type, enabled=False):
+            return loss(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
+
+    return wrapper
+
+
+def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over the rows of the cosine of ``a`` and ``b``, (..., D) each; a zero row has cosine 0."""
+    return (unit(a) * unit(b)).sum(dim=-1).mean()
+
+
+def off_diagonal(c: Tensor) -> Tensor:
+    """The entries of a square matrix off its diagonal: (D, D) -> (D - 1, D), in reading order."""
+    d = len(c)
+    return c.flatten()[:-1].view(d - 1, d + 1)[:, 1:]

@@ -1,0 +1,188 @@
+"""The losses of solo-learn as one table: inputs, a loop-written float64 reference, and how a batch is split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solo import losses
+
+N, D, K = 6, 4, 9  # batch of one process, features, entries of a queue
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def cos(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum() / (a.norm() * b.norm())
+
+
+def entropy(target: Tensor, logits: Tensor) -> Tensor:
+    """Cross-entropy of one row."""
+    total = sum(torch.exp(x) for x in logits)
+    return -sum(t * torch.log(torch.exp(x) / total) for t, x in zip(target, logits, strict=True))
+
+
+def softmax(logits: Tensor) -> Tensor:
+    return torch.exp(logits) / torch.exp(logits).sum()
+
+
+def mean(values: list[Tensor]) -> Tensor:
+    return sum(values) / len(values)
+
+
+def one_hot(index: int, size: int) -> Tensor:
+    return torch.eye(size, dtype=torch.float64)[index]
+
+
+def features(z: Tensor) -> list[Tensor]:
+    """Centred columns."""
+    return [z[:, i] - mean(list(z[:, i])) for i in range(z.shape[1])]
+
+
+def barlow(z1: Tensor, z2: Tensor) -> Tensor:
+    a, b = ([f / torch.sqrt(mean(list(f * f)) + 1e-5) for f in features(z)] for z in (z1, z2))
+    total = 0
+    for i in range(len(a)):
+        for j in range(len(b)):
+            c = mean(list(a[i] * b[j]))
+            total = total + ((c - 1) ** 2 if i == j else 5e-3 * c**2)
+    return 0.025 * total
+
+
+def similarity_and_variance(z1: Tensor, z2: Tensor) -> Tensor:
+    total = 25 * mean([(x - y) ** 2 for x, y in zip(z1.flatten(), z2.flatten(), strict=True)])
+    for z in (z1, z2):
+        deviations = [torch.sqrt((f * f).sum() / (len(z) - 1) + 1e-4) for f in features(z)]
+        total = total + 25 * mean([torch.relu(1 - s) for s in deviations])
+    return total
+
+
+def off_pairs(z: Tensor, entry: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    f = features(z)
+    return sum(entry(f[i], f[j]) ** 2 for i in range(len(f)) for j in range(len(f)) if i != j)
+
+
+def vicreg(z1: Tensor, z2: Tensor) -> Tensor:
+    off = [off_pairs(z, lambda x, y: (x * y).sum() / (len(z1) - 1)) / z1.shape[1] for z in (z1, z2)]
+    return similarity_and_variance(z1, z2) + sum(off)
+
+
+def vibcreg(z1: Tensor, z2: Tensor) -> Tensor:
+    return similarity_and_variance(z1, z2) + 200 * sum(off_pairs(z, cos) / z1.shape[1] ** 2 for z in (z1, z2))
+
+
+def nnclr(nn: Tensor, p: Tensor, temperature: float = 0.1) -> Tensor:
+    rows = [torch.stack([cos(row, key) / temperature for key in p]) for row in nn]
+    return mean([entropy(one_hot(i, len(p)), row) for i, row in enumerate(rows)])
+
+
+def mocov2plus(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
+    logits = [torch.stack([q @ k, *(q @ column for column in queue.T)]) / 0.1 for q, k in zip(query, key, strict=True)]
+    return mean([entropy(one_hot(0, len(row)), row) for row in logits])
+
+
+def ressl(q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
+    return mean([entropy(softmax(queue @ b / 0.04), queue @ a / 0.1) for a, b in zip(q, k, strict=True)])
+
+
+def swav(preds: Tensor, assignments: Tensor) -> Tensor:
+    pairs = [(a, b) for a in range(len(assignments)) for b in range(len(preds)) if a != b]
+    rows = range(preds.shape[1])
+    return mean([mean([entropy(assignments[a, n], preds[b, n] / 0.1) for n in rows]) for a, b in pairs])
+
+
+def dino(student: Tensor, teacher: Tensor) -> Tensor:
+    return swav(student, torch.stack([torch.stack([softmax(t / 0.5) for t in view]) for view in teacher]))
+
+
+def dino_func(student: Tensor, teacher: Tensor) -> Tensor:
+    """DINO on (V, N, P) outputs; in its first step the centre is 0."""
+    module = losses.DINOLoss(student.shape[-1], 0.5, 0.7, 10, 20, num_large_crops=len(student))
+    return module(student.flatten(0, 1), teacher.flatten(0, 1))
+
+
+def deepclusterv2(outputs: Tensor, assignments: Tensor) -> Tensor:
+    total = []
+    for logits, clusters in zip(outputs, assignments, strict=True):
+        kept = [(row, int(c)) for view in logits for row, c in zip(view, clusters, strict=True) if c >= 0]
+        total.append(mean([entropy(one_hot(c, len(row)), row / 0.1) for row, c in kept]))
+    return mean(total)
+
+
+def mae(pred: Tensor, imgs: Tensor, mask: Tensor) -> Tensor:
+    side, errors = imgs.shape[-1] // 2, []
+    for n, place in mask.nonzero().tolist():
+        top, left = 2 * (place // side), 2 * (place % side)
+        patch = torch.stack([imgs[n, c, top + i, left + j] for i in range(2) for j in range(2) for c in range(3)])
+        patch = (patch - patch.mean()) / torch.sqrt(((patch - patch.mean()) ** 2).sum() / (len(patch) - 1) + 1e-6)
+        errors.append(mean(list((pred[n, place] - patch) ** 2)))
+    return mean(errors)
+
+
+@dataclass
+class Case:
+    """A loss of ``inputs``: the first ``moving`` get gradient; ``batch`` gives the batch dimension of each or None."""
+
+    func: Callable[..., Tensor]
+    reference: Callable[..., Tensor]
+    make: Callable[[int], tuple[Tensor, ...]]
+    moving: int = 1
+    batch: tuple[int | None, ...] = (0, 0)
+
+    def inputs(self, rows: int = N, seed: int = 0) -> tuple[Tensor, ...]:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.make(rows)
+
+
+def two(n: int) -> tuple[Tensor, Tensor]:
+    return randn(n, D), randn(n, D)
+
+
+def two_with_queue(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(torch.nn.functional.normalize(z) for z in (randn(n, D), randn(n, D), randn(K, D)))
+
+
+def assigned(n: int) -> tuple[Tensor, Tensor]:
+    clusters = torch.randint(0, D, (3, n))
+    clusters[0, :2] = clusters[1, -1] = -1
+    return randn(3, 2, n, D), clusters
+
+
+def masked(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    return randn(n, 4, 12), randn(n, 3, 4, 4), (torch.rand(n, 4).argsort(dim=1) < 3).double()
+
+
+def cosine_case(func: Callable[..., Tensor], scale: float, offset: float, moving: int = 1) -> Case:
+    return Case(func, lambda a, b: offset - scale * mean([cos(x, y) for x, y in zip(a, b, strict=True)]), two, moving)
+
+
+CASES = {
+    "barlow": Case(losses.barlow_loss_func, barlow, two, 2),
+    "byol": cosine_case(losses.byol_loss_func, 2, 2),
+    "byol full": cosine_case(lambda p, z: losses.byol_loss_func(p, z, simplified=False), 2, 2),
+    "simsiam": cosine_case(losses.simsiam_loss_func, 1, 0),
+    "wmse": cosine_case(losses.wmse_loss_func, 2, 2),
+    "wmse full": cosine_case(lambda a, b: losses.wmse_loss_func(a, b, simplified=False), 2, 2, 2),
+    "vicreg": Case(losses.vicreg_loss_func, vicreg, two, 2),
+    "vibcreg": Case(losses.vibcreg_loss_func, vibcreg, two, 2),
+    "nnclr": Case(losses.nnclr_loss_func, nnclr, two, 2),
+    "mocov3": Case(losses.mocov3_loss_func, lambda q, k: 0.4 * nnclr(q, k, 0.2), two),
+    "mocov2plus": Case(
+        lambda q, k, queue: losses.mocov2plus_loss_func(q, k, queue.T),
+        lambda q, k, queue: mocov2plus(q, k, queue.T),
+        two_with_queue,
+        batch=(0, 0, None),
+    ),
+    "ressl": Case(losses.ressl_loss_func, ressl, two_with_queue, batch=(0, 0, None)),
+    "swav": Case(losses.swav_loss_func, swav, lambda n: (randn(4, n, D), randn(2, n, D).softmax(-1)), batch=(1, 1)),
+    "dino": Case(dino_func, dino, lambda n: (randn(2, n, D), randn(2, n, D)), batch=(1, 1)),
+    "dino three": Case(dino_func, dino, lambda n: (randn(3, n, D), randn(3, n, D)), batch=(1, 1)),
+    "deepclusterv2": Case(losses.deepclusterv2_loss_func, deepclusterv2, assigned, batch=(2, 1)),
+    "mae": Case(lambda p, x, m: losses.mae_loss_func(x, p, m, 2), mae, masked, batch=(0, 0, 0)),
+}
