@@ -11,7 +11,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from solo.backbones import resnet
+from solo.backbones import from_timm, poolformer, resnet, vit, wide_resnet
 from solo.errors import UserError
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
@@ -22,6 +22,25 @@ BACKBONES: Mapping[str, Constructor] = MappingProxyType(
         "resnet10": resnet.resnet10,
         "resnet18": resnet.resnet18,
         "resnet50": resnet.resnet50,
+        "vit_tiny": vit.vit_tiny,
+        "vit_small": vit.vit_small,
+        "vit_base": vit.vit_base,
+        "vit_large": vit.vit_large,
+        "swin_tiny": from_timm.swin_tiny,
+        "swin_small": from_timm.swin_small,
+        "swin_base": from_timm.swin_base,
+        "swin_large": from_timm.swin_large,
+        "convnext_tiny": from_timm.convnext_tiny,
+        "convnext_small": from_timm.convnext_small,
+        "convnext_base": from_timm.convnext_base,
+        "convnext_large": from_timm.convnext_large,
+        "poolformer_s12": poolformer.poolformer_s12,
+        "poolformer_s24": poolformer.poolformer_s24,
+        "poolformer_s36": poolformer.poolformer_s36,
+        "poolformer_m36": poolformer.poolformer_m36,
+        "poolformer_m48": poolformer.poolformer_m48,
+        "wide_resnet28w2": wide_resnet.wide_resnet28w2,
+        "wide_resnet28w8": wide_resnet.wide_resnet28w8,
     }
 )
 
@@ -35,7 +54,7 @@ def find_backbone(name: str) -> Constructor:
     if name in BACKBONES:
         return BACKBONES[name]
     if timm.is_model(name.split(".")[0]):
-        return partial(_timm_model, name)
+        return partial(from_timm.timm_model, name)
     names = list(dict.fromkeys([*BACKBONES, *timm.list_models()]))
     close = [known for known in names if name and known.startswith(name)][:3]
     close = close or difflib.get_close_matches(name, names, n=3)
@@ -62,7 +81,7 @@ def build_backbone(
         method: registry name of the method, for backbones that differ by it.
         channels: channels of the images.
         small: give a ResNet the stem for small images.
-        image_size: side of the images in pixels; only used by timm models with a fixed size (ViT, Swin, ...).
+        image_size: side of the images in pixels; only used by models with a fixed size (ViT, Swin, ...).
         kwargs: passed to the constructor, and preferred to what follows from `image_size`.
 
     Raises:
@@ -70,8 +89,8 @@ def build_backbone(
     """
     constructor = find_backbone(name)
     given = dict(kwargs or {})
-    if name not in BACKBONES:
-        given = {"in_chans": channels, **_timm_image_size(name, image_size), **given}
+    if not name.startswith("resnet") or name not in BACKBONES:
+        given = {"in_chans": channels, **_fixed_size(name, image_size), **given}
     try:
         backbone = constructor(method, **given)
     except TypeError as error:
@@ -126,12 +145,12 @@ def features_dim(backbone: nn.Module) -> int:
     )
 
 
-def _timm_model(name: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    return timm.create_model(name, *args, **{"num_classes": 0, **kwargs})
-
-
-def _timm_image_size(name: str, image_size: int | None) -> dict[str, int]:
+def _fixed_size(name: str, image_size: int | None) -> dict[str, int]:
+    if image_size is None:
+        return {}
+    if name in BACKBONES:
+        return {"img_size": image_size} if name.startswith(("vit_", "swin_")) else {}
     config = timm.get_pretrained_cfg(name)
-    if image_size is None or config is None or not config.fixed_input_size or config.input_size[-1] == image_size:
+    if config is None or not config.fixed_input_size or config.input_size[-1] == image_size:
         return {}
     return {"img_size": image_size}

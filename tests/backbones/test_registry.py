@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import solo.backbones
 from solo.backbones import (
     BACKBONES,
     adapt_stem,
@@ -25,6 +26,42 @@ def test_the_contracts_constructors() -> None:
     assert sum(p.numel() for p in resnet50("simclr", zero_init_residual=True).parameters()) == 25_557_032
     assert BaseMethod._BACKBONES is BACKBONES and find_backbone("resnet18") is resnet18
     assert resnet18(None).inplanes == 512
+
+
+COUNTS = {  # parameters without classifier, features
+    "vit_tiny": (5_524_416, 192),
+    "vit_small": (21_665_664, 384),
+    "vit_base": (85_798_656, 768),
+    "vit_large": (303_301_632, 1024),
+    "swin_tiny": (27_519_354, 768),
+    "swin_small": (48_837_258, 768),
+    "swin_base": (86_743_224, 1024),
+    "swin_large": (194_995_476, 1536),
+    "convnext_tiny": (27_820_128, 768),
+    "convnext_small": (49_454_688, 768),
+    "convnext_base": (87_566_464, 1024),
+    "convnext_large": (196_230_336, 1536),
+    "poolformer_s12": (11_402_176, 512),
+    "poolformer_s24": (20_875_968, 512),
+    "poolformer_s36": (30_349_760, 512),
+    "poolformer_m36": (55_403_520, 768),
+    "poolformer_m48": (72_704_448, 768),
+    "wide_resnet28w2": (1_468_352, 128),
+    "wide_resnet28w8": (23_357_792, 512),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts_and_widths(name: str) -> None:
+    with torch.device("meta"):
+        backbone: Any = getattr(solo.backbones, name)("simclr")
+    assert (sum(p.numel() for p in backbone.parameters()), backbone.num_features) == COUNTS[name]
+    assert features_dim(backbone) == backbone.num_features and find_backbone(name) is getattr(solo.backbones, name)
+
+
+def test_the_registry_is_what_is_exported() -> None:
+    assert set(BACKBONES) == {"resnet10", "resnet18", "resnet50", *COUNTS}
+    assert set(BACKBONES) < set(solo.backbones.__all__)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +114,8 @@ def test_other_channels_keep_the_large_stem() -> None:
     ("name", "options", "words"),
     [
         ("resnet19", {}, ["resnet19", "'resnet18'", "timm"]),
-        ("vit_tiny", {}, ["vit_tiny_patch16_224"]),
+        ("vit_tinny", {}, ["'vit_tiny'"]),
+        ("vit_huge", {}, ["vit_huge_patch14_224"]),
         ("resnet10", {"kwargs": {"widht": 3}}, ["widht", "resnet10"]),
         ("convnext_atto", {"kwargs": {"colour": 3}}, ["colour", "convnext_atto"]),
     ],

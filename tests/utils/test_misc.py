@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -57,3 +59,17 @@ def test_make_contiguous() -> None:
     layer.weight.data = torch.arange(6.0).reshape(2, 3).T
     misc.make_contiguous(layer)
     assert layer.weight.is_contiguous() and layer.weight[0].tolist() == [0.0, 3.0]
+
+
+def test_sincos_positions_against_a_loop() -> None:
+    dim, side = 8, 3
+    table = misc.generate_2d_sincos_pos_embed(dim, side)
+    for row in range(side):
+        for column in range(side):
+            waves = [[at / 10000 ** (k / (dim // 4)) for k in range(dim // 4)] for at in (column, row)]
+            expected = [f(a) for angles in waves for f in (math.sin, math.cos) for a in angles]
+            assert table[row * side + column] == pytest.approx(expected)
+    with_token = misc.generate_2d_sincos_pos_embed(dim, side, cls_token=True)
+    assert with_token.shape == (10, dim) and (with_token[0] == 0).all() and (with_token[1:] == table).all()
+    with pytest.raises(ValueError, match="odd width 3"):
+        misc.generate_2d_sincos_pos_embed(6, side)

@@ -1,0 +1,37 @@
+"""Models that are timm's as they are: any of its names, and solo-learn's names for Swin and ConvNeXt.
+
+Liu et al.: Swin Transformer, https://arxiv.org/abs/2103.14030.
+Liu et al.: A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import timm
+from torch import nn
+
+
+def timm_model(name: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    """A timm model without classifier.
+
+    Args:
+        name: timm's name of the model.
+        method: not used: every method gets the same model.
+        *args: passed to `timm.create_model`, as are the kwargs.
+        **kwargs: `in_chans`, `drop_path_rate`, ...; `img_size` for Swin, and `window_size=4` for images of 32 pixels.
+    """
+    model: nn.Module = timm.create_model(name, *args, **{"num_classes": 0, **kwargs})
+    return model
+
+
+swin_tiny = partial(timm_model, "swin_tiny_patch4_window7_224")
+swin_small = partial(timm_model, "swin_small_patch4_window7_224")
+swin_base = partial(timm_model, "swin_base_patch4_window7_224")
+swin_large = partial(timm_model, "swin_large_patch4_window7_224")
+
+convnext_tiny = partial(timm_model, "convnext_tiny")
+convnext_small = partial(timm_model, "convnext_small")
+convnext_base = partial(timm_model, "convnext_base")
+convnext_large = partial(timm_model, "convnext_large")

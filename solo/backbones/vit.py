@@ -1,0 +1,146 @@
+"""Vision transformers: timm's, and the variants of MoCo v3 and of the masked autoencoder (MAE).
+
+Dosovitskiy et al.: An image is worth 16x16 words, https://arxiv.org/abs/2010.11929.
+Chen, Xie, He: An empirical study of training self-supervised vision transformers, https://arxiv.org/abs/2104.02057.
+He et al.: Masked autoencoders are scalable vision learners, https://arxiv.org/abs/2111.06377.
+
+Letters: N images, L patches, D width.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import build_sincos2d_pos_embed  # type: ignore[attr-defined]
+from timm.models import checkpoint_seq
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from solo.errors import UserError
+
+
+class SinCosViT(VisionTransformer):
+    """The ViT of MoCo v3: fixed 2-D sin-cos positions and Xavier-uniform weights.
+
+    Query, key and value count as three matrices in the initialisation, the patch projection as one linear layer.
+
+    Args:
+        *args: timm's.
+        **kwargs: timm's (`img_size`, `patch_size`, `drop_path_rate`, ...).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"weight_init": "moco", **kwargs})
+        grid = list(self.patch_embed.grid_size)
+        table = build_sincos2d_pos_embed(grid, self.embed_dim, interleave_sin_cos=True)  # (L, D): [row, column]
+        table = table.roll(self.embed_dim // 2, dims=1)  # [column, row], as in MAE
+        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        self.pos_embed = nn.Parameter(F.pad(table, (0, 0, prefix, 0))[None], requires_grad=False)
+        proj: Any = self.patch_embed.proj
+        nn.init.xavier_uniform_(proj.weight.data.flatten(1))  # a view
+        nn.init.zeros_(proj.bias)
+
+
+class MaskedViT(SinCosViT):
+    """The encoder of MAE: only the patches that are not masked go through the blocks; arguments as `SinCosViT`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
+        for name, weight in self.named_parameters():
+            if name.endswith("qkv.weight"):  # one matrix in MAE
+                nn.init.xavier_uniform_(weight)
+
+    def forward(  # type: ignore[override]
+        self, imgs: Tensor, mask_ratio: float = 0.0
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Encode images (N, C, H, W).
+
+        Args:
+            imgs: the images.
+            mask_ratio: share of the patches to remove, in [0, 1).
+
+        Returns:
+            Features (N, D); with a positive `mask_ratio` also those of the class token and of the kept patches
+            (N, 1 + kept, D), and `mask` and `ids_restore` of `random_masking`.
+
+        Raises:
+            UserError: if `mask_ratio` is out of range.
+        """
+        if mask_ratio == 0:
+            feats: Tensor = super().forward(imgs)
+            return feats
+        x = self._pos_embed(self.patch_embed(imgs))  # (N, 1 + L, D)
+        patches, mask, ids_restore = random_masking(x[:, self.num_prefix_tokens :], mask_ratio)
+        x = self.norm_pre(torch.cat([x[:, : self.num_prefix_tokens], patches], dim=1))  # (N, 1 + kept, D)
+        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+        x = self.norm(x)
+        return self.forward_head(x), x, mask, ids_restore
+
+
+def random_masking(x: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep int(L * (1 - mask_ratio)) random patches of each image.
+
+    Args:
+        x: patches (N, L, D).
+        mask_ratio: share to remove, in [0, 1).
+
+    Returns:
+        The kept patches (N, kept, D) in random order; mask (N, L), 1 where a patch was removed; ids_restore (N, L)
+        long: position of each patch in `[kept, removed]`, so that gathering by it restores the order.
+
+    Raises:
+        UserError: if `mask_ratio` is out of range.
+    """
+    if not 0 <= mask_ratio < 1:
+        raise UserError(f"mask_ratio={mask_ratio} is out of range; choose a share of the patches in [0, 1)")
+    kept = int(x.shape[1] * (1 - mask_ratio))
+    ids_shuffle = torch.rand(x.shape[:2], device=x.device).argsort(dim=1)
+    ids_restore = ids_shuffle.argsort(dim=1)
+    ids_keep = ids_shuffle[:, :kept, None].expand(-1, -1, x.shape[2])
+    return x.gather(1, ids_keep), (ids_restore >= kept).float(), ids_restore
+
+
+class _Size(NamedTuple):
+    embed_dim: int
+    depth: int
+    heads: int
+    variant_heads: int
+
+
+_SIZES = {
+    "tiny": _Size(192, 12, 3, 12),
+    "small": _Size(384, 12, 6, 12),
+    "base": _Size(768, 12, 12, 12),
+    "large": _Size(1024, 24, 16, 16),
+}
+_VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": MaskedViT}
+
+
+def vit(size: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    """A ViT without classifier; its features are the class token's.
+
+    Args:
+        size: tiny, small, base or large.
+        method: "mocov3" and "mae" have their own variants.
+        *args: timm's, as are the kwargs.
+        **kwargs: `patch_size` (16), `img_size` (224), `drop_path_rate`, ...
+    """
+    own = _SIZES[size]
+    settings = {
+        "embed_dim": own.embed_dim,
+        "depth": own.depth,
+        "num_heads": own.variant_heads if method in _VARIANTS else own.heads,
+        "num_classes": 0,
+    }
+    return _VARIANTS.get(method, VisionTransformer)(*args, **{**settings, **kwargs})
+
+
+vit_tiny = partial(vit, "tiny")
+vit_small = partial(vit, "small")
+vit_base = partial(vit, "base")
+vit_large = partial(vit, "large")
