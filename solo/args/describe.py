@@ -7,6 +7,17 @@ from typing import Any
 
 from solo.args.resolve import BASE_BATCH, global_batch
 
+# What an anchor is compared with: all other rows, the other view's rows, or a queue. The methods not named here have
+# no negatives of their own; HEX, where it is blended in, compares all rows.
+_AGAINST = {
+    "simclr": "rows",
+    "supcon": "rows",
+    "nnclr": "keys",
+    "all4one": "keys",
+    "mocov3": "keys",
+    "mocov2plus": "queue",
+}
+
 
 def describe(cfg: Mapping[str, Any]) -> list[str]:
     """Global batch, learning rate and negatives of a resolved config, one line each."""
@@ -18,15 +29,28 @@ def describe(cfg: Mapping[str, Any]) -> list[str]:
     ]
     if steps > 1:
         lines[1] += f", x {steps} for {steps} accumulated batches"
-    if "method" in cfg:
-        views = cfg["data"]["num_large_crops"] + cfg["data"]["num_small_crops"]
-        lines.append(f"negatives per anchor {views * total - views} = {views} views x {total} - {views}")
-        if steps > 1:
-            lines[2] += "; accumulating batches adds none"
-        hex_cfg, rows = cfg["hex"], views * total
-        if hex_cfg["policy"] == "adaptive" and round(hex_cfg["quantile"] * (rows - 1)) == rows - 1:
-            lines.append(
-                f"HEX_adaptive selects nothing here: among {rows} rows the {hex_cfg['quantile']:g} quantile of an "
-                "anchor's cosines is its own, 1; use a larger batch or a smaller hex.quantile"
-            )
+    return lines + (_negatives(cfg, total) if "method" in cfg else [])
+
+
+def _negatives(cfg: Mapping[str, Any], total: int) -> list[str]:
+    policy, quantile = cfg["hex"]["policy"], cfg["hex"]["quantile"]
+    against = _AGAINST.get(cfg["method"], "rows" if policy != "standard" else None)
+    if against is None:
+        return []
+    views = cfg["data"]["num_large_crops"] + cfg["data"]["num_small_crops"]
+    if against == "rows":
+        row, text = views * total, f"{views * total - views} = {views} views x {total} - {views}"
+    elif against == "keys":
+        row, text = total, f"{total - 1} = {total} - 1"
+    else:
+        row = cfg["method_kwargs"]["queue_size"]
+        text = f"{row}, the queue"
+    lines = [f"negatives per anchor {text}"]
+    if cfg["accumulate_grad_batches"] > 1 and against != "queue":
+        lines[0] += "; accumulating batches adds none"
+    if policy == "adaptive" and against == "rows" and round(quantile * (row - 1)) == row - 1:
+        lines.append(
+            f"HEX_adaptive selects nothing here: among {row} rows the {quantile:g} quantile of an anchor's cosines is "
+            "its own, 1; use a larger batch or a smaller hex.quantile"
+        )
     return lines

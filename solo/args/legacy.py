@@ -42,6 +42,13 @@ POLICIES = {
     "superclass": "superclass",
     "superclass_labels": "superclass",
 }
+# spelling of `type` in lower case -> why it is refused
+REFUSED = {
+    "vicreg_simclr": (
+        "is VICReg with plain InfoNCE blended in; write HEX_fixed with a warm_epoch of max_epochs for that, "
+        "or HEX_adaptive to blend HEX in"
+    ),
+}
 _POLICIES_SHOWN = ("standard", "HEX_fixed", "HEX_adaptive", "superclass")
 
 # key -> why it is left out
@@ -114,13 +121,10 @@ def _get(values: Mapping[str, Any], dotted: str) -> Any:
 
 
 def _pop(values: dict[str, Any], dotted: str) -> bool:
-    """Remove a key; whether it was there."""
+    """Remove a key; whether it had a value (null is how a recipe leaves out a key of the one it builds on)."""
     *path, last = dotted.split(".")
     section = _get(values, ".".join(path)) if path else values
-    if not isinstance(section, dict) or last not in section:
-        return False
-    del section[last]
-    return True
+    return isinstance(section, dict) and section.pop(last, None) is not None
 
 
 def _drop_dead(modern: Modern) -> None:
@@ -157,7 +161,9 @@ def _translate_policy(modern: Modern) -> None:
     if not isinstance(written, str) or written in ("???", "None"):
         return
     if written.lower() not in POLICIES:
-        modern.problems.append(Problem("hex.policy", unknown(written, _POLICIES_SHOWN)))
+        why = REFUSED.get(written.lower())
+        text = f"={written!r} {why}" if why else unknown(written, _POLICIES_SHOWN)
+        modern.problems.append(Problem("hex.policy", text))
         del modern.values["hex"]["policy"]
         return
     modern.values["hex"]["policy"] = POLICIES[written.lower()]

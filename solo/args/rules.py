@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.args.check import Problem, check, unknown
-from solo.args.methods import METHOD_KWARGS
+from solo.args.methods import HEX_METHODS, METHOD_KWARGS
 from solo.data.registry import DATASETS, DatasetSpec, check_path
 from solo.errors import UserError
 
@@ -35,7 +35,17 @@ def check_names(values: dict[str, Any]) -> list[Problem]:
     dataset = values["data"]["dataset"]
     if dataset is not None and dataset not in DATASETS:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
+    policy = values.get("hex", {}).get("policy")
+    problems += check_policy(values.get("method"), policy)
     return [*problems, *_label_level(values), *_devices(values["devices"])]
+
+
+def check_policy(method: Any, policy: Any) -> list[Problem]:
+    """HEX in a method that has no place for it, which would be ignored otherwise."""
+    if policy in (None, "standard") or method not in METHOD_KWARGS or method in HEX_METHODS:
+        return []
+    text = f"={policy!r} does nothing in method={method}; take standard, or one of {', '.join(HEX_METHODS)}"
+    return [Problem("hex.policy", text)]
 
 
 def _label_level(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -64,16 +64,19 @@ class Hex:
         scale: weight of the HEX loss within ``blend``, beside alpha.
 
     Attributes:
-        stats: what the last call saw, see ``hex_nce``.
+        stats: what the last step saw, see ``hex_nce``; the mean over its calls, where a method makes several with
+            one ``step`` object (NNCLR's two directions).
     """
 
     def __init__(self, policy: Policy, temperature: float, settings: HexCfg, scale: float) -> None:
         self.policy, self.temperature, self.settings, self.scale = policy, temperature, settings, scale
         self.stats: Stats = {}
+        self._step: Step | None = None
+        self._calls = 0
 
     def nce(self, pairs: Pairs, step: Step) -> Tensor:
         """The HEX loss of the pairs."""
-        loss, self.stats = hex_nce(
+        loss, stats = hex_nce(
             pairs,
             self.policy,
             temperature=self.temperature,
@@ -83,6 +86,11 @@ class Hex:
             epoch=step.epoch,
             max_epochs=step.max_epochs,
         )
+        self._calls = self._calls + 1 if step is self._step else 1
+        self._step = step
+        if self._calls > 1:
+            stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
+        self.stats = stats
         return loss
 
     def blend(self, base: Tensor, pairs: Pairs, step: Step) -> Tensor:

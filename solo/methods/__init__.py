@@ -10,11 +10,53 @@ from typing import Any
 _METHODS = {
     "base": ("base", "BaseMethod"),
     "linear": ("linear", "LinearModel"),
+    "all4one": ("all4one", "All4One"),
+    "barlow_twins": ("barlow_twins", "BarlowTwins"),
+    "byol": ("byol", "BYOL"),
+    "deepclusterv2": ("deepclusterv2", "DeepClusterV2"),
+    "dino": ("dino", "DINO"),
+    "mae": ("mae", "MAE"),
+    "mocov2plus": ("mocov2plus", "MoCoV2Plus"),
+    "mocov3": ("mocov3", "MoCoV3"),
+    "nnbyol": ("nnbyol", "NNBYOL"),
+    "nnclr": ("nnclr", "NNCLR"),
+    "nnsiam": ("nnsiam", "NNSiam"),
+    "ressl": ("ressl", "ReSSL"),
     "simclr": ("simclr", "SimCLR"),
+    "simsiam": ("simsiam", "SimSiam"),
+    "supcon": ("supcon", "SupCon"),
+    "swav": ("swav", "SwAV"),
+    "vibcreg": ("vibcreg", "VIbCReg"),
+    "vicreg": ("vicreg", "VICReg"),
+    "wmse": ("wmse", "WMSE"),
 }
 _CLASSES = {name: module for module, name in _METHODS.values()} | {"BaseMomentumMethod": "momentum"}
 
-__all__ = ["METHODS", "BaseMethod", "BaseMomentumMethod", "LinearModel", "SimCLR"]
+__all__ = [
+    "All4One",
+    "BYOL",
+    "BarlowTwins",
+    "BaseMethod",
+    "BaseMomentumMethod",
+    "DINO",
+    "DeepClusterV2",
+    "LinearModel",
+    "MAE",
+    "METHODS",
+    "MoCoV2Plus",
+    "MoCoV3",
+    "NNBYOL",
+    "NNCLR",
+    "NNSiam",
+    "ReSSL",
+    "SimCLR",
+    "SimSiam",
+    "SupCon",
+    "SwAV",
+    "VICReg",
+    "VIbCReg",
+    "WMSE",
+]
 
 
 class _Registry(Mapping[str, Any]):

@@ -14,6 +14,7 @@ from torch import nn
 from solo.args.check import Problem, check
 from solo.args.fields import keys_of
 from solo.args.legacy import MOVED, modernise
+from solo.args.rules import check_policy
 from solo.args.schema import HexCfg
 from solo.backbones import build_backbone
 from solo.data.registry import DATASETS, DatasetSpec, count_classes
@@ -51,6 +52,7 @@ def complete_hex(cfg: DictConfig) -> None:
     words = {word: cfg[word] for word in MOVED if word in cfg}
     modern = modernise({**words, "hex": _plain(cfg, "hex")})
     checked, problems = check(modern.values["hex"], HexCfg, "hex.")
+    problems += check_policy(cfg.get("method"), checked.get("policy"))
     refuse([*modern.problems, *problems], modern.spelled)
     with open_dict(cfg):
         for word in words:

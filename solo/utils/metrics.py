@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @torch.no_grad()
@@ -42,3 +43,16 @@ def weighted_mean(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key
         total = total.to(size.device) + torch.as_tensor(out[key], device=size.device).float().squeeze() * size
         weight = weight.to(size.device) + size
     return total / weight
+
+
+@torch.no_grad()
+def mean_std(z: Tensor) -> Tensor:
+    """Spread of the unit projections, `train_z_std`: 1 / sqrt(D) where they fill the sphere, 0 where they collapse.
+
+    Args:
+        z: (V, B, D), projections of V views.
+
+    Returns:
+        The standard deviation over the batch, averaged over features and views.
+    """
+    return F.normalize(z.float(), dim=-1).std(dim=1).mean()

@@ -40,6 +40,17 @@ def test_unknown_types_are_refused(written):
     assert written in problem.text and "standard, HEX_fixed, HEX_adaptive, superclass" in problem.text
 
 
+def test_a_released_type_that_is_refused_says_what_to_write():
+    (problem,) = modernise({"type": "vicreg_simclr"}).problems
+    assert problem.key == "hex.policy" and "'vicreg_simclr' is VICReg with plain InfoNCE" in problem.text
+
+
+def test_null_takes_a_key_of_the_base_recipe_away_without_a_note():
+    modern = modernise({"method": "vicreg", "method_kwargs": {"temperature": None, "proj_output_dim": 3}})
+    assert modern.values["method_kwargs"] == {"proj_output_dim": 3} and modern.notes == []
+    assert len(modernise({"method": "vicreg", "method_kwargs": {"temperature": 0.1}}).notes) == 1
+
+
 def test_hex_words_move():
     old = {word: 1 for word in MOVED if word not in ("type", "warmm_epoch")}
     assert modernise(old).values == {"hex": dict.fromkeys((MOVED[word].split(".")[1] for word in old), 1)}

@@ -128,7 +128,7 @@ def test_method_kwargs(pretrain_values):
     lines = refusal(pretrain_values).splitlines()
     assert len(lines) == 4  # one unknown, one wrong, two missing; the known dead key is none
     assert any("did you mean 'method_kwargs.proj_hidden_dim'?" in line for line in lines)
-    assert "method='byol' is unknown" in refusal(pretrain_values | {"method": "byol", "method_kwargs": {}})
+    assert "method='mocov4' is unknown" in refusal(pretrain_values | {"method": "mocov4", "method_kwargs": {}})
     assert "did you mean 'simclr'?" in refusal(pretrain_values | {"method": "SimCRL"})
 
 
@@ -196,6 +196,19 @@ def test_two_full_size_views(pretrain_values):
         {"num_crops": 4, "crop_size": 9},
     ]
     parse(pretrain_values, PretrainCfg, for_run=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "kwargs", "line"),
+    [
+        ("nnclr", {"pred_hidden_dim": 8, "queue_size": 512}, "negatives per anchor 63 = 64 - 1"),
+        ("mocov2plus", {"queue_size": 512}, "negatives per anchor 512, the queue"),
+    ],
+)
+def test_describe_counts_the_negatives_of_each_method(pretrain_values, method, kwargs, line):
+    values = pretrain_values | {"method": method, "method_kwargs": pretrain_values["method_kwargs"] | kwargs}
+    values["optimizer"] = values["optimizer"] | {"batch_size": 64}
+    assert describe(parsed(values))[2] == line
 
 
 def test_describe(pretrain_values):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,33 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-METHOD_KWARGS = {"simclr": {"proj_hidden_dim": 16, "proj_output_dim": 8, "temperature": 0.2}}
+HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
+PREDICTOR = {**HEADS, "pred_hidden_dim": 16}
+TINY_VIT = {
+    "name": "vit_tiny",
+    "kwargs": {"patch_size": 4, "img_size": 12, "embed_dim": 24, "num_heads": 2, "depth": 1},
+}
+METHOD_KWARGS = {
+    "simclr": {**HEADS, "temperature": 0.2},
+    "vicreg": HEADS,
+    "barlow_twins": HEADS,
+    "byol": PREDICTOR,
+    "simsiam": PREDICTOR,
+    "nnclr": {**PREDICTOR, "temperature": 0.2, "queue_size": 64},
+    "mocov2plus": {**HEADS, "temperature": 0.2, "queue_size": 64},
+    "all4one": {**PREDICTOR, "temperature": 0.2, "queue_size": 64},
+    "supcon": {**HEADS, "temperature": 0.2},
+    "vibcreg": {**HEADS, "iternorm": True},
+    "mocov3": {**PREDICTOR, "temperature": 0.2},
+    "nnsiam": {**PREDICTOR, "queue_size": 64},
+    "nnbyol": {**PREDICTOR, "queue_size": 64},
+    "ressl": {**HEADS, "temperature_q": 0.1, "temperature_k": 0.01, "queue_size": 64},
+    "wmse": {**HEADS, "proj_output_dim": 4, "whitening_size": 8},
+    "swav": {**HEADS, "temperature": 0.1, "queue_size": 16, "num_prototypes": 10, "epoch_queue_starts": 1},
+    "deepclusterv2": {**HEADS, "num_prototypes": [6, 6], "kmeans_iters": 3},
+    "dino": {**HEADS, "num_prototypes": 10, "warmup_teacher_temperature_epochs": 1},
+    "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
+}
 
 
 def make_cfg(method: str = "simclr", **changes: Any) -> DictConfig:
@@ -21,7 +48,7 @@ def make_cfg(method: str = "simclr", **changes: Any) -> DictConfig:
         {
             "method": method,
             "max_epochs": 2,
-            "backbone": {"name": "resnet10", "kwargs": {"width": 8}},
+            "backbone": TINY_VIT if method == "mae" else {"name": "resnet10", "kwargs": {"width": 8}},
             "data": {"dataset": "fashion_mnist"},
             "optimizer": {"name": "sgd", "batch_size": 8, "lr": 0.1, "classifier_lr": 0.2, "weight_decay": 1e-4},
             "scheduler": {"name": "none"},
@@ -64,8 +91,14 @@ class ToyViews(Dataset[Any]):
         return index, crops, self.paths[index]
 
 
-def fit(model: LightningModule, dataset: Dataset[Any], val: Dataset[Any] | None = None, **kwargs: Any) -> Trainer:
-    """Train on the CPU for the model's epochs."""
+def fit(
+    model: LightningModule,
+    dataset: Dataset[Any],
+    val: Dataset[Any] | None = None,
+    ckpt_path: Path | None = None,
+    **kwargs: Any,
+) -> Trainer:
+    """Train on the CPU for the model's epochs, from the checkpoint if one is given."""
     trainer = Trainer(
         **{
             "max_epochs": 2,
@@ -82,8 +115,9 @@ def fit(model: LightningModule, dataset: Dataset[Any], val: Dataset[Any] | None 
     loaders = [DataLoader(part, batch_size=8, drop_last=part is dataset) for part in (dataset, val) if part is not None]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # a frozen backbone
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used")
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
-        trainer.fit(model, *loaders)
+        trainer.fit(model, *loaders, ckpt_path=ckpt_path)
     return trainer
 
 

@@ -1,0 +1,108 @@
+"""All4One: NNCLR, contrast of neighbourhoods summarised by attention, and redundancy reduction, together.
+
+Estepa, Saratxaga, Nagar, Gomez: All4One: Symbiotic neighbour contrastive learning via self-attention and redundancy
+reduction, https://arxiv.org/abs/2303.09417. `type: HEX_*` replaces the NNCLR part by HEX.
+As in solo-learn, the attention's learning rate is 0.1 and its temperature 0.1, whatever the config says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from solo.args.methods import NNCLRKwargs
+from solo.losses.nnclr import nnclr_loss_func
+from solo.losses.numerics import full_precision, off_diagonal
+from solo.losses.pairs import Pairs, unit
+from solo.methods.base import Outputs, TrainStep
+from solo.methods.momentum import BaseMomentumMethod
+from solo.nn.heads import mlp
+from solo.nn.queue import QueueMixin
+from solo.utils.metrics import mean_std
+from solo.utils.positional_encodings import PositionalEncodingPermute1D, Summer
+
+NEIGHBOURS = 5
+
+
+class All4One(QueueMixin, BaseMomentumMethod):
+    """Projector with a slow copy, two predictors, a small transformer, and a queue of slow projections."""
+
+    Kwargs = NNCLRKwargs
+    trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
+    averaged = ("projector",)
+    metric = "train_comb_loss"
+    momentum_projector: nn.Module
+    queue_index: Tensor
+
+    def build(self, kw: NNCLRKwargs) -> None:
+        """Make projector, predictors, transformer and queue."""
+        width = kw.proj_output_dim
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")
+        self.predictor, self.predictor2 = (mlp(width, kw.pred_hidden_dim, width) for _ in range(2))
+        layer = nn.TransformerEncoderLayer(width, nhead=8, dim_feedforward=2 * width, dropout=0.1, batch_first=True)
+        self.transformer_encoder = nn.TransformerEncoder(layer, num_layers=3)
+        self.pos_enc = Summer(PositionalEncodingPermute1D(NEIGHBOURS))
+        self.make_queue(kw.queue_size, width, labels=("queue_y", "queue_index"))
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """Adds the heads; the transformer has a learning rate of its own."""
+        *groups, transformer = super().learnable_params
+        return [*groups, {**transformer, "lr": 0.1}]
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
+        z = self.projector(feats)
+        return {"z": z, "p": self.predictor(z)}
+
+    def momentum_heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
+        return {"z": unit(self.momentum_projector(feats))}
+
+    def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Nearest neighbours in the queue: place of the first (B,); of all five rows (B, 5, D), ids and labels."""
+        places = self.nearest(z, NEIGHBOURS)
+        return places[:, 0], self.queue[places], self.queue_index[places], self.queue_y[places]
+
+    def dequeue_and_enqueue(self, z: Tensor, y: Tensor, idx: Tensor) -> None:
+        """Put projections (B, proj_output_dim), labels (B,) and sample ids (B,) into the queue."""
+        self.enqueue(z, queue_y=y, queue_index=idx)
+
+    def attend(self, z: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
+        """What attention makes of the neighbours (B, 5, D), and of z's own prediction among them: (B, D) each."""
+        own = torch.cat([self.predictor2(z)[:, None], neighbours], dim=1)[:, :NEIGHBOURS]
+        both = [self.transformer_encoder(self.pos_enc(sequence))[:, 0] for sequence in (neighbours, own)]
+        return both[0], both[1]
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Half of the attention's, of NNCLR's (or HEX's) and of the features' loss each."""
+        (z1, z2), (p1, p2), (m1, m2) = out["z"], out["p"], out["momentum_z"]
+        (places, nn1, _, _), (_, nn2, _, _) = self.find_nn(m1), self.find_nn(m2)
+        self.dequeue_and_enqueue(m1, step.targets, step.ids)
+        directions = (Pairs.between(nn[:, 0], p, step.ids, step.groups) for nn, p in ((nn1, p2), (nn2, p1)))
+        neighbour = torch.stack([self.hex.nce(pairs, step) for pairs in directions]).mean()
+        (context1, own1), (context2, own2) = self.attend(z1, nn1), self.attend(z2, nn2)
+        attention = (nnclr_loss_func(context1, own2, 0.1) + nnclr_loss_func(context2, own1, 0.1)) / 2
+        feature = redundancy(torch.stack([m1, m2]), torch.stack([z2, z1]))
+        self.log_metrics(
+            {
+                "train_nnclr_loss": neighbour,
+                "train_att_nnclr_loss": attention,
+                "train_feature_loss": feature,
+                "train_nn_acc": self.neighbour_accuracy(places, step.targets),
+                "train_z_std": mean_std(torch.stack([z1, z2])),
+            }
+        )
+        return 0.5 * (attention + neighbour + feature)
+
+
+@full_precision
+def redundancy(a: Tensor, b: Tensor) -> Tensor:
+    """How far the correlation matrices of (V, B, D) rows are from the identity, diagonal and rest alike."""
+    correlations = F.normalize(a, dim=1).mT @ F.normalize(b, dim=1)  # (V, D, D)
+    on = torch.stack([(c.diagonal() - 1).square().mean() for c in correlations]).mean().sqrt()
+    off = torch.stack([off_diagonal(c).square().mean() for c in correlations]).mean().sqrt()
+    return 5 * (on + off)

@@ -1,0 +1,38 @@
+"""Barlow Twins: the cross-correlation of two views should be the identity.
+
+Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-supervised learning via redundancy reduction,
+https://arxiv.org/abs/2103.03230. `type: HEX_*` blends HEX in: `(1 - alpha) * Barlow + alpha * HEX`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from solo.args.methods import BarlowTwinsKwargs
+from solo.losses.barlow import barlow_loss_func
+from solo.losses.pairs import Pairs
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+
+
+class BarlowTwins(BaseMethod):
+    """One projector, one correlation matrix."""
+
+    Kwargs = BarlowTwinsKwargs
+    trainable = ("projector",)
+    metric = "train_barlow_loss"
+
+    def build(self, kw: BarlowTwinsKwargs) -> None:
+        """Make the projector."""
+        self.lamb, self.scale_loss = kw.lamb, kw.scale_loss
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections (B, proj_output_dim)."""
+        return {"z": self.projector(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Barlow Twins on the two views, with HEX's share."""
+        z1, z2 = out["z"]
+        base = barlow_loss_func(z1, z2, lamb=self.lamb, scale_loss=self.scale_loss)
+        return self.hex.blend(base, Pairs.from_views([z1, z2], step.ids, step.groups), step)

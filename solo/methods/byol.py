@@ -1,0 +1,55 @@
+"""BYOL: predict what a slow copy of the network says of the other view.
+
+Grill et al.: Bootstrap your own latent, https://arxiv.org/abs/2006.07733. `type: HEX_*` blends HEX on the online
+projections in: `(1 - alpha) * BYOL + alpha * HEX`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from solo.args.methods import PredictorKwargs
+from solo.losses.byol import byol_loss_func
+from solo.losses.pairs import Pairs
+from solo.methods.base import Outputs, TrainStep
+from solo.methods.momentum import BaseMomentumMethod
+from solo.nn.heads import mlp
+from solo.utils.metrics import mean_std
+
+
+class BYOL(BaseMomentumMethod):
+    """Projector with a slow copy, and a predictor."""
+
+    Kwargs = PredictorKwargs
+    trainable = ("projector", "predictor")
+    averaged = ("projector",)
+    metric = "train_neg_cos_sim"
+    momentum_projector: nn.Module
+
+    def build(self, kw: PredictorKwargs) -> None:
+        """Make projector and predictor."""
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
+        self.predictor = mlp(kw.proj_output_dim, kw.pred_hidden_dim, kw.proj_output_dim)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
+        z = self.projector(feats)
+        return {"z": z, "p": self.predictor(z)}
+
+    def momentum_heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the slow projections (B, proj_output_dim)."""
+        return {"z": self.momentum_projector(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Sum over the pairs of a large view and any other view, with HEX's share."""
+        self.log_metrics({"train_z_std": mean_std(torch.stack(out["z"][: self.num_large_crops]))})
+        base = torch.stack(
+            [
+                byol_loss_func(p, target)
+                for i, target in enumerate(out["momentum_z"])
+                for j, p in enumerate(out["p"])
+                if i != j
+            ]
+        ).sum()
+        return self.hex.blend(base, Pairs.from_views(out["z"], step.ids, step.groups), step)

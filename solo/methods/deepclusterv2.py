@@ -1,0 +1,106 @@
+"""DeepCluster v2: predict the cluster that k-means gave to the image, on last epoch's projections.
+
+Caron et al.: Unsupervised learning of visual features by contrasting cluster assignments (appendix),
+https://arxiv.org/abs/2006.09882.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from solo import distributed
+from solo.args.methods import DeepClusterV2Kwargs
+from solo.errors import UserError
+from solo.losses.deepclusterv2 import deepclusterv2_loss_func
+from solo.losses.pairs import unit
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+from solo.nn.late import LateBuffers
+from solo.utils.kmeans import KMeans
+
+
+class DeepClusterV2(LateBuffers, BaseMethod):
+    """Projector, sets of frozen prototypes (the centroids), and a memory of this process's projections."""
+
+    Kwargs = DeepClusterV2Kwargs
+    trainable = ("projector",)
+    metric = "train_deepcluster_loss"
+    late = ("local_memory_index", "local_memory_embeddings")
+    local_memory_index: Tensor | None
+    local_memory_embeddings: Tensor | None
+
+    def build(self, kw: DeepClusterV2Kwargs) -> None:
+        """Make projector and prototypes; the memory is made when training starts."""
+        if len(set(kw.num_prototypes)) != 1:
+            raise UserError(
+                f"method_kwargs.num_prototypes={list(kw.num_prototypes)} must be a list of equal numbers, one a set"
+            )
+        self.width = width = kw.proj_output_dim
+        self.temperature, self.kmeans_iters = kw.temperature, kw.kmeans_iters
+        self.num_prototypes = list(kw.num_prototypes)
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width)
+        self.prototypes = nn.ModuleList(nn.Linear(width, k, bias=False) for k in kw.num_prototypes)
+        for prototypes in self.prototypes.parameters():
+            prototypes.requires_grad_(False).copy_(F.normalize(prototypes, dim=1))
+        self.make_late_buffers()
+        self._batch_idx = 0
+        self.assignments: Tensor | None = None  # (sets, samples); None: nothing is clustered yet
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections (B, proj_output_dim) at length 1, and `p`, the scores (sets, B, prototypes)."""
+        z = unit(self.projector(feats))
+        return {"z": z, "p": torch.stack([prototypes(z) for prototypes in self.prototypes])}
+
+    def on_train_start(self) -> None:
+        """Make the memory, unless the checkpoint had one, and what clusters it."""
+        super().on_train_start()
+        rows, width = int(self.trainer.num_training_batches) * self.batch_size, self.width
+        start = F.normalize(torch.randn(self.num_large_crops, rows, width, device=self.device), dim=-1)
+        fresh = self.set_late_buffer("local_memory_embeddings", start)
+        index = torch.zeros(rows, dtype=torch.long, device=self.device)
+        self._memory_filled = not (self.set_late_buffer("local_memory_index", index) or fresh)
+        loader: Any = self.trainer.train_dataloader
+        self.kmeans = KMeans(
+            distributed.world_size(),
+            distributed.rank(),
+            self.num_large_crops,
+            len(loader.dataset),
+            width,
+            self.num_prototypes,
+            self.kmeans_iters,
+        )
+
+    @torch.no_grad()
+    def on_train_epoch_start(self) -> None:
+        """Cluster what the last epoch has left in the memory; the prototypes become the centroids."""
+        if self._memory_filled and self.local_memory_index is not None and self.local_memory_embeddings is not None:
+            clustered = self.kmeans.cluster_memory(self.local_memory_index, self.local_memory_embeddings)
+            self.assignments, centroids = clustered
+            for prototypes, rows in zip(self.prototypes.parameters(), centroids, strict=True):
+                prototypes.copy_(rows)
+        self._memory_filled = True  # by the end of this epoch
+
+    @torch.no_grad()
+    def update_memory_banks(self, idxs: Tensor, z: list[Tensor], batch_idx: int) -> None:
+        """Remember sample ids (B,) and the projections (B, proj_output_dim) of the large views, batch by batch."""
+        if self.local_memory_index is None or self.local_memory_embeddings is None:
+            return
+        rows = slice(batch_idx * self.batch_size, batch_idx * self.batch_size + len(idxs))
+        self.local_memory_index[rows] = idxs
+        self.local_memory_embeddings[:, rows] = torch.stack(z).to(self.local_memory_embeddings.dtype)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Keep the number of the batch: its place in the memory."""
+        self._batch_idx = batch_idx
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Cross-entropy with the clusters; 0 as long as there are none, in the first epoch."""
+        views = slice(self.num_large_crops)
+        self.update_memory_banks(step.ids, out["z"][views], self._batch_idx)
+        unknown = step.ids.new_full((len(self.prototypes), len(step.ids)), -1)
+        clusters = unknown if self.assignments is None else self.assignments[:, step.ids]
+        return deepclusterv2_loss_func(torch.stack(out["p"][views], dim=1), clusters, self.temperature)

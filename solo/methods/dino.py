@@ -1,0 +1,113 @@
+"""DINO: a network predicts, on one view, what its slow copy says of another; the copy is centred and sharpened.
+
+Caron et al.: Emerging properties in self-supervised vision transformers, https://arxiv.org/abs/2104.14294.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from solo.args.methods import DINOKwargs
+from solo.losses.dino import DINOLoss
+from solo.methods.base import Outputs, TrainStep
+from solo.methods.momentum import BaseMomentumMethod
+from solo.nn.heads import mlp
+from solo.nn.weight_norm import WeightNormLinear
+
+
+class DINOHead(nn.Module):
+    """MLP, rows to length 1, and prototypes.
+
+    Args:
+        in_dim: width of the input.
+        num_prototypes: width of the output.
+        use_bn: BatchNorm in the MLP.
+        norm_last_layer: keep the prototypes at length 1.
+        num_layers: linear layers of the MLP, at least 1.
+        hidden_dim: width of its hidden layers.
+        bottleneck_dim: width of its output.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_prototypes: int,
+        use_bn: bool = True,
+        norm_last_layer: bool = True,
+        num_layers: int = 3,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.mlp = mlp(in_dim, hidden_dim, bottleneck_dim, depth=num_layers, norm=use_bn, activation=nn.GELU)
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.last_layer = WeightNormLinear(bottleneck_dim, num_prototypes, learn_length=not norm_last_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_dim) -> (N, num_prototypes)."""
+        scores: Tensor = self.last_layer(F.normalize(self.mlp(x), dim=-1))
+        return scores
+
+
+class DINO(BaseMomentumMethod):
+    """A head with a slow copy."""
+
+    Kwargs = DINOKwargs
+    trainable = ("head",)
+    averaged = ("head",)
+    metric = "dino_loss"
+    momentum_head: nn.Module
+
+    def build(self, kw: DINOKwargs) -> None:
+        """Make the head and the loss, which has a state."""
+        self.clip_grad, self.freeze_last_layer = kw.clip_grad, kw.freeze_last_layer
+        self.head = DINOHead(
+            self.features_dim,
+            kw.num_prototypes,
+            use_bn=kw.use_bn_in_head,
+            norm_last_layer=kw.norm_last_layer,
+            hidden_dim=kw.proj_hidden_dim,
+            bottleneck_dim=kw.proj_output_dim,
+        )
+        self.dino_loss_func = DINOLoss(
+            kw.num_prototypes,
+            kw.warmup_teacher_temperature,
+            kw.teacher_temperature,
+            kw.warmup_teacher_temperature_epochs,
+            self.max_epochs,
+            student_temp=kw.student_temperature,
+            num_large_crops=self.num_large_crops,
+        )
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the scores (B, num_prototypes)."""
+        return {"z": self.head(feats)}
+
+    def momentum_heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the slow scores (B, num_prototypes)."""
+        return {"z": self.momentum_head(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Cross-entropy of each view's scores under the slow ones of the other; moves the centre."""
+        self.dino_loss_func.epoch = step.epoch
+        loss: Tensor = self.dino_loss_func(torch.cat(out["z"]), torch.cat(out["momentum_z"]))
+        return loss
+
+    def dino_clip_gradients(self, clip: float) -> None:
+        """Shorten each gradient of the backbone, parameter by parameter, to `clip`."""
+        for p in self.backbone.parameters():
+            if p.grad is not None:
+                p.grad.mul_((clip / (p.grad.norm() + 1e-6)).clamp(max=1))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the backbone's gradients; leave the last layer as it is in the first epochs."""
+        if self.clip_grad:
+            self.dino_clip_gradients(self.clip_grad)
+        if self.current_epoch < self.freeze_last_layer:
+            self.head.last_layer.zero_grad(set_to_none=True)

@@ -1,0 +1,45 @@
+"""NNBYOL: BYOL whose target is the nearest neighbour, in a queue of earlier images, of what the slow network says.
+
+Grill et al.: Bootstrap your own latent, https://arxiv.org/abs/2006.07733, with the neighbours of Dwibedi et al.:
+With a little help from my friends, https://arxiv.org/abs/2104.14548.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solo.args.methods import NNPredictorKwargs
+from solo.losses.byol import byol_loss_func
+from solo.losses.pairs import unit
+from solo.methods.base import Outputs, TrainStep
+from solo.methods.byol import BYOL
+from solo.nn.queue import NeighbourQueue
+from solo.utils.metrics import mean_std
+
+
+class NNBYOL(NeighbourQueue, BYOL):
+    """BYOL's network and a queue of slow projections."""
+
+    Kwargs = NNPredictorKwargs
+
+    def build(self, kw: NNPredictorKwargs) -> None:  # type: ignore[override]
+        """Make projector, predictor and queue."""
+        super().build(kw)
+        self.make_queue(kw.queue_size, kw.proj_output_dim)
+
+    def momentum_heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
+        return {"z": unit(self.momentum_projector(feats))}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Sum of the two directions."""
+        (p1, p2), (m1, m2) = out["p"], out["momentum_z"]
+        (places, nn1), (_, nn2) = self.find_nn(m1), self.find_nn(m2)
+        self.dequeue_and_enqueue(m1, step.targets)
+        metrics = {
+            "train_z_std": mean_std(torch.stack(out["z"])),
+            "train_nn_acc": self.neighbour_accuracy(places, step.targets),
+        }
+        self.log_metrics(metrics)
+        return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)

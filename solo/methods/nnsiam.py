@@ -1,0 +1,46 @@
+"""NNSiam: SimSiam whose target is the nearest neighbour, in a queue of earlier images, of the other view.
+
+Chen, He: Exploring simple Siamese representation learning, https://arxiv.org/abs/2011.10566, with the neighbours of
+Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solo.args.methods import NNPredictorKwargs
+from solo.losses.pairs import unit
+from solo.losses.simsiam import simsiam_loss_func
+from solo.methods.base import Outputs, TrainStep
+from solo.methods.simsiam import SimSiam
+from solo.nn.queue import NeighbourQueue
+from solo.utils.metrics import mean_std
+
+
+class NNSiam(NeighbourQueue, SimSiam):
+    """SimSiam's network and a queue of projections."""
+
+    Kwargs = NNPredictorKwargs
+
+    def build(self, kw: NNPredictorKwargs) -> None:  # type: ignore[override]
+        """Make projector, predictor and queue."""
+        super().build(kw)
+        self.make_queue(kw.queue_size, kw.proj_output_dim)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections at length 1, and `p`, the predictions, both (B, proj_output_dim)."""
+        out = super().heads(feats)
+        return {**out, "z": unit(out["z"])}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Mean of the two directions."""
+        (z1, z2), (p1, p2) = out["z"], out["p"]
+        (places, nn1), (_, nn2) = self.find_nn(z1), self.find_nn(z2)
+        self.dequeue_and_enqueue(z1, step.targets)
+        metrics = {
+            "train_z_std": mean_std(torch.stack([z1, z2])),
+            "train_nn_acc": self.neighbour_accuracy(places, step.targets),
+        }
+        self.log_metrics(metrics)
+        return (simsiam_loss_func(p1, nn2) + simsiam_loss_func(p2, nn1)) / 2

@@ -1,0 +1,52 @@
+"""ReSSL: a strongly augmented view relates to a queue of images as a weakly augmented one does.
+
+Zheng et al.: ReSSL: Relational self-supervised learning with weak augmentation, https://arxiv.org/abs/2107.09282.
+The first view is the strong one, for the trained network, the second the weak one, for its slow copy.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from solo.args.methods import ReSSLKwargs
+from solo.losses.pairs import unit
+from solo.losses.ressl import ressl_loss_func
+from solo.methods.base import Outputs, TrainStep
+from solo.methods.momentum import BaseMomentumMethod
+from solo.nn.heads import mlp
+from solo.nn.queue import QueueMixin
+
+
+class ReSSL(QueueMixin, BaseMomentumMethod):
+    """Projector with a slow copy, and a queue of slow projections."""
+
+    Kwargs = ReSSLKwargs
+    trainable = ("projector",)
+    averaged = ("projector",)
+    metric = "train_ressl_loss"
+    momentum_projector: nn.Module
+
+    def build(self, kw: ReSSLKwargs) -> None:
+        """Make projector and queue."""
+        self.temperature_q, self.temperature_k = kw.temperature_q, kw.temperature_k
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
+        self.make_queue(kw.queue_size, kw.proj_output_dim, labels=())
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections (B, proj_output_dim) at length 1."""
+        return {"z": unit(self.projector(feats))}
+
+    def momentum_heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
+        return {"z": unit(self.momentum_projector(feats))}
+
+    def dequeue_and_enqueue(self, z: Tensor) -> None:
+        """Put projections (B, proj_output_dim) into the queue."""
+        self.enqueue(z)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Cross-entropy of the strong view's relations under those of the weak one."""
+        q, k = out["z"][0], out["momentum_z"][1]
+        loss = ressl_loss_func(q, k, self.queue.clone(), self.temperature_q, self.temperature_k)
+        self.dequeue_and_enqueue(k)
+        return loss

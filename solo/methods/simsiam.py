@@ -1,0 +1,52 @@
+"""SimSiam: predict the other view; stopping the gradient there is enough to prevent collapse.
+
+Chen, He: Exploring simple Siamese representation learning, https://arxiv.org/abs/2011.10566. `type: HEX_*` blends
+HEX on the projections in: `(1 - alpha) * SimSiam + alpha * HEX`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solo.args.methods import PredictorKwargs
+from solo.losses.pairs import Pairs
+from solo.losses.simsiam import simsiam_loss_func
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+from solo.utils.metrics import mean_std
+
+
+class SimSiam(BaseMethod):
+    """Projector and predictor."""
+
+    Kwargs = PredictorKwargs
+    trainable = ("projector", "predictor")
+    metric = "train_neg_cos_sim"
+
+    def build(self, kw: PredictorKwargs) -> None:
+        """Make projector and predictor."""
+        hidden, width = kw.proj_hidden_dim, kw.proj_output_dim
+        self.projector = mlp(self.features_dim, hidden, width, depth=3, bias=False, last_norm="plain")
+        self.projector[-2].bias.requires_grad_(False)  # the norm after it takes it away again
+        self.predictor = mlp(width, kw.pred_hidden_dim, width, bias=False)
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """Adds projector and predictor; the predictor's learning rate stays where it is."""
+        *groups, predictor = super().learnable_params
+        return [*groups, {**predictor, "static_lr": True}]
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
+        z = self.projector(feats)
+        return {"z": z, "p": self.predictor(z)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Mean of the two directions, with HEX's share."""
+        (z1, z2), (p1, p2) = out["z"], out["p"]
+        self.log_metrics({"train_z_std": mean_std(torch.stack([z1, z2]))})
+        base = (simsiam_loss_func(p1, z2) + simsiam_loss_func(p2, z1)) / 2
+        return self.hex.blend(base, Pairs.from_views([z1, z2], step.ids, step.groups), step)

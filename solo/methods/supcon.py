@@ -1,0 +1,22 @@
+"""SupCon: SimCLR whose positives are all images of the same label.
+
+Khosla et al.: Supervised contrastive learning, https://arxiv.org/abs/2004.11362.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solo.losses.pairs import Pairs
+from solo.methods.base import Outputs, TrainStep
+from solo.methods.simclr import SimCLR
+
+
+class SupCon(SimCLR):
+    """SimCLR's network; an image without a label has its own views as positives, as in SimCLR."""
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """InfoNCE over all views, with the labels for ids."""
+        ids = torch.where(step.targets >= 0, step.targets, -1 - step.ids)
+        return self.hex.nce(Pairs.from_views(out["z"], ids, step.groups), step)

@@ -1,0 +1,42 @@
+"""VIbCReg: VICReg with a normalised covariance term, and whitened projections if wanted.
+
+Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https://arxiv.org/abs/2109.00783.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from solo.args.methods import VIbCRegKwargs
+from solo.losses.vibcreg import vibcreg_loss_func
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+from solo.utils.whitening import IterNorm
+
+
+class VIbCReg(BaseMethod):
+    """One projector, three regularisers."""
+
+    Kwargs = VIbCRegKwargs
+    trainable = ("projector",)
+    metric = "train_vibcreg_loss"
+
+    def build(self, kw: VIbCRegKwargs) -> None:
+        """Make the projector."""
+        width = kw.proj_output_dim
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, activation=nn.GELU)
+        self.projector.append(IterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())
+        self.weights = {
+            "sim_loss_weight": kw.sim_loss_weight,
+            "var_loss_weight": kw.var_loss_weight,
+            "cov_loss_weight": kw.cov_loss_weight,
+        }
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections (B, proj_output_dim)."""
+        return {"z": self.projector(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """VIbCReg on the two views."""
+        z1, z2 = out["z"]
+        return vibcreg_loss_func(z1, z2, **self.weights)

@@ -1,0 +1,43 @@
+"""VICReg: views agree, features vary and do not repeat each other.
+
+Bardes, Ponce, LeCun: VICReg: Variance-invariance-covariance regularization for self-supervised learning,
+https://arxiv.org/abs/2105.04906. `type: HEX_*` blends HEX in: `(1 - alpha) * VICReg + alpha * 5 * HEX`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from solo.args.methods import VICRegKwargs
+from solo.losses.pairs import Pairs
+from solo.losses.vicreg import vicreg_loss_func
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+
+
+class VICReg(BaseMethod):
+    """One projector, three regularisers."""
+
+    Kwargs = VICRegKwargs
+    trainable = ("projector",)
+    metric = "train_vicreg_loss"
+    hex_scale = 5.0  # the release's, hidden in its code; VICReg's loss is large
+
+    def build(self, kw: VICRegKwargs) -> None:
+        """Make the projector."""
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
+        self.weights = {
+            "sim_loss_weight": kw.sim_loss_weight,
+            "var_loss_weight": kw.var_loss_weight,
+            "cov_loss_weight": kw.cov_loss_weight,
+        }
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections (B, proj_output_dim)."""
+        return {"z": self.projector(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """VICReg on the two views, with HEX's share."""
+        z1, z2 = out["z"]
+        base = vicreg_loss_func(z1, z2, **self.weights)
+        return self.hex.blend(base, Pairs.from_views([z1, z2], step.ids, step.groups), step)

@@ -1,0 +1,54 @@
+"""W-MSE: whitened projections of two views should be the same; whitening keeps them from collapsing.
+
+Ermolov, Siarohin, Sangineto, Sebe: Whitening for self-supervised representation learning,
+https://arxiv.org/abs/2007.06346.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from solo.args.methods import WMSEKwargs
+from solo.errors import UserError
+from solo.losses.wmse import wmse_loss_func
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+from solo.utils.whitening import Whitening2d
+
+
+class WMSE(BaseMethod):
+    """One projector, and whitening; any number of large views."""
+
+    Kwargs = WMSEKwargs
+    trainable = ("projector",)
+    metric = "train_wmse_loss"
+
+    def build(self, kw: WMSEKwargs) -> None:
+        """Make the projector."""
+        self.whitening_iters, self.whitening_size = kw.whitening_iters, kw.whitening_size
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
+        self.whitening = Whitening2d(kw.proj_output_dim, eps=kw.whitening_eps)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections (B, proj_output_dim)."""
+        return {"z": self.projector(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Mean over random partitions of the batch, their parts whitened, and over the pairs of large views."""
+        views = out["z"][: self.num_large_crops]
+        batch = len(views[0])
+        if batch % self.whitening_size:
+            raise UserError(
+                f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
+                "choose a divisor of optimizer.batch_size"
+            )
+        losses = []
+        for _ in range(self.whitening_iters):
+            order = torch.randperm(batch, device=views[0].device)
+            parts = order.view(-1, self.whitening_size)
+            white = [torch.cat([self.whitening(z[part]) for part in parts]) for z in views]
+            losses += [wmse_loss_func(a, b) for a, b in combinations(white, 2)]
+        return torch.stack(losses).mean()

@@ -1,0 +1,116 @@
+"""The one FIFO queue, and the look-up of nearest neighbours in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from solo import distributed
+from solo.errors import UserError
+
+
+class QueueSizeError(UserError, AssertionError):
+    """The queue is no multiple of the batch of all processes (an `AssertionError`, as in solo-learn)."""
+
+
+class QueueMixin(nn.Module):
+    """A ring of unit rows that is the same on all processes: the newest rows replace the oldest, in place.
+
+    Its tensors are buffers of the module itself, so that checkpoints hold `queue`, `queue_ptr`, `queue_y`, ...
+
+    Attributes:
+        queue: (K, D), or (V, D, K) with one bank a view.
+        queue_ptr: (1,) place of the oldest row.
+        queue_y: (K,) labels, -1 for unknown; further ones as named in `make_queue`.
+    """
+
+    queue: Tensor
+    queue_ptr: Tensor
+    queue_y: Tensor
+
+    def make_queue(self, size: int, dim: int, views: int | None = None, labels: Sequence[str] = ("queue_y",)) -> None:
+        """Register the buffers: random unit rows without labels.
+
+        Args:
+            size: rows K.
+            dim: width D.
+            views: number of banks; None is a single one, without a leading dimension.
+            labels: names of the buffers for what is known of each row.
+        """
+        rows = F.normalize(torch.randn(*([] if views is None else [views]), size, dim), dim=-1)
+        self.register_buffer("queue", rows if views is None else rows.mT.contiguous())
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+        for name in labels:
+            self.register_buffer(name, torch.full((size,), -1))
+
+    @property
+    def banks(self) -> Tensor:
+        """The queue with its rows before its features, (K, D) or (V, K, D): a view, not a copy."""
+        return self.queue if self.queue.ndim == 2 else self.queue.mT
+
+    @torch.no_grad()
+    def enqueue(self, rows: Tensor, **labels: Tensor) -> None:
+        """Put the rows of all processes into the queue, in rank order.
+
+        Args:
+            rows: (N, D), or (V, N, D); the same N on every process.
+            labels: name of a buffer -> (N,) integers.
+
+        Raises:
+            QueueSizeError: if the queue is no multiple of the batch of all processes.
+        """
+        rows = distributed.gather_no_grad(rows.transpose(0, -2)).transpose(0, -2)  # rows first, for gathering
+        size, batch = self.banks.shape[-2], rows.shape[-2]
+        if size % batch:
+            raise QueueSizeError(
+                f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}; "
+                f"take {max(1, size // batch) * batch}, or another optimizer.batch_size"
+            )
+        # Modulo, because the batch, and with it the pointer, may differ after a resume.
+        places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
+        self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
+        for name, values in labels.items():
+            getattr(self, name).index_copy_(0, places, distributed.gather_no_grad(values))
+        self.queue_ptr.copy_((self.queue_ptr + batch) % size)
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor, k: int = 1) -> Tensor:
+        """Places of the k queue rows closest in angle, closest first: (N, D) -> (N, k).
+
+        In float32, also under autocast: half precision would tie the closest rows.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            return (z.to(self.queue.dtype) @ self.queue.T).topk(k, dim=1).indices
+
+    def neighbour_accuracy(self, places: Tensor, targets: Tensor) -> Tensor:
+        """Share, among labelled rows, of those whose neighbour has the same label.
+
+        Args:
+            places: (N,) of the neighbours.
+            targets: (N,) labels, -1 for unknown.
+        """
+        labelled = targets >= 0
+        return ((self.queue_y[places] == targets) & labelled).sum() / labelled.sum().clamp(min=1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Checkpoints of solo-learn have a queue of MoCo without labels: these are unknown then.
+        if f"{prefix}queue" in state_dict and hasattr(self, "queue_y"):
+            state_dict.setdefault(f"{prefix}queue_y", torch.full_like(self.queue_y, -1))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class NeighbourQueue(QueueMixin):
+    """A queue of projections and labels, asked for each projection's nearest neighbour (NNCLR, NNSiam, NNBYOL)."""
+
+    def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Place (B,) and row (B, D) of the nearest neighbour of each projection (B, D)."""
+        places = self.nearest(z)[:, 0]
+        return places, self.queue[places]
+
+    def dequeue_and_enqueue(self, z: Tensor, y: Tensor) -> None:
+        """Put projections (B, D) and labels (B,) into the queue."""
+        self.enqueue(z, queue_y=y)

@@ -1,0 +1,96 @@
+"""Spherical k-means over the features that all processes hold together, for DeepCluster v2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from solo import distributed
+from solo.errors import UserError
+
+
+class FewRowsError(UserError, AssertionError):
+    """There are fewer rows than clusters (an `AssertionError`, as in solo-learn)."""
+
+
+class KMeans:
+    """Clusters the memory once for every set of prototypes; the sets take the large crops in turn.
+
+    Args:
+        world_size: without effect, as is `rank`: the process group knows.
+        rank: see above.
+        num_large_crops: views in the memory.
+        dataset_size: number of samples, as many as there may be indexes.
+        proj_features_dim: D.
+        num_prototypes: number of clusters of every set.
+        kmeans_iters: how often the centroids move.
+    """
+
+    def __init__(
+        self,
+        world_size: int,
+        rank: int,
+        num_large_crops: int,
+        dataset_size: int,
+        proj_features_dim: int,
+        num_prototypes: Sequence[int],
+        kmeans_iters: int = 10,
+    ) -> None:
+        self.world_size, self.rank = world_size, rank
+        self.num_large_crops, self.dataset_size = num_large_crops, dataset_size
+        self.proj_features_dim, self.num_prototypes = proj_features_dim, num_prototypes
+        self.kmeans_iters = kmeans_iters
+
+    @torch.no_grad()
+    def cluster_memory(
+        self, local_memory_index: Tensor, local_memory_embeddings: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Cluster what all processes remember.
+
+        Args:
+            local_memory_index: (n,) sample of every row.
+            local_memory_embeddings: (crops, n, D) unit rows.
+
+        Returns:
+            Clusters (heads, dataset_size) of the samples, -1 where a sample isn't in the memory, and unit centroids
+            (k, D) for each head.
+
+        Raises:
+            FewRowsError: if a process has fewer rows than there are clusters.
+        """
+        places = distributed.gather_no_grad(local_memory_index)
+        assignments = places.new_full((len(self.num_prototypes), self.dataset_size), -1)
+        all_centroids = []
+        for head, k in enumerate(self.num_prototypes):
+            rows = local_memory_embeddings[head % self.num_large_crops]
+            centroids = self._start(rows, k)
+            for _ in range(self.kmeans_iters):
+                centroids = _move(centroids, rows, _nearest(rows, centroids))
+            assignments[head, places] = distributed.gather_no_grad(_nearest(rows, centroids))
+            all_centroids.append(centroids)
+        return assignments, all_centroids
+
+    @staticmethod
+    def _start(rows: Tensor, k: int) -> Tensor:
+        if len(rows) < k:
+            raise FewRowsError(
+                f"method_kwargs.num_prototypes asks for {k} clusters, but a process has only {len(rows)} rows to "
+                "start from; take fewer prototypes, or more images"
+            )
+        chosen = rows[torch.randperm(len(rows), device=rows.device)[:k]]
+        return distributed.gather_no_grad(chosen)[:k]  # those of the first process
+
+
+def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
+    """Index (n,) of the closest centroid."""
+    return (rows @ centroids.T).argmax(dim=1)
+
+
+def _move(centroids: Tensor, rows: Tensor, clusters: Tensor) -> Tensor:
+    """The centroids (k, D) as directions of their clusters' sums; one without rows stays where it is."""
+    sums = distributed.all_reduce_sum(torch.zeros_like(centroids).index_add_(0, clusters, rows))
+    counts = distributed.all_reduce_sum(torch.bincount(clusters, minlength=len(centroids)))
+    return F.normalize(torch.where(counts[:, None] > 0, sums, centroids), dim=1)

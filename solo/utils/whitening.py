@@ -1,0 +1,113 @@
+"""Whitening: features that don't correlate and vary alike.
+
+`Whitening2d` is that of W-MSE (https://arxiv.org/abs/2007.06346), `IterNorm` that of iterative normalization
+(https://arxiv.org/abs/1904.03441), which VIbCReg uses.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from solo.errors import UserError
+
+
+class Whitening2d(nn.Module):
+    """Whitening by the Cholesky factor of the batch's covariance.
+
+    Args:
+        output_dim: D.
+        eps: in [0, 1], share of the identity in the covariance.
+    """
+
+    def __init__(self, output_dim: int, eps: float = 0.0) -> None:
+        super().__init__()
+        self.output_dim, self.eps = output_dim, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (N, D) -> rows (N, D) in float32 or better, with mean 0 and, for eps 0, the identity as covariance.
+
+        Raises:
+            UserError: if the covariance can't be inverted.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            centred = x - x.mean(dim=0)
+            eye = torch.eye(self.output_dim, dtype=x.dtype, device=x.device)
+            covariance = (1 - self.eps) * centred.T @ centred / (len(x) - 1) + self.eps * eye
+            factor, failed = torch.linalg.cholesky_ex(covariance)
+            if failed:
+                raise UserError(
+                    f"the covariance of {len(x)} rows of {self.output_dim} features can't be inverted; take a "
+                    "method_kwargs.whitening_size well above proj_output_dim, or a whitening_eps above 0"
+                )
+            white: Tensor = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
+            return white
+
+
+class IterNorm(nn.Module):
+    """Whitening within groups of features, by Newton's iterations for the inverse square root of the covariance.
+
+    Args:
+        num_features: D.
+        num_groups: into how many groups the features are cut, if `num_channels` is None.
+        num_channels: features of a group; halved until it divides D.
+        T: number of iterations.
+        dim: dimensions of the input, features second; that of `weight` and `bias`.
+        eps: added to the variances.
+        momentum: share of the batch in the running statistics.
+        affine: learn a scale and a shift.
+    """
+
+    running_mean: Tensor
+    running_wm: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_groups: int = 64,
+        num_channels: int | None = None,
+        T: int = 5,
+        dim: int = 2,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+    ) -> None:
+        super().__init__()
+        size = num_channels or (num_features - 1) // num_groups + 1
+        while num_features % size:
+            size //= 2
+        self.num_features, self.num_groups, self.num_channels = num_features, num_features // size, size
+        self.T, self.eps, self.momentum = T, eps, momentum
+        shape = [1, num_features, *[1] * (dim - 2)]
+        self.weight = nn.Parameter(torch.ones(shape)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(self.num_groups, size, 1))
+        self.register_buffer("running_wm", torch.eye(size).repeat(self.num_groups, 1, 1))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(N, D, ...) -> (N, D, ...), whitened over all but the second dimension."""
+        with torch.autocast(X.device.type, enabled=False):
+            first = X.transpose(0, 1).to(self.running_wm.dtype)  # (D, N, ...)
+            x = first.reshape(self.num_groups, self.num_channels, -1)  # (G, C, M)
+            mean, wm = self._statistics(x) if self.training else (self.running_mean, self.running_wm)
+            whitened = (wm @ (x - mean)).reshape(first.shape).transpose(0, 1)
+            if self.weight is None or self.bias is None:
+                return whitened
+            return whitened * self.weight + self.bias
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (G, C, 1) and whitening matrix (G, C, C) of the batch; moves the running ones."""
+        mean = x.mean(dim=2, keepdim=True)
+        centred = x - mean
+        eye = torch.eye(self.num_channels, dtype=x.dtype, device=x.device)
+        sigma = centred @ centred.mT / x.shape[2] + self.eps * eye
+        trace = sigma.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]  # scales sigma's eigenvalues into (0, 1]
+        p = eye.expand_as(sigma)
+        for _ in range(self.T):
+            p = 1.5 * p - 0.5 * p @ p @ p @ (sigma / trace)
+        wm = p / trace.sqrt()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_wm.lerp_(wm, self.momentum)
+        return mean, wm
