@@ -58,6 +58,11 @@ class VICRegKwargs(ProjectorKwargs):
     var_loss_weight: float = key(25.0, "weight of the variance term, which keeps features from collapsing", ge=0)
     cov_loss_weight: float = key(1.0, "weight of the covariance term, which decorrelates the features", ge=0)
 
+    def loss_weights(self) -> dict[str, float]:
+        """The three weights, by their names in the loss functions."""
+        names = ("sim_loss_weight", "var_loss_weight", "cov_loss_weight")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(kw_only=True)
 class BarlowTwinsKwargs(ProjectorKwargs):
@@ -181,5 +186,4 @@ HEX_METHODS = (
     "barlow_twins",
     "byol",
     "simsiam",
-    "supcon",
 )

@@ -26,11 +26,7 @@ class VIbCReg(BaseMethod):
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, activation=nn.GELU)
         self.projector.append(IterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())
-        self.weights = {
-            "sim_loss_weight": kw.sim_loss_weight,
-            "var_loss_weight": kw.var_loss_weight,
-            "cov_loss_weight": kw.cov_loss_weight,
-        }
+        self.weights = kw.loss_weights()
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the projections (B, proj_output_dim)."""

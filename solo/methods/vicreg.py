@@ -26,11 +26,7 @@ class VICReg(BaseMethod):
     def build(self, kw: VICRegKwargs) -> None:
         """Make the projector."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
-        self.weights = {
-            "sim_loss_weight": kw.sim_loss_weight,
-            "var_loss_weight": kw.var_loss_weight,
-            "cov_loss_weight": kw.cov_loss_weight,
-        }
+        self.weights = kw.loss_weights()
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the projections (B, proj_output_dim)."""
