@@ -49,8 +49,8 @@ class NoHex:
         """Plain InfoNCE; several positives are summed inside the log, as in SimCLR and SupCon of solo-learn."""
         return info_nce(pairs, self.temperature, positives="joint")
 
-    def blend(self, base: Tensor, pairs: Pairs, step: Step) -> Tensor:
-        """The method's own loss as it is."""
+    def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
+        """The method's own loss as it is; the pairs are not made."""
         return base
 
 
@@ -93,10 +93,16 @@ class Hex:
         self.stats = stats
         return loss
 
-    def blend(self, base: Tensor, pairs: Pairs, step: Step) -> Tensor:
-        """``(1 - alpha) * base + alpha * scale * HEX``."""
+    def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
+        """``(1 - alpha) * base + alpha * scale * HEX``.
+
+        Args:
+            base: the method's own loss.
+            pairs: makes the pairs; a function, so that only HEX pays for normalising and gathering them.
+            step: where training is.
+        """
         alpha = self.settings.alpha
-        return (1 - alpha) * base + alpha * self.scale * self.nce(pairs, step)
+        return (1 - alpha) * base + alpha * self.scale * self.nce(pairs(), step)
 
 
 def _fixed(cfg: HexCfg) -> Policy:

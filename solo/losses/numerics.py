@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from solo.losses.pairs import unit
+from solo.losses.pairs import unit, widen
 
 P = ParamSpec("P")
 
@@ -24,7 +24,7 @@ def _tensors(x: Any) -> Iterator[Tensor]:
 
 def _widen(x: Any) -> Any:
     if isinstance(x, Tensor):
-        return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        return widen(x)
     return [_widen(item) for item in x] if isinstance(x, (list, tuple)) else x
 
 

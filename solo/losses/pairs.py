@@ -18,6 +18,11 @@ from solo import distributed
 _BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 
 
+def widen(x: Tensor) -> Tensor:
+    """Half precision as float32, everything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def unit(z: Tensor) -> Tensor:
     """Rows scaled to length 1, in float32 or better.
 
@@ -27,7 +32,7 @@ def unit(z: Tensor) -> Tensor:
     Args:
         z: (N, D) of any floating type.
     """
-    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+    z = widen(z)
     # Scaled by the largest entry first: the squares of tiny or huge rows would leave the type's range.
     largest = z.detach().abs().amax(dim=-1, keepdim=True)
     zero = largest == 0

@@ -52,4 +52,4 @@ class BYOL(BaseMomentumMethod):
                 if i != j
             ]
         ).sum()
-        return self.hex.blend(base, Pairs.from_views(out["z"], step.ids, step.groups), step)
+        return self.hex.blend(base, lambda: Pairs.from_views(out["z"], step.ids, step.groups), step)

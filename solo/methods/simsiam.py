@@ -49,4 +49,4 @@ class SimSiam(BaseMethod):
         (z1, z2), (p1, p2) = out["z"], out["p"]
         self.log_metrics({"train_z_std": mean_std(torch.stack([z1, z2]))})
         base = (simsiam_loss_func(p1, z2) + simsiam_loss_func(p2, z1)) / 2
-        return self.hex.blend(base, Pairs.from_views([z1, z2], step.ids, step.groups), step)
+        return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)

@@ -36,4 +36,4 @@ class VICReg(BaseMethod):
         """VICReg on the two views, with HEX's share."""
         z1, z2 = out["z"]
         base = vicreg_loss_func(z1, z2, **self.weights)
-        return self.hex.blend(base, Pairs.from_views([z1, z2], step.ids, step.groups), step)
+        return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)
