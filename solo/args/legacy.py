@@ -41,15 +41,17 @@ POLICIES = {
     "combined_adaptive": "adaptive",
     "superclass": "superclass",
     "superclass_labels": "superclass",
+    "hcl": "hcl",
+    "dcl": "dcl",
+    "infonce": "infonce",
+    "vicreg_simclr": "infonce",
 }
-# spelling of `type` in lower case -> why it is refused
-REFUSED = {
-    "vicreg_simclr": (
-        "is VICReg with plain InfoNCE blended in; write HEX_fixed with a warm_epoch of max_epochs for that, "
-        "or HEX_adaptive to blend HEX in"
-    ),
+# spelling of `type` in lower case -> what it is read as, where that has to be said
+_NOTED = {
+    "acl": "HEX_fixed, whose settings its recipe holds",
+    "vicreg_simclr": "InfoNCE: plain InfoNCE blended in with weight alpha * scale, instead of added",
 }
-_POLICIES_SHOWN = ("standard", "HEX_fixed", "HEX_adaptive", "superclass")
+_POLICIES_SHOWN = ("standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
 
 # key -> why it is left out
 DEAD = {
@@ -160,16 +162,15 @@ def _translate_policy(modern: Modern) -> None:
     written = _get(modern.values, "hex.policy")
     if not isinstance(written, str) or written in ("???", "None"):
         return
-    if written.lower() not in POLICIES:
-        why = REFUSED.get(written.lower())
-        text = f"={written!r} {why}" if why else unknown(written, _POLICIES_SHOWN)
-        modern.problems.append(Problem("hex.policy", text))
+    known = written.lower()
+    if known not in POLICIES:
+        modern.problems.append(Problem("hex.policy", unknown(written, _POLICIES_SHOWN)))
         del modern.values["hex"]["policy"]
         return
-    modern.values["hex"]["policy"] = POLICIES[written.lower()]
-    if written.lower() == "acl":
+    modern.values["hex"]["policy"] = POLICIES[known]
+    if known in _NOTED:
         name = modern.spelled.get("hex.policy", "hex.policy")
-        modern.notes.append((name, "='ACL' is read as HEX_fixed, whose settings its recipe holds"))
+        modern.notes.append((name, f"={written!r} is read as {_NOTED[known]}"))
 
 
 def _clean_augmentations(modern: Modern) -> None:

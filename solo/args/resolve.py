@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
 from solo.data.registry import DatasetSpec, count_classes
 
@@ -73,6 +74,8 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     if pretraining:
         _images(settings, spec)
         _crops(settings)
+        hex_ = HexCfg(**settings.values["hex"])
+        settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
     for name, default in _OPTIMIZER_KWARGS[values["optimizer"]["name"]].items():
         if name not in values["optimizer"]["kwargs"]:
             settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {values['optimizer']['name']}")

@@ -37,7 +37,7 @@ def check_names(values: dict[str, Any]) -> list[Problem]:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    return [*problems, *_label_level(values), *_devices(values["devices"])]
+    return [*problems, *_variant(values), *_label_level(values), *_devices(values["devices"])]
 
 
 def check_policy(method: Any, policy: Any) -> list[Problem]:
@@ -46,6 +46,15 @@ def check_policy(method: Any, policy: Any) -> list[Problem]:
         return []
     text = f"={policy!r} does nothing in method={method}; take standard, or one of {', '.join(HEX_METHODS)}"
     return [Problem("hex.policy", text)]
+
+
+def _variant(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss."""
+    settings = values.get("hex", {})
+    policy = settings.get("policy")
+    if settings.get("variant") == "release" and policy in ("hcl", "infonce"):
+        advice = "DCL is the decoupled loss" if policy == "infonce" else "leave hex.variant out"
+        yield Problem("hex.variant", f"='release' has no meaning with {policy}; {advice}")
 
 
 def _label_level(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -44,12 +44,14 @@ class MomentumCfg:
 class HexCfg:
     """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
 
-    policy: Literal["standard", "fixed", "adaptive", "superclass"] = key(
+    policy: Literal["standard", "fixed", "adaptive", "superclass", "hcl", "dcl", "infonce"] = key(
         "standard", "which negatives count as hierarchy negatives; usually written `type: HEX_adaptive`"
     )
     variant: Literal["reweight", "release"] = key("reweight", "the paper's loss, or what its public release trains")
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
-    warm_epoch: int = key(10, "epochs of the plain loss at the start", ge=0)
+    warm_epoch: int | None = key(
+        None, "epochs of the plain loss at the start; null: 10, for the published losses HCL, DCL and InfoNCE 0", ge=0
+    )
     distance_thresh: float = key(0.9, "fixed: threshold at the start", ge=-1, le=1)
     distance_min: float = key(0.3, "fixed: threshold at the end", ge=-1, le=1)
     step_type: Literal["step", "cos"] = key("step", "fixed: how the threshold goes down")
@@ -62,6 +64,12 @@ class HexCfg:
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
     level: int | str | None = key(None, "superclass: level of the label tree, by name or index; null: the coarsest")
+
+    def warm_up(self) -> int:
+        """`warm_epoch`, or what it is where it is null."""
+        if self.warm_epoch is not None:
+            return self.warm_epoch
+        return 0 if self.policy in ("hcl", "dcl", "infonce") else 10
 
 
 @dataclass(kw_only=True)

@@ -4,15 +4,25 @@
 """
 
 from solo.hex.loss import HEXLoss, hex_nce
-from solo.hex.policy import AdaptivePercentile, FixedThreshold, Policy, Selector, Superclass
+from solo.hex.policy import (
+    AdaptivePercentile,
+    EveryNegative,
+    FixedThreshold,
+    NoNegative,
+    Policy,
+    Selector,
+    Superclass,
+)
 from solo.hex.schedule import Constant, Cosine, Schedule, Step
 
 __all__ = [
     "AdaptivePercentile",
     "Constant",
     "Cosine",
+    "EveryNegative",
     "FixedThreshold",
     "HEXLoss",
+    "NoNegative",
     "Policy",
     "Schedule",
     "Selector",

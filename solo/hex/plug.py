@@ -8,7 +8,7 @@ that knows of configs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from solo.args.schema import HexCfg
 from solo.hex.loss import Stats, hex_nce
-from solo.hex.policy import AdaptivePercentile, FixedThreshold, Policy, Superclass
+from solo.hex.policy import AdaptivePercentile, EveryNegative, FixedThreshold, NoNegative, Policy, Superclass
 from solo.hex.schedule import Cosine, Schedule
 from solo.hex.schedule import Step as StepSchedule
 from solo.losses.info_nce import info_nce
@@ -111,13 +111,16 @@ def _fixed(cfg: HexCfg) -> Policy:
         if cfg.step_type == "cos"
         else StepSchedule(cfg.distance_thresh, cfg.distance_min, cfg.step_down, cfg.epoch_step)
     )
-    return FixedThreshold(schedule, cfg.similarity, cfg.warm_epoch)
+    return FixedThreshold(schedule, cfg.similarity, cfg.warm_up())
 
 
 POLICIES: dict[str, Callable[[HexCfg], Policy]] = {
     "fixed": _fixed,
-    "adaptive": lambda cfg: AdaptivePercentile(cfg.quantile, cfg.warm_epoch),
-    "superclass": lambda cfg: Superclass(cfg.warm_epoch),
+    "adaptive": lambda cfg: AdaptivePercentile(cfg.quantile, cfg.warm_up()),
+    "superclass": lambda cfg: Superclass(cfg.warm_up()),
+    "hcl": lambda cfg: EveryNegative(cfg.warm_up()),
+    "dcl": lambda cfg: NoNegative(cfg.warm_up()),
+    "infonce": lambda cfg: NoNegative(cfg.warm_up()),
 }
 
 
@@ -133,6 +136,8 @@ def build_hex(cfg: DictConfig, scale: float = 1.0) -> Hex | NoHex:
     if settings.policy == "standard":
         return NoHex(OmegaConf.select(cfg, "method_kwargs.temperature") or temperature)
     policy = POLICIES[settings.policy](settings)
+    if settings.policy == "dcl":
+        settings = replace(settings, variant="release")  # with no hierarchy negatives to remove, that is DCL
     return Hex(policy, temperature, settings, scale if settings.scale is None else settings.scale)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from solo import distributed
@@ -134,6 +135,47 @@ class Superclass:
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """Pairs of one coarse class."""
         return None if epoch < self.warm_epoch else _SameGroup(pairs)
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """The same answer for every pair."""
+
+    chosen: bool
+    threshold: Tensor | None = None
+
+    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
+        return torch.full_like(similarity, self.chosen, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class EveryNegative:
+    """``HCL``: H(i) = N(i), the hard-negative loss of Robinson et al., ICLR 2021, which knows no hierarchy.
+
+    Attributes:
+        warm_epoch: H is empty in the epochs before this one.
+    """
+
+    warm_epoch: int = 0
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """All pairs."""
+        return None if epoch < self.warm_epoch else _Alike(True)
+
+
+@dataclass(frozen=True)
+class NoNegative:
+    """H(i) is empty: plain InfoNCE, or with the variant ``release`` the decoupled loss (DCL, Yeh et al., ECCV 2022).
+
+    Attributes:
+        warm_epoch: plain InfoNCE in the epochs before this one.
+    """
+
+    warm_epoch: int = 0
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """No pair."""
+        return None if epoch < self.warm_epoch else _Alike(False)
 
 
 def row_quantile(rows: Tensor, quantile: float) -> Tensor:

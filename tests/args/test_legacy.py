@@ -40,9 +40,10 @@ def test_unknown_types_are_refused(written):
     assert written in problem.text and "standard, HEX_fixed, HEX_adaptive, superclass" in problem.text
 
 
-def test_a_released_type_that_is_refused_says_what_to_write():
-    (problem,) = modernise({"type": "vicreg_simclr"}).problems
-    assert problem.key == "hex.policy" and "'vicreg_simclr' is VICReg with plain InfoNCE" in problem.text
+def test_vicreg_simclr_is_info_nce_blended_in_and_says_so():
+    modern = modernise({"type": "vicreg_simclr"})
+    assert modern.values["hex"]["policy"] == "infonce" and modern.problems == []
+    assert modern.notes[0][0] == "type" and "alpha" in modern.notes[0][1]
 
 
 def test_null_takes_a_key_of_the_base_recipe_away_without_a_note():

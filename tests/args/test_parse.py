@@ -132,6 +132,19 @@ def test_method_kwargs(pretrain_values):
     assert "did you mean 'simclr'?" in refusal(pretrain_values | {"method": "SimCRL"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "epochs"), [("HEX_adaptive", 10), ("superclass", 10), ("HCL", 0), ("DCL", 0), ("InfoNCE", 0)]
+)
+def test_published_losses_have_no_warm_up_of_their_own(pretrain_values, kind, epochs):
+    assert parsed(pretrain_values | {"type": kind})["hex"]["warm_epoch"] == epochs
+    assert parsed(pretrain_values | {"type": kind, "warm_epoch": 3})["hex"]["warm_epoch"] == 3
+
+
+@pytest.mark.parametrize("kind", ["HCL", "InfoNCE"])
+def test_the_release_variant_needs_hierarchy_negatives(pretrain_values, kind):
+    assert "='release' has no meaning" in refusal(pretrain_values | {"type": kind, "hex": {"variant": "release"}})
+
+
 def test_superclass_needs_levels(pretrain_values):
     values = pretrain_values | {"type": "superclass"}
     assert parsed(values)["hex"]["policy"] == "superclass"

@@ -5,14 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solo.hex import AdaptivePercentile, Constant, FixedThreshold, HEXLoss, Superclass, hex_nce
+from solo.hex import (
+    AdaptivePercentile,
+    Constant,
+    EveryNegative,
+    FixedThreshold,
+    HEXLoss,
+    NoNegative,
+    Superclass,
+    hex_nce,
+)
 from solo.losses import Pairs, info_nce
 from solo.losses import pairs as pairs_module
 from tests.losses import reference
 from tests.losses.test_info_nce import edge_cases
 
-EVERYBODY = FixedThreshold(Constant(-2.0), similarity="cosine")  # H(i) = N(i)
-NOBODY = FixedThreshold(Constant(2.0), similarity="cosine")  # H(i) empty
+EVERYBODY, NOBODY = EveryNegative(), NoNegative()  # H(i) = N(i), H(i) empty
 SOME = {
     "adaptive": AdaptivePercentile(quantile=0.6, warm_epoch=0),
     "fixed": FixedThreshold(Constant(0.6)),
@@ -78,6 +86,14 @@ def test_identity_all_negatives_is_hcl(beta, tau_plus, temperature):
     z, ids, pairs = batch()
     loss, _ = hex_nce(pairs, EVERYBODY, temperature=temperature, beta=beta, tau_plus=tau_plus)
     close(loss, reference.hcl(z, ids, temperature, beta, tau_plus), z)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_release_with_an_empty_set_is_dcl(temperature):
+    z, ids, pairs = batch()
+    loss, stats = hex_nce(pairs, NOBODY, temperature=temperature, variant="release")
+    close(loss, reference.dcl(z, ids, temperature), z)
+    assert stats["hierarchy_negatives"] == 0
 
 
 @pytest.mark.parametrize("name", ["adaptive", "fixed"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solo.hex import AdaptivePercentile, Constant, FixedThreshold, Superclass
+from solo.hex import AdaptivePercentile, Constant, EveryNegative, FixedThreshold, NoNegative, Superclass
 from solo.hex.policy import row_quantile
 from solo.losses import Pairs
 from solo.losses import pairs as pairs_module
@@ -61,8 +61,20 @@ def test_superclass_reads_the_labels():
             assert chosen[i, j] == (groups[i] == groups[j] and groups[i] >= 0)
 
 
+def test_every_negative_and_none():
+    assert select(EveryNegative(), make_pairs()).all()
+    assert not select(NoNegative(), make_pairs()).any()
+
+
 @pytest.mark.parametrize(
-    "policy", [AdaptivePercentile(warm_epoch=3), FixedThreshold(Constant(0.5), warm_epoch=3), Superclass(warm_epoch=3)]
+    "policy",
+    [
+        AdaptivePercentile(warm_epoch=3),
+        FixedThreshold(Constant(0.5), warm_epoch=3),
+        Superclass(warm_epoch=3),
+        EveryNegative(warm_epoch=3),
+        NoNegative(warm_epoch=3),
+    ],
 )
 def test_warm_up(policy):
     pairs = make_pairs(groups=torch.zeros(20, dtype=torch.long))

@@ -79,3 +79,13 @@ def hcl(z: Tensor, ids: Tensor, temperature: float, beta: float, tau_plus: float
                 )
                 losses.append(-torch.log(top / (top + ng)))
     return sum(losses) / len(losses)
+
+
+def dcl(z: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Yeh et al. (2022), equation 5: InfoNCE without the positive in the denominator."""
+    s, losses = cosines(z), []
+    for i in range(len(z)):
+        rest = sum(torch.exp(s[i, j] / temperature) for j in range(len(z)) if ids[j] != ids[i])
+        terms = [torch.log(rest) - s[i, p] / temperature for p in range(len(z)) if p != i and ids[p] == ids[i]]
+        losses.append(sum(terms) / len(terms))
+    return sum(losses) / len(losses)

@@ -11,7 +11,7 @@ from solo.args.methods import HEX_METHODS, METHOD_KWARGS
 from solo.errors import UserError
 from solo.methods import METHODS
 
-TYPES = ("standard", "HEX_fixed", "HEX_adaptive", "superclass")
+TYPES = ("standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL")
 CASES = [(method, kind) for method in METHOD_KWARGS for kind in TYPES if kind == "standard" or method in HEX_METHODS]
 
 
@@ -48,7 +48,7 @@ def test_hex_selects_something(model: Any, make_batch: Any) -> None:
     stats = model.hex.stats
     assert bool(stats) == (model.cfg.hex.policy != "standard")
     assert all(torch.isfinite(value) for value in stats.values())
-    assert not stats or stats["hierarchy_negatives"] > 0
+    assert not stats or (stats["hierarchy_negatives"] > 0) == (model.cfg.hex.policy != "dcl")
 
 
 def test_every_trainable_parameter_is_in_one_group(model: Any) -> None:
