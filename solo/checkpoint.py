@@ -20,16 +20,18 @@ _SHOWN = 3  # keys named in an error; the rest is counted
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """Return the file that `path` means: itself, or the `last.ckpt` of a run's folder.
+    """Return the file that `path` means: itself, or in a run's folder its `last.ckpt`, else its only checkpoint.
 
     Raises:
-        UserError: there is no such file, or the folder holds no `last.ckpt`.
+        UserError: there is no such file, or the folder holds none or several.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         if (path / "last.ckpt").is_file():
             return path / "last.ckpt"
-        found = sorted(file.name for file in path.glob("*.ckpt"))
+        found = sorted(file.name for file in path.glob("*.ckpt") if file.is_file())
+        if len(found) == 1:
+            return path / found[0]
         raise UserError(
             f"the folder {path} has no last.ckpt (checkpoints in it: {', '.join(found) or 'none'}); "
             "give a .ckpt file or the folder of one run"

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import solo
 from solo.args.check import did_you_mean
 from solo.args.compose import compose, find_recipe
 from solo.args.describe import describe
+from solo.args.eval_schema import KnnCfg, UmapCfg
+from solo.args.flags import LineParser, has_flags, read_flags
 from solo.args.parse import Parsed, parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, resolved_text
@@ -32,6 +33,8 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "pretrain": Command("solo.run.pretrain", PretrainCfg, "learn from images without labels"),
     "linear": Command("solo.run.linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
+    "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
+    "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
 }
 
 _USAGE = """\
@@ -83,13 +86,18 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(name: str, command: Command, words: list[str]) -> int:
-    given = _parser().parse_intermixed_args(words)
+    flags = has_flags(name, words)
+    given = _parser().parse_intermixed_args([] if flags else words)
     if given.help:
-        example = f"solo {name} scripts/{name}/digits {'hex' if name == 'pretrain' else 'linear'}.yaml max_epochs=5"
+        example = f"solo {name} scripts/{name}/digits {'hex' if name == 'pretrain' else name}.yaml seed=7"
         usage = _USAGE.format(name=name, help=command.help.capitalize(), example=example)
         sys.stdout.write(f"{usage}\n{help_text(command.schema)}\n")
         return 0
-    parsed = _read_config(command, given)
+    if flags:
+        values, origins = read_flags(name, words)
+        parsed = parse(values, command.schema, origins, for_run=True)
+    else:
+        parsed = _read_config(command, given)
     if given.cfg:
         sys.stdout.write(f"{resolved_text(parsed)}\n")
         return 0
@@ -119,13 +127,8 @@ def _is_override(word: str) -> bool:
     return "=" in word or word.startswith("~")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"command line: {message}; see --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = LineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--config-path", "-cp")
     parser.add_argument("--config-name", "-cn")

@@ -130,7 +130,10 @@ def convert(value: Any, kind: Any) -> Any:
     if origin is list:
         if isinstance(value, (list, tuple)):
             return [convert(entry, args[0]) for entry in value]
-        raise _wrong(value, kind)
+        try:
+            return [convert(value, args[0])]  # a list of one
+        except _Refused as refused:
+            raise refused if typing.get_origin(args[0]) is Literal else _wrong(value, kind) from None
     if origin is dict:
         if value in _NOTHING:
             return {}
@@ -177,6 +180,7 @@ def _wrong(value: Any, kind: Any) -> _Refused:
 
 
 def _require_bounds(value: Any, written: Any, bounds: Mapping[str, float]) -> None:
-    if isinstance(value, (int, float)) and not all(_SIGNS[sign](value, bound) for sign, bound in bounds.items()):
+    numbers = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, (int, float))]
+    if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
         allowed = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
         raise _Refused(f"={written!r} is out of range; give a number {allowed}")

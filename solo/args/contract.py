@@ -29,7 +29,7 @@ def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
         schema: for example `PretrainCfg`.
         names: top-level keys to look at; none means all.
     """
-    values = modernise(to_plain(cfg)).values
+    values = modernise(to_plain(cfg), own=keys_of(schema)).values
     filled = _filled(values, schema)
     write_back(cfg, {name: value for name, value in filled.items() if name in values or not names or name in names})
     return cfg

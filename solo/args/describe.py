@@ -20,7 +20,9 @@ _AGAINST = {
 
 
 def describe(cfg: Mapping[str, Any]) -> list[str]:
-    """Global batch, learning rate and negatives of a resolved config, one line each."""
+    """Global batch, learning rate and negatives of a config that trains, one line each."""
+    if "optimizer" not in cfg:
+        return []
     batch, lr, steps = cfg["optimizer"]["batch_size"], cfg["optimizer"]["lr"], cfg["accumulate_grad_batches"]
     total = global_batch(cfg)
     lines = [

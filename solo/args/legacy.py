@@ -6,7 +6,7 @@ The HEX words at the top level (`type`, `warm_epoch`, ...) are first-class spell
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,7 @@ DEAD = {
     "wandb_cfg": "Weights & Biases is set by the key wandb",
     "wandb_run_id": "an earlier run's",
     "dali": "images are read without DALI",
-    "auto_umap": "there is no online UMAP yet",
+    "auto_umap": "it is drawn in pretraining only",
     "logger": "loggers are set by the keys tensorboard and wandb",
     "callbacks": "set by the program",
     "enable_checkpointing": "set by the key checkpoint.enabled",
@@ -100,12 +100,13 @@ class Modern:
     problems: list[Problem] = field(default_factory=list)
 
 
-def modernise(values: Mapping[str, Any]) -> Modern:
-    """Rename, translate and drop; pure, and twice is once."""
+def modernise(values: Mapping[str, Any], own: Container[str] = ()) -> Modern:
+    """Rename, translate and drop; pure, and twice is once. Keys in `own` already mean what they say."""
     modern = Modern(copy.deepcopy(dict(values)))
-    _drop_dead(modern)
+    _drop_dead(modern, own)
     for old, new in MOVED.items():
-        _move(modern, old, new)
+        if old not in own:
+            _move(modern, old, new)
     _translate_policy(modern)
     if _get(modern.values, "data.format") == "dali":
         modern.values["data"]["format"] = "image_folder"
@@ -129,12 +130,12 @@ def _pop(values: dict[str, Any], dotted: str) -> bool:
     return isinstance(section, dict) and section.pop(last, None) is not None
 
 
-def _drop_dead(modern: Modern) -> None:
+def _drop_dead(modern: Modern, own: Container[str]) -> None:
     method = modern.values.get("method")
     read = keys_of(METHOD_KWARGS[method]) if isinstance(method, str) and method in METHOD_KWARGS else {}
     kwargs = {f"method_kwargs.{name}": f"{method} doesn't read it" for name in DEAD_METHOD_KWARGS if name not in read}
     for name, why in {**DEAD, **kwargs}.items():
-        if _pop(modern.values, name):
+        if name not in own and _pop(modern.values, name):
             modern.notes.append((name, f" is ignored: {why}"))
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.check import ParseError, Problem, check
+from solo.args.fields import keys_of
 from solo.args.legacy import Modern, modernise
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.rules import check_names, check_run, spec_of
@@ -42,7 +43,7 @@ def parse(
 
     Args:
         values: plain dicts and lists.
-        schema: `PretrainCfg` or `LinearCfg`.
+        schema: `PretrainCfg`, `LinearCfg`, ...
         origins: key as written -> place, for messages; `""` is the place of the whole config.
         for_run: also look whether folders and files are there.
 
@@ -50,7 +51,7 @@ def parse(
         ParseError: (a `ConfigError`) with all problems, one a line.
     """
     places = _Places(dict(origins or {}))
-    modern = modernise(values)
+    modern = modernise(values, own=keys_of(schema))
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema)
     problems = [*modern.problems, *problems, *check_names(checked)]
@@ -141,12 +142,9 @@ def _origins(places: _Places, modern: Modern, derived: Mapping[str, str]) -> dic
 
 
 def _remarks(values: Mapping[str, Any]) -> list[str]:
+    if "method" not in values or values["optimizer"]["lr_scaled"] or not keeps_classifier_lr(values):
+        return []
     batch = global_batch(values)
-    if (
-        "method" in values
-        and keeps_classifier_lr(values)
-        and batch != BASE_BATCH
-        and not values["optimizer"]["lr_scaled"]
-    ):
+    if batch != BASE_BATCH:
         return [f"optimizer.classifier_lr is not scaled to the global batch of {batch}: data.val_path is not set"]
     return []

@@ -11,7 +11,7 @@ from typing import Any
 
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
-from solo.data.registry import DatasetSpec, count_classes
+from solo.data.registry import DatasetSpec, count_classes, validation_path
 
 BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
 
@@ -70,16 +70,16 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     if values["name"] is None:
         what = values["method"] if pretraining else "linear"
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
+    settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec)
     if pretraining:
         _images(settings, spec)
         _crops(settings)
         hex_ = HexCfg(**settings.values["hex"])
         settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
-    for name, default in _OPTIMIZER_KWARGS[values["optimizer"]["name"]].items():
-        if name not in values["optimizer"]["kwargs"]:
-            settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {values['optimizer']['name']}")
-    _learning_rate(settings)
+    if "optimizer" in values:
+        _optimizer(settings)
+        _learning_rate(settings)
     return settings.values, settings.origins
 
 
@@ -121,6 +121,13 @@ def _crops(settings: _Settings) -> None:
     large = sum(entry["num_crops"] for entry in entries if entry["crop_size"] == entries[0]["crop_size"])
     settings.put("data.num_large_crops", large, "derived")
     settings.put("data.num_small_crops", sum(entry["num_crops"] for entry in entries) - large, "derived")
+
+
+def _optimizer(settings: _Settings) -> None:
+    optimizer = settings.values["optimizer"]
+    for name, default in _OPTIMIZER_KWARGS[optimizer["name"]].items():
+        if name not in optimizer["kwargs"]:
+            settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {optimizer['name']}")
 
 
 def _learning_rate(settings: _Settings) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from solo.args.check import Problem, check, unknown
 from solo.args.methods import HEX_METHODS, METHOD_KWARGS
-from solo.data.registry import DATASETS, DatasetSpec, check_path
+from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")
@@ -37,7 +37,7 @@ def check_names(values: dict[str, Any]) -> list[Problem]:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    return [*problems, *_variant(values), *_label_level(values), *_devices(values["devices"])]
+    return [*problems, *_variant(values), *_label_level(values), *_devices(values.get("devices"))]
 
 
 def check_policy(method: Any, policy: Any) -> list[Problem]:
@@ -86,9 +86,19 @@ def check_run(values: Mapping[str, Any]) -> list[Problem]:
 
 def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
     spec, data = spec_of(values), values["data"]
-    if data["format"] == "h5":
-        yield Problem("data.format", "='h5' can't be read yet; use image_folder")
-    elif spec is not None and spec.folders:
+    if spec is not None and spec.layout and data["format"] == "image_folder":
+        for key in ("train_path", "val_path"):
+            path = data[key] or (validation_path(spec, data["train_path"]) if key == "val_path" else None)
+            if key == "val_path" and path == data["train_path"]:
+                continue
+            if data["train_path"] and not path:
+                yield Problem(f"data.{key}", " is missing; give the folder of the validation images")
+                continue
+            try:
+                obtain(spec, path, data["download"])
+            except UserError as error:
+                yield Problem(f"data.{key}", f": {error}")
+    elif spec is not None and (spec.folders or data["format"] == "h5"):
         must_validate = "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
             if data[key] is None:
@@ -96,7 +106,7 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
                 continue
             try:
-                check_path(spec, data[key], no_labels=bool(data.get("no_labels")))
+                check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
             except UserError as error:
                 yield Problem(f"data.{key}", f": {error}")
 

@@ -100,13 +100,19 @@ class DataCfg(CommonDataCfg):
 
 
 @dataclass(kw_only=True)
-class LinearDataCfg(CommonDataCfg):
+class EvalDataCfg(CommonDataCfg):
     """Images to evaluate on."""
 
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
     std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+
+
+@dataclass(kw_only=True)
+class LinearDataCfg(EvalDataCfg):
+    """The same for a classifier that is trained."""
+
     cache_features: bool = key(False, "run the frozen backbone once and train on its features; no augmentation")
 
 
@@ -195,6 +201,15 @@ class CheckpointCfg:
 
 
 @dataclass(kw_only=True)
+class AutoUmapCfg:
+    """A picture of the validation features while training, in <dir>/<method>/<run id>/."""
+
+    enabled: bool = key(False, "draw it after each epoch's validation")
+    dir: str = key("auto_umap", "parent folder of the pictures")
+    frequency: int = key(1, "epochs between two pictures", ge=1)
+
+
+@dataclass(kw_only=True)
 class AutoResumeCfg:
     """Go on with an earlier run of the same configuration."""
 
@@ -257,6 +272,7 @@ class PretrainCfg(RunCfg):
     optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
     scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
     knn_eval: KnnEvalCfg = key(KnnEvalCfg, "nearest neighbours")
+    auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding")
 
 
 @dataclass(kw_only=True)

@@ -26,7 +26,8 @@ def help_text(schema: type) -> str:
     if "method_kwargs" in keys_of(schema):
         for method, kwargs in METHOD_KWARGS.items():
             lines += ["", f"method_kwargs of method={method}:", *_key_lines(kwargs, "method_kwargs.")]
-    lines += ["", "Keys passed on to Lightning's Trainer:", *_key_lines(schema.EXTRA)]  # type: ignore[attr-defined]
+    if hasattr(schema, "EXTRA"):
+        lines += ["", "Keys passed on to Lightning's Trainer:", *_key_lines(schema.EXTRA)]
     return "\n".join(lines)
 
 

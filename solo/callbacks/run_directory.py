@@ -55,11 +55,19 @@ class RunDirectory:
         self.run_id = trainer.strategy.broadcast(run_id)
         self.wandb_run_id = trainer.strategy.broadcast(version if wandb is not None else None)
         if trainer.is_global_zero:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"checkpoint.dir={self.root} can't be written ({error.strerror}); choose another folder"
-                ) from error
+            self._create()
         self.is_open = True
         return self.path
+
+    def open_alone(self) -> Path:
+        """`open` for a command of one process that has no trainer."""
+        self.run_id = self.run_id or f"offline-{random_string()}"
+        self._create()
+        self.is_open = True
+        return self.path
+
+    def _create(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the folder {self.path} can't be written ({error.strerror}); choose another") from error

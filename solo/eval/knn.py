@@ -50,15 +50,54 @@ def knn_accuracy(
     Returns:
         (acc1, acc5) of each level, coarse first; NaN where no test row has a label.
     """
+    k = min(k, len(train_features))
+    similarity, neighbours = nearest(test_features, train_features, k, distance, max_elements)
+    return vote_accuracy(
+        similarity,
+        neighbours,
+        train_targets,
+        test_targets,
+        temperature=temperature,
+        distance=distance,
+        epsilon=epsilon,
+        max_elements=max_elements,
+    )
+
+
+@torch.no_grad()
+def vote_accuracy(
+    similarity: Tensor,
+    neighbours: Tensor,
+    train_targets: Tensor,
+    test_targets: Tensor,
+    *,
+    temperature: float = 0.07,
+    distance: Distance = "cosine",
+    epsilon: float = 1e-5,
+    max_elements: int = 5_000_000,
+) -> list[tuple[float, float]]:
+    """The second half of `knn_accuracy`: neighbours that were found before, the first k columns of `nearest`, vote.
+
+    Args:
+        similarity: (M, k), descending.
+        neighbours: (M, k), rows of the training set.
+        train_targets: (N,) or (N, L), coarse level first.
+        test_targets: (M,) or (M, L).
+        temperature: as in `knn_accuracy`, like the others.
+        distance: with which the neighbours were found.
+        epsilon: see there.
+        max_elements: bound on the votes held at once.
+
+    Returns:
+        (acc1, acc5) of each level, coarse first; NaN where no test row has a label.
+    """
     train_targets, test_targets = _columns(train_targets), _columns(test_targets)
     classes = [max(int(a), int(b), 0) + 1 for a, b in zip(train_targets.amax(0), test_targets.amax(0), strict=True)]
-    k = min(k, len(train_features))
-    top_k = [min(5, k, count) for count in classes]
-    hits = torch.zeros(len(classes), 2, dtype=torch.long, device=test_features.device)
-    similarity, neighbours = nearest(test_features, train_features, k, distance, max_elements)
+    top_k = [min(5, similarity.shape[1], count) for count in classes]
+    hits = torch.zeros(len(classes), 2, dtype=torch.long, device=similarity.device)
     weights = _weights(similarity, distance, temperature, epsilon)
     rows = max(1, max_elements // max(classes))
-    for start in range(0, len(test_features), rows):
+    for start in range(0, len(similarity), rows):
         part = slice(start, start + rows)
         for level, count in enumerate(classes):
             votes = vote(train_targets[neighbours[part], level], weights[part], count)

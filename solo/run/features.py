@@ -20,7 +20,16 @@ def feature_loaders(
     cfg: DictConfig, backbone: nn.Module, device: torch.device
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation batches of the features of all images, without augmentation; computed now."""
-    data, batch_size = cfg.data, cfg.optimizer.batch_size
+    batch_size = cfg.optimizer.batch_size
+    train, val = plain_features(cfg, backbone, device, batch_size)
+    return feature_loader(train, batch_size, cfg.seed), feature_loader(val, batch_size, None)
+
+
+def plain_features(
+    cfg: DictConfig, backbone: nn.Module, device: torch.device, batch_size: int
+) -> tuple[FeatureSet, FeatureSet]:
+    """Features of all training and all validation images, none of them augmented, in their order."""
+    data = cfg.data
     _, transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)
     paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
     sets = prepare_datasets(data.dataset, transform, transform, *paths, levels=True)
@@ -28,7 +37,7 @@ def feature_loaders(
         extract(backbone, eval_loader(images, batch_size, data.num_workers), device, what)
         for images, what in zip(sets, ("training", "validation"), strict=True)
     )
-    return feature_loader(train, batch_size, cfg.seed), feature_loader(val, batch_size, None)
+    return train, val
 
 
 class FeatureSet(Dataset[tuple[Tensor, Tensor]]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,23 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("peak memory", f"{summary['peak_memory_mb']:,.0f} MiB"))
     rows.append(("time", f"{clock(summary['run_seconds'] or 0)} for {summary['epochs']} epochs"))
     return rows
+
+
+def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table with a column for each key; floats with two digits, the best of each accuracy (`.._acc1`) in bold."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    best = {name: max(row[name] for row in rows) for name in rows[0] if name.endswith("_acc1")}
+    for name in rows[0]:
+        table.add_column(name.replace("_acc", " acc@").replace("_", " "))
+    for row in rows:
+        cells = {name: _cell(name, value) for name, value in row.items()}
+        bold = {name: f"[bold]{cells[name]}[/bold]" for name, most in best.items() if row[name] == most}
+        table.add_row(*({**cells, **bold}).values())
+    _screen().print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    return f"{value:.2f}" if "_acc" in name else "" if value is None else str(value)
 
 
 def linear_command(dataset: str, checkpoint: Path) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from solo.backbones import build_backbone
 from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
 from solo.data.registry import DATASETS, get_spec
 from solo.errors import UserError
+from solo.methods import METHODS, BaseMethod
 
 
 def pretrained_backbone(cfg: DictConfig) -> nn.Module:
@@ -40,6 +42,52 @@ def pretrained_backbone(cfg: DictConfig) -> nn.Module:
     )
     load_backbone(backbone, backbone_state(checkpoint), path=path, name=cfg.backbone.name, saved=trained.get("name"))
     return backbone
+
+
+class BackboneAndProjector(nn.Module):
+    """Images -> features of the backbone and of the projector, beside each other: (B, F + P)."""
+
+    def __init__(self, method: nn.Module) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, X: Tensor) -> Tensor:
+        """The outputs `feats` and `z` of the method."""
+        out = self.method(X)
+        return torch.cat([out["feats"], out["z"]], dim=1)
+
+
+def pretrained_method(cfg: DictConfig) -> nn.Module:
+    """The whole method of the checkpoint, with its heads, built from the settings it was trained with.
+
+    Backbone and image size are those of `cfg`, after `pretrained_backbone` has filled them in.
+
+    Raises:
+        UserError: the checkpoint doesn't say its method, or that has no projector, or it doesn't fit its weights.
+    """
+    path = checkpoint_file(cfg.pretrained_feature_extractor)
+    checkpoint = load_checkpoint(path)
+    saved, state = saved_settings(checkpoint, path)["cfg"], checkpoint["state_dict"]
+    name = saved.get("method")
+    if name is None or name not in METHODS:
+        raise UserError(
+            f"projector features need the method's settings, and {path} has none (method={name!r}); put the args.json "
+            "of its run beside it, or leave projector out of feature_type"
+        )
+    if METHODS[name].heads is BaseMethod.heads:
+        raise UserError(f"method {name!r} of {path} has no projector; use feature_type=backbone")
+    settings = OmegaConf.create(saved)
+    settings.backbone = cfg.backbone
+    settings.data.image_size, settings.data.channels = cfg.data.image_size, cfg.data.channels
+    if "classifier.weight" in state:
+        settings.data.num_classes = len(state["classifier.weight"])
+    method: nn.Module = METHODS[name](settings)
+    try:
+        method.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} doesn't fit the method {name!r} built from its own settings: {reason}") from error
+    return method
 
 
 def _adopt(cfg: DictConfig, saved: Mapping[str, Any]) -> None:

@@ -17,11 +17,12 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from solo.callbacks import AutoResumer, Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_resumer import stored_wandb_id
+from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
 from solo.checkpoint import checkpoint_file, load_checkpoint
@@ -121,6 +122,9 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
         callbacks.append(Checkpointer(cfg, root, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev, directory))
+    if OmegaConf.select(cfg, "auto_umap.enabled"):
+        pictures = Path(cfg.auto_umap.dir).expanduser() / kind
+        callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
     callbacks.append(recorder)
     trainer = Trainer(
         **trainer_options(cfg),
@@ -177,6 +181,20 @@ def _accelerator(cfg: DictConfig) -> str:
     if name in ("gpu", "cuda") and not (torch.cuda.is_available() or (name == "gpu" and _has_mps())):
         raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
     return name
+
+
+def compute_device(cfg: DictConfig) -> torch.device:
+    """The device of a command that doesn't train: what `accelerator` says, the best there is for `auto`.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    name = _accelerator(cfg)
+    if name == "auto":
+        name = "gpu" if torch.cuda.is_available() or _has_mps() else "cpu"
+    if name == "gpu":
+        name = "cuda" if torch.cuda.is_available() else "mps"
+    return torch.device(name)
 
 
 def _has_mps() -> bool:

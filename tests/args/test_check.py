@@ -95,7 +95,7 @@ def test_conversions(pretrain_values, section, key, written, read):
         ("hex", "quantile", 0),
         ("data", "num_workers", [1]),
         ("data", "no_labels", "perhaps"),
-        ("scheduler", "lr_decay_steps", 60),
+        ("scheduler", "lr_decay_steps", "often"),
         ("momentum", "base_tau", 1.5),
     ],
 )

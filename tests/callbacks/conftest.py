@@ -59,10 +59,9 @@ def fit():
             max_epochs=max_epochs,
             accelerator="cpu",
             callbacks=callbacks,
-            logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
-            **{"enable_progress_bar": False, **kwargs},
+            **{"logger": False, "enable_progress_bar": False, **kwargs},
         )
         with warnings.catch_warnings():  # Lightning's advice for such a small run
             warnings.simplefilter("ignore")

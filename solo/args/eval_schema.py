@@ -1,0 +1,54 @@
+"""Every key of the commands that only look at the features of a checkpoint, as in `schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from solo.args.fields import REQUIRED, key
+from solo.args.schema import EvalDataCfg, LinearBackboneCfg
+
+
+@dataclass(kw_only=True)
+class FolderCfg:
+    """Files of a run, in <dir>/<command>/<run id>/."""
+
+    dir: str = key("trained_models", "parent folder of all runs")
+
+
+@dataclass(kw_only=True)
+class FeatureCfg:
+    """Keys of every command that only looks at the features of a checkpoint."""
+
+    pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .pt) or the folder of a run")
+    pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
+    backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
+    batch_size: int = key(256, "images computed at once; does not change the result", ge=1)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key("auto", "what to compute on")
+    seed: int = key(5, "start of all random numbers", ge=0)
+    checkpoint: FolderCfg = key(FolderCfg, "files of a run")
+
+
+@dataclass(kw_only=True)
+class KnnCfg(FeatureCfg):
+    """Settings of `solo knn`; all combinations of the four lists are measured."""
+
+    name: str = key("knn", "name of the run")
+    data: EvalDataCfg = key(EvalDataCfg, "images")
+    feature_type: list[Literal["backbone", "projector"]] = key(["backbone"], "which features")
+    distance_function: list[Literal["cosine", "euclidean"]] = key(["cosine"], "how neighbours are found and weighed")
+    k: list[int] = key([20], "numbers of neighbours", ge=1)
+    temperature: list[float] = key([0.07], "of the weights exp(cosine / temperature); cosine only", gt=0)
+
+
+@dataclass(kw_only=True)
+class UmapCfg(FeatureCfg):
+    """Settings of `solo umap`."""
+
+    name: str = key("umap", "name of the run")
+    data: EvalDataCfg = key(EvalDataCfg, "images")
+    feature_type: Literal["backbone", "projector"] = key("backbone", "which features")
+    embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
+    max_points: int = key(3000, "images drawn of each set; more are subsampled at random", ge=2)
+    color_palette: str = key("hls", "hls, or a colour map of matplotlib")
+    plot_name: str | None = key(None, "write <plot_name>_train_<embedding>.pdf, ..; null: into the run's folder")

@@ -1,0 +1,151 @@
+"""Pictures of the embedding while training, and of a model at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from solo.analysis.embedding import LabelNames, draw_embedding
+from solo.callbacks.run_directory import RunDirectory
+from solo.distributed import gather_no_grad
+
+_MOST_POINTS = 2000  # a few seconds an epoch
+
+
+class AutoUMAP(Callback):
+    """After each validation in an epoch divisible by `frequency`, UMAP of the validation features as PDF and PNG.
+
+    The files are `logdir/<run id>/<name>-<run id>-ep=<epoch>.pdf`; W&B gets the picture as `validation_umap`. At most
+    2,000 images, drawn at random, the same ones each time; the title says so.
+
+    Args:
+        name: start of the file names.
+        logdir: parent folder of all runs' pictures.
+        frequency: epochs between two pictures.
+        keep_previous: keep the earlier epochs' pictures.
+        color_palette: "hls", or a colour map of matplotlib.
+        run: the run's folder, whose id the pictures share; by default the logger's version, or a random id.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        logdir: str | Path = Path("auto_umap"),
+        frequency: int = 1,
+        keep_previous: bool = False,
+        color_palette: str = "hls",
+        run: RunDirectory | None = None,
+    ) -> None:
+        self.name = name
+        self.logdir = Path(logdir)
+        self.frequency = frequency
+        self.keep_previous = keep_previous
+        self.color_palette = color_palette
+        self.run = run
+        self.path: Path | None = None
+        self.umap_placeholder = ""
+        self._files: list[Path] = []
+
+    @staticmethod
+    def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
+        """Write the defaults of the `auto_umap` section into `cfg` and return it."""
+        for key, value in {"enabled": False, "dir": "auto_umap", "frequency": 1}.items():
+            if OmegaConf.select(cfg, f"auto_umap.{key}") is None:
+                OmegaConf.update(cfg, f"auto_umap.{key}", value, force_add=True)
+        return cfg
+
+    def initial_setup(self, trainer: Trainer) -> None:
+        """Open the folder of the pictures and name them."""
+        run_id = self.run.open(trainer).name if self.run else None
+        directory = RunDirectory(self.logdir, run_id)
+        self.path = directory.open(trainer)
+        self.umap_placeholder = f"{self.name}-{directory.run_id}-ep={{}}.pdf"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the folder."""
+        self.initial_setup(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, where the epoch is due."""
+        if self.path is not None and not trainer.sanity_checking and trainer.current_epoch % self.frequency == 0:
+            self.plot(trainer, pl_module)
+
+    def plot(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the features of the validation images. Every process has to call this."""
+        assert self.path is not None
+        loaders: Any = trainer.val_dataloaders
+        loader = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
+        limit = trainer.num_val_batches[0]
+        with torch.random.fork_rng(devices=[]):  # a loader without a generator of its own draws its seed from torch
+            batches = loader if limit == float("inf") else islice(loader, int(limit))
+            features, targets = _features(lambda X: pl_module(X)["feats"], batches, pl_module.device)
+        features, targets = gather_no_grad(features).cpu(), gather_no_grad(targets)
+        if not trainer.is_global_zero or len(features) < 2:
+            return
+        label_paths: Any = getattr(pl_module, "label_paths", None)
+        if label_paths is not None:
+            targets = label_paths(targets)
+        pdf = self.path / self.umap_placeholder.format(trainer.current_epoch)
+        files = [pdf, pdf.with_suffix(".png")]
+        title = f"{self.name}, epoch {trainer.current_epoch}, validation"
+        _draw(features, targets, files, title, self.color_palette, getattr(pl_module, "taxonomy", None))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("validation_umap", [str(files[1])])
+        if not self.keep_previous:
+            for old in self._files:
+                if old not in files:
+                    old.unlink(missing_ok=True)
+        self._files = files
+
+
+class OfflineUMAP:
+    """UMAP of the features of a model, without a trainer.
+
+    Args:
+        color_palette: "hls", or a colour map of matplotlib.
+    """
+
+    def __init__(self, color_palette: str = "hls") -> None:
+        self.color_palette = color_palette
+
+    def plot(
+        self, device: str | torch.device, model: nn.Module, dataloader: Iterable[Any], plot_path: str | Path
+    ) -> None:
+        """Draw the features of all images as PDF (or what `plot_path` ends in) and PNG.
+
+        Args:
+            device: where to compute.
+            model: images -> features (B, D); put into eval mode.
+            dataloader: batches of `(X, targets)`.
+            plot_path: the file to write.
+        """
+        features, targets = _features(model.to(device).eval(), dataloader, torch.device(device))
+        path = Path(plot_path)
+        files = list(dict.fromkeys([path, path.with_suffix(".png")]))
+        _draw(features.cpu(), targets, files, path.stem, self.color_palette, None)
+
+
+@torch.no_grad()
+def _features(forward: Callable[[Tensor], Tensor], batches: Iterable[Any], device: torch.device) -> tuple[Tensor, ...]:
+    """Features (n, D) and targets (n,) or (n, L) of batches whose first two entries are images and targets."""
+    found = [(forward(X.to(device)).float(), targets.to(device)) for X, targets, *_ in batches]
+    return torch.cat([row for row, _ in found]), torch.cat([row for _, row in found])
+
+
+def _draw(features: Tensor, targets: Tensor, files: list[Path], title: str, palette: str, taxonomy: Any) -> None:
+    labels = np.asarray(targets.cpu()).reshape(len(targets), -1)
+    fits = taxonomy is not None and len(taxonomy.levels) == labels.shape[1]
+    names = LabelNames(taxonomy.levels, taxonomy.names) if fits else None
+    threads = torch.get_num_threads()
+    draw_embedding(features.numpy(), labels, files, names=names, title=title, palette=palette, max_points=_MOST_POINTS)
+    torch.set_num_threads(threads)  # numba, in UMAP, sets it for the whole process: training went on 5 times slower

@@ -1,0 +1,80 @@
+"""`solo knn`: k-nearest-neighbour accuracy of a checkpoint's features, for all combinations of its settings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from solo.callbacks.checkpointer import plain_cfg
+from solo.callbacks.summary import config_hash, versions
+from solo.eval.knn import nearest, vote_accuracy
+from solo.files import write_text
+from solo.run.evaluation import label_names, open_folder, pretrained_features
+from solo.run.features import FeatureSet
+from solo.run.report import say, show_table
+from solo.run.trainer import compute_device
+
+Row = dict[str, Any]
+
+
+def run(cfg: DictConfig) -> None:
+    """Measure `cfg.pretrained_feature_extractor`; write into `<checkpoint.dir>/knn/<run id>/`; `cfg` is resolved."""
+    device = compute_device(cfg)
+    sets = pretrained_features(cfg, cfg.feature_type, device)
+    bank, queries = next(iter(sets.values()))
+    levels = label_names(cfg, bank).levels
+    folder = open_folder(cfg, "knn")
+    rows: list[Row] = []
+    for kind, (bank, queries) in sets.items():
+        say(f"{kind} features, {bank.features.shape[1]} numbers each")
+        rows += ({"feature_type": kind, **row} for row in _measure(cfg, bank, queries, levels, device))
+    protocol = (
+        f"bank: {len(bank):,} plain training images without augmentation; all {len(queries):,} validation images; "
+        "votes weighted by exp(cosine / temperature) or 1 / (euclidean distance + 1e-5)"
+    )
+    _write(cfg, folder, rows, protocol)
+    short = {"feature_type": "features", "distance_function": "distance", "temperature": "T"}
+    shown = [{short.get(name, name): value for name, value in row.items()} for row in rows]
+    show_table(f"{cfg.name} on {cfg.data.dataset}: accuracy in percent", shown)
+    say(f"protocol: {protocol}\nfiles in {folder}: knn.json, knn.csv, config.yaml")
+
+
+def _measure(
+    cfg: DictConfig, bank: FeatureSet, queries: FeatureSet, levels: Sequence[str], device: torch.device
+) -> Iterator[Row]:
+    keys, query = bank.features.to(device), queries.features.to(device)
+    targets = bank.targets.to(device), queries.targets.to(device)
+    most = min(max(cfg.k), len(keys))
+    if most < max(cfg.k):
+        say(f"k={max(cfg.k)} is more than the {len(keys)} training images; all of them vote")
+    for distance in cfg.distance_function:
+        similarity, rows = nearest(query, keys, most, distance)
+        for k in cfg.k:
+            for temperature in cfg.temperature if distance == "cosine" else [None]:
+                t = "" if temperature is None else f", T={temperature:g}"
+                say(f"Running k-NN with params: distance_fx={distance}, k={k}{t}")
+                options = {} if temperature is None else {"temperature": temperature}
+                found = vote_accuracy(similarity[:, :k], rows[:, :k], *targets, distance=distance, **options)
+                say(f"Result: acc@1={found[-1][0]:.2f}, acc@5={found[-1][1]:.2f}")
+                row: Row = {"distance_function": distance, "k": k, "temperature": temperature}
+                for level, (acc1, acc5) in zip(levels, found, strict=True):
+                    row |= {f"{level}_acc1": round(acc1, 4), f"{level}_acc5": round(acc5, 4)}
+                yield row
+
+
+def _write(cfg: DictConfig, folder: Path, rows: list[Row], protocol: str) -> None:
+    facts = {"kind": "knn", "name": cfg.name, "method": cfg.pretrain_method, "backbone": cfg.backbone.name}
+    facts |= {"checkpoint": cfg.pretrained_feature_extractor, "dataset": cfg.data.dataset, "protocol": protocol}
+    facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": rows}
+    write_text(folder / "knn.json", json.dumps(facts, indent=2) + "\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([list(rows[0]), *(row.values() for row in rows)])
+    write_text(folder / "knn.csv", text.getvalue())
