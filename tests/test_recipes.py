@@ -1,52 +1,131 @@
-"""Every YAML under `scripts/` composes, is valid, and starts with the command that runs it."""
+"""Every YAML under `scripts/` composes, is valid, starts with the command that runs it, and holds the right numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from solo.args.compose import compose, find_recipe
+from solo.args.methods import METHOD_KWARGS
 from solo.args.parse import parse
-from solo.args.schema import LinearCfg, PretrainCfg
+from solo.cli import COMMANDS
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-GROUPS = ("augmentations", "wandb")
-SCHEMAS = {"pretrain": PretrainCfg, "linear": LinearCfg}
-RECIPES = sorted(path for path in SCRIPTS.rglob("*.yaml") if path.parent.name not in GROUPS)
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
+SHARED = ("augmentations", "methods", "large", "wandb")  # folders of parts
+BASES = ("data.yaml", "paper.yaml")  # files that others build on
+FILES = sorted(SCRIPTS.rglob("*.yaml"))
+RECIPES = [
+    path
+    for path in FILES
+    if len(path.relative_to(SCRIPTS).parts) == 3 and path.parent.name not in SHARED and path.name not in BASES
+]
+PARTS = [path for path in FILES if path not in RECIPES]
+METHODS = {"barlow" if name == "barlow_twins" else name for name in METHOD_KWARGS}
+PUBLISHED = (Path(__file__).parent / "solo_learn_recipes.txt").read_text().splitlines()[1:]
+# The HEX paper's Table 6: file -> optimizer, lr, weight decay, and what is said of the heads.
+TABLE_6 = {
+    "simclr": ("lars", 0.4, 1e-5, {"proj_hidden_dim": 2048, "proj_output_dim": 128, "temperature": 0.1}),
+    "nnclr": ("lars", 1.0, 1e-5, {"pred_hidden_dim": 4096, "queue_size": 98304, "temperature": 0.2}),
+    "all4one": ("lars", 1.0, 1e-5, {"pred_hidden_dim": 4096, "queue_size": 98304, "temperature": 0.2}),
+    "barlow": ("lars", 0.3, 1e-4, {"proj_hidden_dim": 2048, "proj_output_dim": 2048, "scale_loss": 0.1}),
+    "byol": ("lars", 1.0, 1e-5, {"proj_hidden_dim": 4096, "proj_output_dim": 256, "pred_hidden_dim": 4096}),
+    "mocov2plus": ("sgd", 0.3, 1e-4, {"proj_output_dim": 256, "queue_size": 65536, "temperature": 0.2}),
+    "vicreg": ("lars", 0.3, 1e-4, {"sim_loss_weight": 25, "var_loss_weight": 25, "cov_loss_weight": 1}),
+    "simsiam": ("sgd", 0.5, 1e-5, {"proj_hidden_dim": 2048, "proj_output_dim": 2048, "pred_hidden_dim": 512}),
+}
+
+
+def relative(path):
+    return str(path.relative_to(SCRIPTS))
+
+
+def command(path):
+    phase = path.relative_to(SCRIPTS).parts[0]
+    return "linear" if phase == "finetune" else phase
+
+
+def written(path):
+    phase, data = path.relative_to(SCRIPTS).parts[:2]
+    words = [] if phase == "pretrain" else ["pretrained_feature_extractor=some.ckpt"]
+    words += [f"data.{key}={SCRIPTS}" for key in ("train_path", "val_path")] if data == "custom" else []
+    return compose(find_recipe([str(path.parent), path.name]), words)
 
 
 def read(path):
-    phase = path.relative_to(SCRIPTS).parts[0]
-    words = ["pretrained_feature_extractor=some.ckpt"] if phase == "linear" else []
-    values, origins = compose(find_recipe([str(path.parent), path.name]), words)
-    return parse(values, SCHEMAS[phase], origins)
+    values, origins = written(path)
+    return parse(values, COMMANDS[command(path)].schema, origins)
 
 
-def test_there_are_recipes():
-    names = {str(path.relative_to(SCRIPTS)) for path in RECIPES}
-    for data in ("digits", "fashion_mnist", "cifar10", "cifar100"):
-        wanted = {f"pretrain/{data}/simclr.yaml", f"pretrain/{data}/hex.yaml", f"linear/{data}/linear.yaml"}
-        assert wanted <= names
+def flat(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(SCRIPTS)))
+def test_every_data_set_has_its_recipes():
+    names = {relative(path) for path in RECIPES}
+    for data in ("digits", "fashion_mnist", "cifar10", "cifar100", "imagenet100", "imagenet", "custom"):
+        assert {f"pretrain/{data}/simclr.yaml", f"pretrain/{data}/hex.yaml", f"linear/{data}/linear.yaml"} <= names
+    for data in ("cifar10", "cifar100", "imagenet100", "imagenet", "custom"):
+        assert {f"pretrain/{data}/{method}.yaml" for method in METHODS} <= names
+    for data in ("cifar100", "imagenet100", "imagenet", "fashion_mnist"):
+        files = ("finetune", "mae", "semi_1_percent", "semi_10_percent")
+        assert {f"finetune/{data}/{file}.yaml" for file in files} <= names
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=relative)
 def test_recipe(path):
-    folder, file = path.parent.relative_to(SCRIPTS.parent), path.name
-    program = f"main_{path.relative_to(SCRIPTS).parts[0]}.py"
-    first = path.read_text().splitlines()[0]
-    assert first.startswith(f"# python {program} {folder} {file}")
+    folder, file = path.parent.relative_to(ROOT), path.name
+    assert path.read_text().splitlines()[0].startswith(f"# python main_{command(path)}.py {folder} {file}")
     parsed = read(path)
-    assert parsed.notes == []
+    assert [note for note in parsed.notes if "is not scaled" not in note] == []
     assert parsed.values["data"]["dataset"] == path.parent.name
-    assert parsed.values["checkpoint"]["enabled"]
+    if command(path) not in ("pretrain", "linear"):
+        return
+    assert parsed.values["checkpoint"]["enabled"] and not parsed.values["wandb"]["enabled"]
+    assert parsed.values["devices"] == 1
+    queue = parsed.values.get("method_kwargs", {}).get("queue_size")
+    assert not queue or queue % parsed.values["optimizer"]["batch_size"] == 0
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in RECIPES if path.name == "hex.yaml"], ids=lambda path: path.parent.name
-)
+@pytest.mark.parametrize("path", PARTS, ids=relative)
+def test_shared_part(path):
+    first, second = path.read_text().splitlines()[:2]
+    comment = second if first == "# @package _global_" else first
+    assert comment.startswith("# ")
+    used = [file for file in FILES if file != path and path.stem in file.read_text().split("\n\n")[0]]
+    assert used or path.parent.name == "augmentations"
+
+
+@pytest.mark.parametrize("line", PUBLISHED, ids=lambda line: line.split()[0])
+def test_numbers_are_solo_learns(line):
+    name, *words = line.split()
+    expected = OmegaConf.to_container(OmegaConf.from_dotlist(words))
+    ours = dict(flat(written(SCRIPTS / f"{name}.yaml")[0]))
+    for key, value in flat(expected):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        assert ours[key] == (pytest.approx(value, rel=1e-9) if number else value), key
+
+
+@pytest.mark.parametrize("name", TABLE_6)
+def test_numbers_are_the_hex_papers(name):
+    values = written(SCRIPTS / "pretrain" / "cifar100" / f"{name}.yaml")[0]
+    optimizer, lr, weight_decay, kwargs = TABLE_6[name]
+    ours = values["optimizer"]
+    assert (ours["name"], ours["lr"], float(ours["weight_decay"])) == (optimizer, lr, weight_decay)
+    assert ours["batch_size"] == 256 and values["backbone"]["name"] == "resnet50"
+    assert {key: values["method_kwargs"][key] for key in kwargs} == kwargs
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.name.startswith("hex")], ids=relative)
 def test_hex_differs_from_its_base_in_hex_only(path):
-    hex_values, base = read(path).values, read(path.with_name("simclr.yaml")).values
-    assert hex_values["hex"]["policy"] == "adaptive" and base["hex"]["policy"] == "standard"
-    differing = {key for key in hex_values if hex_values[key] != base[key]}
-    assert differing == {"name", "hex"}
+    other = path.stem.removeprefix("hex").removeprefix("_")
+    base = other if other.startswith("nnclr") else "_".join(filter(None, ("simclr", other)))
+    hex_values, plain = read(path).values, read(path.with_name(f"{base}.yaml")).values
+    assert hex_values["hex"]["policy"] == "adaptive" and plain["hex"]["policy"] == "standard"
+    assert {key for key in hex_values if hex_values[key] != plain[key]} == {"name", "hex"}
