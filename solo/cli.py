@@ -23,10 +23,13 @@ from solo.errors import ConfigError, UserError
 
 @dataclass(frozen=True)
 class Command:
-    """One row of the table: `module.run(cfg)` gets the resolved config that `schema` describes."""
+    """One row of the table: `module.run(cfg)` gets the resolved config that `schema` describes.
+
+    Without a schema, `module.main(words)` reads its own command line.
+    """
 
     module: str
-    schema: type
+    schema: type | None
     help: str
 
 
@@ -35,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "linear": Command("solo.run.linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
     "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
+    "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
 }
 
 _USAGE = """\
@@ -82,22 +86,25 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise ConfigError(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}choose {', '.join(COMMANDS)}")
-    return _run(name, COMMANDS[name], words[1:])
+    command = COMMANDS[name]
+    if command.schema is None:
+        return int(importlib.import_module(command.module).main(words[1:]))
+    return _run(name, command, command.schema, words[1:])
 
 
-def _run(name: str, command: Command, words: list[str]) -> int:
+def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     flags = has_flags(name, words)
     given = _parser().parse_intermixed_args([] if flags else words)
     if given.help:
         example = f"solo {name} scripts/{name}/digits {'hex' if name == 'pretrain' else name}.yaml seed=7"
         usage = _USAGE.format(name=name, help=command.help.capitalize(), example=example)
-        sys.stdout.write(f"{usage}\n{help_text(command.schema)}\n")
+        sys.stdout.write(f"{usage}\n{help_text(schema)}\n")
         return 0
     if flags:
         values, origins = read_flags(name, words)
-        parsed = parse(values, command.schema, origins, for_run=True)
+        parsed = parse(values, schema, origins, for_run=True)
     else:
-        parsed = _read_config(command, given)
+        parsed = _read_config(schema, given)
     if given.cfg:
         sys.stdout.write(f"{resolved_text(parsed)}\n")
         return 0
@@ -111,7 +118,7 @@ def _run(name: str, command: Command, words: list[str]) -> int:
     return 0
 
 
-def _read_config(command: Command, given: argparse.Namespace) -> Parsed:
+def _read_config(schema: type, given: argparse.Namespace) -> Parsed:
     if given.multirun:
         raise ConfigError("--multirun is not there; start one run for each set of values")
     named = [place for place in (given.config_path, given.config_name) if place is not None]
@@ -120,7 +127,7 @@ def _read_config(command: Command, given: argparse.Namespace) -> Parsed:
     places = [] if named else [word for word in given.words if not _is_override(word)][:2]
     overrides = [word for word in given.words if word not in places]
     values, origins = compose(find_recipe(named or places), overrides)
-    return parse(values, command.schema, origins, for_run=not given.cfg)
+    return parse(values, schema, origins, for_run=not given.cfg)
 
 
 def _is_override(word: str) -> bool:

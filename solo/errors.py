@@ -9,3 +9,13 @@ class UserError(ValueError):
 
 class ConfigError(UserError):
     """One or more problems in a configuration, all of them in one message, one a line."""
+
+
+class BrokenImageError(UserError):
+    """An image that can't be decoded.
+
+    A loader's worker hands the error over with its whole traceback as the message; only the last line is for users.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())

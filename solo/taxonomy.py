@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from solo.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """An immutable tree of labels in which every leaf has the same depth; a flat data set has one level.
+    """An immutable tree of labels; a flat data set has one level.
+
+    A *node* is a label of one level, a *class* (leaf) is a node without children, at whatever level its branch ends.
+    Classes are numbered from the finest level up: first the last level's nodes in their order, then the childless
+    nodes of the level before, and so on. In a tree of even depth a class is therefore its index at the last level.
+
+    Labels of an image are one int a level, coarse first, -1 where its branch has ended or nobody knows; the two are
+    told apart by the last known node, which is a class or is not.
 
     Attributes:
         levels: level names, the coarsest first, e.g. `("group", "class")`.
-        names: for each level the names of its classes; the position in the tuple is the class index.
-        parents: `parents[l][c]` is the index at level `l` of the parent of class `c` of level `l + 1`,
+        names: for each level the names of its nodes; the position in the tuple is the node's index.
+        parents: `parents[l][c]` is the index at level `l` of the parent of node `c` of level `l + 1`,
             so that `len(parents) == len(levels) - 1`.
 
     Raises:
-        ValueError: if the three don't describe a tree: lengths differ, a parent doesn't exist, a node has no child.
+        UserError: (a `ValueError`) if the three don't describe a tree: lengths differ, a parent doesn't exist, a name
+            comes twice in a level.
     """
 
     levels: tuple[str, ...]
@@ -28,28 +45,30 @@ class Taxonomy:
     def __post_init__(self) -> None:
         """Refuse anything that is no tree, so that no other code has to check."""
         if not self.levels or len(set(self.levels)) != len(self.levels):
-            raise ValueError(f"levels={self.levels} must be one or more different names")
+            raise UserError(f"levels={self.levels} must be one or more different names")
         if len(self.names) != len(self.levels) or len(self.parents) != len(self.levels) - 1:
-            raise ValueError(
+            raise UserError(
                 f"{len(self.levels)} levels need {len(self.levels)} tuples of names and {len(self.levels) - 1} of "
                 f"parents; got {len(self.names)} and {len(self.parents)}"
             )
         for level, names in zip(self.levels, self.names, strict=True):
             if not names:
-                raise ValueError(f"level {level!r} has no class")
+                raise UserError(f"level {level!r} has no class")
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise UserError(f"level {level!r} has the name {twice[0]!r} twice; give each of its nodes its own name")
         for depth, parents in enumerate(self.parents):
             self._check_links(depth, parents)
 
     def _check_links(self, depth: int, parents: tuple[int, ...]) -> None:
         upper, lower = self.levels[depth], self.levels[depth + 1]
         if len(parents) != len(self.names[depth + 1]):
-            raise ValueError(f"level {lower!r} has {len(self.names[depth + 1])} classes but {len(parents)} parents")
+            raise UserError(f"level {lower!r} has {len(self.names[depth + 1])} classes but {len(parents)} parents")
         wrong = [p for p in parents if not 0 <= p < len(self.names[depth])]
         if wrong:
-            raise ValueError(f"parents {wrong} of level {lower!r} don't exist; {upper!r} has {len(self.names[depth])}")
-        childless = [name for i, name in enumerate(self.names[depth]) if i not in set(parents)]
-        if childless:
-            raise ValueError(f"classes {childless} of level {upper!r} have no class of level {lower!r} below them")
+            raise UserError(f"parents {wrong} of level {lower!r} don't exist; {upper!r} has {len(self.names[depth])}")
+
+    # ---- ways to make one; more are in solo.data.trees ----
 
     @classmethod
     def flat(cls, names: Sequence[str], level: str = "class") -> Taxonomy:
@@ -63,17 +82,19 @@ class Taxonomy:
         """Two levels: `groups` maps each coarse name to its members; `names` gives the order of the fine classes.
 
         Raises:
-            ValueError: if a name is in no group, in two, or if a group holds a name that is not in `names`.
+            UserError: if a name is in no group, in two, if a group is empty or holds a name that is not in `names`.
         """
         parent_of: dict[str, int] = {}
-        for index, members in enumerate(groups.values()):
+        for index, (group, members) in enumerate(groups.items()):
+            if not members:
+                raise UserError(f"group {group!r} has no class")
             for member in members:
                 if member in parent_of or member not in names:
-                    raise ValueError(f"class {member!r} must be in `names` and in one group only")
+                    raise UserError(f"class {member!r} must be in `names` and in one group only")
                 parent_of[member] = index
         orphans = [name for name in names if name not in parent_of]
         if orphans:
-            raise ValueError(f"classes {orphans} are in no group")
+            raise UserError(f"classes {orphans} are in no group")
         return cls(levels, (tuple(groups), tuple(names)), (tuple(parent_of[name] for name in names),))
 
     @classmethod
@@ -93,29 +114,169 @@ class Taxonomy:
             "parents": [list(parents) for parents in self.parents],
         }
 
+    # ---- nodes and classes ----
+
     @property
     def num_levels(self) -> int:
         """How many levels there are, at least 1."""
         return len(self.levels)
 
+    @cached_property
+    def children(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """`children[l][n]`: indices at level `l + 1` of the children of node `n` of level `l`."""
+        found: list[list[list[int]]] = [[[] for _ in names] for names in self.names]
+        for level, parents in enumerate(self.parents):
+            for node, parent in enumerate(parents):
+                found[level][parent].append(node)
+        return tuple(tuple(tuple(nodes) for nodes in level) for level in found)
+
+    @cached_property
+    def leaves(self) -> tuple[tuple[int, int], ...]:
+        """`(level, node)` of every class, in the order of the classes."""
+        deepest_first = range(self.num_levels - 1, -1, -1)
+        return tuple((lvl, n) for lvl in deepest_first for n, below in enumerate(self.children[lvl]) if not below)
+
+    @cached_property
+    def _class_of(self) -> dict[tuple[int, int], int]:
+        return {place: leaf for leaf, place in enumerate(self.leaves)}
+
     @property
     def num_classes(self) -> int:
-        """How many leaves there are, i.e. classes of the finest level."""
-        return len(self.names[-1])
+        """How many classes there are, at all levels together."""
+        return len(self.leaves)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in their order."""
+        return tuple(self.names[level][node] for level, node in self.leaves)
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether some classes end above the finest level."""
+        return self.num_classes != len(self.names[-1])
 
     def path(self, leaf: int) -> tuple[int, ...]:
-        """The class index at each level on the way to `leaf` (0 to `num_classes - 1`), coarse first.
+        """The node at each level on the way to class `leaf` (0 to `num_classes - 1`), coarse first, -1 below its end.
 
         Raises:
-            IndexError: if there is no such leaf.
+            IndexError: if there is no such class.
         """
         if not 0 <= leaf < self.num_classes:
             raise IndexError(f"leaf {leaf} is not in 0..{self.num_classes - 1}")
-        nodes = [leaf]
-        for parents in reversed(self.parents):
+        return self.node_path(*self.leaves[leaf])
+
+    def node_path(self, level: int, node: int) -> tuple[int, ...]:
+        """The node at each level on the way to any node, coarse first, -1 below it."""
+        nodes = [node]
+        for parents in reversed(self.parents[:level]):
             nodes.append(parents[nodes[-1]])
-        return tuple(reversed(nodes))
+        return (*reversed(nodes), *[UNKNOWN] * (self.num_levels - 1 - level))
 
     def path_table(self) -> list[tuple[int, ...]]:
-        """`path` of every leaf: `num_classes` rows of `num_levels` ints."""
+        """`path` of every class: `num_classes` rows of `num_levels` ints."""
         return [self.path(leaf) for leaf in range(self.num_classes)]
+
+    def leaf_of(self, labels: Sequence[int]) -> int:
+        """The class of an image with these labels (one a level, -1 unknown), -1 if its last known node is none."""
+        level = max((lvl for lvl, label in enumerate(labels) if label >= 0), default=-1)
+        return self._class_of.get((level, labels[level]), UNKNOWN) if level >= 0 else UNKNOWN
+
+    def leaves_under(self, level: int, node: int) -> tuple[int, ...]:
+        """The classes at or below a node."""
+        below = self.children[level][node]
+        if not below:
+            return (self._class_of[level, node],)
+        return tuple(leaf for child in below for leaf in self.leaves_under(level + 1, child))
+
+    def check_counts(self, counts: Sequence[int]) -> None:
+        """Refuse classes without images.
+
+        Args:
+            counts: images of each class.
+
+        Raises:
+            UserError: names the empty classes.
+        """
+        assert len(counts) == self.num_classes, f"{len(counts)} counts for {self.num_classes} classes"
+        empty = [self.class_names[leaf] for leaf, count in enumerate(counts) if count == 0]
+        if empty:
+            shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+            raise UserError(
+                f"{len(empty)} of {self.num_classes} classes have no image: {shown}; take them out of the label tree, "
+                "or add images"
+            )
+
+    # ---- how far classes are from each other ----
+
+    def depths(self) -> np.ndarray:
+        """(C,) how many levels each class has a label at, 1 to `num_levels`."""
+        import numpy as np
+
+        return np.array([level + 1 for level, _ in self.leaves])
+
+    def lca_depth(self, a: Any, b: Any) -> np.ndarray:
+        """Depth of the lowest common ancestor: how many levels two classes share, 0 (only the root) to `num_levels`.
+
+        Args:
+            a: class indices, any shape.
+            b: likewise; the two broadcast, `lca_depth(r[:, None], r)` with `r = arange(num_classes)` is the matrix.
+        """
+        import numpy as np
+
+        a, b = np.asarray(a), np.asarray(b)
+        shared = np.zeros(np.broadcast_shapes(a.shape, b.shape), dtype=np.int64)
+        for column in np.array(self.path_table()).T:  # a level at a time keeps the matrix of many classes small
+            shared += (column[a] == column[b]) & (column[a] >= 0)
+        return shared
+
+    def distance(self, a: Any, b: Any) -> np.ndarray:
+        """Number of edges between two classes in the tree; arguments as of `lca_depth`."""
+        depths, shared = self.depths(), self.lca_depth(a, b)
+        distance: np.ndarray = depths[a] + depths[b] - 2 * shared
+        return distance
+
+    def lca_height(self, a: Any, b: Any) -> np.ndarray:
+        """Severity of taking `a` for `b`: height of their lowest common ancestor over its deepest class, 0 if a == b.
+
+        Arguments as of `lca_depth`. The measure is that of Bertinetto et al., Making Better Mistakes (CVPR 2020),
+        section 3: https://arxiv.org/abs/1912.09393.
+        """
+        import numpy as np
+
+        paths, depths, shared = np.array(self.path_table()), self.depths(), self.lca_depth(a, b)
+        # heights[d, n]: of node n at level d - 1; row 0 is the root.
+        heights = np.zeros((self.num_levels + 1, max(map(len, self.names))), dtype=np.int64)
+        heights[0, 0] = depths.max()
+        for level in range(self.num_levels):
+            known = paths[:, level] >= 0
+            np.maximum.at(heights[level + 1], paths[known, level], depths[known] - level - 1)
+        node = np.where(shared > 0, paths[np.broadcast_to(a, shared.shape), np.maximum(shared - 1, 0)], 0)
+        return np.asarray(heights[shared, node])
+
+    # ---- for people ----
+
+    def render(self, counts: Sequence[int] | None = None, max_children: int = 8) -> str:
+        """The tree as text, a node a line.
+
+        Args:
+            counts: images of each class, shown and added up where given.
+            max_children: how many children of a node are drawn; the others are counted.
+        """
+        head = ", ".join(f"{level} ({len(names)})" for level, names in zip(self.levels, self.names, strict=True))
+        lines = [f"{head}: {self.num_classes} classes"]
+        self._draw(lines, 0, tuple(range(len(self.names[0]))), "", counts, max_children)
+        return "\n".join(lines)
+
+    def _draw(
+        self, lines: list[str], level: int, nodes: Sequence[int], indent: str, counts: Sequence[int] | None, most: int
+    ) -> None:
+        shown = nodes if len(nodes) <= most else nodes[:most]
+        for place, node in enumerate(shown):
+            last = place == len(nodes) - 1
+            leaves = self.leaves_under(level, node)
+            number = f" ({sum(counts[leaf] for leaf in leaves):,})" if counts is not None else ""
+            lines.append(f"{indent}{'└── ' if last else '├── '}{self.names[level][node]}{number}")
+            below = indent + ("    " if last else "│   ")
+            self._draw(lines, level + 1, self.children[level][node], below, counts, most)
+        if len(shown) < len(nodes):
+            lines.append(f"{indent}└── and {len(nodes) - len(shown):,} more")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import random
 
+import numpy as np
 import pytest
 
 from solo.taxonomy import Taxonomy
@@ -56,9 +58,82 @@ def test_dict_round_trip_through_json() -> None:
         (("a",), ((),), (), "no class"),
         (("a", "b"), (("x",), ("y", "z")), ((0,),), "1 parents"),
         (("a", "b"), (("x",), ("y", "z")), ((0, 1),), "don't exist"),
-        (("a", "b"), (("x", "w"), ("y",)), ((0,),), "no class of level"),
+        (("a", "b"), (("x",), ("y", "y")), ((0, 0),), "'y' twice"),
     ],
 )
 def test_refuses_what_is_no_tree(levels: tuple, names: tuple, parents: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Taxonomy(levels, names, parents)
+
+
+# Zoo is ragged: "fish" ends at the first level, "owl" and "eagle" at the second.
+ZOO = Taxonomy(
+    ("kind", "family", "species"),
+    (("mammals", "birds", "fish"), ("cats", "owl", "eagle"), ("lion", "tiger")),
+    ((0, 1, 1), (0, 0)),
+)
+
+
+def test_ragged_classes_are_numbered_from_the_finest_level() -> None:
+    assert ZOO.is_ragged and not LIFE.is_ragged
+    assert ZOO.class_names == ("lion", "tiger", "owl", "eagle", "fish")
+    assert ZOO.path_table() == [(0, 0, 0), (0, 0, 1), (1, 1, -1), (1, 2, -1), (2, -1, -1)]
+    assert Taxonomy.from_dict(json.loads(json.dumps(ZOO.to_dict()))) == ZOO
+
+
+def test_the_last_known_label_says_whether_a_class_is_known() -> None:
+    assert [ZOO.leaf_of(path) for path in ZOO.path_table()] == [0, 1, 2, 3, 4]
+    assert [ZOO.leaf_of(labels) for labels in [(0, -1, -1), (1, -1, -1), (-1, -1, -1)]] == [-1, -1, -1]
+    assert ZOO.leaves_under(0, 1) == (2, 3) and ZOO.leaves_under(0, 2) == (4,)
+
+
+def random_tree(seed: int) -> Taxonomy:
+    source = random.Random(seed)
+    sizes = [source.randint(2, 4)]
+    parents = []
+    for _ in range(source.randint(1, 3)):
+        count = source.randint(1, 8)
+        parents.append(tuple(source.randrange(sizes[-1]) for _ in range(count)))
+        sizes.append(count)
+    names = tuple(tuple(f"{level}.{node}" for node in range(count)) for level, count in enumerate(sizes))
+    return Taxonomy(tuple(f"level{level}" for level in range(len(sizes))), names, tuple(parents))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_distances_agree_with_loops(seed: int) -> None:
+    tree = random_tree(seed)
+    paths = [[node for node in path if node >= 0] for path in tree.path_table()]
+    rows = np.arange(tree.num_classes)
+    shared, edges = tree.lca_depth(rows[:, None], rows), tree.distance(rows[:, None], rows)
+    heights = tree.lca_height(rows[:, None], rows)
+    for a, first in enumerate(paths):
+        for b, second in enumerate(paths):
+            depth = 0
+            while depth < min(len(first), len(second)) and first[: depth + 1] == second[: depth + 1]:
+                depth += 1
+            below = [len(path) - depth for path in paths if path[:depth] == first[:depth]]
+            assert shared[a, b] == depth
+            assert edges[a, b] == len(first) + len(second) - 2 * depth
+            assert heights[a, b] == max(below)
+    assert sorted(leaf for node in range(len(tree.names[0])) for leaf in tree.leaves_under(0, node)) == rows.tolist()
+
+
+def test_classes_without_images_are_named() -> None:
+    ZOO.check_counts([1, 1, 1, 1, 1])
+    with pytest.raises(ValueError, match="2 of 5 classes have no image: tiger, fish"):
+        ZOO.check_counts([3, 0, 1, 1, 0])
+
+
+def test_render_counts_and_shortens() -> None:
+    text = ZOO.render([5, 1, 2, 3, 4], max_children=2)
+    assert text.splitlines() == [
+        "kind (3), family (3), species (2): 5 classes",
+        "├── mammals (6)",
+        "│   └── cats (6)",
+        "│       ├── lion (5)",
+        "│       └── tiger (1)",
+        "├── birds (5)",
+        "│   ├── owl (2)",
+        "│   └── eagle (3)",
+        "└── and 1 more",
+    ]

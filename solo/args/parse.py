@@ -16,6 +16,7 @@ from solo.args.fields import keys_of
 from solo.args.legacy import Modern, modernise
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.rules import check_names, check_run, spec_of
+from solo.data.specs import resolve_spec
 from solo.errors import ConfigError, UserError
 
 _LOG = logging.getLogger("solo")
@@ -64,7 +65,8 @@ def parse(
         resolved, derived = resolve(checked, spec)
     except UserError as error:  # classes can't be counted
         raise ParseError(places.line(Problem("data.train_path", f": {error}"))) from error
-    notes = [places.line(Problem(key, text)) for key, text in modern.notes] + _remarks(checked)
+    notes = [places.line(Problem(key, text)) for key, text in modern.notes]
+    notes += _remarks(checked) + _tree_note(checked["data"])
     return Parsed(resolved, _origins(places, modern, derived), notes)
 
 
@@ -139,6 +141,16 @@ def _origins(places: _Places, modern: Modern, derived: Mapping[str, str]) -> dic
         written = places.of(key) if how.startswith("x ") else None
         origins[key] = f"{written}, {how}" if written else how
     return origins
+
+
+def _tree_note(data: Mapping[str, Any]) -> list[str]:
+    """Says that nested folders have become levels without being asked for it."""
+    found = resolve_spec(data)
+    tree = found.taxonomy
+    if data["levels"] is not None or tree is None or not found.source.endswith(":nested_folder"):
+        return []
+    sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
+    return [f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"]
 
 
 def _remarks(values: Mapping[str, Any]) -> list[str]:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from solo.args.contract import (
-    _N_CLASSES_PER_DATASET,
-    _SUPPORTED_DATASETS,
-    add_and_assert_dataset_cfg,
-    add_and_assert_lightning_cfg,
-    add_and_assert_wandb_cfg,
-)
+from solo.args.contract import _N_CLASSES_PER_DATASET as _N_CLASSES_PER_DATASET
+from solo.args.contract import _SUPPORTED_DATASETS as _SUPPORTED_DATASETS
+from solo.args.contract import add_and_assert_dataset_cfg as add_and_assert_dataset_cfg
+from solo.args.contract import add_and_assert_lightning_cfg as add_and_assert_lightning_cfg
+from solo.args.contract import add_and_assert_wandb_cfg as add_and_assert_wandb_cfg
 from solo.args.parse import parse_dict_config
 from solo.args.schema import PretrainCfg
-
-__all__ = [
-    "_N_CLASSES_PER_DATASET",
-    "_SUPPORTED_DATASETS",
-    "add_and_assert_dataset_cfg",
-    "add_and_assert_lightning_cfg",
-    "add_and_assert_wandb_cfg",
-    "parse_cfg",
-]
 
 
 def parse_cfg(cfg: DictConfig) -> DictConfig:

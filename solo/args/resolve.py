@@ -12,6 +12,8 @@ from typing import Any
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
 from solo.data.registry import DatasetSpec, count_classes, validation_path
+from solo.data.specs import resolve_spec
+from solo.errors import UserError
 
 BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
 
@@ -90,12 +92,26 @@ def keeps_classifier_lr(values: Mapping[str, Any]) -> bool:
 
 def _classes(settings: _Settings, spec: DatasetSpec) -> None:
     data = settings.values["data"]
-    if spec.num_classes is not None:
-        settings.put("data.num_classes", spec.num_classes, f"data set {spec.name}")
+    found = resolve_spec(data)
+    if found.num_classes is not None and found.source != spec.source:
+        _own_classes(settings, found.num_classes)
+    elif found.num_classes is not None:
+        settings.put("data.num_classes", found.num_classes, f"data set {spec.name}")
     elif data.get("no_labels"):
         settings.fill("data.num_classes", 1, "derived")
     elif data["num_classes"] is None:
         settings.put("data.num_classes", count_classes(spec, data["train_path"]), "folders of data.train_path")
+
+
+def _own_classes(settings: _Settings, found: int) -> None:
+    """The number of classes of own images; another one that was written down belongs to other folders."""
+    written = settings.values["data"]["num_classes"]
+    if written not in (None, found):
+        raise UserError(
+            f"data.num_classes={written}, but {settings.values['data']['train_path']} has {found} classes; take "
+            "data.num_classes out, or set data.levels=flat if only the first folders are classes"
+        )
+    settings.put("data.num_classes", found, "classes of data.train_path")
 
 
 def _images(settings: _Settings, spec: DatasetSpec) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from solo.args.check import Problem, check, unknown
 from solo.args.methods import HEX_METHODS, METHOD_KWARGS
 from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
+from solo.data.specs import resolve_spec
 from solo.errors import UserError
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")
@@ -37,7 +38,8 @@ def check_names(values: dict[str, Any]) -> list[Problem]:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    return [*problems, *_variant(values), *_label_level(values), *_devices(values.get("devices"))]
+    problems += [*_variant(values), *_label_level(values), *_finetuning(values)]
+    return [*problems, *_devices(values.get("devices"))]
 
 
 def check_policy(method: Any, policy: Any) -> list[Problem]:
@@ -61,6 +63,10 @@ def _label_level(values: Mapping[str, Any]) -> Iterator[Problem]:
     spec, settings = spec_of(values), values.get("hex", {})
     if spec is None or settings.get("policy") != "superclass":
         return
+    try:
+        spec = resolve_spec(values["data"])
+    except UserError:  # said where the classes are counted
+        return
     levels, level = spec.levels, settings.get("level")
     if len(levels) < 2:
         rich = [name for name, row in DATASETS.items() if len(row.levels) > 1]
@@ -70,6 +76,24 @@ def _label_level(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("hex.level", f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}")
     elif isinstance(level, str) and level not in levels:
         yield Problem("hex.level", unknown(level, levels))
+
+
+def _finetuning(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Settings of `solo linear` that would do nothing beside others."""
+    if "finetune" not in values:
+        return
+    if values["optimizer"]["layer_decay"] and not values["finetune"]:
+        yield Problem("optimizer.layer_decay", " does nothing on a frozen backbone; set finetune=True or leave it out")
+    if values["data"]["cache_features"]:
+        for name in ("auto_augment", "mixup", "cutmix"):
+            if values[name]:
+                yield Problem(name, " changes images, and data.cache_features=True has none; take one of the two")
+    spec = spec_of(values)
+    channels = values["data"]["channels"] or (spec.channels if spec else None)
+    if values["auto_augment"] and channels not in (None, 3):
+        yield Problem(
+            "auto_augment", f" (RandAugment) is for colour pictures, these have {channels} channel; leave it out"
+        )
 
 
 def _devices(devices: Any) -> Iterator[Problem]:
@@ -87,18 +111,8 @@ def check_run(values: Mapping[str, Any]) -> list[Problem]:
 def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
     spec, data = spec_of(values), values["data"]
     if spec is not None and spec.layout and data["format"] == "image_folder":
-        for key in ("train_path", "val_path"):
-            path = data[key] or (validation_path(spec, data["train_path"]) if key == "val_path" else None)
-            if key == "val_path" and path == data["train_path"]:
-                continue
-            if data["train_path"] and not path:
-                yield Problem(f"data.{key}", " is missing; give the folder of the validation images")
-                continue
-            try:
-                obtain(spec, path, data["download"])
-            except UserError as error:
-                yield Problem(f"data.{key}", f": {error}")
-    elif spec is not None and (spec.folders or data["format"] == "h5"):
+        yield from _published(spec, data)
+    elif spec is not None and (spec.folders or data["format"] == "h5") and data["format"] in ("image_folder", "h5"):
         must_validate = "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
             if data[key] is None:
@@ -109,6 +123,21 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
                 check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
             except UserError as error:
                 yield Problem(f"data.{key}", f": {error}")
+
+
+def _published(spec: DatasetSpec, data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Both splits of a data set in its authors' layout; what is missing is fetched, where that is possible."""
+    key = "train_path"
+    try:
+        obtain(spec, data["train_path"], data["download"])
+        key = "val_path"
+        path = data["val_path"] or validation_path(spec, data["train_path"])
+        if data["train_path"] and not path:
+            yield Problem("data.val_path", " is missing; give the folder of the validation images")
+        elif path != data["train_path"]:
+            obtain(spec, path, data["download"])
+    except UserError as error:
+        yield Problem(f"data.{key}", f": {error}")
 
 
 def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:

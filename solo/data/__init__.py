@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 __all__ = ["classification_dataloader", "pretrain_dataloader", "registry", "sources", "transforms"]
+if importlib.util.find_spec("h5py"):
+    __all__ += ["h5_dataset"]
 
 
 def __getattr__(name: str) -> ModuleType:

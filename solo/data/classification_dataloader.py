@@ -29,7 +29,7 @@ def build_custom_pipeline() -> dict[str, Transform]:
 
 
 def prepare_transforms(
-    dataset: str,
+    dataset: str | DatasetSpec,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
@@ -38,7 +38,7 @@ def prepare_transforms(
     """`(T_train, T_val)` of a data set; what is not given is the data set's own.
 
     Args:
-        dataset: a name of the registry.
+        dataset: a name of the registry, or a row that `solo.data.specs.resolve_spec` has completed.
         mean: per channel, of images in [0, 1].
         std: likewise.
         size: pixels; the shorter side is resized in proportion (256 to 224) before the centre crop.
@@ -62,7 +62,7 @@ def prepare_transforms(
 
 
 def prepare_datasets(
-    dataset: str,
+    dataset: str | DatasetSpec,
     T_train: Transform,  # noqa: N803 (solo-learn's argument)
     T_val: Transform,  # noqa: N803
     train_data_path: str | Path | None = None,
@@ -76,12 +76,12 @@ def prepare_datasets(
     """`(train, val)` with items `(image, target)`.
 
     Args:
-        dataset: a name of the registry.
+        dataset: a name of the registry, or a row that `solo.data.specs.resolve_spec` has completed.
         T_train: from `prepare_transforms`.
         T_val: likewise.
         train_data_path: folder of the training data; without one, `datasets` inside the package.
         val_data_path: folder of the validation data, likewise.
-        data_format: `image_folder`.
+        data_format: `image_folder`, or `h5`, where the paths are HDF5 files.
         download: fetch what is missing, where that is possible.
         data_fraction: share of the training data, in (0, 1), stratified; all of it otherwise.
         levels: targets are `(levels,)`, coarse first, for data sets with more than one level.
@@ -92,8 +92,8 @@ def prepare_datasets(
     """
     check_format(data_format)
     spec = get_spec(dataset)
-    train = load(spec, "train", train_data_path, download, T_train, levels)
-    val = load(spec, "val", val_data_path, download, T_val, levels)
+    train = load(spec, "train", train_data_path, download, T_train, levels, data_format=data_format)
+    val = load(spec, "val", val_data_path, download, T_val, levels, data_format=data_format)
     if spec.folders:
         _check_same_classes(spec, train, val)
     return take_fraction(train, data_fraction, seed), val
@@ -129,7 +129,7 @@ def prepare_dataloaders(
 
 
 def prepare_data(
-    dataset: str,
+    dataset: str | DatasetSpec,
     train_data_path: str | Path | None = None,
     val_data_path: str | Path | None = None,
     data_format: str = "image_folder",

@@ -94,28 +94,37 @@ def train_loader(dataset: Dataset[Any], batch_size: int, num_workers: int, seed:
     Raises:
         UserError: if there are fewer samples than one batch needs.
     """
-    size = len(cast(Sized, dataset))
+    sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
+    return DataLoader(
+        SeededDataset(dataset),
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=True,
+        **worker_options(num_workers, sampler.seed),
+    )
+
+
+def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSampler:
+    """The order of a training set; `None` draws the seed from torch's generator.
+
+    Raises:
+        UserError: if there are fewer samples than one batch needs.
+    """
     if batch_size > size:
         raise UserError(
             f"optimizer.batch_size={batch_size} is larger than the training set of {size} images, so an epoch would "
             f"have no batch; use a batch size of at most {size} or more data"
         )
-    seed = int(torch.randint(2**62, ())) if seed is None else seed
-    return DataLoader(
-        SeededDataset(dataset),
-        batch_size=batch_size,
-        sampler=SeededSampler(size, seed),
-        drop_last=True,
-        **_worker_options(num_workers, seed),
-    )
+    return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
 
 
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
     """All samples in their order."""
-    return DataLoader(dataset, batch_size=batch_size, **_worker_options(num_workers, seed=0))
+    return DataLoader(dataset, batch_size=batch_size, **worker_options(num_workers, seed=0))
 
 
-def _worker_options(num_workers: int, seed: int) -> dict[str, Any]:
+def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
+    """Arguments of every `DataLoader` here."""
     return {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,

@@ -50,17 +50,17 @@ def check_format(data_format: str) -> None:
     """Refuse storage formats that have no reader.
 
     Raises:
-        UserError: for anything but `image_folder`.
+        UserError: for anything but `image_folder`, `table`, `timm` and `h5`.
     """
-    if data_format != "image_folder":
+    if data_format not in ("image_folder", "table", "timm", "h5"):
         raise UserError(
-            f"data.format={data_format!r} can't be read by this version; only 'image_folder' can: "
+            f"data.format={data_format!r} can't be read; only 'image_folder', 'table', 'timm' and 'h5' can: "
             "store the images as files, one folder per class, and set data.format=image_folder"
         )
 
 
 def prepare_datasets(
-    dataset: str,
+    dataset: str | registry.DatasetSpec,
     transform: Transform,
     train_data_path: str | Path | None = None,
     data_format: str = "image_folder",
@@ -73,10 +73,10 @@ def prepare_datasets(
     """Training images with their index: items `(index, views, target)`.
 
     Args:
-        dataset: a name of the registry.
+        dataset: a name of the registry, or a row that `solo.data.specs.resolve_spec` has completed.
         transform: PIL image -> list of views.
         train_data_path: folder of the data; without one, `datasets` inside the package.
-        data_format: `image_folder`.
+        data_format: `image_folder`, or `h5`, where the paths are HDF5 files.
         no_labels: the folder is flat; targets are -1.
         download: fetch what is missing, where that is possible.
         data_fraction: share of the data, in (0, 1), stratified; all of it otherwise.
@@ -86,10 +86,29 @@ def prepare_datasets(
     Raises:
         UserError: for an unknown data set, and if the data aren't as expected.
     """
+    return Indexed(
+        training_images(
+            dataset, transform, train_data_path, data_format, no_labels, download, data_fraction, levels, seed
+        )
+    )
+
+
+def training_images(
+    dataset: str | registry.DatasetSpec,
+    transform: Transform | None,
+    train_data_path: str | Path | None = None,
+    data_format: str = "image_folder",
+    no_labels: bool = False,
+    download: bool = True,
+    data_fraction: float = -1.0,
+    levels: bool = False,
+    seed: int = 42,
+) -> Dataset[tuple[Any, Any]]:
+    """The same without an index, items `(view or views, target)`; without a transform, `(PIL image, target)`."""
     check_format(data_format)
     spec = registry.get_spec(dataset)
-    images = load(spec, "pretrain", train_data_path, download, transform, levels, no_labels)
-    return Indexed(take_fraction(images, data_fraction, seed))
+    images = load(spec, "pretrain", train_data_path, download, transform, levels, no_labels, data_format)
+    return take_fraction(images, data_fraction, seed)
 
 
 def prepare_dataloader(

@@ -1,180 +1,51 @@
-"""One row per data set: where it comes from, how large its images are, how they are normalised, what the labels mean.
+"""The data sets by name, and a first look at their folders.
 
-Imports no torch, so that configurations can be checked and described in no time. A new data set is one row here and
-one function in `solo.data.sources` (or anywhere else: `source` is an import path).
+Imports no torch, so that configurations can be checked and described in no time. The rows are in `solo.data.rows`.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from solo.data import classes
+from solo.data.rows import ALIASES, ROWS, DatasetSpec
 from solo.errors import UserError
-from solo.taxonomy import Taxonomy
 
-Stats = tuple[float, ...]
+__all__ = [
+    "DATASETS",
+    "DEFAULT_ROOT",
+    "IMAGE_EXTENSIONS",
+    "DatasetSpec",
+    "check_path",
+    "choose_classes",
+    "class_folders",
+    "count_classes",
+    "existing_folder",
+    "get_spec",
+    "obtain",
+    "validation_path",
+]
 
 # What Pillow reads without plug-ins; the same list as torchvision's ImageFolder.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Where data sets are looked for, and fetched into, without a path.
+DEFAULT_ROOT = Path(__file__).parents[1] / "datasets"
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# solo-learn normalises CIFAR-100 like this, too, when it classifies; published numbers depend on it.
-_CIFAR_EVAL_MEAN, _CIFAR_EVAL_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
 
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """All that is known of a data set before a single image is read.
-
-    Attributes:
-        name: the value of `data.dataset`.
-        source: `"module:function"`; the function's form is described in `solo.data.sources`.
-        channels: 1 (grey) or 3 (RGB).
-        size: height and width of a validation image, in pixels.
-        mean, std: per channel, of images in [0, 1]; used in pretraining.
-        eval_mean, eval_std: the same for classification; `None` means `mean`, `std`.
-        taxonomy: the label tree; `None` if the class names come from folders.
-        num_classes: `None` if counted from the folders, see `count_classes`.
-        small_stem: whether ResNets get a stem for small images.
-        downloads: whether it is at hand, or fetched, without a path.
-        folders: whether `data.train_path` is a folder with one sub-folder per class.
-        resize: `None`: validation images have `size` already; else the length of the shorter side before the centre
-            crop of `size` pixels.
-        crop_min_scale, flip: how a classifier's training images may be cropped and whether they may be mirrored.
-    """
-
-    name: str
-    source: str
-    channels: int
-    size: int
-    mean: Stats
-    std: Stats
-    eval_mean: Stats | None = None
-    eval_std: Stats | None = None
-    taxonomy: Taxonomy | None = None
-    num_classes: int | None = None
-    small_stem: bool = False
-    downloads: bool = False
-    folders: bool = False
-    resize: int | None = None
-    crop_min_scale: float = 0.08
-    flip: bool = True
-
-    @property
-    def levels(self) -> tuple[str, ...]:
-        """Names of the label levels, coarse first."""
-        return self.taxonomy.levels if self.taxonomy else ("class",)
+DATASETS: dict[str, DatasetSpec] = {row.name: row for row in ROWS}
+DATASETS.update({alias: DATASETS[name] for alias, name in ALIASES.items()})
 
 
-def _imagenet_like(name: str, num_classes: int | None) -> DatasetSpec:
-    return DatasetSpec(
-        name=name,
-        source="solo.data.sources:image_folder",
-        channels=3,
-        size=224,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        num_classes=num_classes,
-        folders=True,
-        resize=256,
-    )
-
-
-_DIGITS = DatasetSpec(
-    name="digits",
-    source="solo.data.sources:digits",
-    channels=1,
-    size=16,
-    mean=(0.3098,),
-    std=(0.3476,),
-    taxonomy=Taxonomy.flat(tuple("0123456789"), level="digit"),
-    num_classes=10,
-    small_stem=True,
-    downloads=True,
-    crop_min_scale=0.5,
-    flip=False,
-)
-
-_FASHION_MNIST = DatasetSpec(
-    name="fashion_mnist",
-    source="solo.data.sources:fashion_mnist",
-    channels=1,
-    size=28,
-    mean=(0.2860,),
-    std=(0.3530,),
-    taxonomy=Taxonomy.from_groups(classes.FASHION_MNIST, classes.FASHION_MNIST_GROUPS),
-    num_classes=10,
-    small_stem=True,
-    downloads=True,
-    crop_min_scale=0.5,
-)
-
-_CIFAR10 = DatasetSpec(
-    name="cifar10",
-    source="solo.data.sources:cifar10",
-    channels=3,
-    size=32,
-    mean=(0.4914, 0.4822, 0.4465),
-    std=(0.2470, 0.2435, 0.2616),
-    eval_mean=_CIFAR_EVAL_MEAN,
-    eval_std=_CIFAR_EVAL_STD,
-    taxonomy=Taxonomy.flat(classes.CIFAR10),
-    num_classes=10,
-    small_stem=True,
-    downloads=True,
-)
-
-_CIFAR100 = DatasetSpec(
-    name="cifar100",
-    source="solo.data.sources:cifar100",
-    channels=3,
-    size=32,
-    mean=(0.5071, 0.4865, 0.4409),
-    std=(0.2673, 0.2564, 0.2762),
-    eval_mean=_CIFAR_EVAL_MEAN,
-    eval_std=_CIFAR_EVAL_STD,
-    taxonomy=Taxonomy.from_groups(classes.CIFAR100, classes.CIFAR100_GROUPS, ("superclass", "class")),
-    num_classes=100,
-    small_stem=True,
-    downloads=True,
-)
-
-_STL10 = DatasetSpec(
-    name="stl10",
-    source="solo.data.sources:stl10",
-    channels=3,
-    size=96,
-    mean=(0.4914, 0.4823, 0.4466),
-    std=(0.247, 0.243, 0.261),
-    taxonomy=Taxonomy.flat(classes.STL10),
-    num_classes=10,
-    downloads=True,
-)
-
-_ROWS = (
-    _DIGITS,
-    _FASHION_MNIST,
-    _CIFAR10,
-    _CIFAR100,
-    _STL10,
-    _imagenet_like("imagenet", 1000),
-    _imagenet_like("imagenet100", 100),
-    _imagenet_like("custom", None),
-)
-
-DATASETS: dict[str, DatasetSpec] = {row.name: row for row in _ROWS}
-DATASETS["image_folder"] = DATASETS["custom"]  # a second name, the same row
-
-
-def get_spec(name: str) -> DatasetSpec:
-    """The row of `name`.
+def get_spec(name: str | DatasetSpec) -> DatasetSpec:
+    """The row of `name`; a row, e.g. one that `solo.data.specs.resolve_spec` has completed, is returned as it is.
 
     Raises:
         UserError: if there is none; names the closest ones.
     """
+    if isinstance(name, DatasetSpec):
+        return name
     if name in DATASETS:
         return DATASETS[name]
     close = difflib.get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1)
@@ -188,28 +59,48 @@ def class_folders(path: str | os.PathLike[str]) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
+def choose_classes(dataset: str, names: list[str]) -> list[str]:
+    """The classes of a data set out of those that are there.
+
+    ImageNet-100 is the 100 classes of `dataset_subset/imagenet100_classes.txt` (Tian et al., Contrastive Multiview
+    Coding, ECCV 2020: https://arxiv.org/abs/1906.05849); where none of them is there, all are taken.
+    """
+    if dataset != "imagenet100":
+        return names
+    wanted = set(IMAGENET100.read_text(encoding="utf-8").split())
+    return [name for name in names if name in wanted] or names
+
+
 def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
-    """The number of leaf classes: the data set's own, else the number of sub-folders of `train_path`, at least 1.
+    """The number of leaf classes: the data set's own, else that of the sub-folders (HDF5: groups) of `train_path`.
 
     Raises:
-        UserError: if it has to be counted and `train_path` is no folder.
+        UserError: if it has to be counted and `train_path` is neither a folder nor an HDF5 file.
     """
     if spec.num_classes is not None:
         return spec.num_classes
-    return max(1, len(class_folders(_existing_folder(train_path))))
+    from solo.data.h5_file import is_h5, read_index
+
+    if train_path and is_h5(train_path):
+        return len(read_index(spec.name, Path(train_path)))
+    return max(1, len(class_folders(existing_folder(train_path))))
 
 
-def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False) -> None:
-    """Look at a data folder without reading an image, so that a wrong path fails at once.
+def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, data_format: str = "image_folder") -> None:
+    """Look at a data folder or HDF5 file without reading an image, so that a wrong path fails at once.
 
     Data sets which can be fetched or are built in accept any path, also none.
 
     Raises:
-        UserError: if the folder is missing, empty, or has no class folders (no files, with `no_labels`).
+        UserError: if the folder is missing, empty, or has no class folders (no files, with `no_labels`); if an HDF5
+            file is given without `data_format="h5"`, or anything else with it.
     """
+    if data_format == "h5":
+        _check_h5(spec, path, no_labels)
+        return
     if not spec.folders:
         return
-    folder = _existing_folder(path)
+    folder = existing_folder(path)
     with os.scandir(folder) as entries:
         has_files = any(entry.is_file() and not entry.name.startswith(".") for entry in entries)
     if no_labels and not has_files:
@@ -222,11 +113,56 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False) -> 
         )
 
 
-def _existing_folder(path: str | None) -> Path:
+def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
+    """Look for a data set in its authors' layout; fetch it if that is allowed and possible.
+
+    Done before a model is built, because the number of classes and the label tree come from the files.
+
+    Raises:
+        UserError: it isn't there, and can't be fetched.
+    """
+    from solo.data.readers.layout import layout_of
+
+    layout, folder = layout_of(spec), Path(path).expanduser() if path else DEFAULT_ROOT
+    if layout.tree(folder) is None and layout.tree(folder, train=False) is None:
+        if not (download and layout.torchvision):
+            raise UserError(layout.how_to(folder))
+        layout.fetch(folder)
+
+
+def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
+    """Where the validation images are if only `train_path` is given: there, in layouts that keep both together."""
+    if spec.layout is None or not train_path:
+        return None
+    from solo.data.readers.layout import layout_of
+
+    return train_path if layout_of(spec).holds_both(Path(train_path).expanduser()) else None
+
+
+def _check_h5(spec: DatasetSpec, path: str | None, no_labels: bool) -> None:
+    from solo.data.h5_file import is_h5
+
+    if not spec.folders or no_labels:
+        what = "unlabelled images (data.no_labels=True)" if no_labels else spec.name
+        stored = ", ".join(name for name, row in DATASETS.items() if row.folders)
+        raise UserError(f"data.format='h5' reads {stored}, not {what}; set data.format=image_folder")
+    if not path or not is_h5(Path(path).expanduser()):
+        raise UserError(
+            f"{path or 'nothing'} is no HDF5 file; data.format='h5' needs one in data.train_path (and data.val_path), "
+            "made by scripts/utils/convert_imgfolder_to_h5.py"
+        )
+
+
+def existing_folder(path: str | None) -> Path:
+    """The path of a folder that is there.
+
+    Raises:
+        UserError: none is given, or it is no folder.
+    """
     if not path:
         raise UserError("data.train_path (or data.val_path) is not set; give the folder that holds the images")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"the data folder {folder} {what}; check data.train_path and data.val_path")
+        raise UserError(f"the data folder {folder} {what}; check data.train_path, data.val_path and data.format")
     return folder

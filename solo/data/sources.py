@@ -7,26 +7,41 @@ request's two transforms, has an attribute `targets` (leaf classes, -1 = unlabel
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
+from solo.data.h5_file import is_h5
 from solo.data.idx import FashionFiles
-from solo.data.registry import IMAGE_EXTENSIONS, DatasetSpec, check_path, class_folders
-from solo.errors import UserError
+from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, Transform, read_rgb
+from solo.data.readers.layout import layout_of
+from solo.data.registry import DEFAULT_ROOT, DatasetSpec, check_path, choose_classes, class_folders, obtain
+from solo.data.skip import SkipBroken
+from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import Taxonomy
 
-Split = Literal["pretrain", "train", "val"]
-Transform = Callable[[Any], Any]
+__all__ = [
+    "ArrayDataset",
+    "BrokenImageError",
+    "CustomDatasetWithoutLabels",
+    "ImageFiles",
+    "LevelTargets",
+    "Request",
+    "Split",
+    "Transform",
+    "load",
+    "read_rgb",
+]
 
-_DEFAULT_ROOT = Path(__file__).parents[1] / "datasets"
+Split = Literal["pretrain", "train", "val"]
+_DEFAULT_ROOT = DEFAULT_ROOT
 _DIGITS_SPLIT_SEED = 0
 
 
@@ -46,16 +61,6 @@ class Request:
         return self.path or _DEFAULT_ROOT
 
 
-class BrokenImageError(UserError):
-    """An image that can't be decoded.
-
-    A loader's worker hands the error over with its whole traceback as the message; only the last line is for users.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
-
-
 class LevelTargets:
     """Target transform: leaf class -> `(levels,)` LongTensor, coarse first; -1 gives -1 at all levels."""
 
@@ -68,80 +73,15 @@ class LevelTargets:
         return self.table[int(target)]
 
 
-class ArrayDataset(Dataset[tuple[Any, Any]]):
-    """Images in memory.
-
-    Args:
-        images: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB.
-        targets: `N` leaf classes.
-        transform, target_transform: applied to each PIL image and target.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        targets: Iterable[int],
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
-    ) -> None:
-        self.images = images
-        self.targets = [int(target) for target in targets]
-        self.transform = transform
-        self.target_transform = target_transform
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image: Any = Image.fromarray(self.images[index])
-        target: Any = self.targets[index]
-        return (
-            self.transform(image) if self.transform else image,
-            self.target_transform(target) if self.target_transform else target,
-        )
-
-
-class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
-    """All files directly in `root` as RGB images with target -1; hidden files are left out.
-
-    Attributes:
-        images: file names, sorted.
-
-    Raises:
-        UserError: if there is no file, or if files are no images; names them.
-    """
-
-    def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
-        self.root = Path(root)
-        self.transform = transform
-        self.images = sorted(p.name for p in self.root.iterdir() if p.is_file() and not p.name.startswith("."))
-        if not self.images:
-            raise UserError(f"{self.root} holds no files; give a folder with images directly inside")
-        # Names without a known ending may still be images; a look at their first bytes decides.
-        strange = [name for name in self.images if not name.lower().endswith(IMAGE_EXTENSIONS)]
-        foreign = [name for name in strange if not _is_image(self.root / name)]
-        if foreign:
-            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-            raise UserError(f"{self.root} holds files that are no images: {', '.join(foreign[:5])}{more}; remove them")
-
-    @property
-    def targets(self) -> list[int]:
-        """-1 for each image."""
-        return [-1] * len(self.images)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image: Any = read_rgb(self.root / self.images[index])
-        return (self.transform(image) if self.transform else image), -1
-
-
 class _ImageFolder(tv.ImageFolder):  # type: ignore[misc]
-    """torchvision's, without hidden folders."""
+    """torchvision's, without hidden folders; ImageNet-100 may be taken out of the whole ImageNet."""
+
+    def __init__(self, dataset: str, root: str, **options: Any) -> None:
+        self.dataset = dataset
+        super().__init__(root, **options)
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        names = class_folders(directory)
+        names = choose_classes(self.dataset, class_folders(directory))
         return names, {name: index for index, name in enumerate(names)}
 
 
@@ -153,29 +93,6 @@ class _STL10(tv.STL10):  # type: ignore[misc]
         return cast("list[int]", self.labels.tolist())
 
 
-def read_rgb(path: str | Path) -> Image.Image:
-    """Decode a file.
-
-    Raises:
-        BrokenImageError: if it is missing, truncated or no image; names the file.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    # What Pillow raises differs between formats; SyntaxError comes from broken PNG chunks.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        raise BrokenImageError(f"{path} can't be read as an image ({reason}); replace or remove the file") from error
-
-
-def _is_image(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except OSError:
-        return False
-
-
 def load(
     spec: DatasetSpec,
     split: Split,
@@ -184,31 +101,42 @@ def load(
     transform: Transform | None = None,
     levels: bool = False,
     no_labels: bool = False,
+    data_format: str | None = None,
 ) -> Dataset[tuple[Any, Any]]:
     """The images of one split.
 
     Args:
         spec: a row of the registry.
         split: `train`, `val` or `pretrain` (`train` and the unlabelled images, where there are some).
-        path: the folder of this split, or the root of a data set with a layout of its own.
+        path: the folder or HDF5 file of this split, or the root of a data set with a layout of its own.
         download: whether what is missing may be fetched.
         transform: applied to the PIL image.
         levels: whether targets are `(levels,)` LongTensors, coarse first, if there is more than one level.
         no_labels: `path` is a flat folder of images; every target is -1.
+        data_format: `image_folder` or `h5`; `None` takes HDF5 files for what they are.
 
     Raises:
         UserError: if the data aren't there, can't be fetched, or don't look as expected.
     """
-    check_path(spec, str(path) if path else None, no_labels)
     folder = Path(path).expanduser() if path else None
+    if data_format is None:
+        data_format = "h5" if folder is not None and spec.folders and is_h5(folder) else "image_folder"
+    check_path(spec, str(path) if path else None, no_labels, data_format)
     if no_labels:
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
-        return CustomDatasetWithoutLabels(folder, transform)
+        unlabelled = CustomDatasetWithoutLabels(folder, transform)
+        return SkipBroken(unlabelled) if spec.on_error == "skip" else unlabelled
     target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
-    module, _, name = spec.source.partition(":")
-    source = getattr(importlib.import_module(module), name)
-    return cast("Dataset[tuple[Any, Any]]", source(spec, Request(split, folder, download, transform, target_transform)))
+    if data_format == "h5":
+        from solo.data.h5_dataset import H5Dataset  # which needs this module
+
+        images: Any = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
+    else:
+        module, _, name = spec.source.partition(":")
+        source = getattr(importlib.import_module(module), name)
+        images = source(spec, Request(split, folder, download, transform, target_transform))
+    return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
 
 
 def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
@@ -245,23 +173,28 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 def cifar10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
     """CIFAR-10 by torchvision."""
-    return _from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
+    return from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
 
 
 def cifar100(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
     """CIFAR-100 by torchvision."""
-    return _from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
+    return from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
 
 
 def stl10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
     """STL-10 by torchvision; pretraining adds the 100,000 unlabelled images."""
     split = {"pretrain": "train+unlabeled", "train": "train", "val": "test"}[request.split]
-    return _from_torchvision(_STL10, "stl10_binary", request, split=split)
+    return from_torchvision(_STL10, "stl10_binary", request, split=split)
 
 
-def _from_torchvision(
+def from_torchvision(
     cls: Callable[..., Dataset[tuple[Any, Any]]], layout: str, request: Request, **kwargs: Any
 ) -> Dataset[tuple[Any, Any]]:
+    """A data set of torchvision that has a layout and a download of its own.
+
+    Raises:
+        UserError: it isn't there and can't be fetched; says where it was looked for.
+    """
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
     try:
         return cls(str(request.root), download=request.download, **options)
@@ -273,10 +206,25 @@ def _from_torchvision(
         ) from error
 
 
+def published(spec: DatasetSpec, request: Request) -> ImageFiles:
+    """A data set in its authors' layout, fetched by torchvision where that is possible."""
+    layout, train = layout_of(spec), request.split != "val"
+    if layout.tree(request.root, train) is None:
+        obtain(spec, str(request.root), request.download)
+    files, targets, tree = layout.read(request.root, train)
+    if spec.taxonomy not in (None, tree):
+        raise UserError(
+            f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training "
+            "data; data.train_path and data.val_path must belong to the same copy of the data set"
+        )
+    return ImageFiles(files, targets, tree.class_names, request.transform, request.target_transform)
+
+
 def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
     """One folder per class, images inside at any depth."""
     try:
         return _ImageFolder(
+            spec.name,
             str(request.path),
             transform=request.transform,
             target_transform=request.target_transform,

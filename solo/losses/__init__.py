@@ -1,5 +1,8 @@
 """Losses: pure functions of tensors that know nothing of configs or Lightning."""
 
+from importlib import import_module
+from typing import Any
+
 from solo.losses.barlow import barlow_loss_func
 from solo.losses.byol import byol_loss_func
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
@@ -37,3 +40,13 @@ __all__ = [
     "vicreg_loss_func",
     "wmse_loss_func",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The HEX fork has its losses here; ours are made in `solo.hex`, which needs this package.
+    functions = (
+        import_module("solo.hex.functions") if name.startswith(("simclr_loss_func_", "nnclr_loss_func_")) else None
+    )
+    if hasattr(functions, name):
+        return getattr(functions, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
 
@@ -59,19 +59,30 @@ __all__ = [
 ]
 
 
-class _Registry(Mapping[str, Any]):
+class _Registry(MutableMapping[str, Any]):
+    """Imports the classes of `_METHODS` when they are asked for; users add their own as to a dict."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Any] = dict(_METHODS)
+
     def __getitem__(self, name: str) -> Any:
-        module, attribute = _METHODS[name]
-        return getattr(import_module(f"{__name__}.{module}"), attribute)
+        entry = self._entries[name]
+        return getattr(import_module(f"{__name__}.{entry[0]}"), entry[1]) if isinstance(entry, tuple) else entry
+
+    def __setitem__(self, name: str, method: Any) -> None:
+        self._entries[name] = method
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_METHODS)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(_METHODS)
+        return len(self._entries)
 
 
-METHODS: Mapping[str, Any] = _Registry()
+METHODS: MutableMapping[str, Any] = _Registry()
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from solo.losses.numerics import full_precision, off_diagonal
 from solo.losses.pairs import Pairs, unit
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import mlp
+from solo.nn.heads import PredictorHeads, mlp
 from solo.nn.queue import QueueMixin
 from solo.utils.metrics import mean_std
 from solo.utils.positional_encodings import PositionalEncodingPermute1D, Summer
@@ -27,7 +27,7 @@ from solo.utils.positional_encodings import PositionalEncodingPermute1D, Summer
 NEIGHBOURS = 5
 
 
-class All4One(QueueMixin, BaseMomentumMethod):
+class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
     """Projector with a slow copy, two predictors, a small transformer, and a queue of slow projections."""
 
     Kwargs = NNCLRKwargs
@@ -52,11 +52,6 @@ class All4One(QueueMixin, BaseMomentumMethod):
         """Adds the heads; the transformer has a learning rate of its own."""
         *groups, transformer = super().learnable_params
         return [*groups, {**transformer, "lr": 0.1}]
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
-        z = self.projector(feats)
-        return {"z": z, "p": self.predictor(z)}
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the slow projections (B, proj_output_dim) at length 1."""

@@ -187,7 +187,7 @@ class BaseMethod(SoloModule):
             names = {"train_class_loss": "loss", "train_acc1": "acc1", "train_acc5": "acc5"}
             self.log_metrics({name: out[key] for name, key in names.items()})
         if self.knn_eval:
-            labels = self.label_paths(targets)
+            labels = self.knn_labels(targets)
             known = labels[:, -1] >= 0
             for feats in out["feats"][: self.num_large_crops]:
                 self.knn(train_features=feats.detach()[known], train_targets=labels[known])
@@ -232,7 +232,7 @@ class BaseMethod(SoloModule):
         X, targets = batch
         out = self.base_validation_step(X, targets)
         if self.knn_eval and not self._sanity_checking:
-            self.knn(test_features=out["feats"].detach(), test_targets=self.label_paths(targets))
+            self.knn(test_features=out["feats"].detach(), test_targets=self.knn_labels(targets))
         metrics = self.validation_record(out, targets)
         if update_validation_step_outputs:
             self.validation_step_outputs.append(metrics)

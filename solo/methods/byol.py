@@ -14,11 +14,11 @@ from solo.losses.byol import byol_loss_func
 from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import mlp
+from solo.nn.heads import PredictorHeads, mlp
 from solo.utils.metrics import mean_std
 
 
-class BYOL(BaseMomentumMethod):
+class BYOL(PredictorHeads, BaseMomentumMethod):
     """Projector with a slow copy, and a predictor."""
 
     Kwargs = PredictorKwargs
@@ -31,11 +31,6 @@ class BYOL(BaseMomentumMethod):
         """Make projector and predictor."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
         self.predictor = mlp(kw.proj_output_dim, kw.pred_hidden_dim, kw.proj_output_dim)
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
-        z = self.projector(feats)
-        return {"z": z, "p": self.predictor(z)}
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the slow projections (B, proj_output_dim)."""

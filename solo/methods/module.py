@@ -77,6 +77,7 @@ class SoloModule(pl.LightningModule):
         """Use this label tree for coarse labels and accuracies (None: the classes only)."""
         self.taxonomy = taxonomy
         paths = taxonomy.path_table() if taxonomy else [(leaf,) for leaf in range(self.num_classes)]
+        self._is_ragged = taxonomy is not None and taxonomy.is_ragged
         self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
     @property
@@ -91,10 +92,19 @@ class SoloModule(pl.LightningModule):
         paths = self._leaf_paths.to(targets.device)[targets.clamp(min=0)]
         return paths.masked_fill(targets[:, None] < 0, -1)
 
-    @staticmethod
-    def leaf_labels(targets: Tensor) -> Tensor:
-        """Labels at the finest level: (B,) or (B, L) -> (B,)."""
-        return targets[:, -1] if targets.ndim == 2 else targets
+    def leaf_labels(self, targets: Tensor) -> Tensor:
+        """Classes: (B,) or labels at every level (B, L) -> (B,); -1 is unknown."""
+        if targets.ndim == 1:
+            return targets
+        if not self._is_ragged:
+            return targets[:, -1]
+        same = (targets[:, None] == self._leaf_paths.to(targets.device)).all(dim=2)  # (B, C)
+        return torch.where(same.any(dim=1), same.float().argmax(dim=1), -1)
+
+    def knn_labels(self, targets: Tensor) -> Tensor:
+        """Labels at every level, the class last: (B, L) where all classes end at the finest level, else (B, L + 1)."""
+        labels = self.label_paths(targets)
+        return torch.cat([labels, self.leaf_labels(targets)[:, None]], dim=1) if self._is_ragged else labels
 
     def classification_metrics(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`loss` (0 if nothing is labelled), `acc1` and `acc5` in percent, at the finest level.
@@ -111,16 +121,19 @@ class SoloModule(pl.LightningModule):
     def level_accuracies(self, logits: Tensor, targets: Tensor, prefix: str = "val_") -> dict[str, Tensor]:
         """`<prefix>acc1/<level>` of every level; a coarse class has the probability of its leaves together.
 
-        Empty for flat labels. A coarse level counts the rows whose leaf is known, so that all levels share one weight.
+        Empty for flat labels. A level counts the rows that have a label there and whose class is known. A class that
+        ends above the level stands for itself.
         """
         if len(self.levels) == 1:
             return {}
         truth = self.label_paths(targets)  # (B, L)
-        truth = truth.masked_fill(truth[:, -1:] < 0, -1)
+        truth = truth.masked_fill(self.leaf_labels(targets)[:, None] < 0, -1)
         probabilities = logits.float().softmax(dim=1)
         accuracies = {}
         for index, level in enumerate(self.levels):
             parents = self._leaf_paths[:, index]
+            nodes = int(parents.max()) + 1
+            parents = torch.where(parents >= 0, parents, nodes + torch.arange(len(parents), device=parents.device))
             coarse = probabilities.new_zeros(len(logits), int(parents.max()) + 1).index_add_(1, parents, probabilities)
             accuracies[f"{prefix}acc1/{level}"] = accuracy_at_k(coarse, truth[:, index], top_k=(1,))[0]
         return accuracies

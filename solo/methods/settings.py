@@ -18,7 +18,8 @@ from solo.args.rules import check_policy
 from solo.args.schema import HexCfg
 from solo.backbones import build_backbone
 from solo.data.registry import DATASETS, DatasetSpec, count_classes
-from solo.errors import ConfigError
+from solo.data.specs import resolve_spec
+from solo.errors import ConfigError, UserError
 from solo.taxonomy import Taxonomy
 
 
@@ -96,8 +97,12 @@ def complete_classes(cfg: DictConfig) -> None:
 
 
 def dataset_spec(cfg: DictConfig) -> DatasetSpec | None:
-    """The row of `data.dataset`, or None: someone may train on their own loaders."""
-    return DATASETS.get(OmegaConf.select(cfg, "data.dataset") or "")
+    """What is known of `data.dataset`, or None: someone may train on their own loaders."""
+    row = DATASETS.get(OmegaConf.select(cfg, "data.dataset") or "")
+    try:
+        return row and resolve_spec(cfg.data)
+    except UserError:  # the data aren't here; their loaders or the command will say so where they are needed
+        return row
 
 
 def taxonomy_of(cfg: DictConfig) -> Taxonomy | None:

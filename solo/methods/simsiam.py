@@ -15,11 +15,11 @@ from solo.args.methods import PredictorKwargs
 from solo.losses.pairs import Pairs
 from solo.losses.simsiam import simsiam_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
-from solo.nn.heads import mlp
+from solo.nn.heads import PredictorHeads, mlp
 from solo.utils.metrics import mean_std
 
 
-class SimSiam(BaseMethod):
+class SimSiam(PredictorHeads, BaseMethod):
     """Projector and predictor."""
 
     Kwargs = PredictorKwargs
@@ -38,11 +38,6 @@ class SimSiam(BaseMethod):
         """Adds projector and predictor; the predictor's learning rate stays where it is."""
         *groups, predictor = super().learnable_params
         return [*groups, {**predictor, "static_lr": True}]
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
-        z = self.projector(feats)
-        return {"z": z, "p": self.predictor(z)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Mean of the two directions, with HEX's share."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def mlp(
@@ -45,3 +45,15 @@ def mlp(
     if last_norm is not None:
         layers.append(nn.BatchNorm1d(out_dim, affine=last_norm == "affine"))
     return nn.Sequential(*layers)
+
+
+class PredictorHeads:
+    """Mixin of the methods whose outputs are a projection and its prediction."""
+
+    projector: nn.Module
+    predictor: nn.Module
+
+    def heads(self, feats: Tensor) -> dict[str, Any]:
+        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
+        z = self.projector(feats)
+        return {"z": z, "p": self.predictor(z)}

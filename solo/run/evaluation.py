@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from solo.analysis.embedding import LabelNames
 from solo.backbones import features_dim
 from solo.callbacks.run_directory import RunDirectory
-from solo.data.registry import class_folders, get_spec
+from solo.data.registry import class_folders
+from solo.data.specs import resolve_spec
 from solo.files import write_text
 from solo.run.features import FeatureSet, plain_features
 from solo.run.source import BackboneAndProjector, pretrained_backbone, pretrained_method
@@ -45,7 +46,7 @@ def _columns(features: FeatureSet, columns: slice) -> FeatureSet:
 
 def label_names(cfg: DictConfig, features: FeatureSet) -> LabelNames:
     """Names of the levels and classes of the targets: the data set's, else the folders', else numbers."""
-    spec, count = get_spec(cfg.data.dataset), features.targets.reshape(len(features), -1).shape[1]
+    spec, count = resolve_spec(cfg.data), features.targets.reshape(len(features), -1).shape[1]
     if spec.taxonomy is not None and len(spec.taxonomy.levels) == count:
         return LabelNames(spec.taxonomy.levels, spec.taxonomy.names)
     path = cfg.data.train_path

@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.loaders import SeededSampler, eval_loader
+from solo.data.specs import resolve_spec
 from solo.run.report import on_terminal, say
 
 
@@ -32,7 +33,7 @@ def plain_features(
     data = cfg.data
     _, transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)
     paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
-    sets = prepare_datasets(data.dataset, transform, transform, *paths, levels=True)
+    sets = prepare_datasets(resolve_spec(data), transform, transform, *paths, levels=True)
     train, val = (
         extract(backbone, eval_loader(images, batch_size, data.num_workers), device, what)
         for images, what in zip(sets, ("training", "validation"), strict=True)

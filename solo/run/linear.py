@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
 from solo.data.classification_dataloader import prepare_data
-from solo.data.registry import get_spec
+from solo.data.specs import resolve_spec
 from solo.errors import UserError
 from solo.methods import LinearModel
 from solo.run.features import feature_loaders
@@ -45,7 +45,7 @@ def image_loaders(cfg: DictConfig) -> Loaders:
     paths = (data.train_path, data.val_path, data.format, cfg.optimizer.batch_size)
     options = (data.num_workers, data.download, data.fraction, cfg.auto_augment)
     stats = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}
-    return prepare_data(data.dataset, *paths, *options, levels=True, seed=cfg.seed, **stats)
+    return prepare_data(resolve_spec(data), *paths, *options, levels=True, seed=cfg.seed, **stats)
 
 
 def _mixup(cfg: DictConfig) -> tuple[Any, Any]:
@@ -69,7 +69,7 @@ def _facts(cfg: DictConfig) -> Facts:
         "pretrain_method": cfg.pretrain_method,
         "backbone": cfg.backbone.name,
     }
-    levels = get_spec(cfg.data.dataset).levels
+    levels = resolve_spec(cfg.data).levels
     protocol = {"val_acc1": text, "val_acc5": text}
     if cfg.data.cache_features:
         protocol["images_per_second"] = "cached features, without the backbone"

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
+from solo.data.augment import BatchAugment
+from solo.data.batches import BatchLoader
+from solo.data.cache import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.loaders import eval_loader
-from solo.data.pretrain_dataloader import prepare_dataloader, prepare_datasets
-from solo.data.registry import get_spec
+from solo.data.pretrain_dataloader import prepare_dataloader, training_images
 from solo.data.sources import load
+from solo.data.specs import resolve_spec
+from solo.data.subsets import Indexed
 from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
 from solo.run.report import linear_command, say
@@ -25,28 +30,53 @@ def run(cfg: DictConfig) -> None:
     """Train `cfg.method` and write everything into `<checkpoint.dir>/<method>/<run id>/`; `cfg` is resolved."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     model = METHODS[cfg.method](cfg)
-    train, val = train_loader(cfg), val_loader(cfg)
+    val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
+    train = train_loader(cfg, prepared.trainer.strategy.root_device)
     prepared.fit(model, train, val, lambda last: linear_command(cfg.data.dataset, last))
 
 
-def train_loader(cfg: DictConfig) -> DataLoader[Any]:
-    """Batches of `[indexes (B,), [view (B, C, H, W), ...], targets]`."""
-    data, stats = cfg.data, {"mean": cfg.data.mean, "std": cfg.data.std, "channels": cfg.data.channels}
-    pipelines = [build_transform_pipeline(data.dataset, entry, **stats) for entry in cfg.augmentations]
+def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoader[Any] | BatchLoader:
+    """Batches of `[indexes (B,), [view (B, C, H, W), ...], targets]`; says how they are made.
+
+    Args:
+        cfg: resolved.
+        device: where whole batches are augmented; default: the CPU.
+    """
+    data = cfg.data
+    source = (resolve_spec(data), data.train_path, data.format, data.no_labels, data.download, data.fraction)
+    if data.augment != "sample":
+        images = training_images(source[0], None, *source[1:], levels=True)
+        try:
+            return _batch_loader(cfg, images, device)
+        except CantCacheError as reason:
+            say(f"views are made image by image: {reason}")
+    pipelines = [
+        build_transform_pipeline(data.dataset, entry, mean=data.mean, std=data.std, channels=data.channels)
+        for entry in cfg.augmentations
+    ]
     views = prepare_n_crop_transform(pipelines, [entry.num_crops for entry in cfg.augmentations])
     if cfg.debug_augmentations:
         say(str(views))
-    images = prepare_datasets(
-        data.dataset, views, data.train_path, data.format, data.no_labels, data.download, data.fraction, levels=True
-    )
-    return prepare_dataloader(images, cfg.optimizer.batch_size, data.num_workers, seed=cfg.seed)
+    indexed = Indexed(training_images(source[0], views, *source[1:], levels=True))
+    return prepare_dataloader(indexed, cfg.optimizer.batch_size, data.num_workers, seed=cfg.seed)
+
+
+def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> BatchLoader:
+    data = cfg.data
+    augment = BatchAugment(cfg.augmentations, data.mean, data.std, data.channels)
+    if cfg.debug_augmentations:
+        say(str(augment))
+    cache = cached(images, augment, data.cache_size, data.cache_dir, asked=data.augment == "batch")
+    where = device or torch.device("cpu")
+    say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
+    return BatchLoader(cache, augment, cfg.optimizer.batch_size, data.num_workers, cfg.seed, where)
 
 
 def val_loader(cfg: DictConfig) -> DataLoader[Any] | None:
     """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
-    data, spec = cfg.data, get_spec(cfg.data.dataset)
-    if data.no_labels or (spec.folders and data.val_path is None):
+    data, spec = cfg.data, resolve_spec(cfg.data)
+    if data.no_labels or (spec.name == "custom" and data.val_path is None) or (spec.folders and data.val_path is None):
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     images = load(spec, "val", data.val_path, data.download, transform, levels=True)
@@ -60,5 +90,5 @@ def _facts(cfg: DictConfig) -> Facts:
         "bank: the last epoch's augmented training views; all validation images"
     )
     protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
-    levels = () if cfg.data.no_labels else get_spec(cfg.data.dataset).levels
+    levels = () if cfg.data.no_labels else resolve_spec(cfg.data).levels
     return Facts("pretrain", plain_cfg(cfg), levels, {key: f"{text}, last epoch" for key, text in protocol.items()})

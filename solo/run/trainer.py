@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
 from solo.checkpoint import checkpoint_file, load_checkpoint
+from solo.data.skip import skipped_files
 from solo.errors import UserError
+from solo.files import write_text
 from solo.run.report import announce, resume_command, say, show_result
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -81,6 +83,8 @@ class Run:
         except (KeyboardInterrupt, SystemExit):
             self._stopped()
             raise
+        if self.trainer.is_global_zero:
+            list_skipped([train, val], self.directory.path)
         if self.trainer.is_global_zero and self.recorder.summary:
             last = self.directory.path / "last.ckpt"
             command = next_command(last) if next_command and last.is_file() else None
@@ -95,6 +99,14 @@ class Run:
         text = f"stopped; {kept} kept in {self.directory.path}"
         go_on = f"\ngo on with {resume_command(last)}" if last.is_file() else ""
         say(text + go_on)
+
+
+def list_skipped(loaders: Sequence[DataLoader[Any] | None], folder: Path) -> None:
+    """Say how many images `data.on_error=skip` left out, and list them in `skipped.txt`; nothing if none were."""
+    lines = sorted({line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)})
+    if lines:
+        write_text(folder / "skipped.txt", "".join(f"{line}\n" for line in lines))
+        say(f"data.on_error=skip: {len(lines)} files were skipped, listed in {folder / 'skipped.txt'}")
 
 
 def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
@@ -143,6 +155,10 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those that a run sets."""
     known = inspect.signature(Trainer.__init__).parameters
     options = {key: value for key, value in plain_cfg(cfg).items() if key in known and key not in _OURS}
+    if options.get("sync_batchnorm") and _on_cpu(cfg):
+        options["sync_batchnorm"] = False
+        if _devices(cfg)["devices"] > 1:
+            say("sync_batchnorm: torch has it on GPUs only; here each process uses the statistics of its own images")
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
 
 
@@ -201,11 +217,14 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
+def _on_cpu(cfg: DictConfig) -> bool:
+    return cfg.accelerator == "cpu" or (cfg.accelerator == "auto" and not (torch.cuda.is_available() or _has_mps()))
+
+
 def _devices(cfg: DictConfig) -> dict[str, Any]:
     """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
     devices = plain_cfg(cfg).get("devices", 1)
-    on_cpu = cfg.accelerator == "cpu" or (cfg.accelerator == "auto" and not (torch.cuda.is_available() or _has_mps()))
-    if on_cpu:
+    if _on_cpu(cfg):
         devices = len(devices) if isinstance(devices, list) else devices
         devices = 1 if devices in ("auto", -1, "-1") else int(devices)
     return {"devices": devices}

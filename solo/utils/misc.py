@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence, Sized
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from solo import distributed
+from solo.data.registry import get_spec
+from solo.data.sources import load
 
 __all__ = [
     "FilterInfNNan",
     "GatherLayer",
+    "compute_dataset_size",
     "concat_all_gather_no_grad",
     "filter_inf_n_nan",
     "gather",
@@ -31,6 +35,9 @@ __all__ = [
     "remove_bias_and_norm_from_weight_decay",
     "trunc_normal_",
 ]
+
+# Known without having the data: (pretraining images, validation images).
+_SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000)}
 
 concat_all_gather_no_grad = distributed.gather_no_grad
 get_rank = distributed.rank
@@ -97,6 +104,36 @@ class FilterInfNNan(nn.Module):
             if name == "module":
                 raise
             return getattr(self.module, name)
+
+
+def compute_dataset_size(
+    dataset: str | None = None,
+    train: bool = True,
+    data_path: str | Path | None = None,
+    data_format: str = "image_folder",
+    no_labels: bool = False,
+    data_fraction: float = -1,
+) -> int:
+    """How many images a data set has.
+
+    Args:
+        dataset: a name of the registry; `None` is `custom`.
+        train: those of pretraining (with unlabelled ones, in STL-10), else those of validation.
+        data_path: folder or HDF5 file; not needed for CIFAR and STL-10.
+        data_format: `image_folder` or `h5`.
+        no_labels: the folder is flat.
+        data_fraction: share in (0, 1) of the images; all of them otherwise.
+
+    Raises:
+        UserError: for an unknown data set, and if the data aren't as expected.
+    """
+    name = (dataset or "custom").lower()
+    if name in _SIZES:
+        size = _SIZES[name][0 if train else 1]
+    else:
+        split: Literal["pretrain", "val"] = "pretrain" if train else "val"
+        size = len(cast(Sized, load(get_spec(name), split, data_path, no_labels=no_labels, data_format=data_format)))
+    return int(size * data_fraction) if 0 < data_fraction < 1 else size
 
 
 def make_contiguous(module: nn.Module) -> None:

@@ -145,6 +145,20 @@ def test_the_release_variant_needs_hierarchy_negatives(pretrain_values, kind):
     assert "='release' has no meaning" in refusal(pretrain_values | {"type": kind, "hex": {"variant": "release"}})
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": {"layer_decay": 0.75}}, "optimizer.layer_decay does nothing on a frozen backbone"),
+        ({"data": {"cache_features": True}, "mixup": 0.8}, "mixup changes images"),
+        ({"data": {"dataset": "fashion_mnist"}, "auto_augment": True}, "is for colour pictures"),
+    ],
+)
+def test_evaluation_settings_that_would_do_nothing_are_refused(linear_values, changes, words):
+    for name, value in changes.items():
+        linear_values[name] = {**linear_values[name], **value} if isinstance(value, dict) else value
+    assert words in refusal(linear_values, LinearCfg)
+
+
 def test_superclass_needs_levels(pretrain_values):
     values = pretrain_values | {"type": "superclass"}
     assert parsed(values)["hex"]["policy"] == "superclass"

@@ -89,7 +89,7 @@ def test_same_seed_same_views(folder: Path) -> None:
     assert not torch.equal(first[1][1], other[1][1])
 
 
-@pytest.mark.parametrize("data_format", ["h5", "dali", "lmdb"])
+@pytest.mark.parametrize("data_format", ["dali", "lmdb"])
 def test_other_formats_are_refused(folder: Path, data_format: str) -> None:
     with pytest.raises(UserError, match=f"data.format='{data_format}'.*image_folder"):
         prepare_datasets("imagenet", two_views("imagenet"), train_data_path=folder, data_format=data_format)

@@ -279,3 +279,10 @@ def test_a_subclass_in_solo_learns_form_trains(make_cfg: Any, ToyViews: Any, fit
     assert rates["predictor"] == 0.1 and rates["backbone"] == pytest.approx(0, abs=1e-9)
     state = trainer.lr_scheduler_configs[0].scheduler.state_dict()
     assert not any(callable(value) for value in state.values())
+
+
+def test_users_register_their_methods(monkeypatch: Any) -> None:
+    monkeypatch.setitem(METHODS, "users", _UsersMethod)
+    assert METHODS["users"] is _UsersMethod and "users" in list(METHODS) and METHODS["simclr"] is SimCLR
+    monkeypatch.undo()
+    assert "users" not in METHODS

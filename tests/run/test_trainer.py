@@ -104,4 +104,4 @@ def test_auto_resume_goes_on_with_the_interrupted_run(pretrain_cfg, tmp_path):
 
 
 def test_the_next_command_for_a_data_set_without_a_recipe(tmp_path):
-    assert "FOLDER RECIPE.yaml" in linear_command("custom", tmp_path / "last.ckpt")
+    assert "FOLDER RECIPE.yaml" in linear_command("somebodys", tmp_path / "last.ckpt")

@@ -1,0 +1,112 @@
+"""The loader of whole batches: decoded images and `BatchAugment` instead of a data set of views.
+
+On a CPU the workers (or this process) make the views. On a GPU they only fetch the decoded images, and the views are
+made on the device; images of differing sizes are cropped before they travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from solo import distributed
+from solo.data.augment import BatchAugment
+from solo.data.cache import Images
+from solo.data.loaders import SeededSampler, seeded_sampler, worker_options
+
+Keys = list[tuple[int, int]]
+
+
+class _Share(Sampler[Keys]):
+    """Full batches of every n-th sample of a seeded order: as many in each of n processes, none twice."""
+
+    def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self.sampler) // distributed.world_size() // self.batch_size
+
+    def __iter__(self) -> Iterator[Keys]:
+        mine = islice(self.sampler, distributed.rank(), None, distributed.world_size())
+        for _ in range(len(self)):
+            yield list(islice(mine, self.batch_size))
+
+
+class _Batches(Dataset[list[Any]]):
+    """One item is a whole batch: `[indexes, images or views, targets, seeds]`."""
+
+    def __init__(self, images: Images, augment: BatchAugment, later: bool) -> None:
+        self.images = images
+        self.augment = augment
+        self.later = later
+
+    def __getitem__(self, keys: Keys) -> list[Any]:
+        indexes, seeds = torch.tensor(keys).unbind(dim=1)
+        found: Any = self.images.fetch(indexes.tolist())
+        if not self.later:
+            found = self.augment(found, seeds)
+        elif isinstance(found, list):
+            found = [view.crop(found, seeds).to(torch.uint8) for view in self.augment.views]
+        return [indexes, found, self.images.targets[indexes], seeds]
+
+
+class BatchLoader:
+    """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, shuffled, full ones only.
+
+    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share.
+
+    Args:
+        images: decoded.
+        augment: makes the views.
+        batch_size: per process.
+        num_workers: 0 makes the batches in this process.
+        seed: of order and views; `None` draws one from torch's generator.
+        device: where the views are made.
+
+    Attributes:
+        dataset: the images.
+        sampler: of the order over all processes; `set_epoch` chooses which comes next.
+
+    Raises:
+        UserError: if there are fewer images than one batch needs.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        augment: BatchAugment,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.dataset = images
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.sampler = seeded_sampler(len(images), batch_size, seed)
+        self.device = device or torch.device("cpu")
+        self._augment = augment
+        self._share = _Share(self.sampler, batch_size)
+        batches = _Batches(images, augment, later=self.device.type != "cpu")
+        options = worker_options(num_workers, self.sampler.seed)
+        self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
+
+    def __len__(self) -> int:
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for indexes, found, targets, seeds in self._loader:
+            views = found if self.device.type == "cpu" else self._finish(found, seeds)
+            yield [indexes, views, targets]
+
+    def _finish(self, found: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
+        if isinstance(found, Tensor):
+            return self._augment(found.to(self.device, non_blocking=True), seeds)
+        crops = [crop.to(self.device, non_blocking=True).float() for crop in found]
+        return [view.colour(crop, seeds) for view, crop in zip(self._augment.views, crops, strict=True)]

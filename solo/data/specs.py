@@ -1,0 +1,116 @@
+"""The row of a run's data set with what only a look at the data can tell: classes, label tree, how files are read.
+
+`resolve_spec` is the one place for it; whoever needs the levels or the classes of `cfg.data` asks it. No torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from solo.data.folders import Problems, image_folders
+from solo.data.readers.layout import with_tree
+from solo.data.registry import DatasetSpec, class_folders, existing_folder, get_spec
+from solo.data.tables import read_table, table_columns
+from solo.data.tree_files import read_tree
+from solo.data.trees import folder_classes, from_columns, from_paths
+from solo.errors import UserError
+from solo.taxonomy import Taxonomy
+
+Levels = str | tuple[str, ...] | None
+
+
+def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
+    """What a run knows of its data set.
+
+    For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (all
+    images below sub-folders of the class folders: every image folder is a class, and the folders above are its
+    levels), or from the label columns of a table. `data.taxonomy` is a file with the tree of the class folders.
+
+    Args:
+        data: the section `data` of a config, a dict or an OmegaConf node; keys that are missing count as null.
+
+    Raises:
+        UserError: an unknown data set, or data that aren't there or contradict themselves.
+    """
+    spec = get_spec(data["dataset"])
+    if spec.layout and (data.get("format") or "image_folder") == "image_folder":
+        spec = with_tree(spec, data.get("train_path"))
+    skip = data.get("on_error") == "skip"
+    if skip:
+        spec = dataclasses.replace(spec, on_error="skip")
+    path, taxonomy, form = data.get("train_path"), data.get("taxonomy"), data.get("format") or "image_folder"
+    if form == "table":
+        return _of_table(_custom(spec, form), path, data)
+    if form == "timm":
+        return dataclasses.replace(_custom(spec, form), source="solo.data.own:timm_reader", folders=False)
+    if not spec.folders or form != "image_folder" or data.get("no_labels"):
+        return _without_tree(spec, taxonomy)
+    if spec.num_classes is not None and not taxonomy:
+        return spec
+    if data.get("num_classes") is not None and not (path and Path(path).expanduser().is_dir()):
+        return spec  # a config that is only looked at, or own loaders
+    folder = existing_folder(path)
+    levels = data.get("levels")
+    key = levels if levels is None or isinstance(levels, str) else tuple(levels)
+    tree, nested = _folder_tree(str(folder), key, taxonomy, skip, os.stat(folder).st_mtime_ns)
+    source = "solo.data.own:nested_folder" if nested else "solo.data.own:class_folder"
+    return dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes, source=source)
+
+
+def _custom(spec: DatasetSpec, form: str) -> DatasetSpec:
+    if spec.name != "custom":
+        raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
+    return spec
+
+
+def _without_tree(spec: DatasetSpec, taxonomy: str | None) -> DatasetSpec:
+    if taxonomy:
+        raise UserError(
+            f"data.taxonomy={taxonomy} needs class folders, and data.dataset={spec.name} is not read from any here"
+        )
+    return spec
+
+
+@functools.lru_cache(maxsize=16)
+def _folder_tree(root: str, levels: Levels, taxonomy: str | None, skip: bool, changed_ns: int) -> tuple[Taxonomy, bool]:
+    """The tree of a folder, and whether its classes are nested folders; asked several times in a run."""
+    names = levels if isinstance(levels, tuple) else None
+    if taxonomy:
+        return read_tree(taxonomy, class_folders(root), names), False
+    if levels != "flat":
+        folders = []
+        for parts, _ in image_folders(root, Problems(skip)):
+            if len(parts) == 1 and levels is None:
+                break  # images directly in a class folder: one level, whatever lies deeper
+            folders.append(parts)
+        else:
+            classes = folder_classes(parts for parts in folders if parts)
+            if classes:
+                tree = from_paths(classes, names)
+                return tree, tree.num_levels > 1
+    classes_found = class_folders(root)
+    if not classes_found:
+        raise UserError(f"{root} holds no folder; expected one folder per class with images inside")
+    return Taxonomy.flat(classes_found), False
+
+
+def _of_table(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
+    if not path:
+        raise UserError("data.train_path is not set; give the table with the paths and labels of the images")
+    file = Path(path).expanduser()
+    table = read_table(file)
+    path_column, columns = table_columns(table, file, data.get("path_column"), data.get("label_columns"))
+    spec = dataclasses.replace(spec, source="solo.data.own:table", folders=False, path_column=path_column)
+    if not columns or data.get("no_labels"):
+        return dataclasses.replace(spec, num_classes=1)
+    try:
+        rows = list(zip(*(table[column] for column in columns), strict=True))
+        tree, _ = from_columns(rows, columns)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)

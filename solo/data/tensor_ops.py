@@ -1,0 +1,219 @@
+"""Operations on a batch of images, each with its own parameters.
+
+Images are float32 `(B, C, H, W)` in the units of uint8, [0, 255], without rounding between the operations. Each equals
+torchvision's functional on the same parameters within one unit; grey images (C = 1) keep their channel: saturation, hue
+and greyscale change nothing. Operations may reuse the memory of what they are given.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as tvf
+
+WHITE = 255.0
+LUMA = (0.299, 0.587, 0.114)
+# Up to this many pixels a side, products with weight matrices, of which all are kept (33 MB at most for a pair of
+# sizes), are faster on a CPU than one call of the resizing per image.
+_DENSE_SIDE = 45
+_BLUR_REACH = 6  # pixels: three standard deviations of the strongest blur
+
+
+def luminance(x: Tensor) -> Tensor:
+    """`(B, 3, H, W)` -> `(B, 1, H, W)`."""
+    red, green, blue = x.split(1, dim=1)
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+
+
+def to_grey(x: Tensor) -> Tensor:
+    """Luminance, in as many channels as there were."""
+    return x if x.shape[1] == 1 else luminance(x).expand_as(x)
+
+
+def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """`factor` (B,): 0 is black, 1 changes nothing."""
+    return x.mul_(_column(factor)).clamp_(0, WHITE)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """`factor` (B,): 0 is the mean grey of the image, 1 changes nothing."""
+    f = _column(factor)
+    mean = (x if x.shape[1] == 1 else luminance(x)).mean(dim=(1, 2, 3), keepdim=True)
+    return x.mul_(f).add_((1 - f) * mean).clamp_(0, WHITE)
+
+
+def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """`factor` (B,): 0 is grey, 1 changes nothing."""
+    if x.shape[1] == 1:
+        return x
+    f = _column(factor)
+    grey = luminance(x).mul_(1 - f)
+    return x.mul_(f).add_(grey).clamp_(0, WHITE)
+
+
+def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by `shift` (B,) in [-0.5, 0.5] of the circle; value and saturation stay."""
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = x.unbind(dim=1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    span = high - torch.minimum(torch.minimum(red, green), blue)
+    # The hue in turns, times 6 x span: red is 0, green a third, blue two thirds. Masks as numbers: `where` is slow.
+    at_red = green - blue
+    at_green = (blue - red).add_(span, alpha=2)
+    hue = (red - green).add_(span, alpha=4)
+    hue.lerp_(at_green, green.eq_(high)).lerp_(at_red, red.eq_(high))
+    hue.div_(span.clamp_min(1e-6).mul_(6)).add_(_column(shift)[:, 0])
+    # Each channel is `high` within a sixth of its own hue, `high - span` within a sixth of the opposite one.
+    own = torch.tensor([0.5, 1 / 6, -1 / 6], device=x.device)[:, None, None]
+    away = hue[:, None] + own
+    away.sub_(away.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
+    return torch.addcmul(high[:, None], span[:, None], away, value=-1)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur with standard deviation `sigma` (B,) in pixels, up to 2; 13 taps, edges mirrored, as torchvision's.
+
+    Pillow, in the per-image path, approximates the Gaussian by three boxes and repeats the edge.
+    """
+    rows, columns = (_blur_matrix(sigma, side).to(x.dtype) for side in x.shape[2:])
+    return _separable(x, rows, columns)
+
+
+def _blur_matrix(sigma: Tensor, side: int) -> Tensor:
+    """`(B, side, side)`: output pixel x input pixel."""
+    reach = min(_BLUR_REACH, side - 1)
+    taps = torch.arange(-reach, reach + 1, device=sigma.device)
+    weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return (weights @ _shifts(side, reach, sigma.device).flatten(1)).view(-1, side, side)
+
+
+@lru_cache(maxsize=16)
+def _shifts(side: int, reach: int, device: torch.device) -> Tensor:
+    """`(2 reach + 1, side, side)`: where each tap of each output pixel reads, mirrored at the edges."""
+    source = torch.arange(side, device=device) + torch.arange(-reach, reach + 1, device=device)[:, None]
+    source = source.abs()
+    source = torch.where(source >= side, 2 * (side - 1) - source, source)
+    return F.one_hot(source, side).float()
+
+
+def solarize(x: Tensor) -> Tensor:
+    """Invert the upper half of the values."""
+    return torch.minimum(x, WHITE - x)
+
+
+def equalize(x: Tensor) -> Tensor:
+    """Equalise the histogram of each channel, of values rounded to whole units."""
+    flat: Tensor = tvf.equalize(x.round().to(torch.uint8))
+    return flat.to(x.dtype)
+
+
+def resized_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
+    """Cut a box out of each image and resize it to `size` x `size`: bicubic with antialiasing.
+
+    Args:
+        images: uint8 `(B, C, H, W)`.
+        box: int64 `(B, 4)`: left, top, width and height.
+        size: pixels.
+        flip: bool `(B,)`: mirror left and right.
+
+    Returns:
+        float32 `(B, C, size, size)` of whole numbers in [0, 255].
+    """
+    if images.device.type == "cpu" and max(size, *images.shape[2:]) > _DENSE_SIDE:
+        return resized_crops(list(images), box, size, flip)
+    left, top, width, height = box.unbind(dim=1)
+    flip = torch.zeros_like(left, dtype=torch.bool) if flip is None else flip
+    columns = _resize_matrix(left, width, flip, images.shape[3], size)
+    rows = _resize_matrix(top, height, torch.zeros_like(flip), images.shape[2], size)
+    return _separable(images.float(), rows, columns).clamp_(0, WHITE).round_()
+
+
+def resized_crops(images: list[Tensor], box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
+    """`resized_crop` of images `(C, H, W)` of any sizes, one by one, on the CPU."""
+    mirrored = [False] * len(images) if flip is None else flip.tolist()
+    out = torch.empty(len(images), images[0].shape[0], size, size)
+    for view, image, (left, top, width, height), mirror in zip(out, images, box.tolist(), mirrored, strict=True):
+        crop = image[None, :, top : top + height, left : left + width]
+        resized = F.interpolate(crop, (size, size), mode="bicubic", antialias=True)[0]
+        view.copy_(resized.flip(-1) if mirror else resized)
+    return out
+
+
+def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, side: int, size: int) -> Tensor:
+    """Weights `(B, size, side)` that cut `length` pixels from `start` on out of `side`, resize and mirror them."""
+    if side > _DENSE_SIDE:
+        weights = _cubic_weights(start, length, side, size)
+        return torch.where(flip[:, None, None], weights.flip(1), weights)
+    return _all_matrices(side, size, start.device).index_select(0, (flip * side + start) * side + length - 1)
+
+
+@lru_cache(maxsize=16)
+def _all_matrices(side: int, size: int, device: torch.device) -> Tensor:
+    """What `_resize_matrix` gives, `(2 x side x side, size, side)`: mirrored or not, by start and by length - 1."""
+    start, length = (grid.flatten() for grid in torch.meshgrid(*2 * [torch.arange(side, device=device)], indexing="ij"))
+    weights = _cubic_weights(start, length + 1, side, size)
+    return torch.cat((weights, weights.flip(1)))
+
+
+def _cubic_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
+    """Keys' cubic, widened when it shrinks (Pillow's antialiasing), `(B, size, side)`; rows sum to 1."""
+    scale = (length / size)[:, None, None]
+    pixel = torch.arange(side, device=start.device) - start[:, None, None]  # (B, 1, side), 0 is the crop's first
+    centre = (torch.arange(size, device=start.device)[:, None] + 0.5) * scale  # (B, size, 1)
+    distance = (pixel + 0.5 - centre).div_(scale.clamp(min=1)).abs_()
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, far)
+    weights *= (distance < 2) & (pixel >= 0) & (pixel < length[:, None, None])
+    return weights.div_(weights.sum(dim=2, keepdim=True))
+
+
+def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`rows @ x @ columns.T` for each channel: (B, C, H, W), (B, H', H), (B, W', W) -> (B, C, H', W')."""
+    batch, channels, height, width = x.shape
+    y = torch.bmm(x.reshape(batch, channels * height, width), columns.transpose(1, 2))
+    y.clamp_(0, WHITE)  # as it is where the result of each pass is a uint8
+    y = y.view(batch, channels, height, -1)
+    return torch.matmul(rows[:, None], y)
+
+
+def crop_boxes(
+    uniforms: Tensor, height: Tensor, width: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
+    """Boxes of random area and aspect ratio (Szegedy et al., 2015), drawn as torchvision's RandomResizedCrop does.
+
+    Args:
+        uniforms: `(B, 22)` in [0, 1): ten tries for area and ratio, then the place.
+        height, width: `(B,)` of the images.
+        scale: range of the share of the area.
+        ratio: range of width / height, uniform in the logarithm.
+
+    Returns:
+        int64 `(B, 4)`: left, top, width, height; the largest allowed central box after ten misses.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    tall, wide = height[:, None].double(), width[:, None].double()
+    area = tall * wide * (scale[0] + (scale[1] - scale[0]) * uniforms[:, :10])
+    aspect = torch.exp(low + (high - low) * uniforms[:, 10:20])
+    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (w > 0) & (w <= wide) & (h > 0) & (h <= tall)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    w, h = w.gather(1, first), h.gather(1, first)
+    left = (uniforms[:, 20:21] * (wide - w + 1)).floor()
+    top = (uniforms[:, 21:22] * (tall - h + 1)).floor()
+    best = (wide / tall).clamp(*ratio)
+    central_w, central_h = torch.minimum(wide, (tall * best).round()), torch.minimum(tall, (wide / best).round())
+    central = ((wide - central_w).div(2).floor(), (tall - central_h).div(2).floor(), central_w, central_h)
+    hit = fits.any(dim=1, keepdim=True)
+    drawn = torch.cat((left, top, w, h), dim=1)
+    return torch.where(hit, drawn, torch.cat(central, dim=1)).long()
+
+
+def _column(values: Tensor) -> Tensor:
+    return values[:, None, None, None]

@@ -1,0 +1,221 @@
+"""Label trees from what people have: nested folders, label columns, parent-child files, WordNet. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from solo.errors import UserError
+from solo.taxonomy import UNKNOWN, Taxonomy
+
+Names = tuple[str, ...]
+
+
+def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> Taxonomy:
+    """A tree from name paths, coarse first, such as `("birds", "owls")`; they may end at different depths.
+
+    Nodes are numbered in the order in which they come. A name that several nodes of a level share becomes their whole
+    path, joined by `/`.
+
+    Args:
+        paths: of classes; prefixes may be among them.
+        levels: names of the levels; default `class` for one level, `level1`, `level2`, ... for more.
+
+    Raises:
+        UserError: there is no path, or the number of level names is another than the depth.
+    """
+    unique = list(dict.fromkeys(paths))
+    depth = max(map(len, unique), default=0)
+    if depth == 0:
+        raise UserError("there is no class to make a label tree of")
+    nodes: list[dict[Names, int]] = []
+    for level in range(depth):
+        found = dict.fromkeys(path[: level + 1] for path in unique if len(path) > level)
+        nodes.append({path: index for index, path in enumerate(found)})
+    names = []
+    for level_nodes in nodes:
+        shared = Counter(path[-1] for path in level_nodes)
+        names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in level_nodes))
+    parents = tuple(tuple(upper[path[:-1]] for path in lower) for upper, lower in zip(nodes, nodes[1:], strict=False))
+    return Taxonomy(level_names(depth, levels), tuple(names), parents)
+
+
+def level_names(depth: int, given: Sequence[str] | None = None) -> Names:
+    """The given names, else `class` or `level1`, `level2`, ...
+
+    Raises:
+        UserError: the number of names is not `depth`.
+    """
+    if given is None:
+        return ("class",) if depth == 1 else tuple(f"level{level + 1}" for level in range(depth))
+    if len(given) != depth:
+        raise UserError(f"data.levels names {len(given)} levels ({', '.join(given)}), but the labels have {depth}")
+    return tuple(given)
+
+
+def folder_classes(folders: Iterable[Names]) -> list[Names]:
+    """Class paths of the folders that hold images, without a last level that distinguishes nothing.
+
+    Layouts such as `n01443537/images/*.jpg` have one folder in each class folder, always; it is no label.
+
+    Args:
+        folders: of each image folder the parts below the root.
+    """
+    paths = sorted(set(folders))
+    depth = max(map(len, paths), default=0)
+    while depth > 1:
+        deepest = {path for path in paths if len(path) == depth}
+        siblings = Counter(path[:-1] for path in deepest)
+        if max(siblings.values()) > 1 or any(path in siblings for path in paths):
+            break
+        depth -= 1
+        paths = sorted({path[:depth] for path in paths})
+    return paths
+
+
+def folder_labels(tree: Taxonomy) -> dict[Names, tuple[int, ...]]:
+    """Labels at every level of each node of a `from_paths` tree, by its name path."""
+    found: dict[Names, tuple[int, ...]] = {}
+    for level, names in enumerate(tree.names):
+        for node, name in enumerate(names):
+            labels = tree.node_path(level, node)
+            own = tuple(tree.names[lvl][labels[lvl]].rpartition("/")[2] for lvl in range(level))
+            found[(*own, name.rpartition("/")[2])] = labels
+    return found
+
+
+def from_columns(
+    rows: Sequence[Sequence[str]], columns: Sequence[str], tree: Taxonomy | None = None
+) -> tuple[Taxonomy, list[tuple[int, ...]]]:
+    """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
+
+    Coarse labels that are missing in a row are taken from rows with the same finer label.
+
+    Args:
+        rows: one text for each column.
+        columns: names of the columns, which become the levels.
+        tree: of the training data, for validation data: its names and parents are used, new ones are refused.
+
+    Raises:
+        UserError: a label has two parents or none, is not in `tree`, or a column is empty; names row and column.
+    """
+    parents = _column_parents(rows, columns)
+    if tree is None:
+        tree = _column_tree(rows, columns, parents)
+    index = [{name: node for node, name in enumerate(names)} for names in tree.names]
+    return tree, [_row_labels(row, number, columns, tree, index) for number, row in enumerate(rows, start=1)]
+
+
+def _column_parents(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[dict[str, str]]:
+    """`parents[l][name]`: the label in column `l` of `name` in column `l + 1`."""
+    parents: list[dict[str, str]] = [{} for _ in columns[1:]]
+    seen: dict[tuple[int, str], int] = {}
+    for number, row in enumerate(rows, start=1):
+        for level in range(len(columns) - 1):
+            upper, lower = row[level], row[level + 1]
+            if not upper or not lower:
+                continue
+            known = parents[level].setdefault(lower, upper)
+            first = seen.setdefault((level, lower), number)
+            if known != upper:
+                raise UserError(
+                    f"{columns[level + 1]} {lower!r} has two parents in column {columns[level]}: {known!r} (row "
+                    f"{first}) and {upper!r} (row {number}); correct one of the rows, or give the labels two names"
+                )
+    return parents
+
+
+def _column_tree(
+    rows: Sequence[Sequence[str]], columns: Sequence[str], parents: Sequence[Mapping[str, str]]
+) -> Taxonomy:
+    names: list[Names] = []
+    for level, column in enumerate(columns):
+        found = {row[level] for row in rows if row[level]}
+        if not found:
+            raise UserError(f"column {column} holds no label; choose other data.label_columns")
+        numbers = all(name.lstrip("-").isdigit() for name in found)
+        names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
+    links = []
+    for level in range(len(columns) - 1):
+        orphan = next((name for name in names[level + 1] if name not in parents[level]), None)
+        if orphan is not None:
+            raise UserError(
+                f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}; fill that in"
+            )
+        links.append(tuple(names[level].index(parents[level][name]) for name in names[level + 1]))
+    return Taxonomy(tuple(columns), tuple(names), tuple(links))
+
+
+def _row_labels(
+    row: Sequence[str], number: int, columns: Sequence[str], tree: Taxonomy, index: Sequence[Mapping[str, int]]
+) -> tuple[int, ...]:
+    level = max((lvl for lvl, name in enumerate(row) if name), default=-1)
+    if level < 0:
+        return (UNKNOWN,) * tree.num_levels
+    for lvl, name in enumerate(row):
+        if name and name not in index[lvl]:
+            raise UserError(f"row {number}: {columns[lvl]} {name!r} is not among the training data's labels")
+    labels = tree.node_path(level, index[level][row[level]])
+    for lvl, name in enumerate(row[:level]):
+        if name and labels[lvl] != index[lvl][name]:
+            right = tree.names[lvl][labels[lvl]]
+            raise UserError(
+                f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} {right!r}, but the row says "
+                f"{name!r}; correct one of them"
+            )
+    return labels
+
+
+def from_parents(
+    parents: Mapping[str, Sequence[str]], classes: Sequence[str], levels: Sequence[str] | None = None
+) -> Taxonomy:
+    """A tree from child -> parents; only what lies above `classes` is kept, without top levels of a single node.
+
+    Args:
+        parents: of each node but the roots, one parent.
+        classes: names of the classes; their order is kept where all of them end at the same depth.
+        levels: names of the levels; default as in `from_paths`.
+
+    Raises:
+        UserError: a class is not in the tree, a node has two parents, or parents lead around in a circle.
+    """
+    known = {*parents, *(parent for several in parents.values() for parent in several)}
+    missing = [name for name in classes if name not in known]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise UserError(f"{len(missing)} of {len(classes)} classes are not in the label tree: {shown}")
+    paths = [_climb(name, parents) for name in classes]
+    while min(map(len, paths)) > 1 and len({path[0] for path in paths}) == 1:
+        paths = [path[1:] for path in paths]
+    return from_paths(paths, levels)
+
+
+def _climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
+    path = [name]
+    while above := parents.get(path[-1]):
+        if len(set(above)) > 1:
+            raise UserError(f"{path[-1]!r} has two parents in the label tree, {above[0]!r} and {above[1]!r}; keep one")
+        if above[0] in path:
+            circle = " -> ".join([*path[path.index(above[0]) :], above[0]])
+            raise UserError(f"the label tree goes around in a circle: {circle}; remove one of these links")
+        path.append(above[0])
+    return tuple(reversed(path))
+
+
+def without_chains(parents: Mapping[str, Sequence[str]], classes: Sequence[str]) -> dict[str, list[str]]:
+    """The part of a graph above `classes` as a tree: of several parents the first, no node with a single child.
+
+    WordNet is such a graph: some nodes have several hypernyms, and most have one hyponym only among the classes.
+    """
+    first = {child: [above[0]] for child, above in parents.items() if above}
+    paths = [_climb(name, first) for name in classes]
+    children: dict[str, set[str]] = {}
+    for path in paths:
+        for upper, lower in zip(path, path[1:], strict=False):
+            children.setdefault(upper, set()).add(lower)
+    kept = {*classes, *(name for name, below in children.items() if len(below) > 1)}
+    links: dict[str, list[str]] = {}
+    for path in paths:
+        short = [name for name in path if name in kept]
+        links.update({lower: [upper] for upper, lower in zip(short, short[1:], strict=False)})
+    return links
