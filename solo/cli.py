@@ -48,6 +48,7 @@ usage: solo {name} FOLDER FILE [KEY=VALUE ...]
 {help}.
 
   --cfg resolved   print every value and where it comes from, and stop
+  --preview        pretrain: write a picture of what the model will see, and stop
   --help           print this text
 
 Example: {example}
@@ -108,13 +109,16 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     if given.cfg:
         sys.stdout.write(f"{resolved_text(parsed)}\n")
         return 0
+    if given.preview and name != "pretrain":
+        raise ConfigError("--preview shows augmented views, which only `solo pretrain` makes")
     if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not from every process
         for note in parsed.notes:
             _say(f"note: {note}")
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
     from omegaconf import OmegaConf
 
-    importlib.import_module(command.module).run(OmegaConf.create(parsed.values))
+    module = importlib.import_module("solo.run.preview" if given.preview else command.module)
+    module.run(OmegaConf.create(parsed.values))
     return 0
 
 
@@ -140,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-path", "-cp")
     parser.add_argument("--config-name", "-cn")
     parser.add_argument("--cfg", choices=["resolved"])
+    parser.add_argument("--preview", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--help", "-h", action="store_true")
     return parser

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from solo.args.data_schema import EvalDataCfg
 from solo.args.fields import REQUIRED, key
-from solo.args.schema import EvalDataCfg, LinearBackboneCfg
+from solo.args.schema import LinearBackboneCfg
 
 
 @dataclass(kw_only=True)

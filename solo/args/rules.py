@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from solo.args.check import Problem, check, unknown
+from solo.args.levels import check_levels
 from solo.args.methods import HEX_METHODS, METHOD_KWARGS
 from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
-from solo.data.specs import resolve_spec
 from solo.errors import UserError
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")
@@ -24,7 +24,7 @@ def spec_of(values: Mapping[str, Any]) -> DatasetSpec | None:
 
 
 def check_names(values: dict[str, Any]) -> list[Problem]:
-    """Method, method_kwargs (checked and completed in place), data set, label level, devices."""
+    """Method, method_kwargs (checked and completed in place), data set, levels of the label tree, devices."""
     problems: list[Problem] = []
     if values.get("method") is not None:
         method = values["method"]
@@ -38,7 +38,7 @@ def check_names(values: dict[str, Any]) -> list[Problem]:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    problems += [*_variant(values), *_label_level(values), *_finetuning(values)]
+    problems += [*_variant(values), *check_levels(values), *_finetuning(values)]
     return [*problems, *_devices(values.get("devices"))]
 
 
@@ -57,25 +57,6 @@ def _variant(values: Mapping[str, Any]) -> Iterator[Problem]:
     if settings.get("variant") == "release" and policy in ("hcl", "infonce"):
         advice = "DCL is the decoupled loss" if policy == "infonce" else "leave hex.variant out"
         yield Problem("hex.variant", f"='release' has no meaning with {policy}; {advice}")
-
-
-def _label_level(values: Mapping[str, Any]) -> Iterator[Problem]:
-    spec, settings = spec_of(values), values.get("hex", {})
-    if spec is None or settings.get("policy") != "superclass":
-        return
-    try:
-        spec = resolve_spec(values["data"])
-    except UserError:  # said where the classes are counted
-        return
-    levels, level = spec.levels, settings.get("level")
-    if len(levels) < 2:
-        rich = [name for name, row in DATASETS.items() if len(row.levels) > 1]
-        advice = f"take a data set with several levels ({', '.join(rich)}) or HEX_adaptive"
-        yield Problem("hex.policy", f"='superclass' needs a label tree, and {spec.name} has one level only; {advice}")
-    elif isinstance(level, int) and not 0 <= level < len(levels):
-        yield Problem("hex.level", f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}")
-    elif isinstance(level, str) and level not in levels:
-        yield Problem("hex.level", unknown(level, levels))
 
 
 def _finetuning(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from solo.args.augmentations import AugmentationCfg
+from solo.args.data_schema import DataCfg, LinearDataCfg
 from solo.args.fields import REQUIRED, key
 from solo.args.trainer import TrainerCfg
 
@@ -70,64 +71,6 @@ class HexCfg:
         if self.warm_epoch is not None:
             return self.warm_epoch
         return 0 if self.policy in ("hcl", "dcl", "infonce") else 10
-
-
-@dataclass(kw_only=True)
-class CommonDataCfg:
-    """What pretraining and evaluation both say of their data."""
-
-    dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
-    train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
-    val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")
-    format: Literal["image_folder", "table", "timm", "h5"] = key("image_folder", "how images are stored")
-    fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
-    num_workers: int = key(4, "loader processes for each device", ge=0)
-    download: bool = key(True, "fetch the data set if it isn't there")
-    num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
-    levels: list[str] | str | None = key(
-        None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
-    )
-    taxonomy: str | None = key(None, "file with the label tree above the class folders, or wordnet; null: none")
-    path_column: str | None = key(None, "table: column of the image paths; null: the one with image files")
-    label_columns: list[str] | None = key(None, "table: columns of labels, coarse first; null: the only other one")
-    on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
-
-
-@dataclass(kw_only=True)
-class DataCfg(CommonDataCfg):
-    """Images to learn from."""
-
-    no_labels: bool = key(False, "custom: one flat folder of images without labels")
-    augment: Literal["batch", "sample"] | None = key(
-        None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
-    )
-    cache_size: int | None = key(
-        None, "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view", ge=1
-    )
-    cache_dir: str | None = key(None, "batch, image files: where decoded images are kept; null: the user's cache folder")
-    num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
-    num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
-    image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
-    channels: int | None = key(None, "colour channels; null: the data set's", ge=1)
-    mean: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
-    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
-
-
-@dataclass(kw_only=True)
-class EvalDataCfg(CommonDataCfg):
-    """Images to evaluate on."""
-
-    image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
-    channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
-    mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
-    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
-
-
-@dataclass(kw_only=True)
-class LinearDataCfg(EvalDataCfg):
-    """The same for a classifier that is trained."""
-
-    cache_features: bool = key(False, "run the frozen backbone once and train on its features; no augmentation")
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,9 @@ not depend on who makes them, in which batch, or on what device. The operations 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ TensorOp = Callable[[Tensor], Tensor]
 _RATIO = (3 / 4, 4 / 3)
 _SIGMA = (0.1, 2.0)
 _JITTER = ("brightness", "contrast", "saturation", "hue")
+_ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
 # Columns of a view's random numbers: crop, strengths of the jitter, its order, blur, and who gets what.
 _CROP, _STRENGTH, _ORDER, _BLUR, _CHOICE = slice(22), slice(22, 26), slice(26, 30), 30, slice(31, 37)
 _COLUMNS = 37
 # Values of the images that are changed at once; more of them leave the processor's cache.
-_CHUNK = 2**18
+_CHUNK = 2**20
 
 
 def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
@@ -44,10 +46,43 @@ def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
     return torch.from_numpy((_mix(z) >> np.uint64(11)) * 2.0**-53)
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
+def _mix(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    return np.bitwise_xor(z, z >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to some views: one row each, in the order in which they are made.
+
+    Attributes:
+        rows: number of the view among those of a batch: all first views, then all second ones, ...
+        box: what is cut out, int64 `(n, 4)`: left, top, width, height.
+        chosen: who gets jitter, greyscale, blur, solarise, equalise and mirror: bool `(n, 6)`.
+        turns: the jitter's operations, one digit to the base of 4 each, the first one in front; -1 for none.
+        strengths: of these operations, float32 `(n, 4)`.
+        sigma: of the blur, float32 `(n,)`.
+    """
+
+    rows: Tensor
+    box: Tensor
+    chosen: Tensor
+    turns: Tensor
+    strengths: Tensor
+    sigma: Tensor
+
+    def split(self, size: int) -> Iterator[Plan]:
+        """Parts of `size` rows."""
+        return (Plan(*parts) for parts in zip(*(column.split(size) for column in self._columns()), strict=True))
+
+    def by_turns(self) -> Plan:
+        """Sorted, so that views whose jitter begins with the same operations are neighbours and need no copies."""
+        order = self.turns.argsort(stable=True)
+        return Plan(*(column[order] for column in self._columns()))
+
+    def _columns(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 class ViewMaker:
@@ -65,80 +100,83 @@ class ViewMaker:
         self.scale: tuple[float, float] | None = None
         if _get(cfg, "rrc.enabled"):
             self.scale = (float(cfg.rrc.crop_min_scale), float(cfg.rrc.crop_max_scale))
-        self.strengths = [float(_get(cfg, f"color_jitter.{name}")) for name in _JITTER]
         names = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
         self.probs = torch.tensor([float(_get(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
+        strengths = torch.tensor([float(_get(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
+        neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)  # three factors and a shift
+        self.low = torch.maximum(neutral - strengths, neutral - 1) * (strengths > 0)
+        self.high = neutral + strengths
+        # Saturation and hue change nothing in grey images.
+        self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
         self.mean = torch.tensor(list(mean))[:, None, None] * ops.WHITE
         self.std = torch.tensor(list(std))[:, None, None] * ops.WHITE
 
-    def draw(self, seeds: Tensor) -> Tensor:
-        """All random numbers, `(views x B, columns)`: the first view of all samples, then the next."""
-        return torch.cat([uniforms(seeds, stream, _COLUMNS) for stream in self.streams])
+    def plan(self, seeds: Tensor, sizes: Tensor) -> Plan:
+        """What happens to all views.
 
-    def crop(self, images: Tensor | list[Tensor], numbers: Tensor) -> Tensor:
+        Args:
+            seeds: of the samples, int64 `(B,)` on the CPU.
+            sizes: their heights and widths, int64 `(B, 2)`.
+        """
+        numbers = torch.cat([uniforms(seeds, stream, _COLUMNS) for stream in self.streams])
+        chosen = numbers[:, _CHOICE] < self.probs
+        order = torch.tensor(self.active)[numbers[:, _ORDER][:, self.active].argsort(dim=1)]
+        digits = len(_JITTER) ** torch.arange(len(self.active) - 1, -1, -1)
+        turns = (order * digits).sum(dim=1).masked_fill(~chosen[:, 0], -1)
+        strengths = (self.low + (self.high - self.low) * numbers[:, _STRENGTH]).float()
+        sigma = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * numbers[:, _BLUR]).float()
+        box = self._boxes(numbers[:, _CROP], *sizes.repeat(len(self.streams), 1).unbind(dim=1))
+        return Plan(torch.arange(len(turns)), box, chosen, turns, strengths, sigma)
+
+    def crop(self, images: Tensor | list[Tensor], plan: Plan) -> Tensor:
         """Crop, resize and mirror.
 
         Args:
-            images: uint8 `(B, C, H, W)`, or `(C, H, W)` each.
-            numbers: as `draw` gives them, `(B, columns)`.
+            images: of the batch, uint8 `(B, C, H, W)`, or `(C, H, W)` each.
+            plan: of the views to make.
 
         Returns:
-            float32 `(B, C, size, size)` in [0, 255].
+            float32 `(n, C, size, size)` in [0, 255].
         """
-        flip = self._chosen(numbers)[:, 5]
+        source, flip, where = plan.rows % len(images), plan.chosen[:, 5], images[0].device
         if isinstance(images, list):
-            height, width = torch.tensor([image.shape[1:] for image in images]).T
-            return ops.resized_crops(images, self._boxes(numbers, height, width), self.size, flip)
-        height, width = (torch.full((len(images),), side) for side in images.shape[2:])
-        box = self._boxes(numbers, height, width).to(images.device)
-        return ops.resized_crop(images, box, self.size, flip.to(images.device))
+            return ops.resized_crops([images[i] for i in source.tolist()], plan.box, self.size, flip)
+        return ops.resized_crop(images[source.to(where)], plan.box.to(where), self.size, flip.to(where))
 
-    def colour(self, x: Tensor, numbers: Tensor) -> Tensor:
+    def colour(self, x: Tensor, plan: Plan) -> Tensor:
         """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise; `x` is changed."""
-        chosen = self._chosen(numbers)
-        self._jitter(x, numbers, chosen[:, 0])
-        sigma = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * numbers[:, _BLUR]).float()
-        _change(x, chosen[:, 1], ops.to_grey)
-        _change(x, chosen[:, 2], ops.gaussian_blur, sigma)
-        _change(x, chosen[:, 3], ops.solarize)
-        _change(x, chosen[:, 4], ops.equalize)
+        self._jitter(x, plan)
+        _change(x, plan.chosen[:, 1], ops.to_grey)
+        _change(x, plan.chosen[:, 2], ops.gaussian_blur, plan.sigma)
+        _change(x, plan.chosen[:, 3], ops.solarize)
+        _change(x, plan.chosen[:, 4], ops.equalize)
         return x.sub_(self.mean.to(x.device)).div_(self.std.to(x.device))
 
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
-        numbers = self.draw(seeds)
-        channels, device = images[0].shape[0], images[0].device
-        out = torch.empty(len(numbers), channels, self.size, self.size, device=device)
-        rows = max(1, _CHUNK // (channels * self.size**2)) if device.type == "cpu" else len(seeds)
-        for view in range(len(self.streams)):
-            for start in range(0, len(seeds), rows):
-                stop = min(start + rows, len(seeds))
-                part = slice(view * len(seeds) + start, view * len(seeds) + stop)
-                out[part] = self.colour(self.crop(images[start:stop], numbers[part]), numbers[part])
+        plan, device = self.plan(seeds, image_sizes(images)), images[0].device
+        out = torch.empty(len(plan.rows), images[0].shape[0], self.size, self.size, device=device)
+        limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
+        for part in (plan.by_turns() if limit > 1 else plan).split(limit):
+            out.index_copy_(0, part.rows.to(device), self.colour(self.crop(images, part), part))
         return list(out.chunk(len(self.streams)))
 
     def _boxes(self, numbers: Tensor, height: Tensor, width: Tensor) -> Tensor:
-        """What is cut out, `(B, 4)`: left, top, width, height; everything without a random crop."""
+        """A random crop, or everything."""
         if self.scale is None:
             zero = torch.zeros_like(width)
             return torch.stack((zero, zero, width, height), dim=1)
-        return ops.crop_boxes(numbers[:, _CROP], height, width, self.scale, _RATIO)
+        return ops.crop_boxes(numbers, height, width, self.scale, _RATIO)
 
-    def _chosen(self, numbers: Tensor) -> Tensor:
-        """Which of jitter, greyscale, blur, solarise, equalise and mirror each sample gets: bool `(B, 6)`."""
-        return numbers[:, _CHOICE] < self.probs
-
-    def _jitter(self, x: Tensor, numbers: Tensor, chosen: Tensor) -> None:
-        useful = 2 if x.shape[1] == 1 else 4  # saturation and hue change nothing in grey images
-        active = [i for i, strength in enumerate(self.strengths[:useful]) if strength]
-        order = numbers[:, _ORDER][:, active].argsort(dim=1)
-        functions = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
-        for turn in range(len(active)):
-            for place, i in enumerate(active):
-                strength, u = self.strengths[i], numbers[:, _STRENGTH][:, i]
-                low, high = (-strength, strength) if i == 3 else (max(0.0, 1 - strength), 1 + strength)
-                rows = chosen & (order[:, turn] == place)
-                _change(x, rows, functions[i], (low + (high - low) * u).float())
+    def _jitter(self, x: Tensor, plan: Plan) -> None:
+        strengths = plan.strengths.to(x.device)
+        for turn in range(len(self.active)):
+            prefix = plan.turns.numpy() >> 2 * (len(self.active) - 1 - turn)
+            edges = [0, *(np.flatnonzero(np.diff(prefix)) + 1).tolist(), len(prefix)]
+            for start, stop in itertools.pairwise(edges):
+                if prefix[start] >= 0:
+                    i = int(prefix[start]) & 3
+                    _ADJUST[i](x[start:stop], strengths[start:stop, i])
 
 
 class BatchAugment:
@@ -163,7 +201,7 @@ class BatchAugment:
         self.as_grey = any(bool(_get(cfg, "grayscale.channels")) for cfg in cfgs)
         last = normalisation(mean, std, 3 if self.as_grey else channels)
         self.channels = len(last.mean)
-        ends = list(accumulate(int(cfg.num_crops) for cfg in cfgs))
+        ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
         streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
         self.entries = [ViewMaker(cfg, last.mean, last.std, own) for cfg, own in zip(cfgs, streams, strict=True)]
         self.size = max(entry.size for entry in self.entries)
@@ -178,14 +216,20 @@ class BatchAugment:
         return [view for entry in self.entries for view in entry(images, seeds)]
 
 
+def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
+    """Height and width of each image, int64 `(B, 2)`."""
+    return torch.tensor([image.shape[1:] for image in images])
+
+
 def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:
     """Apply `op` to the chosen rows of `x`, in place."""
     rows = chosen.nonzero()[:, 0]
-    if not len(rows):
-        return
     parameters = [] if parameter is None else [parameter[rows].to(x.device)]
-    rows = rows.to(x.device)
-    x.index_copy_(0, rows, op(x.index_select(0, rows), *parameters).contiguous())
+    if len(rows) == len(x):
+        x.copy_(op(x, *parameters))
+    elif len(rows):
+        rows = rows.to(x.device)
+        x.index_copy_(0, rows, op(x.index_select(0, rows), *parameters))
 
 
 def _get(cfg: Any, key: str) -> Any:

@@ -7,35 +7,17 @@ made on the device; images of differing sizes are cropped before they travel.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from solo import distributed
-from solo.data.augment import BatchAugment
+from solo.data.augment import BatchAugment, image_sizes
 from solo.data.cache import Images
-from solo.data.loaders import SeededSampler, seeded_sampler, worker_options
+from solo.data.loaders import SeededSampler, Share, seeded_sampler, worker_options
 
 Keys = list[tuple[int, int]]
-
-
-class _Share(Sampler[Keys]):
-    """Full batches of every n-th sample of a seeded order: as many in each of n processes, none twice."""
-
-    def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
-        self.sampler = sampler
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return len(self.sampler) // distributed.world_size() // self.batch_size
-
-    def __iter__(self) -> Iterator[Keys]:
-        mine = islice(self.sampler, distributed.rank(), None, distributed.world_size())
-        for _ in range(len(self)):
-            yield list(islice(mine, self.batch_size))
 
 
 class _Batches(Dataset[list[Any]]):
@@ -52,7 +34,9 @@ class _Batches(Dataset[list[Any]]):
         if not self.later:
             found = self.augment(found, seeds)
         elif isinstance(found, list):
-            found = [view.crop(found, seeds).to(torch.uint8) for view in self.augment.views]
+            sizes = image_sizes(found)
+            plans = [(maker, maker.plan(seeds, sizes).by_turns()) for maker in self.augment.entries]
+            found = [maker.crop(found, plan).to(torch.uint8) for maker, plan in plans]
         return [indexes, found, self.images.targets[indexes], seeds]
 
 
@@ -68,6 +52,7 @@ class BatchLoader:
         num_workers: 0 makes the batches in this process.
         seed: of order and views; `None` draws one from torch's generator.
         device: where the views are made.
+        sampler: of the order over all processes, with a seed of its own; default: a random order.
 
     Attributes:
         dataset: the images.
@@ -85,14 +70,16 @@ class BatchLoader:
         num_workers: int = 0,
         seed: int | None = None,
         device: torch.device | None = None,
+        sampler: SeededSampler | None = None,
     ) -> None:
         self.dataset = images
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.sampler = seeded_sampler(len(images), batch_size, seed)
+        self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
         self.device = device or torch.device("cpu")
         self._augment = augment
-        self._share = _Share(self.sampler, batch_size)
+        share: Any = Share(self.sampler)  # torch's stub knows batches of plain indexes only
+        self._share = BatchSampler(share, batch_size, drop_last=True)
         batches = _Batches(images, augment, later=self.device.type != "cpu")
         options = worker_options(num_workers, self.sampler.seed)
         self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
@@ -108,5 +95,9 @@ class BatchLoader:
     def _finish(self, found: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         if isinstance(found, Tensor):
             return self._augment(found.to(self.device, non_blocking=True), seeds)
-        crops = [crop.to(self.device, non_blocking=True).float() for crop in found]
-        return [view.colour(crop, seeds) for view, crop in zip(self._augment.views, crops, strict=True)]
+        views: list[Tensor] = []
+        for maker, crops in zip(self._augment.entries, found, strict=True):
+            plan = maker.plan(seeds, torch.full((len(seeds), 2), maker.size)).by_turns()  # cropped already
+            x = maker.colour(crops.to(self.device, non_blocking=True).float(), plan)
+            views += torch.empty_like(x).index_copy_(0, plan.rows.to(self.device), x).chunk(len(maker.streams))
+        return views

@@ -24,7 +24,7 @@ from torch import Tensor
 from solo.data.augment import BatchAugment
 from solo.data.images import read_rgb
 from solo.data.skip import SkipBroken, file_names
-from solo.data.subsets import Subset
+from solo.data.subsets import Subset, level_targets
 from solo.data.tensor_ops import luminance
 
 # Above this the user decides: it is written to a disk that may be small or slow.
@@ -83,7 +83,7 @@ class ArrayImages:
             batch = batch[:, None]
         elif batch.shape[1] != 3:
             batch = batch.movedim(3, 1)
-        return self.convert(batch).contiguous()
+        return self.convert(batch)
 
 
 class FileImages:
@@ -200,7 +200,7 @@ def cached(
     if isinstance(dataset, Subset):
         indices, dataset = np.array(dataset.indices), dataset.dataset
     convert = _Channels(augment.channels, augment.as_grey)
-    targets = _all_targets(dataset)
+    targets = level_targets(dataset)
     arrays = [getattr(dataset, name, None) for name in ("images", "data")]
     for array in arrays:
         if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim in (3, 4):
@@ -210,10 +210,10 @@ def cached(
         raise CantCacheError("the images are neither in memory nor in files of their own")
     if isinstance(dataset, SkipBroken):
         raise CantCacheError("data.on_error=skip replaces images one by one")
-    if any(view.scale is None for view in augment.views):
+    if any(entry.scale is None for entry in augment.entries):
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")
     place = Path(folder or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/solo").expanduser()
-    chosen, kept = [files[i] for i in indices], side or math.ceil(augment.size * 8 / 7)
+    chosen, kept = [files[i] for i in indices.tolist()], side or math.ceil(augment.size * 8 / 7)
     images = FileImages(chosen, targets[torch.from_numpy(indices)], kept, augment.channels, convert, place)
     size = _readable(images.nbytes)
     if images.nbytes > _UNASKED_BYTES and not asked:
@@ -238,16 +238,6 @@ class _Channels:
         return images.expand(-1, self.channels, -1, -1)
 
 
-def _all_targets(dataset: Any) -> Tensor:
-    labels = getattr(dataset, "labels", None)
-    if isinstance(labels, Tensor):
-        return labels
-    transform = getattr(dataset, "target_transform", None)
-    if transform is None:
-        return torch.tensor(list(dataset.targets), dtype=torch.int64)
-    return torch.stack([transform(target) for target in dataset.targets])
-
-
 def _kept_size(file: str, side: int) -> tuple[int, int]:
     try:
         with Image.open(file) as image:  # reads the head only
@@ -268,9 +258,10 @@ def _digest(files: Sequence[str], side: int, channels: int) -> str:
 
 
 def _write(handle: int, pixels: np.ndarray, start: int) -> None:
-    written = 0
-    while written < len(pixels):
-        written += os.pwrite(handle, pixels[written:], start + written)
+    rest = memoryview(pixels.tobytes())
+    while rest:
+        written = os.pwrite(handle, rest, start)
+        rest, start = rest[written:], start + written
 
 
 def _readable(nbytes: int) -> str:

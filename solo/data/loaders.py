@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sized
+from itertools import islice
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from solo import distributed
 from solo.errors import UserError
 
 # Keeps the streams of neighbouring seeds apart: epochs stay far below it.
@@ -42,12 +44,38 @@ class SeededSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def next_generator(self) -> torch.Generator:
+        """Of the epoch's random numbers; the epoch goes up."""
         generator = torch.Generator().manual_seed((self.seed * _EPOCHS_PER_SEED + self.epoch) % 2**63)
         self.epoch += 1
+        return generator
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = self.next_generator()
         order = torch.randperm(self.size, generator=generator)
         seeds = torch.randint(2**62, (self.size,), generator=generator)
         yield from zip(order.tolist(), seeds.tolist(), strict=True)
+
+
+class Share(DistributedSampler[tuple[int, int]]):
+    """What one of n processes gets: every n-th sample of a seeded order, as many in each, none twice.
+
+    A `DistributedSampler` by type only: Lightning would shuffle and split the order of any other sampler.
+    """
+
+    def __init__(self, sampler: SeededSampler) -> None:
+        self.sampler = sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the next order."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler) // distributed.world_size()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        processes = distributed.world_size()
+        return islice(self.sampler, distributed.rank(), len(self) * processes, processes)
 
 
 class SeededDataset(Dataset[Any]):
@@ -82,7 +110,9 @@ def _seeded_generator(seed: int) -> _Generator:
     return generator
 
 
-def train_loader(dataset: Dataset[Any], batch_size: int, num_workers: int, seed: int | None) -> DataLoader[Any]:
+def train_loader(
+    dataset: Dataset[Any], batch_size: int, num_workers: int, seed: int | None, sampler: SeededSampler | None = None
+) -> DataLoader[Any]:
     """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
 
     Args:
@@ -90,15 +120,17 @@ def train_loader(dataset: Dataset[Any], batch_size: int, num_workers: int, seed:
         batch_size: per process.
         num_workers: 0 makes the samples in this process.
         seed: of order and augmentation; `None` draws one from torch's generator.
+        sampler: of the order over all processes, with a seed of its own; default: a random order.
 
     Raises:
         UserError: if there are fewer samples than one batch needs.
     """
-    sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
+    if sampler is None:
+        sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
     return DataLoader(
         SeededDataset(dataset),
         batch_size=batch_size,
-        sampler=sampler,
+        sampler=Share(sampler),
         drop_last=True,
         **worker_options(num_workers, sampler.seed),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from solo.data import registry
-from solo.data.loaders import train_loader
+from solo.data.loaders import SeededSampler, train_loader
 from solo.data.ops import Equalization, GaussianBlur, Solarization
 from solo.data.sources import CustomDatasetWithoutLabels, Transform, load
 from solo.data.subsets import Indexed, take_fraction
@@ -112,7 +112,11 @@ def training_images(
 
 
 def prepare_dataloader(
-    train_dataset: Dataset[Any], batch_size: int = 64, num_workers: int = 4, seed: int | None = None
+    train_dataset: Dataset[Any],
+    batch_size: int = 64,
+    num_workers: int = 4,
+    seed: int | None = None,
+    sampler: SeededSampler | None = None,
 ) -> DataLoader[Any]:
     """Shuffled full batches `[indexes (B,), [view (B, C, H, W), ...], targets (B,) or (B, levels)]`.
 
@@ -121,8 +125,9 @@ def prepare_dataloader(
         batch_size: per process.
         num_workers: per process.
         seed: of order and augmentation; `None` draws one from torch's generator.
+        sampler: of the order over all processes, with a seed of its own; default: a random order.
 
     Raises:
         UserError: if the batch is larger than the data set.
     """
-    return train_loader(train_dataset, batch_size, num_workers, seed)
+    return train_loader(train_dataset, batch_size, num_workers, seed, sampler)

@@ -120,34 +120,30 @@ _FASHION_MNIST = DatasetSpec(
     crop_min_scale=0.5,
 )
 
-_CIFAR10 = DatasetSpec(
-    name="cifar10",
-    source="solo.data.sources:cifar10",
-    channels=3,
-    size=32,
-    mean=(0.4914, 0.4822, 0.4465),
-    std=(0.2470, 0.2435, 0.2616),
-    eval_mean=_CIFAR_EVAL_MEAN,
-    eval_std=_CIFAR_EVAL_STD,
-    taxonomy=Taxonomy.flat(classes.CIFAR10),
-    num_classes=10,
-    small_stem=True,
-    downloads=True,
-)
 
-_CIFAR100 = DatasetSpec(
-    name="cifar100",
-    source="solo.data.sources:cifar100",
-    channels=3,
-    size=32,
-    mean=(0.5071, 0.4865, 0.4409),
-    std=(0.2673, 0.2564, 0.2762),
-    eval_mean=_CIFAR_EVAL_MEAN,
-    eval_std=_CIFAR_EVAL_STD,
-    taxonomy=Taxonomy.from_groups(classes.CIFAR100, classes.CIFAR100_GROUPS, ("superclass", "class")),
-    num_classes=100,
-    small_stem=True,
-    downloads=True,
+def _cifar(name: str, taxonomy: Taxonomy, mean: Stats, std: Stats) -> DatasetSpec:
+    return DatasetSpec(
+        name=name,
+        source=f"solo.data.sources:{name}",
+        channels=3,
+        size=32,
+        mean=mean,
+        std=std,
+        eval_mean=_CIFAR_EVAL_MEAN,
+        eval_std=_CIFAR_EVAL_STD,
+        taxonomy=taxonomy,
+        num_classes=taxonomy.num_classes,
+        small_stem=True,
+        downloads=True,
+    )
+
+
+_CIFAR10 = _cifar("cifar10", Taxonomy.flat(classes.CIFAR10), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+_CIFAR100 = _cifar(
+    "cifar100",
+    Taxonomy.from_groups(classes.CIFAR100, classes.CIFAR100_GROUPS, ("superclass", "class")),
+    (0.5071, 0.4865, 0.4409),
+    (0.2673, 0.2564, 0.2762),
 )
 
 _STL10 = DatasetSpec(

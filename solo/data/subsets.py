@@ -6,6 +6,8 @@ from collections.abc import Sequence, Sized
 from typing import Any, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from solo.errors import UserError
@@ -72,6 +74,25 @@ def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dat
             f"frequencies ({error}); use a larger fraction"
         ) from error
     return Subset(dataset, kept)
+
+
+def level_targets(dataset: Dataset[Any]) -> Tensor:
+    """The targets of all items of a data set of `solo.data.sources.load`, without opening an image.
+
+    Returns:
+        int64, `(N,)` or `(N, levels)`.
+    """
+    if isinstance(dataset, Subset):
+        return level_targets(dataset.dataset)[dataset.indices]
+    labels = getattr(dataset, "labels", None)
+    if isinstance(labels, Tensor):
+        return labels
+    leaves = np.array(list(_targets(dataset)), dtype=np.int64)
+    transform = getattr(dataset, "target_transform", None)
+    if transform is None:
+        return torch.from_numpy(leaves)
+    kinds, which = np.unique(leaves, return_inverse=True)
+    return torch.stack([transform(leaf) for leaf in kinds.tolist()])[which]
 
 
 def _targets(dataset: Dataset[Any]) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 Images are float32 `(B, C, H, W)` in the units of uint8, [0, 255], without rounding between the operations. Each equals
 torchvision's functional on the same parameters within one unit; grey images (C = 1) keep their channel: saturation, hue
-and greyscale change nothing. Operations may reuse the memory of what they are given.
+and greyscale change nothing. Operations may change what they are given.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _BLUR_REACH = 6  # pixels: three standard deviations of the strongest blur
 
 def luminance(x: Tensor) -> Tensor:
     """`(B, 3, H, W)` -> `(B, 1, H, W)`."""
-    red, green, blue = x.split(1, dim=1)
-    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    grey = x[:, :1] * LUMA[0]
+    return grey.add_(x[:, 1:2], alpha=LUMA[1]).add_(x[:, 2:], alpha=LUMA[2])
 
 
 def to_grey(x: Tensor) -> Tensor:
@@ -42,8 +42,9 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is the mean grey of the image, 1 changes nothing."""
     f = _column(factor)
-    mean = (x if x.shape[1] == 1 else luminance(x)).mean(dim=(1, 2, 3), keepdim=True)
-    return x.mul_(f).add_((1 - f) * mean).clamp_(0, WHITE)
+    means = x.mean(dim=(2, 3), keepdim=True)
+    grey = means if x.shape[1] == 1 else luminance(means)
+    return x.mul_(f).add_((1 - f) * grey).clamp_(0, WHITE)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
@@ -60,19 +61,21 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x
     red, green, blue = x.unbind(dim=1)
-    high = torch.maximum(torch.maximum(red, green), blue)
-    span = high - torch.minimum(torch.minimum(red, green), blue)
+    high = torch.maximum(red, green)
+    low = torch.minimum(red, green)
+    torch.maximum(high, blue, out=high)
+    span = high - torch.minimum(low, blue, out=low)
     # The hue in turns, times 6 x span: red is 0, green a third, blue two thirds. Masks as numbers: `where` is slow.
     at_red = green - blue
-    at_green = (blue - red).add_(span, alpha=2)
+    at_green = torch.sub(blue, red, out=low).add_(span, alpha=2)
     hue = (red - green).add_(span, alpha=4)
     hue.lerp_(at_green, green.eq_(high)).lerp_(at_red, red.eq_(high))
-    hue.div_(span.clamp_min(1e-6).mul_(6)).add_(_column(shift)[:, 0])
+    hue.div_(torch.mul(span, 6, out=at_red).clamp_(min=1e-5)).add_(_column(shift)[:, 0])
     # Each channel is `high` within a sixth of its own hue, `high - span` within a sixth of the opposite one.
     own = torch.tensor([0.5, 1 / 6, -1 / 6], device=x.device)[:, None, None]
-    away = hue[:, None] + own
-    away.sub_(away.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
-    return torch.addcmul(high[:, None], span[:, None], away, value=-1)
+    torch.add(hue[:, None], own, out=x)
+    x.sub_(x.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
+    return x.mul_(span[:, None]).neg_().add_(high[:, None])
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -80,8 +83,27 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
     Pillow, in the per-image path, approximates the Gaussian by three boxes and repeats the edge.
     """
-    rows, columns = (_blur_matrix(sigma, side).to(x.dtype) for side in x.shape[2:])
-    return _separable(x, rows, columns)
+    if x.device.type == "cpu" and max(x.shape[2:]) > _DENSE_SIDE:
+        return torch.stack([_blur_one(image, strength) for image, strength in zip(x, sigma.tolist(), strict=True)])
+    height, width = x.shape[2:]
+    rows = _blur_matrix(sigma, height)
+    return torch.matmul(rows[:, None], _across(x, rows if width == height else _blur_matrix(sigma, width)))
+
+
+def _blur_one(image: Tensor, sigma: float) -> Tensor:
+    """The same for one image `(C, H, W)`, without the taps that hardly weigh anything."""
+    height, width = image.shape[1:]
+    reach = min(_BLUR_REACH, math.ceil(3.5 * sigma), height - 1, width - 1)
+    weights = [math.exp(-0.5 * (tap / sigma) ** 2) for tap in range(reach + 1)]
+    total = 2 * sum(weights) - weights[0]
+    padded = F.pad(image, 4 * [reach], mode="reflect")
+    for dim, side in ((1, height), (2, width)):
+        centre = padded.narrow(dim, reach, side) * (weights[0] / total)
+        for tap in range(1, reach + 1):
+            for start in (reach - tap, reach + tap):
+                centre.add_(padded.narrow(dim, start, side), alpha=weights[tap] / total)
+        padded = centre
+    return padded
 
 
 def _blur_matrix(sigma: Tensor, side: int) -> Tensor:
@@ -89,6 +111,7 @@ def _blur_matrix(sigma: Tensor, side: int) -> Tensor:
     reach = min(_BLUR_REACH, side - 1)
     taps = torch.arange(-reach, reach + 1, device=sigma.device)
     weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
+    weights *= weights > 1e-6  # numbers close to the smallest ones would make the products ten times slower
     weights = weights / weights.sum(dim=1, keepdim=True)
     return (weights @ _shifts(side, reach, sigma.device).flatten(1)).view(-1, side, side)
 
@@ -104,7 +127,7 @@ def _shifts(side: int, reach: int, device: torch.device) -> Tensor:
 
 def solarize(x: Tensor) -> Tensor:
     """Invert the upper half of the values."""
-    return torch.minimum(x, WHITE - x)
+    return torch.minimum(x, WHITE - x, out=x)
 
 
 def equalize(x: Tensor) -> Tensor:
@@ -131,7 +154,9 @@ def resized_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = N
     flip = torch.zeros_like(left, dtype=torch.bool) if flip is None else flip
     columns = _resize_matrix(left, width, flip, images.shape[3], size)
     rows = _resize_matrix(top, height, torch.zeros_like(flip), images.shape[2], size)
-    return _separable(images.float(), rows, columns).clamp_(0, WHITE).round_()
+    # Clamped in between, too, as it is where the result of each pass is a uint8.
+    across = _across(images.contiguous().float(), columns).clamp_(0, WHITE)
+    return torch.matmul(rows[:, None], across).clamp_(0, WHITE).round_()
 
 
 def resized_crops(images: list[Tensor], box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
@@ -174,13 +199,11 @@ def _cubic_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tenso
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
-def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`rows @ x @ columns.T` for each channel: (B, C, H, W), (B, H', H), (B, W', W) -> (B, C, H', W')."""
+def _across(x: Tensor, columns: Tensor) -> Tensor:
+    """`x @ columns.T` for each channel: (B, C, H, W), (B, W', W) -> (B, C, H, W')."""
     batch, channels, height, width = x.shape
     y = torch.bmm(x.reshape(batch, channels * height, width), columns.transpose(1, 2))
-    y.clamp_(0, WHITE)  # as it is where the result of each pass is a uint8
-    y = y.view(batch, channels, height, -1)
-    return torch.matmul(rows[:, None], y)
+    return y.view(batch, channels, height, -1)
 
 
 def crop_boxes(
@@ -190,7 +213,8 @@ def crop_boxes(
 
     Args:
         uniforms: `(B, 22)` in [0, 1): ten tries for area and ratio, then the place.
-        height, width: `(B,)` of the images.
+        height: `(B,)` of the images.
+        width: likewise.
         scale: range of the share of the area.
         ratio: range of width / height, uniform in the logarithm.
 

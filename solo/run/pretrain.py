@@ -17,9 +17,10 @@ from solo.data.cache import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.loaders import eval_loader
 from solo.data.pretrain_dataloader import prepare_dataloader, training_images
+from solo.data.samplers import RuleSampler, describe, rule_sampler
 from solo.data.sources import load
 from solo.data.specs import resolve_spec
-from solo.data.subsets import Indexed
+from solo.data.subsets import Indexed, level_targets
 from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
 from solo.run.report import linear_command, say
@@ -58,8 +59,9 @@ def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoa
     views = prepare_n_crop_transform(pipelines, [entry.num_crops for entry in cfg.augmentations])
     if cfg.debug_augmentations:
         say(str(views))
-    indexed = Indexed(training_images(source[0], views, *source[1:], levels=True))
-    return prepare_dataloader(indexed, cfg.optimizer.batch_size, data.num_workers, seed=cfg.seed)
+    images = training_images(source[0], views, *source[1:], levels=True)
+    sampler = _sampler(cfg, images)
+    return prepare_dataloader(Indexed(images), cfg.optimizer.batch_size, data.num_workers, cfg.seed, sampler)
 
 
 def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> BatchLoader:
@@ -70,7 +72,21 @@ def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> 
     cache = cached(images, augment, data.cache_size, data.cache_dir, asked=data.augment == "batch")
     where = device or torch.device("cpu")
     say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
-    return BatchLoader(cache, augment, cfg.optimizer.batch_size, data.num_workers, cfg.seed, where)
+    sampler = _sampler(cfg, images)
+    return BatchLoader(cache, augment, cfg.optimizer.batch_size, data.num_workers, cfg.seed, where, sampler)
+
+
+def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
+    """The sampler of `data.sampler`, `None` for a random order; says what its batches hold."""
+    data = cfg.data
+    if data.sampler == "random":
+        return None
+    spec, labels = resolve_spec(data), level_targets(images).numpy()
+    level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
+    per_class, size = data.per_class, cfg.optimizer.batch_size
+    sampler = rule_sampler(data.sampler, labels, size, cfg.seed, spec.taxonomy, level, per_class)
+    say(describe(sampler, labels, spec.levels))
+    return sampler
 
 
 def val_loader(cfg: DictConfig) -> DataLoader[Any] | None:

@@ -26,6 +26,7 @@ from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
 from solo.checkpoint import checkpoint_file, load_checkpoint
+from solo.data.batches import BatchLoader
 from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
@@ -46,7 +47,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 class _ResumeOrder(Callback):
     """Tells the sampler which epoch comes next: with workers, Lightning asks for batches before it says so."""
 
-    loader: DataLoader[Any]
+    loader: DataLoader[Any] | BatchLoader
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         """The resumed run starts with the epoch after the saved one."""
@@ -68,7 +69,7 @@ class Run:
     def fit(
         self,
         model: LightningModule,
-        train: DataLoader[Any],
+        train: DataLoader[Any] | BatchLoader,
         val: DataLoader[Any] | None,
         next_command: Callable[[Path], str] | None = None,
     ) -> None:

@@ -168,6 +168,24 @@ def test_superclass_needs_levels(pretrain_values):
     assert "needs a label tree" in refusal(values)
 
 
+def test_samplers_need_labels_levels_and_batches_that_fit(pretrain_values):
+    def data(batch_size=64, **keys):
+        return pretrain_values | {
+            "data": pretrain_values["data"] | keys,
+            "optimizer": pretrain_values["optimizer"] | {"batch_size": batch_size},
+        }
+
+    assert parsed(data(sampler="pxk", sampler_level="superclass", per_class=4))["data"]["per_class"] == 4
+    assert "did you mean 'superclass'?" in refusal(data(sampler="balanced", sampler_level="superclas"))
+    assert "give 0 (coarsest) to 1" in refusal(data(sampler="pxk", sampler_level=2))
+    assert "data.per_class=5 must divide optimizer.batch_size=64" in refusal(data(sampler="pxk", per_class=5))
+    many = refusal(data(sampler="pxk", sampler_level=0, per_class=2))
+    assert "data.per_class=2 makes batches of 32 classes, and there are 20" in many
+    assert "a partner at each level are 3 images" in refusal(data(batch_size=2, sampler="hierarchical"))
+    nameless = data(sampler="hierarchical", dataset="custom", no_labels=True)
+    assert "data.sampler='hierarchical' needs labels" in refusal(nameless)
+
+
 def test_places_and_spelling(pretrain_values):
     places = {"": "x.yaml", "distance_thresh": "x.yaml:3", "augmentations": "x.yaml:7", "optimizer": "x.yaml:9"}
     values = pretrain_values | {"distance_thresh": 7}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from solo.data.loaders import SeededDataset, SeededSampler, eval_loader, train_loader
+from solo.data.loaders import SeededDataset, Share, eval_loader, train_loader
 from solo.errors import UserError
 
 # Python warns of fork in a process with threads, which torch may have started.
@@ -49,7 +49,7 @@ def test_each_epoch_has_its_own_order_and_can_be_chosen() -> None:
     first, second = draw(loader), draw(loader)
     assert first != second
     resumed = train_loader(Numbers(), 4, 0, seed=7)
-    assert isinstance(resumed.sampler, SeededSampler)
+    assert isinstance(resumed.sampler, Share)
     resumed.sampler.set_epoch(1)
     assert draw(resumed) == second
 

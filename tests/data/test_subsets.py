@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from solo.data.sources import ArrayDataset
-from solo.data.subsets import Indexed, Subset, take_fraction
+from solo.data.sources import ArrayDataset, LevelTargets
+from solo.data.subsets import Indexed, Subset, level_targets, take_fraction
 from solo.errors import UserError
+from solo.taxonomy import Taxonomy
 
 
 def grey(targets: list[int]) -> ArrayDataset:
@@ -49,3 +50,11 @@ def test_index_counts_within_the_subset() -> None:
     items = Indexed(take_fraction(grey(IMBALANCED), 0.2))
     assert [items[i][0] for i in range(len(items))] == list(range(20))
     assert list(items.targets) == [items[i][2] for i in range(20)]
+
+
+def test_level_targets_are_those_of_the_items() -> None:
+    tree = Taxonomy(("group", "class"), (("a", "b"), ("p", "q", "r")), ((0, 0, 1),))
+    data = ArrayDataset(np.zeros((5, 2, 2), dtype=np.uint8), [2, 0, -1, 1, 2], None, LevelTargets(tree))
+    assert level_targets(data).tolist() == [[1, 2], [0, 0], [-1, -1], [0, 1], [1, 2]]
+    assert level_targets(Subset(data, [3, 2])).tolist() == [data[i][1].tolist() for i in (3, 2)]
+    assert level_targets(grey([1, 0, -1])).tolist() == [1, 0, -1]

@@ -1,0 +1,168 @@
+"""Batches composed by their labels: hierarchical, class-balanced, or P classes with K images each.
+
+A rule composes *global* batches, those of all processes together, as a pure function of the seed and the epoch; each
+process takes its own stretch of every batch. No image comes twice in an epoch. `composition` says what a batch holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from solo import distributed
+from solo.data.balanced import Balanced, PerClass
+from solo.data.hierarchical import Hierarchical
+from solo.data.loaders import SeededSampler
+from solo.errors import UserError
+from solo.taxonomy import Taxonomy
+
+
+class Rule(Protocol):
+    """How batches are composed. `name` and `limit` (how many images there are for a batch) are for people."""
+
+    name: str
+    limit: str
+
+    def count(self, size: int) -> int:
+        """Batches of `size` images in an epoch."""
+        ...
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+        """As many batches of image indexes; no image comes twice."""
+        ...
+
+
+class RuleSampler(SeededSampler):
+    """Batch after batch of a rule, with a seed for each image.
+
+    The order is such that process `r` of `n`, which takes every n-th item from the r-th on, gets images
+    `r * batch_size` to `(r + 1) * batch_size - 1` of each global batch: what a rule puts side by side stays together.
+
+    Args:
+        rule: composes the batches.
+        batch_size: per process; a global batch has `batch_size * world_size` images.
+        seed: any int.
+
+    Raises:
+        UserError: the rule can't make a single batch, for the number of processes there are when it is asked.
+    """
+
+    def __init__(self, rule: Rule, batch_size: int, seed: int) -> None:
+        super().__init__(0, seed)
+        self.rule = rule
+        self.batch_size = batch_size
+        self.size = len(self)  # says at once when there are too few images
+
+    def __len__(self) -> int:
+        size = self.batch_size * distributed.world_size()
+        count = self.rule.count(size)
+        if count == 0:
+            raise UserError(
+                f"data.sampler={self.rule.name} can't make a batch of {size} images (optimizer.batch_size times "
+                f"processes) without taking one twice: {self.rule.limit}; use a smaller batch or data.sampler=random"
+            )
+        return count * size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = self.next_generator()
+        size = self.batch_size * distributed.world_size()
+        start = int(torch.randint(2**62, (), generator=generator))
+        seeds = torch.randint(2**62, (len(self) // size, size), generator=generator)
+        for batch, row in zip(self.rule.batches(size, np.random.default_rng(start)), seeds, strict=True):
+            keys = list(zip(batch, row.tolist(), strict=True))
+            for place in range(self.batch_size):
+                yield from keys[place :: self.batch_size]
+
+
+def rule_sampler(
+    kind: str,
+    labels: np.ndarray,
+    batch_size: int,
+    seed: int,
+    taxonomy: Taxonomy | None = None,
+    level: int | None = None,
+    per_class: int = 4,
+) -> RuleSampler:
+    """The sampler of a training set.
+
+    Args:
+        kind: `hierarchical`, `balanced` or `pxk`.
+        labels: (N,), or (N, levels) coarse first; -1 unknown.
+        batch_size: per process.
+        seed: any int.
+        taxonomy: of the labels; tells classes from nodes above them.
+        level: balanced and pxk: level of the nodes; default: the classes. Images without a label there are left out.
+        per_class: pxk: images of each node in a batch.
+
+    Raises:
+        UserError: no image has a label, or there isn't a single batch.
+    """
+    table = np.asarray(labels).reshape(len(labels), -1)
+    if kind == "hierarchical":
+        nodes = table[:, 0]
+    elif level is not None:
+        nodes = table[:, level]
+    else:
+        nodes = _classes(table, taxonomy)
+    if not (nodes >= 0).any():
+        raise UserError(f"data.sampler={kind} needs labels, and no image has one; use data.sampler=random")
+    if kind == "hierarchical":
+        return RuleSampler(Hierarchical(table), batch_size, seed)
+    rule = Balanced(nodes) if kind == "balanced" else PerClass(nodes, per_class)
+    return RuleSampler(rule, batch_size, seed)
+
+
+def _classes(table: np.ndarray, taxonomy: Taxonomy | None) -> np.ndarray:
+    if table.shape[1] == 1 or taxonomy is None:
+        return np.asarray(table[:, -1])
+    rows, which = np.unique(table, axis=0, return_inverse=True)
+    leaves = np.array([taxonomy.leaf_of(row) for row in rows.tolist()])
+    return np.asarray(leaves[which.reshape(-1)])
+
+
+def describe(sampler: RuleSampler, labels: np.ndarray, levels: Sequence[str]) -> str:
+    """A sentence on an epoch and on a batch of one process, beside a batch of a random order.
+
+    Args:
+        sampler: not changed.
+        labels: what it was made of.
+        levels: their names.
+    """
+    size = sampler.batch_size
+    first = next(sampler.rule.batches(size, np.random.default_rng(sampler.seed)))
+    by_chance = np.random.default_rng(sampler.seed).permutation(len(labels))[:size]
+    pairs = zip(levels, composition(labels[first]), composition(labels[by_chance]), strict=True)
+    parts = [
+        f"{own.partners:.1f} of the same {level} (by chance {chance.partners:.1f})" for level, own, chance in pairs
+    ]
+    shares = f"up to {len(sampler):,} of {len(labels):,} images an epoch"
+    return f"data.sampler={sampler.rule.name}: {shares}; partners of an image in a batch: {', '.join(parts)}"
+
+
+class LevelComposition(NamedTuple):
+    """A batch at one level: mean number of partners of an image with a label, share without any, different nodes."""
+
+    partners: float
+    alone: float
+    nodes: int
+
+
+def composition(labels: np.ndarray) -> list[LevelComposition]:
+    """What a batch holds at each level.
+
+    Args:
+        labels: (B,), or (B, levels) coarse first; -1 unknown.
+
+    Returns:
+        One entry a level. Partners of an image are the others of the batch with the same label.
+    """
+    found = []
+    for column in np.asarray(labels).reshape(len(labels), -1).T:
+        _, counts = np.unique(column[column >= 0], return_counts=True)
+        known = max(1, int(counts.sum()))
+        partners, alone = float((counts * (counts - 1)).sum()) / known, float((counts == 1).sum()) / known
+        found.append(LevelComposition(partners, alone, len(counts)))
+    return found

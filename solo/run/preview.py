@@ -1,0 +1,53 @@
+"""`solo pretrain ... --preview`: a picture of what the model will see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import make_grid, save_image
+
+from solo.run.pretrain import train_loader
+from solo.run.report import say
+
+_IMAGES = 8
+_PIXELS = 112
+
+
+def run(cfg: DictConfig) -> None:
+    """Write `<checkpoint.dir>/<method>/preview.png`: a row an image, a column a view; `cfg` is resolved.
+
+    These are the first views of the training's first batch.
+    """
+    _, views, _ = next(iter(train_loader(cfg)))
+    path = Path(cfg.checkpoint.dir).expanduser() / cfg.method / "preview.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(grid([view[:_IMAGES] for view in views], cfg.data.mean, cfg.data.std), path)
+    say(f"{len(views)} views of {min(_IMAGES, len(views[0]))} images in {path}")
+
+
+def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """A row for each image, its views side by side, smaller ones on a white ground.
+
+    Args:
+        views: normalised `(B, C, H, W)` each.
+        mean: what was taken off, per channel, of images in [0, 1].
+        std: by what it was divided.
+
+    Returns:
+        `(3, height, width)` in [0, 1].
+    """
+    m, s = (torch.tensor(list(values))[:, None, None] for values in (mean, std))
+    side = max(view.shape[-1] for view in views)
+    shown = []
+    for view in views:
+        before, after = (side - view.shape[-1]) // 2, side - view.shape[-1] - (side - view.shape[-1]) // 2
+        shown.append(F.pad((view * s + m).clamp(0, 1), (before, after, before, after), value=1.0))
+    rows = torch.stack(shown, dim=1).flatten(0, 1)
+    rows = F.interpolate(rows, scale_factor=max(1, _PIXELS // side))  # whole pixels of small images, to be seen
+    picture: Tensor = make_grid(rows, nrow=len(views), padding=2, pad_value=1.0)
+    return picture

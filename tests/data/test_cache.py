@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from solo import distributed
+from solo.data import cache
+from solo.data.augment import BatchAugment
+from solo.data.batches import BatchLoader
+from solo.data.cache import CantCacheError, FileImages, cached
+from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels
+from solo.data.registry import get_spec
+from solo.data.skip import SkipBroken
+from solo.data.sources import load
+from solo.data.subsets import Subset
+from solo.errors import BrokenImageError, UserError
+
+# Python warns of fork in a process with threads, which torch may have started.
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+ENTRY = {
+    "crop_size": 12,
+    "num_crops": 2,
+    "rrc": {"enabled": True, "crop_min_scale": 0.3, "crop_max_scale": 1.0},
+    "color_jitter": {"prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "horizontal_flip": {"prob": 0.5},
+}
+
+
+def augment(channels: int = 3, **changes: Any) -> BatchAugment:
+    return BatchAugment([{**ENTRY, **changes}], (0.5,), (0.25,), channels)
+
+
+def arrays(count: int = 30, shape: tuple[int, ...] = (16, 16, 3)) -> ArrayDataset:
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    return ArrayDataset(images, range(count))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    for c, size in (("a", (20, 30)), ("b", (14, 13)), ("c", (40, 16))):
+        (tmp_path / "images" / c).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / c / f"{i}.png")
+    return tmp_path / "images"
+
+
+def files(folder: Path, **options: Any) -> FileImages:
+    found = cached(load(get_spec("custom"), "train", folder), augment(), folder=str(folder.parent / "cache"), **options)
+    assert isinstance(found, FileImages)
+    return found
+
+
+def draw(loader: BatchLoader, epochs: int = 1) -> list[tuple[Tensor, ...]]:
+    return [(indexes, *views, targets) for _ in range(epochs) for indexes, views, targets in loader]
+
+
+def same(first: list[tuple[Tensor, ...]], second: list[tuple[Tensor, ...]]) -> bool:
+    return all(torch.equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True))
+
+
+# ---- arrays ----
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((16, 16), 1), ((16, 16, 3), 3), ((3, 16, 16), 3)])
+def test_arrays_are_handed_out_as_they_are(shape: tuple[int, ...], channels: int) -> None:
+    data = arrays(5, shape)
+    batch = cached(data, augment(channels)).fetch([3, 0])
+    assert isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.shape == (2, channels, 16, 16)
+    want = torch.from_numpy(data.images[[3, 0]]).reshape(2, *(shape if len(shape) == 3 else (1, *shape)))
+    assert torch.equal(batch, want.movedim(3, 1) if shape[-1] == 3 else want)
+
+
+def test_channels_are_converted_as_pillow_does() -> None:
+    data = arrays(3)
+    grey = cached(data, augment(1)).fetch([0, 1, 2])
+    want = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in data.images])
+    assert np.abs(grey[:, 0].numpy().astype(int) - want).max() <= 1  # type: ignore[call-overload]
+    as_grey = cached(data, augment(grayscale={"prob": 0.0, "channels": True})).fetch([0, 1, 2])
+    assert torch.equal(as_grey[:, 0], as_grey[:, 2]) and torch.equal(as_grey[:, :1], grey)  # type: ignore[call-overload]
+    colour = cached(arrays(3, (16, 16)), augment(3)).fetch([0])
+    assert colour.shape == (1, 3, 16, 16)  # type: ignore[union-attr]
+
+
+def test_a_subset_has_its_own_indices_and_targets() -> None:
+    data = arrays(10)
+    part = cached(Subset(data, [7, 2, 5]), augment())
+    assert len(part) == 3 and part.targets.tolist() == [7, 2, 5]
+    assert torch.equal(part.fetch([1])[0], torch.from_numpy(data.images[2]).movedim(2, 0))
+
+
+def test_targets_of_several_levels() -> None:
+    found = cached(levels(), augment(1))
+    assert found.targets.tolist() == [[0, 1], [1, 5]]
+
+
+def levels() -> ArrayDataset:
+    paths = {3: [0, 1], 4: [1, 5]}
+    images = np.zeros((2, 8, 8), dtype=np.uint8)
+    return ArrayDataset(images, [3, 4], None, lambda target: torch.tensor(paths[target]))
+
+
+# ---- batches ----
+
+
+def test_batches_have_indexes_views_and_targets() -> None:
+    loader = BatchLoader(cached(arrays(), augment()), augment(), 8, seed=1)
+    batches = draw(loader)
+    assert len(loader) == len(batches) == 3
+    for indexes, first, second, targets in batches:
+        assert torch.equal(indexes, targets) and indexes.dtype == torch.int64
+        assert first.shape == second.shape == (8, 3, 12, 12) and first.dtype == torch.float32
+        assert not torch.equal(first, second)
+    seen = torch.cat([batch[0] for batch in batches]).tolist()
+    assert len(set(seen)) == 24 and seen != sorted(seen)
+
+
+def test_same_seed_same_batches_for_any_number_of_workers() -> None:
+    def loader(workers: int, seed: int) -> BatchLoader:
+        return BatchLoader(cached(arrays(), augment()), augment(), 8, workers, seed)
+
+    first = draw(loader(0, 7), epochs=2)
+    assert same(draw(loader(2, 7), epochs=2), first)
+    assert not same(draw(loader(0, 8), epochs=2), first)
+
+
+def test_an_epoch_can_be_chosen() -> None:
+    first, resumed = (BatchLoader(cached(arrays(), augment()), augment(), 8, seed=7) for _ in range(2))
+    draw(first)
+    resumed.sampler.set_epoch(1)
+    assert same(draw(resumed), draw(first))
+
+
+def test_processes_get_different_samples_and_equally_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    seen: list[Tensor] = []
+    views = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        loader = BatchLoader(cached(arrays(31), augment()), augment(), 5, seed=3)
+        batches = draw(loader)
+        assert len(batches) == len(loader) == 3
+        seen += [batch[0] for batch in batches]
+        views += [batch[1] for batch in batches]
+    assert torch.cat(seen).unique().numel() == 30
+    monkeypatch.undo()
+    alone = draw(BatchLoader(cached(arrays(31), augment()), augment(), 10, seed=3))
+    of_sample = dict(zip(torch.cat(seen).tolist(), torch.cat(views), strict=True))
+    for index, view in zip(alone[0][0].tolist(), alone[0][1], strict=True):  # the world's size changes no view
+        torch.testing.assert_close(of_sample[index], view, atol=1e-3, rtol=0)
+
+
+def test_a_batch_larger_than_the_data() -> None:
+    with pytest.raises(UserError, match=r"batch_size=31.*30 images"):
+        BatchLoader(cached(arrays(), augment()), augment(), 31)
+
+
+# ---- files ----
+
+
+def test_files_keep_their_pixels_up_to_the_side_that_is_kept(folder: Path) -> None:
+    images = files(folder, side=16)
+    assert images.shapes[[0, 4, 8]].tolist() == [[16, 24], [14, 13], [40, 16]]
+    for _ in range(2):  # decoded, then from the cache
+        large, small, same_side = images.fetch([0, 4, 8])
+        want = Image.open(images.files[0]).resize((24, 16), Image.Resampling.BICUBIC)
+        assert torch.equal(large, torch.from_numpy(np.array(want)).movedim(2, 0))
+        assert torch.equal(small, torch.from_numpy(np.array(Image.open(images.files[4]))).movedim(2, 0))
+        assert same_side.shape == (3, 40, 16)
+    assert images.path.stat().st_size == images.nbytes == 4 * 3 * (16 * 24 + 14 * 13 + 40 * 16)
+
+
+def test_what_is_cached_is_not_decoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = files(folder)
+    pixels = first.fetch(range(12))
+    monkeypatch.setattr(cache, "read_rgb", lambda path: pytest.fail(f"{path} was decoded again"))
+    for images in (first, files(folder), pickle.loads(pickle.dumps(first))):
+        assert all(torch.equal(a, b) for a, b in zip(images.fetch(range(12)), pixels, strict=True))
+
+
+def test_changed_files_and_other_sizes_make_a_new_cache(folder: Path) -> None:
+    first = files(folder)
+    assert files(folder).path == first.path != files(folder, side=10).path
+    file = folder / "a" / "0.png"
+    os.utime(file, ns=(1, 1))
+    assert files(folder).path != first.path
+
+
+def test_batches_of_files_with_workers(folder: Path) -> None:
+    first = draw(BatchLoader(files(folder), augment(), 4, 0, seed=2))
+    assert [batch[1].shape for batch in first] == [(4, 3, 12, 12)] * 3
+    assert same(draw(BatchLoader(files(folder), augment(), 4, 2, seed=2)), first)
+    for indexes, *_, targets in first:
+        assert torch.equal(targets, indexes // 4)
+
+
+def test_no_labels(folder: Path) -> None:
+    found = cached(CustomDatasetWithoutLabels(folder / "a"), augment(), folder=str(folder.parent / "cache"))
+    assert len(found) == 4 and found.targets.tolist() == [-1] * 4
+
+
+def test_broken_files_are_named(folder: Path) -> None:
+    broken = folder / "b" / "1.png"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(BrokenImageError, match=r"1\.png"):
+        files(folder)
+    broken.write_bytes((folder / "b" / "0.png").read_bytes()[:200])
+    with pytest.raises(BrokenImageError, match=r"1\.png"):
+        files(folder).fetch([5])
+
+
+def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data: Any = load(get_spec("custom"), "train", folder)
+    with pytest.raises(CantCacheError, match="on_error"):
+        cached(SkipBroken(data), augment())
+    with pytest.raises(CantCacheError, match=r"rrc\.enabled"):
+        cached(data, augment(rrc={"enabled": False}))
+    monkeypatch.setattr(cache, "_UNASKED_BYTES", 1000)
+    with pytest.raises(CantCacheError, match=r"data\.augment=batch"):
+        cached(data, augment(), folder=str(folder.parent / "cache"))
+    assert len(files(folder, asked=True)) == 12
+    data.samples = [("class/name in a container", 0)]
+    with pytest.raises(CantCacheError, match="neither in memory nor in files"):
+        cached(data, augment())
