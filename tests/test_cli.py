@@ -158,7 +158,10 @@ def test_answers_at_once_and_without_torch(words, code):
     assert time.perf_counter() - start < 4  # 2 s when the machine has nothing else to do
 
 
-@pytest.mark.parametrize("words", [["-m", "solo", "pretrain"], ["main_pretrain.py"], ["main_linear.py"], ["main_knn.py"], ["main_umap.py"]])
+@pytest.mark.parametrize(
+    "words",
+    [["-m", "solo", "pretrain"], ["main_pretrain.py"], ["main_linear.py"], ["main_knn.py"], ["main_umap.py"]],
+)
 def test_entry_points(words):
     done = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "usage: solo" in done.stdout

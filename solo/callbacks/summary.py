@@ -13,7 +13,8 @@ from typing import Any
 
 Row = dict[str, float]
 # Where a run writes, continues or reports doesn't change what it computes.
-_NOT_HASHED = ("name", "checkpoint", "auto_resume", "resume_from_checkpoint", "wandb", "tensorboard", "progress", "auto_umap")
+_REPORTS = ("wandb", "tensorboard", "progress", "auto_umap")
+_NOT_HASHED = ("name", "checkpoint", "auto_resume", "resume_from_checkpoint", *_REPORTS)
 _NOT_HASHED_DATA = ("train_path", "val_path", "download", "num_workers")
 
 

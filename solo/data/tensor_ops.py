@@ -72,9 +72,9 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     hue.lerp_(at_green, green.eq_(high)).lerp_(at_red, red.eq_(high))
     hue.div_(torch.mul(span, 6, out=at_red).clamp_(min=1e-5)).add_(_column(shift)[:, 0])
     # Each channel is `high` within a sixth of its own hue, `high - span` within a sixth of the opposite one.
-    own = torch.tensor([0.5, 1 / 6, -1 / 6], device=x.device)[:, None, None]
+    own = torch.tensor([2.0, 5 / 3, 4 / 3], device=x.device)[:, None, None]  # half a turn off, and above zero
     torch.add(hue[:, None], own, out=x)
-    x.sub_(x.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
+    x.frac_().sub_(0.5).abs_().mul_(-6).add_(2).clamp_(0, 1)
     return x.mul_(span[:, None]).neg_().add_(high[:, None])
 
 
@@ -84,26 +84,27 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     Pillow, in the per-image path, approximates the Gaussian by three boxes and repeats the edge.
     """
     if x.device.type == "cpu" and max(x.shape[2:]) > _DENSE_SIDE:
-        return torch.stack([_blur_one(image, strength) for image, strength in zip(x, sigma.tolist(), strict=True)])
+        for image, strength in zip(x, sigma.tolist(), strict=True):
+            _blur_one(image, strength)
+        return x
     height, width = x.shape[2:]
     rows = _blur_matrix(sigma, height)
     return torch.matmul(rows[:, None], _across(x, rows if width == height else _blur_matrix(sigma, width)))
 
 
-def _blur_one(image: Tensor, sigma: float) -> Tensor:
-    """The same for one image `(C, H, W)`, without the taps that hardly weigh anything."""
+def _blur_one(image: Tensor, sigma: float) -> None:
+    """The same for one image `(C, H, W)`, in place, without the taps that hardly weigh anything."""
     height, width = image.shape[1:]
-    reach = min(_BLUR_REACH, math.ceil(3.5 * sigma), height - 1, width - 1)
+    reach = min(_BLUR_REACH, math.ceil(3 * sigma), height - 1, width - 1)
     weights = [math.exp(-0.5 * (tap / sigma) ** 2) for tap in range(reach + 1)]
     total = 2 * sum(weights) - weights[0]
     padded = F.pad(image, 4 * [reach], mode="reflect")
-    for dim, side in ((1, height), (2, width)):
-        centre = padded.narrow(dim, reach, side) * (weights[0] / total)
+    across = torch.empty_like(padded[..., :width])
+    for source, out, dim, side in ((padded, across, 2, width), (across, image, 1, height)):
+        torch.mul(source.narrow(dim, reach, side), weights[0] / total, out=out)
         for tap in range(1, reach + 1):
             for start in (reach - tap, reach + tap):
-                centre.add_(padded.narrow(dim, start, side), alpha=weights[tap] / total)
-        padded = centre
-    return padded
+                out.add_(source.narrow(dim, start, side), alpha=weights[tap] / total)
 
 
 def _blur_matrix(sigma: Tensor, side: int) -> Tensor:
@@ -159,10 +160,12 @@ def resized_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = N
     return torch.matmul(rows[:, None], across).clamp_(0, WHITE).round_()
 
 
-def resized_crops(images: list[Tensor], box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
-    """`resized_crop` of images `(C, H, W)` of any sizes, one by one, on the CPU."""
+def resized_crops(
+    images: list[Tensor], box: Tensor, size: int, flip: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
+    """`resized_crop` of images `(C, H, W)` of any sizes, one by one, on the CPU; into `out`, if given."""
     mirrored = [False] * len(images) if flip is None else flip.tolist()
-    out = torch.empty(len(images), images[0].shape[0], size, size)
+    out = torch.empty(len(images), images[0].shape[0], size, size) if out is None else out
     for view, image, (left, top, width, height), mirror in zip(out, images, box.tolist(), mirrored, strict=True):
         crop = image[None, :, top : top + height, left : left + width]
         resized = F.interpolate(crop, (size, size), mode="bicubic", antialias=True)[0]
