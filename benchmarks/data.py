@@ -116,21 +116,21 @@ def folder(count: int, pixels: int, batch: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "images" / "class").mkdir(parents=True)
-        for i, image in enumerate(pictures(count, pixels)):
-            noise = np.random.default_rng(i).integers(0, 32, image.shape, dtype=np.uint8)
+        few = pictures(16, pixels)
+        for i in range(count):
+            image, noise = few[i % 16], np.random.default_rng(i).integers(0, 32, few.shape[1:], dtype=np.uint8)
             Image.fromarray(image // 2 + noise).save(root / "images" / "class" / f"{i}.jpg", quality=90)
         files = [str(path) for path in sorted((root / "images").rglob("*.jpg"))]
-        decoding = seconds(lambda: [read_rgb(file).resize((256, 256)) for file in files])
+        decoding = seconds(lambda: sum(read_rgb(file).resize((256, 256)).width for file in files))
         dataset = load(get_spec("custom"), "train", root / "images")
         augment = BatchAugment([symmetric(224)], MEAN, STD)
         images = cached(dataset, augment, folder=str(root / "cache"), asked=True)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rows = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
-        first, later = (seconds(lambda: [images.fetch(list(part)) for part in rows]) for _ in range(2))
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        first, later = (seconds(lambda: sum(len(images.fetch(part)) for part in rows)) for _ in range(2))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # which is in KiB on Linux
         print(f"folder of {images.size_text}")
         print(f"  decoding and resizing {decoding:.2f} s; first epoch {first:.2f} s, x{first / decoding:.2f}")
-        print(f"  later epochs {later:.2f} s, x{later / decoding:.3f}; memory grew by {grown:.0f} MiB")
+        print(f"  later epochs {later:.2f} s, x{later / decoding:.3f}; peak memory of the process {peak:,.0f} MiB")
 
 
 def main() -> None:

@@ -55,6 +55,10 @@ def imports(path: Path, top_level: bool = False) -> set[str]:
     return found
 
 
+# The fork's names for losses of `solo.hex`, looked up when someone asks for one.
+LAZY = {("losses/__init__.py", "solo.hex.functions")}
+
+
 def room(path: Path) -> str:
     return path.relative_to(SOLO).parts[0].removesuffix(".py")
 
@@ -68,6 +72,9 @@ def test_directions(path):
     for module in imports(path):
         parts = module.split(".")
         if parts[0] != "solo" or len(parts) < 2 or parts[1] == here or not any(room(f) == parts[1] for f in FILES):
+            continue
+        if (str(path.relative_to(SOLO)), module) in LAZY:
+            assert module not in imports(path, top_level=True)
             continue
         assert parts[1] in ALLOWED[here], f"{here} may not import {module}"
         if here == "args" and parts[1] == "data":

@@ -38,7 +38,11 @@ class Parsed:
 
 
 def parse(
-    values: Mapping[str, Any], schema: type, origins: Mapping[str, str] | None = None, for_run: bool = False
+    values: Mapping[str, Any],
+    schema: type,
+    origins: Mapping[str, str] | None = None,
+    for_run: bool = False,
+    any_method: bool = False,
 ) -> Parsed:
     """From what the user wrote to what a run reads.
 
@@ -47,6 +51,7 @@ def parse(
         schema: `PretrainCfg`, `LinearCfg`, ...
         origins: key as written -> place, for messages; `""` is the place of the whole config.
         for_run: also look whether folders and files are there.
+        any_method: leave a method that isn't ours, and its method_kwargs, to the caller.
 
     Raises:
         ParseError: (a `ConfigError`) with all problems, one a line.
@@ -55,7 +60,7 @@ def parse(
     modern = modernise(values, own=keys_of(schema))
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema)
-    problems = [*modern.problems, *problems, *check_names(checked)]
+    problems = [*modern.problems, *problems, *check_names(checked, any_method)]
     if for_run:
         problems += check_run(checked)
     spec = spec_of(checked)
@@ -73,10 +78,12 @@ def parse(
 def parse_dict_config(cfg: DictConfig, schema: type) -> DictConfig:
     """`parse` for a config built in Python: written back into `cfg`, which is returned; twice = once.
 
+    The method may be one of the caller's own, as in solo-learn.
+
     Raises:
         ParseError: with all problems, one a line.
     """
-    parsed = parse(to_plain(cfg), schema)
+    parsed = parse(to_plain(cfg), schema, any_method=True)
     for note in parsed.notes:
         _LOG.warning(note)
     write_back(cfg, parsed.values)

@@ -73,10 +73,10 @@ def stored_wandb_id(folder: Path) -> str | None:
 
 
 def _newest_checkpoint(folder: Path) -> Path | None:
-    last = folder / "last.ckpt"
-    if last.is_file():
-        return last
-    return max(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+    last, files = folder / "last.ckpt", list(folder.glob("*.ckpt"))
+    if last in files:  # by its epoch's name where it has one: that is what `Checkpointer.last_ckpt` says
+        return next((file for file in files if file != last and file.samefile(last)), last)
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 
 def _is_finished(folder: Path) -> bool:

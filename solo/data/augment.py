@@ -49,7 +49,8 @@ def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
 def _mix(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.bitwise_xor(z, z >> np.uint64(31))
+    mixed: np.ndarray[Any, Any] = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Plan:
 
     def split(self, size: int) -> Iterator[Plan]:
         """Parts of `size` rows."""
-        return (Plan(*parts) for parts in zip(*(column.split(size) for column in self._columns()), strict=True))
+        return (Plan(*parts) for parts in zip(*(torch.split(column, size) for column in self._columns()), strict=True))
 
     def by_turns(self) -> Plan:
         """Sorted, so that views whose jitter begins with the same operations are neighbours and need no copies."""
@@ -162,7 +163,7 @@ class ViewMaker:
         limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
         if limit == 1:
             singly = list(images)
-            for view, part in zip(out.split(1), plan.split(1), strict=True):
+            for view, part in zip(out[:, None], plan.split(1), strict=True):
                 self.colour(self.crop(singly, part, view), part)
         else:
             for part in plan.by_turns().split(limit):

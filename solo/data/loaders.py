@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
+from solo.data.plain import as_it_is, plain
 from solo.errors import UserError
 
 # Keeps the streams of neighbouring seeds apart: epochs stay far below it.
@@ -152,7 +153,9 @@ def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSample
 
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
     """All samples in their order."""
-    return DataLoader(dataset, batch_size=batch_size, **worker_options(num_workers, seed=0))
+    whole = plain(dataset)
+    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": as_it_is} if whole else {})
+    return DataLoader(whole or dataset, batch_size=batch_size, **options)
 
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:

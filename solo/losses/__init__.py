@@ -1,6 +1,5 @@
 """Losses: pure functions of tensors that know nothing of configs or Lightning."""
 
-from importlib import import_module
 from typing import Any
 
 from solo.losses.barlow import barlow_loss_func
@@ -44,9 +43,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The HEX fork has its losses here; ours are made in `solo.hex`, which needs this package.
-    functions = (
-        import_module("solo.hex.functions") if name.startswith(("simclr_loss_func_", "nnclr_loss_func_")) else None
-    )
-    if hasattr(functions, name):
-        return getattr(functions, name)
+    if name.startswith(("simclr_loss_func_", "nnclr_loss_func_")):
+        from solo.hex import functions
+
+        if hasattr(functions, name):
+            return getattr(functions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -102,7 +102,7 @@ class Run:
         say(text + go_on)
 
 
-def list_skipped(loaders: Sequence[DataLoader[Any] | None], folder: Path) -> None:
+def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder: Path) -> None:
     """Say how many images `data.on_error=skip` left out, and list them in `skipped.txt`; nothing if none were."""
     lines = sorted({line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)})
     if lines:

@@ -265,6 +265,13 @@ def test_describe(pretrain_values):
     ]
 
 
+def test_parse_cfg_leaves_a_callers_own_method_alone(pretrain_values):
+    own = {"method": "mine", "method_kwargs": {"width": 3}}
+    cfg = pretrain.parse_cfg(OmegaConf.create(pretrain_values | own))
+    assert cfg.method == "mine" and cfg.method_kwargs == {"width": 3} and cfg.optimizer.lr == pytest.approx(0.1)
+    assert "method='mine' is unknown" in refusal(pretrain_values | own)
+
+
 @pytest.mark.parametrize("module", [pretrain, linear])
 def test_public_names(module, pretrain_values):
     assert module._N_CLASSES_PER_DATASET["imagenet100"] == 100

@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -31,7 +32,7 @@ def test_a_real_run_is_found(cfg, fit, tmp_path):
     checkpointer = Checkpointer(cfg, tmp_path)
     fit([checkpointer])
     path, wandb_run_id = AutoResumer(tmp_path, max_hours=1).find_checkpoint(cfg)
-    assert path == checkpointer.path / "last.ckpt" and wandb_run_id is None
+    assert path == Path(checkpointer.last_ckpt) and wandb_run_id is None
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from solo import distributed
-from solo.data import cache
+from solo.data import cache, file_cache
 from solo.data.augment import BatchAugment
-from solo.data.batches import BatchLoader
-from solo.data.cache import CantCacheError, FileImages, cached
+from solo.data.batches import BatchLoader, _Batches
+from solo.data.cache import CantCacheError, cached
+from solo.data.file_cache import FileImages
 from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels
 from solo.data.registry import get_spec
 from solo.data.skip import SkipBroken
@@ -164,6 +165,15 @@ def test_a_batch_larger_than_the_data() -> None:
         BatchLoader(cached(arrays(), augment()), augment(), 31)
 
 
+def test_views_made_later_are_those_made_at_once(folder: Path) -> None:
+    keys = [(3, 5), (9, 7), (0, 11)]
+    for images in (files(folder), cached(arrays(), augment())):
+        loader = BatchLoader(images, augment(), 3)
+        _, at_once, _, seeds = _Batches(images, augment(), later=False)[keys]
+        _, found, _, _ = _Batches(images, augment(), later=True)[keys]
+        torch.testing.assert_close(loader._finish(found, seeds), at_once, atol=1e-3, rtol=0)
+
+
 # ---- files ----
 
 
@@ -182,7 +192,7 @@ def test_files_keep_their_pixels_up_to_the_side_that_is_kept(folder: Path) -> No
 def test_what_is_cached_is_not_decoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = files(folder)
     pixels = first.fetch(range(12))
-    monkeypatch.setattr(cache, "read_rgb", lambda path: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr(file_cache, "read_rgb", lambda path: pytest.fail(f"{path} was decoded again"))
     for images in (first, files(folder), pickle.loads(pickle.dumps(first))):
         assert all(torch.equal(a, b) for a, b in zip(images.fetch(range(12)), pixels, strict=True))
 
@@ -228,6 +238,8 @@ def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.Monkey
     with pytest.raises(CantCacheError, match=r"data\.augment=batch"):
         cached(data, augment(), folder=str(folder.parent / "cache"))
     assert len(files(folder, asked=True)) == 12
+    with pytest.raises(CantCacheError, match=r"can't be written.*data\.cache_dir"):
+        cached(data, augment(), folder=str(folder / "a" / "0.png" / "cache"), asked=True)
     data.samples = [("class/name in a container", 0)]
     with pytest.raises(CantCacheError, match="neither in memory nor in files"):
         cached(data, augment())

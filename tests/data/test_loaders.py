@@ -4,11 +4,15 @@ import pickle
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from solo.data.images import ArrayDataset
 from solo.data.loaders import SeededDataset, Share, eval_loader, train_loader
+from solo.data.plain import PlainImages, plain
+from solo.data.transforms import build_eval_pipeline
 from solo.errors import UserError
 
 # Python warns of fork in a process with threads, which torch may have started.
@@ -99,3 +103,23 @@ def test_worker_options() -> None:
     assert train_loader(Numbers(), 4, 1, seed=0).persistent_workers
     assert not train_loader(Numbers(), 4, 0, seed=0).persistent_workers
     assert eval_loader(Numbers(), 4, 0).pin_memory == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_plain_validation_images_are_the_same_as_one_by_one(channels: int) -> None:
+    shape = (10, 8, 8, 3) if channels == 3 else (10, 8, 8)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    transform = build_eval_pipeline(8, (0.4,), (0.3,), channels)
+    data = ArrayDataset(images, range(10), transform)
+    loader = eval_loader(data, 4, 0)
+    assert isinstance(loader.dataset, PlainImages)
+    X, targets = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    assert torch.equal(X, torch.stack([data[i][0] for i in range(10)])) and targets.tolist() == list(range(10))
+    assert torch.equal(loader.dataset[3][0], X[3])
+
+
+def test_validation_images_that_need_more_are_made_one_by_one() -> None:
+    images = np.zeros((4, 8, 8), dtype=np.uint8)
+    for transform in (build_eval_pipeline(6, (0.4,), (0.3,), 1), build_eval_pipeline(8, (0.4,), (0.3,), 3), None):
+        assert plain(ArrayDataset(images, range(4), transform)) is None
+    assert plain(Numbers()) is None

@@ -1,0 +1,173 @@
+"""Image files, decoded once into one large file.
+
+The file is read with `pread`, not mapped: its pages are shared by all processes through the operating system's cache,
+and don't count as memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first
+epoch costs the decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the
+pixels that are kept and the channels; files that change make a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from solo.data.images import read_rgb
+
+_FORMAT = "1"
+_LOOK_AT = 200
+
+
+class FileImages:
+    """Image files, decoded when they are first asked for and then kept in one file.
+
+    Args:
+        files: paths.
+        targets: of all of them.
+        side: pixels of the shorter side that are kept; smaller images are kept as they are.
+        channels: 1 or 3.
+        convert: what makes the wanted channels of `(B, 3, H, W)`.
+        folder: where the file is kept.
+
+    Attributes:
+        path: the file; beside it `<name>.done` has a byte for each image that is in it, `<name>.npy` their sizes.
+        nbytes: its size when all images are in it.
+
+    Raises:
+        BrokenImageError: a file is no image.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        targets: Tensor,
+        side: int,
+        channels: int,
+        convert: Callable[[Tensor], Tensor],
+        folder: Path,
+    ) -> None:
+        self.files = list(files)
+        self.targets = targets
+        self.convert = convert
+        self.channels = channels
+        self.path = folder / f"{_digest(self.files, side, channels)}.uint8"
+        self.shapes = self._find_shapes(side)
+        ends = np.cumsum(self.shapes.prod(axis=1) * channels)
+        self.nbytes = int(ends[-1])
+        self.starts = np.concatenate(([0], ends[:-1]))
+        self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
+        self._handle: tuple[int, int] | None = None  # of the process of this id
+        self._done: np.ndarray[Any, Any] | None = None
+
+    def _find_shapes(self, side: int) -> np.ndarray[Any, Any]:
+        """Height and width of each image, `(N, 2)`; reading all heads takes a while, so they are kept, too."""
+        known = self.path.with_suffix(".npy")
+        if known.exists():
+            return cast("np.ndarray[Any, Any]", np.load(known))
+        return np.array([_kept_size(file, side) for file in self.files])
+
+    def open(self) -> None:
+        """Create the file with room for all images, unless it is there.
+
+        Raises:
+            OSError: the folder can't be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        sizes = self.path.with_suffix(".npy")
+        if not sizes.exists():
+            own = sizes.with_name(f"{sizes.stem}.{os.getpid()}.npy")  # several processes may be here
+            np.save(own, self.shapes)
+            os.replace(own, sizes)
+        for path, size in ((self.path, self.nbytes), (self._marks, len(self.files))):
+            with open(path, "ab") as file:
+                if file.tell() < size:
+                    os.truncate(path, size)
+
+    @staticmethod
+    def estimate(files: Sequence[str], side: int, channels: int) -> int:
+        """About how many bytes the cache takes when all images are in it, from a look at some."""
+        some = files[:: math.ceil(len(files) / _LOOK_AT)]
+        return round(np.mean([math.prod(_kept_size(file, side)) for file in some]) * channels * len(files))
+
+    @property
+    def _marks(self) -> Path:
+        return self.path.with_suffix(".done")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handle": None, "_done": None}
+
+    def fetch(self, rows: Sequence[int]) -> list[Tensor]:
+        """uint8 `(C, H, W)` each.
+
+        Raises:
+            BrokenImageError: a file can't be decoded.
+        """
+        return [self._image(row) for row in rows]
+
+    def _image(self, row: int) -> Tensor:
+        handle, done = self._open()
+        (height, width), start = self.shapes[row].tolist(), int(self.starts[row])
+        count = height * width * self.channels
+        if done[row]:
+            pixels = np.frombuffer(os.pread(handle, count, start), dtype=np.uint8).copy()
+        else:
+            pixels = self._decode(row, height, width)
+            _write(handle, pixels, start)
+            done[row] = 1
+        # Channels lie innermost: resizing is faster so.
+        return torch.from_numpy(pixels.reshape(height, width, self.channels)).movedim(2, 0)
+
+    def _decode(self, row: int, height: int, width: int) -> np.ndarray[Any, Any]:
+        image = read_rgb(self.files[row])
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        planes = torch.from_numpy(np.array(image)).movedim(2, 0)
+        return self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy().reshape(-1)
+
+    def _open(self) -> tuple[int, np.ndarray[Any, Any]]:
+        if self._handle is None or self._handle[0] != os.getpid() or self._done is None:
+            self._handle = os.getpid(), os.open(self.path, os.O_RDWR)
+            self._done = np.memmap(self._marks, np.uint8, "r+")
+        return self._handle[1], self._done
+
+
+def _kept_size(file: str, side: int) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:  # reads the head only
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        read_rgb(file)  # says what is wrong
+        raise
+    scale = min(1.0, side / min(width, height))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _digest(files: Sequence[str], side: int, channels: int) -> str:
+    text = hashlib.sha256(f"{_FORMAT} {side} {channels}".encode())
+    for file in files:
+        stat = os.stat(file)
+        text.update(f"\n{os.path.abspath(file)} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return text.hexdigest()[:24]
+
+
+def _write(handle: int, pixels: np.ndarray[Any, Any], start: int) -> None:
+    rest = memoryview(pixels.tobytes())
+    while rest:
+        written = os.pwrite(handle, rest, start)
+        rest, start = rest[written:], start + written
+
+
+def readable(nbytes: int) -> str:
+    """MiB or GiB."""
+    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"
