@@ -11,6 +11,7 @@ and the memory of the process.
 from __future__ import annotations
 
 import argparse
+import functools
 import resource
 import tempfile
 import time
@@ -121,12 +122,16 @@ def folder(count: int, pixels: int, batch: int) -> None:
             image, noise = few[i % 16], np.random.default_rng(i).integers(0, 32, few.shape[1:], dtype=np.uint8)
             Image.fromarray(image // 2 + noise).save(root / "images" / "class" / f"{i}.jpg", quality=90)
         files = [str(path) for path in sorted((root / "images").rglob("*.jpg"))]
-        decoding = seconds(lambda: sum(read_rgb(file).resize((256, 256)).width for file in files))
         dataset = load(get_spec("custom"), "train", root / "images")
         augment = BatchAugment([symmetric(224)], MEAN, STD)
-        images = cached(dataset, augment, folder=str(root / "cache"), asked=True)
         rows = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
-        first, later = (seconds(lambda: sum(len(images.fetch(part)) for part in rows)) for _ in range(2))
+        times = []
+        for turn in range(3):
+            images = cached(dataset, augment, folder=str(root / f"cache{turn}"), asked=True)
+            epoch = functools.partial(lambda images: sum(len(images.fetch(part)) for part in rows), images)
+            plain = seconds(lambda: sum(read_rgb(file).resize((256, 256)).width for file in files))
+            times.append((plain, seconds(epoch), seconds(epoch)))
+        decoding, first, later = (min(column) for column in zip(*times, strict=True))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # which is in KiB on Linux
         print(f"folder of {images.size_text}")
         print(f"  decoding and resizing {decoding:.2f} s; first epoch {first:.2f} s, x{first / decoding:.2f}")

@@ -19,8 +19,6 @@ from torch import Tensor
 from solo.data import tensor_ops as ops
 from solo.data.transforms import normalisation
 
-TensorOp = Callable[[Tensor], Tensor]
-
 _RATIO = (3 / 4, 4 / 3)
 _SIGMA = (0.1, 2.0)
 _JITTER = ("brightness", "contrast", "saturation", "hue")
@@ -96,6 +94,7 @@ class ViewMaker:
     """
 
     def __init__(self, cfg: DictConfig, mean: Sequence[float], std: Sequence[float], streams: Sequence[int]) -> None:
+        self.cfg = cfg
         self.size = int(cfg.crop_size)
         self.streams = list(streams)
         self.scale: tuple[float, float] | None = None
@@ -105,7 +104,7 @@ class ViewMaker:
         self.probs = torch.tensor([float(_get(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
         strengths = torch.tensor([float(_get(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
         neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)  # three factors and a shift
-        self.low = torch.maximum(neutral - strengths, neutral - 1) * (strengths > 0)
+        self.low = torch.maximum(neutral - strengths, neutral - 1)
         self.high = neutral + strengths
         # Saturation and hue change nothing in grey images.
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
@@ -121,7 +120,7 @@ class ViewMaker:
         """
         numbers = torch.cat([uniforms(seeds, stream, _COLUMNS) for stream in self.streams])
         chosen = numbers[:, _CHOICE] < self.probs
-        order = torch.tensor(self.active)[numbers[:, _ORDER][:, self.active].argsort(dim=1)]
+        order = torch.tensor(self.active, dtype=torch.int64)[numbers[:, _ORDER][:, self.active].argsort(dim=1)]
         digits = len(_JITTER) ** torch.arange(len(self.active) - 1, -1, -1)
         turns = (order * digits).sum(dim=1).masked_fill(~chosen[:, 0], -1)
         strengths = (self.low + (self.high - self.low) * numbers[:, _STRENGTH]).float()
@@ -157,9 +156,7 @@ class ViewMaker:
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
         plan, device = self.plan(seeds, image_sizes(images)), images[0].device
-        # NumPy takes large memory in huge pages, which a CPU is a tenth faster in.
-        empty = np.empty((len(plan.rows), images[0].shape[0], self.size, self.size), dtype=np.float32)
-        out = torch.from_numpy(empty) if device.type == "cpu" else torch.empty(empty.shape, device=device)
+        out = torch.empty(len(plan.rows), images[0].shape[0], self.size, self.size, device=device)
         limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
         if limit == 1:
             singly = list(images)
@@ -214,6 +211,9 @@ class BatchAugment:
         streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
         self.entries = [ViewMaker(cfg, last.mean, last.std, own) for cfg, own in zip(cfgs, streams, strict=True)]
         self.size = max(entry.size for entry in self.entries)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{len(entry.streams)} views: {entry.cfg}" for entry in self.entries)
 
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """`(B, C, size, size)` of each view.

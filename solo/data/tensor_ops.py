@@ -25,7 +25,8 @@ _BLUR_REACH = 6  # pixels: three standard deviations of the strongest blur
 
 def luminance(x: Tensor) -> Tensor:
     """`(B, 3, H, W)` -> `(B, 1, H, W)`."""
-    return torch.matmul(x.new_tensor([LUMA]), x.flatten(2)).view(len(x), 1, *x.shape[2:])
+    grey = x[:, :1] * LUMA[0]
+    return grey.add_(x[:, 1:2], alpha=LUMA[1]).add_(x[:, 2:], alpha=LUMA[2])
 
 
 def to_grey(x: Tensor) -> Tensor:
@@ -41,8 +42,7 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is the mean grey of the image, 1 changes nothing."""
     f = _column(factor)
-    pixels = x.shape[2] * x.shape[3]
-    means = torch.matmul(x.flatten(2), x.new_full((pixels, 1), 1 / pixels))[..., None]  # faster than `mean`
+    means = x.mean(dim=(2, 3), keepdim=True)
     grey = means if x.shape[1] == 1 else luminance(means)
     return x.mul_(f).add_((1 - f) * grey).clamp_(0, WHITE)
 

@@ -203,6 +203,7 @@ def test_multicrop_gives_views_in_the_order_of_the_entries() -> None:
     small = {**SYMMETRIC, "crop_size": 8, "num_crops": 3}
     views = BatchAugment([SYMMETRIC, small], (0.5,) * 3, (0.25,) * 3)(pictures(20), seeds())
     assert [view.shape[-1] for view in views] == [16, 16, 8, 8, 8]
+    assert "3 views: {'crop_size': 8" in str(BatchAugment([SYMMETRIC, small], (0.5,) * 3, (0.25,) * 3))
     assert not torch.allclose(views[2], views[3])
 
 
