@@ -29,16 +29,16 @@ from rich.progress import Progress
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
+WARM_UP = "warm_epoch=2"
 OBJECTIVES = {
     "standard": ["type=standard"],
     "DCL": ["type=DCL"],
     "HCL": ["type=HCL"],
-    "HEX_adaptive": ["type=HEX_adaptive"],
-    "HEX_adaptive, release": ["type=HEX_adaptive", "hex.variant=release"],
-    "superclass": ["type=superclass"],
+    "HEX_adaptive": ["type=HEX_adaptive", WARM_UP],
+    "HEX_adaptive, release": ["type=HEX_adaptive", WARM_UP, "hex.variant=release"],
+    "superclass": ["type=superclass", WARM_UP],
 }
 # Budget of a run; the rest is the recipe's.
-WARM_EPOCH = 2
 SETTINGS = ["backbone.kwargs.width=16", "knn_eval.enabled=False"]
 KNN = ["distance_function=[cosine]", "k=[20]", "temperature=[0.07]"]
 MEASURES = {
@@ -61,9 +61,7 @@ def solo(*words: str, threads: int) -> None:
 def run(objective: str, seed: int, out: Path, threads: int, overrides: Sequence[str]) -> dict[str, Any]:
     """Pretrain and evaluate once, in `out/<objective>-<seed>/`."""
     folder = out / f"{''.join(c if c.isalnum() else '-' for c in objective)}-{seed}"
-    kind = OBJECTIVES[objective]
-    warm = [] if kind[0] in ("type=standard", "type=DCL", "type=HCL") else [f"warm_epoch={WARM_EPOCH}"]
-    words = [*kind, *warm, *SETTINGS, *overrides]
+    words = [*OBJECTIVES[objective], *SETTINGS, *overrides]
     place = f"checkpoint.dir={folder}"
     quiet = [f"seed={seed}", place, "devices=1", "progress=off", "tensorboard.enabled=False"]
     trained = finished(folder / "simclr", "pretrain", "simclr.yaml", [*words, *quiet], threads)

@@ -26,6 +26,10 @@ def _two_views(z: Tensor, groups: Tensor | None = None) -> Pairs:
     return Pairs.from_ids(z, _ids(n, z).repeat(2), groups)
 
 
+def _neighbours(nn: Tensor, p: Tensor, groups: Tensor | None = None) -> Pairs:
+    return Pairs.between(nn, p, _ids(len(p), p), groups)
+
+
 def _loss(pairs: Pairs, policy: Policy, temperature: float, beta: float, tau_plus: float, variant: Variant) -> Tensor:
     settings = {"beta": beta, "tau_plus": tau_plus, "epoch": 0, "max_epochs": 1}
     return hex_nce(pairs, policy, temperature=temperature, variant=variant, **settings)[0]  # type: ignore[arg-type]
@@ -96,8 +100,8 @@ def nnclr_loss_func_hard_decompose(
     nn: Tensor, p: Tensor, temperature: float = 0.1, distance_thresh: float = 0.9, variant: Variant = "reweight"
 ) -> Tensor:
     """HEX between neighbours (N, D) and predictions (N, D): above `distance_thresh`, each row scaled to [0, 1]."""
-    pairs = Pairs.between(nn, p, _ids(len(p), p))
-    return _loss(pairs, FixedThreshold(Constant(distance_thresh)), temperature, 1.0, 0.1, variant)
+    policy = FixedThreshold(Constant(distance_thresh))
+    return _loss(_neighbours(nn, p), policy, temperature, 1.0, 0.1, variant)
 
 
 def nnclr_loss_func_decompose_adaptive(
@@ -111,11 +115,11 @@ def nnclr_loss_func_decompose_adaptive(
     """HEX between neighbours (N, D) and predictions (N, D), above the mean quantile; above 0.9 up to `warm_epoch`."""
     warm = FixedThreshold(Constant(0.9), "cosine")
     policy = warm if current_epoch <= warm_epoch else AdaptivePercentile(warm_epoch=0)
-    return _loss(Pairs.between(nn, p, _ids(len(p), p)), policy, temperature, 1.0, 0.1, variant)
+    return _loss(_neighbours(nn, p), policy, temperature, 1.0, 0.1, variant)
 
 
 def nnclr_loss_func_superclass(
     nn: Tensor, p: Tensor, indexes_super: Tensor, temperature: float = 0.1, variant: Variant = "reweight"
 ) -> Tensor:
     """HEX between neighbours (N, D) and predictions (N, D): hierarchy negatives share the superclass (N,)."""
-    return _loss(Pairs.between(nn, p, _ids(len(p), p), indexes_super), Superclass(), temperature, 1.0, 0.1, variant)
+    return _loss(_neighbours(nn, p, indexes_super), Superclass(), temperature, 1.0, 0.1, variant)

@@ -92,7 +92,7 @@ def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
 def val_loader(cfg: DictConfig) -> DataLoader[Any] | None:
     """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
     data, spec = cfg.data, resolve_spec(cfg.data)
-    if data.no_labels or (spec.name == "custom" and data.val_path is None) or (spec.folders and data.val_path is None):
+    if data.no_labels or (data.val_path is None and (spec.folders or spec.name == "custom")):
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     images = load(spec, "val", data.val_path, data.download, transform, levels=True)
