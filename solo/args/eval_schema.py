@@ -26,7 +26,7 @@ class FeatureCfg:
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
     batch_size: int = key(256, "images computed at once; does not change the result", ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key("auto", "what to compute on")
-    seed: int = key(5, "start of all random numbers", ge=0)
+    seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
     checkpoint: FolderCfg = key(FolderCfg, "files of a run")
 
 
