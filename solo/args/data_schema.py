@@ -72,6 +72,23 @@ class EvalDataCfg(CommonDataCfg):
 
 
 @dataclass(kw_only=True)
+class SourceDataCfg(EvalDataCfg):
+    """The same where a checkpoint can name the data set."""
+
+    dataset: str | None = key(  # type: ignore[assignment]
+        None, "name of the data set; custom or image_folder: your own images; null: what the checkpoint was trained on"
+    )
+
+
+@dataclass(kw_only=True)
+class OfflineDataCfg(SourceDataCfg):
+    """The same where training images and labels may be missing."""
+
+    no_labels: bool = key(False, "custom: flat folders of images without labels")
+    val_only: bool = key(False, "measure the validation images among themselves, without training images")
+
+
+@dataclass(kw_only=True)
 class LinearDataCfg(EvalDataCfg):
     """The same for a classifier that is trained."""
 
