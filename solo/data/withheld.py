@@ -1,5 +1,4 @@
-"""What pretraining is not told: labels of most images (`data.label_fraction`), images of some classes
-(`data.unseen_classes`).
+"""What pretraining is not told: labels (`data.label_fraction`) and whole classes (`data.unseen_classes`).
 
 Both draws depend on `data.split_seed` only, so that methods and seeds of training compare on the same images.
 """
