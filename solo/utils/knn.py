@@ -95,7 +95,7 @@ class WeightedKNNClassifier(Metric):
         """(acc1, acc5) in percent at the finest level, (-1, -1) if there are no train or no test rows; then resets."""
         self.level_accuracies = []
         states = [getattr(self, name) for name in self._STATES]
-        rows = [dim_zero_cat(state) if len(state) else () for state in states]
+        rows = [dim_zero_cat(state) if len(state) else torch.empty(0) for state in states]
         if all(len(part) for part in rows):  # batches without a label leave parts of no rows
             self.level_accuracies = knn_accuracy(
                 *rows,
