@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,11 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
         found = read_features(cfg.features)
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
         return {found.kind: found}
-    network, columns = _network(cfg, kinds)
+    network = _network(cfg, kinds)
     train, val = plain_images(cfg)
-    tables = {"val": _tables(cfg, network, val, columns, device, "validation")}
+    tables = {"val": _tables(cfg, network, val, device, "validation")}
     if not cfg.data.get("val_only"):
-        tables["train"] = _tables(cfg, network, train, columns, device, "training")
+        tables["train"] = _tables(cfg, network, train, device, "training")
     tree = _tree(cfg, val)
     facts = _facts(cfg)
     levels = tree.levels if tree else ()
@@ -65,50 +65,57 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
             tree=tree,
             facts={**facts, "feature_type": kind},
         )
-        for kind in columns
+        for kind in network.columns
     }
 
 
-def _network(cfg: DictConfig, kinds: Sequence[str]) -> tuple[nn.Module, dict[str, slice]]:
-    """What computes all kinds at once, and which of its outputs each kind is."""
+@dataclass(frozen=True)
+class _Network:
+    """What computes all kinds at once; for each kind which outputs it is, and the module that it depends on."""
+
+    module: nn.Module
+    columns: dict[str, slice]
+    parts: dict[str, nn.Module]
+
+
+def _network(cfg: DictConfig, kinds: Sequence[str]) -> _Network:
     backbone = source_backbone(cfg)
     if "projector" not in kinds:
-        return backbone, {"backbone": slice(None)}
+        return _Network(backbone, {"backbone": slice(None)}, {"backbone": backbone})
     if cfg.model:
         raise UserError(f"model={cfg.model} has no projector; set feature_type=backbone")
-    width = features_dim(backbone)
-    parts = {"backbone": slice(0, width), "projector": slice(width, None)}
-    return BackboneAndProjector(pretrained_method(cfg)), {kind: parts[kind] for kind in dict.fromkeys(kinds)}
+    width, method = features_dim(backbone), pretrained_method(cfg)
+    columns = {"backbone": slice(0, width), "projector": slice(width, None)}
+    parts = {"backbone": backbone, "projector": method}
+    return _Network(BackboneAndProjector(method), {kind: columns[kind] for kind in dict.fromkeys(kinds)}, parts)
 
 
 def _tables(
-    cfg: DictConfig,
-    network: nn.Module,
-    images: Dataset[Any],
-    columns: dict[str, slice],
-    device: torch.device,
-    what: str,
+    cfg: DictConfig, network: _Network, images: Dataset[Any], device: torch.device, what: str
 ) -> dict[str, FeatureTable]:
     """Features of one split: of each kind from disk, or all of them computed, and kept."""
     settings = {name: OmegaConf.to_container(cfg.data).get(name) for name in _DATA}  # type: ignore[union-attr]
     settings |= {"backbone": cfg.backbone.name, "kwargs": dict(cfg.backbone.kwargs)}
-    key = digest(network, images, settings) if cfg.cache else ""
-    files = {kind: cache_folder(cfg.cache_dir) / f"{key}-{kind}.safetensors" for kind in columns}
-    earlier = {kind: kept(file) for kind, file in files.items()} if cfg.cache else {}
+    files = {}
+    if cfg.cache:
+        names = {kind: f"{digest(network.parts[kind], images, settings)}-{kind}" for kind in network.columns}
+        files = {kind: cache_folder(cfg.cache_dir) / f"{name}.safetensors" for kind, name in names.items()}
+    earlier = {kind: kept(file) for kind, file in files.items()}
     if earlier and all(earlier.values()):
         tables = {kind: found.val for kind, found in earlier.items() if found is not None}
         shape = tuple(next(iter(tables.values())).features.shape)
         say(f"features of the {what} images: {shape} from {next(iter(files.values())).parent}")
         return tables
-    found = extract(network, eval_loader(images, cfg.batch_size, cfg.data.num_workers), device, what)
+    found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.num_workers), device, what)
     labels = found.targets.reshape(len(found), -1)
     skipped = skipped_files(images)
     if skipped:
         say(f"{len(skipped)} {what} images can't be read and are left out of every level: {', '.join(skipped[:3])}")
-    tables = {kind: FeatureTable(found.features[:, part], labels, _paths(images)) for kind, part in columns.items()}
-    if cfg.cache:
-        for kind, table in tables.items():
-            keep(files[kind], Features(f"{_name(cfg)}, {what} images", kind, table, levels=_any_levels(table)))
+    paths, parts = _paths(images), network.columns.items()
+    tables = {kind: FeatureTable(found.features[:, part], labels, paths) for kind, part in parts}
+    for kind, file in files.items():
+        table = tables[kind]
+        keep(file, Features(f"{_name(cfg)}, {what} images", kind, table, levels=_any_levels(table)))
     return tables
 
 

@@ -11,7 +11,7 @@ from solo.errors import UserError
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("timm/test_resnet", 64), ("torchvision/resnet18", 512), ("torchvision/mobilenet_v3_small", 1024)],
+    [("timm/test_resnet", 96), ("torchvision/resnet18", 512), ("torchvision/mobilenet_v3_small", 1024)],
 )
 def test_features_without_classifier(name, width):
     found = published_model(name, fetch=False)

@@ -61,7 +61,7 @@ def test_a_run_says_everything_and_runs_once(pretrained, tmp_path, networks):
     evaluate(tmp_path, f"checkpoint={pretrained}", "data.mean=[0.1]", "data.std=[0.2]")
     assert len(networks) == 4
     saved = torch.load(pretrained / "last.ckpt")
-    saved["state_dict"]["backbone.conv1.weight"] = saved["state_dict"]["backbone.conv1.weight"] * 1.01
+    next(value for name, value in saved["state_dict"].items() if name.startswith("backbone.")).mul_(1.01)
     torch.save(saved, tmp_path / "other.ckpt")
     evaluate(tmp_path, f"checkpoint={tmp_path / 'other.ckpt'}")
     assert len(networks) == 6
@@ -115,7 +115,7 @@ def test_own_images_without_training_images(tmp_path, networks):
     ("words", "code", "text"),
     [
         (["k=3"], 2, "is missing; give checkpoint=PATH, model=timm/NAME or features=FILE"),
-        (["features=x.npz", "model=timm/resnet18"], 2, "are both given; take one of"),
+        (["model=timm/x", "features=x.npz", "data.dataset=digits"], 2, "are both given; take one of"),
         (["features=x.npz", "data.dataset=digits"], 2, "data.dataset has no place beside features=FILE"),
         (["model=timm/resnet18"], 2, "data.dataset is missing (a published model has none)"),
         (["features=none.npz"], 1, "features=none.npz doesn't exist"),
