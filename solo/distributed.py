@@ -97,7 +97,7 @@ def any_process(flag: int) -> int:
 
 
 @torch.no_grad()
-def of_first_process(x: Tensor) -> Tensor:
+def of_first(x: Tensor) -> Tensor:
     """What the first process holds, detached: (...) of the same shape on every process."""
     if not is_distributed():
         return x.detach()

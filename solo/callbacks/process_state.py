@@ -113,7 +113,7 @@ def _own_buffers(module: nn.Module) -> dict[str, Tensor]:
         return {}
     found = {}
     for name, buffer in module.named_buffers():
-        if not torch.equal(buffer, distributed.of_first_process(buffer)):
+        if not torch.equal(buffer, distributed.of_first(buffer)):
             found[name] = buffer.detach().cpu()
     return found
 
