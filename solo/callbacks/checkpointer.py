@@ -1,4 +1,4 @@
-"""Saving a run: `last.ckpt` after every epoch and, where asked for, inside it; every `frequency` epochs a file to keep."""
+"""Saving a run: `last.ckpt` after every epoch and inside it, and a file of its own for every `frequency` epochs."""
 
 from __future__ import annotations
 
