@@ -68,11 +68,15 @@ class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Batches(BatchSampler):
-    """Batches of a seeded order; Lightning tells it the epoch."""
+    """Batches of a seeded order; Lightning tells it the epoch, a resumed run what it has seen."""
 
     def set_epoch(self, epoch: int) -> None:
         if isinstance(self.sampler, SeededSampler):
             self.sampler.set_epoch(epoch)
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        if isinstance(self.sampler, SeededSampler):
+            self.sampler.start_at(epoch, samples)
 
 
 def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
