@@ -92,7 +92,7 @@ def _views(values: Values) -> Iterator[Problem]:
 def _objective(values: Values) -> Iterator[Problem]:
     settings = values.get("hex") or {}
     start, end = settings.get("distance_thresh"), settings.get("distance_min")
-    if settings.get("policy") == "fixed" and None not in (start, end) and start < end:
+    if settings.get("policy") == "fixed" and start is not None and end is not None and start < end:
         text = f"={end} is above hex.distance_thresh={start}, where it starts; the threshold goes down, exchange them"
         yield Problem("hex.distance_min", text)
 

@@ -42,6 +42,10 @@ def _on(dotted: str) -> Callable[[Values], bool]:
     return lambda values: _get(values, dotted) is not False
 
 
+def _never(values: Values) -> bool:
+    return False
+
+
 def _stored_as_files(values: Values) -> bool:
     spec = DATASETS.get(str(values["data"]["dataset"]))
     return spec is None or spec.folders or spec.layout is not None
@@ -103,8 +107,7 @@ READERS = (
     ),
 )
 # Parameters of Lightning's Trainer that a run sets itself, or that nothing here comes to.
-_PROGRESS = ("enable_progress_bar",)
-_NO_USE = ("plugins", "use_distributed_sampler", "reload_dataloaders_every_n_epochs", "model_registry")
+_NO_USE: tuple[str, ...] = ("plugins", "use_distributed_sampler", "reload_dataloaders_every_n_epochs", "model_registry")
 _NO_USE += ("limit_test_batches", "limit_predict_batches", "enable_autolog_hparams")
 # These are said only of words of the command line: recipes switch a section on and off as a whole.
 SWITCHED = (
@@ -113,10 +116,8 @@ SWITCHED = (
     Reader(("knn_eval.k", "knn_eval.distance_func"), _on("knn_eval.enabled"), "with knn_eval.enabled=True"),
     Reader(("auto_umap.dir", "auto_umap.frequency"), _on("auto_umap.enabled"), "with auto_umap.enabled=True"),
     Reader(("checkpoint.frequency", "checkpoint.keep_prev"), _on("checkpoint.enabled"), "with checkpoint.enabled=True"),
-    Reader(
-        _PROGRESS, lambda values: False, "by Lightning's own bar, and this one is set by progress=rich, plain or off"
-    ),
-    Reader(_NO_USE, lambda values: False, "by Lightning's Trainer in programs of one's own"),
+    Reader(("enable_progress_bar",), _never, "by Lightning's own bar; set progress to rich, plain or off instead"),
+    Reader(_NO_USE, _never, "by Lightning's Trainer in programs of one's own"),
     Reader(("auto_resume.max_hours",), _on("auto_resume.enabled"), "with auto_resume.enabled=True"),
     Reader(("wandb.entity", "wandb.project", "wandb.offline"), _on("wandb.enabled"), "with wandb.enabled=True"),
     Reader(
