@@ -15,9 +15,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.utils.data import DataLoader
 
 from solo.callbacks import AutoResumer, Checkpointer, Meter, Recorder, RunDirectory, RunProgress
@@ -30,6 +32,7 @@ from solo.data.batches import BatchLoader
 from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
+from solo.nn.sync_norm import synchronise
 from solo.run.report import announce, resume_command, say, show_result
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -42,6 +45,18 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read tensors and plain values only, into CPU memory."""
         return load_checkpoint(path)
+
+
+class SyncedNorms(LayerSync):
+    """`sync_batchnorm` where torch's own has no path: on CPUs."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Let each BatchNorm use the batches of all processes."""
+        return synchronise(model)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Nothing to do: outside of training these are BatchNorms."""
+        return model
 
 
 class _ResumeOrder(Callback):
@@ -143,7 +158,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         **trainer_options(cfg),
         **_devices(cfg),
         strategy=_strategy(cfg),
-        plugins=[SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), *([SyncedNorms()] if _on_cpu(cfg) and cfg.get("sync_batchnorm") else [])],
         logger=_wandb(cfg, root, wandb_id if continued else None) or False,
         callbacks=callbacks,
         enable_checkpointing=False,
@@ -157,9 +172,7 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     known = inspect.signature(Trainer.__init__).parameters
     options = {key: value for key, value in plain_cfg(cfg).items() if key in known and key not in _OURS}
     if options.get("sync_batchnorm") and _on_cpu(cfg):
-        options["sync_batchnorm"] = False
-        if _devices(cfg)["devices"] > 1:
-            say("sync_batchnorm: torch has it on GPUs only; here each process uses the statistics of its own images")
+        options["sync_batchnorm"] = False  # torch has it on GPUs only; `SyncedNorms` stands in
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
 
 
