@@ -92,7 +92,8 @@ class _SyncedBatchNormAct(SyncedBatchNorm):
 
 
 def _synced(norm: _BatchNorm) -> SyncedBatchNorm:
-    synced = (_SyncedBatchNormAct if hasattr(norm, "act") else SyncedBatchNorm)(
+    kind: type[SyncedBatchNorm] = _SyncedBatchNormAct if hasattr(norm, "act") else SyncedBatchNorm
+    synced = kind(norm.num_features, norm.eps, norm.momentum, False, norm.track_running_stats)
         norm.num_features, norm.eps, norm.momentum, False, norm.track_running_stats
     )
     synced.affine, synced.training = norm.affine, norm.training
