@@ -94,8 +94,6 @@ class _SyncedBatchNormAct(SyncedBatchNorm):
 def _synced(norm: _BatchNorm) -> SyncedBatchNorm:
     kind: type[SyncedBatchNorm] = _SyncedBatchNormAct if hasattr(norm, "act") else SyncedBatchNorm
     synced = kind(norm.num_features, norm.eps, norm.momentum, False, norm.track_running_stats)
-        norm.num_features, norm.eps, norm.momentum, False, norm.track_running_stats
-    )
     synced.affine, synced.training = norm.affine, norm.training
     synced.weight, synced.bias = norm.weight, norm.bias
     for name in ("running_mean", "running_var", "num_batches_tracked"):
