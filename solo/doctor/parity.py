@@ -36,10 +36,16 @@ ALLOWED = 1e-6
 
 Record = dict[str, dict[str, Tensor]]
 
+
+def _instead(module: Any, **functions: Any) -> AbstractContextManager[Any]:
+    """Let `module` see other functions in `distributed`."""
+    return patch.object(module, "distributed", SimpleNamespace(**{**vars(distributed), **functions}))
+
+
 TAMPERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "gather": lambda: patch.object(distributed, "gather", _gather_without_backward),
-    "queue": lambda: patch.object(queue, "distributed", SimpleNamespace(gather_no_grad=lambda rows: rows.detach())),
-    "batchnorm": lambda: patch.object(sync_norm, "distributed", SimpleNamespace(is_distributed=lambda: False)),
+    "queue": lambda: _instead(queue, gather_no_grad=lambda rows: rows.detach()),
+    "batchnorm": lambda: _instead(sync_norm, is_distributed=lambda: False),
     "counts": lambda: patch.object(distributed, "all_reduce_mean", lambda x: x.detach()),
 }
 
