@@ -118,16 +118,6 @@ def sum_with_grad(x: Tensor) -> Tensor:
     return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 
 
-@torch.no_grad()
-def of_first(x: Tensor) -> Tensor:
-    """What the first process has, detached: for random choices that all processes must share."""
-    if not is_distributed():
-        return x.detach()
-    shared = x.detach().clone().contiguous()
-    dist.broadcast(shared, src=0)
-    return shared
-
-
 def own_rows(x: Tensor) -> Tensor:
     """This process's rows of a tensor that all processes have alike: (N * world_size, ...) -> (N, ...)."""
     return x.chunk(world_size())[rank()] if is_distributed() else x
@@ -162,3 +152,35 @@ def per_process(count: Tensor) -> Tensor:
     """
     count = count if count.is_floating_point() else count.to(torch.get_default_dtype())
     return all_reduce_mean(count).clamp_min(1 / world_size())
+
+
+def any_process(flag: int) -> int:
+    """The largest of the flags (>= 0) that the processes hold, the same on all of them."""
+    if not is_distributed():
+        return flag
+    found = torch.tensor([flag], device=_device())
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
+
+
+@torch.no_grad()
+def of_first(x: Tensor) -> Tensor:
+    """What the first process holds, detached: (...) of the same shape on every process."""
+    if not is_distributed():
+        return x.detach()
+    copy = x.detach().clone().contiguous()
+    dist.broadcast(copy, src=0)
+    return copy
+
+
+def gather_plain(value: Any) -> list[Any]:
+    """Plain values and tensors on the CPU of all processes, in rank order; only the first process gets the list."""
+    if not is_distributed():
+        return [value]
+    found: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, found)
+    return found or []
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -22,11 +22,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import solo
 from solo.args.check import did_you_mean
-from solo.args.origins import Origins, display
+from solo.args.origins import COMMAND_LINE, Origins, display
 from solo.args.parse import one_line, to_plain
 from solo.errors import ConfigError
 
@@ -106,6 +107,25 @@ def compose(recipe: Recipe, words: Sequence[str]) -> tuple[dict[str, Any], Origi
         if override.key_or_group not in groups:
             origins.add_override(override.key_or_group, override.value())
     return values, origins
+
+
+def compose_words(words: Sequence[str]) -> tuple[dict[str, Any], Origins]:
+    """A config of overrides alone, for commands that need no recipe.
+
+    Raises:
+        ConfigError: a word is not `key=value`.
+    """
+    values, origins = OmegaConf.create(), Origins({"": COMMAND_LINE})
+    for override in map(_parse_word, words):
+        if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
+            raise ConfigError(f"command line: {override.input_line!r} takes a key out, and no recipe is named")
+        key = override.key_or_group
+        try:
+            OmegaConf.update(values, key, override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"command line: {key}: {one_line(error)}") from error
+        origins.add_override(key, override.value())
+    return to_plain(values), origins
 
 
 def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], list[ResultDefault]]:

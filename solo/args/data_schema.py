@@ -37,6 +37,16 @@ class DataCfg(CommonDataCfg):
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
     )
+    label_fraction: float | list[float] = key(
+        -1.0,
+        "share of the training images that keep their labels, or one a level, coarse first; -1: all",
+        ge=-1,
+        le=1,
+    )
+    unseen_classes: int | list[str] | None = key(
+        None, "classes whose images are left out: names or indices, or how many to draw; null: none", ge=0
+    )
+    split_seed: int = key(42, "seed of label_fraction and unseen_classes, apart from that of the training", ge=0)
     sampler: Literal["random", "hierarchical", "balanced", "pxk"] = key(
         "random",
         "what makes a batch: chance, anchors with a partner at each level, equally many or some images a class",
@@ -69,6 +79,23 @@ class EvalDataCfg(CommonDataCfg):
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
     std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+
+
+@dataclass(kw_only=True)
+class SourceDataCfg(EvalDataCfg):
+    """The same where a checkpoint can name the data set."""
+
+    dataset: str | None = key(  # type: ignore[assignment]
+        None, "name of the data set; custom or image_folder: your own images; null: what the checkpoint was trained on"
+    )
+
+
+@dataclass(kw_only=True)
+class OfflineDataCfg(SourceDataCfg):
+    """The same where training images and labels may be missing."""
+
+    no_labels: bool = key(False, "custom: flat folders of images without labels")
+    val_only: bool = key(False, "measure the validation images among themselves, without training images")
 
 
 @dataclass(kw_only=True)

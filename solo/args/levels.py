@@ -15,16 +15,43 @@ def check_levels(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Levels that aren't there, and batches that a sampler can't make of the labels."""
     superclass = values.get("hex", {}).get("policy") == "superclass"
     sampler = values["data"].get("sampler") not in (None, "random")
-    if not superclass and not sampler:
+    yield from _withheld(values["data"])
+    shares = values["data"].get("label_fraction")
+    if not superclass and not sampler and not isinstance(shares, list):
         return
     try:
         spec = resolve_spec(values["data"])
     except UserError:  # said where the data set or its classes are looked for
         return
+    if isinstance(shares, list):
+        yield from _shares(spec, shares)
     if superclass:
         yield from _superclass(spec, values["hex"]["level"])
     if sampler:
         yield from _sampler(spec, values["data"], values["optimizer"]["batch_size"])
+
+
+def _withheld(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Labels and classes that are taken away where there are none, or by a share that is none."""
+    shares = data.get("label_fraction")
+    partial = shares not in (None, -1.0)
+    for share in shares if isinstance(shares, list) else [shares]:
+        if share is not None and -1 < share < 0:
+            yield Problem("data.label_fraction", f"={share} is no share; give 0 to 1, or -1 for all labels")
+    if data.get("no_labels"):
+        for name, given in (("label_fraction", partial), ("unseen_classes", data.get("unseen_classes"))):
+            if given:
+                yield Problem(f"data.{name}", " needs labels, and data.no_labels=True has none; leave it out")
+
+
+def _shares(spec: DatasetSpec, shares: Sequence[float]) -> Iterator[Problem]:
+    whole = [1.0 if share < 0 else share for share in shares]
+    if len(shares) not in (1, len(spec.levels)):
+        levels = f"{spec.name} has {len(spec.levels)} ({', '.join(spec.levels)})"
+        yield Problem("data.label_fraction", f" gives {len(shares)} levels, and {levels}; give one number a level")
+    elif any(fine > coarse for coarse, fine in zip(whole, whole[1:], strict=False)):
+        text = f"={list(shares)} keeps more fine labels than coarse ones, which follow from them; let it not increase"
+        yield Problem("data.label_fraction", text)
 
 
 def _superclass(spec: DatasetSpec, level: int | str | None) -> Iterator[Problem]:

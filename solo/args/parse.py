@@ -64,6 +64,9 @@ def parse(
     if for_run:
         problems += check_run(checked)
     spec = spec_of(checked)
+    if checked.get("features") and not problems:  # a file with everything in it
+        checked["name"] = checked["name"] or "features"
+        return Parsed(checked, _origins(places, modern, {}), [places.line(Problem(*note)) for note in modern.notes])
     if problems or spec is None:
         raise ParseError("\n".join(dict.fromkeys(places.line(problem) for problem in problems)))
     try:

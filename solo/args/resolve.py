@@ -12,7 +12,7 @@ from typing import Any
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
 from solo.data.registry import DatasetSpec, count_classes, validation_path
-from solo.data.specs import resolve_spec
+from solo.data.specs import resolve_spec, unseen_classes
 from solo.errors import UserError
 
 BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
@@ -70,11 +70,12 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     settings = _Settings(values)
     pretraining = "method" in values
     if values["name"] is None:
-        what = values["method"] if pretraining else "linear"
+        what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
     settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec)
     if pretraining:
+        _unseen(settings)
         _images(settings, spec)
         _crops(settings)
         hex_ = HexCfg(**settings.values["hex"])
@@ -112,6 +113,15 @@ def _own_classes(settings: _Settings, found: int) -> None:
             "data.num_classes out, or set data.levels=flat if only the first folders are classes"
         )
     settings.put("data.num_classes", found, "classes of data.train_path")
+
+
+def _unseen(settings: _Settings) -> None:
+    """The names of the classes that are left out, so that evaluation can tell them from the others."""
+    data = settings.values["data"]
+    if data["unseen_classes"] is None:
+        return
+    found = unseen_classes(resolve_spec(data), data["num_classes"], data["unseen_classes"], data["split_seed"])
+    settings.put("data.unseen_classes", list(found.values()), "drawn by data.split_seed")
 
 
 def _images(settings: _Settings, spec: DatasetSpec) -> None:

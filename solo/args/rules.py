@@ -10,6 +10,7 @@ from typing import Any
 from solo.args.check import Problem, check, unknown
 from solo.args.levels import check_levels
 from solo.args.methods import HEX_METHODS, METHOD_KWARGS
+from solo.args.source import check_source
 from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
 
@@ -38,7 +39,7 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    problems += [*_variant(values), *check_levels(values), *_finetuning(values)]
+    problems += [*_variant(values), *check_levels(values), *_finetuning(values), *check_source(values)]
     return [*problems, *_devices(values.get("devices"))]
 
 

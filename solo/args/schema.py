@@ -155,6 +155,8 @@ class CheckpointCfg:
     dir: str = key("trained_models", "parent folder of all runs")
     frequency: int = key(1, "epochs between two checkpoints", ge=1)
     keep_prev: bool = key(False, "keep the earlier ones")
+    every_steps: int | None = key(None, "renew last.ckpt inside an epoch after as many optimizer steps, too", ge=1)
+    every_minutes: float | None = key(30, "the same by time; null: only after epochs", ge=0)
 
 
 @dataclass(kw_only=True)

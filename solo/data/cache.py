@@ -18,6 +18,7 @@ from solo.data.file_cache import FileImages, readable
 from solo.data.skip import SkipBroken, file_names
 from solo.data.subsets import Subset, level_targets
 from solo.data.tensor_ops import luminance
+from solo.data.withheld import KnownLabels
 
 # Above this the user decides: it is written to a disk that may be small or slow.
 _UNASKED_BYTES = 2 * 2**30
@@ -99,8 +100,9 @@ def cached(
     """
     convert, targets = _Channels(augment.channels, augment.as_grey), level_targets(dataset)
     indices = np.arange(len(dataset))
-    if isinstance(dataset, Subset):
-        indices, dataset = np.array(dataset.indices), dataset.dataset
+    while isinstance(dataset, (Subset, KnownLabels)):
+        indices = np.array(dataset.indices)[indices] if isinstance(dataset, Subset) else indices
+        dataset = dataset.dataset
     array = pixels_in_memory(dataset)
     if array is not None:
         return ArrayImages(array, indices, targets, convert)

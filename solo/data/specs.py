@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import os
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,45 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
     tree, nested = _folder_tree(str(folder), key, taxonomy, skip, os.stat(folder).st_mtime_ns)
     source = "solo.data.own:nested_folder" if nested else "solo.data.own:class_folder"
     return dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes, source=source)
+
+
+def unseen_classes(
+    spec: DatasetSpec, num_classes: int, wanted: int | Sequence[str] | None, seed: int
+) -> dict[int, str]:
+    """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
+
+    Args:
+        spec: from `resolve_spec`.
+        num_classes: of the run.
+        wanted: names or indices (a text of digits is an index unless a class has that name), or how many to draw.
+        seed: of the draw.
+
+    Raises:
+        UserError: a class that isn't there, or none would be left.
+    """
+    names = spec.taxonomy.class_names if spec.taxonomy else tuple(str(leaf) for leaf in range(num_classes))
+    if isinstance(wanted, int):
+        if wanted >= len(names):
+            raise UserError(f"data.unseen_classes={wanted} leaves none of {len(names)} classes to learn from; lower it")
+        found = random.Random(seed).sample(range(len(names)), wanted)
+    else:
+        found = [_class_index(names, str(name)) for name in wanted or ()]
+    if len(set(found)) == len(names):
+        raise UserError(f"data.unseen_classes names all {len(names)} classes; leave some to learn from")
+    return {leaf: names[leaf] for leaf in sorted(set(found))}
+
+
+def _class_index(names: Sequence[str], name: str) -> int:
+    if name in names:
+        return names.index(name)
+    if name.isdigit() and int(name) < len(names):
+        return int(name)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    raise UserError(
+        f"data.unseen_classes: {name!r} is no class; {hint}give names ({shown}) or indices 0 to {len(names) - 1}"
+    )
 
 
 def _custom(spec: DatasetSpec, form: str) -> DatasetSpec:

@@ -128,7 +128,7 @@ def _named(tree: Taxonomy, words: Mapping[str, str]) -> Taxonomy:
 
 def _nltk_hypernyms(classes: Sequence[str]) -> dict[str, list[str]]:
     try:
-        from nltk.corpus import wordnet  # type: ignore[import-not-found, unused-ignore]
+        from nltk.corpus import wordnet  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         wordnet.ensure_loaded()
     except (ImportError, LookupError) as error:

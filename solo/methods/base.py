@@ -30,11 +30,13 @@ class TrainStep(Step):
 
     Attributes:
         ids: (B,) sample ids, unique over all processes.
-        targets: (B,) labels at the finest level, -1 for unknown.
+        labels: (B, L) labels at every level of the tree, coarse first, -1 for unknown (or a branch that has ended).
+        targets: (B,) classes, -1 for unknown.
         groups: (B,) labels at the level of `hex.level`, -1 for unknown.
     """
 
     ids: Tensor
+    labels: Tensor
     targets: Tensor
     groups: Tensor
 
@@ -201,12 +203,14 @@ class BaseMethod(SoloModule):
 
     def _train_step(self, batch: Any) -> TrainStep:
         ids, _, targets = batch
+        labels = self.label_paths(targets)
         return TrainStep(
             epoch=self.current_epoch,
             max_epochs=self.max_epochs,
             ids=ids,
+            labels=labels,
             targets=self.leaf_labels(targets),
-            groups=self.label_paths(targets)[:, self._group_level],
+            groups=labels[:, self._group_level],
         )
 
     def _find_level(self, level: int | str | None) -> int:
@@ -244,6 +248,8 @@ class BaseMethod(SoloModule):
         if not self.knn_eval or self._sanity_checking:
             return
         acc1, acc5 = self.knn.compute()
+        if not self.knn.level_accuracies:  # no labelled image was seen
+            return
         metrics = {"val_knn_acc1": acc1, "val_knn_acc5": acc5}
         if len(self.levels) > 1:
             accuracies = zip(self.levels, self.knn.level_accuracies, strict=False)

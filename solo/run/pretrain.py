@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
@@ -19,9 +19,10 @@ from solo.data.loaders import eval_loader
 from solo.data.pretrain_dataloader import prepare_dataloader, training_images
 from solo.data.samplers import RuleSampler, describe, rule_sampler
 from solo.data.sources import load
-from solo.data.specs import resolve_spec
+from solo.data.specs import resolve_spec, unseen_classes
 from solo.data.subsets import Indexed, level_targets
 from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transform
+from solo.data.withheld import withhold
 from solo.methods import METHODS
 from solo.run.report import linear_command, say
 from solo.run.trainer import prepare
@@ -45,11 +46,9 @@ def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoa
         device: where whole batches are augmented; default: the CPU.
     """
     data = cfg.data
-    source = (resolve_spec(data), data.train_path, data.format, data.no_labels, data.download, data.fraction)
     if data.augment != "sample":
-        images = training_images(source[0], None, *source[1:], levels=True)
         try:
-            return _batch_loader(cfg, images, device)
+            return _batch_loader(cfg, _images(cfg), device)
         except CantCacheError as reason:
             say(f"views are made image by image: {reason}")
     pipelines = [
@@ -59,9 +58,18 @@ def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoa
     views = prepare_n_crop_transform(pipelines, [entry.num_crops for entry in cfg.augmentations])
     if cfg.debug_augmentations:
         say(str(views))
-    images = training_images(source[0], views, *source[1:], levels=True)
+    images = _images(cfg, views)
     sampler = _sampler(cfg, images)
     return prepare_dataloader(Indexed(images), cfg.optimizer.batch_size, data.num_workers, cfg.seed, sampler)
+
+
+def _images(cfg: DictConfig, views: Any = None) -> Dataset[tuple[Any, Any]]:
+    """What there is to learn from, with the labels that may be known."""
+    data, spec = cfg.data, resolve_spec(cfg.data)
+    source = (data.train_path, data.format, data.no_labels, data.download, data.fraction)
+    images = training_images(spec, views, *source, levels=True)
+    unseen = unseen_classes(spec, data.num_classes, data.unseen_classes, data.split_seed)
+    return withhold(images, list(unseen), plain_cfg(cfg)["data"]["label_fraction"], data.split_seed)
 
 
 def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> BatchLoader:
@@ -107,4 +115,20 @@ def _facts(cfg: DictConfig) -> Facts:
     )
     protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
     levels = () if cfg.data.no_labels else resolve_spec(cfg.data).levels
-    return Facts("pretrain", plain_cfg(cfg), levels, {key: f"{text}, last epoch" for key, text in protocol.items()})
+    withheld, text = _withheld(cfg)
+    return Facts(
+        "pretrain", plain_cfg(cfg), levels, {key: f"{how}{text}, last epoch" for key, how in protocol.items()}, withheld
+    )
+
+
+def _withheld(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+    """Which classes and labels the training had to do without, for the summary and for its protocol."""
+    data = plain_cfg(cfg)["data"]
+    facts, text = {}, ""
+    if data["unseen_classes"]:
+        facts["unseen_classes"] = data["unseen_classes"]
+        text += f"; {len(data['unseen_classes'])} of {data['num_classes']} classes unseen in training"
+    if data["label_fraction"] not in (-1, 1):
+        facts["label_fraction"] = data["label_fraction"]
+        text += "; of the training images only the labelled ones (data.label_fraction)"
+    return facts, text

@@ -60,15 +60,21 @@ class SyncedNorms(LayerSync):
 
 
 class _ResumeOrder(Callback):
-    """Tells the sampler which epoch comes next: with workers, Lightning asks for batches before it says so."""
+    """Tells the sampler where a run goes on: with workers, Lightning asks for batches before it says so."""
 
     loader: DataLoader[Any] | BatchLoader
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        """The resumed run starts with the epoch after the saved one."""
-        set_epoch = getattr(self.loader.sampler, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        """The resumed run starts with the batch after the last one that is done."""
+        sampler: Any = self.loader.sampler
+        if not hasattr(sampler, "start_at"):
+            return
+        loops = checkpoint["loops"]["fit_loop"]
+        epochs = loops["epoch_progress"]["current"]
+        batches = loops["epoch_loop.batch_progress"]["current"]["completed"]
+        inside = epochs["started"] > epochs["processed"]
+        samples = batches * (self.loader.batch_size or sampler.batch_size) * trainer.world_size
+        sampler.start_at(epochs["processed"], samples if inside else 0)
 
 
 @dataclass
@@ -149,7 +155,8 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
-        callbacks.append(Checkpointer(cfg, root, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev, directory))
+        options = {key: value for key, value in cfg.checkpoint.items() if key not in ("enabled", "dir")}
+        callbacks.append(Checkpointer(cfg, root, run=directory, **options))
     if OmegaConf.select(cfg, "auto_umap.enabled"):
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
@@ -201,6 +208,8 @@ def hush(workers: bool) -> None:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides.*")
     # Epochs may be shorter than 50 steps; metrics.csv has every epoch.
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    # Their order is continued, by the sampler.
+    warnings.filterwarnings("ignore", message=".*checkpoint that ended before the epoch ended and your dataloader.*")
     # No validation data, and a frozen backbone in eval mode, are what was asked for.
     warnings.filterwarnings("ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*")
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")

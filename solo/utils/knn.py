@@ -94,13 +94,11 @@ class WeightedKNNClassifier(Metric):
     def compute(self) -> tuple[float, float]:
         """(acc1, acc5) in percent at the finest level, (-1, -1) if there are no train or no test rows; then resets."""
         self.level_accuracies = []
-        empty = len(self.train_features) == 0 or len(self.test_features) == 0
-        if not empty:
+        states = [getattr(self, name) for name in self._STATES]
+        rows = [dim_zero_cat(state) if len(state) else torch.empty(0) for state in states]
+        if all(len(part) for part in rows):  # batches without a label leave parts of no rows
             self.level_accuracies = knn_accuracy(
-                dim_zero_cat(self.train_features),
-                dim_zero_cat(self.train_targets),
-                dim_zero_cat(self.test_features),
-                dim_zero_cat(self.test_targets),
+                *rows,
                 k=self.k,
                 temperature=self.T,
                 distance=self.distance_fx,
