@@ -200,8 +200,14 @@ class Padded(Dataset[Any]):
         return len(cast(Sized, self.dataset))
 
     def __getitem__(self, index: int) -> Any:
-        image, label = self.dataset[index % len(self)]
-        return (image, label) if index < len(self) else (image, torch.full_like(torch.as_tensor(label), -1))
+        item = self.dataset[index % len(self)]
+        return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
+
+    def __getattr__(self, name: str) -> Any:
+        """What the data set has: its paths, classes, targets, ..."""
+        if name == "dataset":  # not there yet, while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         if not hasattr(self.dataset, "__getitems__"):
