@@ -105,9 +105,8 @@ def _check_settings(cfg: DictConfig, stored: Mapping[str, Any], file: Path) -> N
     current = plain_cfg(cfg)
     allowed = list(current.get("resume_allow") or [])
     if misspelt := unknown_names(allowed, stored, current):
-        raise ConfigError(
-            f"resume_allow names {', '.join(misspelt)}, which is no setting; give keys as --help lists them"
-        )
+        names = ", ".join(misspelt)
+        raise ConfigError(f"resume_allow has {names}, which is no setting; give keys as --cfg resolved prints them")
     if not stored:
         return
     found = differences(stored, current)
