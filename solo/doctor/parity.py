@@ -27,7 +27,7 @@ from solo.doctor.processes import on_groups
 from solo.doctor.toy import ToyImages, toy_model
 from solo.errors import UserError
 from solo.nn import queue, sync_norm
-from solo.run.trainer import SyncedNorms
+from solo.run.synced import SyncedNorms
 
 BATCH = 16  # of all processes together
 STEPS = 2  # of an epoch; two epochs, for what clusters or warms up between them
