@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import warnings
 from typing import Any
 
@@ -16,6 +19,7 @@ from solo.doctor.toy import toy_cfg
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.run.pretrain import train_loader
+from solo.run.trainer import hush
 
 BATCH, STEPS = 16, 4
 TAMPERS = ("rng", "seed")
@@ -46,8 +50,9 @@ def determinism(case: Case, tamper: str | None = None) -> Outcome:
 
 
 def _train(case: Case, seed: int, workers: int = 0, shifted: bool = False) -> dict[str, Tensor]:
-    with warnings.catch_warnings(), torch.random.fork_rng():
+    with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
+        hush(workers=False)
         cfg = _cfg(case, seed, workers)
         seed_everything(seed, workers=True, verbose=False)
         if shifted:
@@ -76,4 +81,5 @@ def _cfg(case: Case, seed: int, workers: int) -> DictConfig:
         "knn_eval": {"enabled": False},
     }
     cfg = toy_cfg(case, BATCH, **changes)
+    logging.getLogger("solo").setLevel(logging.ERROR)  # remarks about the toy's settings
     return parse_cfg(cfg)
