@@ -92,7 +92,7 @@ def test_a_lost_process(lost, tmp_path):
         os.kill(run.pid if lost == "first" else child, signal.SIGKILL)
         start = time.monotonic()
         rest = run.stdout.read()  # ends when no process holds the pipe any more
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 240  # seconds, where a hang would take half an hour
     assert run.returncode != 0
     assert "error: " in rest and "of this run has ended" in rest and "Traceback" not in rest
     (last,) = tmp_path.rglob("last.ckpt")
