@@ -6,18 +6,20 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import solo
 from solo.args.check import did_you_mean
-from solo.args.compose import compose, find_recipe
+from solo.args.compose import compose, compose_words, find_recipe
 from solo.args.describe import describe
-from solo.args.eval_schema import KnnCfg, UmapCfg
+from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.flags import LineParser, has_flags, read_flags
 from solo.args.parse import Parsed, parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, resolved_text
+from solo.args.source import complete, long_names, reads_features
 from solo.errors import ConfigError, UserError
 
 
@@ -36,6 +38,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "pretrain": Command("solo.run.pretrain", PretrainCfg, "learn from images without labels"),
     "linear": Command("solo.run.linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
+    "evaluate": Command("solo.run.evaluate", EvaluateCfg, "measure features at every level of the label tree"),
     "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
@@ -98,6 +101,8 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     given = _parser().parse_intermixed_args([] if flags else words)
     if given.help:
         example = f"solo {name} scripts/{name}/digits {'hex' if name == 'pretrain' else name}.yaml seed=7"
+        if name == "evaluate":
+            example = f"solo {name} checkpoint=PATH"
         usage = _USAGE.format(name=name, help=command.help.capitalize(), example=example)
         sys.stdout.write(f"{usage}\n{help_text(schema)}\n")
         return 0
@@ -118,7 +123,8 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     from omegaconf import OmegaConf
 
     module = importlib.import_module("solo.run.preview" if given.preview else command.module)
-    module.run(OmegaConf.create(parsed.values))
+    with importlib.import_module("solo.run.failures").explained():
+        module.run(OmegaConf.create(parsed.values))
     return 0
 
 
@@ -130,8 +136,21 @@ def _read_config(schema: type, given: argparse.Namespace) -> Parsed:
         raise ConfigError("--config-path FOLDER and --config-name FILE go together; one of them is missing")
     places = [] if named else [word for word in given.words if not _is_override(word)][:2]
     overrides = [word for word in given.words if word not in places]
-    values, origins = compose(find_recipe(named or places), overrides)
+    features = reads_features(schema)
+    if features:
+        overrides = long_names(overrides)
+    if features and overrides and not (named or places):  # the source says the rest
+        values, origins = compose_words(overrides)
+    else:
+        values, origins = compose(find_recipe(named or places), overrides)
+    if features:
+        complete(values, origins, schema, _saved_data)
     return parse(values, schema, origins, for_run=not given.cfg)
+
+
+def _saved_data(path: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = importlib.import_module("solo.run.source").saved_data(path)
+    return found
 
 
 def _is_override(word: str) -> bool:

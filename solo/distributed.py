@@ -85,3 +85,35 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 def all_reduce_mean(x: Tensor) -> Tensor:
     """Mean over processes, detached."""
     return all_reduce_sum(x) / world_size()
+
+
+def any_process(flag: int) -> int:
+    """The largest of the flags (>= 0) that the processes hold, the same on all of them."""
+    if not is_distributed():
+        return flag
+    found = torch.tensor([flag], device=_device())
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
+
+
+@torch.no_grad()
+def of_first(x: Tensor) -> Tensor:
+    """What the first process holds, detached: (...) of the same shape on every process."""
+    if not is_distributed():
+        return x.detach()
+    copy = x.detach().clone().contiguous()
+    dist.broadcast(copy, src=0)
+    return copy
+
+
+def gather_plain(value: Any) -> list[Any]:
+    """Plain values and tensors on the CPU of all processes, in rank order; only the first process gets the list."""
+    if not is_distributed():
+        return [value]
+    found: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, found)
+    return found or []
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

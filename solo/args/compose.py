@@ -22,11 +22,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import solo
 from solo.args.check import did_you_mean
-from solo.args.origins import Origins, display
+from solo.args.origins import COMMAND_LINE, Origins, display
 from solo.args.parse import one_line, to_plain
 from solo.errors import ConfigError
 
@@ -108,6 +109,25 @@ def compose(recipe: Recipe, words: Sequence[str]) -> tuple[dict[str, Any], Origi
     return values, origins
 
 
+def compose_words(words: Sequence[str]) -> tuple[dict[str, Any], Origins]:
+    """A config of overrides alone, for commands that need no recipe.
+
+    Raises:
+        ConfigError: a word is not `key=value`.
+    """
+    values, origins = OmegaConf.create(), Origins({"": COMMAND_LINE})
+    for override in map(_parse_word, words):
+        if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
+            raise ConfigError(f"command line: {override.input_line!r} takes a key out, and no recipe is named")
+        key = override.key_or_group
+        try:
+            OmegaConf.update(values, key, override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"command line: {key}: {one_line(error)}") from error
+        origins.add_override(key, override.value())
+    return to_plain(values), origins
+
+
 def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], list[ResultDefault]]:
     """The composed values, and the files they came from in the order in which they replace each other."""
     try:
@@ -119,6 +139,10 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], l
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{display(Path(mark.name))}:{mark.line + 1}" if mark else recipe.shown
+        tag = re.search(r"'tag:yaml.org,2002:(python/[^']*)'", str(error.problem))
+        if tag:
+            advice = "files can't make Python objects or run code; give plain values"
+            raise ConfigError(f"{place}: the tag !!{tag[1]} is refused: {advice}") from error
         raise ConfigError(f"{place}: this is no YAML: {error.problem}") from error
     except UserWarning as error:
         advice = "put it last, so that the file's own values win"
@@ -126,7 +150,8 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], l
     except RecursionError as error:
         raise ConfigError(f"{recipe.shown}: defaults lists include each other in a circle") from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise ConfigError(f"{recipe.shown}: {one_line(error)}") from error
+        text = one_line(error) or "Hydra can't read it; give keys that are texts and values that are plain"
+        raise ConfigError(f"{recipe.shown}: {text}") from error
 
 
 def _parse_word(word: str) -> Override:

@@ -68,7 +68,7 @@ class DataCfg(CommonDataCfg):
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
-    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
+    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's", gt=0)
 
 
 @dataclass(kw_only=True)
@@ -78,7 +78,24 @@ class EvalDataCfg(CommonDataCfg):
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
-    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's", gt=0)
+
+
+@dataclass(kw_only=True)
+class SourceDataCfg(EvalDataCfg):
+    """The same where a checkpoint can name the data set."""
+
+    dataset: str | None = key(  # type: ignore[assignment]
+        None, "name of the data set; custom or image_folder: your own images; null: what the checkpoint was trained on"
+    )
+
+
+@dataclass(kw_only=True)
+class OfflineDataCfg(SourceDataCfg):
+    """The same where training images and labels may be missing."""
+
+    no_labels: bool = key(False, "custom: flat folders of images without labels")
+    val_only: bool = key(False, "measure the validation images among themselves, without training images")
 
 
 @dataclass(kw_only=True)

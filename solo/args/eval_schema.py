@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from solo.args.data_schema import EvalDataCfg
-from solo.args.fields import REQUIRED, key
+from solo.args.data_schema import OfflineDataCfg, SourceDataCfg
+from solo.args.fields import key
 from solo.args.schema import LinearBackboneCfg
 
 
@@ -19,14 +19,21 @@ class FolderCfg:
 
 @dataclass(kw_only=True)
 class FeatureCfg:
-    """Keys of every command that only looks at the features of a checkpoint."""
+    """Keys of every command that only looks at features; one of the first three says where they come from."""
 
-    pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .pt) or the folder of a run")
+    pretrained_feature_extractor: str | None = key(
+        None, "a checkpoint (.ckpt .pth .pt) or the folder of a run; `checkpoint=PATH` is short for it"
+    )
+    model: str | None = key(None, "instead: a model of timm or torchvision, timm/NAME or torchvision/NAME")
+    features: str | None = key(None, "instead: a file of saved features (.npz .pt .safetensors), see docs/evaluate.md")
+    pretrained: bool | str = key(True, "model: its published weights, none (false), or a file with them")
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
     batch_size: int = key(256, "images computed at once; does not change the result", ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key("auto", "what to compute on")
-    seed: int = key(5, "start of all random numbers", ge=0)
+    seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
+    cache: bool = key(True, "keep the features of a network, and take those that were kept for the same images")
+    cache_dir: str | None = key(None, "where features are kept; null: features in the user's cache folder")
     checkpoint: FolderCfg = key(FolderCfg, "files of a run")
 
 
@@ -35,7 +42,7 @@ class KnnCfg(FeatureCfg):
     """Settings of `solo knn`; all combinations of the four lists are measured."""
 
     name: str = key("knn", "name of the run")
-    data: EvalDataCfg = key(EvalDataCfg, "images")
+    data: SourceDataCfg = key(SourceDataCfg, "images")
     feature_type: list[Literal["backbone", "projector"]] = key(["backbone"], "which features")
     distance_function: list[Literal["cosine", "euclidean"]] = key(["cosine"], "how neighbours are found and weighed")
     k: list[int] = key([20], "numbers of neighbours", ge=1)
@@ -47,9 +54,20 @@ class UmapCfg(FeatureCfg):
     """Settings of `solo umap`."""
 
     name: str = key("umap", "name of the run")
-    data: EvalDataCfg = key(EvalDataCfg, "images")
+    data: SourceDataCfg = key(SourceDataCfg, "images")
     feature_type: Literal["backbone", "projector"] = key("backbone", "which features")
     embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
     max_points: int = key(3000, "images drawn of each set; more are subsampled at random", ge=2)
     color_palette: str = key("hls", "hls, or a colour map of matplotlib")
     plot_name: str | None = key(None, "write <plot_name>_train_<embedding>.pdf, ..; null: into the run's folder")
+
+
+@dataclass(kw_only=True)
+class EvaluateCfg(FeatureCfg):
+    """Settings of `solo evaluate`."""
+
+    name: str | None = key(None, "name of the run; null: evaluate-<data set>")
+    data: OfflineDataCfg = key(OfflineDataCfg, "images")
+    feature_type: list[Literal["backbone", "projector"]] = key(["backbone"], "which features")
+    k: int = key(20, "kNN: number of neighbours", ge=1)
+    temperature: float = key(0.07, "kNN: of the weights exp(cosine / temperature)", gt=0)

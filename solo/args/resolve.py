@@ -70,7 +70,7 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     settings = _Settings(values)
     pretraining = "method" in values
     if values["name"] is None:
-        what = values["method"] if pretraining else "linear"
+        what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
     settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec)

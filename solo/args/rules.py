@@ -10,6 +10,7 @@ from typing import Any
 from solo.args.check import Problem, check, unknown
 from solo.args.levels import check_levels
 from solo.args.methods import HEX_METHODS, METHOD_KWARGS
+from solo.args.source import check_source
 from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
 
@@ -36,9 +37,12 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
     dataset = values["data"]["dataset"]
     if dataset is not None and dataset not in DATASETS:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
+    trained = values.get("pretrain_method")
+    if trained is not None and trained not in METHOD_KWARGS:
+        problems.append(Problem("pretrain_method", unknown(trained, METHOD_KWARGS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    problems += [*_variant(values), *check_levels(values), *_finetuning(values)]
+    problems += [*_variant(values), *check_levels(values), *_finetuning(values), *check_source(values)]
     return [*problems, *_devices(values.get("devices"))]
 
 

@@ -1,28 +1,36 @@
-"""Saving weights: every `frequency` epochs, the last epoch, and always `last.ckpt`."""
+"""Saving a run: `last.ckpt` after every epoch and inside it, and a file of its own for every `frequency` epochs."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
+from solo import distributed
+from solo.callbacks.process_state import capture, restore
+from solo.callbacks.rng import rng_state, set_rng_state
 from solo.callbacks.run_directory import RunDirectory, random_string
+from solo.callbacks.stop import StopRequests, StopRunError, requeue
 from solo.files import replacing, write_text
+
+# The `last.ckpt` before the last one, as long as a run goes on: should the newest be damaged.
+BACKUP = "last.ckpt.bak"
 
 
 class Checkpointer(Callback):
     """Writes `args.json`, `<name>-<run id>-ep=<epoch>.ckpt` and `last.ckpt` into `logdir/<run id>/`.
 
-    A file appears complete or not at all. The random generators' states are saved too, so that a resumed run on one
-    process continues exactly.
+    A file appears complete or not at all. It holds the state of every process, so that a resumed run continues
+    exactly; inside an epoch too, where the order of the images can be continued (solo's own loaders).
+
+    It makes itself the last callback, since it saves what the others have done in the epoch.
 
     Args:
         cfg: the run's configuration, written to `args.json` as it is.
@@ -30,6 +38,9 @@ class Checkpointer(Callback):
         frequency: the epochs divisible by it are kept under their own name.
         keep_prev: keep the earlier epochs' files.
         run: the run's folder, where other callbacks write there too.
+        every_steps: write `last.ckpt` after as many optimizer steps, too; None: only after epochs.
+        every_minutes: the same by the time since it was written last.
+        max_time: stop after it, with everything saved; see `StopRequests`.
     """
 
     def __init__(
@@ -39,16 +50,24 @@ class Checkpointer(Callback):
         frequency: int = 1,
         keep_prev: bool = False,
         run: RunDirectory | None = None,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        max_time: Any = None,
     ) -> None:
         self.cfg = cfg
         self.run = run or RunDirectory(logdir)
         self.logdir = self.run.root
         self.frequency = frequency
         self.keep_prev = keep_prev
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
         self.path: Path | None = None
         self.ckpt_placeholder = ""
         self.last_ckpt: str | None = None
         self._loaded: dict[str, Any] = {}
+        self._stop = StopRequests(max_time)
+        self._inside = False
+        self._saved_at = 0.0
 
     random_string = staticmethod(random_string)
 
@@ -78,42 +97,165 @@ class Checkpointer(Callback):
         previous = self.last_ckpt
         if due:
             self.last_ckpt = str(self.run.path / self.ckpt_placeholder.format(trainer.current_epoch))
-        last = self.run.path / "last.ckpt"
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(last)  # takes part in collecting the state, writes nothing
-            return
-        with replacing(last) as temporary:
-            trainer.save_checkpoint(temporary)
-        if due and self.last_ckpt is not None:
+        self._write_last(trainer)
+        if due and self.last_ckpt is not None and trainer.is_global_zero:
             with replacing(Path(self.last_ckpt)) as temporary:
-                _same_file(last, temporary)
+                _same_file(self.run.path / "last.ckpt", temporary)
             if previous and previous != self.last_ckpt and not self.keep_prev:
                 Path(previous).unlink(missing_ok=True)
+
+    def save_inside(self, trainer: Trainer) -> None:
+        """Write `last.ckpt` between two batches of an epoch. Every process has to call this."""
+        self._inside = True
+        try:
+            self._write_last(trainer)
+        finally:
+            self._inside = False
+
+    def _write_last(self, trainer: Trainer) -> None:
+        last = self.run.path / "last.ckpt"
+        if trainer.is_global_zero:
+            with replacing(last) as temporary:
+                trainer.save_checkpoint(temporary)
+                if last.is_file():
+                    with replacing(last.with_name(BACKUP)) as backup:
+                        _same_file(last, backup)
+        else:
+            trainer.save_checkpoint(last)  # takes part in collecting the state, writes nothing
+        self._saved_at = time.monotonic()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the places before and behind all other callbacks."""
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+        trainer.callbacks = [_First(self), *others, self]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the folder and write `args.json`."""
         self.initial_setup(trainer)
         self.save_args(trainer)
+        self._stop.listen()
+        self._saved_at = time.monotonic()
         name = self._loaded.get("last_ckpt")
         if name and (self.run.path / name).is_file():
             self.last_ckpt = str(self.run.path / name)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save; stop if asked to, unless this was the last epoch."""
         self.save(trainer)
+        code = distributed.any_process(self._stop.pending())
+        if code and not _is_last(trainer):
+            self._leave(trainer, code)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue the random streams of the run that is resumed, before anything draws from them."""
-        if "rng" in self._loaded and trainer.world_size == 1:
-            _set_rng_state(self._loaded["rng"])
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The run is complete."""
+        if trainer.is_global_zero and self.run.is_open:
+            (self.run.path / BACKUP).unlink(missing_ok=True)
+
+    def on_step_boundary(self, trainer: Trainer) -> None:
+        """Save if it is time to, or if the run shall stop; between two batches, after an optimizer step."""
+        due = bool(self.every_steps and trainer.global_step % self.every_steps == 0)
+        if self.every_minutes is not None:
+            due |= time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        found = distributed.any_process(self._stop.pending() or int(due))  # an exit code is larger than 1
+        if found:
+            self.save_inside(trainer)
+        if found > 1:
+            self._leave(trainer, found)
+
+    def _leave(self, trainer: Trainer, code: int) -> None:
+        stop = StopRunError(code)
+        if stop.reason == "SIGUSR1" and trainer.is_global_zero:
+            requeue(trainer)
+        raise stop
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._stop.unlisten()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._stop.unlisten()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors only, so that the checkpoint can be read without running code."""
-        return {"rng": _rng_state(), "last_ckpt": Path(self.last_ckpt).name if self.last_ckpt else None}
+        """Plain values only; the processes' states follow in `on_save_checkpoint`."""
+        return {"last_ckpt": Path(self.last_ckpt).name if self.last_ckpt else None}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the state of every process; plain values and tensors, so that reading it can't run code."""
+        states = distributed.gather_plain(capture(trainer, pl_module, self._inside))
+        checkpoint["callbacks"][self.state_key]["processes"] = states
+        if self._inside:
+            _forget_next_batch(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""
         self._loaded = state_dict
+
+    def loaded_state(self, trainer: Trainer) -> dict[str, Any] | None:
+        """What the checkpoint that is resumed holds of this process; None for a new run."""
+        states = self._loaded.get("processes")
+        if states is None:  # of an earlier version
+            rng = self._loaded.get("rng")
+            return {"rng": rng} if rng and trainer.world_size == 1 else None
+        if len(states) == trainer.world_size:
+            mine: dict[str, Any] = states[trainer.global_rank]
+            return mine
+        rank_zero_warn(
+            f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
+            "random streams, memories of a process and means of the running epoch start anew"
+        )
+        return None
+
+
+class _First(Callback):
+    """The checkpointer's hand before all other callbacks: nothing of the next batch or epoch has happened yet."""
+
+    def __init__(self, owner: Checkpointer) -> None:
+        self.owner = owner
+        self._state: dict[str, Any] | None = None
+        self._rng: dict[str, Any] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue the random streams before a loader draws from them."""
+        self._state = self.owner.loaded_state(trainer)
+        if self._state is not None:
+            set_rng_state(self._state["rng"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue the rest; what others draw at the start, which the uninterrupted run doesn't, shall not count."""
+        if self._state is None:
+            return
+        self._rng = rng_state()
+        if "buffers" in self._state:
+            restore(trainer, pl_module, self._state)
+        self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._state = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first thing of a run that goes on after an epoch."""
+        self._go_on(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The first thing of a run that goes on inside an epoch, and the place to save there."""
+        resumed = self._go_on(trainer)
+        if batch_idx > 0 and batch_idx % trainer.accumulate_grad_batches == 0 and not resumed:
+            self.owner.on_step_boundary(trainer)
+
+    def _go_on(self, trainer: Trainer) -> bool:
+        if self._rng is None:
+            return False
+        set_rng_state(self._rng)
+        self._rng = None
+        # Lightning counts a step twice when a run goes on where a validation inside the epoch has just been.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = self._steps_logged
+        return True
+
+
+def _forget_next_batch(progress: dict[str, Any]) -> None:
+    """The batch at hand, which Lightning counts as fetched already, is the first one of the resumed run."""
+    for counts in (progress["total"], progress["current"]):
+        counts["ready"] = counts["completed"]
+    progress["is_last_batch"] = False
 
 
 def _is_last(trainer: Trainer) -> bool:
@@ -135,24 +277,3 @@ def plain_cfg(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def _rng_state() -> dict[str, Any]:
-    version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [version, list(words), gauss],
-        "numpy": [np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
-    }
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, cached))

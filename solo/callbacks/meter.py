@@ -56,6 +56,23 @@ class Meter(Callback):
         self._loss = None
         self.epoch_started = self._mark = self._end = time.perf_counter()
 
+    def process_state(self) -> dict[str, Any]:
+        """The epoch so far, for a run that goes on inside it."""
+        return {
+            "loss": self._loss,
+            "steps": self._steps,
+            "images": self.images,
+            "wait_seconds": self.wait_seconds,
+            "seconds": self.seconds,
+        }
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """Go on counting; the time between the two runs is not training time."""
+        self._loss, self._steps, self.images = state["loss"], state["steps"], state["images"]
+        self.wait_seconds, self._paused, self._pause = state["wait_seconds"], 0.0, 0.0
+        self._mark = self._end = time.perf_counter()
+        self.epoch_started = self._end - state["seconds"]
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is here."""
         self.wait_seconds += time.perf_counter() - self._mark - self._pause

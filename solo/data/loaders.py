@@ -31,16 +31,22 @@ class SeededSampler(Sampler[tuple[int, int]]):
 
     Attributes:
         epoch: which permutation comes next; goes up by itself and can be set, as Lightning does.
+        done: how many samples at its start the next permutation leaves out; 0 for the ones after it.
     """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
         self.seed = seed
         self.epoch = 0
+        self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the next permutation."""
         self.epoch = epoch
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        """Choose the next permutation, without its first `samples`: a resumed run has seen them."""
+        self.epoch, self.done = epoch, samples
 
     def __len__(self) -> int:
         return self.size
@@ -52,6 +58,11 @@ class SeededSampler(Sampler[tuple[int, int]]):
         return generator
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        done, self.done = self.done, 0
+        return islice(self.order(), done, None)
+
+    def order(self) -> Iterator[tuple[int, int]]:
+        """All samples of the epoch that comes next, in their order, each with its seed."""
         generator = self.next_generator()
         order = torch.randperm(self.size, generator=generator)
         seeds = torch.randint(2**62, (self.size,), generator=generator)
@@ -71,12 +82,17 @@ class Share(DistributedSampler[tuple[int, int]]):
         """Choose the next order."""
         self.sampler.set_epoch(epoch)
 
+    def start_at(self, epoch: int, samples: int) -> None:
+        """Choose the next order, without its first `samples` of all processes together."""
+        self.sampler.start_at(epoch, samples)
+
     def __len__(self) -> int:
         return len(self.sampler) // distributed.world_size()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         processes = distributed.world_size()
-        return islice(self.sampler, distributed.rank(), len(self) * processes, processes)
+        end = len(self) * processes - self.sampler.done
+        return islice(self.sampler, distributed.rank(), end, processes)
 
 
 class SeededDataset(Dataset[Any]):

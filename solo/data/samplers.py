@@ -66,7 +66,8 @@ class RuleSampler(SeededSampler):
             )
         return count * size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def order(self) -> Iterator[tuple[int, int]]:
+        """The epoch's batches one after the other."""
         generator = self.next_generator()
         size = self.batch_size * distributed.world_size()
         start = int(torch.randint(2**62, (), generator=generator))

@@ -135,6 +135,27 @@ def nearest(
     return torch.cat(similarity), torch.cat(index)
 
 
+@torch.no_grad()
+def nearest_others(
+    features: Tensor, k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
+) -> tuple[Tensor, Tensor]:
+    """`nearest` among the rows themselves, each without itself.
+
+    Args:
+        features: (N, D), N > k.
+        k: how many.
+        distance: see `knn_accuracy`.
+        max_elements: bound on the similarities held at once.
+
+    Returns:
+        similarity (N, k), descending, and the rows' indices (N, k).
+    """
+    similarity, index = nearest(features, features, k + 1, distance, max_elements)
+    own = index == torch.arange(len(index), device=index.device)[:, None]
+    own[:, -1] |= ~own.any(dim=1)  # behind k + 1 equal rows: any of them may go
+    return similarity[~own].reshape(-1, k), index[~own].reshape(-1, k)
+
+
 def _nearest_of(query: Tensor, keys: Tensor, k: int, distance: Distance, columns: int) -> tuple[Tensor, Tensor]:
     best = query.new_empty(len(query), 0)
     index = torch.empty(len(query), 0, dtype=torch.long, device=query.device)

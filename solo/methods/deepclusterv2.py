@@ -93,6 +93,14 @@ class DeepClusterV2(LateBuffers, BaseMethod):
         self.local_memory_index[rows] = idxs
         self.local_memory_embeddings[:, rows] = torch.stack(z).to(self.local_memory_embeddings.dtype)
 
+    def process_state(self) -> dict[str, Any]:
+        """The clusters of the running epoch, which a run that goes on inside it needs."""
+        return {"assignments": self.assignments}
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """Go on with the clusters of the run that is resumed."""
+        self.assignments = state["assignments"]
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Keep the number of the batch: its place in the memory."""
         self._batch_idx = batch_idx

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sized
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig
@@ -13,7 +14,9 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.loaders import SeededSampler, eval_loader
+from solo.data.sources import load
 from solo.data.specs import resolve_spec
+from solo.data.subsets import take_fraction
 from solo.run.report import on_terminal, say
 
 
@@ -30,15 +33,23 @@ def plain_features(
     cfg: DictConfig, backbone: nn.Module, device: torch.device, batch_size: int
 ) -> tuple[FeatureSet, FeatureSet]:
     """Features of all training and all validation images, none of them augmented, in their order."""
-    data = cfg.data
-    _, transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)
-    paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
-    sets = prepare_datasets(resolve_spec(data), transform, transform, *paths, levels=True)
     train, val = (
-        extract(backbone, eval_loader(images, batch_size, data.num_workers), device, what)
-        for images, what in zip(sets, ("training", "validation"), strict=True)
+        extract(backbone, eval_loader(images, batch_size, cfg.data.num_workers), device, what)
+        for images, what in zip(plain_images(cfg), ("training", "validation"), strict=True)
     )
     return train, val
+
+
+def plain_images(cfg: DictConfig) -> tuple[Dataset[Any], Dataset[Any]]:
+    """The training and the validation images, without augmentation, with their labels at all levels."""
+    data = cfg.data
+    _, transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)
+    if data.get("no_labels"):
+        spec, options = resolve_spec(data), dict[str, Any](transform=transform, no_labels=True)
+        train, val = load(spec, "train", data.train_path, **options), load(spec, "val", data.val_path, **options)
+        return take_fraction(train, data.fraction), val
+    paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
+    return prepare_datasets(resolve_spec(data), transform, transform, *paths, levels=True)
 
 
 class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
@@ -57,11 +68,15 @@ class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Batches(BatchSampler):
-    """Batches of a seeded order; Lightning tells it the epoch."""
+    """Batches of a seeded order; Lightning tells it the epoch, a resumed run what it has seen."""
 
     def set_epoch(self, epoch: int) -> None:
         if isinstance(self.sampler, SeededSampler):
             self.sampler.set_epoch(epoch)
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        if isinstance(self.sampler, SeededSampler):
+            self.sampler.start_at(epoch, samples)
 
 
 def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
@@ -83,11 +98,15 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
     """
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
-    features, targets = [], []
+    features, targets, row = torch.empty(0), [], 0
     for images, target in track(loader, f"features of the {what} images", transient=True, disable=not on_terminal()):
-        features.append(backbone(images.to(device, non_blocking=True)).float().cpu())
+        part = backbone(images.to(device, non_blocking=True)).float()
+        if not row:  # all of it at once: collecting the parts would take the memory twice
+            features = torch.empty(len(cast(Sized, loader.dataset)), *part.shape[1:])
+        features[row : row + len(part)] = part.cpu()
         targets.append(target)
-    found = FeatureSet(torch.cat(features), torch.cat(targets))
+        row += len(part)
+    found = FeatureSet(features, torch.cat(targets))
     seconds = time.perf_counter() - started
     say(f"features of the {what} images: {tuple(found.features.shape)} in {seconds:.1f} s")
     return found

@@ -14,10 +14,12 @@ from omegaconf import DictConfig
 
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import config_hash, versions
+from solo.errors import UserError
+from solo.eval.features import FeatureTable
 from solo.eval.knn import nearest, vote_accuracy
 from solo.files import write_text
-from solo.run.evaluation import label_names, open_folder, pretrained_features
-from solo.run.features import FeatureSet
+from solo.run.evaluation import open_folder, training_table
+from solo.run.feature_source import load_features
 from solo.run.report import say, show_table
 from solo.run.trainer import compute_device
 
@@ -25,16 +27,17 @@ Row = dict[str, Any]
 
 
 def run(cfg: DictConfig) -> None:
-    """Measure `cfg.pretrained_feature_extractor`; write into `<checkpoint.dir>/knn/<run id>/`; `cfg` is resolved."""
+    """Measure the features that `cfg` names; write into `<checkpoint.dir>/knn/<run id>/`; `cfg` is resolved."""
     device = compute_device(cfg)
-    sets = pretrained_features(cfg, cfg.feature_type, device)
-    bank, queries = next(iter(sets.values()))
-    levels = label_names(cfg, bank).levels
-    folder = open_folder(cfg, "knn")
+    found = load_features(cfg, cfg.feature_type, device)
     rows: list[Row] = []
-    for kind, (bank, queries) in sets.items():
+    for kind, features in found.items():
+        bank, queries, levels = training_table(features, "knn"), features.val, features.levels
+        if not levels:
+            raise UserError(f"solo knn needs labels, and {features.name} has none")
         say(f"{kind} features, {bank.features.shape[1]} numbers each")
         rows += ({"feature_type": kind, **row} for row in _measure(cfg, bank, queries, levels, device))
+    folder = open_folder(cfg, "knn")
     protocol = (
         f"bank: {len(bank):,} plain training images without augmentation; all {len(queries):,} validation images; "
         "votes weighted by exp(cosine / temperature) or 1 / (euclidean distance + 1e-5)"
@@ -42,15 +45,15 @@ def run(cfg: DictConfig) -> None:
     _write(cfg, folder, rows, protocol)
     short = {"feature_type": "features", "distance_function": "distance", "temperature": "T"}
     shown = [{short.get(name, name): value for name, value in row.items()} for row in rows]
-    show_table(f"{cfg.name} on {cfg.data.dataset}: accuracy in percent", shown)
+    show_table(f"{cfg.name} on {cfg.data.dataset or cfg.features}: accuracy in percent", shown)
     say(f"protocol: {protocol}\nfiles in {folder}: knn.json, knn.csv, config.yaml")
 
 
 def _measure(
-    cfg: DictConfig, bank: FeatureSet, queries: FeatureSet, levels: Sequence[str], device: torch.device
+    cfg: DictConfig, bank: FeatureTable, queries: FeatureTable, levels: Sequence[str], device: torch.device
 ) -> Iterator[Row]:
     keys, query = bank.features.to(device), queries.features.to(device)
-    targets = bank.targets.to(device), queries.targets.to(device)
+    targets = bank.labels.to(device), queries.labels.to(device)
     most = min(max(cfg.k), len(keys))
     if most < max(cfg.k):
         say(f"k={max(cfg.k)} is more than the {len(keys)} training images; all of them vote")
@@ -71,7 +74,12 @@ def _measure(
 
 def _write(cfg: DictConfig, folder: Path, rows: list[Row], protocol: str) -> None:
     facts = {"kind": "knn", "name": cfg.name, "method": cfg.pretrain_method, "backbone": cfg.backbone.name}
-    facts |= {"checkpoint": cfg.pretrained_feature_extractor, "dataset": cfg.data.dataset, "protocol": protocol}
+    facts |= {
+        "checkpoint": cfg.pretrained_feature_extractor,
+        "features": cfg.features,
+        "dataset": cfg.data.dataset,
+        "protocol": protocol,
+    }
     facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": rows}
     write_text(folder / "knn.json", json.dumps(facts, indent=2) + "\n")
     text = io.StringIO()

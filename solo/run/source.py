@@ -1,8 +1,9 @@
-"""The pretrained backbone that a command starts from: the checkpoint says what it is."""
+"""The network that a command starts from: a checkpoint says what it is, or a published model is named."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,46 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone
+from solo.backbones.published import published_model
 from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
 from solo.data.registry import DATASETS, get_spec
 from solo.errors import UserError
 from solo.methods import METHODS, BaseMethod
+
+
+def source_backbone(cfg: DictConfig) -> nn.Module:
+    """The backbone of `cfg.model`, where it is set, else that of `cfg.pretrained_feature_extractor`.
+
+    What `cfg` leaves out of its images is filled in, in place.
+    """
+    return published_backbone(cfg) if cfg.get("model") else pretrained_backbone(cfg)
+
+
+def published_backbone(cfg: DictConfig) -> nn.Module:
+    """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`.
+
+    Raises:
+        UserError: see `published_model`; or the weights' file can't be read or doesn't fit.
+    """
+    if cfg.data.channels is None:
+        cfg.data.channels = 3
+    kwargs: Any = OmegaConf.to_container(cfg.backbone.kwargs, resolve=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        found = published_model(cfg.model, cfg.pretrained is True, channels=cfg.data.channels, kwargs=kwargs)
+    if isinstance(cfg.pretrained, str):
+        _load_weights(found.network, cfg.pretrained, cfg.model)
+    cfg.backbone.name = cfg.model
+    for key, value in {"image_size": found.size, "mean": list(found.mean), "std": list(found.std)}.items():
+        if cfg.data[key] is None:
+            cfg.data[key] = value
+    return found.network
+
+
+def saved_data(path: str) -> dict[str, Any]:
+    """The section `data` of the run that made a checkpoint; empty if it has none."""
+    checkpoint = checkpoint_file(path)
+    return dict(saved_settings(load_checkpoint(checkpoint), checkpoint)["cfg"].get("data") or {})
 
 
 def pretrained_backbone(cfg: DictConfig) -> nn.Module:
@@ -116,3 +153,30 @@ def _small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), get_spec(cfg.data.dataset)).small_stem
+
+
+def _load_weights(network: nn.Module, file: str, model: str) -> None:
+    """All weights of `network` from a file; what else is in it, a classifier, is left out."""
+    state, own = _state(Path(file).expanduser()), network.state_dict()
+    missing = [key for key in own if key not in state]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if missing or shapes:
+        raise UserError(
+            f"pretrained={file} doesn't fit model={model}: {len(missing)} keys missing "
+            f"({', '.join(missing[:3]) or '-'}), {len(shapes)} of another shape ({', '.join(shapes[:3]) or '-'}); "
+            "give weights of this very model"
+        )
+    network.load_state_dict({key: state[key] for key in own})
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        return dict(load_checkpoint(path)["state_dict"])
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"pretrained={path} doesn't exist; give a file with the weights, true or false")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors' own
+        raise UserError(f"pretrained={path} can't be read ({error}); give a file with the weights") from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solo.eval import knn
-from solo.eval.knn import knn_accuracy, nearest
+from solo.eval.knn import knn_accuracy, nearest, nearest_others
 
 
 def _reference(
@@ -114,6 +114,16 @@ def test_nearest_is_sorted_and_finds_the_true_neighbours() -> None:
         whole, everything = nearest(query, keys, 6, distance)  # type: ignore[arg-type]
         torch.testing.assert_close(similarity, whole)
         assert torch.equal(index, everything) and (similarity.diff(dim=1) <= 0).all()
+
+
+def test_no_row_is_its_own_neighbour_not_even_among_equal_ones() -> None:
+    z = torch.cat([torch.randn(12, 4), torch.ones(8, 4)])
+    similarity, index = nearest_others(z, 3, max_elements=50)
+    unit = torch.nn.functional.normalize(z, dim=1)
+    whole = (unit @ unit.T).fill_diagonal_(-2)
+    torch.testing.assert_close(similarity, whole.topk(3, dim=1).values)
+    assert (index != torch.arange(20)[:, None]).all() and (index[12:] >= 12).all()
+    torch.testing.assert_close(whole.gather(1, index), similarity)
 
 
 def test_half_precision_features_are_fine() -> None:

@@ -5,6 +5,11 @@ from solo.args.linear import parse_cfg as parse_linear
 from solo.args.pretrain import parse_cfg as parse_pretrain
 
 
+@pytest.fixture(autouse=True)
+def no_features_of_other_tests(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def pretrain_cfg(tmp_path):
     """Digits, a backbone of 0.1 M parameters, two steps an epoch."""

@@ -9,8 +9,9 @@ from PIL import Image
 
 from solo import cli
 from solo.errors import UserError
-from solo.run import knn, pretrain
-from solo.run.evaluation import pretrained_features
+from solo.run import pretrain
+from solo.run.feature_source import load_features
+from solo.run.source import pretrained_method
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def direct(bank, queries, k, distance, temperature):
     x, y = (part.features.numpy().astype(np.float64) for part in (bank, queries))
     if distance == "cosine":
         x, y = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (x, y))
-    labels, hits = bank.targets.numpy(), np.zeros(2)
-    for row, truth in zip(y, queries.targets.numpy(), strict=True):
+    labels, hits = bank.labels[:, 0].numpy(), np.zeros(2)
+    for row, truth in zip(y, queries.labels[:, 0].numpy(), strict=True):
         near = x @ row if distance == "cosine" else -np.sqrt(((x - row) ** 2).sum(axis=1))
         votes = np.zeros(10)
         for index in np.argsort(-near)[:k]:
@@ -49,11 +50,11 @@ def test_all_combinations_equal_a_direct_computation(pretrained, tmp_path, capsy
     (folder,) = (tmp_path / "knn").iterdir()
     found = json.loads((folder / "knn.json").read_text())
     cfg = OmegaConf.load(folder / "config.yaml")
-    sets = pretrained_features(cfg, ["backbone", "projector"], torch.device("cpu"))
-    assert sets["backbone"][0].features.shape[1] != sets["projector"][0].features.shape[1] == 8
+    sets = load_features(cfg, ["backbone", "projector"], torch.device("cpu"))
+    assert sets["backbone"].val.features.shape[1] != sets["projector"].val.features.shape[1] == 8
     assert len(found["results"]) == 2 * 2 * (2 + 1)
     for row in found["results"]:
-        bank, queries = sets[row["feature_type"]]
+        bank, queries = sets[row["feature_type"]].train, sets[row["feature_type"]].val
         expected = direct(bank, queries, row["k"], row["distance_function"], row["temperature"])
         # Two neighbours at the same distance may change places between the number formats.
         assert [row["digit_acc1"], row["digit_acc5"]] == pytest.approx(expected.tolist(), abs=0.3)
@@ -120,7 +121,7 @@ def test_a_projector_that_is_not_there(pretrained, tmp_path, monkeypatch):
     monkeypatch.delattr(SimCLR, "heads")
     cfg = OmegaConf.create({"pretrained_feature_extractor": str(pretrained), "feature_type": ["projector"]})
     with pytest.raises(UserError, match="'simclr' of .* has no projector; use feature_type=backbone"):
-        knn.pretrained_features.__globals__["pretrained_method"](cfg)
+        pretrained_method(cfg)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Where the features of an offline command come from: a checkpoint, a published model, or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from solo.args.check import Problem
+from solo.args.eval_schema import FeatureCfg
+from solo.args.origins import Origins
+from solo.data.registry import DATASETS
+
+SOURCES = ("pretrained_feature_extractor", "model", "features")
+_SHORT = "checkpoint"
+_SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
+# What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
+_OF_THE_RUN = (
+    *("dataset", "train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns"),
+    *("on_error", "no_labels"),
+)
+
+
+def reads_features(schema: type) -> bool:
+    """Whether the command that has this schema only looks at features."""
+    return issubclass(schema, FeatureCfg)
+
+
+def long_names(words: Sequence[str]) -> list[str]:
+    """`checkpoint=PATH` as `pretrained_feature_extractor=PATH`; `checkpoint.dir` is another key."""
+    return [f"{SOURCES[0]}={word.partition('=')[2]}" if word.startswith(f"{_SHORT}=") else word for word in words]
+
+
+def complete(
+    values: dict[str, Any], origins: Origins, schema: type, saved_data: Callable[[str], Mapping[str, Any]]
+) -> None:
+    """Fill in, in place, what the source says of the data.
+
+    Args:
+        values: the config as written.
+        origins: the place of each key; new ones get theirs.
+        schema: of the command.
+        saved_data: from the path of a checkpoint to the section `data` of its run, empty if it has none.
+    """
+    if isinstance(values.get(_SHORT), (str, list)):  # in a file; `checkpoint` is a section otherwise
+        values[SOURCES[0]] = values.pop(_SHORT)
+    data = values.setdefault("data", {})
+    paths = values.get(SOURCES[0])
+    path = paths[0] if isinstance(paths, list) and paths else paths
+    if not isinstance(data, dict):
+        return  # the check says so
+    if isinstance(path, str) and Path(path).expanduser().exists() and data.get("dataset") is None:
+        _adopt(data, origins, saved_data(path), schema)
+    spec = DATASETS.get(str(data.get("dataset")))
+    alone = spec is not None and spec.folders and data.get("val_path") and not data.get("train_path")
+    if alone and "val_only" in _data_keys(schema):
+        data |= {"val_only": True, "train_path": data["val_path"]}
+        origins["data.val_only"] = origins["data.train_path"] = "data.val_path"
+
+
+def _adopt(data: dict[str, Any], origins: Origins, saved: Mapping[str, Any], schema: type) -> None:
+    known = _data_keys(schema)
+    for name in _OF_THE_RUN:
+        if name in known and data.get(name) is None and saved.get(name) is not None:
+            data[name] = saved[name]
+            origins[f"data.{name}"] = "the checkpoint's run"
+
+
+def _data_keys(schema: type) -> set[str]:
+    from solo.args.fields import keys_of
+
+    section = keys_of(schema)["data"].section
+    return set(keys_of(section)) if section else set()
+
+
+def check_source(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """No source, several, or one without a data set."""
+    if "features" not in values:
+        return
+    given = [name for name in SOURCES if values[name]]
+    if not given:
+        yield Problem(SOURCES[0], f" is missing; give {_SHOWN}")
+    elif len(given) > 1:
+        yield Problem(given[1], f" and {given[0]} are both given; take one of {_SHOWN}")
+    if given == ["features"]:
+        if values["data"]["dataset"] is not None:
+            yield Problem("data.dataset", " has no place beside features=FILE, which has its own labels; leave it out")
+    elif given and values["data"]["dataset"] is None:
+        what = "the checkpoint doesn't name it" if given == [SOURCES[0]] else "a published model has none"
+        yield Problem(
+            "data.dataset", f" is missing ({what}); give data.dataset=NAME, or custom and data.val_path=FOLDER"
+        )

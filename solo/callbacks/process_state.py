@@ -1,0 +1,140 @@
+"""What each process has to remember beside Lightning's checkpoint, so that a resumed run is the uninterrupted one.
+
+A Lightning checkpoint holds the weights and buffers of the first process, optimizers, schedules and progress. Missing
+are the random streams, what differs from process to process (queues and memories, statistics of a BatchNorm that is
+not synchronised) and what an epoch has gathered so far (means that are logged, the bank of the online k-NN). All of it
+is here as plain values and tensors. A module or callback with further state has `process_state` and
+`load_process_state`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection, _ResultMetric
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from solo import distributed
+from solo.callbacks.rng import rng_state
+
+State = dict[str, Any]
+
+
+@runtime_checkable
+class HasProcessState(Protocol):
+    """A LightningModule or a callback with state that is in no buffer, or that differs between processes."""
+
+    def process_state(self) -> State:
+        """Plain values and tensors."""
+        ...
+
+    def load_process_state(self, state: State) -> None:
+        """Take over what `process_state` gave, in the same process of the run that is resumed."""
+        ...
+
+
+def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
+    """The state of this process. Every process has to call this.
+
+    Args:
+        trainer: at work.
+        module: what it trains.
+        inside: inside an epoch, whose means go on; else after its end.
+    """
+    state: State = {
+        "rng": rng_state(),
+        "buffers": _own_buffers(module),
+        "metrics": {name: _metric_state(metric) for name, metric in _metrics(module)},
+        "logged": {key: _plain(value) for key, value in trainer.callback_metrics.items()},
+        "owners": {name: _plain(owner.process_state()) for name, owner in _owners(trainer, module).items()},
+    }
+    if inside:
+        state["means"] = {key: _mean_state(mean) for key, mean in trainer.fit_loop.epoch_loop._results.items()}
+    return state
+
+
+def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
+    """Take over a captured state, but for the random streams; when training starts, after everything else is set up."""
+    buffers = dict(module.named_buffers())
+    for name, value in state["buffers"].items():
+        buffers[name].copy_(value)
+    metrics = dict(_metrics(module))
+    for name, values in state["metrics"].items():
+        _set_metric_state(metrics[name], values, module.device)
+    for name, owner in _owners(trainer, module).items():
+        if name in state["owners"]:
+            owner.load_process_state(_moved(state["owners"][name], module.device))
+    logged = _moved(state["logged"], module.device)
+    trainer._logger_connector._callback_metrics.update(logged)
+    if "means" in state:
+        trainer.fit_loop.epoch_loop._results = _ContinuedMeans(_moved(state["means"], module.device))
+
+
+class _ContinuedMeans(_ResultCollection):
+    """Lightning's running means of an epoch, each of which starts where the interrupted epoch left it."""
+
+    def __init__(self, saved: State) -> None:
+        super().__init__(training=True)
+        self.saved = saved
+
+    def __setitem__(self, key: str, mean: _ResultMetric) -> None:
+        super().__setitem__(key, mean)
+        for name, value in self.saved.pop(key, {}).items():
+            setattr(mean, name, value)
+
+
+def _mean_state(mean: _ResultMetric) -> State:
+    if not mean.is_tensor or mean.has_reset:
+        return {}
+    return {name: _plain(getattr(mean, name)) for name in ("value", "cumulated_batch_size") if hasattr(mean, name)}
+
+
+def _metrics(module: nn.Module) -> list[tuple[str, Metric]]:
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
+
+
+def _metric_state(metric: Metric) -> State:
+    """Its states, which by default are in no checkpoint, and how often it was updated."""
+    return {"count": metric._update_count, "states": _plain({name: getattr(metric, name) for name in metric._defaults})}
+
+
+def _set_metric_state(metric: Metric, state: State, device: torch.device) -> None:
+    metric._update_count = state["count"]
+    for name, value in _moved(state["states"], device).items():
+        setattr(metric, name, value)
+
+
+def _own_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers in which this process differs from the first one."""
+    if not distributed.is_distributed():
+        return {}
+    found = {}
+    for name, buffer in module.named_buffers():
+        if not torch.equal(buffer, distributed.of_first(buffer)):
+            found[name] = buffer.detach().cpu()
+    return found
+
+
+def _owners(trainer: Trainer, module: LightningModule) -> dict[str, HasProcessState]:
+    named = [("module", module), *((callback.state_key, callback) for callback in trainer.callbacks)]  # type: ignore[attr-defined]
+    return {name: owner for name, owner in named if isinstance(owner, HasProcessState)}
+
+
+def _plain(value: Any) -> Any:
+    """Detached copies on the CPU of all tensors in dictionaries, lists and tuples."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(part, device) for key, part in value.items()}
+    return [_moved(part, device) for part in value] if isinstance(value, list) else value

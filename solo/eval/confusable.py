@@ -1,0 +1,171 @@
+"""Which classes collapse onto each other: mixing of neighbourhoods and separation of centroids, for every pair.
+
+Works on clusters as on labels. Nothing here needs a classifier: two classes that lie in one place have the same
+neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from solo.eval.knn import nearest
+from solo.eval.tree import centroids, unit
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest other rows of some rows, by cosine.
+
+    Attributes:
+        queries: (q,) row numbers.
+        rows: (q, k) their neighbours' row numbers, the most similar first, never the query itself.
+        similarity: (q, k) cosines.
+    """
+
+    queries: Array
+    rows: Array
+    similarity: Array
+
+
+@dataclass(frozen=True)
+class ConfusablePair:
+    """Two classes and how far they are one.
+
+    Attributes:
+        first: label.
+        second: label, larger.
+        mixing: 0 (no neighbour in the other class) to 1 (neighbours as if the two were one class), whatever the sizes.
+        separation: distance of the centroids over the root mean square distance to the own centroid, of unit rows;
+            0: same place, inf: two points without spread.
+        cosine: of the centroids.
+        examples: (row of first, row of second) that are neighbours, the most similar first, each row once.
+    """
+
+    first: int
+    second: int
+    mixing: float
+    separation: float
+    cosine: float
+    examples: tuple[tuple[int, int], ...]
+
+
+def neighbours(features: Array, k: int = 20, most: int = 10_000, seed: int = 0) -> Neighbours:
+    """The `k` nearest other rows of all rows, or of `most` rows drawn at random; the bank is always all rows.
+
+    Args:
+        features: (n, d), n >= 2.
+        k: clipped to n - 1.
+        most: rows to look at.
+        seed: of the draw.
+    """
+    n = len(features)
+    queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+    bank = torch.as_tensor(np.asarray(features))
+    k = min(k, n - 1)
+    similarity, rows = (found.numpy() for found in nearest(bank[torch.from_numpy(queries)], bank, k + 1))
+    own = rows == queries[:, None]
+    # Among many identical rows the query may not be in its own list: then the last entry goes.
+    own[~own.any(axis=1), -1] = True
+    return Neighbours(queries, rows[~own].reshape(-1, k), similarity[~own].reshape(-1, k))
+
+
+def confusable_pairs(
+    features: Array, labels: Array, near: Neighbours, most: int = 20, examples: int = 6
+) -> list[ConfusablePair]:
+    """The pairs of classes that collapse onto each other most, the worst first.
+
+    Args:
+        features: (n, d).
+        labels: (n,) classes or clusters; -1 is left out.
+        near: from `neighbours` of the same rows.
+        most: pairs to return, of those whose neighbourhoods meet at all or whose centroids do.
+        examples: of each pair, at most.
+
+    Returns:
+        Sorted by mixing, then by separation.
+    """
+    means, known, _ = centroids(features, labels)
+    if len(known) < 2:
+        return []
+    spread = _spread(features, labels, means, known)
+    mixing = mixing_matrix(labels, near, known)
+    left, right = np.triu_indices(len(known), k=1)
+    away = np.linalg.norm(means[left] - means[right], axis=1)
+    within = np.sqrt((spread[left] ** 2 + spread[right] ** 2) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        separation = np.where(away <= 1e-12, 0.0, away / within)
+    rows = unit(means)
+    found = []
+    for place in np.lexsort((separation, -mixing[left, right]))[:most]:
+        a, b = int(left[place]), int(right[place])
+        pair = int(known[a]), int(known[b])
+        shown = _examples(labels, near, *pair, examples)
+        cosine = float(rows[a] @ rows[b])
+        found.append(ConfusablePair(*pair, float(mixing[a, b]), float(separation[place]), cosine, shown))
+    return found
+
+
+def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -> Array:
+    """(m, m) symmetric mixing of each pair of labels, the diagonal 1.
+
+    For labels a and b, p_ab is the share of b among those neighbours of a's rows that are a or b; mixing is
+    p_ab + p_ba, clipped to 1: for two classes in one place p_ab = n_b / (n_a + n_b), so that their sum is 1.
+
+    Args:
+        labels: (n,), -1 unknown.
+        near: of the same rows.
+        known: (m,) the labels, ascending; default all that occur.
+    """
+    known = np.unique(labels[labels >= 0]) if known is None else known
+    table = neighbour_counts(labels, near, known)
+    own = np.diag(table)[:, None]
+    with np.errstate(invalid="ignore"):
+        share = np.where(table > 0, table / (table + own), 0.0)
+    mixing: Array = np.minimum(share + share.T, 1.0)
+    np.fill_diagonal(mixing, 1.0)
+    return mixing
+
+
+def neighbour_counts(labels: Array, near: Neighbours, known: Array) -> Array:
+    """(m, m) how many neighbours of label b (column) the rows of label a (row) have together."""
+    place = np.full(int(max(labels.max(), 0)) + 1, -1)
+    place[known] = np.arange(len(known))
+    mine, theirs = labels[near.queries], labels[near.rows]
+    used = (mine[:, None] >= 0) & (theirs >= 0)
+    a = np.broadcast_to(place[mine][:, None], theirs.shape)[used]
+    table: Array = np.bincount(a * len(known) + place[theirs[used]], minlength=len(known) ** 2)
+    return table.reshape(len(known), len(known)).astype(float)
+
+
+def _spread(features: Array, labels: Array, means: Array, known: Array) -> Array:
+    """(m,) root mean square distance of unit rows to their mean: sqrt(E|x|^2 - |mean|^2)."""
+    lengths = np.zeros(len(known))
+    norms = np.linalg.norm(np.asarray(features, dtype=np.float32), axis=1)
+    for place, label in enumerate(known):
+        lengths[place] = (norms[labels == label] > 0).mean()  # 1, but for zero rows
+    spread: Array = np.sqrt(np.maximum(lengths - (means**2).sum(axis=1), 0))
+    spread[spread < 1e-7] = 0.0  # rounding of float32 rows
+    return spread
+
+
+def _examples(labels: Array, near: Neighbours, a: int, b: int, most: int) -> tuple[tuple[int, int], ...]:
+    mine, theirs = labels[near.queries][:, None], labels[near.rows]
+    met = ((mine == a) & (theirs == b)) | ((mine == b) & (theirs == a))
+    query, column = np.nonzero(met)
+    found: list[tuple[int, int]] = []
+    seen: set[int] = set()
+    for place in np.argsort(-near.similarity[query, column], kind="stable"):
+        pair = int(near.queries[query[place]]), int(near.rows[query[place], column[place]])
+        first, second = pair if labels[pair[0]] == a else pair[::-1]
+        if not {first, second} & seen and len(found) < most:
+            seen |= {first, second}
+            found.append((first, second))
+        if len(found) == most:
+            break
+    return tuple(found)

@@ -1,0 +1,284 @@
+"""The emergent tree: which classes, clusters or images an embedding joins first, and how that agrees with the labels.
+
+Agglomerative clustering by SciPy. The measures: cophenetic correlation (Sokal, Rohlf: The comparison of dendrograms by
+objective methods, Taxon 1962), Baker's gamma (Baker: Stability of two hierarchical grouping techniques, JASA 1974),
+dendrogram purity (Heller, Ghahramani: Bayesian hierarchical clustering, ICML 2005), Robinson-Foulds distance (Robinson,
+Foulds: Comparison of phylogenetic trees, Mathematical Biosciences 1981), Mantel's permutation test (Cancer Research
+1967).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from solo.errors import UserError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Linkage = Literal["average", "complete", "single"]
+
+MOST_LEAVES = 10_000  # whose distances fill 400 MB
+
+
+@dataclass(frozen=True)
+class EmergentTree:
+    """A binary tree over m leaves, numbered 0 to m - 1.
+
+    Attributes:
+        merges: (m - 1, 4), SciPy's linkage matrix: the two nodes that join (leaves, then merges counted from m), the
+            height at which they do, not decreasing, and the leaves below.
+        distances: (m (m - 1) / 2,) what it was built from, in SciPy's condensed form.
+    """
+
+    merges: Array
+    distances: Array
+
+    @property
+    def num_leaves(self) -> int:
+        """The number of leaves, at least 2."""
+        return len(self.merges) + 1
+
+    @cached_property
+    def cophenetic(self) -> Array:
+        """(m (m - 1) / 2,) height at which each pair of leaves is first joined, condensed."""
+        from scipy.cluster.hierarchy import cophenet
+
+        heights: Array = cophenet(self.merges)
+        return heights
+
+    @property
+    def fidelity(self) -> float:
+        """Correlation of `cophenetic` with `distances`, up to 1: how much the embedding is like a tree at all."""
+        return pearson(self.cophenetic, self.distances)
+
+    @cached_property
+    def clades(self) -> tuple[frozenset[int], ...]:
+        """The leaves below each merge, in the order of the merges; the last one is everybody."""
+        below: list[frozenset[int]] = [frozenset([leaf]) for leaf in range(self.num_leaves)]
+        for left, right in self.merges[:, :2].astype(int):
+            below.append(below[left] | below[right])
+        return tuple(below[self.num_leaves :])
+
+    def order(self) -> list[int]:
+        """The leaves from top to bottom of a drawing without crossings, similar neighbours beside each other."""
+        from scipy.cluster.hierarchy import leaves_list, optimal_leaf_ordering
+
+        ordered = optimal_leaf_ordering(self.merges, self.distances) if self.num_leaves <= 500 else self.merges
+        return [int(leaf) for leaf in leaves_list(ordered)]
+
+    def cut(self, clusters: int) -> Array:
+        """(m,) cluster of each leaf when all but the last `clusters` - 1 merges are done, numbered by first leaf."""
+        m = self.num_leaves
+        found = np.arange(2 * m - 1)
+        for step in range(m - 2, -1, -1):  # from the root down: nodes get the number of the node they are part of
+            if step < m - max(1, min(clusters, m)):
+                found[self.merges[step, :2].astype(int)] = found[m + step]
+        _, first, number = np.unique(found[:m], return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number]
+
+    def newick(self, names: Sequence[str]) -> str:
+        """The tree as Newick text, for programs of phylogenetics; lengths are heights' differences."""
+        text = [_quoted(name) for name in names]
+        height = [0.0] * self.num_leaves
+        for left, right, at, _ in self.merges.tolist():
+            parts = [f"{text[int(n)]}:{max(at - height[int(n)], 0):.6g}" for n in (left, right)]
+            text.append(f"({','.join(parts)})")
+            height.append(at)
+        return f"{text[-1]};"
+
+
+@dataclass(frozen=True)
+class TreeAgreement:
+    """How far an emergent tree is the label tree.
+
+    Attributes:
+        cophenetic: Pearson correlation of joining heights and distances in the label tree, -1 to 1; NaN where all
+            leaves are equally far apart in the label tree (one level).
+        p_value: share of random re-labellings of the leaves, the identity included, that agree at least as well.
+        gamma: Baker's gamma, the rank correlation of the same two, -1 to 1.
+        recovered: share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any.
+        purity: for each level with inner nodes, share of leaves in the majority label of their cluster when the tree
+            is cut into as many clusters as the level has labels, 0 to 1.
+        dendrogram_purity: for the same levels, mean share of their label in the smallest subtree of two leaves of one
+            label, 0 to 1; needs no cut.
+    """
+
+    cophenetic: float
+    p_value: float
+    gamma: float
+    recovered: float
+    purity: dict[int, float]
+    dendrogram_purity: dict[int, float]
+
+
+def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Means of the L2-normalised rows of each label.
+
+    Args:
+        features: (n, d).
+        labels: (n,) ints; -1 is left out.
+
+    Returns:
+        centroids (m, d) in float64, their labels (m,) ascending, and rows behind each (m,).
+    """
+    from scipy.sparse import csr_array
+
+    at = np.flatnonzero(labels >= 0)
+    known, place, counts = np.unique(labels[at], return_inverse=True, return_counts=True)
+    sums = np.zeros((len(known), features.shape[1]))
+    for start in range(0, len(at), 8192):  # bounds the float64 copy
+        part = slice(start, start + 8192)
+        rows = unit(features[at[part]])
+        members = csr_array((np.ones(len(rows)), (place[part], np.arange(len(rows)))), shape=(len(known), len(rows)))
+        sums += members @ rows
+    return sums / counts[:, None], known, counts
+
+
+def emergent_tree(points: Array, linkage: Linkage = "average") -> EmergentTree:
+    """Join the two closest groups again and again, by cosine distance (1 - cosine, 0 to 2).
+
+    Args:
+        points: (m, d) centroids, or images, 2 to 10,000; a zero row has cosine 0 with everybody.
+        linkage: how the distance of groups follows from that of their members.
+
+    Raises:
+        UserError: fewer than two points, more than 10,000, or values that aren't finite.
+    """
+    from scipy.cluster.hierarchy import linkage as join
+    from scipy.spatial.distance import squareform
+
+    points = np.asarray(points)
+    if not 2 <= len(points) <= MOST_LEAVES or not np.isfinite(points).all():
+        what = "values that are not finite" if 2 <= len(points) <= MOST_LEAVES else f"{len(points):,} points"
+        raise UserError(
+            f"a tree needs 2 to {MOST_LEAVES:,} finite points, got {what}; draw a subsample or use centroids"
+        )
+    rows = unit(points)
+    away = np.maximum(1 - rows @ rows.T, 0)
+    np.fill_diagonal(away, 0)
+    distances: Array = squareform(away, checks=False)
+    return EmergentTree(join(distances, method=linkage), distances)
+
+
+def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 199, seed: int = 0) -> TreeAgreement:
+    """Agreement of a tree with the labels of its leaves.
+
+    Args:
+        tree: over m leaves.
+        paths: (m, L) the label of each leaf at each level, coarse first, -1 unknown or below the end of a branch.
+        permutations: random re-labellings behind `p_value`; 0 leaves it NaN.
+        seed: of these.
+    """
+    paths = np.asarray(paths).reshape(tree.num_leaves, -1)
+    away = label_distances(paths)
+    correlation = pearson(tree.cophenetic, away)
+    inner = [level for level in range(paths.shape[1]) if _is_inner(paths[:, level])]
+    groups = {
+        frozenset(np.flatnonzero(column == c).tolist()) for column in paths.T for c in set(column.tolist()) - {-1}
+    }
+    nodes = {group for group in groups if 1 < len(group) < tree.num_leaves}
+    return TreeAgreement(
+        cophenetic=correlation,
+        p_value=_mantel(tree.cophenetic, away, correlation, permutations, seed),
+        gamma=spearman(tree.cophenetic, away),
+        recovered=len(nodes & set(tree.clades)) / len(nodes) if nodes else math.nan,
+        purity={level: _cut_purity(tree, paths[:, level]) for level in inner},
+        dendrogram_purity={level: _dendrogram_purity(tree, paths[:, level]) for level in inner},
+    )
+
+
+def label_distances(paths: Array) -> Array:
+    """(m (m - 1) / 2,) levels below the lowest common ancestor of each pair, 0 (same leaf) to L, condensed."""
+    left, right = np.triu_indices(len(paths), k=1)
+    same = (paths[left] == paths[right]) & (paths[left] >= 0)
+    shared: Array = np.cumprod(same, axis=1).sum(axis=1)
+    return np.asarray(paths.shape[1] - shared)
+
+
+def robinson_foulds(a: EmergentTree, b: EmergentTree) -> float:
+    """Share of subtrees that only one of two trees over the same leaves has, 0 (same shape) to 1; 0 under 3 leaves."""
+    if a.num_leaves != b.num_leaves:
+        raise ValueError(f"the trees have {a.num_leaves} and {b.num_leaves} leaves; give trees over the same leaves")
+    one, two = set(a.clades[:-1]), set(b.clades[:-1])
+    return len(one ^ two) / (len(one) + len(two)) if one else 0.0
+
+
+def tree_similarity(a: EmergentTree, b: EmergentTree) -> float:
+    """Baker's gamma of two trees over the same leaves, -1 to 1: rank correlation of their joining heights."""
+    return spearman(a.cophenetic, b.cophenetic)
+
+
+def unit(rows: Array) -> Array:
+    """Rows (n, d) of length 1, in float64; a zero row stays."""
+    rows = np.asarray(rows, dtype=np.float64)
+    length: Array = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+    return rows / length
+
+
+def pearson(x: Array, y: Array) -> float:
+    """Pearson's correlation of (n,) and (n,); NaN where one of them is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale > 0 else math.nan
+
+
+def spearman(x: Array, y: Array) -> float:
+    """Spearman's rank correlation, ties by their mean rank; NaN where one of them is constant."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(x), rankdata(y))
+
+
+def _is_inner(labels: Array) -> bool:
+    """Whether a label of this level has several leaves, and there are two labels."""
+    _, counts = np.unique(labels[labels >= 0], return_counts=True)
+    return len(counts) > 1 and bool(counts.max() > 1)
+
+
+def _cut_purity(tree: EmergentTree, labels: Array) -> float:
+    known = labels >= 0
+    clusters = tree.cut(len(np.unique(labels[known])))[known]
+    table = np.zeros((clusters.max() + 1, labels.max() + 1), dtype=int)
+    np.add.at(table, (clusters, labels[known]), 1)
+    return float(table.max(axis=1).sum() / known.sum())
+
+
+def _dendrogram_purity(tree: EmergentTree, labels: Array) -> float:
+    m = tree.num_leaves
+    counts = np.zeros((2 * m - 1, labels.max() + 1))  # of each label below each node
+    counts[np.flatnonzero(labels >= 0), labels[labels >= 0]] = 1
+    total = pairs = 0.0
+    for step, (left, right) in enumerate(tree.merges[:, :2].astype(int)):
+        here = counts[left] + counts[right]
+        counts[m + step] = here
+        joined = counts[left] * counts[right]  # pairs of one label whose smallest subtree is this one
+        if joined.any():
+            total += float(joined @ here) / here.sum()
+            pairs += joined.sum()
+    return total / pairs
+
+
+def _mantel(heights: Array, away: Array, correlation: float, permutations: int, seed: int) -> float:
+    if permutations < 1 or math.isnan(correlation):
+        return math.nan
+    from scipy.spatial.distance import squareform
+
+    rng = np.random.default_rng(seed)
+    square = squareform(away)
+    left, right = np.triu_indices(len(square), k=1)
+    centred = heights - heights.mean()
+    threshold = float(centred @ away) * (1 - 1e-12)  # every permutation has the same variances: compare the products
+    as_good = 1
+    for _ in range(permutations):
+        order = rng.permutation(len(square))
+        as_good += float(centred @ square[order[left], order[right]]) >= threshold
+    return as_good / (permutations + 1)
+
+
+def _quoted(name: str) -> str:
+    return "'" + name.replace("'", "''") + "'"

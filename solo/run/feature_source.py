@@ -1,0 +1,167 @@
+"""The one source of features for all commands that look at them: a checkpoint, a published model, or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils.data import Dataset
+
+from solo.backbones import features_dim
+from solo.checkpoint import checkpoint_file
+from solo.data.loaders import eval_loader
+from solo.data.registry import class_folders
+from solo.data.skip import file_names, skipped_files
+from solo.data.specs import resolve_spec
+from solo.data.subsets import Subset
+from solo.errors import UserError
+from solo.eval.feature_file import read_features
+from solo.eval.features import Features, FeatureTable
+from solo.run.feature_cache import cache_folder, digest, keep, kept
+from solo.run.features import extract, plain_images
+from solo.run.report import say
+from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone
+from solo.taxonomy import Taxonomy
+
+_DATA = ("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error")
+
+
+def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -> dict[str, Features]:
+    """Features of all images for each of `kinds`, computed in one pass, or taken from an earlier command.
+
+    Args:
+        cfg: a resolved config of a command whose schema is a `FeatureCfg`; what the source says about backbone and
+            images is filled in, in place.
+        kinds: `backbone`, `projector` or both. A file of features has one kind, which it names.
+        device: where to compute.
+
+    Raises:
+        UserError: the source can't be read or doesn't fit, or has no projector and that is asked for.
+    """
+    if cfg.features:
+        found = read_features(cfg.features)
+        say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
+        return {found.kind: found}
+    network = _network(cfg, kinds)
+    train, val = plain_images(cfg)
+    tables = {"val": _tables(cfg, network, val, device, "validation")}
+    if not cfg.data.get("val_only"):
+        tables["train"] = _tables(cfg, network, train, device, "training")
+    tree = _tree(cfg, val)
+    facts = _facts(cfg)
+    levels = tree.levels if tree else ()
+    return {
+        kind: Features(
+            name=_name(cfg),
+            kind=kind,
+            val=_labelled(tables["val"][kind], tree),
+            train=_labelled(tables["train"][kind], tree) if "train" in tables else None,
+            levels=levels,
+            tree=tree,
+            facts={**facts, "feature_type": kind},
+        )
+        for kind in network.columns
+    }
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What computes all kinds at once; for each kind which outputs it is, and the module that it depends on."""
+
+    module: nn.Module
+    columns: dict[str, slice]
+    parts: dict[str, nn.Module]
+
+
+def _network(cfg: DictConfig, kinds: Sequence[str]) -> _Network:
+    backbone = source_backbone(cfg)
+    if "projector" not in kinds:
+        return _Network(backbone, {"backbone": slice(None)}, {"backbone": backbone})
+    if cfg.model:
+        raise UserError(f"model={cfg.model} has no projector; set feature_type=backbone")
+    width, method = features_dim(backbone), pretrained_method(cfg)
+    columns = {"backbone": slice(0, width), "projector": slice(width, None)}
+    parts = {"backbone": backbone, "projector": method}
+    return _Network(BackboneAndProjector(method), {kind: columns[kind] for kind in dict.fromkeys(kinds)}, parts)
+
+
+def _tables(
+    cfg: DictConfig, network: _Network, images: Dataset[Any], device: torch.device, what: str
+) -> dict[str, FeatureTable]:
+    """Features of one split: of each kind from disk, or all of them computed, and kept."""
+    settings = {name: OmegaConf.to_container(cfg.data).get(name) for name in _DATA}  # type: ignore[union-attr]
+    settings |= {"backbone": cfg.backbone.name, "kwargs": dict(cfg.backbone.kwargs)}
+    files = {}
+    if cfg.cache:
+        names = {kind: f"{digest(network.parts[kind], images, settings)}-{kind}" for kind in network.columns}
+        files = {kind: cache_folder(cfg.cache_dir) / f"{name}.safetensors" for kind, name in names.items()}
+    earlier = {kind: kept(file) for kind, file in files.items()}
+    if earlier and all(earlier.values()):
+        tables = {kind: found.val for kind, found in earlier.items() if found is not None}
+        shape = tuple(next(iter(tables.values())).features.shape)
+        say(f"features of the {what} images: {shape} from {next(iter(files.values())).parent}")
+        return tables
+    found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.num_workers), device, what)
+    labels = found.targets.reshape(len(found), -1)
+    skipped = skipped_files(images)
+    if skipped:
+        say(f"{len(skipped)} {what} images can't be read and are left out of every level: {', '.join(skipped[:3])}")
+    paths, parts = _paths(images), network.columns.items()
+    tables = {kind: FeatureTable(found.features[:, part], labels, paths) for kind, part in parts}
+    for kind, file in files.items():
+        table = tables[kind]
+        keep(file, Features(f"{_name(cfg)}, {what} images", kind, table, levels=_any_levels(table)))
+    return tables
+
+
+def _any_levels(table: FeatureTable) -> tuple[str, ...]:
+    return tuple(f"level{i}" for i in range(table.labels.shape[1]))
+
+
+def _labelled(table: FeatureTable, tree: Taxonomy | None) -> FeatureTable:
+    """Without labels where nothing is known of them."""
+    return table if tree else replace(table, labels=table.labels[:, :0])
+
+
+def _paths(images: Any) -> tuple[str, ...]:
+    rows = None
+    while isinstance(images, Subset):
+        rows = images.indices if rows is None else [images.indices[row] for row in rows]
+        images = images.dataset
+    files = file_names(images) or ()
+    return tuple(files) if rows is None or not files else tuple(files[row] for row in rows)
+
+
+def _tree(cfg: DictConfig, images: Any) -> Taxonomy | None:
+    """The data set's label tree; flat with the classes' names, or their numbers, where it has none."""
+    data = cfg.data
+    if data.get("no_labels"):
+        return None
+    spec = resolve_spec(data)
+    if spec.taxonomy is not None:
+        return spec.taxonomy
+    path = Path(data.train_path).expanduser() if data.train_path else None
+    if spec.folders and path is not None and path.is_dir():
+        return Taxonomy.flat(class_folders(path))
+    names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes)]
+    return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
+
+
+def _name(cfg: DictConfig) -> str:
+    if cfg.model:
+        return f"{cfg.model}{'' if cfg.pretrained else ', random weights'}"
+    path = checkpoint_file(cfg.pretrained_feature_extractor)
+    return f"{cfg.pretrain_method or cfg.backbone.name}, {path.parent.name}"
+
+
+def _facts(cfg: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(cfg)
+    names = ("pretrained_feature_extractor", "model", "pretrain_method", "backbone")
+    facts = {name: plain[name] for name in names if plain[name] is not None}
+    facts |= {"pretrained": plain["pretrained"]} if plain["model"] else {}
+    return {**facts, "data": {name: plain["data"][name] for name in (*_DATA, "fraction") if plain["data"].get(name)}}

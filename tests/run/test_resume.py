@@ -1,0 +1,193 @@
+"""Stopped anywhere and resumed, a run is the uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import time
+import warnings
+
+import pytest
+import torch
+
+from solo.errors import ConfigError, UserError
+from solo.methods import METHODS
+from solo.run import pretrain
+
+TIMES = {"images_per_second", "data_wait", "peak_memory_mb", "seconds"}
+KWARGS = {
+    "simclr": {"proj_hidden_dim": 16, "proj_output_dim": 8, "temperature": 0.2},
+    "nnclr": {
+        "proj_hidden_dim": 16,
+        "proj_output_dim": 8,
+        "pred_hidden_dim": 16,
+        "temperature": 0.2,
+        "queue_size": 64,
+    },
+    "byol": {"proj_hidden_dim": 16, "proj_output_dim": 8, "pred_hidden_dim": 16},
+    "deepclusterv2": {"proj_hidden_dim": 16, "proj_output_dim": 8, "num_prototypes": [6, 6], "kmeans_iters": 2},
+}
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone."""
+
+
+def kill():
+    raise Killed
+
+
+def sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def sigusr1():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+@pytest.fixture(autouse=True)
+def _keep_warning_filters():
+    with warnings.catch_warnings():
+        yield
+
+
+@pytest.fixture
+def train(pretrain_cfg, tmp_path, monkeypatch):
+    """Pretrain in a folder of its own; `at` is a step (from 0) and what happens in each of its batches."""
+
+    def run(place, method="simclr", at=None, checkpoint=None, **more):
+        root = tmp_path / place
+        checkpoint = {"enabled": True, "dir": str(root), **(checkpoint or {"every_steps": 1})}
+        fixed = {"method": method, "method_kwargs": KWARGS[method], "checkpoint": checkpoint, "limit_train_batches": 4}
+        if method == "deepclusterv2":
+            fixed |= {"type": "standard", "warm_epoch": 10}
+        original = METHODS[method].training_step
+
+        def step(self, batch, batch_idx):
+            if at is not None and self.global_step == at[0]:
+                at[1]()
+            return original(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(METHODS[method], "training_step", step)
+            try:
+                pretrain.run(pretrain_cfg(**{**fixed, **more}))
+            except (Killed, SystemExit) as error:
+                run.error = error
+        (folder,) = (root / method).iterdir()
+        return folder
+
+    return run
+
+
+def state_of(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def rows_of(folder):
+    with (folder / "metrics.csv").open() as stream:
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(stream)]
+
+
+def assert_same(a, b, where=""):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{index}]")
+    else:
+        assert a == b, where
+
+
+def assert_same_run(whole, resumed):
+    a, b = state_of(whole), state_of(resumed)
+    for key in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers"):
+        assert_same(a[key], b[key], key)
+    (mine,), (other,) = (state["callbacks"]["Checkpointer"]["processes"] for state in (a, b))
+    for key in ("rng", "buffers", "metrics"):
+        assert_same(mine[key], other[key], key)
+    assert rows_of(whole) == rows_of(resumed)
+
+
+@pytest.mark.parametrize("method", KWARGS)
+def test_a_run_killed_inside_an_epoch_goes_on_exactly(train, method):
+    whole = train("whole", method)
+    killed = train("killed", method, at=(5, kill))  # in the second step of the second epoch
+    assert state_of(killed)["global_step"] == 5
+    train("killed", method, resume_from_checkpoint=str(killed))
+    assert_same_run(whole, killed)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(sigterm, 128 + 15), (sigusr1, 128 + 10)])
+def test_a_signal_stops_between_two_steps_and_loses_nothing(train, capsys, stop, code):
+    two = {"accumulate_grad_batches": 2, "limit_train_batches": 6, "checkpoint": {"every_minutes": None}}
+    whole = train("whole", **two)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    stopped = train("stopped", at=(1, stop), **two)  # a step of two batches: the signal comes in the first of them
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+    assert train.error.code == code
+    assert state_of(stopped)["global_step"] == 2
+    screen = capsys.readouterr().out
+    assert f"stopped by {signal.Signals(code - 128).name}, saved after step 2; 0 finished epochs" in screen
+    train("stopped", resume_from_checkpoint=str(stopped), **two)
+    assert_same_run(whole, stopped)
+
+
+def test_the_time_limit_stops_in_the_same_way(train, capsys):
+    whole = train("whole", checkpoint={"every_minutes": None})
+    at = (2, lambda: time.sleep(1.1))
+    stopped = train("stopped", at=at, max_time="00:00:00:01", checkpoint={"every_minutes": None})
+    assert train.error.code == 124 and 0 < state_of(stopped)["global_step"] <= 3
+    assert "stopped by the time limit (max_time)" in capsys.readouterr().out
+    train("stopped", resume_from_checkpoint=str(stopped))  # max_time doesn't have to be the same
+    assert_same_run(whole, stopped)
+
+
+def test_a_checkpoint_inside_an_epoch_by_time(train):
+    assert state_of(train("a", at=(3, kill), checkpoint={"every_minutes": 0}))["global_step"] == 3
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(train, capsys):
+    whole, killed = train("whole"), train("killed", at=(6, kill))
+    last = killed / "last.ckpt"
+    content = last.read_bytes()
+    last.write_bytes(content[: len(content) // 2])
+    (killed / ".last.ckpt.tmp").write_bytes(b"half")
+    capsys.readouterr()
+    train("killed", resume_from_checkpoint=str(killed))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is truncated or damaged" in line]
+    assert len(lines) == 1 and lines[0].endswith("going on with last.ckpt.bak, the one before")
+    assert_same_run(whole, killed)
+    assert not list(killed.glob("*.bak")) and not list(killed.glob(".*.tmp"))
+
+
+def test_nothing_that_can_be_read(train):
+    killed = train("killed", at=(2, kill))
+    for file in killed.glob("last.ckpt*"):
+        file.write_bytes(b"PK")
+    with pytest.raises(UserError, match="last.ckpt is truncated or damaged"):
+        train("killed", resume_from_checkpoint=str(killed))
+
+
+def test_other_settings_are_listed_and_refused_unless_allowed(train, capsys):
+    killed = train("killed", at=(2, kill))
+    other = {"seed": 6, "knn_eval": {"enabled": True, "k": 4}, "name": "other", "progress": "off"}
+    with pytest.raises(ConfigError) as error:
+        train("killed", resume_from_checkpoint=str(killed), max_epochs=3, **other)
+    text = str(error.value)
+    assert "\n  max_epochs: 2 -> 3\n" in text and "\n  seed: 5 -> 6\n" in text and "\n  knn_eval.k: 5 -> 4\n" in text
+    assert "'resume_allow=[knn_eval.k,max_epochs,seed]'" in text and "progress" not in text
+    with pytest.raises(ConfigError, match="seed: 5 -> 6") as error:
+        train("killed", resume_from_checkpoint=str(killed), resume_allow=["knn_eval"], **other)
+    assert "knn_eval" not in str(error.value)
+    with pytest.raises(ConfigError, match="resume_allow has sead, which is no setting"):
+        train("killed", resume_from_checkpoint=str(killed), resume_allow=["sead"])
+    capsys.readouterr()
+    train("killed", resume_from_checkpoint=str(killed), resume_allow=["knn_eval", "seed"], **other)
+    assert "resumed with seed: 5 -> 6" in capsys.readouterr().out
