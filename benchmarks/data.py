@@ -1,7 +1,7 @@
 """Speed and memory of whole-batch augmentation from decoded images against making views image by image.
 
     python benchmarks/data.py [--images 1024] [--batch 256] [--folder-gb 0.2] [--pixels 1000] [--workers 2]
-    python benchmarks/data.py --only folder --folder-gb 10     # ten minutes, and 20 GB in the folder for temporary files
+    python benchmarks/data.py --only folder --folder-gb 10  # ten minutes, 15 GB in the folder for temporary files
 
 Prints ratios, each of two things measured in turns in the same process, by processor time of one thread, so that other
 programs matter little: views a second at 32 and at 224 pixels with the symmetric policy of solo-learn's CIFAR recipes,
