@@ -6,6 +6,8 @@ from solo.losses.barlow import barlow_loss_func
 from solo.losses.byol import byol_loss_func
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.dino import DINOLoss
+from solo.losses.guided import GuidedLoss, cross_entropy_loss_func, distortion_loss_func
+from solo.losses.hierarchical import HierarchicalContrastiveLoss, hierarchical_contrastive_loss
 from solo.losses.info_nce import info_nce
 from solo.losses.mae import mae_loss_func
 from solo.losses.mocov2plus import mocov2plus_loss_func
@@ -22,10 +24,15 @@ from solo.losses.wmse import wmse_loss_func
 
 __all__ = [
     "DINOLoss",
+    "GuidedLoss",
+    "HierarchicalContrastiveLoss",
     "Pairs",
     "barlow_loss_func",
     "byol_loss_func",
+    "cross_entropy_loss_func",
     "deepclusterv2_loss_func",
+    "distortion_loss_func",
+    "hierarchical_contrastive_loss",
     "info_nce",
     "mae_loss_func",
     "mocov2plus_loss_func",

@@ -116,7 +116,7 @@ class Pairs:
             ids = torch.arange(first, first + batch, device=views[0].device)
         repeat = len(views)
         groups = None if groups is None else groups.repeat(repeat)
-        return cls.from_ids(torch.cat(list(views)), ids.repeat(repeat), groups, gather)
+        return cls.from_ids(torch.cat([widen(view) for view in views]), ids.repeat(repeat), groups, gather)
 
     @classmethod
     def between(cls, anchors: Tensor, keys: Tensor, ids: Tensor, groups: Tensor | None = None) -> Pairs:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solo import losses
+from tests.losses import hierarchical_reference
 
 N, D, K = 6, 4, 9  # batch of one process, features, entries of a queue
 
@@ -158,6 +159,33 @@ def masked(n: int) -> tuple[Tensor, Tensor, Tensor]:
     return randn(n, 4, 12), randn(n, 3, 4, 4), (torch.rand(n, 4).argsort(dim=1) < 3).double()
 
 
+def views_with_labels(n: int) -> tuple[Tensor, Tensor]:
+    labels = hierarchical_reference.random_labels(n, 3, missing=0.2, seed=n)
+    return randn(n, 2, D), torch.cat((labels, torch.arange(n)[:, None]), dim=1)
+
+
+def views_with_all_labels(n: int) -> tuple[Tensor, Tensor]:
+    labels = hierarchical_reference.random_labels(n, 3, missing=0, seed=n)
+    return randn(n, 2, D), torch.cat((labels, torch.arange(n)[:, None]), dim=1)
+
+
+def hierarchical_case(kind: str, cumulative: bool = False) -> Case:
+    return Case(
+        losses.HierarchicalContrastiveLoss(kind, 0.3, pairs="cumulative" if cumulative else "lca"),
+        lambda z, y: hierarchical_reference.hierarchical(z, y, kind, 0.3, "released", cumulative),
+        views_with_labels,
+    )
+
+
+def labelled_logits(n: int) -> tuple[Tensor, Tensor]:
+    return randn(n, D), torch.arange(n) % (D + 1) - 1
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    kept = [(row, int(t)) for row, t in zip(logits, targets, strict=True) if t >= 0]
+    return mean([entropy(one_hot(t, len(row)), row) for row, t in kept])
+
+
 def cosine_case(func: Callable[..., Tensor], scale: float, offset: float, moving: int = 1) -> Case:
     return Case(func, lambda a, b: offset - scale * mean([cos(x, y) for x, y in zip(a, b, strict=True)]), two, moving)
 
@@ -184,5 +212,15 @@ CASES = {
     "dino": Case(dino_func, dino, lambda n: (randn(2, n, D), randn(2, n, D)), batch=(1, 1)),
     "dino three": Case(dino_func, dino, lambda n: (randn(3, n, D), randn(3, n, D)), batch=(1, 1)),
     "deepclusterv2": Case(losses.deepclusterv2_loss_func, deepclusterv2, assigned, batch=(2, 1)),
+    "himulcon": hierarchical_case("himulcon"),
+    "hicone": hierarchical_case("hicone"),
+    "himulcone": hierarchical_case("himulcone"),
+    "himulcone cumulative": hierarchical_case("himulcone", cumulative=True),
+    "himulcone layers": Case(
+        losses.HierarchicalContrastiveLoss(temperature=0.3, granularity="layer"),
+        lambda z, y: hierarchical_reference.released(z, y, "himulcone", 0.3),
+        views_with_all_labels,
+    ),
+    "cross entropy": Case(losses.cross_entropy_loss_func, cross_entropy, labelled_logits),
     "mae": Case(lambda p, x, m: losses.mae_loss_func(x, p, m, 2), mae, masked, batch=(0, 0, 0)),
 }

@@ -1,0 +1,154 @@
+"""Hierarchical multi-label contrastive losses: HiMulCon, HiConE and HiMulConE.
+
+Zhang, Xu, Xiong, Ramaiah: Use All The Labels, CVPR 2022, https://arxiv.org/abs/2204.13207, equations 3 to 7. Labels
+name a node at each of L levels; ``P_l(i)`` are the partners that anchor i meets at level l, and a pair's loss is
+
+    ell(i, p) = -log( exp(s_ip / tau) / sum_{a != i} exp(s_ia / tau) )
+    HiMulCon  = 1/L sum_l lambda_l mean_i mean_{p in P_l(i)} ell(i, p)
+    HiConE    = 1/L sum_l mean_i mean_{p in P_l(i)} max( ell(i, p), M_{l+1} )
+    HiMulConE = both
+
+with ``M_{l+1}`` the largest pair loss of the finer levels (the printed equations say l - 1, the authors' erratum says
+l + 1). The mean over i takes the anchors that have a partner at level l. docs/hierarchical.md tells the choices.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from solo.losses.blockwise import blockwise
+from solo.losses.hierarchical_layers import HierarchicalLayers
+from solo.losses.hierarchical_rows import Denominator, HierarchicalRows, everyone_else, hierarchical_rows_loss
+from solo.losses.label_levels import LabelLevels, LevelPenalty, level_penalties
+from solo.losses.pairs import Pairs
+
+Kind = Literal["himulcon", "hicone", "himulcone"]
+Partners = Literal["lca", "cumulative"]
+Granularity = Literal["pair", "layer"]
+
+
+def hierarchical_contrastive_loss(
+    pairs: Pairs,
+    labels: Tensor,
+    kind: Kind = "himulcone",
+    temperature: float = 0.1,
+    level_penalty: LevelPenalty = "released",
+    partners: Partners = "lca",
+    granularity: Granularity = "pair",
+    denominator: Denominator | None = None,
+) -> Tensor:
+    """The loss of ``pairs``; arguments as of ``HierarchicalContrastiveLoss``.
+
+    Args:
+        pairs: who is compared with whom: its ids say which rows are views of one image.
+        labels: (M, L) labels of its anchors, coarse first, -1 for unknown.
+        kind: which of the three losses.
+        temperature: > 0, divides the cosines.
+        level_penalty: lambda_l.
+        partners: ``P_l(i)``, the ``pairs`` of the class.
+        granularity: by pairs or by layers.
+        denominator: another denominator than equation 3's, for ``pair`` only.
+
+    Returns:
+        Scalar in float32 or better; 0 where no anchor has a partner.
+
+    Raises:
+        ValueError: if a setting is unknown or out of its range, or two do not go together.
+    """
+    _check("kind", kind, ("himulcon", "hicone", "himulcone"))
+    _check("pairs", partners, ("lca", "cumulative"))
+    _check("granularity", granularity, ("pair", "layer"))
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    constrained = kind != "himulcon"
+    if granularity == "layer":
+        if partners == "cumulative" or denominator is not None:
+            raise ValueError(
+                "granularity='layer' keeps one image a finer node, so that pairs meet exactly at their level: it goes "
+                "with pairs='lca' and the plain denominator only; granularity='pair' takes the others"
+            )
+        if labels.ndim != 2 or labels.shape[1] < 2:
+            raise ValueError(
+                f"granularity='layer' needs labels (N, L + 1) whose last column is the instance, got "
+                f"{tuple(labels.shape)}; granularity='pair' takes any"
+            )
+        labels = labels[:, :-1]
+    levels = LabelLevels.of(pairs, labels)
+    penalties = level_penalties(level_penalty, levels.number)
+    if kind == "hicone":
+        penalties = [1.0] * levels.number
+    if granularity == "layer":
+        return blockwise(pairs, HierarchicalLayers(pairs, levels, penalties, temperature, constrained))
+    if levels.number == 1 and isinstance(level_penalty, str):
+        penalties = [1.0]  # nothing to weigh against: SupCon, and SimCLR where nothing is known
+    by_pair = (pairs, levels, penalties, temperature, partners == "cumulative", constrained)
+    return hierarchical_rows_loss(HierarchicalRows(*by_pair, denominator or everyone_else))
+
+
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(allowed)}")
+
+
+class HierarchicalContrastiveLoss(nn.Module):
+    """HiMulCon, HiConE or HiMulConE of the views of a batch, for any training loop.
+
+    With one level of labels it is SupCon (Khosla et al., 2020, the log inside of the sum), with one level and no labels
+    SimCLR. All levels share one similarity matrix, computed in blocks of rows.
+
+    Args:
+        kind: ``himulcon`` weighs the levels, ``hicone`` lets no pair of a coarser level have a smaller loss than any of
+            a finer one, ``himulcone`` does both.
+        temperature: > 0, divides the cosines.
+        level_penalty: lambda_l of ``himulcon`` and ``himulcone``, l = 0 the coarsest: ``released`` 2^(1/(L - l)),
+            ``exp2`` 2^l, ``linear`` l + 1, ``constant`` 1, or a list, coarse first. Named ones are 1 if L = 1.
+        pairs: partners at a level: ``lca``, whose lowest common ancestor is there (section 3), or ``cumulative``, who
+            share that level's label, whatever they share below (Algorithm 1).
+        granularity: ``pair``, the equations; ``layer``, what the public release computes: the constraint is between the
+            mean losses of layers, and a coarser layer keeps one image a finer node. It reads the last column of the
+            labels as the instance: not a level of its own (L is one less than the columns), but counted in 1/L.
+        gather_distributed: compare with the rows of all processes.
+
+    Raises:
+        ValueError: (in ``forward``) if a setting is unknown or out of its range, or two do not go together.
+    """
+
+    def __init__(
+        self,
+        kind: Kind = "himulcone",
+        temperature: float = 0.1,
+        level_penalty: LevelPenalty = "released",
+        pairs: Partners = "lca",
+        granularity: Granularity = "pair",
+        gather_distributed: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kind, self.temperature, self.level_penalty = kind, temperature, level_penalty
+        self.pairs, self.granularity, self.gather_distributed = pairs, granularity, gather_distributed
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            features: (B, V, d) projections of V views, of any length.
+            labels: (B, L) integers, coarse first, -1 for unknown (then the levels below count as unknown too).
+
+        Returns:
+            Scalar in float32 or better.
+        """
+        if features.ndim != 3 or labels.ndim != 2 or len(labels) != len(features):
+            raise ValueError(
+                f"expected features (B, V, d) and labels (B, L), got {tuple(features.shape)} and {tuple(labels.shape)}"
+            )
+        pairs = Pairs.from_views(features.unbind(dim=1), gather=self.gather_distributed)
+        return hierarchical_contrastive_loss(
+            pairs,
+            labels.repeat(features.shape[1], 1),
+            self.kind,
+            self.temperature,
+            self.level_penalty,
+            self.pairs,
+            self.granularity,
+        )
