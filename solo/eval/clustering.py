@@ -93,8 +93,8 @@ def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0
     unknown = int(len(labels) - known.sum())
     if not found:
         return Agreement(math.nan, math.nan, 0, 0, unknown)
-    means = (float(np.mean([getattr(one, name) for one in found])) for name in ("nmi", "ami", "classes"))
-    return Agreement(*means, groups=len(found), unknown=unknown)
+    nmi, ami, classes = (float(np.mean([getattr(one, name) for one in found])) for name in ("nmi", "ami", "classes"))
+    return Agreement(nmi, ami, classes, len(found), unknown)
 
 
 def scores(labels: Array, clusters: Array) -> tuple[float, float]:

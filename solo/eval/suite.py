@@ -117,7 +117,7 @@ def _measure(part: Part, features: Features, protocol: Protocol, device: torch.d
     for level, name in enumerate(features.levels):
         column = val.labels[:, level]
         known = int((column >= 0).sum())
-        classes = int(column[column >= 0].unique().numel())
+        classes = len(np.unique(column[column >= 0].numpy()))
         levels.append({"level": name, "classes": classes, "images": known, "unknown": len(val) - known})
     measured: list[list[Numbers]] = []
     if "knn" in protocol.measures:
