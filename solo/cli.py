@@ -123,7 +123,8 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     from omegaconf import OmegaConf
 
     module = importlib.import_module("solo.run.preview" if given.preview else command.module)
-    module.run(OmegaConf.create(parsed.values))
+    with importlib.import_module("solo.run.failures").explained():
+        module.run(OmegaConf.create(parsed.values))
     return 0
 
 

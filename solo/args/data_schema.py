@@ -68,7 +68,7 @@ class DataCfg(CommonDataCfg):
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
-    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
+    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's", gt=0)
 
 
 @dataclass(kw_only=True)
@@ -78,7 +78,7 @@ class EvalDataCfg(CommonDataCfg):
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
-    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's", gt=0)
 
 
 @dataclass(kw_only=True)

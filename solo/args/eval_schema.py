@@ -31,7 +31,7 @@ class FeatureCfg:
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
     batch_size: int = key(256, "images computed at once; does not change the result", ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key("auto", "what to compute on")
-    seed: int = key(5, "start of all random numbers", ge=0)
+    seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
     cache: bool = key(True, "keep the features of a network, and take those that were kept for the same images")
     cache_dir: str | None = key(None, "where features are kept; null: features in the user's cache folder")
     checkpoint: FolderCfg = key(FolderCfg, "files of a run")

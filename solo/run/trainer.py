@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -40,8 +41,19 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's reader without the part that can run code."""
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read tensors and plain values only, into CPU memory."""
-        return load_checkpoint(path)
+        """Read tensors and plain values only, into CPU memory.
+
+        Raises:
+            UserError: it can't be read, or holds weights only.
+        """
+        checkpoint = load_checkpoint(path)
+        missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
+        if missing:
+            raise UserError(
+                f"{path} holds weights only and no state of a run ({', '.join(missing)} missing), so that it can't be "
+                "continued; give the last.ckpt of a run"
+            )
+        return checkpoint
 
 
 class _ResumeOrder(Callback):
@@ -146,16 +158,20 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
     callbacks.append(recorder)
-    trainer = Trainer(
+    options = {
         **trainer_options(cfg),
         **_devices(cfg),
-        strategy=_strategy(cfg),
-        plugins=[SafeCheckpointIO()],
-        logger=_wandb(cfg, root, wandb_id if continued else None) or False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=cfg.progress != "off",
-    )
+        "strategy": _strategy(cfg),
+        "plugins": [SafeCheckpointIO()],
+        "logger": _wandb(cfg, root, wandb_id if continued else None) or False,
+        "callbacks": callbacks,
+        "enable_checkpointing": False,
+        "enable_progress_bar": cfg.progress != "off",
+    }
+    try:
+        trainer = Trainer(**options)
+    except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
+        raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
     return Run(trainer, directory, recorder, order, resume)
 
 
