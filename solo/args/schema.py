@@ -210,6 +210,7 @@ class RunCfg:
     checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run")
     auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself")
     resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume")
+    resume_allow: list[str] = key([], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]")
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing")
     tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard")
     wandb: WandbCfg = key(WandbCfg, "Weights & Biases")

@@ -21,17 +21,18 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from solo.callbacks import AutoResumer, Checkpointer, Meter, Recorder, RunDirectory, RunProgress
-from solo.callbacks.auto_resumer import stored_wandb_id
+from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
+from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
-from solo.checkpoint import checkpoint_file, load_checkpoint
+from solo.checkpoint import load_checkpoint
 from solo.data.batches import BatchLoader
 from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
 from solo.run.report import announce, resume_command, say, show_result
+from solo.run.resume import ResumeOrder, find_resume
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
 _SIGTERM_EXIT_CODE = 128 + 15
@@ -56,24 +57,6 @@ class SafeCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-class _ResumeOrder(Callback):
-    """Tells the sampler where a run goes on: with workers, Lightning asks for batches before it says so."""
-
-    loader: DataLoader[Any] | BatchLoader
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        """The resumed run starts with the batch after the last one that is done."""
-        sampler: Any = self.loader.sampler
-        if not hasattr(sampler, "start_at"):
-            return
-        loops = checkpoint["loops"]["fit_loop"]
-        epochs = loops["epoch_progress"]["current"]
-        batches = loops["epoch_loop.batch_progress"]["current"]["completed"]
-        inside = epochs["started"] > epochs["processed"]
-        samples = batches * (self.loader.batch_size or sampler.batch_size) * trainer.world_size
-        sampler.start_at(epochs["processed"], samples if inside else 0)
-
-
 @dataclass
 class Run:
     """A Trainer with what a command has to know about it."""
@@ -81,7 +64,7 @@ class Run:
     trainer: Trainer
     directory: RunDirectory
     recorder: Recorder
-    order: _ResumeOrder
+    order: ResumeOrder
     resume: Path | None
 
     def fit(
@@ -99,6 +82,9 @@ class Run:
         except SIGTERMException:  # Lightning's would exit with 0
             self._stopped()
             raise SystemExit(_SIGTERM_EXIT_CODE) from None
+        except StopRunError as stop:
+            self._stopped(f" by {stop.reason}, saved after step {self.trainer.global_step:,}")
+            raise
         except (KeyboardInterrupt, SystemExit):
             self._stopped()
             raise
@@ -109,13 +95,13 @@ class Run:
             command = next_command(last) if next_command and last.is_file() else None
             show_result(self.recorder.summary, self.directory.path, command)
 
-    def _stopped(self) -> None:
+    def _stopped(self, how: str = "") -> None:
         if not self.directory.is_open:
             return
         last = self.directory.path / "last.ckpt"
         epochs = len(self.recorder.rows)
         kept = f"{epochs} finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
-        text = f"stopped; {kept} kept in {self.directory.path}"
+        text = f"stopped{how}; {kept} kept in {self.directory.path}"
         go_on = f"\ngo on with {resume_command(last)}" if last.is_file() else ""
         say(text + go_on)
 
@@ -147,13 +133,13 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     meter = Meter()
     history = resume.parent / "metrics.csv" if resume else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
-    order = _ResumeOrder()
+    order = ResumeOrder()
     callbacks: list[Callback] = [order, meter]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
         options = {key: value for key, value in cfg.checkpoint.items() if key not in ("enabled", "dir")}
-        callbacks.append(Checkpointer(cfg, root, run=directory, **options))
+        callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.get("max_time"), **options))
     if OmegaConf.select(cfg, "auto_umap.enabled"):
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
@@ -183,20 +169,9 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
         options["sync_batchnorm"] = False
         if _devices(cfg)["devices"] > 1:
             say("sync_batchnorm: torch has it on GPUs only; here each process uses the statistics of its own images")
+    if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
+        options.pop("max_time", None)
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
-
-
-def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
-    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found."""
-    if cfg.get("resume_from_checkpoint"):
-        named = checkpoint_file(cfg.resume_from_checkpoint)
-        return named, stored_wandb_id(named.parent)
-    if not cfg.auto_resume.enabled:
-        return None, None
-    found, wandb_id = AutoResumer(root, max_hours=cfg.auto_resume.max_hours).find_checkpoint(cfg)
-    if found is not None:
-        say(f"auto_resume: continuing {found}")
-    return found, wandb_id
 
 
 def hush(workers: bool) -> None:
