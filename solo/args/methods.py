@@ -187,3 +187,5 @@ HEX_METHODS = (
     "byol",
     "simsiam",
 )
+# Methods with a slow copy of the network, which the section `momentum` is for.
+MOMENTUM_METHODS = ("all4one", "byol", "dino", "mocov2plus", "mocov3", "nnbyol", "ressl")
