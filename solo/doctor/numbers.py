@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -86,7 +86,8 @@ class _Loss:
     """A method's loss as a function of what its network puts out."""
 
     def __init__(self, case: Case) -> None:
-        self.model: Any = without_dropout(toy_model(case, BATCH))
+        model: Any = cast(Any, without_dropout(toy_model(case, BATCH)))
+        self.model = model
         images = ToyImages(BATCH, 0 if case.method == "linear" else 2, unknown=3, dtype=torch.float32)
         self.batch: Any = default_collate([images[i] for i in range(BATCH)])
         if case.method == "linear":
@@ -96,8 +97,8 @@ class _Loss:
         if case.method == "deepclusterv2":  # what k-means does between the epochs
             self.model.assignments = torch.stack([torch.arange(BATCH) % 3] * 2)
         for _ in range(2):  # fills a queue with rows of the network
-            outputs = self.model.view_outputs(self.batch)
-            self.model.ssl_loss(outputs, self.model._train_step(self.batch))
+            outputs = model.view_outputs(self.batch)
+            model.ssl_loss(outputs, model._train_step(self.batch))
         lists = {key: value for key, value in outputs.items() if isinstance(value, list)}
         self.outputs = {key: value for key, value in lists.items() if value[0].is_floating_point()}
 
