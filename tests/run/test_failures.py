@@ -84,9 +84,12 @@ def test_a_lost_process(lost, tmp_path):
     command = [sys.executable, "-m", "solo", *words(tmp_path, "max_epochs=1000", "devices=2", "strategy=ddp")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as run:
+        said = []
         for line in run.stdout:
+            said.append(line)
             if line.startswith("epoch 2/"):
                 break
+        assert run.poll() is None, "".join(said)
         found = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True, check=True)
         child = int(found.stdout.split()[0])
         os.kill(run.pid if lost == "first" else child, signal.SIGKILL)
