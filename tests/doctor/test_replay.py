@@ -37,8 +37,8 @@ def broken_weight(model, views):
     next(model.backbone.parameters()).data.view(-1)[0] = float("nan")
 
 
-def large_images(model, views):
-    views[0].mul_(1e38)
+def large_weights(model, views):
+    model.classifier.weight.data.fill_(3e38)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def large_images(model, views):
     [
         (None, 0, "every precision gives a finite loss here"),
         (broken_weight, 1, "float64 is not finite either"),
-        (large_images, 1, "float64 is finite: the numbers are too large for 32-true"),
+        (large_weights, 1, "float64 is finite: the numbers are too large for 32-true"),
     ],
 )
 def test_replay(spoil, code, text, tmp_path, capsys):
