@@ -20,6 +20,8 @@ from solo.run.trainer import compute_device
 
 # Number of evaluate.json -> its words in the table; the others are in the file only.
 _SHOWN = {
+    "linear_acc1": "linear top-1, %",
+    "linear_acc5": "linear top-5, %",
     "knn_acc1": "kNN top-1, %",
     "knn_acc5": "kNN top-5, %",
     "r_precision": "R-precision, %",
@@ -28,6 +30,11 @@ _SHOWN = {
     "ami": "k-means AMI",
     "nmi_inside": "NMI inside the level above",
     "ami_inside": "AMI inside the level above",
+}
+_WORDS = {
+    "linear": "mistakes of the linear classifier",
+    "knn": "mistakes of kNN",
+    "tree": "the embedding's tree against the label tree",
 }
 
 
@@ -40,6 +47,7 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"solo evaluate needs labels, and {bare[0]} has none; solo analyze works without")
     protocol = Protocol(
         measures=tuple(cfg.measures),
+        l2=cfg.l2,
         k=cfg.k,
         temperature=cfg.temperature,
         top_k=tuple(cfg.top_k),
@@ -53,11 +61,18 @@ def run(cfg: DictConfig) -> None:
         for result in evaluate(features, protocol, device):
             results.append({"feature_type": kind, **result})
             show_levels(_title(features, result), result["levels"], _shown(protocol))
+            _say_hierarchy(result.get("hierarchy", {}))
     facts = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
     facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
     facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
     say(f"files in {folder}: evaluate.json, config.yaml")
+
+
+def _say_hierarchy(found: dict[str, Any]) -> None:
+    for name, numbers in found.items():
+        shown = [f"{key} {value:.3f}" for key, value in numbers.items() if isinstance(value, float)]
+        say(f"  {_WORDS[name]}: {', '.join(shown) or 'nothing to measure'}")
 
 
 def _title(features: Features, result: dict[str, Any]) -> str:
@@ -68,12 +83,17 @@ def _title(features: Features, result: dict[str, Any]) -> str:
 def _shown(protocol: Protocol) -> dict[str, str]:
     top = {f"retrieval_top{k}": f"retrieval top-{k}, %" for k in protocol.top_k}
     names = list(_SHOWN.items())
-    return dict([*names[:2], *top.items(), *names[2:]])
+    return dict([*names[:4], *top.items(), *names[4:]])
 
 
 def _protocol(protocol: Protocol) -> dict[str, str]:
     """How each number came about, in words."""
     texts = {}
+    if "linear" in protocol.measures:
+        texts["linear"] = (
+            f"logistic regression on standardised features of training images, L2 penalty {protocol.l2:g}, L-BFGS to "
+            "the optimum (at most 200 steps), each level by itself; left out without training images"
+        )
     if "knn" in protocol.measures:
         texts["knn"] = (
             f"{protocol.k} nearest training images by cosine vote with weights exp(cosine / {protocol.temperature:g}), "
@@ -89,6 +109,13 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
         texts["clustering"] = (
             "k-means of L2-normalised validation features, k = classes of the level, best of 3 runs; NMI with "
             "arithmetic mean; inside: mean over the classes of the level above, each clustered by itself"
+        )
+    if "hierarchy" in protocol.measures:
+        texts["hierarchy"] = (
+            "predicted classes against the label tree: severity, height of the lowest common ancestor of mistakes; "
+            "distance, the same over all images; precision, recall, f1 over ancestors; consistency, predictions of all "
+            "levels on one path, in percent; tree: average linkage of the classes' mean features by cosine, cophenetic "
+            "correlation with the label tree, p_value of 199 re-labellings"
         )
     texts["unknown labels"] = "left out at their level, and counted (unknown, queries_unknown)"
     texts["seen and unseen classes"] = "validation and training images of these classes only"
