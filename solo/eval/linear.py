@@ -58,7 +58,7 @@ def fit_linear(
     counts: Sequence[int],
     *,
     l2: float = 1e-4,
-    max_iter: int = 200,
+    max_iter: int = 100,
     max_elements: int = 5_000_000,
 ) -> LinearClassifier:
     """Minimise for each level mean cross-entropy + l2 / 2 * |weight|^2; biases are free.
@@ -80,7 +80,12 @@ def fit_linear(
     model = LinearClassifier(mean, scale, weight, bias, tuple(counts))
     rows = _rows(weight, max_elements)
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=max_iter, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=max_iter,
+        history_size=20,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:

@@ -39,7 +39,7 @@ def knn_ranking(
 
 
 def linear_ranking(
-    bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, device: torch.device
+    bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
 ) -> list[Tensor]:
     """By `solo.eval.linear`, fitted to the bank.
 
@@ -48,12 +48,14 @@ def linear_ranking(
         features: (n, d) of those whose classes are asked.
         labels: (n, L) theirs, for the number of classes only.
         l2: strength of the penalty.
+        steps: of L-BFGS, at most.
         device: where to compute.
 
     Returns:
         For each column of the labels (n, at most 5) classes, the best first.
     """
-    model = fit_linear(bank.features.to(device), bank.labels, _classes(bank.labels, labels), l2=l2)
+    counts = _classes(bank.labels, labels)
+    model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)
     return [best.cpu() for best in model.ranking(features.to(device))]
 
 

@@ -37,6 +37,7 @@ class Protocol:
     Attributes:
         measures: some of `MEASURES`; `hierarchy` looks at the predictions of `linear` and `knn`.
         l2: linear, strength of the penalty.
+        linear_steps: linear, steps of L-BFGS at most.
         k: kNN, neighbours that vote.
         temperature: kNN, of the weights exp(cosine / temperature).
         top_k: retrieval.
@@ -47,6 +48,7 @@ class Protocol:
 
     measures: tuple[str, ...] = MEASURES
     l2: float = 1e-4
+    linear_steps: int = 100
     k: int = 20
     temperature: float = 0.07
     top_k: tuple[int, ...] = (1, 5, 10)
@@ -127,7 +129,7 @@ def _measure(part: Part, features: Features, protocol: Protocol, device: torch.d
     bank = None if part.train is None else FeatureTable(part.train.features, _with_classes(features, part.train))
     rankings: dict[str, list[Tensor]] = {}
     if "linear" in protocol.measures and bank is not None:
-        rankings["linear"] = linear_ranking(bank, val.features, truth, protocol.l2, device)
+        rankings["linear"] = linear_ranking(bank, val.features, truth, protocol.l2, protocol.linear_steps, device)
     if "knn" in protocol.measures:
         rankings["knn"] = knn_ranking(bank, FeatureTable(val.features, truth), protocol.k, protocol.temperature, device)
     measured = [_accuracies(name, ranking, truth, protocol) for name, ranking in rankings.items()]

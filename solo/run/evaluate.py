@@ -48,6 +48,7 @@ def run(cfg: DictConfig) -> None:
     protocol = Protocol(
         measures=tuple(cfg.measures),
         l2=cfg.l2,
+        linear_steps=cfg.linear_steps,
         k=cfg.k,
         temperature=cfg.temperature,
         top_k=tuple(cfg.top_k),
@@ -92,7 +93,7 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
     if "linear" in protocol.measures:
         texts["linear"] = (
             f"logistic regression on standardised features of training images, L2 penalty {protocol.l2:g}, L-BFGS to "
-            "the optimum (at most 200 steps), each level by itself; left out without training images"
+            f"the optimum (at most {protocol.linear_steps} steps), each level by itself; left out without training images"
         )
     if "knn" in protocol.measures:
         texts["knn"] = (

@@ -33,7 +33,7 @@ def _objective(scores: Tensor, labels: Tensor, weight: Tensor, l2: float) -> flo
 def test_the_optimum_of_each_level(data: tuple[Tensor, Tensor]) -> None:
     z, labels = data
     labels[::7, 1] = -1
-    model = fit_linear(z, labels, (3, 6), l2=0.01, max_elements=100)
+    model = fit_linear(z, labels, (3, 6), l2=0.01, max_iter=500, max_elements=100)
     x, parts = (z - z.mean(dim=0)) / z.std(dim=0, correction=0), zip((slice(0, 3), slice(3, 9)), (0, 1), strict=True)
     for columns, level in parts:
         known = labels[:, level] >= 0
