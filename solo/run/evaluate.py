@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
 
+from solo.analysis.levels import plot_levels
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import config_hash, versions
 from solo.errors import UserError
@@ -31,10 +33,14 @@ _SHOWN = {
     "nmi_inside": "NMI inside the level above",
     "ami_inside": "AMI inside the level above",
 }
-_WORDS = {
-    "linear": "mistakes of the linear classifier",
-    "knn": "mistakes of kNN",
-    "tree": "the embedding's tree against the label tree",
+_WORDS = {"linear": "linear", "knn": "kNN"}
+_OF_MISTAKES = {
+    "severity": "severity of a mistake (LCA height)",
+    "distance": "distance of a prediction (LCA height)",
+    "precision": "hierarchical precision",
+    "recall": "hierarchical recall",
+    "f1": "hierarchical F1",
+    "consistency": "levels consistent, %",
 }
 
 
@@ -62,18 +68,27 @@ def run(cfg: DictConfig) -> None:
         for result in evaluate(features, protocol, device):
             results.append({"feature_type": kind, **result})
             show_levels(_title(features, result), result["levels"], _shown(protocol))
-            _say_hierarchy(result.get("hierarchy", {}))
+            _show_hierarchy(result.get("hierarchy", {}))
     facts = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
     facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
     facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
-    say(f"files in {folder}: evaluate.json, config.yaml")
+    title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
+    drawn = plot_levels(results, folder / "evaluate.png", title)
+    say(f"files in {folder}: evaluate.json, {'evaluate.png, ' if drawn else ''}config.yaml")
 
 
-def _say_hierarchy(found: dict[str, Any]) -> None:
-    for name, numbers in found.items():
-        shown = [f"{key} {value:.3f}" for key, value in numbers.items() if isinstance(value, float)]
-        say(f"  {_WORDS[name]}: {', '.join(shown) or 'nothing to measure'}")
+def _show_hierarchy(found: Mapping[str, Any]) -> None:
+    """The mistakes of each classifier beside each other, and a line on the embedding's tree."""
+    classifiers = [{"level": _WORDS[name], **numbers} for name, numbers in found.items() if name in _WORDS]
+    if classifiers:
+        show_levels("mistakes in the label tree", classifiers, _OF_MISTAKES)
+    if "tree" in found:
+        tree = {key: "-" if value is None else f"{value:.3f}" for key, value in found["tree"].items()}
+        say(
+            f"tree of the classes' mean features: cophenetic correlation with the label tree {tree['cophenetic']} "
+            f"(p {tree['p_value']}), Baker's gamma {tree['gamma']}, subtrees recovered {tree['recovered']}"
+        )
 
 
 def _title(features: Features, result: dict[str, Any]) -> str:
@@ -93,7 +108,7 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
     if "linear" in protocol.measures:
         texts["linear"] = (
             f"logistic regression on standardised features of training images, L2 penalty {protocol.l2:g}, L-BFGS to "
-            f"the optimum (at most {protocol.linear_steps} steps), each level by itself; left out without training images"
+            f"the optimum or {protocol.linear_steps} steps, each level by itself; left out without training images"
         )
     if "knn" in protocol.measures:
         texts["knn"] = (
