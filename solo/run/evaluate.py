@@ -35,8 +35,8 @@ _SHOWN = {
 }
 _WORDS = {"linear": "linear", "knn": "kNN"}
 _OF_MISTAKES = {
-    "severity": "severity of a mistake (LCA height)",
-    "distance": "distance of a prediction (LCA height)",
+    "severity": "severity of mistakes",
+    "distance": "distance of predictions",
     "precision": "hierarchical precision",
     "recall": "hierarchical recall",
     "f1": "hierarchical F1",

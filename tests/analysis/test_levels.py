@@ -16,12 +16,17 @@ def result(levels, classes="all"):
     return {"feature_type": "backbone", "classes": classes, "images": {"val": 1000}, "levels": levels}
 
 
+def size(file):
+    with Image.open(file) as picture:
+        return picture.size
+
+
 def test_a_panel_for_each_kind_and_a_row_for_each_result(tmp_path):
     file = tmp_path / "x.png"
     assert plot_levels([result(LEVELS)], file, "one") == 3
-    width, height = Image.open(file).size
+    width, height = size(file)
     assert plot_levels([result(LEVELS), result(LEVELS, "unseen")], file) == 6
-    assert Image.open(file).size[0] == width and Image.open(file).size[1] > 1.8 * height
+    assert size(file)[0] == width and size(file)[1] > 1.8 * height
     accuracies = [{"level": "class", "classes": 2, "linear_acc1": 50.0}]
     assert plot_levels([result(accuracies)], file) == 1
 
