@@ -87,7 +87,7 @@ def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> 
 def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
     """The sampler of `data.sampler`, `None` for a random order; says what its batches hold."""
     data = cfg.data
-    if data.sampler == "random":
+    if data.sampler in (None, "random"):
         return None
     spec, labels = resolve_spec(data), level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
