@@ -36,6 +36,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def clean(folder: Path) -> list[Path]:
+    """Remove what a killed process left half written in `folder`, and return it; only while nobody writes there."""
+    left = [path for path in folder.glob(".*.tmp") if path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one piece (UTF-8)."""
     with replacing(path) as temporary:

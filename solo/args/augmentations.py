@@ -55,4 +55,4 @@ class AugmentationCfg:
     equalization: SometimesCfg = key(SometimesCfg, "equalise the histogram")
     horizontal_flip: SometimesCfg = key(SometimesCfg, "mirror")
     mean: list[float] | None = key(None, "null: data.mean")
-    std: list[float] | None = key(None, "null: data.std")
+    std: list[float] | None = key(None, "null: data.std", gt=0)

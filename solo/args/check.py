@@ -53,7 +53,8 @@ def check(values: Mapping[str, Any], schema: type, path: str = "") -> tuple[dict
 def unknown(value: object, choices: Iterable[str]) -> str:
     """The sentence for a value that is not one of `choices`: `='x' is unknown; did you mean 'y'? choose ...`."""
     names = list(dict.fromkeys(str(choice) for choice in choices))
-    return f"={value!r} is unknown; {did_you_mean(str(value), names)}choose {', '.join(names)}"
+    hint = did_you_mean(value, names) if isinstance(value, str) else ""
+    return f"={value!r} is unknown; {hint}choose {', '.join(names)}"
 
 
 def did_you_mean(word: str, names: Collection[str]) -> str:
@@ -103,8 +104,12 @@ class _Check:
                 self.problems.append(Problem(name, f" is missing; give {describe_type(found.type)}: {found.help}"))
                 return None
             return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
-        if found.item and isinstance(value, (list, tuple)):
-            return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
+        if found.item:
+            if isinstance(value, (list, tuple)):
+                return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
+            keys = ", ".join(keys_of(found.item))
+            self.problems.append(Problem(name, f"={value!r} is no list of sections; give a list, each with {keys}"))
+            return None
         try:
             converted = convert(value, found.type)
             _require_bounds(converted, value, found.bounds)

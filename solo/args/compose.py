@@ -139,6 +139,10 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], l
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{display(Path(mark.name))}:{mark.line + 1}" if mark else recipe.shown
+        tag = re.search(r"'tag:yaml.org,2002:(python/[^']*)'", str(error.problem))
+        if tag:
+            advice = "files can't make Python objects or run code; give plain values"
+            raise ConfigError(f"{place}: the tag !!{tag[1]} is refused: {advice}") from error
         raise ConfigError(f"{place}: this is no YAML: {error.problem}") from error
     except UserWarning as error:
         advice = "put it last, so that the file's own values win"
@@ -146,7 +150,8 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], l
     except RecursionError as error:
         raise ConfigError(f"{recipe.shown}: defaults lists include each other in a circle") from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise ConfigError(f"{recipe.shown}: {one_line(error)}") from error
+        text = one_line(error) or "Hydra can't read it; give keys that are texts and values that are plain"
+        raise ConfigError(f"{recipe.shown}: {text}") from error
 
 
 def _parse_word(word: str) -> Override:

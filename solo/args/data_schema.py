@@ -69,7 +69,7 @@ class DataCfg(CommonDataCfg):
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
-    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
+    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's", gt=0)
 
 
 @dataclass(kw_only=True)
@@ -79,7 +79,7 @@ class EvalDataCfg(CommonDataCfg):
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
     mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
-    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's", gt=0)
 
 
 @dataclass(kw_only=True)
@@ -96,6 +96,13 @@ class OfflineDataCfg(SourceDataCfg):
     """The same where training images and labels may be missing."""
 
     no_labels: bool = key(False, "custom: flat folders of images without labels")
+    unseen_classes: int | list[str] | None = key(
+        None,
+        "classes that are measured apart as well, those that pretraining left out: names or indices, or how many to "
+        "draw; null: those of the checkpoint's run",
+        ge=0,
+    )
+    split_seed: int = key(42, "seed of unseen_classes", ge=0)
     val_only: bool = key(False, "measure the validation images among themselves, without training images")
 
 

@@ -161,7 +161,7 @@ def _canonical(value: Any) -> Any:
 
 def _translate_policy(modern: Modern) -> None:
     written = _get(modern.values, "hex.policy")
-    if not isinstance(written, str) or written in ("???", "None"):
+    if not isinstance(written, str) or written == "???":
         return
     known = written.lower()
     if known not in POLICIES:

@@ -225,3 +225,5 @@ HEX_METHODS = (
 LEVEL_METHODS = ("himulcon", "hicone", "himulcone")
 # Methods which learn nothing from images without labels.
 LABEL_METHODS = ("crossentropy", "guided")
+# Methods with a slow copy of the network, which the section `momentum` is for.
+MOMENTUM_METHODS = ("all4one", "byol", "dino", "mocov2plus", "mocov3", "nnbyol", "ressl")

@@ -14,8 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from solo.args.check import ParseError, Problem, check
 from solo.args.fields import keys_of
 from solo.args.legacy import Modern, modernise
+from solo.args.origins import COMMAND_LINE
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.rules import check_names, check_run, spec_of
+from solo.args.together import check_together, remarks
+from solo.args.unused import unused
 from solo.data.specs import resolve_spec
 from solo.errors import ConfigError, UserError
 
@@ -60,7 +63,9 @@ def parse(
     modern = modernise(values, own=keys_of(schema))
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema)
-    problems = [*modern.problems, *problems, *check_names(checked, any_method)]
+    problems = [*modern.problems, *problems, *check_names(checked, any_method), *check_together(checked)]
+    idle = list(unused(checked, schema, lambda key: places.of(places.spelled.get(key, key)) == COMMAND_LINE))
+    problems += [problem for typed, problem in idle if typed]
     if for_run:
         problems += check_run(checked)
     spec = spec_of(checked)
@@ -74,7 +79,8 @@ def parse(
     except UserError as error:  # classes can't be counted
         raise ParseError(places.line(Problem("data.train_path", f": {error}"))) from error
     notes = [places.line(Problem(key, text)) for key, text in modern.notes]
-    notes += _remarks(checked) + _tree_note(checked["data"])
+    notes += [places.line(problem) for _, problem in idle]
+    notes += [*_remarks(checked), *_tree_note(checked["data"]), *remarks(resolved)]
     return Parsed(resolved, _origins(places, modern, derived), notes)
 
 

@@ -37,6 +37,9 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
     dataset = values["data"]["dataset"]
     if dataset is not None and dataset not in DATASETS:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
+    trained = values.get("pretrain_method")
+    if trained is not None and trained not in METHOD_KWARGS:
+        problems.append(Problem("pretrain_method", unknown(trained, METHOD_KWARGS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
     problems += [*_variant(values), *check_levels(values), *_finetuning(values), *check_source(values)]

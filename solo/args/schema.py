@@ -113,7 +113,7 @@ class CommonSchedulerCfg:
     min_lr: float = key(0.0, "warmup_cosine: at the end; not scaled", ge=0)
     warmup_start_lr: float = key(3e-5, "warmup_cosine: at the start; not scaled", ge=0)
     warmup_epochs: float = key(10, "warmup_cosine: epochs of linear increase", ge=0)
-    lr_decay_steps: list[int] | None = key(None, "step: epochs at which it is divided by 10")
+    lr_decay_steps: list[int] | None = key(None, "step: epochs at which it is divided by 10", ge=1)
     interval: Literal["step", "epoch"] = key("step", "warmup_cosine: change it after each of these")
 
 
@@ -206,11 +206,12 @@ class RunCfg:
     devices: int | str | list[int] = key(1, "how many, a list of them, or auto (-1) for all")
     num_nodes: int = key(1, "machines", ge=1)
     strategy: str | None = key(None, "how processes work together, for example ddp; null: Lightning's choice")
-    seed: int = key(5, "start of all random numbers", ge=0)
+    seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
     performance: PerformanceCfg = key(PerformanceCfg, "speed")
     checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run")
     auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself")
     resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume")
+    resume_allow: list[str] = key([], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]")
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing")
     tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard")
     wandb: WandbCfg = key(WandbCfg, "Weights & Biases")

@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from solo.args.differences import Difference, differences, may_change
+
 
 class AutoResumer:
     """Looks for a checkpoint of the same run: same settings, not finished, not older than `max_hours`.
@@ -16,6 +18,9 @@ class AutoResumer:
     Args:
         checkpoint_dir: the folder of all runs of this kind, `<checkpoint.dir>/<method>`.
         max_hours: older checkpoints are not considered.
+
+    Attributes:
+        passed_over: for each unfinished run of the same name that the last search didn't take, a line that says why.
     """
 
     SHOULD_MATCH = [
@@ -38,6 +43,7 @@ class AutoResumer:
     def __init__(self, checkpoint_dir: str | Path = Path("trained_models"), max_hours: int = 36) -> None:
         self.checkpoint_dir = Path(checkpoint_dir)
         self.max_hours = max_hours
+        self.passed_over: list[str] = []
 
     @staticmethod
     def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
@@ -49,22 +55,40 @@ class AutoResumer:
 
     def find_checkpoint(self, cfg: DictConfig) -> tuple[Path, str | None] | tuple[None, None]:
         """Return the newest matching checkpoint and its W&B run's id, or `(None, None)`."""
-        oldest = time.time() - self.max_hours * 3600
+        self.passed_over = []
         candidates = []
         for args in self.checkpoint_dir.rglob("args.json"):
             file = _newest_checkpoint(args.parent)
-            if file is not None and file.stat().st_mtime >= oldest and not _is_finished(args.parent):
+            if file is not None and not _is_finished(args.parent):
                 candidates.append((file.stat().st_mtime, file, args))
-        for _, file, args in sorted(candidates, reverse=True):
+        for modified, file, args in sorted(candidates, reverse=True):
             stored = _read(args)
-            if stored is not None and self._matches(cfg, stored):
+            if stored is None or stored.get("name") != cfg.get("name"):
+                continue
+            hours = (time.time() - modified) / 3600
+            other = self._mismatches(cfg, stored)
+            if other:
+                self.passed_over.append(f"{file} is not continued: it has other settings ({', '.join(other)})")
+            elif hours > self.max_hours:
+                self.passed_over.append(
+                    f"{file} is not continued: it is {hours:.1f} h old (auto_resume.max_hours={self.max_hours}); "
+                    f"resume_from_checkpoint={file} continues it"
+                )
+            else:
                 return file, stored.get("wandb_run_id")
         return None, None
 
-    def _matches(self, cfg: DictConfig, stored: dict[str, Any]) -> bool:
-        saved = OmegaConf.create(stored)
+    def _mismatches(self, cfg: DictConfig, stored: dict[str, Any]) -> list[str]:
+        """The settings that make it another run, `key: old -> new`."""
+        saved, allowed = OmegaConf.create(stored), cfg.get("resume_allow") or []
         also = [key for key in self.ALSO_MATCH if OmegaConf.select(saved, key) is not None]
-        return all(_value(cfg, key) == _value(saved, key) for key in [*self.SHOULD_MATCH, *also])
+        found = []
+        for key in [*self.SHOULD_MATCH, *also]:
+            old, new = _value(saved, key), _value(cfg, key)
+            if old != new:
+                changes = differences({key: old}, {key: new}) or [Difference(key, old, new)]
+                found += [str(change) for change in changes if not may_change(change.key, allowed)]
+        return found
 
 
 def stored_wandb_id(folder: Path) -> str | None:

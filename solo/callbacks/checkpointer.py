@@ -17,7 +17,11 @@ from solo import distributed
 from solo.callbacks.process_state import capture, restore
 from solo.callbacks.rng import rng_state, set_rng_state
 from solo.callbacks.run_directory import RunDirectory, random_string
+from solo.callbacks.stop import StopRequests, StopRunError, requeue
 from solo.files import replacing, write_text
+
+# The `last.ckpt` before the last one, as long as a run goes on: should the newest be damaged.
+BACKUP = "last.ckpt.bak"
 
 
 class Checkpointer(Callback):
@@ -36,6 +40,7 @@ class Checkpointer(Callback):
         run: the run's folder, where other callbacks write there too.
         every_steps: write `last.ckpt` after as many optimizer steps, too; None: only after epochs.
         every_minutes: the same by the time since it was written last.
+        max_time: stop after it, with everything saved; see `StopRequests`.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Checkpointer(Callback):
         run: RunDirectory | None = None,
         every_steps: int | None = None,
         every_minutes: float | None = None,
+        max_time: Any = None,
     ) -> None:
         self.cfg = cfg
         self.run = run or RunDirectory(logdir)
@@ -59,6 +65,7 @@ class Checkpointer(Callback):
         self.ckpt_placeholder = ""
         self.last_ckpt: str | None = None
         self._loaded: dict[str, Any] = {}
+        self._stop = StopRequests(max_time)
         self._inside = False
         self._saved_at = 0.0
 
@@ -110,6 +117,9 @@ class Checkpointer(Callback):
         if trainer.is_global_zero:
             with replacing(last) as temporary:
                 trainer.save_checkpoint(temporary)
+                if last.is_file():
+                    with replacing(last.with_name(BACKUP)) as backup:
+                        _same_file(last, backup)
         else:
             trainer.save_checkpoint(last)  # takes part in collecting the state, writes nothing
         self._saved_at = time.monotonic()
@@ -123,22 +133,48 @@ class Checkpointer(Callback):
         """Open the folder and write `args.json`."""
         self.initial_setup(trainer)
         self.save_args(trainer)
+        self._stop.listen()
         self._saved_at = time.monotonic()
         name = self._loaded.get("last_ckpt")
         if name and (self.run.path / name).is_file():
             self.last_ckpt = str(self.run.path / name)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save; stop if asked to, unless this was the last epoch."""
         self.save(trainer)
+        code = distributed.any_process(self._stop.pending())
+        if code and not _is_last(trainer):
+            self._leave(trainer, code)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The run is complete."""
+        if trainer.is_global_zero and self.run.is_open:
+            (self.run.path / BACKUP).unlink(missing_ok=True)
 
     def on_step_boundary(self, trainer: Trainer) -> None:
-        """Save, if it is time to; between two batches, after an optimizer step."""
+        """Save if it is time to, or if the run shall stop; between two batches, after an optimizer step."""
         due = bool(self.every_steps and trainer.global_step % self.every_steps == 0)
         if self.every_minutes is not None:
             due |= time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        if distributed.any_process(int(due)):
+        found = distributed.any_process(self._stop.pending() or int(due))  # an exit code is larger than 1
+        if found:
             self.save_inside(trainer)
+        if found > 1:
+            self._leave(trainer, found)
+
+    def _leave(self, trainer: Trainer, code: int) -> None:
+        stop = StopRunError(code)
+        if stop.reason == "SIGUSR1" and trainer.is_global_zero:
+            requeue(trainer)
+        raise stop
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._stop.unlisten()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._stop.unlisten()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values only; the processes' states follow in `on_save_checkpoint`."""

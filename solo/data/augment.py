@@ -156,7 +156,7 @@ class ViewMaker:
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
         plan, device = self.plan(seeds, image_sizes(images)), images[0].device
-        out = torch.empty(len(plan.rows), images[0].shape[0], self.size, self.size, device=device)
+        out = _room((len(plan.rows), images[0].shape[0], self.size, self.size), device)
         limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
         if limit == 1:
             singly = list(images)
@@ -228,6 +228,13 @@ class BatchAugment:
 def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
     """Height and width of each image, int64 `(B, 2)`."""
     return torch.tensor([image.shape[1:] for image in images])
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Float32 that nobody has written to. NumPy asks the system for huge pages; small ones cost as much as a crop."""
+    if device.type != "cpu":
+        return torch.empty(shape, device=device)
+    return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
 def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:

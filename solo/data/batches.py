@@ -37,7 +37,7 @@ class _Batches(Dataset[list[Any]]):
             sizes = image_sizes(found)
             plans = [(maker, maker.plan(seeds, sizes).by_turns()) for maker in self.augment.entries]
             found = [maker.crop(found, plan).to(torch.uint8) for maker, plan in plans]
-        return [indexes, found, self.images.targets[indexes], seeds]
+        return [indexes, found, self.images.labels(indexes), seeds]
 
 
 class BatchLoader:

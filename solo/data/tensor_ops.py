@@ -41,19 +41,21 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is the mean grey of the image, 1 changes nothing."""
-    f = _column(factor)
     means = x.mean(dim=(2, 3), keepdim=True)
-    grey = means if x.shape[1] == 1 else luminance(means)
-    return x.mul_(f).add_((1 - f) * grey).clamp_(0, WHITE)
+    return _blend(means if x.shape[1] == 1 else luminance(means), x, factor)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is grey, 1 changes nothing."""
-    if x.shape[1] == 1:
-        return x
+    return x if x.shape[1] == 1 else _blend(luminance(x), x, factor)
+
+
+def _blend(grey: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+    """`grey` + `factor` x (`x` - `grey`); both are changed."""
+    if len(x) == 1 and x.device.type == "cpu":  # one pass, but for a number only
+        return torch.lerp(grey, x, factor.item(), out=x).clamp_(0, WHITE)
     f = _column(factor)
-    grey = luminance(x).mul_(1 - f)
-    return x.mul_(f).add_(grey).clamp_(0, WHITE)
+    return x.mul_(f).add_(grey.mul_(1 - f)).clamp_(0, WHITE)
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -64,18 +66,21 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     high = torch.maximum(red, green)
     low = torch.minimum(red, green)
     torch.maximum(high, blue, out=high)
-    span = high - torch.minimum(low, blue, out=low)
-    # The hue in turns, times 6 x span: red is 0, green a third, blue two thirds. Masks as numbers: `where` is slow.
+    torch.minimum(low, blue, out=low)
+    span = high - low
+    # The hue times `span`, in sixths of a turn: red is 0, green 2, blue 4. Masks as numbers: `where` is slow.
     at_red = green - blue
-    at_green = torch.sub(blue, red, out=low).add_(span, alpha=2)
+    at_green = torch.sub(blue, red).add_(span, alpha=2)
     hue = (red - green).add_(span, alpha=4)
     hue.lerp_(at_green, green.eq_(high)).lerp_(at_red, red.eq_(high))
-    hue.div_(torch.mul(span, 6, out=at_red).clamp_(min=1e-5)).add_(_column(shift)[:, 0])
-    # Each channel is `high` within a sixth of its own hue, `high - span` within a sixth of the opposite one.
-    own = torch.tensor([2.0, 5 / 3, 4 / 3], device=x.device)[:, None, None]  # half a turn off, and above zero
-    torch.add(hue[:, None], own, out=x)
-    x.frac_().sub_(0.5).abs_().mul_(-6).add_(2).clamp_(0, 1)
-    return x.mul_(span[:, None]).neg_().add_(high[:, None])
+    # Each channel is `high` within a sixth of its own hue, `low` within a sixth of the opposite one, and on a straight
+    # line in between. `turn` keeps the distances below six sixths: what exceeds three is the way round the other side.
+    own = torch.tensor([0.0, 2.0, 4.0], device=x.device)
+    turn = torch.remainder(6 * shift[:, None] - own + 5, 6) - 5  # (B, 3) in [-5, 1)
+    torch.mul(span[:, None], turn[:, :, None, None], out=x)
+    x.add_(hue[:, None]).abs_().sub_(span[:, None], alpha=3).abs_()
+    x.add_(torch.sub(high, span, alpha=2)[:, None])
+    return torch.clamp(x, low[:, None], high[:, None], out=x)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:

@@ -35,13 +35,13 @@ def build_optimizer(
 
     Raises:
         AssertionError: if there is no such optimizer (solo-learn's tests expect this type).
-        UserError: if the optimizer refuses `optimizer.kwargs`.
+        UserError: if the optimizer refuses `optimizer.kwargs`, their names or their values.
     """
     assert name in OPTIMIZERS, f"optimizer.name={name!r} is unknown; choose one of {', '.join(OPTIMIZERS)}"
     constructor: Callable[..., Optimizer] = OPTIMIZERS[name]
     try:
         return constructor(groups, lr=lr, weight_decay=weight_decay, **kwargs)
-    except TypeError as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
 
 

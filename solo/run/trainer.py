@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -20,17 +21,19 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from solo.callbacks import AutoResumer, Checkpointer, Meter, Recorder, RunDirectory, RunProgress
-from solo.callbacks.auto_resumer import stored_wandb_id
+from solo import distributed
+from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
+from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
-from solo.checkpoint import checkpoint_file, load_checkpoint
+from solo.checkpoint import load_checkpoint
 from solo.data.batches import BatchLoader
 from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
 from solo.run.report import announce, resume_command, say, show_result
+from solo.run.resume import ResumeOrder, find_resume
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
 _SIGTERM_EXIT_CODE = 128 + 15
@@ -40,26 +43,19 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's reader without the part that can run code."""
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read tensors and plain values only, into CPU memory."""
-        return load_checkpoint(path)
+        """Read tensors and plain values only, into CPU memory.
 
-
-class _ResumeOrder(Callback):
-    """Tells the sampler where a run goes on: with workers, Lightning asks for batches before it says so."""
-
-    loader: DataLoader[Any] | BatchLoader
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        """The resumed run starts with the batch after the last one that is done."""
-        sampler: Any = self.loader.sampler
-        if not hasattr(sampler, "start_at"):
-            return
-        loops = checkpoint["loops"]["fit_loop"]
-        epochs = loops["epoch_progress"]["current"]
-        batches = loops["epoch_loop.batch_progress"]["current"]["completed"]
-        inside = epochs["started"] > epochs["processed"]
-        samples = batches * (self.loader.batch_size or sampler.batch_size) * trainer.world_size
-        sampler.start_at(epochs["processed"], samples if inside else 0)
+        Raises:
+            UserError: it can't be read, or holds weights only.
+        """
+        checkpoint = load_checkpoint(path)
+        missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
+        if missing:
+            raise UserError(
+                f"{path} holds weights only and no state of a run ({', '.join(missing)} missing), so that it can't be "
+                "continued; give the last.ckpt of a run"
+            )
+        return checkpoint
 
 
 @dataclass
@@ -69,7 +65,7 @@ class Run:
     trainer: Trainer
     directory: RunDirectory
     recorder: Recorder
-    order: _ResumeOrder
+    order: ResumeOrder
     resume: Path | None
 
     def fit(
@@ -87,31 +83,37 @@ class Run:
         except SIGTERMException:  # Lightning's would exit with 0
             self._stopped()
             raise SystemExit(_SIGTERM_EXIT_CODE) from None
+        except StopRunError as stop:
+            self._stopped(f" by {stop.reason}, saved after step {self.trainer.global_step:,}")
+            raise
         except (KeyboardInterrupt, SystemExit):
             self._stopped()
             raise
-        if self.trainer.is_global_zero:
-            list_skipped([train, val], self.directory.path)
+        list_skipped([train, val], self.directory.path)
         if self.trainer.is_global_zero and self.recorder.summary:
             last = self.directory.path / "last.ckpt"
             command = next_command(last) if next_command and last.is_file() else None
             show_result(self.recorder.summary, self.directory.path, command)
 
-    def _stopped(self) -> None:
+    def _stopped(self, how: str = "") -> None:
         if not self.directory.is_open:
             return
         last = self.directory.path / "last.ckpt"
         epochs = len(self.recorder.rows)
         kept = f"{epochs} finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
-        text = f"stopped; {kept} kept in {self.directory.path}"
+        text = f"stopped{how}; {kept} kept in {self.directory.path}"
         go_on = f"\ngo on with {resume_command(last)}" if last.is_file() else ""
         say(text + go_on)
 
 
 def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder: Path) -> None:
-    """Say how many images `data.on_error=skip` left out, and list them in `skipped.txt`; nothing if none were."""
-    lines = sorted({line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)})
-    if lines:
+    """Say how many images `data.on_error=skip` left out, in all processes, and list them in `skipped.txt`.
+
+    Every process calls it, the first one writes; nothing if none were.
+    """
+    own = [line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)]
+    lines = sorted(set(distributed.gather_lines(own)))
+    if lines and distributed.rank() == 0:
         write_text(folder / "skipped.txt", "".join(f"{line}\n" for line in lines))
         say(f"data.on_error=skip: {len(lines)} files were skipped, listed in {folder / 'skipped.txt'}")
 
@@ -135,27 +137,31 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     meter = Meter()
     history = resume.parent / "metrics.csv" if resume else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
-    order = _ResumeOrder()
+    order = ResumeOrder()
     callbacks: list[Callback] = [order, meter]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
         options = {key: value for key, value in cfg.checkpoint.items() if key not in ("enabled", "dir")}
-        callbacks.append(Checkpointer(cfg, root, run=directory, **options))
+        callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.get("max_time"), **options))
     if OmegaConf.select(cfg, "auto_umap.enabled"):
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
     callbacks.append(recorder)
-    trainer = Trainer(
+    options = {
         **trainer_options(cfg),
         **_devices(cfg),
-        strategy=_strategy(cfg),
-        plugins=[SafeCheckpointIO()],
-        logger=_wandb(cfg, root, wandb_id if continued else None) or False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=cfg.progress != "off",
-    )
+        "strategy": _strategy(cfg),
+        "plugins": [SafeCheckpointIO()],
+        "logger": _wandb(cfg, root, wandb_id if continued else None) or False,
+        "callbacks": callbacks,
+        "enable_checkpointing": False,
+        "enable_progress_bar": cfg.progress != "off",
+    }
+    try:
+        trainer = Trainer(**options)
+    except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
+        raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
     return Run(trainer, directory, recorder, order, resume)
 
 
@@ -167,20 +173,9 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
         options["sync_batchnorm"] = False
         if _devices(cfg)["devices"] > 1:
             say("sync_batchnorm: torch has it on GPUs only; here each process uses the statistics of its own images")
+    if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
+        options.pop("max_time", None)
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
-
-
-def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
-    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found."""
-    if cfg.get("resume_from_checkpoint"):
-        named = checkpoint_file(cfg.resume_from_checkpoint)
-        return named, stored_wandb_id(named.parent)
-    if not cfg.auto_resume.enabled:
-        return None, None
-    found, wandb_id = AutoResumer(root, max_hours=cfg.auto_resume.max_hours).find_checkpoint(cfg)
-    if found is not None:
-        say(f"auto_resume: continuing {found}")
-    return found, wandb_id
 
 
 def hush(workers: bool) -> None:

@@ -17,7 +17,7 @@ PRETRAIN = {
     "scheduler": {"name": "warmup_cosine"},
     "devices": [0],
     "accelerator": "gpu",
-    "max_epochs": 2,
+    "max_epochs": 20,
 }
 LINEAR = {
     "name": "test",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import time
 import warnings
 
 import pytest
 import torch
 
+from solo.errors import ConfigError, UserError
 from solo.methods import METHODS
 from solo.run import pretrain
 
@@ -30,6 +34,18 @@ class Killed(BaseException):
     """Stands for a process that is gone."""
 
 
+def kill():
+    raise Killed
+
+
+def sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def sigusr1():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
 @pytest.fixture(autouse=True)
 def _keep_warning_filters():
     with warnings.catch_warnings():
@@ -38,28 +54,27 @@ def _keep_warning_filters():
 
 @pytest.fixture
 def train(pretrain_cfg, tmp_path, monkeypatch):
-    """Pretrain in a folder of its own; `kill_at` is the step (from 0) at which the process dies."""
+    """Pretrain in a folder of its own; `at` is a step (from 0) and what happens in each of its batches."""
 
-    def run(name, method="simclr", kill_at=None, **more):
-        root = tmp_path / name
-        checkpoint = {"enabled": True, "dir": str(root), "every_steps": 1}
+    def run(place, method="simclr", at=None, checkpoint=None, **more):
+        root = tmp_path / place
+        checkpoint = {"enabled": True, "dir": str(root), **(checkpoint or {"every_steps": 1})}
         fixed = {"method": method, "method_kwargs": KWARGS[method], "checkpoint": checkpoint, "limit_train_batches": 4}
         if method == "deepclusterv2":
             fixed |= {"type": "standard", "warm_epoch": 10}
-        cfg = pretrain_cfg(**{**fixed, **more})
         original = METHODS[method].training_step
 
         def step(self, batch, batch_idx):
-            if self.global_step == kill_at:
-                raise Killed
+            if at is not None and self.global_step == at[0]:
+                at[1]()
             return original(self, batch, batch_idx)
 
-        if kill_at is None:
-            pretrain.run(cfg)
-        else:
-            with monkeypatch.context() as patch, pytest.raises(Killed):
-                patch.setattr(METHODS[method], "training_step", step)
-                pretrain.run(cfg)
+        with monkeypatch.context() as patch:
+            patch.setattr(METHODS[method], "training_step", step)
+            try:
+                pretrain.run(pretrain_cfg(**{**fixed, **more}))
+            except (Killed, SystemExit) as error:
+                run.error = error
         (folder,) = (root / method).iterdir()
         return folder
 
@@ -103,7 +118,76 @@ def assert_same_run(whole, resumed):
 @pytest.mark.parametrize("method", KWARGS)
 def test_a_run_killed_inside_an_epoch_goes_on_exactly(train, method):
     whole = train("whole", method)
-    killed = train("killed", method, kill_at=5)  # in the second step of the second epoch
+    killed = train("killed", method, at=(5, kill))  # in the second step of the second epoch
     assert state_of(killed)["global_step"] == 5
     train("killed", method, resume_from_checkpoint=str(killed))
     assert_same_run(whole, killed)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(sigterm, 128 + 15), (sigusr1, 128 + 10)])
+def test_a_signal_stops_between_two_steps_and_loses_nothing(train, capsys, stop, code):
+    two = {"accumulate_grad_batches": 2, "limit_train_batches": 6, "checkpoint": {"every_minutes": None}}
+    whole = train("whole", **two)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    stopped = train("stopped", at=(1, stop), **two)  # a step of two batches: the signal comes in the first of them
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+    assert train.error.code == code
+    assert state_of(stopped)["global_step"] == 2
+    screen = capsys.readouterr().out
+    assert f"stopped by {signal.Signals(code - 128).name}, saved after step 2; 0 finished epochs" in screen
+    train("stopped", resume_from_checkpoint=str(stopped), **two)
+    assert_same_run(whole, stopped)
+
+
+def test_the_time_limit_stops_in_the_same_way(train, capsys):
+    whole = train("whole", checkpoint={"every_minutes": None})
+    at = (2, lambda: time.sleep(1.1))
+    stopped = train("stopped", at=at, max_time="00:00:00:01", checkpoint={"every_minutes": None})
+    assert train.error.code == 124 and 0 < state_of(stopped)["global_step"] <= 3
+    assert "stopped by the time limit (max_time)" in capsys.readouterr().out
+    train("stopped", resume_from_checkpoint=str(stopped))  # max_time doesn't have to be the same
+    assert_same_run(whole, stopped)
+
+
+def test_a_checkpoint_inside_an_epoch_by_time(train):
+    assert state_of(train("a", at=(3, kill), checkpoint={"every_minutes": 0}))["global_step"] == 3
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(train, capsys):
+    whole, killed = train("whole"), train("killed", at=(6, kill))
+    last = killed / "last.ckpt"
+    content = last.read_bytes()
+    last.write_bytes(content[: len(content) // 2])
+    (killed / ".last.ckpt.tmp").write_bytes(b"half")
+    capsys.readouterr()
+    train("killed", resume_from_checkpoint=str(killed))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is truncated or damaged" in line]
+    assert len(lines) == 1 and lines[0].endswith("going on with last.ckpt.bak, the one before")
+    assert_same_run(whole, killed)
+    assert not list(killed.glob("*.bak")) and not list(killed.glob(".*.tmp"))
+
+
+def test_nothing_that_can_be_read(train):
+    killed = train("killed", at=(2, kill))
+    for file in killed.glob("last.ckpt*"):
+        file.write_bytes(b"PK")
+    with pytest.raises(UserError, match="last.ckpt is truncated or damaged"):
+        train("killed", resume_from_checkpoint=str(killed))
+
+
+def test_other_settings_are_listed_and_refused_unless_allowed(train, capsys):
+    killed = train("killed", at=(2, kill))
+    other = {"seed": 6, "knn_eval": {"enabled": True, "k": 4}, "name": "other", "progress": "off"}
+    with pytest.raises(ConfigError) as error:
+        train("killed", resume_from_checkpoint=str(killed), max_epochs=3, **other)
+    text = str(error.value)
+    assert "\n  max_epochs: 2 -> 3\n" in text and "\n  seed: 5 -> 6\n" in text and "\n  knn_eval.k: 5 -> 4\n" in text
+    assert "'resume_allow=[knn_eval.k,max_epochs,seed]'" in text and "progress" not in text
+    with pytest.raises(ConfigError, match="seed: 5 -> 6") as error:
+        train("killed", resume_from_checkpoint=str(killed), resume_allow=["knn_eval"], **other)
+    assert "knn_eval" not in str(error.value)
+    with pytest.raises(ConfigError, match="resume_allow has sead, which is no setting"):
+        train("killed", resume_from_checkpoint=str(killed), resume_allow=["sead"])
+    capsys.readouterr()
+    train("killed", resume_from_checkpoint=str(killed), resume_allow=["knn_eval", "seed"], **other)
+    assert "resumed with seed: 5 -> 6" in capsys.readouterr().out

@@ -44,6 +44,7 @@ def test_a_continued_run_takes_the_images_of_one_that_was_not_stopped(pretrain_c
                 checkpoint={"enabled": True, "dir": str(root)},
                 max_epochs=epochs,
                 resume_from_checkpoint=resume,
+                resume_allow=["max_epochs"],
             )
         )
         (made,) = (root / "simclr").iterdir()

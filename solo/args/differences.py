@@ -1,0 +1,91 @@
+"""What differs between the settings of a stored run and those it is resumed with, and what of it may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from solo.args.fields import keys_of
+from solo.args.trainer import TrainerCfg
+
+# These don't change what a run computes: where its files lie, how fast they are read, what is shown. A section's name
+# means all its keys.
+NEVER_MATTERS = (
+    "name",
+    "checkpoint",
+    "auto_resume",
+    "resume_from_checkpoint",
+    "resume_allow",
+    "max_time",
+    "wandb",
+    "wandb_run_id",
+    "tensorboard",
+    "progress",
+    "auto_umap",
+    "debug_augmentations",
+    "data.train_path",
+    "data.val_path",
+    "data.download",
+    "data.num_workers",
+    "data.cache_dir",
+    "data.cache_size",
+    "default_root_dir",
+    "log_every_n_steps",
+    "profiler",
+    "detect_anomaly",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "num_sanity_val_steps",
+)
+NOT_SET = "(not set)"
+
+
+class Difference(NamedTuple):
+    """A setting that changed."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old} -> {self.new}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """The settings in which two resolved configurations differ, in the order of the new one.
+
+    A key that only one of them has counts where its absence means something, which is with Lightning's keys: the
+    others are settings that this or the earlier version doesn't know.
+    """
+    before, after = dict(_flat(old)), dict(_flat(new))
+    lightnings = keys_of(TrainerCfg)
+    found = []
+    for key in [*after, *(key for key in before if key not in after)]:
+        if key in before and key in after or key.partition(".")[0] in lightnings:
+            pair = before.get(key, NOT_SET), after.get(key, NOT_SET)
+            if pair[0] != pair[1]:
+                found.append(Difference(key, *pair))
+    return found
+
+
+def may_change(key: str, allowed: Iterable[str]) -> bool:
+    """Whether `key`, or a section that it lies in, is among the allowed ones."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in allowed)
+
+
+def unknown_names(allowed: Iterable[str], *configs: Mapping[str, Any]) -> list[str]:
+    """Those of the allowed names that no configuration has, and that can't be left out of one: misspelt."""
+    keys = [key for config in configs for key, _ in _flat(config)] + list(keys_of(TrainerCfg))
+    return [name for name in allowed if not any(may_change(key, [name]) for key in keys)]
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, plain value) of everything below; lists of values stay whole."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, (list, tuple)) and any(isinstance(part, Mapping) for part in value):
+        for index, part in enumerate(value):
+            yield from _flat(part, f"{key}[{index}]")
+    else:
+        yield key, list(value) if isinstance(value, tuple) else value

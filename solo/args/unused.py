@@ -1,0 +1,170 @@
+"""Settings that do nothing beside the others: an error where they were just typed, a note where a file has them.
+
+A file may serve several runs; a word on the command line that changes nothing is a mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from solo.args.check import Problem
+from solo.args.fields import walk
+from solo.args.methods import HEX_METHODS, METHOD_KWARGS, MOMENTUM_METHODS
+from solo.data.registry import DATASETS
+
+Values = Mapping[str, Any]
+_MISSING = object()
+_BLENDED = ("vicreg", "barlow_twins", "byol", "simsiam")
+_SELECTING = ("adaptive", "fixed", "superclass", "hcl")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reads some keys: `reads(values)` says whether anyone does, `where` in which case."""
+
+    keys: tuple[str, ...]
+    reads: Callable[[Values], bool]
+    where: str
+
+
+def _is(dotted: str, *choices: object) -> Callable[[Values], bool]:
+    # A value that was refused is None; it has its own message.
+    return lambda values: _get(values, dotted) in (*choices, None, _MISSING)
+
+
+def _all(*conditions: Callable[[Values], bool]) -> Callable[[Values], bool]:
+    return lambda values: all(condition(values) for condition in conditions)
+
+
+def _on(dotted: str) -> Callable[[Values], bool]:
+    return lambda values: _get(values, dotted) is not False
+
+
+def _never(values: Values) -> bool:
+    return False
+
+
+def _stored_as_files(values: Values) -> bool:
+    spec = DATASETS.get(str(values["data"]["dataset"]))
+    return spec is None or spec.folders or spec.layout is not None
+
+
+def _hex(name: str) -> str:
+    return f"hex.{name}"
+
+
+_REWEIGHTS = _all(_is("hex.policy", *_SELECTING), _is("hex.variant", "reweight"))
+_COSINE = _is("scheduler.name", "warmup_cosine")
+
+READERS = (
+    Reader(("hex.quantile",), _is("hex.policy", "adaptive"), "with type=HEX_adaptive"),
+    Reader(
+        tuple(map(_hex, ("distance_thresh", "distance_min", "step_type", "similarity"))),
+        _is("hex.policy", "fixed"),
+        "with type=HEX_fixed",
+    ),
+    Reader(
+        tuple(map(_hex, ("epoch_step", "step_down"))),
+        _all(_is("hex.policy", "fixed"), _is("hex.step_type", "step")),
+        "with type=HEX_fixed and hex.step_type=step",
+    ),
+    Reader(("hex.level",), _is("hex.policy", "superclass"), "with type=superclass"),
+    Reader(
+        tuple(map(_hex, ("beta", "tau_plus"))),
+        _REWEIGHTS,
+        "with type=HEX_adaptive, HEX_fixed, superclass or HCL, and hex.variant=reweight",
+    ),
+    Reader(
+        tuple(map(_hex, ("warm_epoch", "variant", "temperature"))),
+        lambda values: _get(values, "hex.policy") != "standard",
+        "with another type than standard",
+    ),
+    Reader(
+        tuple(map(_hex, ("alpha", "scale"))),
+        lambda values: _get(values, "hex.policy") != "standard" and _get(values, "method") not in _replacing(),
+        f"with another type than standard, in {', '.join(_BLENDED)}",
+    ),
+    Reader(
+        ("momentum.base_tau", "momentum.final_tau", "momentum.classifier"),
+        lambda values: _get(values, "method") in MOMENTUM_METHODS or not _known(values),
+        f"in methods with a slow copy: {', '.join(MOMENTUM_METHODS)}",
+    ),
+    Reader(("scheduler.lr_decay_steps",), _is("scheduler.name", "step"), "with scheduler.name=step"),
+    Reader(("scheduler.gamma",), _is("scheduler.name", "exponential"), "with scheduler.name=exponential"),
+    Reader(
+        ("scheduler.min_lr", "scheduler.warmup_start_lr", "scheduler.warmup_epochs", "scheduler.interval"),
+        _COSINE,
+        "with scheduler.name=warmup_cosine",
+    ),
+    Reader(("data.per_class",), _is("data.sampler", "pxk"), "with data.sampler=pxk"),
+    Reader(("data.sampler_level",), _is("data.sampler", "balanced", "pxk"), "with data.sampler=balanced or pxk"),
+    Reader(("data.path_column", "data.label_columns"), _is("data.format", "table"), "with data.format=table"),
+    Reader(("data.levels",), _is("data.dataset", "custom", "image_folder"), "with data.dataset=custom"),
+    Reader(
+        ("gradient_clip_algorithm",), lambda values: bool(values.get("gradient_clip_val")), "with gradient_clip_val"
+    ),
+)
+# Parameters of Lightning's Trainer that a run sets itself, or that nothing here comes to.
+_NO_USE: tuple[str, ...] = ("plugins", "use_distributed_sampler", "reload_dataloaders_every_n_epochs", "model_registry")
+_NO_USE += ("limit_test_batches", "limit_predict_batches", "enable_autolog_hparams")
+# These are said only of words of the command line: recipes switch a section on and off as a whole.
+SWITCHED = (
+    Reader(("data.cache_size", "data.cache_dir"), _is("data.augment", "batch"), "with data.augment=batch"),
+    Reader(("data.cache_size", "data.cache_dir"), _stored_as_files, "for data sets of image files"),
+    Reader(("knn_eval.k", "knn_eval.distance_func"), _on("knn_eval.enabled"), "with knn_eval.enabled=True"),
+    Reader(("auto_umap.dir", "auto_umap.frequency"), _on("auto_umap.enabled"), "with auto_umap.enabled=True"),
+    Reader(("checkpoint.frequency", "checkpoint.keep_prev"), _on("checkpoint.enabled"), "with checkpoint.enabled=True"),
+    Reader(("enable_progress_bar",), _never, "by Lightning's own bar; set progress to rich, plain or off instead"),
+    Reader(_NO_USE, _never, "by Lightning's Trainer in programs of one's own"),
+    Reader(("auto_resume.max_hours",), _on("auto_resume.enabled"), "with auto_resume.enabled=True"),
+    Reader(("wandb.entity", "wandb.project", "wandb.offline"), _on("wandb.enabled"), "with wandb.enabled=True"),
+    Reader(
+        ("data.train_path", "data.val_path"),
+        lambda values: _get(values, "data.dataset") != "digits",
+        "for other data sets than digits, which scikit-learn brings along",
+    ),
+)
+
+
+def unused(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
+    """Find keys that hold something else than their default, and that nothing reads.
+
+    Args:
+        checked: a config with every key of its schema.
+        schema: that schema.
+        typed: whether a key was written on the command line.
+
+    Yields:
+        Whether it was typed there, and what is wrong.
+    """
+    keys = dict(walk(schema))
+    for readers in (READERS, SWITCHED):
+        for reader in readers:
+            for key in reader.keys:
+                value, by_hand = _get(checked, key), typed(key)
+                # A refused value is None as well.
+                if value in (None, _MISSING) or (key in keys and value == keys[key].default and not by_hand):
+                    continue
+                if (by_hand or readers is READERS) and not reader.reads(checked):
+                    yield by_hand, Problem(key, f" does nothing here: it is read {reader.where}; leave it out")
+
+
+def _get(values: Values, dotted: str) -> Any:
+    found: Any = values
+    for part in dotted.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return _MISSING
+        found = found[part]
+    return found
+
+
+def _replacing() -> tuple[str, ...]:
+    """Methods whose own loss HEX replaces, with nothing to blend."""
+    return tuple(name for name in HEX_METHODS if name not in _BLENDED)
+
+
+def _known(values: Values) -> bool:
+    """Whether the method is one of ours; what a caller's own method reads is not known here."""
+    return _get(values, "method") in METHOD_KWARGS

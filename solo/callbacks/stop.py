@@ -1,0 +1,113 @@
+"""Asking a run to stop: by a signal, or by a time limit. It stops between two steps, with everything saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Trainer
+
+from solo.errors import UserError
+
+TIME_LIMIT = 124  # exit code, that of `timeout`
+_SIGNALS = ("SIGTERM", "SIGUSR1")
+
+
+class StopRunError(SystemExit):
+    """The run stopped because it was asked to, everything is saved.
+
+    Attributes:
+        code: of the process: 128 and the signal's number, or 124 at the time limit.
+        reason: in words.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        name = signal.Signals(code - 128).name if code > 128 else ""
+        self.reason = name or "the time limit (max_time)"
+
+
+class StopRequests:
+    """Whether somebody wants the run to end: SIGTERM, SIGUSR1 or a time limit. Nothing happens in the handler itself.
+
+    Args:
+        max_time: as Lightning's: `DD:HH:MM:SS`, a timedelta or its arguments; of this start of the program.
+
+    Attributes:
+        code: exit code of the latest request, 0 without one.
+
+    Raises:
+        UserError: `max_time` can't be read.
+    """
+
+    def __init__(self, max_time: str | timedelta | dict[str, Any] | None = None) -> None:
+        self.code = 0
+        self._limit = None if max_time is None else seconds_of(max_time)
+        self._started = time.monotonic()
+        self._former: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Take the signals from here on, in place of Lightning, which would stop inside an accumulation of batches."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in _SIGNALS:
+            if number := getattr(signal, name, None):  # not all on Windows
+                self._former[number] = signal.signal(number, self._note)
+
+    def unlisten(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def pending(self) -> int:
+        """The exit code to stop with, 0 to go on."""
+        if self._limit is not None and time.monotonic() - self._started >= self._limit:
+            return self.code or TIME_LIMIT
+        return self.code
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.code = 128 + number
+
+
+def requeue(trainer: Trainer, run: Callable[[list[str]], Any] = subprocess.check_call) -> bool:
+    """Put a SLURM job that got SIGUSR1 back into the queue; False outside of SLURM or where that is switched off.
+
+    Args:
+        trainer: at work.
+        run: starts a program, given as its words.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
+        return False
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    run(["scontrol", "requeue", job])
+    return True
+
+
+def seconds_of(max_time: str | timedelta | dict[str, Any]) -> float:
+    """Seconds of Lightning's three ways to write a duration.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    try:
+        if isinstance(max_time, str):
+            days, hours, minutes, seconds = (int(part) for part in max_time.strip().split(":"))
+            max_time = timedelta(days, seconds, minutes=minutes, hours=hours)
+        elif isinstance(max_time, dict):
+            max_time = timedelta(**max_time)
+        return max_time.total_seconds()
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(
+            f"max_time={max_time!r} is no duration; write DD:HH:MM:SS, or a mapping such as {{hours: 4}}"
+        ) from None

@@ -1,0 +1,222 @@
+"""How many directions the features fill: rank measures that need no label.
+
+All come from the singular values of the features, found from the smaller of the two Gram matrices, which is summed up
+in float64, a chunk of rows at a time. Features that are not finite give NaN.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_CHUNK = 4096  # rows widened to float64 at once
+_EPS = torch.finfo(torch.float64).eps
+_SUMMED = 64 * _EPS  # relative error of a mean of many rows
+
+
+@torch.no_grad()
+def spectrum(features: Tensor, center: bool = False) -> Tensor:
+    """Singular values of the features, largest first, in float64 on the CPU.
+
+    Those that the precision of the features can't tell from 0 are 0: a network that maps everything to one point, up
+    to rounding, has none.
+
+    Args:
+        features: (N, D) of any floating type, on any device.
+        center: subtract the mean row first, so that an offset that all rows share is not a direction.
+
+    Returns:
+        (min(N, D),), each >= 0; all NaN if an entry of `features` is not finite.
+
+    Raises:
+        ValueError: if `features` is not (N, D) with N and D at least 1.
+    """
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"expected features (N, D) with at least one row and column, got {tuple(features.shape)}")
+    mean = mean_row(features) if center else torch.zeros(features.shape[1], dtype=torch.float64)
+    gram = _gram(features, mean) if len(features) >= features.shape[1] else _gram_of_rows(features, mean)
+    if not bool(gram.isfinite().all()):
+        return torch.full((len(gram),), math.nan, dtype=torch.float64)
+    scale = gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
+    values: Tensor = (torch.linalg.eigvalsh(gram / scale) * scale).clamp(min=0).sqrt().flip(0)
+    return values.masked_fill(values <= _noise(features, values), 0)
+
+
+def _noise(features: Tensor, values: Tensor) -> float:
+    """Largest singular value that rounding alone makes: of the features, and of the Gram matrix."""
+    relative = max(2 * torch.finfo(features.dtype).eps / math.sqrt(len(values)), _SUMMED)
+    return max(relative * math.sqrt(_energy(features)), math.sqrt(len(values) * _EPS) * float(values[0]))
+
+
+def _energy(features: Tensor) -> float:
+    """Sum of the squares of all entries."""
+    return sum(float(part.double().square().sum()) for part in torch.split(features, _CHUNK))
+
+
+@torch.no_grad()
+def mean_row(features: Tensor) -> Tensor:
+    """Mean of the rows in float64: (N, D) -> (D,), on the CPU."""
+    return torch.stack([part.cpu().double().sum(dim=0) for part in torch.split(features, _CHUNK)]).sum(dim=0) / len(
+        features
+    )
+
+
+def _gram(features: Tensor, mean: Tensor) -> Tensor:
+    gram = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64)
+    for part in torch.split(features, _CHUNK):
+        rows = part.cpu().double() - mean
+        gram.addmm_(rows.T, rows)
+    return gram
+
+
+def _gram_of_rows(features: Tensor, mean: Tensor) -> Tensor:
+    gram = torch.zeros(len(features), len(features), dtype=torch.float64)
+    for part, offset in zip(torch.split(features, _CHUNK, dim=1), torch.split(mean, _CHUNK), strict=True):
+        columns = part.cpu().double() - offset
+        gram.addmm_(columns, columns.T)
+    return gram
+
+
+def entropy_rank(weights: Tensor, epsilon: float = 0.0) -> float:
+    """Exp of the entropy of `weights` scaled to sum 1: how many of them count.
+
+    Args:
+        weights: (K,), each >= 0.
+        epsilon: added to each share, inside and outside the log, as RankMe and LiDAR do.
+
+    Returns:
+        1 (one weight has everything) to K (all are equal); 0 if all are 0.
+    """
+    total = weights.sum()
+    if total == 0:
+        return 0.0
+    shares = weights / total + epsilon
+    return float((-torch.special.xlogy(shares, shares).sum()).exp())
+
+
+def effective_rank(features: Tensor, center: bool = True) -> float:
+    """Effective rank: exp of the entropy of the singular values' shares.
+
+    Roy, Vetterli: The effective rank, a measure of effective dimensionality (EUSIPCO 2007), section 2. With `center`
+    (here the default) it measures the spread around the mean, so that a subset, such as one superclass, is not rated
+    by where it lies. Compare subsets of one size only: the value can't exceed min(N, D).
+
+    Args:
+        features: (N, D).
+        center: False takes the features as they are, which is RankMe without its epsilon.
+
+    Returns:
+        1 to min(N, D); 0 if all rows are equal (`center`) or zero.
+    """
+    return entropy_rank(spectrum(features, center))
+
+
+def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
+    """RankMe: the effective rank of the features as they are, not centred.
+
+    Garrido, Balestriero, Najman, LeCun: RankMe (ICML 2023), equation 1, https://arxiv.org/abs/2210.02885; the paper
+    uses 25,600 images.
+
+    Args:
+        features: (N, D).
+        epsilon: added to each share of the singular values.
+
+    Returns:
+        About 1 to min(N, D); 0 if all rows are zero.
+    """
+    return entropy_rank(spectrum(features), epsilon)
+
+
+def stable_rank(features: Tensor, center: bool = True) -> float:
+    """Squared Frobenius norm over squared spectral norm: how much there is besides the strongest direction.
+
+    Args:
+        features: (N, D).
+        center: subtract the mean row first.
+
+    Returns:
+        1 to min(N, D); 0 if all rows are equal (`center`) or zero.
+    """
+    values = spectrum(features, center).square()
+    return float(values.sum() / values[0]) if values[0] != 0 else 0.0
+
+
+def alpha_req(features: Tensor, first: int = 1, last: int | None = None) -> float:
+    """Decay of the covariance's eigenvalues: alpha in lambda_j ~ j^-alpha, j counted from 1.
+
+    Agrawal, Mondal, Ghosh, Richards: alpha-ReQ (NeurIPS 2022), section 3; values near 1 go with good features, large
+    ones with few directions, small ones with noise in many. The line through (log j, log lambda_j) is fitted with the
+    weights 1 / j of Stringer et al. (Nature 2019), so that each octave counts alike. Eigenvalues that are rounding
+    noise are left out.
+
+    Args:
+        features: (N, D).
+        first: first eigenvalue of the fit.
+        last: last one; None: the last that is not noise.
+
+    Returns:
+        alpha; NaN with fewer than two eigenvalues to fit.
+
+    Raises:
+        ValueError: if `first` is below 1.
+    """
+    if first < 1:
+        raise ValueError(f"eigenvalues are counted from 1, got first={first}")
+    values = spectrum(features, center=True).square()
+    return power_law(values[values > 0][:last], first)
+
+
+def power_law(values: Tensor, first: int = 1) -> float:
+    """Minus the slope of log(value) over log(j), weighted by 1 / j: (K,) positive, j from `first` to K -> alpha."""
+    place = torch.arange(first, len(values) + 1, dtype=torch.float64)
+    if len(place) < 2:
+        return math.nan
+    x, y, weight = place.log(), values[first - 1 :].log(), 1 / place
+    x = x - (weight * x).sum() / weight.sum()
+    return float(-(weight * x * y).sum() / (weight * x * x).sum())
+
+
+@torch.no_grad()
+def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float:
+    """LiDAR: the effective rank of what tells images apart, relative to how much their views differ.
+
+    Thilak et al.: LiDAR (ICLR 2024), equations 2 to 4, https://arxiv.org/abs/2312.04000: between-image covariance
+    S_b, within-image covariance S_w + delta I, and the effective rank of S_w^-1/2 S_b S_w^-1/2. The paper takes 1,000
+    images with 50 views each, embeddings of the projector; with fewer views S_w is noisier and the value another, so
+    compare values of one protocol only.
+
+    Args:
+        features: (n, q, D): q views of each of n images.
+        delta: added to the diagonal of S_w.
+        epsilon: added to each share of the eigenvalues.
+
+    Returns:
+        About 1 to min(n - 1, D); 0 if all images have the same mean; NaN if an entry is not finite.
+
+    Raises:
+        ValueError: if there are not at least two images with two views.
+    """
+    if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
+        raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
+    n, views, width = features.shape
+    within = torch.zeros(width, width, dtype=torch.float64)
+    means = []
+    for part in torch.split(features, max(1, _CHUNK // views)):
+        rows = part.cpu().double()
+        mean = rows.mean(dim=1, keepdim=True)
+        spread = (rows - mean).flatten(end_dim=1)
+        within.addmm_(spread.T, spread)
+        means.append(mean[:, 0])
+    between = torch.cat(means)
+    between = (between - between.mean(dim=0)) / math.sqrt(n - 1)
+    if not bool(within.isfinite().all() and between.isfinite().all()):
+        return math.nan
+    noise = max(torch.finfo(features.dtype).eps, _SUMMED) ** 2 * _energy(features) / (n * views)
+    if float(between.square().sum()) <= noise:
+        return 0.0
+    within = within / (n * (views - 1)) + delta * torch.eye(width, dtype=torch.float64)
+    # S_w = C C^T: the eigenvalues of C^-1 S_b C^-T are those of S_w^-1/2 S_b S_w^-1/2.
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), between.T, upper=False)
+    return entropy_rank(spectrum(whitened).square(), epsilon)

@@ -1,0 +1,20 @@
+"""What the measures do to rows of features before they look at them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows of length 1, half precision widened to float32: (..., D) -> (..., D); a zero row stays zero."""
+    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    return F.normalize(features, dim=-1)
+
+
+def draw(count: int, most: int, seed: int = 0) -> Tensor:
+    """All of `count` rows, or `most` of them drawn at random, ascending: (min(count, most),) indices."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values

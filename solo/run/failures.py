@@ -1,0 +1,81 @@
+"""What can go wrong on a machine, in one line: no memory, a full disk, a killed worker, a lost process."""
+
+from __future__ import annotations
+
+import errno
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from solo.errors import UserError
+
+_KEPT = "what was saved before is complete; go on from last.ckpt with resume_from_checkpoint=PATH"
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|CUDNN_STATUS_ALLOC_FAILED", re.I)
+_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (exited unexpectedly|is killed by signal: \w+)")
+# gloo, NCCL and the store say in many ways that the other side of a connection is gone.
+_LOST = re.compile(
+    r"Connection (closed|reset) by peer|Broken pipe|Socket (closed|Timeout)|NCCL.*(remote|timeout|aborted)"
+    r"|Timed out waiting \d+ms for (recv|send)|gloo.*(peer|timeout)|Watchdog caught collective operation timeout",
+    re.I | re.S,
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what the user's machine is the cause of into a `UserError`; everything else stays as it is."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = explain(error)
+        if text is None:
+            raise
+        raise UserError(text) from error
+
+
+def explain(error: BaseException) -> str | None:
+    """The line for the user, or None if the error is none of a user's machine."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
+    ):
+        return (
+            f"there is not enough memory ({text[:160] or type(error).__name__}); lower optimizer.batch_size, "
+            "data.image_size or the network's width"
+        )
+    if worker := _WORKER.search(text):
+        return (
+            f"a process that loads images (pid {worker[1].strip()}) {_how(worker[2])}, mostly for want of memory; "
+            f"lower data.num_workers or optimizer.batch_size. {_KEPT}"
+        )
+    if isinstance(error, RuntimeError) and _LOST.search(text):
+        return f"another process of this run has ended, see its message ({text[:120]}). {_KEPT}"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = error.filename or "a file of the run"
+        return f"{where} can't be written: {error.strerror}; free the disk or choose another checkpoint.dir. {_KEPT}"
+    if isinstance(error, OSError) and error.errno in _LOCKED and error.filename:
+        return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
+    if "loading state_dict" in text:
+        return f"the checkpoint doesn't fit the network that the settings describe: {text[:300]}"
+    if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError) and _raised_by_lightning(error)):
+        return f"Lightning refuses the settings: {text}"
+    return None
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "lightning" in Path(frames[-1].filename).parts
+
+
+def _how(words: str) -> str:
+    return words.replace("is killed by signal: ", "was killed by the signal ").replace(
+        "exited unexpectedly", "has ended"
+    )

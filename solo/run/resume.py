@@ -1,0 +1,123 @@
+"""Going on with an interrupted run: which checkpoint, whether it can be read, and whether it is the same run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from solo.args.differences import NEVER_MATTERS, differences, may_change, unknown_names
+from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
+from solo.callbacks.checkpointer import BACKUP, plain_cfg
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
+from solo.data.batches import BatchLoader
+from solo.errors import ConfigError, UserError
+from solo.files import clean
+from solo.run.report import say
+
+
+class ResumeOrder(Callback):
+    """Tells the sampler where a run goes on: with workers, Lightning asks for batches before it says so."""
+
+    loader: DataLoader[Any] | BatchLoader
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+        """The resumed run starts with the batch after the last one that is done."""
+        sampler: Any = self.loader.sampler
+        if not hasattr(sampler, "start_at"):
+            return
+        loops = checkpoint["loops"]["fit_loop"]
+        epochs = loops["epoch_progress"]["current"]
+        batches = loops["epoch_loop.batch_progress"]["current"]["completed"]
+        inside = epochs["started"] > epochs["processed"]
+        samples = batches * (self.loader.batch_size or sampler.batch_size) * trainer.world_size
+        sampler.start_at(epochs["processed"], samples if inside else 0)
+
+
+def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
+    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found.
+
+    What a killed process left half written is removed.
+
+    Args:
+        cfg: the resolved configuration.
+        root: the folder of all runs of this kind.
+
+    Raises:
+        UserError: nothing can be read of what is there.
+        ConfigError: the run was made with other settings than these, and `resume_allow` doesn't have them.
+    """
+    if cfg.get("resume_from_checkpoint"):
+        named = Path(cfg.resume_from_checkpoint).expanduser()
+        wanted = checkpoint_file(named)
+        file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
+    else:
+        found = _search(cfg, root)
+        if found is None:
+            return None, None
+        file, checkpoint = _readable(found, others=True)
+        say(f"auto_resume: continuing {file}")
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        clean(file.parent)
+    _check_settings(cfg, saved_settings(checkpoint, file)["cfg"], file)
+    return file, stored_wandb_id(file.parent)
+
+
+def _search(cfg: DictConfig, root: Path) -> Path | None:
+    """What `auto_resume` finds; a job that SLURM has put back into its queue looks for its work in any case."""
+    if not cfg.auto_resume.enabled and not os.environ.get("SLURM_RESTART_COUNT"):
+        return None
+    resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
+    found, _ = resumer.find_checkpoint(cfg)
+    for line in [] if found else resumer.passed_over:
+        say(f"auto_resume: {line}")
+    return found
+
+
+def _readable(file: Path, others: bool) -> tuple[Path, dict[str, Any]]:
+    """The file, or with `others` the newest one beside it that is not damaged, and what it holds."""
+    beside = sorted(_beside(file), key=lambda other: other.stat().st_mtime, reverse=True) if others else []
+    errors = []
+    for candidate in [file, *beside]:
+        try:
+            checkpoint = load_checkpoint(candidate)
+        except UserError as error:
+            errors.append(error)
+            continue
+        if errors:
+            say(f"{errors[0]}; going on with {candidate.name}, the one before")
+        return candidate, checkpoint
+    raise errors[0]
+
+
+def _beside(file: Path) -> Sequence[Path]:
+    backup = file.with_name(BACKUP)
+    found = [*file.parent.glob("*.ckpt"), *([backup] if backup.is_file() else [])]
+    return [other for other in found if not other.samefile(file)]
+
+
+def _check_settings(cfg: DictConfig, stored: Mapping[str, Any], file: Path) -> None:
+    current = plain_cfg(cfg)
+    allowed = list(current.get("resume_allow") or [])
+    if misspelt := unknown_names(allowed, stored, current):
+        names = ", ".join(misspelt)
+        raise ConfigError(f"resume_allow has {names}, which is no setting; give keys as --cfg resolved prints them")
+    if not stored:
+        return
+    found = differences(stored, current)
+    told = [change for change in found if may_change(change.key, allowed)]
+    refused = [change for change in found if not may_change(change.key, [*NEVER_MATTERS, *allowed])]
+    if refused:
+        listed = "".join(f"\n  {change}" for change in refused)
+        keys = ",".join(change.key for change in refused)
+        raise ConfigError(
+            f"{file} is of a run with other settings:{listed}\n"
+            f"take them back, allow them with 'resume_allow=[{keys}]', or start a new run"
+        )
+    for change in told:
+        say(f"resumed with {change}")

@@ -1,0 +1,59 @@
+import os
+import signal
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+
+from solo.callbacks.stop import TIME_LIMIT, StopRequests, StopRunError, requeue, seconds_of
+from solo.errors import UserError
+
+
+@pytest.mark.parametrize("limit", ["01:02:03:04", timedelta(1, 4, hours=2, minutes=3), {"hours": 26, "seconds": 184}])
+def test_durations(limit):
+    assert seconds_of(limit) == 86400 + 2 * 3600 + 3 * 60 + 4
+
+
+@pytest.mark.parametrize("wrong", ["4h", "1:2:3", {"hour": 1}, 5])
+def test_what_is_no_duration(wrong):
+    with pytest.raises(UserError, match="no duration; write DD:HH:MM:SS"):
+        StopRequests(wrong)
+
+
+def test_a_signal_is_noted_and_its_former_handler_comes_back():
+    former = signal.getsignal(signal.SIGUSR1)
+    requests = StopRequests()
+    assert requests.pending() == 0
+    requests.listen()
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert requests.pending() == 128 + signal.SIGUSR1
+    finally:
+        requests.unlisten()
+    assert signal.getsignal(signal.SIGUSR1) is former
+
+
+def test_the_limit_counts_from_the_start():
+    requests = StopRequests({"milliseconds": 200})
+    assert requests.pending() == 0
+    time.sleep(0.25)
+    assert requests.pending() == TIME_LIMIT
+    assert StopRunError(TIME_LIMIT).code == 124 and "time limit" in StopRunError(TIME_LIMIT).reason
+
+
+@pytest.mark.parametrize(("array", "job"), [(False, "7"), (True, "9_3")])
+def test_a_slurm_job_goes_back_into_the_queue(monkeypatch, array, job):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for name, value in {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(name, value) if array else monkeypatch.delenv(name, raising=False)
+    called = []
+
+    def ask(environment):
+        return requeue(
+            SimpleNamespace(_accelerator_connector=SimpleNamespace(cluster_environment=environment)), called.append
+        )
+
+    assert ask(SLURMEnvironment()) and called == [["scontrol", "requeue", job]]
+    assert not ask(SLURMEnvironment(auto_requeue=False)) and not ask(LightningEnvironment()) and len(called) == 1
