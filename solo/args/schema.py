@@ -225,6 +225,12 @@ class PretrainCfg(RunCfg):
     method: str = key(REQUIRED, "self-supervised method")
     method_kwargs: dict[str, Any] = key({}, "the method's own settings")
     backbone: BackboneCfg = key(BackboneCfg, "network")
+    finetune_from: str | None = key(
+        None, "weights that the backbone starts from: timm/NAME, torchvision/NAME, a file or a run; null: random ones"
+    )
+    finetune_layers: list[str] | None = key(
+        None, "layers of it that are trained, the rest stays as it is, BatchNorm too; null: all"
+    )
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")
