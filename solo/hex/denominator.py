@@ -90,7 +90,7 @@ class _HexSoftmax:
 
     def __init__(self, x: Tensor, leaf: Tensor, hierarchy: Tensor, rest: Tensor, settings: HexDenominator) -> None:
         self._leaf, self._rest = MaskedSoftmax(x, leaf), MaskedSoftmax(x, rest)
-        self.local, self._tau_plus = LocalTerm(x, hierarchy, settings.beta), settings.tau_plus
+        self.local, self._tau_plus = LocalTerm(x, hierarchy.nonzero(as_tuple=True), settings.beta), settings.tau_plus
         partners = leaf.sum(dim=1).clamp_min(1).to(x.dtype)
         self._mean = self._leaf.lse - partners.log()  # log of the mean of exp(x) over S(i)
         self.log_debiased, self.active = debias(

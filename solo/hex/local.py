@@ -34,7 +34,7 @@ class LocalTerm:
 
     Args:
         x: (R, N) logits.
-        hierarchy: (R, N) boolean, H(i); a small share of the row, so its terms are taken out as a list.
+        listed: (K,) and (K,), row and column of each hierarchy negative.
         beta: >= 0.
 
     Attributes:
@@ -44,12 +44,12 @@ class LocalTerm:
         log: (R,) log L_i, -inf where H(i) is empty.
     """
 
-    def __init__(self, x: Tensor, hierarchy: Tensor, beta: float) -> None:
-        self.row, self.column = hierarchy.nonzero(as_tuple=True)
-        listed, self._beta = x[self.row, self.column], beta
-        self.size = torch.bincount(self.row, minlength=len(hierarchy))
-        self._tilted = ListSoftmax((1 + beta) * listed, self.row, len(hierarchy))
-        self._weights = ListSoftmax(beta * listed, self.row, len(hierarchy))
+    def __init__(self, x: Tensor, listed: tuple[Tensor, ...], beta: float) -> None:
+        self.row, self.column = listed
+        negatives, self._beta = x[listed], beta
+        self.size = torch.bincount(self.row, minlength=len(x))
+        self._tilted = ListSoftmax((1 + beta) * negatives, self.row, len(x))
+        self._weights = ListSoftmax(beta * negatives, self.row, len(x))
         self.log_size = self.size.to(x.dtype).log()
         self.log = torch.where(self.size > 0, self.log_size + self._tilted.lse - self._weights.lse, -torch.inf)
 
