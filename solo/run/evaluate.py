@@ -65,7 +65,8 @@ def run(cfg: DictConfig) -> None:
         for result in evaluate(features, protocol, device):
             results.append({"feature_type": kind, **result})
             show_levels(_title(features, result), result["levels"], _shown(protocol))
-            _show_hierarchy(result.get("hierarchy", {}))
+            if len(features.levels) > 1:  # with one, they say what the accuracies say
+                _show_hierarchy(result.get("hierarchy", {}))
     folder = open_folder(cfg, "evaluate")
     facts = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
     facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
