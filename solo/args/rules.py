@@ -106,6 +106,8 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
         must_validate = "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
             if data[key] is None:
+                if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, data["train_path"]):
+                    continue
                 if key == "train_path" or must_validate:
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
                 continue

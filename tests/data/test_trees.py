@@ -124,6 +124,8 @@ def small_wordnet(root: Path) -> dict[str, str]:
         pointers = f"001 @ {places[above]:08} n 0000" if above else "000"
         text += f"{len(text):08} 03 n 01 {name} 0 {pointers} | a {name}  \n"
     (root / "data.noun").write_text(text)
+    lines = [f"{name} n 1 0 1 0 {place:08}  \n" for name, place in sorted(places.items())]
+    (root / "index.noun").write_text("".join(lines))
     return {name: f"n{place:08}" for name, place in places.items()}
 
 
