@@ -33,6 +33,7 @@ from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
 from solo.run.failures import explain, watch_children
+from solo.run.launch import check_launch
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.watching import watchers
@@ -170,6 +171,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         trainer = Trainer(**options)
     except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
+    check_launch(cfg, trainer)
     return Run(trainer, directory, recorder, order, resume)
 
 
