@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from solo.args.fields import keys_of
 from solo.args.schema import BackboneCfg, KnnEvalCfg, OptimizerCfg, PerformanceCfg, SchedulerCfg
@@ -15,6 +16,7 @@ from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
 from solo.hex.plug import Step, build_hex
 from solo.methods import settings
+from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
 from solo.methods.optim import static_lr
 from solo.utils.knn import WeightedKNNClassifier
@@ -86,6 +88,7 @@ class BaseMethod(SoloModule):
         self.knn_k: int = cfg.knn_eval.k
         if self.knn_eval:
             self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=cfg.knn_eval.distance_func)
+        self.exact: bool = settings.accumulates_exactly(cfg, self._has_known_steps())
         self.hex = build_hex(cfg, scale=self.hex_scale)
         self._group_level = self._find_level(cfg.hex.level)
         self.build(self._typed_kwargs())
@@ -161,14 +164,19 @@ class BaseMethod(SoloModule):
         Returns:
             The total loss; for a class without `ssl_loss` the outputs of `view_outputs`.
         """
+        if self.exact and len(batch[0]) > self.batch_size:
+            return exact_step(self, batch, BaseMethod.view_outputs)
         out = self.view_outputs(batch)
-        if type(self).ssl_loss is BaseMethod.ssl_loss:
-            return out
+        return out if type(self).ssl_loss is BaseMethod.ssl_loss else self.total_loss(out, batch)
+
+    def total_loss(self, out: Outputs, batch: Any) -> Tensor:
+        """The method's loss and the classifier's, of the outputs of a batch; logs the former."""
         loss = self.ssl_loss(out, self._train_step(batch))
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
         self.log_metrics({f"hex/{name}": value for name, value in self.hex.stats.items()}, on_step=False)
-        return loss + out["loss"]
+        total: Tensor = loss + out["loss"]
+        return total
 
     def view_outputs(self, batch: Any) -> Outputs:
         """Outputs of all views: lists over the views, but `loss`, `acc1`, `acc5` means over the large views.
@@ -186,14 +194,18 @@ class BaseMethod(SoloModule):
         for key in ("loss", "acc1", "acc5"):
             out[key] = sum(out[key]) / len(large)
         if not OmegaConf.select(self.cfg, "data.no_labels"):
-            names = {"train_class_loss": "loss", "train_acc1": "acc1", "train_acc5": "acc5"}
-            self.log_metrics({name: out[key] for name, key in names.items()})
+            self.log_classification(out)
         if self.knn_eval:
             labels = self.knn_labels(targets)
             known = labels[:, -1] >= 0
             for feats in out["feats"][: self.num_large_crops]:
                 self.knn(train_features=feats.detach()[known], train_targets=labels[known])
         return out
+
+    @classmethod
+    def _has_known_steps(cls) -> bool:
+        ours = cls.view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
+        return ours and cls.training_step is BaseMethod.training_step and cls.ssl_loss is not BaseMethod.ssl_loss
 
     def _typed_kwargs(self) -> Any:
         if self.Kwargs is None:
@@ -222,6 +234,11 @@ class BaseMethod(SoloModule):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """As in all modules; `accumulate=exact` has dropped them before, and has gradients already."""
+        if not self.exact:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     # ---- validation ----
 
