@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from solo.args.fields import keys_of
 from solo.args.schema import BackboneCfg, KnnEvalCfg, OptimizerCfg, PerformanceCfg, SchedulerCfg
@@ -16,7 +15,7 @@ from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
 from solo.hex.plug import Step, build_hex
 from solo.methods import settings
-from solo.methods.exact import exact_step
+from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.module import SoloModule
 from solo.methods.optim import static_lr
 from solo.utils.knn import WeightedKNNClassifier
@@ -88,7 +87,7 @@ class BaseMethod(SoloModule):
         self.knn_k: int = cfg.knn_eval.k
         if self.knn_eval:
             self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=cfg.knn_eval.distance_func)
-        self.exact: bool = settings.accumulates_exactly(cfg, self._has_known_steps())
+        self.exact = settings.accumulates_exactly(cfg, has_known_steps(type(self), BaseMethod))
         self.hex = build_hex(cfg, scale=self.hex_scale)
         self._group_level = self._find_level(cfg.hex.level)
         self.build(self._typed_kwargs())
@@ -174,7 +173,7 @@ class BaseMethod(SoloModule):
         loss = self.ssl_loss(out, self._train_step(batch))
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
-        self.log_metrics({f"hex/{name}": value for name, value in self.hex.stats.items()}, on_step=False)
+        self.log_metrics({f"hex/{name}": value for name, value in self._hex_stats().items()}, on_step=False)
         total: Tensor = loss + out["loss"]
         return total
 
@@ -193,6 +192,7 @@ class BaseMethod(SoloModule):
                 out.setdefault(key, []).append(value)
         for key in ("loss", "acc1", "acc5"):
             out[key] = sum(out[key]) / len(large)
+        self.remember(out, targets)
         if not OmegaConf.select(self.cfg, "data.no_labels"):
             self.log_classification(out)
         if self.knn_eval:
@@ -202,10 +202,12 @@ class BaseMethod(SoloModule):
                 self.knn(train_features=feats.detach()[known], train_targets=labels[known])
         return out
 
-    @classmethod
-    def _has_known_steps(cls) -> bool:
-        ours = cls.view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
-        return ours and cls.training_step is BaseMethod.training_step and cls.ssl_loss is not BaseMethod.ssl_loss
+    def remember(self, out: Outputs, targets: Tensor) -> None:
+        """Let callbacks see the large views of this step: references, detached, until the next one."""
+        large = {"features": "feats", "projection": "z"}
+        spaces = {name: out[key][: self.num_large_crops] for name, key in large.items() if key in out}
+        self.seen: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
+        self.seen["groups"] = self.label_paths(targets)[:, self._group_level]
 
     def _typed_kwargs(self) -> Any:
         if self.Kwargs is None:
@@ -225,6 +227,12 @@ class BaseMethod(SoloModule):
             groups=labels[:, self._group_level],
         )
 
+    def _hex_stats(self) -> dict[str, Tensor]:
+        unlabelled = bool(OmegaConf.select(self.cfg, "data.no_labels"))
+        return {
+            name: value for name, value in self.hex.stats.items() if not (unlabelled and name == "superclass_share")
+        }
+
     def _find_level(self, level: int | str | None) -> int:
         names = self.levels
         if isinstance(level, str) and level in names:
@@ -234,11 +242,6 @@ class BaseMethod(SoloModule):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
-
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """As in all modules; `accumulate=exact` has dropped them before, and has gradients already."""
-        if not self.exact:
-            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     # ---- validation ----
 

@@ -44,6 +44,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
     out = joined(outputs)
+    model.remember(out, batch[2])
     leaves = _leaves(out)
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
@@ -71,6 +72,17 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             carried = carried + surrogate
     _set_random_state(model, after)
     return carried - carried.detach() + loss.detach()
+
+
+def has_known_steps(method: type[BaseMethod], base: type[BaseMethod]) -> bool:
+    """Whether a method's outputs come from the library's own code and its loss from an `ssl_loss`.
+
+    Args:
+        method: the class.
+        base: `BaseMethod`.
+    """
+    ours = method.view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
+    return ours and method.training_step is base.training_step and method.ssl_loss is not base.ssl_loss
 
 
 def split(batch: Any, size: int) -> list[Any]:

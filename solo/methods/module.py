@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from solo import distributed
-from solo.errors import UserError
+from solo.errors import NonFiniteError
 from solo.losses.pairs import widen
 from solo.methods import optim
 from solo.methods.settings import data_facts
@@ -62,6 +62,7 @@ class SoloModule(pl.LightningModule):
         self.num_classes = cfg.data.num_classes
         self._static_groups: list[int] = []
         self.silent = False  # log nothing
+        self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy)
 
     @property
@@ -224,8 +225,9 @@ class SoloModule(pl.LightningModule):
             group["lr"] = rate
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Drop the gradients instead of filling them with zeros."""
-        optimizer.zero_grad(set_to_none=True)
+        """Drop the gradients instead of filling them with zeros; `accumulate=exact` has some already."""
+        if not self.exact:
+            optimizer.zero_grad(set_to_none=True)
 
     # ---- the rest ----
 
@@ -242,15 +244,16 @@ class SoloModule(pl.LightningModule):
         """Stop before a loss that is not finite reaches the weights.
 
         Raises:
-            UserError: names the terms, the epoch and the step.
+            NonFiniteError: names the terms, the epoch and the step.
         """
         values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
         if bool(values.isfinite().all()):
             return
         found = ", ".join(f"{name}={value}" for name, value in zip(terms, values.tolist(), strict=True))
-        raise UserError(
+        raise NonFiniteError(
             f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {found}; try a smaller "
-            "optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed"
+            "optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed",
+            dict(zip(terms, values.tolist(), strict=True)),
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
