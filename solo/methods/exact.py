@@ -44,7 +44,6 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
     out = joined(outputs)
-    model.remember(out, batch[2])
     leaves = _leaves(out)
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
@@ -71,6 +70,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
         else:
             carried = carried + surrogate
     _set_random_state(model, after)
+    model.remember(out, batch[2])  # the parts have, too
     return carried - carried.detach() + loss.detach()
 
 
