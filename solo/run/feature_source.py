@@ -46,6 +46,11 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
     """
     if cfg.features:
         found = read_features(cfg.features)
+        if "projector" in kinds and list(kinds) != [found.kind]:
+            raise UserError(
+                f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}; "
+                f"set feature_type={found.kind}"
+            )
         if cfg.data.get("unseen_classes"):
             found = replace(found, unseen=_drawn(cfg, found))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
