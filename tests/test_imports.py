@@ -29,7 +29,8 @@ ALLOWED = {
     "utils": GROUND | {"distributed", "nn", "eval", "callbacks", "args", "data"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "run": GROUND
-    | {"distributed", "args", "data", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones", "utils"},
+    | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"}
+    | {"utils"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
     | {"eval", "utils"},
@@ -39,6 +40,7 @@ ALLOWED = {
 }
 TORCH_FREE = ["args", "cli.py", "errors.py", "taxonomy.py", "__init__.py", "__main__.py"]
 TORCH_FREE += ["data/registry.py", "data/specs.py", "data/folders.py", "data/trees.py", "data/tables.py"]
+TORCH_FREE += ["data/shards.py", "data/hub.py", "data/tree_files.py"]
 HEAVY = {"torch", "torchvision", "lightning", "timm", "lightly", "wandb", "sklearn", "umap", "matplotlib"}
 
 

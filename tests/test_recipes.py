@@ -81,7 +81,8 @@ def test_every_data_set_has_its_recipes():
 @pytest.mark.parametrize("path", RECIPES, ids=relative)
 def test_recipe(path):
     folder, file = path.parent.relative_to(ROOT), path.name
-    assert path.read_text().splitlines()[0].startswith(f"# python main_{command(path)}.py {folder} {file}")
+    program = "solo evaluate" if command(path) == "evaluate" else f"python main_{command(path)}.py"
+    assert path.read_text().splitlines()[0].startswith(f"# {program} {folder} {file}")
     parsed = read(path)
     assert [note for note in parsed.notes if "is not scaled" not in note] == []
     assert parsed.values["data"]["dataset"] == path.parent.name

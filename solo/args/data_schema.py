@@ -15,7 +15,9 @@ class CommonDataCfg:
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
     train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
     val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")
-    format: Literal["image_folder", "table", "timm", "h5"] = key("image_folder", "how images are stored")
+    format: Literal["image_folder", "table", "webdataset", "hf", "timm", "h5"] = key(
+        "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face, timm: what its readers know"
+    )
     fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
     num_workers: int = key(4, "loader processes for each device", ge=0)
     download: bool = key(True, "fetch the data set if it isn't there")
@@ -24,19 +26,35 @@ class CommonDataCfg:
         None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
     )
     taxonomy: str | None = key(None, "file with the label tree above the class folders, or wordnet; null: none")
-    path_column: str | None = key(None, "table: column of the image paths; null: the one with image files")
-    label_columns: list[str] | None = key(None, "table: columns of labels, coarse first; null: the only other one")
+    path_column: str | None = key(None, "table, hf: column of the images; null: the one with image files")
+    label_columns: list[str] | None = key(
+        None, "table, webdataset, hf: columns of labels, coarse first; null: the only other one"
+    )
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
 
 @dataclass(kw_only=True)
-class DataCfg(CommonDataCfg):
-    """Images to learn from."""
+class AugmentedDataCfg(CommonDataCfg):
+    """Images that are augmented."""
 
-    no_labels: bool = key(False, "custom: one flat folder of images without labels")
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
     )
+    cache_size: int | None = key(
+        None,
+        "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
+        ge=1,
+    )
+    cache_dir: str | None = key(
+        None, "batch, image files: where decoded images are kept; null: the user's cache folder"
+    )
+
+
+@dataclass(kw_only=True)
+class DataCfg(AugmentedDataCfg):
+    """Images to learn from."""
+
+    no_labels: bool = key(False, "custom: one flat folder of images without labels")
     label_fraction: float | list[float] = key(
         -1.0,
         "share of the training images that keep their labels, or one a level, coarse first; -1: all",
@@ -55,14 +73,6 @@ class DataCfg(CommonDataCfg):
         None, "balanced, pxk: level of the label tree, by name or index, that gives the classes; null: the classes"
     )
     per_class: int = key(4, "pxk: images of each class in a batch", ge=1)
-    cache_size: int | None = key(
-        None,
-        "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
-        ge=1,
-    )
-    cache_dir: str | None = key(
-        None, "batch, image files: where decoded images are kept; null: the user's cache folder"
-    )
     num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
@@ -95,11 +105,18 @@ class OfflineDataCfg(SourceDataCfg):
     """The same where training images and labels may be missing."""
 
     no_labels: bool = key(False, "custom: flat folders of images without labels")
+    unseen_classes: int | list[str] | None = key(
+        None,
+        "classes that are measured apart as well, those that pretraining left out: names or indices, or how many to "
+        "draw; null: those of the checkpoint's run",
+        ge=0,
+    )
+    split_seed: int = key(42, "seed of unseen_classes", ge=0)
     val_only: bool = key(False, "measure the validation images among themselves, without training images")
 
 
 @dataclass(kw_only=True)
-class LinearDataCfg(EvalDataCfg):
+class LinearDataCfg(EvalDataCfg, AugmentedDataCfg):
     """The same for a classifier that is trained."""
 
     cache_features: bool = key(False, "run the frozen backbone once and train on its features; no augmentation")

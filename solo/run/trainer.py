@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
+from solo import distributed
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
@@ -31,8 +32,10 @@ from solo.data.batches import BatchLoader
 from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
+from solo.run.failures import explain, watch_children
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
+from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
 _SIGTERM_EXIT_CODE = 128 + 15
@@ -88,15 +91,18 @@ class Run:
         except (KeyboardInterrupt, SystemExit):
             self._stopped()
             raise
-        if self.trainer.is_global_zero:
-            list_skipped([train, val], self.directory.path)
+        except Exception as error:
+            if explain(error) is not None:
+                self._stopped()
+            raise
+        list_skipped([train, val], self.directory.path)
         if self.trainer.is_global_zero and self.recorder.summary:
             last = self.directory.path / "last.ckpt"
             command = next_command(last) if next_command and last.is_file() else None
             show_result(self.recorder.summary, self.directory.path, command)
 
     def _stopped(self, how: str = "") -> None:
-        if not self.directory.is_open:
+        if not (self.directory.is_open and self.trainer.is_global_zero):
             return
         last = self.directory.path / "last.ckpt"
         epochs = len(self.recorder.rows)
@@ -107,9 +113,13 @@ class Run:
 
 
 def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder: Path) -> None:
-    """Say how many images `data.on_error=skip` left out, and list them in `skipped.txt`; nothing if none were."""
-    lines = sorted({line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)})
-    if lines:
+    """Say how many images `data.on_error=skip` left out, in all processes, and list them in `skipped.txt`.
+
+    Every process calls it, the first one writes; nothing if none were.
+    """
+    own = [line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)]
+    lines = sorted(set(distributed.gather_lines(own)))
+    if lines and distributed.rank() == 0:
         write_text(folder / "skipped.txt", "".join(f"{line}\n" for line in lines))
         say(f"data.on_error=skip: {len(lines)} files were skipped, listed in {folder / 'skipped.txt'}")
 
@@ -126,15 +136,17 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         UserError: a device or checkpoint that isn't there.
     """
     hush(workers=cfg.data.num_workers > 0)
+    watch_children()
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resume, wandb_id = find_resume(cfg, root)
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory = RunDirectory(root, resume.parent.name if resume and continued else None)
     meter = Meter()
+    watching, facts = watchers(cfg, directory, meter, facts)
     history = resume.parent / "metrics.csv" if resume else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
     order = ResumeOrder()
-    callbacks: list[Callback] = [order, meter]
+    callbacks: list[Callback] = [order, meter, *watching]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
