@@ -14,7 +14,7 @@ import solo
 from solo.args.check import did_you_mean
 from solo.args.compose import compose, compose_words, find_recipe
 from solo.args.describe import describe
-from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg
+from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.flags import LineParser, has_flags, read_flags
 from solo.args.parse import Parsed, parse
 from solo.args.schema import LinearCfg, PretrainCfg
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "pretrain": Command("solo.run.pretrain", PretrainCfg, "learn from images without labels"),
     "linear": Command("solo.run.linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
     "evaluate": Command("solo.run.evaluate", EvaluateCfg, "measure features at every level of the label tree"),
+    "analyze": Command("solo.run.analyze", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
     "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
@@ -101,7 +102,7 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     given = _parser().parse_intermixed_args([] if flags else words)
     if given.help:
         example = f"solo {name} scripts/{name}/digits {'hex' if name == 'pretrain' else name}.yaml seed=7"
-        if name == "evaluate":
+        if name in ("evaluate", "analyze"):
             example = f"solo {name} checkpoint=PATH"
         usage = _USAGE.format(name=name, help=command.help.capitalize(), example=example)
         sys.stdout.write(f"{usage}\n{help_text(schema)}\n")

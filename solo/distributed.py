@@ -5,6 +5,10 @@ Without a process group every function is the identity, so the same code runs on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +29,27 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes, 1 without a process group."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+@contextmanager
+def joined(index: int, processes: int, meeting: Path) -> Iterator[None]:
+    """Belong to a group of processes on this machine's CPU (gloo), until the block ends.
+
+    Args:
+        index: of this process, 0 to processes - 1.
+        processes: how many there are; 1 makes no group.
+        meeting: a file that isn't there yet, the same for all of them.
+    """
+    if processes == 1:
+        yield
+        return
+    patience = timedelta(seconds=120)
+    store = dist.FileStore(str(meeting), processes)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=index, world_size=processes, timeout=patience)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 class _Gather(torch.autograd.Function):
@@ -72,6 +97,32 @@ def gather_no_grad(x: Tensor) -> Tensor:
     return _all_gather(x) if is_distributed() else x.detach()
 
 
+class _Sum(torch.autograd.Function):
+    """Sum over processes; backward sums the gradients of all processes, as `_Gather` does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return all_reduce_sum(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return all_reduce_sum(grads[0])
+
+
+def sum_with_grad(x: Tensor) -> Tensor:
+    """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it.
+
+    Args:
+        x: the same shape on every process.
+    """
+    return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
+
+
+def own_rows(x: Tensor) -> Tensor:
+    """This process's rows of a tensor that all processes have alike: (N * world_size, ...) -> (N, ...)."""
+    return x.chunk(world_size())[rank()] if is_distributed() else x
+
+
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over processes, detached; the input is left as it is."""
@@ -85,6 +136,22 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 def all_reduce_mean(x: Tensor) -> Tensor:
     """Mean over processes, detached."""
     return all_reduce_sum(x) / world_size()
+
+
+def per_process(count: Tensor) -> Tensor:
+    """How many of all processes' rows, counted on each, a process has on average; what divides a sum over rows.
+
+    A process that divides its sum by this has a value whose mean over processes is that of one process with all rows,
+    however unevenly they are spread.
+
+    Args:
+        count: of rows, on this process, of any shape.
+
+    Returns:
+        The same shape, of torch's default type where `count` has integers; at least one row of all processes.
+    """
+    count = count if count.is_floating_point() else count.to(torch.get_default_dtype())
+    return all_reduce_mean(count).clamp_min(1 / world_size())
 
 
 def any_process(flag: int) -> int:

@@ -29,7 +29,8 @@ ALLOWED = {
     "utils": GROUND | {"distributed", "nn", "eval", "callbacks", "args", "data"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "run": GROUND
-    | {"distributed", "args", "data", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones", "utils"},
+    | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"}
+    | {"utils"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
     | {"eval", "utils"},

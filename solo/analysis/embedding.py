@@ -17,7 +17,7 @@ from solo.files import replacing
 Embedding = Literal["umap", "tsne", "pca"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
+TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 _MOST_IN_LEGEND = 40
 _ROWS_OF_LEGEND = 20
 _INK = "#37352f"
@@ -81,7 +81,7 @@ def draw_embedding(
     figure = Figure(figsize=(7.4 * targets.shape[1], 5.6), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     shown = f"{len(rows):,} images" if len(rows) == len(features) else f"{len(rows):,} of {len(features):,} images"
-    figure.suptitle(" · ".join(part for part in (title, _TITLES[embedding], shown) if part), fontsize=11, color=_INK)
+    figure.suptitle(" · ".join(part for part in (title, TITLES[embedding], shown) if part), fontsize=11, color=_INK)
     colours = _colours(targets, palette)
     for level, (name, classes) in enumerate(zip(names.levels, names.classes, strict=True)):
         axes = figure.add_subplot(1, targets.shape[1], level + 1)

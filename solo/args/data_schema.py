@@ -95,6 +95,13 @@ class OfflineDataCfg(SourceDataCfg):
     """The same where training images and labels may be missing."""
 
     no_labels: bool = key(False, "custom: flat folders of images without labels")
+    unseen_classes: int | list[str] | None = key(
+        None,
+        "classes that are measured apart as well, those that pretraining left out: names or indices, or how many to "
+        "draw; null: those of the checkpoint's run",
+        ge=0,
+    )
+    split_seed: int = key(42, "seed of unseen_classes", ge=0)
     val_only: bool = key(False, "measure the validation images among themselves, without training images")
 
 

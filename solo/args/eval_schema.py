@@ -71,3 +71,55 @@ class EvaluateCfg(FeatureCfg):
     feature_type: list[Literal["backbone", "projector"]] = key(["backbone"], "which features")
     k: int = key(20, "kNN: number of neighbours", ge=1)
     temperature: float = key(0.07, "kNN: of the weights exp(cosine / temperature)", gt=0)
+    measures: list[Literal["knn", "retrieval", "clustering"]] = key(
+        ["knn", "retrieval", "clustering"], "what is measured"
+    )
+    top_k: list[int] = key([1, 5, 10], "retrieval: whether one of the k most similar images is right", ge=1)
+    max_queries: int = key(10_000, "retrieval: images looked up; more are drawn at random", ge=1)
+    bootstrap: int = key(1000, "resamples behind the 95 % intervals; 0: none", ge=0)
+
+
+@dataclass(kw_only=True)
+class AnalyzeDataCfg(OfflineDataCfg):
+    """The same where only the validation images are looked at."""
+
+    val_only: bool = key(True, "no training images are needed: neighbours are those among the images analysed")
+
+
+@dataclass(kw_only=True)
+class AnalyzeCfg(FeatureCfg):
+    """Settings of `solo analyze`; the sources may be lists, which are compared."""
+
+    name: str = key("analyze", "name of the run")
+    pretrained_feature_extractor: list[str] | None = key(  # type: ignore[assignment]
+        None, "checkpoints, or folders of runs, whose checkpoints are a time series; `checkpoint=PATH` is short for it"
+    )
+    model: list[str] | None = key(  # type: ignore[assignment]
+        None, "instead: models of timm or torchvision, timm/NAME or torchvision/NAME"
+    )
+    features: list[str] | None = key(  # type: ignore[assignment]
+        None, "instead: files of saved features (.npz .pt .safetensors), see docs/evaluate.md"
+    )
+    data: AnalyzeDataCfg = key(AnalyzeDataCfg, "images")
+    title: str | None = key(None, "of the report; null: the names of the runs and the data set")
+    names: list[str] | None = key(None, "of the runs in the legends, one for each source; null: their own")
+    epochs: int = key(8, "of a run's folder: checkpoints to look at, evenly spaced; 1: the last one only", ge=1)
+    start: bool = key(True, "of a run's folder: also the network before training, drawn again from the run's seed")
+    series: bool = key(False, "the sources are one run over time, in this order, instead of several runs")
+    superclass: int | str | None = key(
+        None, "level of the superclasses, by name or index; null: the one above the classes, else what emerges"
+    )
+    clusters: int | None = key(
+        None, "without labels: clusters to find; null: a twentieth of the images, 10 to 60", ge=2
+    )
+    embedding: Literal["umap", "tsne", "pca", "none"] = key(
+        "umap", "how features become points; none: no such pictures"
+    )
+    max_points: int = key(2000, "images of each picture of points; more are subsampled at random", ge=2)
+    max_images: int | None = key(None, "images to look at; more are subsampled at random; null: all", ge=8)
+    max_anchors: int = key(10_000, "images that are compared with all images; more are subsampled at random", ge=2)
+    k: int = key(20, "neighbours that vote, and that say how far classes mix", ge=1)
+    temperature: float = key(0.07, "of the votes' weights exp(cosine / temperature)", gt=0)
+    quantile: float = key(0.99, "of the adaptive threshold", gt=0, le=1)
+    output: str | None = key(None, "folder to write into; null: <checkpoint.dir>/analyze/<run id>")
+    png: bool = key(True, "write the figures as PNG, too")

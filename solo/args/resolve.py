@@ -74,8 +74,9 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
     settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec)
-    if pretraining:
+    if "unseen_classes" in values["data"]:
         _unseen(settings)
+    if pretraining:
         _images(settings, spec)
         _crops(settings)
         hex_ = HexCfg(**settings.values["hex"])

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solo import distributed
 from solo.errors import UserError
 
 
@@ -99,7 +100,10 @@ def random_masking(x: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor, Tensor
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio={mask_ratio} is out of range; choose a share of the patches in [0, 1)")
     kept = int(x.shape[1] * (1 - mask_ratio))
-    ids_shuffle = torch.rand(x.shape[:2], device=x.device).argsort(dim=1)
+    # Drawn for the rows of all processes: seeded alike, they would else remove the same patches.
+    rows = len(x) * distributed.world_size()
+    noise = distributed.own_rows(torch.rand(rows, x.shape[1], device=x.device))
+    ids_shuffle = noise.argsort(dim=1)
     ids_restore = ids_shuffle.argsort(dim=1)
     ids_keep = ids_shuffle[:, :kept, None].expand(-1, -1, x.shape[2])
     return x.gather(1, ids_keep), (ids_restore >= kept).float(), ids_restore

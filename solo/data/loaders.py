@@ -7,7 +7,7 @@ The sampler hands out `(index, seed)` pairs, all of them a function of (seed, ep
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, cast
 
@@ -167,11 +167,62 @@ def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSample
     return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
 
 
+class EvalShare(DistributedSampler[int]):
+    """What one of n processes evaluates: every n-th sample, as many in each; the last ones may be beyond the end.
+
+    A `DistributedSampler` by type only, see `Share`; torch's own would count some samples twice.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Every epoch is the same."""
+
+    def __len__(self) -> int:
+        return -(-self.size // distributed.world_size())
+
+    def __iter__(self) -> Iterator[int]:
+        processes = distributed.world_size()
+        return iter(range(distributed.rank(), len(self) * processes, processes))
+
+
+class Padded(Dataset[Any]):
+    """A data set of `(image, label)` that goes on beyond its end, with its first images, unlabelled: they don't count.
+
+    So all processes have equally many batches, as DDP needs.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index % len(self)]
+        return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
+
+    def __getattr__(self, name: str) -> Any:
+        """What the data set has: its paths, classes, targets, ..."""
+        if name == "dataset":  # not there yet, while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        if not hasattr(self.dataset, "__getitems__"):
+            return [self[index] for index in indices]
+        images, labels = self.dataset.__getitems__([index % len(self) for index in indices])
+        beyond = torch.tensor(indices) >= len(self)
+        return [images, labels.masked_fill(beyond.view(-1, *[1] * (labels.ndim - 1)), -1)]
+
+
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
-    """All samples in their order."""
+    """All samples in their order; with several processes each gets its share, none counts twice."""
     whole = plain(dataset)
     options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": as_it_is} if whole else {})
-    return DataLoader(whole or dataset, batch_size=batch_size, **options)
+    size = len(cast(Sized, dataset))
+    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvalShare(size), **options)
 
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:

@@ -93,23 +93,51 @@ def vote_accuracy(
     """
     train_targets, test_targets = _columns(train_targets), _columns(test_targets)
     classes = [max(int(a), int(b), 0) + 1 for a, b in zip(train_targets.amax(0), test_targets.amax(0), strict=True)]
-    top_k = [min(5, similarity.shape[1], count) for count in classes]
-    hits = torch.zeros(len(classes), 2, dtype=torch.long, device=similarity.device)
-    weights = _weights(similarity, distance, temperature, epsilon)
-    rows = max(1, max_elements // max(classes))
+    options = {"temperature": temperature, "distance": distance, "epsilon": epsilon, "max_elements": max_elements}
+    found = []
+    for level, count in enumerate(classes):
+        best = vote_ranking(similarity, neighbours, train_targets[:, level], count, **options)  # type: ignore[arg-type]
+        truth = test_targets[:, level, None]
+        right = (best == truth) & (truth >= 0)
+        labelled = int((truth >= 0).sum())
+        at1, at5 = int(right[:, 0].sum()), int(right.sum())
+        found.append((100 * at1 / labelled, 100 * at5 / labelled) if labelled else (math.nan, math.nan))
+    return found
+
+
+@torch.no_grad()
+def vote_ranking(
+    similarity: Tensor,
+    neighbours: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    temperature: float = 0.07,
+    distance: Distance = "cosine",
+    epsilon: float = 1e-5,
+    max_elements: int = 5_000_000,
+) -> Tensor:
+    """The classes with the most votes, (M, min(5, k, num_classes)), the winner first; -1 for a class without a vote.
+
+    Args:
+        similarity: (M, k), descending.
+        neighbours: (M, k), rows of the training set.
+        labels: (N,) of the training set, -1 unknown.
+        num_classes: above all of them.
+        temperature: as in `knn_accuracy`, like the others.
+        distance: with which the neighbours were found.
+        epsilon: see there.
+        max_elements: bound on the votes held at once.
+    """
+    weights, rows = _weights(similarity, distance, temperature, epsilon), max(1, max_elements // num_classes)
+    parts = []
     for start in range(0, len(similarity), rows):
         part = slice(start, start + rows)
-        for level, count in enumerate(classes):
-            votes = vote(train_targets[neighbours[part], level], weights[part], count)
-            best = votes.topk(top_k[level], dim=1)
-            # A class without a vote is no answer, even where fewer than five got one.
-            right = (best.indices == test_targets[part, level, None]) & (best.values > 0)
-            hits[level] += torch.stack([right[:, 0].sum(), right.sum()])
-    labelled = (test_targets >= 0).sum(dim=0).tolist()
-    return [
-        (100 * at1 / rows, 100 * at5 / rows) if rows else (math.nan, math.nan)
-        for (at1, at5), rows in zip(hits.tolist(), labelled, strict=True)
-    ]
+        votes = vote(labels[neighbours[part]], weights[part], num_classes)
+        best = votes.topk(min(5, similarity.shape[1], num_classes), dim=1)
+        # A class without a vote is no answer, even where fewer than five got one.
+        parts.append(best.indices.masked_fill(best.values <= 0, -1))
+    return torch.cat(parts)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from solo import distributed
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.losses.blockwise import blockwise
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Terms, sum_per_row
@@ -139,16 +140,16 @@ class _HexRows(InfoNCERows):
             seen.append(value)
 
     def stats(self) -> Stats:
-        """Means over this process's anchors, detached scalars; only those that exist in this batch."""
+        """Means over the anchors of all processes, detached scalars; only those that exist in this batch."""
         if self.selector is None:
             return {"hierarchy_negatives": self._selected}
-        stats = {"hierarchy_negatives": self._selected / len(self.pairs.anchors)}
+        seen = [torch.cat(parts) for parts in self._seen.values()]
+        sums = [self._selected, *(torch.where(values.isfinite(), values, 0.0).sum() for values in seen)]
+        counts = [self._selected.new_tensor(len(self.pairs.anchors)), *(values.isfinite().sum() for values in seen)]
+        total, count = distributed.all_reduce_sum(torch.stack([torch.stack(sums), torch.stack(counts)]))
+        stats = dict(zip(("hierarchy_negatives", *self._seen), total / count.clamp_min(1), strict=True))
         if self.selector.threshold is not None:
             stats["threshold"] = self.selector.threshold
-        for name, parts in self._seen.items():
-            values = torch.cat(parts)
-            finite = values.isfinite()
-            stats[name] = torch.where(finite, values, 0.0).sum() / finite.sum().clamp_min(1)
         return stats
 
 

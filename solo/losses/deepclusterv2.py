@@ -32,6 +32,4 @@ def deepclusterv2_loss_func(
         target = clusters.repeat(len(rows) // len(clusters))
         sums.append(F.cross_entropy(rows, target, ignore_index=-1, reduction="sum"))
         counts.append((target >= 0).sum())
-    # Per process, not this process's: the mean over processes is then that of one process on the whole batch.
-    count = distributed.all_reduce_mean(torch.stack(counts).to(sums[0].dtype))
-    return (torch.stack(sums) / count.clamp_min(1 / distributed.world_size())).mean()
+    return (torch.stack(sums) / distributed.per_process(torch.stack(counts).to(sums[0].dtype))).mean()

@@ -133,8 +133,7 @@ class InfoNCERows:
 
     def scale(self) -> Tensor:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""
-        per_process = distributed.all_reduce_mean(self.anchors_with_positive)
-        return 1.0 / per_process.clamp_min(1.0 / distributed.world_size())
+        return 1.0 / distributed.per_process(self.anchors_with_positive)
 
 
 def sum_per_row(values: Tensor, terms: Terms, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solo import distributed
 from solo.args.methods import NNCLRKwargs
 from solo.losses.nnclr import nnclr_loss_func
 from solo.losses.numerics import full_precision, off_diagonal
@@ -96,7 +97,11 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
 
 @full_precision
 def redundancy(a: Tensor, b: Tensor) -> Tensor:
-    """How far the correlation matrices of (V, B, D) rows are from the identity, diagonal and rest alike."""
+    """How far the correlation matrices of (V, B, D) rows are from the identity, diagonal and rest alike.
+
+    The rows of all processes are gathered, with gradient.
+    """
+    a, b = (distributed.gather(views.transpose(0, 1)).transpose(0, 1) for views in (a, b))
     correlations = F.normalize(a, dim=1).mT @ F.normalize(b, dim=1)  # (V, D, D)
     on = torch.stack([(c.diagonal() - 1).square().mean() for c in correlations]).mean().sqrt()
     off = torch.stack([off_diagonal(c).square().mean() for c in correlations]).mean().sqrt()

@@ -59,7 +59,8 @@ class DeepClusterV2(LateBuffers, BaseMethod):
         """Make the memory, unless the checkpoint had one, and what clusters it."""
         super().on_train_start()
         rows, width = int(self.trainer.num_training_batches) * self.batch_size, self.width
-        start = F.normalize(torch.randn(self.num_large_crops, rows, width, device=self.device), dim=-1)
+        like = next(self.prototypes.parameters())
+        start = like.new_zeros(self.num_large_crops, rows, width)  # filled before it is read
         fresh = self.set_late_buffer("local_memory_embeddings", start)
         index = torch.zeros(rows, dtype=torch.long, device=self.device)
         self._memory_filled = not (self.set_late_buffer("local_memory_index", index) or fresh)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from solo.args.schema import LinearBackboneCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
 from solo.backbones import features_dim
 from solo.errors import UserError
+from solo.losses.cross_entropy import LabelledCrossEntropy
 from solo.methods import settings
 from solo.methods.module import SoloModule
 from solo.utils.misc import param_groups_layer_decay
@@ -50,7 +51,7 @@ class LinearModel(SoloModule):
         self.mixup_func = mixup_func
         # Mixed targets are soft already; timm's Mixup smooths them itself.
         smoothing = 0.0 if mixup_func else OmegaConf.select(cfg, "label_smoothing", default=0.0)
-        self.loss_func = loss_func or nn.CrossEntropyLoss(label_smoothing=smoothing, ignore_index=-1)
+        self.loss_func = loss_func or LabelledCrossEntropy(smoothing)
         self.classifier = nn.Linear(features_dim(backbone), self.num_classes)
         if not self.finetune:
             backbone.requires_grad_(False)

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from solo import distributed
 from solo.errors import UserError
+from solo.losses.pairs import widen
 from solo.methods import optim
 from solo.methods.settings import data_facts
 from solo.taxonomy import Taxonomy
-from solo.utils.metrics import accuracy_at_k, weighted_mean
+from solo.utils.metrics import accuracy_at_k, mean_over_processes
 from solo.utils.misc import remove_bias_and_norm_from_weight_decay
 
 # Version of `checkpoint["solo"]`.
@@ -109,14 +111,19 @@ class SoloModule(pl.LightningModule):
     def classification_metrics(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`loss` (0 if nothing is labelled), `acc1` and `acc5` in percent, at the finest level.
 
+        In training their means over processes are those of one process on the whole batch.
+
         Args:
             logits: (B, C).
             targets: (B,) or (B, L); -1 is unknown and doesn't count.
         """
         labels = self.leaf_labels(targets)
-        total = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
-        acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5))
-        return {"loss": total / (labels >= 0).sum().clamp(min=1), "acc1": acc1, "acc5": acc5}
+        count = (labels >= 0).sum()
+        # In training DDP averages over processes, which may have differently many labels; validation sums at its end.
+        labelled = distributed.per_process(count) if self.training else count.clamp(min=1)
+        total = F.cross_entropy(widen(logits), labels, ignore_index=-1, reduction="sum")
+        acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5), labelled=labelled)
+        return {"loss": total / labelled, "acc1": acc1, "acc5": acc5}
 
     def level_accuracies(self, logits: Tensor, targets: Tensor, prefix: str = "val_") -> dict[str, Tensor]:
         """`<prefix>acc1/<level>` of every level; a coarse class has the probability of its leaves together.
@@ -146,17 +153,23 @@ class SoloModule(pl.LightningModule):
             targets: (B,) or (B, L).
 
         Returns:
-            `batch_size` (the labelled rows), `val_loss`, `val_acc1`, `val_acc5`, and each level's accuracy.
+            `batch_size` (the labelled rows), `val_loss`, `val_acc1`, `val_acc5`, each level's accuracy, and as
+            `batch_size/<its name>` the rows that it counts.
         """
-        labelled = (self.leaf_labels(targets) >= 0).sum()
-        record = {"batch_size": labelled, **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}
-        return record | self.level_accuracies(out["logits"], targets)
+        known = self.leaf_labels(targets) >= 0
+        record = {"batch_size": known.sum(), **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}
+        accuracies = self.level_accuracies(out["logits"], targets)
+        labelled = ((self.label_paths(targets) >= 0) & known[:, None]).sum(dim=0)
+        sizes = {f"batch_size/{key}": count for key, count in zip(accuracies, labelled, strict=False)}
+        return record | accuracies | sizes
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all validation rows."""
-        if self.validation_step_outputs:
-            keys = [key for key in self.validation_step_outputs[0] if key != "batch_size"]
-            self.log_metrics({key: weighted_mean(self.validation_step_outputs, key, "batch_size") for key in keys})
+        """Log the means over all validation rows of all processes."""
+        outputs = self.validation_step_outputs
+        if outputs:
+            keys = [key for key in outputs[0] if not key.startswith("batch_size")]
+            sizes = {key: f"batch_size/{key}" if f"batch_size/{key}" in outputs[0] else "batch_size" for key in keys}
+            self.log_metrics({key: mean_over_processes(outputs, key, size) for key, size in sizes.items()})
         self.validation_step_outputs.clear()
 
     # ---- optimization ----

@@ -50,8 +50,8 @@ class SwAV(LateBuffers, BaseMethod):
         """Make an empty queue, unless the checkpoint had one."""
         super().on_train_start()
         if self.queue_size:
-            rows, width = self.queue_size // distributed.world_size(), self.prototypes.weight_v.shape[1]
-            self.set_late_buffer("queue", torch.zeros(2, rows, width, device=self.device))
+            rows, weight = self.queue_size // distributed.world_size(), self.prototypes.weight_v
+            self.set_late_buffer("queue", weight.new_zeros(2, rows, weight.shape[1]))
 
     @torch.no_grad()
     def get_assignments(self, preds: Sequence[Tensor]) -> list[Tensor]:

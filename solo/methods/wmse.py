@@ -11,6 +11,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from solo import distributed
 from solo.args.methods import WMSEKwargs
 from solo.errors import UserError
 from solo.losses.wmse import wmse_loss_func
@@ -37,18 +38,21 @@ class WMSE(BaseMethod):
         return {"z": self.projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Mean over random partitions of the batch, their parts whitened, and over the pairs of large views."""
-        views = out["z"][: self.num_large_crops]
-        batch = len(views[0])
+        """Mean over random partitions of the batch, their parts whitened, and over the pairs of large views.
+
+        A partition is of the batch of all processes; each whitens its share of the parts.
+        """
+        batch = len(out["z"][0])
         if batch % self.whitening_size:
             raise UserError(
                 f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
                 "choose a divisor of optimizer.batch_size"
             )
+        views = [distributed.gather(z) for z in out["z"][: self.num_large_crops]]
         losses = []
         for _ in range(self.whitening_iters):
-            order = torch.randperm(batch, device=views[0].device)
-            parts = order.view(-1, self.whitening_size)
+            order = distributed.of_first(torch.randperm(len(views[0]), device=views[0].device))
+            parts = distributed.own_rows(order.view(-1, self.whitening_size))
             white = [torch.cat([self.whitening(z[part]) for part in parts]) for z in views]
             losses += [wmse_loss_func(a, b) for a, b in combinations(white, 2)]
         return torch.stack(losses).mean()

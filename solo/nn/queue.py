@@ -89,12 +89,14 @@ class QueueMixin(nn.Module):
     def neighbour_accuracy(self, places: Tensor, targets: Tensor) -> Tensor:
         """Share, among labelled rows, of those whose neighbour has the same label.
 
+        Its mean over processes is that of one process on all rows.
+
         Args:
             places: (N,) of the neighbours.
             targets: (N,) labels, -1 for unknown.
         """
         labelled = targets >= 0
-        return ((self.queue_y[places] == targets) & labelled).sum() / labelled.sum().clamp(min=1)
+        return ((self.queue_y[places] == targets) & labelled).sum() / distributed.per_process(labelled.sum())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Checkpoints of solo-learn have a queue of MoCo without labels: these are unknown then.

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file
 from solo.data.loaders import eval_loader
-from solo.data.registry import class_folders
+from solo.data.readers.layout import query_images
+from solo.data.registry import class_folders, get_spec
 from solo.data.skip import file_names, skipped_files
-from solo.data.specs import resolve_spec
+from solo.data.specs import resolve_spec, unseen_classes
 from solo.data.subsets import Subset
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
@@ -45,6 +46,8 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
     """
     if cfg.features:
         found = read_features(cfg.features)
+        if cfg.data.get("unseen_classes"):
+            found = replace(found, unseen=_drawn(cfg, found))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
         return {found.kind: found}
     network = _network(cfg, kinds)
@@ -63,6 +66,8 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
             train=_labelled(tables["train"][kind], tree) if "train" in tables else None,
             levels=levels,
             tree=tree,
+            queries=_queries(cfg, tables["val"][kind]),
+            unseen=tuple(cfg.data.get("unseen_classes") or ()),
             facts={**facts, "feature_type": kind},
         )
         for kind in network.columns
@@ -150,6 +155,23 @@ def _tree(cfg: DictConfig, images: Any) -> Taxonomy | None:
         return Taxonomy.flat(class_folders(path))
     names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes)]
     return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
+
+
+def _queries(cfg: DictConfig, val: FeatureTable) -> Tensor | None:
+    """Which validation images are queries, where the data set says so; the others are the gallery."""
+    spec = get_spec(cfg.data.dataset)
+    named = query_images(spec, cfg.data.val_path) if spec.layout and val.paths else None
+    return torch.tensor([path in named for path in val.paths]) if named else None
+
+
+def _drawn(cfg: DictConfig, features: Features) -> tuple[str, ...]:
+    """`data.unseen_classes` among the classes of a file of features."""
+    if not features.levels:
+        raise UserError(f"data.unseen_classes needs labels, and {features.name} has none")
+    tree = features.tree or Taxonomy.flat(features.class_names(len(features.levels) - 1))
+    spec, wanted = replace(get_spec("custom"), taxonomy=tree), cfg.data.unseen_classes
+    wanted = wanted if isinstance(wanted, int) else list(wanted)
+    return tuple(unseen_classes(spec, tree.num_classes, wanted, cfg.data.split_seed).values())
 
 
 def _name(cfg: DictConfig) -> str:

@@ -96,6 +96,31 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:.2f}" if "_acc" in name else "" if value is None else str(value)
 
 
+def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    """A table with a column for each level and a row for each number that was measured, with its interval.
+
+    Args:
+        title: above the table.
+        levels: of each level its name (`level`) and numbers; `<number>_ci` is an interval.
+        names: number -> words in front of its row.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for level in levels:
+        table.add_column(f"{level['level']} ({level['classes']:,})", justify="right")
+    for name, words in names.items():
+        if any(level.get(name) is not None for level in levels):
+            table.add_row(words, *(_with_interval(level.get(name), level.get(f"{name}_ci")) for level in levels))
+    _screen().print(table)
+
+
+def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    shown = f"{value:.2f}" if ends else f"{value:.3f}"
+    return f"{shown} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else shown
+
+
 def linear_command(dataset: str, checkpoint: Path) -> str:
     """The command that evaluates `checkpoint`, ready to be pasted."""
     root = Path(solo.__file__).parents[1]

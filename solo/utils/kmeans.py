@@ -59,29 +59,32 @@ class KMeans:
             (k, D) for each head.
 
         Raises:
-            FewRowsError: if a process has fewer rows than there are clusters.
+            FewRowsError: if all processes together have fewer rows than there are clusters.
         """
         places = distributed.gather_no_grad(local_memory_index)
         assignments = places.new_full((len(self.num_prototypes), self.dataset_size), -1)
         all_centroids = []
         for head, k in enumerate(self.num_prototypes):
             rows = local_memory_embeddings[head % self.num_large_crops]
-            centroids = self._start(rows, k)
+            centroids = self._start(rows, local_memory_index, k)
             for _ in range(self.kmeans_iters):
                 centroids = _move(centroids, rows, _nearest(rows, centroids))
             assignments[head, places] = distributed.gather_no_grad(_nearest(rows, centroids))
             all_centroids.append(centroids)
         return assignments, all_centroids
 
-    @staticmethod
-    def _start(rows: Tensor, k: int) -> Tensor:
-        if len(rows) < k:
+    def _start(self, rows: Tensor, places: Tensor, k: int) -> Tensor:
+        """The rows (k, D) of random samples: the same ones, however the rows are spread over processes."""
+        total = len(rows) * distributed.world_size()
+        if total < k:
             raise FewRowsError(
-                f"method_kwargs.num_prototypes asks for {k} clusters, but a process has only {len(rows)} rows to "
+                f"method_kwargs.num_prototypes asks for {k} clusters, but there are only {total} rows to "
                 "start from; take fewer prototypes, or more images"
             )
-        chosen = rows[torch.randperm(len(rows), device=rows.device)[:k]]
-        return distributed.gather_no_grad(chosen)[:k]  # those of the first process
+        turn = distributed.of_first(torch.randperm(self.dataset_size, device=rows.device))[places]
+        first = turn.argsort()[:k]
+        rows, turn = distributed.gather_no_grad(rows[first]), distributed.gather_no_grad(turn[first])
+        return rows[turn.argsort()[:k]]
 
 
 def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:

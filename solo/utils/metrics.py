@@ -9,21 +9,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from solo import distributed
+
 
 @torch.no_grad()
-def accuracy_at_k(outputs: Tensor, targets: Tensor, top_k: Sequence[int] = (1, 5)) -> list[Tensor]:
+def accuracy_at_k(
+    outputs: Tensor, targets: Tensor, top_k: Sequence[int] = (1, 5), labelled: Tensor | None = None
+) -> list[Tensor]:
     """Top-k accuracies in percent, over the rows that have a label.
 
     Args:
         outputs: (N, C) scores.
         targets: (N,) class indices; negative ones are unknown and do not count. 0 if nothing is labelled.
         top_k: which k; a k above C counts as C.
+        labelled: how many rows have a label, () and above 0; default: those here.
 
     Returns:
         One tensor of shape (1,) for each k.
     """
     ks = [min(k, outputs.shape[1]) for k in top_k]
-    labelled = (targets >= 0).sum().clamp(min=1)
+    labelled = (targets >= 0).sum().clamp(min=1) if labelled is None else labelled
     hits = outputs.topk(max(ks), dim=1).indices == targets[:, None]  # (N, max k)
     return [hits[:, :k].sum().mul(100.0).div(labelled).reshape(1) for k in ks]
 
@@ -45,6 +50,14 @@ def weighted_mean(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key
     return total / weight
 
 
+def mean_over_processes(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key: str) -> Tensor:
+    """`weighted_mean` of the outputs of all processes together; each has at least one."""
+    mean = weighted_mean(outputs, key, batch_size_key)
+    weight = sum(torch.as_tensor(out[batch_size_key], device=mean.device) for out in outputs)
+    sums = distributed.all_reduce_sum(torch.stack([(mean * weight).nan_to_num(), mean.new_tensor(float(weight))]))
+    return sums[0] / sums[1] if distributed.is_distributed() else mean
+
+
 @torch.no_grad()
 def mean_std(z: Tensor) -> Tensor:
     """Spread of the unit projections, `train_z_std`: 1 / sqrt(D) where they fill the sphere, 0 where they collapse.
@@ -53,6 +66,10 @@ def mean_std(z: Tensor) -> Tensor:
         z: (V, B, D), projections of V views.
 
     Returns:
-        The standard deviation over the batch, averaged over features and views.
+        The standard deviation over the batch of all processes, averaged over features and views.
     """
-    return F.normalize(z.float(), dim=-1).std(dim=1).mean()
+    z = F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=-1)
+    mean = distributed.all_reduce_mean(z.mean(dim=1, keepdim=True))  # equally many rows on each
+    rows = z.shape[1] * distributed.world_size()
+    variance = distributed.all_reduce_sum((z - mean).square().sum(dim=1)) / (rows - 1)
+    return variance.sqrt().mean()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from solo import distributed
 from solo.errors import UserError
 
 
@@ -86,7 +87,7 @@ class IterNorm(nn.Module):
         self.register_buffer("running_wm", torch.eye(size).repeat(self.num_groups, 1, 1))
 
     def forward(self, X: Tensor) -> Tensor:
-        """(N, D, ...) -> (N, D, ...), whitened over all but the second dimension."""
+        """(N, D, ...) -> (N, D, ...), whitened over all but the second dimension, and over all processes."""
         with torch.autocast(X.device.type, enabled=False):
             first = X.transpose(0, 1).to(self.running_wm.dtype)  # (D, N, ...)
             x = first.reshape(self.num_groups, self.num_channels, -1)  # (G, C, M)
@@ -97,11 +98,12 @@ class IterNorm(nn.Module):
             return whitened * self.weight + self.bias
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (G, C, 1) and whitening matrix (G, C, C) of the batch; moves the running ones."""
-        mean = x.mean(dim=2, keepdim=True)
+        """Mean (G, C, 1) and whitening matrix (G, C, C) of the batch of all processes; moves the running ones."""
+        columns = x.shape[2] * distributed.world_size()
+        mean = distributed.sum_with_grad(x.sum(dim=2, keepdim=True)) / columns
         centred = x - mean
         eye = torch.eye(self.num_channels, dtype=x.dtype, device=x.device)
-        sigma = centred @ centred.mT / x.shape[2] + self.eps * eye
+        sigma = distributed.sum_with_grad(centred @ centred.mT) / columns + self.eps * eye
         trace = sigma.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]  # scales sigma's eigenvalues into (0, 1]
         p = eye.expand_as(sigma)
         for _ in range(self.T):

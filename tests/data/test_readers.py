@@ -17,7 +17,7 @@ from torchvision import datasets as tv
 
 from solo.args.rules import check_run
 from solo.data.readers import small
-from solo.data.readers.layout import layout_of, with_tree
+from solo.data.readers.layout import layout_of, query_images, with_tree
 from solo.data.registry import DATASETS, get_spec, obtain, validation_path
 from solo.data.sources import load
 from solo.errors import UserError
@@ -217,6 +217,13 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], list[int], list[int], tuple[str
     ),
     "modelnet40": (modelnet40, [0, 0, 2], [1, 3], ("category", "model"), ("airplane", "airplane_0001")),
 }
+
+
+def test_queries_of_inshop(tmp_path: Path) -> None:
+    inshop(tmp_path)
+    (query,) = query_images(get_spec("inshop"), str(tmp_path)) or ()
+    assert query in {file for file, _ in load(get_spec("inshop"), "val", tmp_path).samples}  # type: ignore[attr-defined]
+    assert query.endswith("01_1_front.jpg") and query_images(get_spec("cub200"), str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -40,7 +40,7 @@ def networks(monkeypatch):
 
 def evaluate(tmp_path, *words):
     before = set((tmp_path / "evaluate").glob("*"))
-    common = (f"checkpoint.dir={tmp_path}", "accelerator=cpu", "data.num_workers=0")
+    common = (f"checkpoint.dir={tmp_path}", "accelerator=cpu", "data.num_workers=0", "measures=[knn]")
     code = cli.main(["evaluate", *words, *(common if not words[0].startswith("features=") else common[::3][:1])])
     if code:
         return code

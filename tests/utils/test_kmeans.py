@@ -30,7 +30,8 @@ def test_against_a_loop() -> None:
     torch.manual_seed(2)
     for head, k in enumerate(sizes):
         rows = memory[head % 2]
-        clusters, expected = reference(rows, rows[torch.randperm(20)[:k]], 4)
+        start = rows[torch.randperm(25)[samples].argsort()[:k]]  # random samples, wherever their rows are
+        clusters, expected = reference(rows, start, 4)
         assert assignments[head, samples].tolist() == clusters
         torch.testing.assert_close(centroids[head], expected)
     absent = sorted(set(range(25)) - set(samples.tolist()))

@@ -45,6 +45,7 @@ class Layout:
         levels: names of the label levels.
         of_folder: name of a class folder -> its name path, for layouts with class folders.
         torchvision: class of torchvision that can fetch it into a folder.
+        queries: root -> those of the validation images that are looked up in the others.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Layout:
     levels: Names | None = ("class",)
     of_folder: Callable[[str], Names] = flat
     torchvision: str | None = None
+    queries: Callable[[Path], Iterable[Path]] | None = None
 
     def root(self, path: Path) -> Path | None:
         """The folder that has all markers, if there is one."""
@@ -217,3 +219,10 @@ def _damaged(title: str, folder: Path, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     return UserError(f"{title} in {folder} can't be read ({' '.join(str(error).split())}); unpack its archives again")
+
+
+def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
+    """Files of the validation images that are queries, the others being the gallery; None without such a split."""
+    layout = layout_of(spec)
+    root = layout.root(Path(path).expanduser() if path else DEFAULT_ROOT)
+    return frozenset(map(str, layout.queries(root))) if layout.queries and root else None

@@ -19,8 +19,8 @@ _PARTITION = "list_eval_partition.txt"
 _HEADER_LINES = 2  # the number of images, and the names of the columns
 
 
-def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, bool]]:
-    """Image, category > product > variation, whether it trains.
+def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
+    """Image, category > product > variation, and what it is for: `train`, `query` or `gallery`.
 
     `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
     """
@@ -29,7 +29,7 @@ def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, bool]]:
         if number >= _HEADER_LINES:
             image, _, status = pieces[0].split()
             *_, category, product, name = image.split("/")
-            yield image, (category, product, f"{product} {name.partition('_')[0]}"), status == "train"
+            yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
 
 
 def _inshop_classes(root: Path) -> list[Names]:
@@ -39,9 +39,16 @@ def _inshop_classes(root: Path) -> list[Names]:
 def _inshop_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
     index = {path: i for i, path in enumerate(_inshop_classes(root))}
     folder = either(root / "Img", root)
-    for image, path, trains in _inshop_rows(root):
-        if trains == train:
+    for image, path, status in _inshop_rows(root):
+        if (status == "train") == train:
             yield folder / image, index[path]
+
+
+def _inshop_queries(root: Path) -> Iterator[Path]:
+    folder = either(root / "Img", root)
+    for image, _, status in _inshop_rows(root):
+        if status == "query":
+            yield folder / image
 
 
 def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
@@ -75,6 +82,7 @@ INSHOP = Layout(
     classes=_inshop_classes,
     images=_inshop_images,
     levels=("category", "product", "variation"),
+    queries=_inshop_queries,
 )
 
 MODELNET40 = Layout(

@@ -1,0 +1,269 @@
+"""From features to a folder: numbers, figures as PNG, `analysis.json` and `report.html`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+
+from solo.analysis.embedding import embed, subsample
+from solo.analysis.figure import Figure, Pictures
+from solo.analysis.findings import findings
+from solo.analysis.labelling import Labelling, find_labelling
+from solo.analysis.numbers import SPACES, Numbers, Settings, measure
+from solo.analysis.pairs import nearest_in_batch, pair_figures
+from solo.analysis.png import write_png
+from solo.analysis.protocol import protocol_of
+from solo.analysis.report import write_report
+from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, worst_superclass
+from solo.analysis.spaces import space_figures
+from solo.analysis.tables import as_json, tables
+from solo.analysis.trends import trend_figures
+from solo.errors import UserError
+from solo.eval.features import Features, FeatureTable
+from solo.files import write_text
+
+Say = Callable[[str], None]
+Images = Callable[[int], "Image.Image"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One snapshot to look at.
+
+    Attributes:
+        load: gives the features by kind (`backbone`, `projector`); called when they are needed, perhaps twice.
+        epoch: epochs trained, where known.
+        facts: how it came about; `batch_size` and `objective` group a sweep over batch sizes.
+    """
+
+    load: Callable[[], Mapping[str, Features]]
+    epoch: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run to look at: its name in the legends, and its moments in order."""
+
+    name: str
+    moments: tuple[Moment, ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to look.
+
+    Attributes:
+        title: of the report; by default the names of the runs.
+        numbers: how to measure.
+        superclass: level of the superclasses; default the one above the classes.
+        clusters: without labels, how many to find.
+        embedding: how features become points; `none` leaves the pictures of points out.
+        max_points: images of a picture of points.
+        max_images: images to look at; more are drawn at random. None: all.
+        png: write the figures as PNG, too.
+    """
+
+    title: str | None = None
+    numbers: Settings = field(default_factory=Settings)
+    superclass: str | int | None = None
+    clusters: int | None = None
+    embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
+    max_points: int = 2000
+    max_images: int | None = None
+    png: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found, and drawn."""
+
+    analysis: Analysis
+    figures: tuple[Figure, ...]
+    files: tuple[Path, ...]
+
+
+def analyze(
+    subjects: Sequence[Subject],
+    folder: Path,
+    options: Options | None = None,
+    image: Images | None = None,
+    say: Say = lambda text: None,
+) -> Outcome:
+    """Look at one or more runs and write what was found into `folder`.
+
+    Args:
+        subjects: at least one; all of the same images in the same order.
+        folder: is made where it isn't there.
+        options: see there.
+        image: from a row of the features to its picture; None: no pictures.
+        say: takes a line of progress.
+
+    Raises:
+        UserError: the features don't fit each other, or are too few.
+    """
+    options = options or Options()
+    reference = subjects[0].moments[-1].load()
+    main = _main(reference)
+    rows = _rows(main, options)
+    labelling = find_labelling(_taken(main, rows), options.superclass, options.clusters, options.numbers.seed)
+    say(f"labels: {labelling.protocol}")
+    first = _measure(subjects[0], reference, rows, labelling, options, say)
+    worst = worst_superclass(next(iter(first.values())))
+    drawn = options.embedding != "none"
+    views = choose_views(labelling, worst, options.max_points, options.numbers.seed) if drawn else ()
+    runs, grids = [], {}
+    for place, subject in enumerate(subjects):
+        snapshots = []
+        for index, moment in enumerate(subject.moments):
+            is_last = index == len(subject.moments) - 1
+            known = place == 0 and is_last
+            spaces = reference if known else moment.load()
+            _check(subjects[0].name, main, subject.name, _main(spaces))
+            numbers = first if known else _measure(subject, spaces, rows, labelling, options, say)
+            clouds = _clouds(spaces, rows, views, options) if index == 0 or is_last else {}
+            snapshots.append(Snapshot(_main(spaces).name, moment.epoch, numbers, clouds, moment.facts))
+            if is_last and image is not None:
+                grids[subject.name] = _grid(subject.name, spaces, rows, labelling, options, len(subjects) > 1)
+        runs.append(Run(subject.name, tuple(snapshots), place))
+    count = len(main.val) if rows is None else len(rows)
+    protocol = protocol_of(count, len(main.val), labelling, options.numbers)
+    analysis = Analysis(
+        options.title or " · ".join(subject.name for subject in subjects),
+        tuple(runs),
+        labelling,
+        views,
+        "umap" if options.embedding == "none" else options.embedding,
+        protocol,
+        options.max_points,
+        options.numbers.seed,
+    )
+    return _write(analysis, folder, grids, _picture(image, rows), options, say)
+
+
+def _write(
+    analysis: Analysis, folder: Path, grids: dict[str, Pictures], image: Images | None, options: Options, say: Say
+) -> Outcome:
+    figures = [*trend_figures(analysis), *space_figures(analysis), *pair_figures(analysis, grids, image is not None)]
+    shown, found = tables(analysis), findings(analysis)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "report.html", folder / "analysis.json"]
+    write_text(files[0], write_report(analysis, figures, shown, found, image))
+    write_text(files[1], json.dumps(_json(analysis, found), indent=1, allow_nan=False) + "\n")
+    if options.png:
+        say(f"{len(figures)} figures as PNG")
+        for figure in figures:
+            files.append(folder / "figures" / f"{figure.key}.png")
+            write_png(figure, files[-1], image)
+    return Outcome(analysis, tuple(figures), tuple(files))
+
+
+def _json(analysis: Analysis, found: Sequence[Any]) -> dict[str, Any]:
+    labelling = analysis.labelling
+    return {
+        "kind": "analysis",
+        "title": analysis.title,
+        "protocol": analysis.protocol,
+        "labels": {
+            "levels": labelling.levels,
+            "names": labelling.names,
+            "superclass": labelling.superlevel,
+            "given": labelling.levels[len(labelling.levels) - labelling.given :],
+        },
+        "findings": [vars(one) for one in found],
+        "runs": [
+            {
+                "name": run.name,
+                "snapshots": [
+                    {
+                        "name": snapshot.name,
+                        "epoch": snapshot.epoch,
+                        "facts": dict(snapshot.facts),
+                        "spaces": {
+                            SPACES.get(space, space): as_json(numbers, labelling.levels)
+                            for space, numbers in snapshot.spaces.items()
+                        },
+                    }
+                    for snapshot in run.snapshots
+                ],
+            }
+            for run in analysis.runs
+        ],
+    }
+
+
+def _main(spaces: Mapping[str, Features]) -> Features:
+    """The representation, else whatever there is."""
+    return spaces["backbone"] if "backbone" in spaces else next(iter(spaces.values()))
+
+
+def _rows(main: Features, options: Options) -> torch.Tensor | None:
+    count = len(main.val)
+    if count < 8:
+        raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
+    if options.max_images is None or count <= options.max_images:
+        return None
+    return torch.from_numpy(subsample(count, options.max_images, options.numbers.seed))
+
+
+def _taken(features: Features, rows: torch.Tensor | None) -> Features:
+    if rows is None:
+        return features
+    table: FeatureTable = features.val.rows(rows)
+    return Features(features.name, features.kind, table, None, features.levels, features.tree, facts=features.facts)
+
+
+def _check(first: str, main: Features, name: str, other: Features) -> None:
+    if len(other.val) != len(main.val):
+        raise UserError(
+            f"{first} has features of {len(main.val):,} images and {name} of {len(other.val):,}; only models that saw "
+            "the same images can be compared"
+        )
+    if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
+        raise UserError(f"the labels of {first} and {name} differ; give features of the same images in the same order")
+
+
+def _measure(
+    subject: Subject,
+    spaces: Mapping[str, Features],
+    rows: torch.Tensor | None,
+    labelling: Labelling,
+    options: Options,
+    say: Say,
+) -> dict[str, Numbers]:
+    say(f"{subject.name}: {_main(spaces).name}")
+    return {kind: measure(_taken(f, rows).val.features, labelling, options.numbers) for kind, f in spaces.items()}
+
+
+def _clouds(
+    spaces: Mapping[str, Features], rows: torch.Tensor | None, views: Sequence[View], options: Options
+) -> dict[str, Any]:
+    if options.embedding == "none":
+        return {}
+    features = _taken(_main(spaces), rows).val.features.numpy()
+    return {view.key: embed(features[view.rows], options.embedding, options.numbers.seed) for view in views}
+
+
+def _grid(
+    name: str,
+    spaces: Mapping[str, Features],
+    rows: torch.Tensor | None,
+    labelling: Labelling,
+    options: Options,
+    several: bool,
+) -> Pictures:
+    features = _taken(spaces.get("projector", _main(spaces)), rows).val.features.numpy()
+    names = labelling.names[labelling.superclass]
+    return nearest_in_batch(features, labelling.coarse, names, options.numbers.seed, name if several else "")
+
+
+def _picture(image: Images | None, rows: torch.Tensor | None) -> Images | None:
+    if image is None or rows is None:
+        return image
+    return lambda row: image(int(rows[row]))

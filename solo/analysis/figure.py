@@ -1,0 +1,183 @@
+"""Figures as plain data: what is drawn, without how. `plotly_panels` and `png` draw it, once for each medium."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a `Lines` panel.
+
+    Attributes:
+        name: in the legend; series of one name are switched on and off together.
+        x: positions.
+        y: values; NaN leaves a gap.
+        colour: `#rrggbb`.
+        dash: drawn broken.
+        low: lower edge of a band around the line.
+        high: its upper edge.
+        area: fill down to zero.
+        markers: a dot at each value.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    dash: bool = False
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    area: bool = False
+    markers: bool = True
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines over a common axis."""
+
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    log_x: bool = False
+    log_y: bool = False
+    y_range: tuple[float, float] | None = None
+    x_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points of one colour."""
+
+    name: str
+    colour: str
+    rows: Array
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points (n, 2) in a plane whose axes mean nothing.
+
+    Attributes:
+        title: of the panel.
+        points: (n, 2).
+        groups: who has which colour; each point is in one group at most.
+        texts: (n,) shown when a point is touched.
+    """
+
+    title: str
+    points: Array
+    groups: tuple[Group, ...]
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """One line of a `Dots` panel: a name and some (series, value, colour); `depth` 0 stands out among deeper ones."""
+
+    name: str
+    marks: tuple[tuple[str, float, str], ...]
+    depth: int = 0
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A row for each thing, with dots on a common axis and a line between the outermost ones."""
+
+    title: str
+    x: str
+    rows: tuple[DotRow, ...]
+    from_zero: bool = True
+    reference: float | None = None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A square table in colours, `low` to `high`."""
+
+    title: str
+    value: str
+    names: tuple[str, ...]
+    values: Array
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Dendrogram:
+    """A tree that grows from right (the root) to left (the leaves).
+
+    Attributes:
+        title: of the panel.
+        x: what the height means.
+        links: for each merge the four corners of its bracket, (heights, positions).
+        colours: of each bracket; an empty text is the colour of the text.
+        leaves: names, from position 0 upwards.
+        leaf_colours: of these names.
+    """
+
+    title: str
+    x: str
+    links: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+    colours: tuple[str, ...]
+    leaves: tuple[str, ...]
+    leaf_colours: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the data set: its row, the words below it, and whether it is what one hopes for."""
+
+    row: int
+    caption: str
+    good: bool | None = None
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Pictures beside each other, after a text."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of pictures."""
+
+    title: str
+    rows: tuple[PictureRow, ...]
+
+
+Panel = Lines | Cloud | Dots | Matrix | Dendrogram | Pictures
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that belong together.
+
+    Attributes:
+        key: file name and anchor.
+        section: heading under which the report shows it.
+        title: what it shows.
+        caption: what to look for.
+        protocol: how the numbers came about.
+        panels: side by side where there is room.
+        legend: (name, colour) of all panels.
+    """
+
+    key: str
+    section: str
+    title: str
+    caption: str
+    protocol: str
+    panels: tuple[Panel, ...]
+    legend: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,148 @@
+"""All numbers of one embedding, what the figures are made of. Each is a measure of `solo.eval`; none is drawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from solo.analysis.labelling import Array, Labelling
+from solo.eval.confusable import ConfusablePair, Neighbours, confusable_pairs, mixing_matrix, neighbours
+from solo.eval.cosine import CosineDistributions, Selection, cosine_distributions, selection
+from solo.eval.knn import vote_accuracy
+from solo.eval.profile import NodeRank, collapse_profile
+from solo.eval.rank import alpha_req, effective_rank, rankme, spectrum
+from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree, unit
+from solo.eval.uniformity import uniformity
+
+SPACES = {"backbone": "representation", "projector": "projection"}
+_MOST_CLASSES_DRAWN = 200  # matrices of more than these are left out of figures and files
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        k: neighbours that vote, and that say how far classes mix.
+        temperature: of their votes.
+        max_anchors: images that are compared with all images; more are drawn at random.
+        quantile: of the adaptive threshold.
+        seed: of all draws.
+    """
+
+    k: int = 20
+    temperature: float = 0.07
+    max_anchors: int = 10_000
+    quantile: float = 0.99
+    seed: int = 5
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is known of one embedding; see the modules of `solo.eval` for units and ranges.
+
+    Attributes:
+        count: images.
+        dim: numbers of each.
+        effective_rank: centred.
+        rankme: not centred.
+        alpha: decay of the covariance's eigenvalues.
+        uniformity: over at most 5,000 images.
+        eigenvalues: of the covariance as shares of their sum, the largest first, without zeros.
+        knn: top-1 accuracy in percent of each level, leave-one-out.
+        cosine: same-superclass and other pairs; None with fewer than two labelled images.
+        selection: what the adaptive threshold would select.
+        profile: ranks inside every node of the label tree.
+        tree: of class centroids; None with fewer than two classes.
+        classes: (m,) the classes that are the tree's leaves.
+        agreement: of the tree with the given labels; None where no level above the classes is given.
+        similarity: (m, m) cosines of the classes' centroids, empty for more than 200 classes.
+        mixing: (m, m) of the classes, likewise.
+        pairs: classes that collapse onto each other, the worst first.
+        near: neighbours of the anchors.
+    """
+
+    count: int
+    dim: int
+    effective_rank: float
+    rankme: float
+    alpha: float
+    uniformity: float
+    eigenvalues: Array
+    knn: dict[str, float]
+    cosine: CosineDistributions | None
+    selection: Selection
+    profile: list[NodeRank]
+    tree: EmergentTree | None
+    classes: Array
+    agreement: TreeAgreement | None
+    similarity: Array
+    mixing: Array
+    pairs: list[ConfusablePair]
+    near: Neighbours
+
+
+def measure(features: torch.Tensor, labelling: Labelling, settings: Settings) -> Numbers:
+    """Measure one embedding.
+
+    Args:
+        features: (n, d), finite, n >= 2.
+        labelling: of the same n images.
+        settings: see there.
+    """
+    rows = features.numpy()
+    near = neighbours(rows, settings.k, settings.max_anchors, settings.seed)
+    labels = torch.from_numpy(labelling.labels)
+    fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
+    votes = vote_accuracy(
+        torch.from_numpy(near.similarity),
+        torch.from_numpy(near.rows),
+        labels,
+        labels[torch.from_numpy(near.queries)],
+        temperature=settings.temperature,
+    )
+    means, classes, _ = centroids(rows, fine)
+    tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
+    few = len(classes) <= _MOST_CLASSES_DRAWN
+    draw = {"max_anchors": settings.max_anchors, "seed": settings.seed}
+    return Numbers(
+        count=len(rows),
+        dim=rows.shape[1],
+        effective_rank=effective_rank(features),
+        rankme=rankme(features),
+        alpha=alpha_req(features),
+        uniformity=uniformity(_some(features, 5000, settings.seed)),
+        eigenvalues=_eigenvalues(features),
+        knn={level: acc1 for level, (acc1, _) in zip(labelling.levels, votes, strict=True)},
+        cosine=cosine_distributions(features, coarse, **draw) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
+        selection=selection(features, coarse, quantile=settings.quantile, **draw),  # type: ignore[arg-type]
+        profile=collapse_profile(features, labels[:, labelling.superclass :]),
+        tree=tree,
+        classes=classes,
+        agreement=_agreement(tree, classes, labelling),
+        similarity=unit(means) @ unit(means).T if few else np.empty((0, 0)),
+        mixing=mixing_matrix(fine, near, classes) if few and len(classes) else np.empty((0, 0)),
+        pairs=confusable_pairs(rows, fine, near),
+        near=near,
+    )
+
+
+def _agreement(tree: EmergentTree | None, classes: Array, labelling: Labelling) -> TreeAgreement | None:
+    if tree is None or labelling.given < 2:
+        return None
+    return compare_with_labels(tree, labelling.paths(classes.tolist()))
+
+
+def _eigenvalues(features: torch.Tensor) -> Array:
+    values = spectrum(features, center=True).square().numpy()
+    total = values.sum()
+    return values[values > 0] / total if total > 0 else values[:0]
+
+
+def _some(features: torch.Tensor, most: int, seed: int) -> torch.Tensor:
+    if len(features) <= most:
+        return features
+    rows = np.random.default_rng(seed).choice(len(features), most, replace=False)
+    return features[torch.from_numpy(rows)]

@@ -1,0 +1,182 @@
+"""Figures with pictures: the classes that collapse onto each other, and the neighbours of some images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from solo.analysis.figure import DotRow, Dots, Figure, Matrix, Picture, PictureRow, Pictures
+from solo.analysis.labelling import Array
+from solo.analysis.numbers import SPACES, Numbers
+from solo.analysis.runs import Analysis
+from solo.eval.confusable import ConfusablePair
+from solo.eval.tree import unit
+
+_PAIRS = 12  # rows of dots
+_SHOWN = 4  # pairs with pictures, of each run
+_MOST_CLASSES = 60  # of a drawn matrix
+_BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
+
+
+def pair_figures(analysis: Analysis, neighbours: dict[str, Pictures], pictures: bool) -> list[Figure]:
+    """All of them.
+
+    Args:
+        analysis: the numbers.
+        neighbours: of each run, from `nearest_in_batch`.
+        pictures: whether images can be shown; else their row numbers stand there.
+    """
+    found = [confusable(analysis)]
+    if matrix := mixing(analysis):
+        found.append(matrix)
+    if pictures:
+        found.append(examples(analysis))
+        found.append(neighbour_grid(analysis, neighbours))
+    return [figure for figure in found if figure.panels]
+
+
+def worst_pairs(analysis: Analysis) -> list[tuple[int, int]]:
+    """Pairs of classes in the order of their highest mixing in any run."""
+    best: dict[tuple[int, int], float] = {}
+    for run in analysis.runs:
+        for pair in run.last.spaces[analysis.spaces[0]].pairs:
+            key = (pair.first, pair.second)
+            best[key] = max(best.get(key, 0.0), pair.mixing)
+    return sorted(best, key=lambda key: -best[key])[:_PAIRS]
+
+
+def confusable(analysis: Analysis) -> Figure:
+    """The classes that collapse onto each other most, in every run."""
+    names = analysis.labelling.names[-1]
+    rows = []
+    for a, b in worst_pairs(analysis):
+        marks = tuple(
+            (run.name, _mixing_of(run.last.spaces[analysis.spaces[0]], a, b), run.colour) for run in analysis.runs
+        )
+        rows.append(DotRow(f"{names[a]} · {names[b]}", marks))
+    return Figure(
+        "confusable",
+        "Local collapse",
+        "Which classes fall onto each other?",
+        "Mixing is 0 where no neighbour comes from the other class and 1 where the two are one: neighbours as if drawn "
+        "from both at random.",
+        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
+        (Dots("", "mixing", tuple(rows)),) if rows else (),
+    )
+
+
+def mixing(analysis: Analysis) -> Figure | None:
+    """Mixing of all pairs, in the order of the first run's tree."""
+    first = analysis.runs[0].last.spaces[analysis.spaces[0]]
+    if first.tree is None or not 2 < len(first.classes) <= _MOST_CLASSES:
+        return None
+    order = first.tree.order()
+    names = tuple(analysis.labelling.names[-1][label] for label in first.classes[order])
+    tables = []
+    for run in analysis.runs:
+        numbers = run.last.spaces[analysis.spaces[0]]
+        if not np.array_equal(numbers.classes, first.classes):
+            return None
+        tables.append(numbers.mixing[np.ix_(order, order)].copy())
+        np.fill_diagonal(tables[-1], np.nan)
+    high = max(0.05, *(float(np.nanmax(values)) for values in tables))  # one scale for all runs
+    panels = [
+        Matrix(run.name if len(analysis.runs) > 1 else "", "mixing", names, values, 0.0, high)
+        for run, values in zip(analysis.runs, tables, strict=True)
+    ]
+    return Figure(
+        "mixing",
+        "Local collapse",
+        "Every pair of classes: how far are they one?",
+        "Classes in the order of the first tree, so that relatives stand beside each other. Dark cells near the "
+        "diagonal are local collapse; dark cells far from it are classes that got lost.",
+        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
+        tuple(panels),
+    )
+
+
+def examples(analysis: Analysis) -> Figure:
+    """Images of confusable pairs that are each other's neighbours."""
+    names = analysis.labelling.names[-1]
+    panels = []
+    for run in analysis.runs:
+        rows = []
+        for pair in run.last.spaces[analysis.spaces[0]].pairs[:_SHOWN]:
+            pictures = [
+                Picture(row, names[label])
+                for first, second in pair.examples[:3]
+                for row, label in ((first, pair.first), (second, pair.second))
+            ]
+            if pictures:
+                title = f"{names[pair.first]} · {names[pair.second]}"
+                rows.append(PictureRow(title, tuple(pictures), _pair_note(pair)))
+        if rows:
+            panels.append(Pictures(run.name if len(analysis.runs) > 1 else "", tuple(rows)))
+    return Figure(
+        "confusable-examples",
+        "Local collapse",
+        "Could you tell them apart?",
+        "Images of two classes that are each other's neighbours, the most similar first. If you can't tell either, the "
+        "collapse is in the data; if you can, it is in the model.",
+        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
+        tuple(panels),
+    )
+
+
+def neighbour_grid(analysis: Analysis, neighbours: dict[str, Pictures]) -> Figure:
+    """Figure 15: the images of a random batch that are closest to some anchors."""
+    return Figure(
+        "neighbours",
+        "Neighbours",
+        "What does the embedding call similar?",
+        f"Left the anchor, then the most similar images of a random batch. Green names share the anchor's "
+        f"{analysis.labelling.superlevel}, red ones don't.",
+        f"The {_RETRIEVED} highest cosines ({SPACES[analysis.spaces[-1]]}) within one batch of {_BATCH} images drawn "
+        f"at random (seed {analysis.seed}), the same for all runs; anchors of different superclasses where possible.",
+        tuple(neighbours[run.name] for run in analysis.runs if run.name in neighbours),
+    )
+
+
+def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> Pictures:
+    """Anchors of a random batch with its images of the highest cosine.
+
+    Args:
+        features: (n, d).
+        labels: (n,) superclasses, -1 unknown.
+        names: of the superclasses.
+        seed: of the batch, the same for every run.
+        title: of the panel.
+    """
+    rng = np.random.default_rng(seed)
+    batch = rng.choice(len(features), min(_BATCH, len(features)), replace=False)
+    anchors: list[int] = []
+    for fresh in (True, False):
+        for place, row in enumerate(batch):
+            new = labels[row] not in labels[batch[anchors]] if anchors else True
+            if len(anchors) < _ANCHORS and place not in anchors and (new or not fresh):
+                anchors.append(place)
+    z = unit(features[batch])
+    rows = []
+    for place in anchors:
+        order = [other for other in np.argsort(-(z @ z[place]), kind="stable") if other != place][:_RETRIEVED]
+        mine = labels[batch[place]]
+        pictures = [Picture(int(batch[place]), "anchor")]
+        for other in order:
+            theirs = labels[batch[other]]
+            name = names[theirs] if theirs >= 0 else "unlabelled"
+            good = None if mine < 0 or theirs < 0 else bool(mine == theirs)
+            pictures.append(Picture(int(batch[other]), name, good))
+        rows.append(PictureRow(names[mine] if mine >= 0 else "unlabelled", tuple(pictures)))
+    return Pictures(title, tuple(rows))
+
+
+def _mixing_of(numbers: Numbers, a: int, b: int) -> float:
+    if len(numbers.mixing):
+        place = {int(label): index for index, label in enumerate(numbers.classes)}
+        return float(numbers.mixing[place[a], place[b]]) if a in place and b in place else float("nan")
+    return next((pair.mixing for pair in numbers.pairs if (pair.first, pair.second) == (a, b)), float("nan"))
+
+
+def _pair_note(pair: ConfusablePair) -> str:
+    return f"mixing {pair.mixing:.2f}"

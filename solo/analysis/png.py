@@ -1,0 +1,217 @@
+"""Figures as PNG, for papers and slides: the same plain data, drawn by matplotlib on white."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from solo.analysis.figure import Array, Cloud, Dendrogram, Dots, Figure, Lines, Matrix, Panel, Pictures
+from solo.analysis.palette import BAD, GOOD
+from solo.analysis.plotly_panels import SCALE, legend_of
+from solo.files import replacing
+
+Images = Callable[[int], "Image.Image"]
+
+_INK, _SOFT, _GRID = "#2b2a27", "#6b6a66", "#e6e5e1"
+_MOST_IN_LEGEND = 24
+
+
+def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
+    """Draw one figure, its title above and its protocol below.
+
+    Args:
+        figure: what to draw; pictures need `image`.
+        path: the file to write.
+        image: from a row of the data set to its picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = min(_columns(figure), len(figure.panels))
+    lines = [figure.panels[start : start + columns] for start in range(0, len(figure.panels), columns)]
+    heights = [max(_height(panel) for panel in line) for line in lines]
+    width = _width(figure.panels[0]) * columns
+    legend = figure.legend or legend_of(figure.panels)
+    head = 0.5 + (0.28 * _legend_rows(legend, width) if 1 < len(legend) <= _MOST_IN_LEGEND else 0)
+    words = textwrap.wrap(figure.protocol, int(width * 15))
+    foot = 0.1 + 0.16 * len(words)
+    total = sum(heights) + head + foot
+    engine = ConstrainedLayoutEngine(rect=(0, foot / total, 1, 1 - (head + foot) / total))
+    canvas = Canvas(figsize=(width, total), dpi=140, facecolor="white", layout=engine)
+    FigureCanvasAgg(canvas)
+    canvas.text(0.012, 1 - 0.12 / total, figure.title, size=13, weight="bold", color=_INK, va="top")
+    canvas.text(0.012, 0.06 / total, "\n".join(words), size=7.5, color=_SOFT, va="bottom")
+    if 1 < len(legend) <= _MOST_IN_LEGEND:
+        _legend(canvas, legend, width, 1 - 0.42 / total)
+    grid = canvas.add_gridspec(len(lines), columns, height_ratios=heights)
+    for place, panel in enumerate(figure.panels):
+        _panel(canvas.add_subplot(grid[place // columns, place % columns]), panel, image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        canvas.savefig(temporary, format="png")
+
+
+def _columns(figure: Figure) -> int:
+    first = figure.panels[0]
+    return 1 if isinstance(first, Pictures) else 2 if isinstance(first, (Dots, Dendrogram)) else 3
+
+
+def _width(panel: Panel) -> float:
+    return 9.0 if isinstance(panel, Pictures) else 5.6 if isinstance(panel, (Dots, Dendrogram)) else 4.3
+
+
+def _height(panel: Panel) -> float:
+    if isinstance(panel, Dots):
+        return 0.9 + 0.2 * len(panel.rows)
+    if isinstance(panel, Dendrogram):
+        return min(1.0 + (0.2 if len(panel.leaves) <= 120 else 0.04) * len(panel.leaves), 24)
+    if isinstance(panel, Pictures):
+        return 0.4 + sum(1.25 if row.pictures else 0.3 for row in panel.rows)
+    return 4.0 if isinstance(panel, (Cloud, Matrix)) else 3.2
+
+
+def _legend_rows(legend: tuple[tuple[str, str], ...], width: float) -> int:
+    return -(-sum(len(name) + 6 for name, _ in legend) // int(width * 13))
+
+
+def _legend(canvas: Any, legend: tuple[tuple[str, str], ...], width: float, top: float) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], marker="o", ls="", color=colour, markersize=6, label=name) for name, colour in legend]
+    rows = _legend_rows(legend, width)
+    canvas.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0.004, top),
+        ncols=-(-len(legend) // rows),
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+        handletextpad=0.1,
+        columnspacing=1.2,
+    )
+
+
+def _panel(axes: Any, panel: Panel, image: Images | None) -> None:
+    axes.set_title(panel.title, fontsize=10, loc="left", color=_INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)
+    axes.tick_params(colors=_INK, labelsize=8.5, length=0)
+    axes.set_axisbelow(True)
+    if isinstance(panel, Lines):
+        _lines(axes, panel)
+    elif isinstance(panel, Cloud):
+        _cloud(axes, panel)
+    elif isinstance(panel, Dots):
+        _dots(axes, panel)
+    elif isinstance(panel, Matrix):
+        _matrix(axes, panel)
+    elif isinstance(panel, Dendrogram):
+        _tree(axes, panel)
+    else:
+        _pictures(axes, panel, image)
+
+
+def _lines(axes: Any, panel: Lines) -> None:
+    axes.grid(axis="y", color=_GRID, lw=0.8)
+    for series in panel.series:
+        x, y = np.asarray(series.x, float), np.asarray(series.y, float)
+        if series.low is not None and series.high is not None:
+            axes.fill_between(x, series.low, series.high, color=series.colour, alpha=0.14, lw=0)
+        if series.area:
+            axes.fill_between(x, 0, y, color=series.colour, alpha=0.14, lw=0)
+        marker = "o" if series.markers and len(x) <= 40 else None
+        axes.plot(x, y, color=series.colour, lw=1.7, ls=":" if series.dash else "-", marker=marker, ms=3.2)
+    axes.set_xlabel(panel.x, fontsize=9, color=_INK)
+    axes.set_ylabel(panel.y, fontsize=9, color=_INK)
+    if panel.log_x:
+        axes.set_xscale("log")
+    if panel.log_y:
+        axes.set_yscale("log")
+    if panel.y_range:
+        axes.set_ylim(*panel.y_range)
+    if panel.x_range:
+        axes.set_xlim(*panel.x_range)
+
+
+def _cloud(axes: Any, panel: Cloud) -> None:
+    size = float(np.clip(9000 / max(len(panel.points), 1), 3, 30))
+    for group in panel.groups:
+        axes.scatter(*panel.points[group.rows].T, s=size, color=group.colour, alpha=0.8, linewidths=0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines["bottom"].set_visible(False)
+
+
+def _dots(axes: Any, panel: Dots) -> None:
+    places = np.arange(len(panel.rows))[::-1]
+    axes.grid(axis="x", color=_GRID, lw=0.8)
+    for place, row in zip(places, panel.rows, strict=True):
+        values = [value for _, value, _ in row.marks if math.isfinite(value)]
+        if len(values) > 1:
+            axes.plot([min(values), max(values)], [place, place], color="#c9c8c3", lw=1.8, zorder=1)
+        for name, value, colour in row.marks:
+            if math.isfinite(value):
+                axes.plot(value, place, ls="", marker="|" if name.startswith("as many") else "o", color=colour, ms=7)
+    axes.set_yticks(places, [row.name for row in panel.rows])
+    for label, row in zip(axes.get_yticklabels(), panel.rows, strict=True):
+        if not row.depth and any(other.depth for other in panel.rows):
+            label.set_weight("bold")
+    axes.set_ylim(-0.7, len(places) - 0.3)
+    axes.set_xlabel(panel.x, fontsize=9, color=_INK)
+    if panel.from_zero:
+        axes.set_xlim(left=0)
+    if panel.reference is not None:
+        axes.axvline(panel.reference, color=_SOFT, lw=0.9, ls=":")
+
+
+def _matrix(axes: Any, panel: Matrix) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    scale = LinearSegmentedColormap.from_list("solo", [(at, colour) for at, colour in SCALE])
+    shown = axes.imshow(panel.values, cmap=scale, vmin=panel.low, vmax=panel.high)
+    few = len(panel.names) <= 60
+    axes.set_xticks(range(len(panel.names)) if few else [], panel.names if few else [], rotation=55, ha="right")
+    axes.set_yticks(range(len(panel.names)) if few else [], panel.names if few else [])
+    axes.figure.colorbar(shown, ax=axes, shrink=0.6).outline.set_visible(False)
+
+
+def _tree(axes: Any, panel: Dendrogram) -> None:
+    for (heights, positions), colour in zip(panel.links, panel.colours, strict=True):
+        axes.plot(heights, positions, color=colour or _SOFT, lw=1.6, solid_capstyle="round")
+    few = len(panel.leaves) <= 120
+    axes.set_yticks(range(len(panel.leaves)) if few else [], panel.leaves if few else [])
+    for label, colour in zip(axes.get_yticklabels(), panel.leaf_colours, strict=False):
+        label.set_color(colour)
+    axes.set_ylim(-0.7, len(panel.leaves) - 0.3)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(panel.x, fontsize=9, color=_INK)
+
+
+def _pictures(axes: Any, panel: Pictures, image: Images | None) -> None:
+    """One row of images below another; positions are in widths of an image."""
+    axes.axis("off")
+    across = max((len(row.pictures) for row in panel.rows), default=1) + 1.6
+    top = 0.0
+    for row in panel.rows:
+        note = f"\n{row.note}" if row.note else ""
+        axes.text(0, top - 0.5, textwrap.fill(row.title, 24) + note, fontsize=8.5, color=_INK, va="center")
+        for place, picture in enumerate(row.pictures):
+            left = 1.6 + place
+            if image is not None:
+                pixels: Array = np.asarray(image(picture.row).convert("RGB"))
+                axes.imshow(pixels, extent=(left + 0.05, left + 0.95, top - 0.95, top - 0.05), interpolation="nearest")
+            colour = _SOFT if picture.good is None else GOOD if picture.good else BAD
+            axes.text(left + 0.5, top - 1.02, picture.caption, fontsize=7, color=colour, ha="center", va="top")
+        top -= 1.25
+    axes.set_xlim(0, across)
+    axes.set_ylim(top, 0)
+    axes.set_aspect("equal")

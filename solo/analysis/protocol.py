@@ -1,0 +1,55 @@
+"""How the numbers came about, in words: a sentence or two for each kind, shown below every figure and table."""
+
+from __future__ import annotations
+
+from solo.analysis.labelling import Labelling
+from solo.analysis.numbers import Settings
+
+
+def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings) -> dict[str, str]:
+    """The sentences by topic.
+
+    Args:
+        count: images looked at.
+        total: images there are.
+        labelling: of these images.
+        settings: how they were measured.
+    """
+    seed = settings.seed
+    of = "" if count == total else f" of {total:,}, drawn at random (max_images, seed {seed})"
+    few = count <= settings.max_anchors
+    some = f"{settings.max_anchors:,} random images (max_anchors, seed {seed}), each against all {count:,}"
+    anchors = f"all {count:,} images" if few else some
+    level = labelling.superlevel
+    return {
+        "images": f"{count:,} images{of}, each once, without augmentation.",
+        "labels": f"{labelling.protocol}.",
+        "knn": (
+            f"kNN: leave-one-out among these images (no training image votes), {anchors}; {settings.k} neighbours by "
+            f"cosine, votes weighted by exp(cosine / {settings.temperature:g}); top-1 in percent."
+        ),
+        "rank": (
+            "Effective rank: exp of the entropy of the singular values' shares, of centred features. Local over "
+            "global: of a node's images over the mean of three random subsets of as many images; nodes of fewer than "
+            "8 images are left out. RankMe: the same rank without centring."
+        ),
+        "spectrum": "Eigenvalues of the covariance of all these images over their sum.",
+        "cosine": (
+            f"Pairs of one {level} and all other pairs; {anchors}; an image is never paired with itself. Pairs of one "
+            f"class count as pairs of one {level}."
+        ),
+        "threshold": (
+            f"Mean over the anchors of the {settings.quantile:g} quantile of their cosines; {anchors}. In training it "
+            "is read from a batch, so that fewer images are above it."
+        ),
+        "tree": (
+            f"Average linkage of the cosine distances of {labelling.level} centroids (means of unit features). "
+            "Agreement: Pearson correlation of joining heights with distances in the label tree, p from 199 random "
+            "relabellings; Baker's gamma: their rank correlation; changed subtrees: Robinson-Foulds distance, 0 to 1."
+        ),
+        "mixing": (
+            f"Of the {settings.k} nearest neighbours (cosine) of one class's images, the share in the other class "
+            f"among those in either, added up for both directions and clipped to 1; {anchors}. Separation: distance "
+            "of the centroids over the root mean square distance to them."
+        ),
+    }

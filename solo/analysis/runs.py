@@ -1,0 +1,155 @@
+"""What was analysed: runs, their snapshots over time, and the subsets of images that are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from solo.analysis.embedding import Embedding, subsample
+from solo.analysis.labelling import Array, Labelling
+from solo.analysis.numbers import Numbers
+from solo.analysis.palette import run_colour
+
+_RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
+
+
+@dataclass(frozen=True)
+class View:
+    """Images that are drawn as points, together.
+
+    Attributes:
+        key: short name.
+        title: which images.
+        rows: their row numbers.
+        fine: coloured by class, else by superclass.
+    """
+
+    key: str
+    title: str
+    rows: Array
+    fine: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One model at one time.
+
+    Attributes:
+        name: as the source calls it.
+        epoch: epochs trained; None where nobody knows.
+        spaces: numbers of the `backbone` and the `projector`.
+        clouds: points (len(view.rows), 2) of each view's key, of the backbone; empty where it isn't drawn.
+        facts: how the features came about.
+    """
+
+    name: str
+    epoch: int | None
+    spaces: dict[str, Numbers]
+    clouds: dict[str, Array] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One or more snapshots of one training, in order."""
+
+    name: str
+    snapshots: tuple[Snapshot, ...]
+    place: int = 0
+
+    @property
+    def colour(self) -> str:
+        """Its colour in every figure."""
+        return run_colour(self.place)
+
+    @property
+    def first(self) -> Snapshot:
+        """The earliest snapshot."""
+        return self.snapshots[0]
+
+    @property
+    def last(self) -> Snapshot:
+        """The latest snapshot: what single-model figures show."""
+        return self.snapshots[-1]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything the figures and the report are made of.
+
+    Attributes:
+        title: of the report.
+        runs: at least one.
+        labelling: the same for all.
+        views: what is drawn as points.
+        embedding: how features become points.
+        protocol: sentences that hold for every number, by topic.
+        max_points: images of a view at most.
+        seed: of every draw.
+    """
+
+    title: str
+    runs: tuple[Run, ...]
+    labelling: Labelling
+    views: tuple[View, ...]
+    embedding: Embedding
+    protocol: dict[str, str]
+    max_points: int = 2000
+    seed: int = 5
+
+    @property
+    def over_time(self) -> bool:
+        """Whether any run has several snapshots."""
+        return any(len(run.snapshots) > 1 for run in self.runs)
+
+    @property
+    def spaces(self) -> list[str]:
+        """The spaces that every snapshot has, the representation first."""
+        return [
+            space
+            for space in ("backbone", "projector")
+            if all(space in snapshot.spaces for run in self.runs for snapshot in run.snapshots)
+        ] or [next(iter(self.runs[0].last.spaces))]
+
+
+def choose_views(labelling: Labelling, worst: int | None, max_points: int, seed: int) -> tuple[View, ...]:
+    """All images by superclass; of five random superclasses; and inside one, by class: the rows of figure 10.
+
+    Args:
+        labelling: of the images.
+        worst: superclass to look into; None: that with most classes.
+        max_points: of each view.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(labelling.coarse >= 0)
+    rows = known if len(known) else np.arange(len(labelling.labels))
+    views = [View("all", "All images", _drawn(rows, max_points, seed), False)]
+    present = np.unique(labelling.coarse[known])
+    if len(present) > _RANDOM_SUPERCLASSES + 1:
+        chosen = rng.choice(present, _RANDOM_SUPERCLASSES, replace=False)
+        inside = np.flatnonzero(np.isin(labelling.coarse, chosen))
+        title = f"{_RANDOM_SUPERCLASSES} random superclasses"
+        views.append(View("some", title, _drawn(inside, max_points, seed), False))
+    if labelling.nested and len(present):
+        parents = np.array(labelling.parents())
+        sizes = {int(group): int((parents == group).sum()) for group in present}
+        group = worst if worst in sizes and sizes[worst] > 1 else max(sizes, key=lambda key: sizes[key])
+        if sizes[group] > 1:
+            inside = np.flatnonzero((labelling.coarse == group) & (labelling.fine >= 0))
+            title = f"Inside “{labelling.names[labelling.superclass][group]}”"
+            views.append(View("inside", title, _drawn(inside, max_points, seed), True))
+    return tuple(view for view in views if len(view.rows) >= 2)
+
+
+def worst_superclass(numbers: Numbers) -> int | None:
+    """The superclass whose local over global rank is lowest."""
+    ranked = [node for node in numbers.profile if node.level == 0 and node.ratio == node.ratio]
+    return min(ranked, key=lambda node: node.ratio).node if ranked else None
+
+
+def _drawn(rows: Array, most: int, seed: int) -> Array:
+    return np.asarray(rows[subsample(len(rows), most, seed)])

@@ -1,0 +1,184 @@
+"""Many processes against one: the same loss, gradients, metrics and state, step by step.
+
+Each process trains on its share of the batches that a single process sees whole, in float64, with synchronised
+BatchNorm and Lightning's DDP. Everything random for a row (dropout) is off: no two processes can draw it alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from solo import distributed
+from solo.data.loaders import eval_loader
+from solo.doctor.case import Case, Outcome
+from solo.doctor.processes import on_groups
+from solo.doctor.toy import ToyImages, toy_model
+from solo.errors import UserError
+from solo.nn import queue, sync_norm
+from solo.run.synced import SyncedNorms
+
+BATCH = 16  # of all processes together
+STEPS = 2  # of an epoch; two epochs, for what clusters or warms up between them
+VALIDATION = 13  # no multiple of any number of processes
+ALLOWED = 1e-6
+
+Record = dict[str, dict[str, Tensor]]
+
+
+def _instead(module: Any, **functions: Any) -> AbstractContextManager[Any]:
+    """Let `module` see other functions in `distributed`."""
+    return patch.object(module, "distributed", SimpleNamespace(**{**vars(distributed), **functions}))
+
+
+TAMPERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "gather": lambda: patch.object(distributed, "gather", _gather_without_backward),
+    "queue": lambda: _instead(queue, gather_no_grad=lambda rows: rows.detach()),
+    "batchnorm": lambda: _instead(sync_norm, is_distributed=lambda: False),
+    "counts": lambda: patch.object(distributed, "all_reduce_mean", lambda x: x.detach()),
+}
+
+
+def _gather_without_backward(x: Tensor) -> Tensor:
+    rows = distributed.gather_no_grad(x)
+    start = distributed.rank() * len(x)
+    return torch.cat([rows[:start], x, rows[start + len(x) :]]) if distributed.is_distributed() else x
+
+
+def parity(case: Case, processes: int = 2, tamper: str | None = None) -> Outcome:
+    """Whether `processes` processes train as one does.
+
+    Args:
+        case: method and type.
+        processes: 2 or 4.
+        tamper: plant a bug, a key of `TAMPERS`; the outcome must not be ok then.
+    """
+    return parities([case], processes, tamper)[0]
+
+
+def parities(cases: Sequence[Case], processes: int = 2, tamper: str | None = None) -> list[Outcome]:
+    """`parity` for several cases with one start of the processes, which costs more than a case.
+
+    Raises:
+        UserError: unknown `tamper`, or a number of processes that doesn't divide the batch.
+    """
+    if tamper is not None and tamper not in TAMPERS:
+        raise UserError(f"tamper={tamper!r} is unknown; choose one of {', '.join(TAMPERS)}")
+    if processes < 2 or BATCH % (4 * processes):
+        raise UserError(f"processes={processes} can't share batches of {BATCH}; choose 2 or 4")
+    plain = [(case.method, case.type) for case in cases]
+    one, many = on_groups(_train_all, [1, processes], (plain, tamper))
+    return [_judge(single, shared) for single, shared in zip(one[0], many[0], strict=True)]
+
+
+def _train_all(argument: tuple[list[tuple[str, str]], str | None]) -> list[Record | str]:
+    cases, tamper = argument
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with TAMPERS[tamper]() if tamper else nullcontext():
+        return [_tried(Case(*case)) for case in cases]
+
+
+def _tried(case: Case) -> Record | str:
+    try:
+        return _train(case)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _train(case: Case) -> Record:
+    processes, rank = distributed.world_size(), distributed.rank()
+    torch.manual_seed(0)
+    model = toy_model(case, BATCH // processes)
+    for module in model.modules():
+        if isinstance(module, (nn.Dropout, nn.MultiheadAttention)):
+            setattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
+    views = 0 if case.method == "linear" else 2
+    images, validation = ToyImages(BATCH * STEPS, views, unknown=3), ToyImages(VALIDATION, views=0, unknown=4)
+    size = BATCH // processes
+    own = [start + i for start in range(rank * size, len(images), BATCH) for i in range(size)]
+    train: DataLoader[Any] = DataLoader(images, batch_size=size, sampler=own)
+    watch = _Watch()
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        devices=processes,
+        strategy=DDPStrategy(find_unused_parameters=False) if processes > 1 else "auto",
+        plugins=[SyncedNorms()],
+        precision="64-true",
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        logger=False,
+        callbacks=[watch],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    torch.manual_seed(1)
+    trainer.fit(model, train, eval_loader(validation, 4, 0))
+    late = getattr(model, "late", ())  # a process's own share, which shows in the next loss
+    state = {name: value.clone() for name, value in model.state_dict().items() if name not in late}
+    metrics = {name: value.double() for name, value in trainer.callback_metrics.items()}
+    return {"loss": watch.losses, "gradient": watch.gradients, "state": state, "metric": metrics}
+
+
+class _Watch(Callback):
+    """Keeps each step's loss, the mean over processes, and gradients, which DDP has averaged."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        step = trainer.global_step
+        for name, parameter in pl_module.named_parameters():
+            if parameter.grad is not None:
+                self.gradients[f"step {step} {name}"] = parameter.grad.clone()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        total = distributed.all_reduce_sum(outputs["loss"].double()) / distributed.world_size()
+        self.losses[f"step {trainer.global_step - 1}"] = total
+
+
+def _judge(one: Record | str, many: Record | str) -> Outcome:
+    """The largest difference of each kind; a value is compared with its own size, a gradient also with all others'."""
+    if isinstance(one, str) or isinstance(many, str):
+        return Outcome(False, one if isinstance(one, str) else str(many))
+    parts = []
+    ok = True
+    for kind, values in one.items():
+        differing = values.keys() ^ many[kind].keys()
+        if differing:
+            return Outcome(False, f"{kind} of {sorted(differing)[0]} exists only with one number of processes")
+        largest = max((float(value.double().norm()) for value in values.values()), default=0.0)
+        worst = max(
+            ((_difference(value, many[kind][name], 1e-9 * largest), name) for name, value in values.items()),
+            default=(0.0, ""),
+        )
+        ok &= worst[0] <= ALLOWED
+        parts.append(f"{kind} {worst[0]:.0e}" + (f" ({worst[1]})" if worst[0] > ALLOWED else ""))
+    return Outcome(ok, f"differs by: {', '.join(parts)} (allowed: {ALLOWED:.0e})")
+
+
+def _difference(a: Tensor, b: Tensor, small: float) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = a.double(), b.double()
+    same = bool((a.isnan() == b.isnan()).all())
+    a, b = a.nan_to_num(), b.nan_to_num()
+    return float((a - b).norm() / (a.norm() + small + 1e-300)) if same else float("inf")
+
+
+check: Callable[[Case], Outcome] = partial(parity, processes=2)

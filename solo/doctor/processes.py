@@ -1,0 +1,92 @@
+"""Run a function on a group of processes, as cheaply as the machine allows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from solo import distributed
+from solo.errors import UserError
+
+Work = Callable[[Any], Any]
+_PRELOADED = ["solo.doctor.parity"]
+_SECONDS = 600
+
+
+def on_processes(work: Work, count: int, argument: Any) -> list[Any]:
+    """What `work(argument)` returns in each of `count` processes that belong to one group (gloo, CPU).
+
+    Args:
+        work: a function of a module; returns plain values and tensors.
+        count: 1 makes a process without a group.
+        argument: given to each, by pickling.
+
+    Raises:
+        UserError: with the last line of the first process that failed.
+    """
+    return on_groups(work, [count], argument)[0]
+
+
+def on_groups(work: Work, counts: list[int], argument: Any) -> list[list[Any]]:
+    """`on_processes` for groups of several sizes at the same time."""
+    context = _context()
+    with tempfile.TemporaryDirectory() as folder:
+        groups = [
+            [
+                context.Process(  # type: ignore[attr-defined]
+                    target=_in_group, args=(work, index, count, str(Path(folder, f"{group}")), argument), daemon=True
+                )
+                for index in range(count)
+            ]
+            for group, count in enumerate(counts)
+        ]
+        for process in (process for group in groups for process in group):
+            process.start()
+        for process in (process for group in groups for process in group):
+            process.join(_SECONDS)
+            if process.is_alive():
+                process.kill()
+        return [
+            [_result(Path(folder, f"{group}.{index}.pt"), index) for index in range(count)]
+            for group, count in enumerate(counts)
+        ]
+
+
+def _context() -> BaseContext:
+    """Processes that are copies of one which has imported everything, where the system has them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _in_group(work: Work, index: int, count: int, name: str, argument: Any) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(index)  # Lightning starts no processes then
+    result: dict[str, Any]
+    try:
+        with distributed.joined(index, count, Path(f"{name}.meeting")):
+            result = {"value": work(argument)}
+    except Exception:
+        result = {"error": traceback.format_exc()}
+    torch.save(result, f"{name}.{index}.pt")
+
+
+def _result(path: Path, index: int) -> Any:
+    if not path.is_file():
+        raise UserError(f"process {index} of the check ended without a result (killed, or out of memory)")
+    result = torch.load(path, weights_only=True)
+    if "error" in result:
+        raise UserError(f"process {index} of the check failed:\n{result['error']}")
+    return result["value"]

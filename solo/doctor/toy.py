@@ -1,0 +1,123 @@
+"""Small networks, images and settings on which every method can be tried within a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from solo.args.fields import keys_of
+from solo.args.methods import METHOD_KWARGS
+from solo.doctor.case import Case
+from solo.methods import METHODS
+from solo.methods.linear import LinearModel
+from solo.methods.settings import backbone_from_cfg
+
+SIDE = 12
+_VIT = {
+    "name": "vit_tiny",
+    "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1},
+}
+_RESNET = {"name": "resnet10", "kwargs": {"width": 8}}
+# For whichever of these keys a method has.
+_KWARGS: dict[str, Any] = {
+    "proj_hidden_dim": 16,
+    "proj_output_dim": 8,
+    "pred_hidden_dim": 16,
+    "temperature": 0.2,
+    "temperature_q": 0.1,
+    "temperature_k": 0.04,
+    "queue_size": 32,
+    "iternorm": True,
+    "whitening_size": 4,
+    "whitening_iters": 2,
+    "whitening_eps": 0.2,
+    "num_prototypes": 10,
+    "epoch_queue_starts": 0,
+    "freeze_prototypes_epochs": 0,
+    "freeze_last_layer": 0,
+    "use_bn_in_head": True,
+    "norm_last_layer": False,
+    "clip_grad": 0.5,
+    "decoder_embed_dim": 16,
+    "decoder_depth": 1,
+    "decoder_num_heads": 2,
+}
+_LISTS: dict[str, Any] = {"num_prototypes": [3, 3]}
+
+
+def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
+    """A config of the case's method, with everything small; `changes` are dotted keys with `__` for the dot."""
+    schema = METHOD_KWARGS[case.method]
+    known = {key: value for key, value in _KWARGS.items() if key in keys_of(schema)}
+    if case.method == "deepclusterv2":
+        known |= _LISTS
+    words = {} if case.type == "standard" else {"type": case.type, "warm_epoch": 0, "distance_thresh": 0.5}
+    cfg = OmegaConf.create(
+        {
+            "method": case.method,
+            "max_epochs": 2,
+            "backbone": _VIT if case.method == "mae" else _RESNET,
+            "data": {"dataset": "fashion_mnist"},
+            "optimizer": {"name": "sgd", "batch_size": batch_size, "lr": 0.05, "classifier_lr": 0.1},
+            "scheduler": {"name": "none"},
+            "knn_eval": {"enabled": True, "k": 3},
+            "method_kwargs": known,
+            # A quantile that leaves the rows of a small batch some hierarchy negatives beside a row's own entry.
+            **({"hex": {"quantile": 0.7}, **words} if words else {}),
+        }
+    )
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value, merge=False, force_add=True)
+    return cfg
+
+
+class ToyImages(Dataset[Any]):
+    """Ten blurry patterns; an item is `(id, [view, ...], label)`, without views `(image, label)`.
+
+    Args:
+        length: number of images.
+        views: of each, noisy; 0 for a validation set.
+        unknown: every so many labels are unknown (-1); 0 for none.
+        dtype: of the images.
+    """
+
+    def __init__(self, length: int, views: int = 2, unknown: int = 0, dtype: torch.dtype = torch.float64) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.views = views
+        self.labels = torch.randint(0, 10, (length,), generator=generator)
+        patterns = torch.randn(10, 1, SIDE, SIDE, generator=generator, dtype=dtype)
+        shape = (max(views, 1), length, 1, SIDE, SIDE)
+        self.images = patterns[self.labels] + 0.5 * torch.randn(shape, generator=generator, dtype=dtype)
+        if unknown:
+            self.labels[::unknown] = -1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Any:
+        label: Tensor = self.labels[index]
+        views = list(self.images[:, index])
+        return (index, views, label) if self.views else (views[0], label)
+
+
+def toy_model(case: Case, batch_size: int, **changes: Any) -> LightningModule:
+    """The case's model on `toy_cfg`; `linear` finetunes a backbone."""
+    if case.method != "linear":
+        model: LightningModule = METHODS[case.method](toy_cfg(case, batch_size, **changes))
+        return model
+    cfg = OmegaConf.create(
+        {
+            "max_epochs": 2,
+            "backbone": _RESNET,
+            "data": {"dataset": "fashion_mnist"},
+            "optimizer": {"name": "sgd", "batch_size": batch_size, "lr": 0.05},
+            "scheduler": {"name": "none"},
+            "finetune": True,
+        }
+    )
+    return LinearModel(backbone_from_cfg(cfg), cfg)

@@ -1,0 +1,111 @@
+"""k-means on the features against the labels: NMI and AMI of a level, and inside each class of the level above.
+
+Zhang et al., Use All The Labels (CVPR 2022), section 4.5.4 (category NMI, product NMI):
+https://arxiv.org/abs/2204.13207; Vinh, Epps, Bailey, Information theoretic measures for clusterings comparison (JMLR
+2010). Both measures are scikit-learn's: NMI with the arithmetic mean of the entropies, AMI adjusted for chance.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_MINI_BATCHES_FROM = 20_000  # rows; above, whole passes take too long
+_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of clusters and labels.
+
+    Attributes:
+        nmi: 0 to 1; NaN where there are fewer than two classes.
+        ami: at most 1, 0 on average for random clusters; likewise.
+        classes: clusters asked for; with `inside`, their mean.
+        groups: 1; with `inside`, classes of the level above with at least two classes below, over which is averaged.
+        unknown: rows left out because a label is unknown.
+    """
+
+    nmi: float
+    ami: float
+    classes: float
+    groups: int
+    unknown: int
+
+
+def cluster(features: Array, count: int, seed: int = 0) -> Array:
+    """Numbers of the clusters (n,) that k-means finds among L2-normalised rows; the best of three runs.
+
+    Args:
+        features: (n, d), n >= count; above 20,000 rows in mini-batches.
+        count: of clusters.
+        seed: of the starts.
+    """
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    rows = normalised(features)
+    options: dict[str, Any] = {"n_clusters": count, "n_init": _RUNS, "random_state": seed}
+    large = len(rows) > _MINI_BATCHES_FROM
+    model = MiniBatchKMeans(batch_size=max(4096, 2 * count), **options) if large else KMeans(**options)
+    with warnings.catch_warnings():  # fewer distinct rows than clusters: a collapsed model, which the measure says
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return np.asarray(model.fit(rows).labels_)
+
+
+def agreement(features: Array, labels: Array, seed: int = 0) -> Agreement:
+    """As many clusters as classes, against these.
+
+    Args:
+        features: (n, d).
+        labels: (n,), -1 unknown.
+        seed: of k-means.
+    """
+    known = labels >= 0
+    rows, classes = (features, labels) if known.all() else (features[known], labels[known])
+    unknown = int(len(labels) - known.sum())
+    count = len(np.unique(classes))
+    if count < 2:
+        return Agreement(math.nan, math.nan, count, 1, unknown)
+    nmi, ami = scores(classes, cluster(rows, count, seed))
+    return Agreement(nmi, ami, count, 1, unknown)
+
+
+def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0) -> Agreement:
+    """Means of `agreement` over the classes of the level above, each clustered by itself.
+
+    Args:
+        features: (n, d).
+        labels: (n,), -1 unknown.
+        above: (n,) labels of the level above, -1 unknown; groups with fewer than two classes are left out.
+        seed: of k-means.
+    """
+    known = (labels >= 0) & (above >= 0)
+    parts = [known & (above == group) for group in np.unique(above[known])]
+    found = [agreement(features[part], labels[part], seed) for part in parts]
+    found = [one for one in found if one.classes > 1]
+    unknown = int(len(labels) - known.sum())
+    if not found:
+        return Agreement(math.nan, math.nan, 0, 0, unknown)
+    nmi, ami, classes = (float(np.mean([getattr(one, name) for one in found])) for name in ("nmi", "ami", "classes"))
+    return Agreement(nmi, ami, classes, len(found), unknown)
+
+
+def scores(labels: Array, clusters: Array) -> tuple[float, float]:
+    """NMI and AMI of two (n,) numberings."""
+    from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+
+    nmi = normalized_mutual_info_score(labels, clusters)
+    return float(nmi), float(adjusted_mutual_info_score(labels, clusters))
+
+
+def normalised(features: Array) -> Array:
+    """Rows (n, d) of length 1, float32; a zero row stays."""
+    length = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float32))
+    return np.asarray(features / np.maximum(length, 1e-12)[:, None], dtype=np.float32)

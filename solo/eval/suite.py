@@ -1,0 +1,196 @@
+"""All measures of one model's features, for all classes and for those that pretraining has and has not seen.
+
+Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solo.eval.bootstrap import interval
+from solo.eval.clustering import agreement, agreement_inside
+from solo.eval.features import Features, FeatureTable
+from solo.eval.knn import nearest, nearest_others, vote_ranking
+from solo.eval.retrieval import retrieve
+
+Numbers = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured, and how.
+
+    Attributes:
+        measures: some of `linear`, `knn`, `retrieval`, `clustering`, `hierarchy`.
+        k: kNN, neighbours that vote.
+        temperature: kNN, of the weights exp(cosine / temperature).
+        top_k: retrieval.
+        max_queries: retrieval; more are drawn at random.
+        bootstrap: resamples behind the 95 % intervals; 0 leaves them out.
+        seed: of all draws.
+    """
+
+    measures: tuple[str, ...] = ("knn", "retrieval", "clustering")
+    k: int = 20
+    temperature: float = 0.07
+    top_k: tuple[int, ...] = (1, 5, 10)
+    max_queries: int = 10_000
+    bootstrap: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of some classes.
+
+    Attributes:
+        classes: `all`, `seen` or `unseen`.
+        val: what is measured.
+        train: those that vote and that classifiers learn from.
+        queries: (len(val),) bool, or None.
+    """
+
+    classes: str
+    val: FeatureTable
+    train: FeatureTable | None
+    queries: Tensor | None
+
+
+def evaluate(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
+    """Measure `features`: one entry for all classes, and if there are unseen ones, one each for seen and unseen.
+
+    Args:
+        features: with at least one level of labels.
+        protocol: what is measured.
+        device: where to compare features.
+
+    Returns:
+        Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
+        Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined.
+    """
+    return [_measure(part, features, protocol, device) for part in parts(features)]
+
+
+def parts(features: Features) -> Iterator[Part]:
+    """All rows, and those of seen and of unseen classes."""
+    yield Part("all", features.val, features.train, features.queries)
+    if not features.unseen:
+        return
+    for name in ("seen", "unseen"):
+        val, train = (
+            None if table is None else _of_classes(features, table, name) for table in (features.val, features.train)
+        )
+        if val is None or not bool(val.any()):
+            continue
+        bank = features.train.rows(train) if features.train is not None and train is not None and train.any() else None
+        queries = None if features.queries is None else features.queries[val]
+        yield Part(name, features.val.rows(val), bank, queries)
+
+
+def _of_classes(features: Features, table: FeatureTable, which: str) -> Tensor:
+    """(n,) bool: rows whose class is known, and seen or unseen."""
+    leaves = torch.from_numpy(classes_of(features, table.labels))
+    names = features.tree.class_names if features.tree else features.class_names(len(features.levels) - 1)
+    unseen = torch.tensor([name in features.unseen for name in names] + [False])  # the last: of -1
+    return (unseen[leaves] if which == "unseen" else ~unseen[leaves]) & (leaves >= 0)
+
+
+def classes_of(features: Features, labels: Tensor) -> np.ndarray:
+    """The class (leaf) of each row of labels (n, L), -1 unknown."""
+    tree = features.tree
+    if tree is None or not tree.is_ragged:
+        return labels[:, -1].numpy()
+    rows, which = np.unique(labels.numpy(), axis=0, return_inverse=True)
+    return np.array([tree.leaf_of(row) for row in rows.tolist()])[which.reshape(-1)]
+
+
+def _measure(part: Part, features: Features, protocol: Protocol, device: torch.device) -> Numbers:
+    val, count = part.val, len(features.levels)
+    levels: list[Numbers] = []
+    for level, name in enumerate(features.levels):
+        column = val.labels[:, level]
+        known = int((column >= 0).sum())
+        classes = len(np.unique(column[column >= 0].numpy()))
+        levels.append({"level": name, "classes": classes, "images": known, "unknown": len(val) - known})
+    measured: list[list[Numbers]] = []
+    if "knn" in protocol.measures:
+        measured.append(_knn(part, protocol, device))
+    if "retrieval" in protocol.measures:
+        measured.append(_retrieval(part, protocol, device))
+    if "clustering" in protocol.measures:
+        measured.append([_clustering(val, level, protocol) for level in range(count)])
+    for numbers in measured:
+        for row, found in zip(levels, numbers, strict=True):
+            row |= found
+    images = {"val": len(val), "train": 0 if part.train is None else len(part.train)}
+    if part.queries is not None:
+        queries = int(part.queries.sum())
+        images |= {"queries": queries, "gallery": len(val) - queries}
+    return {"classes": part.classes, "images": images, "levels": levels}
+
+
+def _knn(part: Part, protocol: Protocol, device: torch.device) -> list[Numbers]:
+    bank = part.train or part.val
+    keys, query = bank.features.to(device), part.val.features.to(device)
+    if part.train is None:
+        similarity, rows = nearest_others(query, min(protocol.k, len(query) - 1))
+    else:
+        similarity, rows = nearest(query, keys, min(protocol.k, len(keys)))
+    found = []
+    for voters, column in zip(bank.labels.T, part.val.labels.T, strict=True):
+        count = max(int(voters.max()), int(column.max()), 0) + 1
+        best = vote_ranking(similarity, rows, voters.to(device), count, temperature=protocol.temperature).cpu()
+        hits = best[column >= 0] == column[column >= 0, None]
+        found.append(percent({"knn_acc1": hits[:, 0], "knn_acc5": hits.any(dim=1)}, protocol))
+    return found
+
+
+def _retrieval(part: Part, protocol: Protocol, device: torch.device) -> list[Numbers]:
+    queries = torch.arange(len(part.val)) if part.queries is None else part.queries.nonzero()[:, 0]
+    if len(queries) > protocol.max_queries:
+        drawn = np.random.default_rng(protocol.seed).choice(len(queries), protocol.max_queries, replace=False)
+        queries = queries[torch.from_numpy(np.sort(drawn))]
+    gallery = None if part.queries is None else ~part.queries
+    found = []
+    for one in retrieve(
+        part.val.features.to(device), part.val.labels, queries=queries, is_gallery=gallery, top_k=protocol.top_k
+    ):
+        values = {f"retrieval_top{k}": hits for k, hits in one.top_k.items()}
+        values |= {"r_precision": one.r_precision, "map_at_r": one.map_at_r}
+        counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
+        found.append(percent(values, protocol) | counts)
+    return found
+
+
+def _clustering(val: FeatureTable, level: int, protocol: Protocol) -> Numbers:
+    features, labels = val.features.numpy(), val.labels.numpy()
+    whole = agreement(features, labels[:, level], protocol.seed)
+    numbers: Numbers = {"nmi": plain(whole.nmi), "ami": plain(whole.ami)}
+    if level:
+        inside = agreement_inside(features, labels[:, level], labels[:, level - 1], protocol.seed)
+        numbers |= {"nmi_inside": plain(inside.nmi), "ami_inside": plain(inside.ami), "groups_inside": inside.groups}
+    return numbers
+
+
+def percent(values: dict[str, Tensor], protocol: Protocol) -> Numbers:
+    """Mean of the values of each image, in percent, with its interval."""
+    numbers: Numbers = {}
+    for name, each in values.items():
+        array = each.double().numpy()
+        numbers[name] = plain(100 * array.mean()) if len(array) else None
+        if protocol.bootstrap:
+            ends = interval(array, protocol.bootstrap, seed=protocol.seed)
+            numbers[f"{name}_ci"] = [plain(100 * end) for end in ends]
+    return numbers
+
+
+def plain(value: float) -> float | None:
+    """For JSON: four digits behind the point, None where it is not defined."""
+    return round(float(value), 4) if math.isfinite(value) else None

@@ -1,0 +1,60 @@
+"""`solo analyze`: what emerges in embeddings and what collapses, of one model or several, as a page to share."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from PIL import Image
+
+from solo.analysis.analyze import Images, Options, analyze
+from solo.analysis.numbers import Settings
+from solo.data.images import read_rgb
+from solo.data.sources import load
+from solo.data.specs import resolve_spec
+from solo.eval.feature_file import read_features
+from solo.run.evaluation import open_folder
+from solo.run.report import say
+from solo.run.subjects import subjects
+from solo.run.trainer import compute_device
+
+
+def run(cfg: DictConfig) -> None:
+    """Analyse what `cfg` names; write `report.html`, `analysis.json` and `figures/*.png`; `cfg` is resolved."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = subjects(cfg, compute_device(cfg), Path(scratch))
+        folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")
+        of = cfg.data.dataset or "saved features"
+        options = Options(
+            title=cfg.title or f"{' · '.join(subject.name for subject in found)} on {of}",
+            numbers=Settings(cfg.k, cfg.temperature, cfg.max_anchors, cfg.quantile, cfg.seed),
+            superclass=cfg.superclass,
+            clusters=cfg.clusters,
+            embedding=cfg.embedding,
+            max_points=cfg.max_points,
+            max_images=cfg.max_images,
+            png=cfg.png,
+        )
+        outcome = analyze(found, folder, options, pictures(cfg), say)
+    size = outcome.files[0].stat().st_size / 2**20
+    say(f"report: {outcome.files[0]} ({size:.1f} MiB, opens without a network)")
+    say(f"files in {folder}: report.html, analysis.json{', figures/*.png' if cfg.png else ''}")
+
+
+def pictures(cfg: DictConfig) -> Images | None:
+    """From a row of the features to its image; None where a file of features doesn't say where they are."""
+    if cfg.features:
+        paths = read_features(cfg.features[0]).val.paths
+        known = bool(paths) and all(Path(path).is_file() for path in paths[:1])
+        return (lambda row: read_rgb(paths[row])) if known else None
+    data = cfg.data
+    images: Any = load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
+
+    def picture(row: int) -> Image.Image:
+        found = images[row][0]
+        return found if isinstance(found, Image.Image) else Image.fromarray(np.asarray(found))
+
+    return picture

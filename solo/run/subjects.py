@@ -1,0 +1,135 @@
+"""What `solo analyze` looks at: runs with their checkpoints as moments, published models, files of features."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from solo.analysis.analyze import Moment, Subject
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
+from solo.errors import UserError
+from solo.eval.features import Features
+from solo.methods import METHODS, BaseMethod
+from solo.run.feature_source import load_features
+
+_EPOCH = re.compile(r"ep=(\d+)")
+
+
+def subjects(cfg: DictConfig, device: torch.device, scratch: Path) -> list[Subject]:
+    """The runs that `cfg` names, in its order; nothing is computed yet.
+
+    Args:
+        cfg: resolved, of `AnalyzeCfg`.
+        device: where features will be computed.
+        scratch: a folder that exists as long as the subjects are used.
+
+    Raises:
+        UserError: a checkpoint can't be read, or the number of names isn't that of the runs.
+    """
+    kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if cfg[kind])
+    found = [_subject(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(cfg[kind])]
+    if cfg.series:
+        found = [_in_series(found)]
+    names = list(cfg.names) if cfg.names else _distinct([subject.name for subject in found], list(map(str, cfg[kind])))
+    if len(names) != len(found) or len(set(names)) != len(names):
+        raise UserError(f"names={names} don't fit {len(found)} runs; give each one a name of its own")
+    return [Subject(name, subject.moments) for name, subject in zip(names, found, strict=True)]
+
+
+def _subject(cfg: DictConfig, kind: str, source: str, device: torch.device, scratch: Path) -> Subject:
+    if kind != "pretrained_feature_extractor":
+        one = _alone(cfg, kind, source)
+        name = Path(source).stem if kind == "features" else source
+        return Subject(name, (Moment(lambda: load_features(one, ["backbone"], device), None, {kind: source}),))
+    last = checkpoint_file(source)
+    saved = saved_settings(load_checkpoint(last), last)["cfg"]
+    kinds = list(dict.fromkeys(_kinds(saved)))
+    moments = []
+    for path, epoch in _moments(cfg, Path(source).expanduser(), last, saved, scratch):
+        moments.append(_moment(_alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch)))
+    return Subject(str(saved.get("name") or saved.get("method") or last.parent.name), tuple(moments))
+
+
+def _moment(
+    cfg: DictConfig, kinds: Sequence[str], device: torch.device, epoch: int | None, facts: Mapping[str, Any]
+) -> Moment:
+    def load() -> Mapping[str, Features]:
+        return load_features(copy.deepcopy(cfg), kinds, device)  # it fills the config in
+
+    return Moment(load, epoch, facts)
+
+
+def _moments(
+    cfg: DictConfig, source: Path, last: Path, saved: Mapping[str, Any], scratch: Path
+) -> Iterator[tuple[Path, int | None]]:
+    """(checkpoint, epochs trained): of a folder the network before training and some of its checkpoints, else one."""
+    kept = {int(match[1]) + 1: file for file in source.glob("*.ckpt") if (match := _EPOCH.search(file.name))}
+    if not source.is_dir() or cfg.epochs == 1 or not kept:
+        match = _EPOCH.search(last.name)
+        yield last, int(match[1]) + 1 if match else None
+        return
+    if cfg.start and saved.get("method") in METHODS:
+        yield _untrained(saved, last, scratch), 0
+    epochs = sorted(kept)
+    chosen = np.unique(np.linspace(len(epochs) - 1, 0, cfg.epochs).round().astype(int))
+    for place in chosen:
+        yield kept[epochs[place]], epochs[place]
+
+
+def _untrained(saved: Mapping[str, Any], last: Path, scratch: Path) -> Path:
+    """A checkpoint of the network that the run started from: its initial weights, drawn again from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(saved.get("seed", 5)))
+        method = METHODS[str(saved["method"])](OmegaConf.create(dict(saved)))
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "start.ckpt"
+    torch.save({**load_checkpoint(last), "state_dict": method.state_dict()}, path)
+    return path
+
+
+def _kinds(saved: Mapping[str, Any]) -> Iterator[str]:
+    yield "backbone"
+    method = saved.get("method")
+    if method in METHODS and METHODS[str(method)].heads is not BaseMethod.heads:
+        yield "projector"
+
+
+def _facts(saved: Mapping[str, Any], path: Path, epoch: int | None) -> dict[str, Any]:
+    policy = (saved.get("hex") or {}).get("policy", "standard")
+    objective = f"{saved.get('method')}{'' if policy == 'standard' else f', HEX {policy}'}"
+    facts = {"checkpoint": "initial weights" if epoch == 0 else str(path), "objective": objective}
+    size = (saved.get("optimizer") or {}).get("batch_size")
+    return {**facts, "batch_size": size, "seed": saved.get("seed")}
+
+
+def _alone(cfg: DictConfig, kind: str, source: str) -> DictConfig:
+    plain: Any = OmegaConf.to_container(cfg)
+    return OmegaConf.create({**plain, kind: source})
+
+
+def _in_series(found: Sequence[Subject]) -> Subject:
+    moments = [moment for subject in found for moment in subject.moments]
+    known = all(moment.epoch is not None for moment in moments)
+    numbered = [
+        moment if known else Moment(moment.load, place + 1, moment.facts) for place, moment in enumerate(moments)
+    ]
+    return Subject(found[-1].name, tuple(numbered))
+
+
+def _distinct(names: list[str], sources: Sequence[str]) -> list[str]:
+    """Names with their source behind those that come twice."""
+    counts = Counter(names)
+    longer = [
+        name if counts[name] == 1 else f"{name} ({Path(source).name})"
+        for name, source in zip(names, sources, strict=False)
+    ]
+    again = Counter(longer)
+    return [name if again[name] == 1 else f"{name} {place + 1}" for place, name in enumerate(longer)]

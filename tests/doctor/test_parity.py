@@ -1,0 +1,56 @@
+"""Every method on several processes against one, and the check itself against planted bugs."""
+
+from __future__ import annotations
+
+import pytest
+
+from solo.args.methods import HEX_METHODS
+from solo.doctor.case import Case
+from solo.doctor.parity import TAMPERS, parities, parity
+from solo.errors import UserError
+from solo.methods import METHODS
+
+TYPES = ("HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
+STANDARD = [Case(method) for method in METHODS if method != "base"]
+# Each method with one type here, every type with one method at least; all pairs below, marked slow.
+SOME = [Case(method, TYPES[i % len(TYPES)]) for i, method in enumerate(HEX_METHODS)]
+ALL = [Case(method, kind) for method in HEX_METHODS for kind in TYPES]
+# A bug -> a method in which it must show.
+SHOWS = {"gather": Case("simclr"), "queue": Case("nnclr"), "batchnorm": Case("byol"), "counts": Case("linear")}
+
+
+def test_two_processes_train_as_one() -> None:
+    outcomes = zip([*STANDARD, *SOME], parities([*STANDARD, *SOME], 2), strict=True)
+    assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
+
+
+def test_four_processes_train_as_one() -> None:
+    cases = [Case("nnclr", "HEX_adaptive"), Case("wmse"), Case("swav"), Case("deepclusterv2"), Case("supcon")]
+    outcomes = zip(cases, parities(cases, 4), strict=True)
+    assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_method_with_every_type(processes: int) -> None:
+    cases = [*ALL, *(STANDARD if processes == 4 else [])]
+    outcomes = zip(cases, parities(cases, processes), strict=True)
+    assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
+
+
+@pytest.mark.parametrize("bug", TAMPERS)
+def test_a_planted_bug_turns_the_outcome_red(bug: str) -> None:
+    outcome = parity(SHOWS[bug], tamper=bug)
+    assert not outcome.ok and "differs by" in outcome.detail
+
+
+def test_what_can_not_be_checked_is_refused() -> None:
+    with pytest.raises(UserError, match="tamper='rng' is unknown; choose one of gather, queue"):
+        parity(Case("simclr"), tamper="rng")
+    with pytest.raises(UserError, match="processes=3 can't share batches of 16; choose 2 or 4"):
+        parity(Case("simclr"), 3)
+
+
+def test_a_method_that_fails_says_why() -> None:
+    outcome = parity(Case("mocov3", "HEX_fixed"))
+    assert not outcome.ok and "does nothing in method=mocov3" in outcome.detail

@@ -1,0 +1,111 @@
+"""`solo evaluate` on a file of features: what it writes and shows, for all, seen and unseen classes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from solo import cli
+from solo.eval.clustering import agreement
+from solo.eval.feature_file import write_features
+from solo.eval.features import Features, FeatureTable
+from solo.eval.knn import knn_accuracy
+from solo.eval.retrieval import retrieve
+from solo.taxonomy import Taxonomy
+
+TREE = Taxonomy.from_groups(["cat", "dog", "car", "bus"], {"animal": ["cat", "dog"], "machine": ["car", "bus"]})
+
+
+def table(count: int, seed: int) -> FeatureTable:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor(TREE.path_table())[torch.randint(0, 4, (count,), generator=generator)]
+    centres = torch.eye(6)[:2][labels[:, 0]] * 1.5 + torch.eye(6)[2:][labels[:, 1]]
+    labels[::9, 1] = -1
+    return FeatureTable(centres + 0.7 * torch.randn(count, 6, generator=generator), labels)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "some.safetensors"
+    write_features(path, Features("a model", "backbone", table(90, 0), table(120, 1), TREE.levels, TREE))
+    return path
+
+
+def run(tmp_path, *words):
+    before = set((tmp_path / "evaluate").glob("*"))
+    assert cli.main(["evaluate", *words, f"checkpoint.dir={tmp_path}"]) == 0
+    (folder,) = set((tmp_path / "evaluate").glob("*")) - before
+    return json.loads((folder / "evaluate.json").read_text())
+
+
+def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
+    found = run(tmp_path, f"features={file}", "k=7", "top_k=[1,3]", "bootstrap=200")
+    (result,) = found["results"]
+    val, train = table(90, 0), table(120, 1)
+    assert result["images"] == {"val": 90, "train": 120}
+    group, leaf = result["levels"]
+    assert (group["level"], group["unknown"], leaf["images"], leaf["unknown"]) == ("group", 0, 80, 10)
+    ranked = retrieve(val.features, val.labels, top_k=(1, 3))
+    voted = knn_accuracy(train.features, train.labels, val.features, val.labels, k=7)
+    for level, row in enumerate((group, leaf)):
+        assert [row["knn_acc1"], row["knn_acc5"]] == pytest.approx(voted[level], abs=1e-3)
+        assert row["map_at_r"] == pytest.approx(100 * ranked[level].map_at_r.mean().item(), abs=1e-3)
+        assert row["retrieval_top3"] == pytest.approx(100 * ranked[level].top_k[3].double().mean().item(), abs=1e-3)
+        low, high = row["map_at_r_ci"]
+        assert low < row["map_at_r"] < high < low + 20
+        expected = agreement(val.features.numpy(), val.labels[:, level].numpy(), seed=5)
+        assert [row["nmi"], row["ami"]] == pytest.approx([expected.nmi, expected.ami], abs=1e-3)
+    assert group["map_at_r"] > 60 > leaf["map_at_r"] and leaf["groups_inside"] == 2 and "nmi_inside" not in group
+    assert set(found["protocol"]) >= {"knn", "retrieval", "clustering", "unknown labels", "_ci"}
+    assert found["source"]["features"] == str(file)
+    screen = capsys.readouterr().out
+    assert "MAP@R, %" in screen and "class (4)" in screen and f"{leaf['map_at_r']:.2f}" in screen
+
+
+def test_unseen_classes_are_measured_apart(file, tmp_path):
+    found = run(tmp_path, f"features={file}", "data.unseen_classes=[dog,bus]", "bootstrap=0")
+    everything, seen, unseen = found["results"]
+    assert [part["classes"] for part in found["results"]] == ["all", "seen", "unseen"]
+    assert seen["images"]["val"] + unseen["images"]["val"] == 80
+    assert [row["classes"] for row in unseen["levels"]] == [2, 2]
+    val = table(90, 0)
+    rows = val.rows((val.labels[:, 1] == 1) | (val.labels[:, 1] == 3))
+    (_, leaf) = retrieve(rows.features, rows.labels)
+    assert unseen["levels"][1]["map_at_r"] == pytest.approx(100 * leaf.map_at_r.mean().item(), abs=1e-3)
+    assert "map_at_r_ci" not in unseen["levels"][1]
+    drawn = run(tmp_path, f"features={file}", "data.unseen_classes=1", "bootstrap=0", "measures=[knn]")
+    assert drawn["results"][2]["levels"][1]["classes"] == 1
+
+
+def test_queries_and_gallery(tmp_path):
+    val, queries = table(90, 0), torch.arange(90) % 3 == 0
+    np.savez(tmp_path / "x.npz", features=val.features, labels=val.labels, queries=queries)
+    (result,) = run(tmp_path, f"features={tmp_path / 'x.npz'}", "measures=[retrieval]", "max_queries=20")["results"]
+    assert result["images"] == {"val": 90, "train": 0, "queries": 30, "gallery": 60}
+    assert result["levels"][0]["queries"] == 20
+    (result,) = run(tmp_path, f"features={tmp_path / 'x.npz'}", "measures=[retrieval,knn]")["results"]
+    (_, leaf) = retrieve(val.features, val.labels, queries=queries.nonzero()[:, 0], is_gallery=~queries)
+    assert result["levels"][1]["map_at_r"] == pytest.approx(100 * leaf.map_at_r.mean().item(), abs=1e-3)
+    assert result["levels"][1]["queries_unknown"] == 10 and result["levels"][0]["knn_acc1"] > 50
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["data.unseen_classes=[whale]"], "'whale' is no class"),
+        (["data.unseen_classes=4"], "leaves none of 4 classes"),
+        (["measures=[nmi]"], "is unknown"),
+    ],
+)
+def test_wrong_settings(file, capsys, words, text):
+    assert cli.main(["evaluate", f"features={file}", *words]) in (1, 2)
+    assert text in capsys.readouterr().err
+
+
+def test_features_without_labels(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", features=np.eye(3))
+    assert cli.main(["evaluate", f"features={tmp_path / 'x.npz'}"]) == 1
+    assert "needs labels, and x has none" in capsys.readouterr().err
