@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from solo import distributed
-from solo.callbacks.process_state import capture, restore
+from solo.callbacks.process_state import capture, restore, step_plateaus
 from solo.callbacks.rng import rng_state, set_rng_state
 from solo.callbacks.run_directory import RunDirectory, random_string
 from solo.callbacks.stop import StopRequests, StopRunError, requeue
@@ -228,6 +228,7 @@ class _First(Callback):
         self._rng = rng_state()
         if "buffers" in self._state:
             restore(trainer, pl_module, self._state)
+            step_plateaus(trainer, pl_module, self._state)
         self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._state = None
 

@@ -111,7 +111,8 @@ class _ForgetfulOrder(ResumeOrder):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        self.loader.sampler.start_at(EPOCHS - 1, 0)
+        sampler: Any = self.loader.sampler
+        sampler.start_at(EPOCHS - 1, 0)
 
 
 def _train(

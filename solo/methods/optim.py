@@ -106,7 +106,7 @@ class Schedule:
         """
         epoch = int(step // steps_per_epoch)
         if self.name == "warmup_cosine":
-            moved = step if self._by_step else epoch
+            moved = step if self.by_step else epoch
             return warmup_cosine(moved, base, *self._lengths())
         if self.name == "step":
             return multi_step(epoch, base, None if self.decay_steps is None else list(self.decay_steps))
@@ -115,15 +115,16 @@ class Schedule:
         return base if self.name == "none" else None
 
     @property
-    def _by_step(self) -> bool:
+    def by_step(self) -> bool:
+        """Whether a step moves it; else an epoch does."""
         return self.interval == "step" and self.total_steps is not None
 
     def _lengths(self) -> tuple[float, float, float, float]:
         """Warm-up, everything (both in what the schedule moves by), first and last rate."""
-        unit = self.total_steps / self.max_epochs if self._by_step and self.total_steps is not None else 1
+        unit = self.total_steps / self.max_epochs if self.by_step and self.total_steps is not None else 1
         start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
         return self.warmup_epochs * unit, self.max_epochs * unit, start, self.min_lr
 
     def _warmup_cosine(self, optimizer: Optimizer) -> dict[str, Any]:
         scheduler = LinearWarmupCosineAnnealingLR(optimizer, *self._lengths())
-        return {"scheduler": scheduler, "interval": "step" if self._by_step else "epoch", "frequency": 1}
+        return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
