@@ -1,21 +1,23 @@
 """Speed and memory of whole-batch augmentation from decoded images against making views image by image.
 
-    python benchmarks/data.py [--images 1024] [--batch 256] [--folder-images 512] [--pixels 400]
+    python benchmarks/data.py [--images 1024] [--batch 256] [--folder-gb 0.2] [--pixels 1000] [--workers 2]
+    python benchmarks/data.py --only folder --folder-gb 10  # ten minutes, 15 GB in the folder for temporary files
 
 Prints ratios, each of two things measured in turns in the same process, by processor time of one thread, so that other
 programs matter little: views a second at 32 and at 224 pixels with the symmetric policy of solo-learn's CIFAR recipes,
 loader against loader; then for a folder of JPEG files made here, the first epoch against plain decoding, a later epoch,
-and the memory of the process.
+and the memory of the processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import resource
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,13 @@ def seconds(run: Callable[[], Any]) -> float:
     start = time.process_time()
     run()
     return time.process_time() - start
+
+
+def clocks(run: Callable[[], Any]) -> np.ndarray:
+    """Processor time of a call, and time by the clock."""
+    start = np.array([time.process_time(), time.perf_counter()])
+    run()
+    return np.array([time.process_time(), time.perf_counter()]) - start
 
 
 def drain(loader: Iterable[Any]) -> None:
@@ -112,30 +121,72 @@ def views(size: int, side: int, count: int, batch: int) -> None:
         print(f"  {name:26} {made / time_taken:8,.0f}  x{best[0] / time_taken:.1f}")
 
 
-def folder(count: int, pixels: int, batch: int) -> None:
-    """Print epochs and memory with the cache of a folder of JPEG files."""
+def jpegs(root: Path, gigabytes: float, pixels: int) -> None:
+    """Write files of 64 different noisy pictures, as many as make that size, a thousand to a folder."""
+    few, contents = pictures(64, pixels), []
+    for image, rng in zip(few, map(np.random.default_rng, range(64)), strict=True):
+        stream = BytesIO()
+        noisy = image // 2 + rng.integers(0, 128, image.shape, dtype=np.uint8)
+        Image.fromarray(noisy).save(stream, "JPEG", quality=95)
+        contents.append(stream.getvalue())
+    count = max(64, round(gigabytes * 1e9 / np.mean([len(content) for content in contents])))
+    for i in range(count):
+        if i % 1000 == 0:
+            (root / f"{i // 1000:04}").mkdir(parents=True)
+        (root / f"{i // 1000:04}" / f"{i}.jpg").write_bytes(contents[i % 64])
+
+
+def resident(pid: int | str = "self") -> tuple[int, int]:
+    """Anonymous memory of a process, and pages of files and shared memory that it has mapped, in MiB; Linux only."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    size = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines if line.startswith("Rss")}
+    return size["RssAnon"], size["RssFile"] + size["RssShmem"]
+
+
+def folder(gigabytes: float, pixels: int, batch: int, workers: int) -> None:
+    """Print epochs and memory with the cache of a folder of JPEG files.
+
+    Plain decoding and the first epoch take turns over parts of the folder, of which every fourth is decoded plainly,
+    so that both have the same files, at the same time.
+    """
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        (root / "images" / "class").mkdir(parents=True)
-        few = pictures(16, pixels)
-        for i in range(count):
-            image, noise = few[i % 16], np.random.default_rng(i).integers(0, 32, few.shape[1:], dtype=np.uint8)
-            Image.fromarray(image // 2 + noise).save(root / "images" / "class" / f"{i}.jpg", quality=90)
-        files = [str(path) for path in sorted((root / "images").rglob("*.jpg"))]
+        jpegs(root / "images", gigabytes, pixels)
         dataset = load(get_spec("custom"), "train", root / "images")
         augment = BatchAugment([symmetric(224)], MEAN, STD)
-        rows = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
-        times = []
-        for turn in range(3):
-            images = cached(dataset, augment, folder=str(root / f"cache{turn}"), asked=True)
-            epoch = functools.partial(lambda images: sum(len(images.fetch(part)) for part in rows), images)
-            plain = seconds(lambda: sum(read_rgb(file).resize((256, 256)).width for file in files))
-            times.append((plain, seconds(epoch), seconds(epoch)))
-        decoding, first, later = (min(column) for column in zip(*times, strict=True))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # which is in KiB on Linux
-        print(f"folder of {images.size_text}")
-        print(f"  decoding and resizing {decoding:.2f} s; first epoch {first:.2f} s, x{first / decoding:.2f}")
-        print(f"  later epochs {later:.2f} s, x{later / decoding:.3f}; peak memory of the process {peak:,.0f} MiB")
+        start = time.perf_counter()
+        images = cached(dataset, augment, folder=str(root / "cache"), asked=True)
+        files: list[str] = images.files
+        print(f"folder of {sum(map(os.path.getsize, files)) / 1e9:.2f} GB; {images.size_text}")
+        print(f"  sizes of all files read in {time.perf_counter() - start:.1f} s")
+        parts = [range(first, min(first + 64, len(files))) for first in range(0, len(files), 64)]
+        plain, first, later, peak = np.zeros(2), np.zeros(2), np.zeros(2), (0, 0)
+        whole = np.zeros(2)
+        for turn, part in enumerate(parts):
+            spent = clocks(lambda part=part: images.fetch(part))
+            whole += spent
+            if turn % 4 == 0:
+                first += spent
+                plain += clocks(lambda part=part: [read_rgb(files[i]).resize((256, 256)) for i in part])
+            peak = max(peak, resident())
+        for part in parts:
+            later += clocks(lambda part=part: images.fetch(part))
+            peak = max(peak, resident())
+        ratios = [f"x{a:.2f} (x{b:.2f} by the clock)" for a, b in (first / plain, later / whole)]
+        print(f"  first epoch {whole[0]:.1f} s of the processor; against decoding and resizing {ratios[0]}")
+        print(f"  later epochs {later[0]:.1f} s, against the first one {ratios[1]}")
+        print(
+            f"  memory: {peak[0]:,} MiB of its own, {peak[1]:,} MiB mapped (libraries; the cache is read, not mapped)"
+        )
+        loader = BatchLoader(images, augment, min(batch, len(files)), workers, seed=0)
+        found = []
+        for _, _ in zip(range(20), loader, strict=False):
+            found += [resident(child.pid) for child in multiprocessing.active_children()] + [resident()]
+        own, mapped = max(found)
+        print(
+            f"  batches of {loader.batch_size} with {workers} workers: at most {own:,} MiB of its own in a process, "
+            f"with {mapped:,} MiB mapped"
+        )
 
 
 def main() -> None:
@@ -143,13 +194,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1024, help="at 32 pixels; an eighth of them at 224")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--folder-images", type=int, default=512)
-    parser.add_argument("--pixels", type=int, default=400, help="side of the folder's images")
+    parser.add_argument("--folder-gb", type=float, default=0.2, help="size of the folder of JPEG files")
+    parser.add_argument("--pixels", type=int, default=1000, help="side of the folder's images")
+    parser.add_argument("--workers", type=int, default=2, help="of the loader whose memory is measured")
+    parser.add_argument("--only", choices=("views", "folder"), help="one of the two parts")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    views(32, 32, args.images, min(args.batch, args.images))
-    views(224, 256, args.images // 8, min(args.batch, args.images // 16))
-    folder(args.folder_images, args.pixels, args.batch)
+    if args.only != "folder":
+        views(32, 32, args.images, min(args.batch, args.images))
+        views(224, 256, args.images // 8, min(args.batch, args.images // 16))
+    if args.only != "views":
+        folder(args.folder_gb, args.pixels, args.batch, args.workers)
 
 
 if __name__ == "__main__":

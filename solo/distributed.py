@@ -184,3 +184,12 @@ def gather_plain(value: Any) -> list[Any]:
 
 def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def gather_lines(lines: list[str]) -> list[str]:
+    """Texts of all processes, in rank order; every process must call it."""
+    if not is_distributed():
+        return list(lines)
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, lines)
+    return [line for part in found for line in part]

@@ -30,13 +30,27 @@ class CommonDataCfg:
 
 
 @dataclass(kw_only=True)
-class DataCfg(CommonDataCfg):
-    """Images to learn from."""
+class AugmentedDataCfg(CommonDataCfg):
+    """Images that are augmented."""
 
-    no_labels: bool = key(False, "custom: one flat folder of images without labels")
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
     )
+    cache_size: int | None = key(
+        None,
+        "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
+        ge=1,
+    )
+    cache_dir: str | None = key(
+        None, "batch, image files: where decoded images are kept; null: the user's cache folder"
+    )
+
+
+@dataclass(kw_only=True)
+class DataCfg(AugmentedDataCfg):
+    """Images to learn from."""
+
+    no_labels: bool = key(False, "custom: one flat folder of images without labels")
     label_fraction: float | list[float] = key(
         -1.0,
         "share of the training images that keep their labels, or one a level, coarse first; -1: all",
@@ -55,14 +69,6 @@ class DataCfg(CommonDataCfg):
         None, "balanced, pxk: level of the label tree, by name or index, that gives the classes; null: the classes"
     )
     per_class: int = key(4, "pxk: images of each class in a batch", ge=1)
-    cache_size: int | None = key(
-        None,
-        "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
-        ge=1,
-    )
-    cache_dir: str | None = key(
-        None, "batch, image files: where decoded images are kept; null: the user's cache folder"
-    )
     num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
@@ -106,7 +112,7 @@ class OfflineDataCfg(SourceDataCfg):
 
 
 @dataclass(kw_only=True)
-class LinearDataCfg(EvalDataCfg):
+class LinearDataCfg(EvalDataCfg, AugmentedDataCfg):
     """The same for a classifier that is trained."""
 
     cache_features: bool = key(False, "run the frozen backbone once and train on its features; no augmentation")

@@ -73,6 +73,11 @@ def _finetuning(values: Mapping[str, Any]) -> Iterator[Problem]:
         for name in ("auto_augment", "mixup", "cutmix"):
             if values[name]:
                 yield Problem(name, " changes images, and data.cache_features=True has none; take one of the two")
+    for name, made in (("auto_augment", "image by image"), ("data.cache_features", "once, without augmentation")):
+        if values["data"].get("augment") == "batch" and (
+            values["data"]["cache_features"] if "." in name else values[name]
+        ):
+            yield Problem("data.augment", f"=batch does nothing with {name}=True, which works {made}; leave one out")
     spec = spec_of(values)
     channels = values["data"]["channels"] or (spec.channels if spec else None)
     if values["auto_augment"] and channels not in (None, 3):

@@ -91,10 +91,19 @@ class ViewMaker:
         cfg: keys of the entry; an operation whose `prob` is 0 or absent is left out.
         mean, std: per channel, of images in [0, 1].
         streams: numbers of its views among all views of a sample.
+        resample: the filter of the crops.
     """
 
-    def __init__(self, cfg: DictConfig, mean: Sequence[float], std: Sequence[float], streams: Sequence[int]) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        mean: Sequence[float],
+        std: Sequence[float],
+        streams: Sequence[int],
+        resample: ops.Resample = "bicubic",
+    ) -> None:
         self.cfg = cfg
+        self.resample = resample
         self.size = int(cfg.crop_size)
         self.streams = list(streams)
         self.scale: tuple[float, float] | None = None
@@ -141,8 +150,9 @@ class ViewMaker:
         """
         source, flip, where = plan.rows % len(images), plan.chosen[:, 5], images[0].device
         if isinstance(images, list):
-            return ops.resized_crops([images[i] for i in source.tolist()], plan.box, self.size, flip, out)
-        return ops.resized_crop(images[source.to(where)], plan.box.to(where), self.size, flip.to(where))
+            chosen = [images[i] for i in source.tolist()]
+            return ops.resized_crops(chosen, plan.box, self.size, flip, self.resample, out)
+        return ops.resized_crop(images[source.to(where)], plan.box.to(where), self.size, flip.to(where), self.resample)
 
     def colour(self, x: Tensor, plan: Plan) -> Tensor:
         """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise; `x` is changed."""
@@ -156,7 +166,7 @@ class ViewMaker:
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
         plan, device = self.plan(seeds, image_sizes(images)), images[0].device
-        out = torch.empty(len(plan.rows), images[0].shape[0], self.size, self.size, device=device)
+        out = _room((len(plan.rows), images[0].shape[0], self.size, self.size), device)
         limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
         if limit == 1:
             singly = list(images)
@@ -192,6 +202,7 @@ class BatchAugment:
         entries: of `augmentations`.
         mean, std: per channel, of images in [0, 1].
         channels: 1 or 3; default: as many as `mean` has values.
+        resample: the filter of the crops.
 
     Attributes:
         entries: one after the other.
@@ -201,7 +212,12 @@ class BatchAugment:
     """
 
     def __init__(
-        self, entries: Sequence[Any], mean: Sequence[float], std: Sequence[float], channels: int | None = None
+        self,
+        entries: Sequence[Any],
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels: int | None = None,
+        resample: ops.Resample = "bicubic",
     ) -> None:
         cfgs = [entry if OmegaConf.is_config(entry) else OmegaConf.create(dict(entry)) for entry in entries]
         self.as_grey = any(bool(_get(cfg, "grayscale.channels")) for cfg in cfgs)
@@ -209,7 +225,9 @@ class BatchAugment:
         self.channels = len(last.mean)
         ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
         streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
-        self.entries = [ViewMaker(cfg, last.mean, last.std, own) for cfg, own in zip(cfgs, streams, strict=True)]
+        self.entries = [
+            ViewMaker(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
+        ]
         self.size = max(entry.size for entry in self.entries)
 
     def __repr__(self) -> str:
@@ -228,6 +246,13 @@ class BatchAugment:
 def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
     """Height and width of each image, int64 `(B, 2)`."""
     return torch.tensor([image.shape[1:] for image in images])
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Float32 that nobody has written to. NumPy asks the system for huge pages; small ones cost as much as a crop."""
+    if device.type != "cpu":
+        return torch.empty(shape, device=device)
+    return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
 def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:

@@ -37,7 +37,7 @@ class _Batches(Dataset[list[Any]]):
             sizes = image_sizes(found)
             plans = [(maker, maker.plan(seeds, sizes).by_turns()) for maker in self.augment.entries]
             found = [maker.crop(found, plan).to(torch.uint8) for maker, plan in plans]
-        return [indexes, found, self.images.targets[indexes], seeds]
+        return [indexes, found, self.images.labels(indexes), seeds]
 
 
 class BatchLoader:
@@ -101,3 +101,11 @@ class BatchLoader:
             x = maker.colour(crops.to(self.device, non_blocking=True).float(), plan)
             views += torch.empty_like(x).index_copy_(0, plan.rows.to(self.device), x).chunk(len(maker.streams))
         return views
+
+
+class LabelledBatches(BatchLoader):
+    """Batches `[X (B, C, H, W), targets]` of the only view, for classifiers."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for _, (view,), targets in super().__iter__():
+            yield [view, targets]

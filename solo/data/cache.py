@@ -45,6 +45,10 @@ class Images(Protocol):
         """uint8 `(B, C, H, W)`, or `(C, H, W)` each where sizes differ."""
         ...
 
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of rows that were fetched: `(B,)` or `(B, levels)`."""
+        ...
+
 
 class ArrayImages:
     """Images that lie in memory anyway.
@@ -81,6 +85,10 @@ class ArrayImages:
             batch = batch.movedim(3, 1)
         return self.convert(batch)
 
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of these rows."""
+        return self.targets[rows]
+
 
 def cached(
     dataset: Any, augment: BatchAugment, side: int | None = None, folder: str | None = None, asked: bool = False
@@ -107,18 +115,18 @@ def cached(
     if array is not None:
         return ArrayImages(array, indices, targets, convert)
     files = file_names(dataset)
-    if not files or not os.path.isfile(files[0]):
+    if not files or not any(map(os.path.isfile, files)):
         raise CantCacheError("the images are neither in memory nor in files of their own")
-    if isinstance(dataset, SkipBroken):
-        raise CantCacheError("data.on_error=skip replaces images one by one")
     if any(entry.scale is None for entry in augment.entries):
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")
     place = Path(folder or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/solo").expanduser()
     chosen, kept = [files[i] for i in indices.tolist()], side or math.ceil(augment.size * 8 / 7)
-    expected = FileImages.estimate(chosen, kept, augment.channels)
+    skip = isinstance(dataset, SkipBroken)
+    expected = FileImages.estimate(chosen, kept, augment.channels, skip)
     if expected > _UNASKED_BYTES and not asked:
         raise CantCacheError(f"decoded they would take {readable(expected)} in {place}; data.augment=batch takes it")
-    images = FileImages(chosen, targets, kept, augment.channels, convert, place)
+    images = FileImages(chosen, targets, kept, augment.channels, convert, place, skip)
+    images.problems = list(getattr(dataset, "problems", []))
     parent = next(path for path in (place, *place.parents) if path.exists())
     if images.nbytes > shutil.disk_usage(parent).free and not images.path.exists():
         size = readable(images.nbytes)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
+from solo.data.augment import BatchAugment
 from solo.data.loaders import eval_loader, train_loader
 from solo.data.pretrain_dataloader import check_format
 from solo.data.registry import DatasetSpec, get_spec
@@ -61,10 +62,23 @@ def prepare_transforms(
     )
 
 
+def train_augment(
+    spec: DatasetSpec, size: int, mean: Sequence[float], std: Sequence[float], channels: int | None = None
+) -> BatchAugment:
+    """What `T_train` of `prepare_transforms` does, for whole batches; arguments as there."""
+    entry = {
+        "crop_size": size,
+        "num_crops": 1,
+        "rrc": {"enabled": True, "crop_min_scale": spec.crop_min_scale, "crop_max_scale": 1.0},
+        "horizontal_flip": {"prob": 0.5 * spec.flip},
+    }
+    return BatchAugment([entry], mean, std, channels, resample="bilinear")
+
+
 def prepare_datasets(
     dataset: str | DatasetSpec,
-    T_train: Transform,  # noqa: N803 (solo-learn's argument)
-    T_val: Transform,  # noqa: N803
+    T_train: Transform | None,  # noqa: N803 (solo-learn's argument)
+    T_val: Transform | None,  # noqa: N803
     train_data_path: str | Path | None = None,
     val_data_path: str | Path | None = None,
     data_format: str = "image_folder",
@@ -77,7 +91,7 @@ def prepare_datasets(
 
     Args:
         dataset: a name of the registry, or a row that `solo.data.specs.resolve_spec` has completed.
-        T_train: from `prepare_transforms`.
+        T_train: from `prepare_transforms`; `None` leaves PIL images.
         T_val: likewise.
         train_data_path: folder of the training data; without one, `datasets` inside the package.
         val_data_path: folder of the validation data, likewise.

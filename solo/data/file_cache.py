@@ -4,6 +4,9 @@ The file is read with `pread`, not mapped: its pages are shared by all processes
 and don't count as memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first
 epoch costs the decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the
 pixels that are kept and the channels; files that change make a new one.
+
+Files that can't be read are marked there, too, so that with `data.on_error=skip` no file is tried twice, by whatever
+process, and all of them can be listed in the end.
 """
 
 from __future__ import annotations
@@ -21,9 +24,13 @@ from PIL import Image
 from torch import Tensor
 
 from solo.data.images import read_rgb
+from solo.data.skip import not_an_image, nothing_readable
+from solo.errors import BrokenImageError
+from solo.taxonomy import UNKNOWN
 
 _FORMAT = "1"
 _LOOK_AT = 200
+_KEPT, _BROKEN = 1, 2  # marks of a file
 
 
 class FileImages:
@@ -36,13 +43,14 @@ class FileImages:
         channels: 1 or 3.
         convert: what makes the wanted channels of `(B, 3, H, W)`.
         folder: where the file is kept.
+        skip: the next readable image, with unknown labels, stands for one that can't be read.
 
     Attributes:
         path: the file; beside it `<name>.done` has a byte for each image that is in it, `<name>.npy` their sizes.
         nbytes: its size when all images are in it.
 
     Raises:
-        BrokenImageError: a file is no image.
+        BrokenImageError: a file is no image, without `skip`.
     """
 
     def __init__(
@@ -53,8 +61,11 @@ class FileImages:
         channels: int,
         convert: Callable[[Tensor], Tensor],
         folder: Path,
+        skip: bool = False,
     ) -> None:
         self.files = list(files)
+        self.skip = skip
+        self.problems: list[str] = []  # of the data set, one line each
         self.targets = targets
         self.convert = convert
         self.channels = channels
@@ -72,7 +83,15 @@ class FileImages:
         known = self.path.with_suffix(".npy")
         if known.exists():
             return cast("np.ndarray[Any, Any]", np.load(known))
-        return np.array([_kept_size(file, side) for file in self.files])
+        return np.array([self._size_or_nothing(file, side) for file in self.files])
+
+    def _size_or_nothing(self, file: str, side: int) -> tuple[int, int]:
+        try:
+            return _kept_size(file, side)
+        except BrokenImageError:
+            if not self.skip:
+                raise
+            return 0, 0
 
     def open(self) -> None:
         """Create the file with room for all images, unless it is there.
@@ -92,10 +111,16 @@ class FileImages:
                     os.truncate(path, size)
 
     @staticmethod
-    def estimate(files: Sequence[str], side: int, channels: int) -> int:
+    def estimate(files: Sequence[str], side: int, channels: int, skip: bool = False) -> int:
         """About how many bytes the cache takes when all images are in it, from a look at some."""
-        some = files[:: math.ceil(len(files) / _LOOK_AT)]
-        return round(np.mean([math.prod(_kept_size(file, side)) for file in some]) * channels * len(files))
+        sizes = []
+        for file in files[:: math.ceil(len(files) / _LOOK_AT)]:
+            try:
+                sizes.append(math.prod(_kept_size(file, side)))
+            except BrokenImageError:
+                if not skip:
+                    raise
+        return round(np.mean(sizes or [side**2]) * channels * len(files))
 
     @property
     def _marks(self) -> Path:
@@ -111,20 +136,46 @@ class FileImages:
         """uint8 `(C, H, W)` each.
 
         Raises:
-            BrokenImageError: a file can't be decoded.
+            BrokenImageError: a file can't be decoded, without `skip`.
+            UserError: none can, with it.
         """
-        return [self._image(row) for row in rows]
+        return [self._readable(row) if self.skip else self._image(row) for row in rows]
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of rows that were fetched, -1 for those that another image stands for."""
+        broken = torch.from_numpy(self._open()[1][rows.numpy()] == _BROKEN) & self.skip
+        found = self.targets[rows]
+        return found.masked_fill(broken.reshape(-1, *[1] * (found.ndim - 1)), UNKNOWN)
+
+    def skipped(self) -> list[str]:
+        """What was found broken so far, by all processes, one line each."""
+        if not self.skip:
+            return []
+        broken = np.flatnonzero(self._open()[1] == _BROKEN).tolist()
+        return [*self.problems, *(not_an_image(self.files[row]) for row in broken)]
+
+    def _readable(self, row: int) -> Tensor:
+        done = self._open()[1]
+        for place in range(row, row + len(self)):
+            place %= len(self)
+            if done[place] == _BROKEN:
+                continue
+            try:
+                return self._image(place)
+            except BrokenImageError:
+                done[place] = _BROKEN
+        raise nothing_readable(len(self))
 
     def _image(self, row: int) -> Tensor:
         handle, done = self._open()
         (height, width), start = self.shapes[row].tolist(), int(self.starts[row])
         count = height * width * self.channels
-        if done[row]:
+        if done[row] == _KEPT:
             pixels = np.frombuffer(os.pread(handle, count, start), dtype=np.uint8).copy()
         else:
             pixels = self._decode(row, height, width)
             _write(handle, pixels, start)
-            done[row] = 1
+            done[row] = _KEPT
         # Channels lie innermost: resizing is faster so.
         return torch.from_numpy(pixels.reshape(height, width, self.channels)).movedim(2, 0)
 
@@ -156,7 +207,11 @@ def _kept_size(file: str, side: int) -> tuple[int, int]:
 def _digest(files: Sequence[str], side: int, channels: int) -> str:
     text = hashlib.sha256(f"{_FORMAT} {side} {channels}".encode())
     for file in files:
-        stat = os.stat(file)
+        try:
+            stat = os.stat(file)
+        except OSError:  # a link to nothing
+            text.update(f"\n{os.path.abspath(file)} missing".encode())
+            continue
         text.update(f"\n{os.path.abspath(file)} {stat.st_size} {stat.st_mtime_ns}".encode())
     return text.hexdigest()[:24]
 

@@ -49,13 +49,23 @@ class SkipBroken(Dataset[tuple[Any, Any]]):
                 self.broken[place] = True
                 continue
             return image, target if place == index else _unknown(target)
-        raise UserError(f"none of the {len(self)} images can be read; data.on_error=skip has nothing to go on with")
+        raise nothing_readable(len(self))
 
     def skipped(self) -> list[str]:
         """What was found broken so far, one line each."""
         names = file_names(self.dataset)
         found = [names[i] if names else f"image {i}" for i in self.broken.nonzero().flatten().tolist()]
-        return [*getattr(self.dataset, "problems", []), *(f"{name} can't be read as an image" for name in found)]
+        return [*getattr(self.dataset, "problems", []), *map(not_an_image, found)]
+
+
+def not_an_image(name: str) -> str:
+    """The line on a file that was skipped."""
+    return f"{name} can't be read as an image"
+
+
+def nothing_readable(count: int) -> UserError:
+    """When every image of a data set is broken."""
+    return UserError(f"none of the {count} images can be read; data.on_error=skip has nothing to go on with")
 
 
 def _unknown(target: Any) -> Any:
@@ -70,7 +80,7 @@ def file_names(dataset: Any) -> Sequence[str] | None:
 
 
 def skipped_files(dataset: Any) -> list[str]:
-    """What a data set's `SkipBroken`, below any wrappers with an attribute `dataset`, has skipped so far."""
-    while dataset is not None and not isinstance(dataset, SkipBroken):
+    """What a data set has skipped so far: the first with a method `skipped` below wrappers with `dataset`."""
+    while dataset is not None and not hasattr(dataset, "skipped"):
         dataset = getattr(dataset, "dataset", None)
-    return dataset.skipped() if dataset is not None else []
+    return list(dataset.skipped()) if dataset is not None else []

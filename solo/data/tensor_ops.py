@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
+
+Resample = Literal["bicubic", "bilinear"]
 
 WHITE = 255.0
 LUMA = (0.299, 0.587, 0.114)
@@ -41,19 +44,21 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is the mean grey of the image, 1 changes nothing."""
-    f = _column(factor)
     means = x.mean(dim=(2, 3), keepdim=True)
-    grey = means if x.shape[1] == 1 else luminance(means)
-    return x.mul_(f).add_((1 - f) * grey).clamp_(0, WHITE)
+    return _blend(means if x.shape[1] == 1 else luminance(means), x, factor)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is grey, 1 changes nothing."""
-    if x.shape[1] == 1:
-        return x
+    return x if x.shape[1] == 1 else _blend(luminance(x), x, factor)
+
+
+def _blend(grey: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+    """`grey` + `factor` x (`x` - `grey`); both are changed."""
+    if len(x) == 1 and x.device.type == "cpu":  # one pass, but for a number only
+        return torch.lerp(grey, x, factor.item(), out=x).clamp_(0, WHITE)
     f = _column(factor)
-    grey = luminance(x).mul_(1 - f)
-    return x.mul_(f).add_(grey).clamp_(0, WHITE)
+    return x.mul_(f).add_(grey.mul_(1 - f)).clamp_(0, WHITE)
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -64,18 +69,21 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     high = torch.maximum(red, green)
     low = torch.minimum(red, green)
     torch.maximum(high, blue, out=high)
-    span = high - torch.minimum(low, blue, out=low)
-    # The hue in turns, times 6 x span: red is 0, green a third, blue two thirds. Masks as numbers: `where` is slow.
+    torch.minimum(low, blue, out=low)
+    span = high - low
+    # The hue times `span`, in sixths of a turn: red is 0, green 2, blue 4. Masks as numbers: `where` is slow.
     at_red = green - blue
-    at_green = torch.sub(blue, red, out=low).add_(span, alpha=2)
+    at_green = torch.sub(blue, red).add_(span, alpha=2)
     hue = (red - green).add_(span, alpha=4)
     hue.lerp_(at_green, green.eq_(high)).lerp_(at_red, red.eq_(high))
-    hue.div_(torch.mul(span, 6, out=at_red).clamp_(min=1e-5)).add_(_column(shift)[:, 0])
-    # Each channel is `high` within a sixth of its own hue, `high - span` within a sixth of the opposite one.
-    own = torch.tensor([2.0, 5 / 3, 4 / 3], device=x.device)[:, None, None]  # half a turn off, and above zero
-    torch.add(hue[:, None], own, out=x)
-    x.frac_().sub_(0.5).abs_().mul_(-6).add_(2).clamp_(0, 1)
-    return x.mul_(span[:, None]).neg_().add_(high[:, None])
+    # Each channel is `high` within a sixth of its own hue, `low` within a sixth of the opposite one, and on a straight
+    # line in between. `turn` keeps the distances below six sixths: what exceeds three is the way round the other side.
+    own = torch.tensor([0.0, 2.0, 4.0], device=x.device)
+    turn = torch.remainder(6 * shift[:, None] - own + 5, 6) - 5  # (B, 3) in [-5, 1)
+    torch.mul(span[:, None], turn[:, :, None, None], out=x)
+    x.add_(hue[:, None]).abs_().sub_(span[:, None], alpha=3).abs_()
+    x.add_(torch.sub(high, span, alpha=2)[:, None])
+    return torch.clamp(x, low[:, None], high[:, None], out=x)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -137,68 +145,80 @@ def equalize(x: Tensor) -> Tensor:
     return flat.to(x.dtype)
 
 
-def resized_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
-    """Cut a box out of each image and resize it to `size` x `size`: bicubic with antialiasing.
+def resized_crop(
+    images: Tensor, box: Tensor, size: int, flip: Tensor | None = None, resample: Resample = "bicubic"
+) -> Tensor:
+    """Cut a box out of each image and resize it to `size` x `size`, with antialiasing.
 
     Args:
         images: uint8 `(B, C, H, W)`.
         box: int64 `(B, 4)`: left, top, width and height.
         size: pixels.
         flip: bool `(B,)`: mirror left and right.
+        resample: the filter.
 
     Returns:
         float32 `(B, C, size, size)` of whole numbers in [0, 255].
     """
     if images.device.type == "cpu" and max(size, *images.shape[2:]) > _DENSE_SIDE:
-        return resized_crops(list(images), box, size, flip)
+        return resized_crops(list(images), box, size, flip, resample)
     left, top, width, height = box.unbind(dim=1)
     flip = torch.zeros_like(left, dtype=torch.bool) if flip is None else flip
-    columns = _resize_matrix(left, width, flip, images.shape[3], size)
-    rows = _resize_matrix(top, height, torch.zeros_like(flip), images.shape[2], size)
+    columns = _resize_matrix(left, width, flip, images.shape[3], size, resample)
+    rows = _resize_matrix(top, height, torch.zeros_like(flip), images.shape[2], size, resample)
     # Clamped in between, too, as it is where the result of each pass is a uint8.
     across = _across(images.contiguous().float(), columns).clamp_(0, WHITE)
     return torch.matmul(rows[:, None], across).clamp_(0, WHITE).round_()
 
 
 def resized_crops(
-    images: list[Tensor], box: Tensor, size: int, flip: Tensor | None = None, out: Tensor | None = None
+    images: list[Tensor],
+    box: Tensor,
+    size: int,
+    flip: Tensor | None = None,
+    resample: Resample = "bicubic",
+    out: Tensor | None = None,
 ) -> Tensor:
     """`resized_crop` of images `(C, H, W)` of any sizes, one by one, on the CPU; into `out`, if given."""
     mirrored = [False] * len(images) if flip is None else flip.tolist()
     out = torch.empty(len(images), images[0].shape[0], size, size) if out is None else out
     for view, image, (left, top, width, height), mirror in zip(out, images, box.tolist(), mirrored, strict=True):
         crop = image[None, :, top : top + height, left : left + width]
-        resized = F.interpolate(crop, (size, size), mode="bicubic", antialias=True)[0]
+        resized = F.interpolate(crop, (size, size), mode=resample, antialias=True)[0]
         view.copy_(resized.flip(-1) if mirror else resized)
     return out
 
 
-def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, side: int, size: int) -> Tensor:
+def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, side: int, size: int, resample: Resample) -> Tensor:
     """Weights `(B, size, side)` that cut `length` pixels from `start` on out of `side`, resize and mirror them."""
     if side > _DENSE_SIDE:
-        weights = _cubic_weights(start, length, side, size)
+        weights = _weights(start, length, side, size, resample)
         return torch.where(flip[:, None, None], weights.flip(1), weights)
-    return _all_matrices(side, size, start.device).index_select(0, (flip * side + start) * side + length - 1)
+    every = _all_matrices(side, size, start.device, resample)
+    return every.index_select(0, (flip * side + start) * side + length - 1)
 
 
 @lru_cache(maxsize=16)
-def _all_matrices(side: int, size: int, device: torch.device) -> Tensor:
+def _all_matrices(side: int, size: int, device: torch.device, resample: Resample) -> Tensor:
     """What `_resize_matrix` gives, `(2 x side x side, size, side)`: mirrored or not, by start and by length - 1."""
     start, length = (grid.flatten() for grid in torch.meshgrid(*2 * [torch.arange(side, device=device)], indexing="ij"))
-    weights = _cubic_weights(start, length + 1, side, size)
+    weights = _weights(start, length + 1, side, size, resample)
     return torch.cat((weights, weights.flip(1)))
 
 
-def _cubic_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
-    """Keys' cubic, widened when it shrinks (Pillow's antialiasing), `(B, size, side)`; rows sum to 1."""
+def _weights(start: Tensor, length: Tensor, side: int, size: int, resample: Resample) -> Tensor:
+    """Keys' cubic or a triangle, widened when it shrinks (Pillow's antialiasing), `(B, size, side)`; rows sum to 1."""
     scale = (length / size)[:, None, None]
     pixel = torch.arange(side, device=start.device) - start[:, None, None]  # (B, 1, side), 0 is the crop's first
     centre = (torch.arange(size, device=start.device)[:, None] + 0.5) * scale  # (B, size, 1)
     distance = (pixel + 0.5 - centre).div_(scale.clamp(min=1)).abs_()
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-    weights = torch.where(distance < 1, near, far)
-    weights *= (distance < 2) & (pixel >= 0) & (pixel < length[:, None, None])
+    if resample == "bilinear":
+        weights = (1 - distance).clamp_(min=0)
+    else:
+        near = (1.5 * distance - 2.5) * distance**2 + 1
+        far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+        weights = torch.where(distance < 1, near, far) * (distance < 2)
+    weights *= (pixel >= 0) & (pixel < length[:, None, None])
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 

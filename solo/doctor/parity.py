@@ -17,14 +17,14 @@ from unittest.mock import patch
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo import distributed
 from solo.data.loaders import eval_loader
 from solo.doctor.case import Case, Outcome
 from solo.doctor.processes import on_groups
-from solo.doctor.toy import ToyImages, toy_model
+from solo.doctor.toy import ToyImages, toy_model, without_dropout
 from solo.errors import UserError
 from solo.nn import queue, sync_norm
 from solo.run.synced import SyncedNorms
@@ -100,9 +100,7 @@ def _train(case: Case) -> Record:
     processes, rank = distributed.world_size(), distributed.rank()
     torch.manual_seed(0)
     model = toy_model(case, BATCH // processes)
-    for module in model.modules():
-        if isinstance(module, (nn.Dropout, nn.MultiheadAttention)):
-            setattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
+    without_dropout(model)
     views = 0 if case.method == "linear" else 2
     images, validation = ToyImages(BATCH * STEPS, views, unknown=3), ToyImages(VALIDATION, views=0, unknown=4)
     size = BATCH // processes

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from solo.args.fields import keys_of
@@ -121,3 +121,11 @@ def toy_model(case: Case, batch_size: int, **changes: Any) -> LightningModule:
         }
     )
     return LinearModel(backbone_from_cfg(cfg), cfg)
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Switch dropout off, in place."""
+    for module in model.modules():
+        if isinstance(module, (nn.Dropout, nn.MultiheadAttention)):
+            setattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
+    return model

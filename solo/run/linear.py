@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
+from torch import nn
 from torch.utils.data import DataLoader
 
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
-from solo.data.classification_dataloader import prepare_data
+from solo.data.batches import LabelledBatches
+from solo.data.cache import CantCacheError, cached
+from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
+from solo.data.loaders import eval_loader
 from solo.data.specs import resolve_spec
 from solo.errors import UserError
 from solo.methods import LinearModel
 from solo.run.features import feature_loaders
+from solo.run.report import say
 from solo.run.source import pretrained_backbone
 from solo.run.trainer import prepare
 
-Loaders = tuple[DataLoader[Any], DataLoader[Any]]
+Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 
 
 def run(cfg: DictConfig) -> None:
@@ -33,19 +39,34 @@ def run(cfg: DictConfig) -> None:
     backbone = pretrained_backbone(cfg)
     loss, mixup = _mixup(cfg)
     model = LinearModel(backbone, cfg, loss_func=loss, mixup_func=mixup)
-    loaders = None if cfg.data.cache_features else image_loaders(cfg)
     prepared = prepare(cfg, "linear", _facts(cfg))
-    train, val = loaders or feature_loaders(cfg, backbone, prepared.trainer.strategy.root_device)
+    load = feature_loaders if cfg.data.cache_features else image_loaders
+    train, val = load(cfg, backbone, prepared.trainer.strategy.root_device)
     prepared.fit(model, train, val)
 
 
-def image_loaders(cfg: DictConfig) -> Loaders:
-    """Augmented training images and plain validation images."""
-    data = cfg.data
-    paths = (data.train_path, data.val_path, data.format, cfg.optimizer.batch_size)
-    options = (data.num_workers, data.download, data.fraction, cfg.auto_augment)
+def image_loaders(cfg: DictConfig, backbone: nn.Module | None = None, device: torch.device | None = None) -> Loaders:
+    """Augmented training images, made on `device` (default: the CPU) from decoded ones, and plain validation images.
+
+    RandAugment (`auto_augment`) is made image by image.
+    """
+    data, spec = cfg.data, resolve_spec(cfg.data)
+    paths = (data.train_path, data.val_path, data.format)
     stats = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}
-    return prepare_data(resolve_spec(data), *paths, *options, levels=True, seed=cfg.seed, **stats)
+    size, workers = cfg.optimizer.batch_size, data.num_workers
+    if data.augment != "sample" and not cfg.auto_augment:
+        _, plain = prepare_transforms(spec, **stats)
+        train, val = prepare_datasets(spec, None, plain, *paths, data.download, data.fraction, levels=True)
+        augment, where = train_augment(spec, **stats), device or torch.device("cpu")
+        try:
+            images = cached(train, augment, data.cache_size, data.cache_dir, asked=data.augment == "batch")
+        except CantCacheError as reason:
+            say(f"training images are made one by one: {reason}")
+        else:
+            say(f"training images are made of whole batches on {where.type}: {images.size_text}")
+            return LabelledBatches(images, augment, size, workers, cfg.seed, where), eval_loader(val, size, workers)
+    options = (size, workers, data.download, data.fraction, cfg.auto_augment)
+    return prepare_data(spec, *paths, *options, levels=True, seed=cfg.seed, **stats)
 
 
 def _mixup(cfg: DictConfig) -> tuple[Any, Any]:

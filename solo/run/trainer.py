@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
+from solo import distributed
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
@@ -89,8 +90,7 @@ class Run:
         except (KeyboardInterrupt, SystemExit):
             self._stopped()
             raise
-        if self.trainer.is_global_zero:
-            list_skipped([train, val], self.directory.path)
+        list_skipped([train, val], self.directory.path)
         if self.trainer.is_global_zero and self.recorder.summary:
             last = self.directory.path / "last.ckpt"
             command = next_command(last) if next_command and last.is_file() else None
@@ -108,9 +108,13 @@ class Run:
 
 
 def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder: Path) -> None:
-    """Say how many images `data.on_error=skip` left out, and list them in `skipped.txt`; nothing if none were."""
-    lines = sorted({line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)})
-    if lines:
+    """Say how many images `data.on_error=skip` left out, in all processes, and list them in `skipped.txt`.
+
+    Every process calls it, the first one writes; nothing if none were.
+    """
+    own = [line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)]
+    lines = sorted(set(distributed.gather_lines(own)))
+    if lines and distributed.rank() == 0:
         write_text(folder / "skipped.txt", "".join(f"{line}\n" for line in lines))
         say(f"data.on_error=skip: {len(lines)} files were skipped, listed in {folder / 'skipped.txt'}")
 

@@ -62,17 +62,18 @@ def test_operations_without_parameters_are_torchvisions() -> None:
         torch.testing.assert_close(ours(images.float()), theirs(images).float(), atol=1.0, rtol=0)
 
 
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("size", "out"), [("small", 20), ("small", 13), ("small", 31), ("large", 60), ("large", 25)])
-def test_crops_are_torchvisions(size: str, out: int) -> None:
+def test_crops_are_torchvisions(size: str, out: int, resample: tensor_ops.Resample) -> None:
     side = SIDE[size]
     images = pictures(side)
     numbers = torch.rand(N, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     box = tensor_ops.crop_boxes(numbers, *torch.full((2, N), side), (0.08, 1.0), (3 / 4, 4 / 3))
     flip = torch.arange(N) % 2 == 1
-    found = tensor_ops.resized_crop(images, box, out, flip)
+    found = tensor_ops.resized_crop(images, box, out, flip, resample)
     for i, (left, top, width, height) in enumerate(box.tolist()):
-        bicubic = tvf.InterpolationMode.BICUBIC
-        want = tvf.resized_crop(images[i], top, left, height, width, [out, out], bicubic, antialias=True)
+        mode = tvf.InterpolationMode(resample)
+        want = tvf.resized_crop(images[i], top, left, height, width, [out, out], mode, antialias=True)
         want = tvf.horizontal_flip(want) if flip[i] else want
         torch.testing.assert_close(found[i], want.float(), atol=1.0, rtol=0)
 

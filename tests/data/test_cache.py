@@ -19,7 +19,7 @@ from solo.data.cache import CantCacheError, cached
 from solo.data.file_cache import FileImages
 from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels
 from solo.data.registry import get_spec
-from solo.data.skip import SkipBroken
+from solo.data.skip import SkipBroken, skipped_files
 from solo.data.sources import load
 from solo.data.subsets import Subset
 from solo.errors import BrokenImageError, UserError
@@ -205,6 +205,68 @@ def test_changed_files_and_other_sizes_make_a_new_cache(folder: Path) -> None:
     assert files(folder).path != first.path
 
 
+BROKEN = ("0-empty.png", "1-text.png", "2-truncated.png", "3-link.png")
+
+
+@pytest.fixture
+def damaged(folder: Path) -> Path:
+    """The folder with files that can't be read, before those of class b."""
+    empty, text, truncated, link = (folder / "b" / name for name in BROKEN)
+    empty.touch()
+    text.write_text("no image")
+    whole = (folder / "a" / "0.png").read_bytes()
+    truncated.write_bytes(whole[: len(whole) // 2])
+    link.symlink_to(folder / "nothing.png")
+    return folder
+
+
+def skipping(folder: Path, **options: Any) -> FileImages:
+    data = SkipBroken(load(get_spec("custom"), "train", folder))
+    found = cached(data, augment(), folder=str(folder.parent / "cache"), **options)
+    assert isinstance(found, FileImages)
+    return found
+
+
+def test_another_image_without_a_label_stands_for_a_broken_file(damaged: Path) -> None:
+    images = skipping(damaged)
+    names = [f"{Path(file).parent.name}/{Path(file).name}" for file in images.files]
+    first = names.index("b/0-empty.png")
+    after = names.index(next(name for name in names[first:] if Path(name).name not in BROKEN))
+    found = images.fetch([first, after, 0])
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    assert images.labels(torch.tensor([first, after, 0])).tolist() == [-1, 1, 0]
+    images.fetch(range(len(images)))
+    assert [line.split("/")[-1].split()[0] for line in images.skipped()] == sorted(BROKEN)
+    assert skipped_files(BatchLoader(images, augment(), 4)) == images.skipped()
+
+
+def test_broken_files_are_tried_once_by_all_workers_and_runs(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = BatchLoader(skipping(damaged), augment(), 8, 2, seed=0)
+    targets = torch.cat([batch[-1] for batch in draw(loader)])
+    assert (targets == -1).sum() == 4 and len(loader.dataset.skipped()) == 4  # type: ignore[attr-defined]
+    again = skipping(damaged)
+    monkeypatch.setattr(file_cache, "read_rgb", lambda path: pytest.fail(f"{path} was tried again"))
+    again.fetch(range(len(again)))
+    assert len(again.skipped()) == 4
+
+
+def test_without_skip_a_broken_file_is_named(damaged: Path) -> None:
+    skipping(damaged)  # whose sizes are kept
+    for name in BROKEN:
+        with pytest.raises(BrokenImageError, match=r"b/.*can't be read as an image"):
+            files(damaged).fetch(range(16))
+        (damaged / "b" / name).unlink()
+    assert len(files(damaged).fetch(range(12))) == 12
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    for i in range(3):
+        (tmp_path / "images" / "a" / f"{i}.png").touch()
+    with pytest.raises(UserError, match="none of the 3 images can be read"):
+        skipping(tmp_path / "images").fetch([1])
+
+
 def test_batches_of_files_with_workers(folder: Path) -> None:
     first = draw(BatchLoader(files(folder), augment(), 4, 0, seed=2))
     assert [batch[1].shape for batch in first] == [(4, 3, 12, 12)] * 3
@@ -230,8 +292,6 @@ def test_broken_files_are_named(folder: Path) -> None:
 
 def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data: Any = load(get_spec("custom"), "train", folder)
-    with pytest.raises(CantCacheError, match="on_error"):
-        cached(SkipBroken(data), augment())
     with pytest.raises(CantCacheError, match=r"rrc\.enabled"):
         cached(data, augment(rrc={"enabled": False}))
     monkeypatch.setattr(cache, "_UNASKED_BYTES", 1000)

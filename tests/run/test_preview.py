@@ -63,7 +63,8 @@ def test_a_fallback_says_why(pretrain_cfg, capsys, tmp_path):
         (tmp_path / "images" / c).mkdir(parents=True)
         for i in range(8):
             Image.new("RGB", (20, 24), (9 * i, 0, 0)).save(tmp_path / "images" / c / f"{i}.png")
-    data = {"dataset": "custom", "train_path": str(tmp_path / "images"), "num_workers": 0, "on_error": "skip"}
-    loader = pretrain.train_loader(pretrain_cfg(data=data, augmentations=[{"num_crops": 2, "crop_size": 16}]))
+    data = {"dataset": "custom", "train_path": str(tmp_path / "images"), "num_workers": 0}
+    views = {"num_crops": 2, "crop_size": 16, "rrc": {"enabled": False}}
+    loader = pretrain.train_loader(pretrain_cfg(data=data, augmentations=[views]))
     assert type(loader).__name__ == "DataLoader"
-    assert "image by image: data.on_error=skip" in capsys.readouterr().out
+    assert "image by image: rrc.enabled=false" in capsys.readouterr().out

@@ -1,0 +1,43 @@
+"""Every method's loss in every number format, and the check itself against a planted bug."""
+
+from __future__ import annotations
+
+import pytest
+
+from solo.args.methods import HEX_METHODS
+from solo.doctor.case import Case
+from solo.doctor.numbers import numbers
+from solo.errors import UserError
+from solo.methods import METHODS
+
+TYPES = ("HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
+STANDARD = [Case(method) for method in METHODS if method != "base"]
+HEX = [Case(method, kind) for method in HEX_METHODS for kind in TYPES]
+
+
+def tell(case: Case) -> str:
+    return f"{case.method}-{case.type}"
+
+
+@pytest.mark.parametrize("case", [*STANDARD, Case("nnclr", "HEX_adaptive"), Case("vicreg", "HEX_fixed")], ids=tell)
+def test_a_loss_is_right_in_every_format(case: Case) -> None:
+    outcome = numbers(case)
+    assert outcome.ok, outcome.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", HEX, ids=tell)
+def test_every_type(case: Case) -> None:
+    outcome = numbers(case)
+    assert outcome.ok, outcome.detail
+
+
+@pytest.mark.parametrize("method", ["simclr", "vicreg"])
+def test_a_loss_in_half_precision_turns_the_outcome_red(method: str) -> None:
+    outcome = numbers(Case(method), tamper="half")
+    assert not outcome.ok and "differs from float64" in outcome.detail
+
+
+def test_an_unknown_bug_is_refused() -> None:
+    with pytest.raises(UserError, match="tamper='double' is unknown; choose one of half"):
+        numbers(Case("simclr"), tamper="double")
