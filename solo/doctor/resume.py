@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from solo import distributed
 from solo.args.augmentations import AugmentationCfg
 from solo.args.check import check
 from solo.callbacks import Checkpointer, Meter
@@ -26,6 +28,7 @@ from solo.checkpoint import load_checkpoint
 from solo.data.augment import BatchAugment
 from solo.data.batches import BatchLoader
 from solo.doctor.case import Case, Outcome
+from solo.doctor.processes import on_processes
 from solo.doctor.toy import SIDE, ToyImages, toy_cfg
 from solo.methods import METHODS
 from solo.run.resume import ResumeOrder
@@ -50,7 +53,8 @@ class _Pictures:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.randint(0, 256, (BATCH * STEPS + 3, 1, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+        shape = ((BATCH * STEPS + 3) * distributed.world_size(), 1, SIDE, SIDE)
+        self.images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         self.targets = torch.arange(len(self.images)) % 10
         self.size_text = f"{len(self.images)} images"
 
@@ -60,8 +64,11 @@ class _Pictures:
     def fetch(self, rows: Sequence[int]) -> Tensor:
         return self.images[list(rows)]
 
+    def labels(self, rows: Tensor) -> Tensor:
+        return self.targets[rows]
 
-def resume(case: Case, tamper: str | None = None) -> Outcome:
+
+def resume(case: Case, tamper: str | None = None, processes: int = 1) -> Outcome:
     """Whether a killed run of `case` goes on exactly.
 
     Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
@@ -70,27 +77,38 @@ def resume(case: Case, tamper: str | None = None) -> Outcome:
         case: method and objective.
         tamper: plants a bug into the resume, which must be found: `rng` shifts the random numbers, `queue` skips what
             was gathered (queues, memories, the k-NN's bank, means), `sampler` forgets the position in the epoch.
+        processes: that train together, each with batches and BatchNorm statistics of its own.
     """
     if tamper is not None and tamper not in TAMPERS:
         raise ValueError(f"tamper={tamper!r} is unknown; choose {', '.join(TAMPERS)}")
-    before = rng_state()
-    try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice for such small runs
-            whole = _train(case, Path(folder) / "whole", seed=1)
-            killed = _train(case, Path(folder) / "killed", seed=1, kill=True)
-            if tamper in ("rng", "queue"):
-                _spoil(killed, tamper)
-            forgetful = tamper == "sampler"
-            resumed = _train(case, Path(folder) / "killed", seed=2, ckpt_path=killed, forgetful=forgetful)
-            places = differing(_result(whole), _result(resumed))
-    finally:
-        set_rng_state(before)
+    with tempfile.TemporaryDirectory() as folder:
+        argument = (case.method, case.type, tamper, folder)
+        places = _places(argument) if processes == 1 else on_processes(_places, processes, argument)[0]
     steps = EPOCHS * STEPS
     if not places:
         return Outcome(True, f"{KILLED_AT} steps, killed, resumed: identical to {steps} steps")
     shown = ", ".join(place.lstrip(".") for place in places[:3])
     return Outcome(False, f"{KILLED_AT} steps, killed, resumed: differs from {steps} steps in {len(places)} ({shown})")
+
+
+def _places(argument: tuple[str, str, str | None, str]) -> list[str]:
+    """Where the two runs differ; in each of the processes."""
+    method, kind, tamper, folder = argument
+    case, before = Case(method, kind), rng_state()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice for such small runs
+            whole = _train(case, Path(folder) / "whole", seed=1)
+            killed = _train(case, Path(folder) / "killed", seed=1, kill=True)
+            if tamper in ("rng", "queue") and distributed.rank() == 0:
+                _spoil(killed, tamper)
+            distributed.any_process(0)  # all wait for it
+            forgetful = tamper == "sampler"
+            resumed = _train(case, Path(folder) / "killed", seed=2, ckpt_path=killed, forgetful=forgetful)
+            distributed.any_process(0)
+            return differing(_result(whole), _result(resumed))
+    finally:
+        set_rng_state(before)
 
 
 def differing(a: Any, b: Any, where: str = "") -> list[str]:
@@ -128,7 +146,8 @@ def _train(
     trainer = Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
-        devices=1,
+        devices=distributed.world_size(),
+        strategy=DDPStrategy(find_unused_parameters=False) if distributed.is_distributed() else "auto",
         logger=False,
         callbacks=[order, Meter(), saver, *([_Kill()] if kill else [])],
         enable_checkpointing=False,
@@ -150,16 +169,17 @@ def _views() -> dict[str, Any]:
 def _result(file: Path) -> dict[str, Any]:
     """All of a checkpoint that is a function of settings and seed."""
     state = load_checkpoint(file)
-    (process,) = state["callbacks"]["Checkpointer"]["processes"]
+    processes = state["callbacks"]["Checkpointer"]["processes"]
     weights = {key: state[key] for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")}
-    loss = process["owners"]["Meter"]["loss"]
-    return weights | {key: process[key] for key in ("rng", "buffers", "metrics", "logged")} | {"loss": loss}
+    keys = ("rng", "buffers", "metrics", "logged")
+    own = [{key: process[key] for key in keys} for process in processes]
+    return weights | {"process": own, "loss": [process["owners"]["Meter"]["loss"] for process in processes]}
 
 
 def _spoil(file: Path, tamper: str) -> None:
     """Plant a bug in a checkpoint."""
     state = load_checkpoint(file)
-    (process,) = state["callbacks"]["Checkpointer"]["processes"]
+    process = state["callbacks"]["Checkpointer"]["processes"][-1]
     if tamper == "rng":
         generator = torch.Generator()
         generator.set_state(process["rng"]["torch"])
@@ -169,5 +189,5 @@ def _spoil(file: Path, tamper: str) -> None:
         for name, value in state["state_dict"].items():
             if any(part in name for part in _QUEUES):
                 value.zero_()
-        process["means"], process["metrics"] = {}, {}
+        process["means"], process["metrics"], process["buffers"] = {}, {}, {}
     torch.save(state, file)

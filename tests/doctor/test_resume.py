@@ -33,6 +33,17 @@ def test_planted_bugs_are_found(method, tamper):
     assert found[tamper] in outcome.detail or (method, tamper) == ("nnclr", "queue")
 
 
+@pytest.mark.parametrize("method", ["swav", "deepclusterv2", "byol"])
+def test_every_process_goes_on_with_what_is_its_own(method):
+    outcome = resume(Case(method), processes=2)
+    assert outcome.ok, outcome.detail
+
+
+def test_a_forgotten_memory_of_the_second_process_is_found():
+    outcome = resume(Case("swav"), "queue", processes=2)
+    assert not outcome.ok, outcome.detail
+
+
 def test_the_callers_random_numbers_are_left_alone():
     torch.manual_seed(3)
     before = torch.get_rng_state()
