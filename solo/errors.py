@@ -11,6 +11,18 @@ class ConfigError(UserError):
     """One or more problems in a configuration, all of them in one message, one a line."""
 
 
+class NonFiniteError(UserError):
+    """A loss that is NaN or infinite.
+
+    Attributes:
+        terms: name -> value of what makes up the loss.
+    """
+
+    def __init__(self, message: str, terms: dict[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.terms = terms or {}
+
+
 class BrokenImageError(UserError):
     """An image that can't be decoded.
 

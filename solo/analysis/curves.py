@@ -61,8 +61,34 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
         "Loss": loss,
         "Accuracy (%)": accuracies,
         "HEX threshold and hierarchy negatives": hex_keys,
+        **{panel: [key for key in keys if _is_one_of(key, names)] for panel, names in _VITALS.items()},
         "Learning rate": [key for key in ("lr",) if key in keys],
     }
+
+
+# Panel -> the columns `online/<name>/...` and others that it shows.
+_VITALS = {
+    "Directions in use": ("online/effective_rank", "online/rankme"),
+    "LiDAR": ("online/lidar",),
+    "Eigenvalue decay (alpha-ReQ)": ("online/alpha",),
+    "Uniformity and alignment (lower is better)": ("online/uniformity", "online/alignment"),
+    "Spread (0: all in one point, 1: even)": ("online/std",),
+    "Share of the superclass among what HEX selects": ("hex/superclass_share", "online/superclass_share"),
+}
+
+
+_VITAL_NAMES = {
+    "effective_rank": "effective rank",
+    "rankme": "RankMe",
+    "lidar": "LiDAR",
+    "std": "spread",
+    "superclass_share": "last batches together",
+    "hex/superclass_share": "in the loss",
+}
+
+
+def _is_one_of(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}/") for name in names)
 
 
 def _known(value: float | None) -> bool:
@@ -92,6 +118,9 @@ def _label(key: str) -> str:
     names = {"val_acc1": "linear", "val_knn_acc1": "kNN", "loss": "training", "train_loss": "training"}
     names |= {"val_loss": "validation (classifier)", "hex/threshold": "threshold"}
     names |= {"hex/hierarchy_negatives": "hierarchy negatives per anchor (right axis)"}
+    if key.startswith(("online/", "hex/superclass")):
+        name, _, space = key.removeprefix("online/").partition("/")
+        return _VITAL_NAMES.get(key) or f"{_VITAL_NAMES.get(name, name)}, {space}"
     name, _, level = key.partition("/")
     return names.get(key) or f"{names.get(name, name)}, {level}"
 

@@ -141,6 +141,18 @@ class KnnEvalCfg:
 
 
 @dataclass(kw_only=True)
+class OnlineCfg:
+    """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
+
+    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches")
+    rows: int = key(2048, "images that are measured", ge=2)
+    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1)
+    alarm: bool = key(True, "say once when the embedding collapses or the loss stands still, with likely causes")
+    stop_on_collapse: bool = key(False, "end the run then")
+    replay: bool = key(True, "a loss that is not finite: find where it began, keep batch and state in replay/")
+
+
+@dataclass(kw_only=True)
 class PerformanceCfg:
     """Speed."""
 
@@ -232,6 +244,7 @@ class PretrainCfg(RunCfg):
     optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
     scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
     knn_eval: KnnEvalCfg = key(KnnEvalCfg, "nearest neighbours")
+    online: OnlineCfg = key(OnlineCfg, "vital signs, and who watches them")
     auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 Row = dict[str, float]
 # Where a run writes, continues or reports doesn't change what it computes.
-_REPORTS = ("wandb", "tensorboard", "progress", "auto_umap")
+_REPORTS = ("wandb", "tensorboard", "progress", "auto_umap", "online")
 _NOT_HASHED = ("name", "checkpoint", "auto_resume", "resume_from_checkpoint", *_REPORTS)
 _NOT_HASHED_DATA = ("train_path", "val_path", "download", "num_workers")
 
@@ -55,10 +55,12 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     last = rows[-1] if rows else {}
     names = {"val_acc1": "val_acc1", "val_acc5": "val_acc5", "knn_acc1": "val_knn_acc1", "knn_acc5": "val_knn_acc5"}
     names |= {"loss": "loss", "val_loss": "val_loss", "threshold": "hex/threshold"}
-    names |= {"hierarchy_negatives": "hex/hierarchy_negatives"}
+    names |= {"hierarchy_negatives": "hex/hierarchy_negatives", "superclass_share": "hex/superclass_share"}
     numbers = {name: _number(last[key]) for name, key in names.items() if key in last}
+    numbers |= {key: _number(value) for key, value in last.items() if key.startswith("online/")}
     numbers |= {name: _number(_mean(rows, name)) for name in ("images_per_second", "data_wait")}
     numbers["peak_memory_mb"] = _number(max((row.get("peak_memory_mb", math.nan) for row in rows), default=math.nan))
+    measured = {name.partition("/")[0] for name in numbers}
     return {
         "status": status,
         "kind": facts.kind,
@@ -68,7 +70,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "dataset": facts.dataset,
         **numbers,
         "levels": _levels(last, facts.levels),
-        "protocol": {name: text for name, text in facts.protocol.items() if name in numbers},
+        "protocol": {name: text for name, text in facts.protocol.items() if name in measured},
         "epochs": int(last["epoch"]) + 1 if rows else 0,
         "max_epochs": facts.cfg.get("max_epochs"),
         "run_seconds": _number(sum(row.get("seconds", 0.0) for row in rows)),

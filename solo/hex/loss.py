@@ -75,6 +75,7 @@ class _HexRows(InfoNCERows):
         names = ("log_global", "log_local", "local_share", "bounded")
         self._seen: dict[str, list[Tensor]] = {name: [] for name in names}
         self._selected = pairs.anchors.new_zeros(())
+        self._alike = pairs.anchors.new_zeros(2)  # hierarchy negatives of the anchor's group, those of known groups
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
         """Score each positive against the split denominator."""
@@ -82,10 +83,11 @@ class _HexRows(InfoNCERows):
             return super().score(block, terms)
         hierarchy = self.selector(block.similarity, block.rows).logical_and_(block.negative)
         rest = MaskedSoftmax(block.x, block.negative & ~hierarchy)
-        if self.variant == "release":
-            return self._score_release(terms, hierarchy, rest)
         # H(i) is a small share of the row, so its terms are taken out as a list.
         row, column = hierarchy.nonzero(as_tuple=True)
+        self._compare_groups(block.rows, row, column)
+        if self.variant == "release":
+            return self._score_release(terms, hierarchy, rest)
         x = block.x[row, column]
         size = torch.bincount(row, minlength=len(hierarchy))
         tilted = _ListSoftmax((1 + self.beta) * x, row, len(hierarchy))
@@ -134,6 +136,13 @@ class _HexRows(InfoNCERows):
         self._record(hierarchy.sum(dim=1, dtype=torch.int32), rest.lse, nothing, zeros, zeros)
         return loss, -terms.weight, rest.gradient(sum_per_row(terms.weight, terms, rest.lse))
 
+    def _compare_groups(self, rows: slice, row: Tensor, column: Tensor) -> None:
+        if self.pairs.anchor_groups is None or self.pairs.key_groups is None:
+            return
+        anchor, key = self.pairs.anchor_groups[rows][row], self.pairs.key_groups[column]
+        known = (anchor >= 0) & (key >= 0)
+        self._alike += torch.stack([(known & (anchor == key)).sum(), known.sum()])
+
     def _record(self, size: Tensor, *values: Tensor) -> None:
         self._selected += size.sum()
         for seen, value in zip(self._seen.values(), values, strict=True):
@@ -146,8 +155,11 @@ class _HexRows(InfoNCERows):
         seen = [torch.cat(parts) for parts in self._seen.values()]
         sums = [self._selected, *(torch.where(values.isfinite(), values, 0.0).sum() for values in seen)]
         counts = [self._selected.new_tensor(len(self.pairs.anchors)), *(values.isfinite().sum() for values in seen)]
+        names = ["hierarchy_negatives", *self._seen]
+        if self.pairs.anchor_groups is not None and self.pairs.key_groups is not None:
+            names, sums, counts = [*names, "superclass_share"], [*sums, self._alike[0]], [*counts, self._alike[1]]
         total, count = distributed.all_reduce_sum(torch.stack([torch.stack(sums), torch.stack(counts)]))
-        stats = dict(zip(("hierarchy_negatives", *self._seen), total / count.clamp_min(1), strict=True))
+        stats = dict(zip(names, total / count.clamp_min(1), strict=True))
         if self.selector.threshold is not None:
             stats["threshold"] = self.selector.threshold
         return stats
@@ -179,7 +191,8 @@ def hex_nce(
 
     Returns:
         The loss, a scalar in float32 or better, and detached scalars: ``threshold``; ``hierarchy_negatives``
-        per anchor; ``log_global`` and ``log_local``, the means of log G_i and log L_i (before debiasing);
+        per anchor; with groups ``superclass_share``, the share of these in the anchor's group, 0 to 1;
+        ``log_global`` and ``log_local``, the means of log G_i and log L_i (before debiasing);
         ``local_share``, the share of L_ip in the denominator; ``bounded``, the share of terms whose L_ip is at its
         lower bound, where hierarchy negatives get no gradient. During warm-up only ``hierarchy_negatives`` (0).
 

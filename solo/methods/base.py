@@ -168,7 +168,7 @@ class BaseMethod(SoloModule):
         loss = self.ssl_loss(out, self._train_step(batch))
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
-        self.log_metrics({f"hex/{name}": value for name, value in self.hex.stats.items()}, on_step=False)
+        self.log_metrics({f"hex/{name}": value for name, value in self._hex_stats().items()}, on_step=False)
         return loss + out["loss"]
 
     def view_outputs(self, batch: Any) -> Outputs:
@@ -186,6 +186,7 @@ class BaseMethod(SoloModule):
                 out.setdefault(key, []).append(value)
         for key in ("loss", "acc1", "acc5"):
             out[key] = sum(out[key]) / len(large)
+        self._remember(out, targets)
         if not OmegaConf.select(self.cfg, "data.no_labels"):
             names = {"train_class_loss": "loss", "train_acc1": "acc1", "train_acc5": "acc5"}
             self.log_metrics({name: out[key] for name, key in names.items()})
@@ -195,6 +196,13 @@ class BaseMethod(SoloModule):
             for feats in out["feats"][: self.num_large_crops]:
                 self.knn(train_features=feats.detach()[known], train_targets=labels[known])
         return out
+
+    def _remember(self, out: Outputs, targets: Tensor) -> None:
+        """Let callbacks see the large views of this step: references, detached, until the next one."""
+        large = {"features": "feats", "projection": "z"}
+        spaces = {name: out[key][: self.num_large_crops] for name, key in large.items() if key in out}
+        self.seen: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
+        self.seen["groups"] = self.label_paths(targets)[:, self._group_level]
 
     def _typed_kwargs(self) -> Any:
         if self.Kwargs is None:
@@ -213,6 +221,12 @@ class BaseMethod(SoloModule):
             targets=self.leaf_labels(targets),
             groups=labels[:, self._group_level],
         )
+
+    def _hex_stats(self) -> dict[str, Tensor]:
+        unlabelled = bool(OmegaConf.select(self.cfg, "data.no_labels"))
+        return {
+            name: value for name, value in self.hex.stats.items() if not (unlabelled and name == "superclass_share")
+        }
 
     def _find_level(self, level: int | str | None) -> int:
         names = self.levels

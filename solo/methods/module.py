@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from solo import distributed
-from solo.errors import UserError
+from solo.errors import NonFiniteError
 from solo.losses.pairs import widen
 from solo.methods import optim
 from solo.methods.plan import plan_groups
@@ -237,15 +237,16 @@ class SoloModule(pl.LightningModule):
         """Stop before a loss that is not finite reaches the weights.
 
         Raises:
-            UserError: names the terms, the epoch and the step.
+            NonFiniteError: names the terms, the epoch and the step.
         """
         values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
         if bool(values.isfinite().all()):
             return
         found = ", ".join(f"{name}={value}" for name, value in zip(terms, values.tolist(), strict=True))
-        raise UserError(
+        raise NonFiniteError(
             f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {found}; try a smaller "
-            "optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed"
+            "optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed",
+            dict(zip(terms, values.tolist(), strict=True)),
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

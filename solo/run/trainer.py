@@ -35,6 +35,7 @@ from solo.errors import UserError
 from solo.files import write_text
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
+from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
 _SIGTERM_EXIT_CODE = 128 + 15
@@ -136,10 +137,11 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory = RunDirectory(root, resume.parent.name if resume and continued else None)
     meter = Meter()
+    watching, facts = watchers(cfg, directory, meter, facts)
     history = resume.parent / "metrics.csv" if resume else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
     order = ResumeOrder()
-    callbacks: list[Callback] = [order, meter]
+    callbacks: list[Callback] = [order, meter, *watching]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:

@@ -1,0 +1,155 @@
+"""Stops a run whose loss is not finite before the weights are lost, says where it began, and keeps what replays it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from solo.callbacks.culprit import Finding, broken, find_culprit
+from solo.callbacks.rng import rng_state, set_rng_state
+from solo.callbacks.run_directory import RunDirectory
+from solo.errors import NonFiniteError
+from solo.files import replacing, write_text
+
+REPLAY_FORMAT = 1
+
+
+class Guard(Callback):
+    """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
+
+    `state.ckpt`: a checkpoint as any other (`state_dict`, `solo`, `optimizer_states`) of the moment before the
+    optimizer's step, with `replay`: step, random streams before the step, precision. `batch.pt`: the batch as the
+    method got it. `finding.json`: the terms that are not finite, the module and the operation where it began.
+    With several processes each that fails writes `replay/rank<r>/`. All of it loads with `weights_only=True`.
+
+    While all is well it costs one look at the loss a step, right after the one that the methods take themselves.
+
+    Args:
+        run: the run's folder.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self._batch: Any = None
+        self._batch_idx = 0
+        self._rng: dict[str, Any] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remember the batch and the random streams."""
+        self._batch, self._batch_idx, self._rng = batch, batch_idx, _streams()
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Refuse the loss of a method that doesn't look at it itself.
+
+        Raises:
+            NonFiniteError: with epoch and step.
+        """
+        value = loss.detach()
+        if not bool(value.isfinite().all()):
+            where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+            raise NonFiniteError(f"the loss is not finite in {where}: {float(value)}", {"loss": float(value)})
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let the batch go."""
+        self._batch = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Find the culprit, save, and add both to the error's line."""
+        if not isinstance(exception, NonFiniteError) or self._batch is None:
+            return
+        weights = _to_cpu(pl_module.state_dict())  # before the step is run again
+        finding = self._look_again(trainer, pl_module)
+        text = f"{exception}; {finding}"
+        if self.run.is_open:
+            try:
+                text += f"; batch and state are in {self._save(trainer, pl_module, weights, exception, finding)}"
+            except OSError as error:
+                text += f"; batch and state could not be saved ({error.strerror or error})"
+        exception.args = (text, *exception.args[1:])
+        self._batch = None
+
+    def _look_again(self, trainer: Trainer, module: LightningModule) -> Finding:
+        if trainer.world_size > 1:  # the step gathers, and the other processes may not have failed
+            parameters = broken(module)
+            return Finding("nan", "", "", "", "", parameters) if parameters else self._forward_only(module)
+        with silent(module), trainer.precision_plugin.train_step_context():
+            _restore(self._rng)
+            return find_culprit(module, lambda: module.training_step(self._batch, self._batch_idx))
+
+    def _forward_only(self, module: LightningModule) -> Finding:
+        if any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
+            return Finding("", "", "", "", "")
+        views = self._batch[1] if len(self._batch) == 3 else self._batch[0]
+        view = views[0] if isinstance(views, (list, tuple)) else views
+        return find_culprit(module, lambda: module(view))
+
+    def _save(
+        self, trainer: Trainer, module: LightningModule, weights: Any, error: NonFiniteError, finding: Finding
+    ) -> Path:
+        folder = self.run.path / "replay"
+        folder = folder / f"rank{trainer.global_rank}" if trainer.world_size > 1 else folder
+        folder.mkdir(parents=True, exist_ok=True)
+        where = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
+        checkpoint: dict[str, Any] = {
+            **where,
+            "state_dict": weights,
+            "optimizer_states": [_to_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers],
+            "replay": {
+                "format": REPLAY_FORMAT,
+                "batch_idx": self._batch_idx,
+                "rng": self._rng,
+                "precision": str(trainer.precision),
+            },
+        }
+        module.on_save_checkpoint(checkpoint)
+        for name, content in {"state.ckpt": checkpoint, "batch.pt": _to_cpu(self._batch)}.items():
+            with replacing(folder / name) as temporary:
+                torch.save(content, temporary)
+        terms = {name: str(value) for name, value in error.terms.items()}
+        report = {"message": str(error), **where, "terms": terms, "finding": dataclasses.asdict(finding)}
+        write_text(folder / "finding.json", json.dumps({**report, "text": str(finding)}, indent=2) + "\n")
+        return folder
+
+
+@contextmanager
+def silent(module: LightningModule) -> Iterator[None]:
+    """Steps of the module log nothing and refuse nothing, so that a bad one runs to its end."""
+    quiet = {name: lambda *_, **__: None for name in ("log", "log_dict", "require_finite")}
+    for name, nothing in quiet.items():
+        object.__setattr__(module, name, nothing)
+    try:
+        yield
+    finally:
+        for name in quiet:
+            object.__delattr__(module, name)
+
+
+def _streams() -> dict[str, Any]:
+    """What draws inside a step: torch's generators (the others cost more to read than they are worth)."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _restore(streams: dict[str, Any]) -> None:
+    set_rng_state({**rng_state(), **streams})
+
+
+def _to_cpu(value: Any) -> Any:
+    """Copies on the CPU; containers become plain dictionaries and lists."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _to_cpu(part) for key, part in value.items()}
+    return [_to_cpu(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,144 @@
+"""Vital signs of the embedding after each epoch, and who watches them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from rich.console import Console
+from torch import Tensor
+
+from solo.callbacks.feature_queue import FeatureQueue, Rows
+from solo.callbacks.meter import Meter
+from solo.callbacks.watch import Watch
+from solo.eval.vitals import geometry, spread
+
+
+class Online(Callback):
+    """Measures the training features at the end of an epoch and logs them as `online/<measure>/<space>`.
+
+    The rows are those of the last training batches, as the network saw them: augmented views, the weights of that
+    step. Spaces: `projection` (what the loss compares, where the method has one) and `features` (the backbone's).
+    Rank measures and spread are taken in both, the rest in the projection. Nothing is drawn from the global random
+    streams, so a run trains the same with and without it. Place it before what shows and writes the metrics.
+
+    Args:
+        rows: images that are measured.
+        every: epochs between two measurements; the last epoch is always measured.
+        quantile: of HEX's adaptive threshold.
+        watch: judges the numbers; None: nobody does.
+        stop_on_collapse: end the run when it raises the alarm.
+        meter: measures the loss; placed before this callback.
+    """
+
+    def __init__(
+        self,
+        rows: int = 2048,
+        every: int = 1,
+        quantile: float = 0.99,
+        watch: Watch | None = None,
+        stop_on_collapse: bool = False,
+        meter: Meter | None = None,
+    ) -> None:
+        self.queue = FeatureQueue(rows)
+        self.every = every
+        self.quantile = quantile
+        self.watch = watch
+        self.stop_on_collapse = stop_on_collapse
+        self.meter = meter
+        self._warned = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the features of the epoch's last batches."""
+        seen: Mapping[str, list[Tensor]] | None = getattr(pl_module, "seen", None)
+        if seen is None or not self._is_measured(trainer):
+            return
+        size = len(seen["features"][0])
+        if self.queue.is_due(batch_idx, trainer.num_training_batches, size, trainer.world_size):
+            self.queue.add(_rows_of(seen), trainer.world_size)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, log, judge."""
+        if not self._is_measured(trainer):
+            return
+        rows = self.queue.read()
+        if not rows or len(rows["features/0"]) < 2:
+            self._explain()
+            return
+        found = measure(rows, self.quantile) if trainer.is_global_zero else {}
+        found = trainer.strategy.broadcast(found)
+        pl_module.log_dict(found)
+        if self.watch is not None:
+            loss = {} if self.meter is None else {"loss": self.meter.loss}
+            rate = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
+            is_last = trainer.current_epoch + 1 == trainer.max_epochs
+            loss = trainer.strategy.broadcast(loss)  # one verdict for all processes
+            messages = self.watch.see({"epoch": float(trainer.current_epoch), **found, **loss, **rate}, is_last)
+            for message in messages if trainer.is_global_zero else []:
+                _say(trainer, message)
+            trainer.should_stop |= self.stop_on_collapse and self.watch.collapsed
+
+    def process_state(self) -> dict[str, Any]:
+        """The rows kept so far, for a run that goes on inside an epoch."""
+        return {"batches": self.queue.state()}
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """Take them over."""
+        self.queue.load(state["batches"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the watch has seen and said."""
+        return {} if self.watch is None else self.watch.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on watching: what was said isn't said again."""
+        if self.watch is not None and state_dict:
+            self.watch.load(state_dict)
+
+    def _is_measured(self, trainer: Trainer) -> bool:
+        return trainer.current_epoch % self.every == 0 or trainer.current_epoch + 1 == trainer.max_epochs
+
+    def _explain(self) -> None:
+        if not self._warned:
+            rank_zero_warn("online: the method keeps no features of its views (`seen`), so nothing can be measured")
+            self._warned = True
+
+
+def _rows_of(seen: Mapping[str, Any]) -> Rows:
+    """Up to two views of each space, and the coarse labels, under flat names."""
+    spaces = [space for space in ("projection", "features") if space in seen]
+    rows = {f"{space}/{view}": z for space in spaces for view, z in enumerate(seen[space][:2])}
+    return rows | ({"groups": seen["groups"]} if seen.get("groups") is not None else {})
+
+
+def measure(rows: Rows, quantile: float = 0.99) -> dict[str, float]:
+    """All vital signs of the queue's rows.
+
+    Args:
+        rows: `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,).
+        quantile: see `solo.eval.vitals.geometry`.
+
+    Returns:
+        `online/<measure>/<space>`.
+    """
+    spaces = [space for space in ("projection", "features") if f"{space}/0" in rows]
+    found: dict[str, float] = {}
+    for space in spaces:
+        views = [rows[f"{space}/{view}"].float() for view in range(2) if f"{space}/{view}" in rows]
+        numbers = spread(views[0])
+        if space == spaces[0]:
+            numbers |= geometry(views, rows.get("groups"), quantile)
+        found |= {f"online/{name}/{space}": value for name, value in numbers.items()}
+    return found
+
+
+def _say(trainer: Trainer, text: str) -> None:
+    shown = trainer.progress_bar_callback
+    if shown is not None:
+        shown.print(text)
+    else:
+        Console(soft_wrap=True, highlight=False).print(text, markup=False)

@@ -1,0 +1,60 @@
+"""The vital signs of features while a model trains: what the callbacks measure, computed from the rows at hand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from solo.eval.cosine import selection
+from solo.eval.rank import entropy_rank, lidar, power_law, spectrum
+from solo.eval.uniformity import alignment, embedding_std, uniformity
+
+_ANCHORS = 1024  # rows that are compared with all others
+_WIDEST = 2048  # a D x D decomposition takes seconds above it
+
+
+def spread(features: Tensor) -> dict[str, float]:
+    """Rank measures and spread of one set of rows.
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        `rankme`, `effective_rank` (centred), `alpha` (of alpha-ReQ), `std`: see `solo.eval.rank` and
+        `solo.eval.uniformity`.
+    """
+    centred = spectrum(features, center=True)
+    return {
+        "rankme": entropy_rank(spectrum(features), 1e-7),
+        "effective_rank": entropy_rank(centred),
+        "alpha": power_law(centred[centred > 0].square()) if bool(centred.isfinite().all()) else math.nan,
+        "std": embedding_std(features),
+    }
+
+
+def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float = 0.99) -> dict[str, float]:
+    """How the rows lie to each other, and which pairs HEX's adaptive threshold would select among them.
+
+    Args:
+        views: the views (N, D) of the same images, one is enough; the first two are compared.
+        groups: (N,) coarse labels, -1 for unknown.
+        quantile: of the threshold.
+
+    Returns:
+        `uniformity`; with two views `alignment` and (up to a width of 2,048) `lidar`; `threshold`, `selected` (rows
+        above it per anchor) and, with labels, `superclass_share` (those of the anchor's label, 0 to 1). Pairs are
+        those of up to 1,024 anchors with all rows.
+    """
+    first = views[0]
+    found = {"uniformity": uniformity(first, max_anchors=_ANCHORS)}
+    if len(views) > 1:
+        found["alignment"] = alignment(first, views[1])
+        if first.shape[1] <= _WIDEST:
+            found["lidar"] = lidar(torch.stack(views[:2], dim=1))
+    chosen = selection(first, groups, quantile=quantile, max_anchors=_ANCHORS)
+    found |= {"threshold": chosen.threshold, "selected": chosen.selected}
+    if groups is not None and bool((groups >= 0).any()):
+        found["superclass_share"] = chosen.precision
+    return found

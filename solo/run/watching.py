@@ -1,0 +1,42 @@
+"""The callbacks of `online.*`: who measures the embedding, watches it, and guards the loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lightning.pytorch import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from solo.callbacks.guard import Guard
+from solo.callbacks.meter import Meter
+from solo.callbacks.online import Online
+from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.summary import Facts
+from solo.callbacks.watch import Watch
+
+
+def watchers(cfg: DictConfig, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
+    """The callbacks, to be placed before those that show and write, and the facts with what the watch says.
+
+    Args:
+        cfg: the resolved configuration; without `online` (evaluation) only the loss is guarded.
+        run: the run's folder.
+        meter: measures the loss.
+        facts: of the run.
+    """
+    settings = OmegaConf.select(cfg, "online")
+    found: list[Callback] = []
+    if settings is None or settings.replay:
+        found.append(Guard(run))
+    if settings is None or not settings.enabled:
+        return found, facts
+    watch = Watch(cfg.method, cfg.max_epochs) if settings.alarm else None
+    quantile = cfg.hex.quantile
+    found.append(Online(settings.rows, settings.every, quantile, watch, settings.stop_on_collapse, meter))
+    how = (
+        f"at the end of the last epoch, of its last batches, at least {settings.rows} images (or all): "
+        "augmented training views in train mode, the first view for rank and spread; LiDAR with 2 views an image; "
+        f"threshold: mean {quantile} quantile of the cosines of up to 1,024 of these rows with all of them"
+    )
+    extra = facts.extra if watch is None else {**facts.extra, "alarms": watch.messages}
+    return found, replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
