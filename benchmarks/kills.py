@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "main_pretrain.py", "scripts/pretrain/digits", "hex.yaml"]
 SMALL = ["backbone.kwargs.width=8", "optimizer.batch_size=128", "knn_eval.k=5", "tensorboard.enabled=False"]
 SAVING = ["checkpoint.every_steps=1", "checkpoint.frequency=5", "auto_resume.enabled=True", "progress=off"]
+_PATIENCE = 600  # seconds
 MEASURED = {"images_per_second", "data_wait", "peak_memory_mb", "seconds"}  # of the machine, not of the run
 
 
@@ -75,46 +76,67 @@ def start(folder: Path, epochs: int, fork: bool) -> Process:
     words = [*SMALL, *SAVING, f"max_epochs={epochs}", f"checkpoint.dir={folder}"]
     log = folder.parent / f"{folder.name}.log"
     if fork:
-        import solo.run.pretrain  # noqa: F401 - loads the libraries once, before the copy
+        import sklearn.datasets  # noqa: F401 - loads the libraries once, before the copy
+
+        import solo.methods.simclr
+        import solo.run.pretrain  # noqa: F401
 
         return Forked(["pretrain", *COMMAND[2:], *words], log)
     with log.open("ab") as stream:
         return subprocess.Popen([*COMMAND, *words], cwd=ROOT, stdout=stream, stderr=stream)
 
 
-def wait_for(process: Process, pattern: str, folder: Path, newer: float, seconds: float = 300) -> bool:
-    """Until a file of this pattern changed after `newer`; False if the process ended before."""
-    end = time.monotonic() + seconds
+def wait_for(
+    process: Process, folder: Path, checkpoints: int = 1, writing: bool = False, patience: float = 600
+) -> bool:
+    """Until `last.ckpt` was renewed so often, and with `writing` the next one is being written.
+
+    Returns:
+        False if the process has ended before.
+    """
+    begun, seen, count = time.time(), _files(folder, "last.ckpt"), 0
     while process.poll() is None:
-        try:
-            if any(file.stat().st_mtime > newer for file in folder.rglob(pattern)):
-                return True
-        except OSError:  # it was renamed in between
-            continue
-        if time.monotonic() > end:
-            raise TimeoutError(f"no {pattern} in {folder} after {seconds} s; see {folder}.log")
-        time.sleep(0.002)
+        now = _files(folder, "last.ckpt")
+        if now != seen:
+            seen, count = now, count + 1
+        if count >= checkpoints and (not writing or is_written(folder, begun)):
+            return True
+        if time.time() > begun + _PATIENCE:
+            raise TimeoutError(f"nothing new in {folder} for {_PATIENCE} s; see {folder}.log")
+        time.sleep(0.001)
     return False
 
 
-def kill(process: Process, folder: Path, chance: random.Random, pace: float, start_up: float) -> str:
-    """Kill at a random moment; say which."""
-    started, kind = time.time(), chance.random()
+def is_written(folder: Path, since: float) -> bool:
+    """Whether a checkpoint was begun after that moment, and isn't complete."""
+    return any(modified > since * 1e9 for _, modified in _files(folder, ".*.tmp"))
+
+
+def _files(folder: Path, pattern: str) -> set[tuple[Path, int]]:
+    """Paths and times of change, in nanoseconds."""
+    try:
+        return {(file, file.stat().st_mtime_ns) for file in folder.rglob(pattern)}
+    except OSError:  # it was renamed in between
+        return _files(folder, pattern)
+
+
+def kill(process: Process, folder: Path, chance: random.Random, steps: float, step_seconds: float) -> str:
+    """Kill at a random moment, on average `steps` after the start of training; say which."""
+    begun, kind = time.time(), chance.random()
     if kind < 0.1:
-        time.sleep(chance.uniform(0, start_up))
+        time.sleep(chance.uniform(0, 5))
         where = "in the start"
-    elif not wait_for(process, "last.ckpt", folder, newer=started):
-        return "finished"
     else:
-        time.sleep(chance.uniform(0, 2 * pace))
         where = "anywhere"
-        if kind > 0.6 and wait_for(process, ".last.ckpt.tmp", folder, newer=time.time()):
-            time.sleep(chance.uniform(0, 0.01))
+        writing = kind > 0.6
+        if not wait_for(process, folder, chance.randint(0, round(2 * steps)), writing):
+            return "finished"
+        time.sleep(chance.uniform(0, 0.01 if writing else step_seconds))
     if process.poll() is not None:
         return "finished"
     process.kill()
     process.wait()
-    return "inside a write" if any(folder.rglob(".*.tmp")) else where
+    return "inside a write" if is_written(folder, begun) else where
 
 
 def unreadable(folder: Path) -> list[str]:
@@ -167,16 +189,18 @@ def main(words: Sequence[str] | None = None) -> int:
 
     begun = time.time()
     process = start(whole, given.epochs, given.fork)
-    wait_for(process, "last.ckpt", whole, newer=begun)
+    wait_for(process, whole)
     start_up, training = time.time() - begun, time.time()
     if process.wait():
         raise SystemExit(f"the uninterrupted run failed; see {whole}.log")
-    pace = (time.time() - training) / (given.kills * 1.1)
-    print(f"uninterrupted: {start_up:.1f} s to start, {time.time() - training:.1f} s to train", flush=True)
+    training = time.time() - training
+    total = int(outcome(whole)["global_step"])
+    steps = total / (1.1 * given.kills)
+    print(f"uninterrupted: {total} steps, {start_up:.1f} s to start, {training:.1f} s to train", flush=True)
 
     chance, kinds, bad = random.Random(given.seed), Counter[str](), []
     while sum(kinds.values()) < given.kills:
-        where = kill(start(killed, given.epochs, given.fork), killed, chance, pace, start_up)
+        where = kill(start(killed, given.epochs, given.fork), killed, chance, steps, training / total)
         bad += unreadable(killed)
         if where == "finished":
             print("the run came to its end before the last kill; give more --epochs", flush=True)

@@ -220,12 +220,16 @@ class _First(Callback):
         self._state = self.owner.loaded_state(trainer)
         if self._state is not None:
             set_rng_state(self._state["rng"])
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        self._groups = [{key: value for key, value in group.items() if key != "params"} for group in groups]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the rest; what others draw at the start, which the uninterrupted run doesn't, shall not count."""
         if self._state is None:
             return
         self._rng = rng_state()
+        if hasattr(pl_module, "settle"):
+            pl_module.settle(self._groups)
         if "buffers" in self._state:
             restore(trainer, pl_module, self._state)
             step_plateaus(trainer, pl_module, self._state)

@@ -121,7 +121,7 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
         pairs = enumerate(zip(a, b, strict=True))
         return [place for index, (x, y) in pairs for place in differing(x, y, f"{where}[{index}]")]
-    return [] if type(a) is type(b) and (a == b or a != a) else [where]
+    return [] if type(a) is type(b) and (a == b or (a != a and b != b)) else [where]
 
 
 class _ForgetfulOrder(ResumeOrder):
@@ -173,6 +173,7 @@ def _result(file: Path) -> dict[str, Any]:
     weights = {key: state[key] for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")}
     keys = ("rng", "buffers", "metrics", "logged")
     own = [{key: process[key] for key in keys} for process in processes]
+    weights["logged steps"] = state["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
     return weights | {"process": own, "loss": [process["owners"]["Meter"]["loss"] for process in processes]}
 
 

@@ -208,6 +208,11 @@ class SoloModule(pl.LightningModule):
         groups = self.trainer.optimizers[0].param_groups
         return plan_groups(self._schedule(), groups, self._static_groups, step, steps_per_epoch)
 
+    def settle(self, fresh: list[dict[str, Any]]) -> None:
+        """A resumed run keeps to its own settings, see `optim.settle`; `fresh` are its groups before the checkpoint."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        optim.settle(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""
         super().lr_scheduler_step(scheduler, metric)

@@ -14,6 +14,7 @@ from solo.utils.lars import LARS
 from solo.utils.lr_scheduler import (
     LinearWarmupCosineAnnealingLR,
     PureExponentialLR,
+    PureLR,
     PureMultiStepLR,
     exponential,
     multi_step,
@@ -50,6 +51,29 @@ def build_optimizer(
         return constructor(groups, lr=lr, weight_decay=weight_decay, **kwargs)
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
+
+
+def settle(
+    optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
+) -> None:
+    """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
+
+    Args:
+        optimizer: after the checkpoint was loaded.
+        schedulers: that move its rates.
+        fresh: its parameter groups' settings as they were before.
+        static: indexes of the groups that don't follow the schedule.
+    """
+    for group, new in zip(optimizer.param_groups, fresh, strict=True):
+        old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))
+        if base != old_base:
+            group["lr"] = group["lr"] * (base / old_base) if old_base else base
+        group.update({key: value for key, value in new.items() if key != "lr"})
+    for scheduler in schedulers:
+        if isinstance(scheduler, PureLR):
+            for index, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=True)):
+                if index not in static:
+                    group["lr"] = rate
 
 
 @dataclass(frozen=True)

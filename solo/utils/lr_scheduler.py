@@ -40,7 +40,7 @@ def exponential(epoch: int, base: float, gamma: float) -> float:
     return float(base * gamma**epoch)
 
 
-class _PureLR(LRScheduler):
+class PureLR(LRScheduler):
     """A scheduler whose rates are a function of the step and of its own settings alone.
 
     A checkpoint tells it the step and nothing else: after a change of the settings (a longer run), a resumed run
@@ -53,7 +53,7 @@ class _PureLR(LRScheduler):
         self.__dict__.update({key: state_dict[key] for key in progress if key in state_dict})
 
 
-class PureMultiStepLR(_PureLR, MultiStepLR):
+class PureMultiStepLR(PureLR, MultiStepLR):
     """torch's `MultiStepLR`, computed from the epoch."""
 
     def __init__(self, optimizer: Optimizer, milestones: list[int] | None, gamma: float = 0.1) -> None:
@@ -65,7 +65,7 @@ class PureMultiStepLR(_PureLR, MultiStepLR):
         return [multi_step(self.last_epoch, float(base), self.steps, self.gamma) for base in self.base_lrs]
 
 
-class PureExponentialLR(_PureLR, ExponentialLR):
+class PureExponentialLR(PureLR, ExponentialLR):
     """torch's `ExponentialLR`, computed from the epoch."""
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
@@ -73,7 +73,7 @@ class PureExponentialLR(_PureLR, ExponentialLR):
         return [exponential(self.last_epoch, float(base), self.gamma) for base in self.base_lrs]
 
 
-class LinearWarmupCosineAnnealingLR(_PureLR):
+class LinearWarmupCosineAnnealingLR(PureLR):
     """The learning rate as a pure function of the step, for each group from its own base rate.
 
     It starts at `warmup_start_lr`, rises by `(base - start) / (warmup_epochs - 1)` a step so that the base rate is

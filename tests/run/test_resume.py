@@ -222,3 +222,28 @@ def test_a_run_that_leaves_its_plan_is_noticed(train, monkeypatch, change, messa
     with pytest.warns(UserWarning, match=message) as found:
         train("a")
     assert len([warning for warning in found if "see schedule.csv" in str(warning.message)]) == 1
+
+
+def test_what_is_allowed_to_change_takes_effect_at_once(train):
+    fixed = {"scheduler": {"name": "warmup_cosine", "warmup_epochs": 1}, "name": "run"}
+    sgd = {"name": "sgd", "batch_size": 16, "lr": 0.1, "weight_decay": 0.1}
+    killed = train("killed", at=(5, kill), optimizer=sgd, **fixed)
+    longer = {"max_epochs": 4, "optimizer": {**sgd, "weight_decay": 0.2}, "checkpoint": {"every_steps": 7}}
+    allow = ["max_epochs", "optimizer.weight_decay"]
+    train("killed", at=(7, kill), resume_from_checkpoint=str(killed), resume_allow=allow, **longer, **fixed)
+    (group, *_) = state_of(killed)["optimizer_states"][0]["param_groups"]
+    plan = plan_of(killed)
+    assert len(plan) == 16 and group["weight_decay"] == 0.2
+    assert group["lr"] == pytest.approx(float(plan[7]["lr"]), rel=1e-6)
+
+
+def test_auto_resume_goes_on_and_says_what_it_passes_over(train, capsys):
+    killed = train("killed", at=(5, kill))
+    train("killed", auto_resume={"enabled": True}, at=(0, kill))
+    assert f"auto_resume: continuing {killed / 'last.ckpt'}" in capsys.readouterr().out
+    old = time.time() - 40 * 3600
+    other = train("other", at=(5, kill))
+    os.utime(other / "last.ckpt", (old, old))
+    with pytest.raises(ValueError, match="too many values"):  # a second run
+        train("other", auto_resume={"enabled": True}, at=(0, kill))
+    assert f"auto_resume: {other / 'last.ckpt'} is not continued: it is 40.0 h old" in capsys.readouterr().out
