@@ -214,6 +214,8 @@ class _First(Callback):
         self.owner = owner
         self._state: dict[str, Any] | None = None
         self._rng: dict[str, Any] | None = None
+        self._groups: list[dict[str, Any]] = []  # the optimizer's, as this run's settings make them
+        self._steps_logged = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the random streams before a loader draws from them."""
@@ -228,8 +230,9 @@ class _First(Callback):
         if self._state is None:
             return
         self._rng = rng_state()
-        if hasattr(pl_module, "settle"):
-            pl_module.settle(self._groups)
+        settle: Any = getattr(pl_module, "settle", None)  # solo's own modules have it
+        if settle is not None:
+            settle(self._groups)
         if "buffers" in self._state:
             restore(trainer, pl_module, self._state)
             step_plateaus(trainer, pl_module, self._state)
