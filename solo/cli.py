@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
+    "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
 }
 
 _USAGE = """\

@@ -40,6 +40,7 @@ ALLOWED = {
 }
 TORCH_FREE = ["args", "cli.py", "errors.py", "taxonomy.py", "__init__.py", "__main__.py"]
 TORCH_FREE += ["data/registry.py", "data/specs.py", "data/folders.py", "data/trees.py", "data/tables.py"]
+TORCH_FREE += ["data/shards.py", "data/hub.py", "data/tree_files.py"]
 HEAVY = {"torch", "torchvision", "lightning", "timm", "lightly", "wandb", "sklearn", "umap", "matplotlib"}
 
 

@@ -15,7 +15,9 @@ class CommonDataCfg:
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
     train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
     val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")
-    format: Literal["image_folder", "table", "timm", "h5"] = key("image_folder", "how images are stored")
+    format: Literal["image_folder", "table", "webdataset", "hf", "timm", "h5"] = key(
+        "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face, timm: what its readers know"
+    )
     fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
     num_workers: int = key(4, "loader processes for each device", ge=0)
     download: bool = key(True, "fetch the data set if it isn't there")
@@ -24,8 +26,10 @@ class CommonDataCfg:
         None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
     )
     taxonomy: str | None = key(None, "file with the label tree above the class folders, or wordnet; null: none")
-    path_column: str | None = key(None, "table: column of the image paths; null: the one with image files")
-    label_columns: list[str] | None = key(None, "table: columns of labels, coarse first; null: the only other one")
+    path_column: str | None = key(None, "table, hf: column of the images; null: the one with image files")
+    label_columns: list[str] | None = key(
+        None, "table, webdataset, hf: columns of labels, coarse first; null: the only other one"
+    )
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
 
@@ -61,9 +65,10 @@ class DataCfg(AugmentedDataCfg):
         None, "classes whose images are left out: names or indices, or how many to draw; null: none", ge=0
     )
     split_seed: int = key(42, "seed of label_fraction and unseen_classes, apart from that of the training", ge=0)
-    sampler: Literal["random", "hierarchical", "balanced", "pxk"] = key(
-        "random",
-        "what makes a batch: chance, anchors with a partner at each level, equally many or some images a class",
+    sampler: Literal["random", "hierarchical", "balanced", "pxk"] | None = key(
+        None,
+        "what makes a batch: chance, anchors with a partner at each level, equally many or some images a class; "
+        "null: hierarchical in himulcon, hicone and himulcone, else random",
     )
     sampler_level: int | str | None = key(
         None, "balanced, pxk: level of the label tree, by name or index, that gives the classes; null: the classes"

@@ -71,9 +71,11 @@ class EvaluateCfg(FeatureCfg):
     feature_type: list[Literal["backbone", "projector"]] = key(["backbone"], "which features")
     k: int = key(20, "kNN: number of neighbours", ge=1)
     temperature: float = key(0.07, "kNN: of the weights exp(cosine / temperature)", gt=0)
-    measures: list[Literal["knn", "retrieval", "clustering"]] = key(
-        ["knn", "retrieval", "clustering"], "what is measured"
+    measures: list[Literal["linear", "knn", "retrieval", "clustering", "hierarchy"]] = key(
+        ["linear", "knn", "retrieval", "clustering", "hierarchy"], "what is measured"
     )
+    l2: float = key(1e-4, "linear: strength of the L2 penalty", gt=0)
+    linear_steps: int = key(100, "linear: steps of L-BFGS, at most", ge=1)
     top_k: list[int] = key([1, 5, 10], "retrieval: whether one of the k most similar images is right", ge=1)
     max_queries: int = key(10_000, "retrieval: images looked up; more are drawn at random", ge=1)
     bootstrap: int = key(1000, "resamples behind the 95 % intervals; 0: none", ge=0)

@@ -9,7 +9,8 @@ from typing import Any
 
 from solo.args.check import Problem, check, unknown
 from solo.args.levels import check_levels
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS
+from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS
+from solo.args.multilabel import check_multilabel, check_start
 from solo.args.source import check_source
 from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
@@ -43,11 +44,14 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
     problems += [*_variant(values), *check_levels(values), *_finetuning(values), *check_source(values)]
+    problems += check_multilabel(values) if not problems else []
     return [*problems, *_devices(values.get("devices"))]
 
 
 def check_policy(method: Any, policy: Any) -> list[Problem]:
     """HEX in a method that has no place for it, which would be ignored otherwise."""
+    if method in LEVEL_METHODS and policy in ("dcl", "infonce"):
+        return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if policy in (None, "standard") or method not in METHOD_KWARGS or method in HEX_METHODS:
         return []
     text = f"={policy!r} does nothing in method={method}; take standard, or one of {', '.join(HEX_METHODS)}"
@@ -95,7 +99,7 @@ def _devices(devices: Any) -> Iterator[Problem]:
 
 def check_run(values: Mapping[str, Any]) -> list[Problem]:
     """What only a real run needs: folders, files, number of views. Touches no image."""
-    return [*_folders(values), *_checkpoints(values), *_views(values)]
+    return [*_folders(values), *_checkpoints(values), *check_start(values), *_views(values)]
 
 
 def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:

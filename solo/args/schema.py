@@ -64,6 +64,7 @@ class HexCfg:
     alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
+    named: bool = key(False, "multi-label methods: who shares the coarsest known label is a hierarchy negative, too")
     level: int | str | None = key(None, "superclass: level of the label tree, by name or index; null: the coarsest")
 
     def warm_up(self) -> int:
@@ -236,6 +237,12 @@ class PretrainCfg(RunCfg):
     method: str = key(REQUIRED, "self-supervised method")
     method_kwargs: dict[str, Any] = key({}, "the method's own settings")
     backbone: BackboneCfg = key(BackboneCfg, "network")
+    finetune_from: str | None = key(
+        None, "weights that the backbone starts from: timm/NAME, torchvision/NAME, a file or a run; null: random ones"
+    )
+    finetune_layers: list[str] | None = key(
+        None, "layers of it that are trained, the rest stays as it is, BatchNorm too; null: all"
+    )
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")

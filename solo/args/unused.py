@@ -11,7 +11,7 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.args.fields import walk
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS, MOMENTUM_METHODS
+from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS, MOMENTUM_METHODS
 from solo.data.registry import DATASETS
 
 Values = Mapping[str, Any]
@@ -85,6 +85,11 @@ READERS = (
         tuple(map(_hex, ("alpha", "scale"))),
         lambda values: _get(values, "hex.policy") != "standard" and _get(values, "method") not in _replacing(),
         f"with another type than standard, in {', '.join(_BLENDED)}",
+    ),
+    Reader(
+        ("hex.named",),
+        lambda values: _get(values, "hex.policy") != "standard" and _get(values, "method") in LEVEL_METHODS,
+        f"with another type than standard, in {', '.join(LEVEL_METHODS)}",
     ),
     Reader(
         ("momentum.base_tau", "momentum.final_tau", "momentum.classifier"),

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from solo.data.augment import BatchAugment
 from solo.data.file_cache import FileImages, readable
-from solo.data.skip import SkipBroken, file_names
+from solo.data.shards import Member
+from solo.data.skip import SkipBroken, image_sources
 from solo.data.subsets import Subset, level_targets
 from solo.data.tensor_ops import luminance
 from solo.data.withheld import KnownLabels
@@ -114,8 +115,8 @@ def cached(
     array = pixels_in_memory(dataset)
     if array is not None:
         return ArrayImages(array, indices, targets, convert)
-    files = file_names(dataset)
-    if not files or not any(map(os.path.isfile, files)):
+    files = image_sources(dataset)
+    if not files or not any(isinstance(file, Member) or os.path.isfile(file) for file in files):
         raise CantCacheError("the images are neither in memory nor in files of their own")
     if any(entry.scale is None for entry in augment.entries):
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")

@@ -15,6 +15,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +25,12 @@ from PIL import Image
 from torch import Tensor
 
 from solo.data.images import read_rgb
+from solo.data.shards import Member
 from solo.data.skip import not_an_image, nothing_readable
 from solo.errors import BrokenImageError
 from solo.taxonomy import UNKNOWN
+
+Source = str | Member
 
 _FORMAT = "1"
 _LOOK_AT = 200
@@ -37,7 +41,7 @@ class FileImages:
     """Image files, decoded when they are first asked for and then kept in one file.
 
     Args:
-        files: paths.
+        files: paths, or members of tar files.
         targets: of all of them.
         side: pixels of the shorter side that are kept; smaller images are kept as they are.
         channels: 1 or 3.
@@ -55,7 +59,7 @@ class FileImages:
 
     def __init__(
         self,
-        files: Sequence[str],
+        files: Sequence[Source],
         targets: Tensor,
         side: int,
         channels: int,
@@ -85,7 +89,7 @@ class FileImages:
             return cast("np.ndarray[Any, Any]", np.load(known))
         return np.array([self._size_or_nothing(file, side) for file in self.files])
 
-    def _size_or_nothing(self, file: str, side: int) -> tuple[int, int]:
+    def _size_or_nothing(self, file: Source, side: int) -> tuple[int, int]:
         try:
             return _kept_size(file, side)
         except BrokenImageError:
@@ -111,7 +115,7 @@ class FileImages:
                     os.truncate(path, size)
 
     @staticmethod
-    def estimate(files: Sequence[str], side: int, channels: int, skip: bool = False) -> int:
+    def estimate(files: Sequence[Source], side: int, channels: int, skip: bool = False) -> int:
         """About how many bytes the cache takes when all images are in it, from a look at some."""
         sizes = []
         for file in files[:: math.ceil(len(files) / _LOOK_AT)]:
@@ -152,7 +156,7 @@ class FileImages:
         if not self.skip:
             return []
         broken = np.flatnonzero(self._open()[1] == _BROKEN).tolist()
-        return [*self.problems, *(not_an_image(self.files[row]) for row in broken)]
+        return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
 
     def _readable(self, row: int) -> Tensor:
         done = self._open()[1]
@@ -180,7 +184,7 @@ class FileImages:
         return torch.from_numpy(pixels.reshape(height, width, self.channels)).movedim(2, 0)
 
     def _decode(self, row: int, height: int, width: int) -> np.ndarray[Any, Any]:
-        image = read_rgb(self.files[row])
+        image = _decode(self.files[row])
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         planes = torch.from_numpy(np.array(image)).movedim(2, 0)
@@ -193,26 +197,35 @@ class FileImages:
         return self._handle[1], self._done
 
 
-def _kept_size(file: str, side: int) -> tuple[int, int]:
+def _stream(source: Source) -> str | BytesIO:
+    return BytesIO(source.read()) if isinstance(source, Member) else source
+
+
+def _decode(source: Source) -> Image.Image:
+    return read_rgb(_stream(source), str(source))
+
+
+def _kept_size(file: Source, side: int) -> tuple[int, int]:
     try:
-        with Image.open(file) as image:  # reads the head only
+        with Image.open(_stream(file)) as image:  # reads the head only
             width, height = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        read_rgb(file)  # says what is wrong
+        _decode(file)  # says what is wrong
         raise
     scale = min(1.0, side / min(width, height))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _digest(files: Sequence[str], side: int, channels: int) -> str:
+def _digest(files: Sequence[Source], side: int, channels: int) -> str:
     text = hashlib.sha256(f"{_FORMAT} {side} {channels}".encode())
     for file in files:
+        place, part = (file.shard, f"{file.name} {file.offset}") if isinstance(file, Member) else (file, "")
         try:
-            stat = os.stat(file)
+            stat = os.stat(place)
         except OSError:  # a link to nothing
-            text.update(f"\n{os.path.abspath(file)} missing".encode())
+            text.update(f"\n{os.path.abspath(place)} missing".encode())
             continue
-        text.update(f"\n{os.path.abspath(file)} {stat.st_size} {stat.st_mtime_ns}".encode())
+        text.update(f"\n{os.path.abspath(place)} {stat.st_size} {stat.st_mtime_ns} {part}".rstrip().encode())
     return text.hexdigest()[:24]
 
 

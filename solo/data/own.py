@@ -23,9 +23,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from solo.data import hub as hf
 from solo.data.folders import Parts, Problems, image_folders
 from solo.data.images import ImageFiles, LabelledImages, read_rgb
 from solo.data.registry import DatasetSpec
+from solo.data.shards import label_columns, label_table, read_shards
 from solo.data.sources import Request
 from solo.data.tables import read_table, table_columns
 from solo.data.trees import folder_labels, from_columns
@@ -134,6 +136,72 @@ def table(spec: DatasetSpec, request: Request) -> FileDataset:
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return FileDataset(files, labels, tree, request)
+
+
+class ShardImages(FileDataset):
+    """Images of WebDataset shards, read at their places in the tar files."""
+
+    def read(self, index: int) -> Image.Image:
+        """Decode the member.
+
+        Raises:
+            BrokenImageError: it can't be decoded.
+        """
+        member: Any = self.samples[index][0]
+        return read_rgb(BytesIO(member.read()), str(member))
+
+
+def webdataset(spec: DatasetSpec, request: Request) -> ShardImages:
+    """Tar files of images with labels beside them, see `solo.data.shards`."""
+    assert request.path is not None
+    samples, tree = list(read_shards(request.path).values()), spec.taxonomy
+    files: list[Any] = [sample.image for sample in samples]
+    if tree is None:
+        return ShardImages(files, None, None, request)
+    table = label_table(samples)
+    columns = label_columns(table, request.path, tree.levels)
+    try:
+        _, labels = from_columns(list(zip(*(table[name] for name in columns), strict=True)), columns, tree)
+    except UserError as error:
+        raise UserError(f"{request.path}: {error}") from error
+    return ShardImages(files, labels, tree, request)
+
+
+class HubImages(FileDataset):
+    """Images of a Hugging Face data set, decoded here; each has the place of its row for a name."""
+
+    def __init__(
+        self, data: Any, column: str, labels: Sequence[Labels] | None, tree: Taxonomy | None, request: Request
+    ) -> None:
+        super().__init__([Path(f"{request.path}#{row}") for row in range(len(data))], labels, tree, request)
+        self.data = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
+        self.column = column
+
+    def read(self, index: int) -> Image.Image:
+        """Decode the row's image.
+
+        Raises:
+            BrokenImageError: it can't be decoded.
+        """
+        cell = self.data[index][self.column] or {}
+        content, name = cell.get("bytes"), str(self.samples[index][0])
+        return read_rgb(BytesIO(content or b"") if content or not cell.get("path") else cell["path"], name)
+
+
+def hub(spec: DatasetSpec, request: Request) -> HubImages:
+    """A data set of Hugging Face, see `solo.data.hub`."""
+    path, tree = str(request.path), spec.taxonomy
+    data = hf.read_hub(path, train=request.split != "val")
+    column = hf.image_column(data, path, spec.path_column)
+    if tree is None:
+        return HubImages(data, column, None, None, request)
+    columns = hf.label_columns(data, path, tree.levels)
+    table = hf.label_table(data, columns)
+    try:
+        _, labels = from_columns(list(zip(*(table[name] for name in columns), strict=True)), columns, tree)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return HubImages(data, column, labels, tree, request)
 
 
 class TimmDataset(LabelledImages):

@@ -50,11 +50,12 @@ def check_format(data_format: str) -> None:
     """Refuse storage formats that have no reader.
 
     Raises:
-        UserError: for anything but `image_folder`, `table`, `timm` and `h5`.
+        UserError: for anything but `image_folder`, `table`, `webdataset`, `hf`, `timm` and `h5`.
     """
-    if data_format not in ("image_folder", "table", "timm", "h5"):
+    known = ("image_folder", "table", "webdataset", "hf", "timm", "h5")
+    if data_format not in known:
         raise UserError(
-            f"data.format={data_format!r} can't be read; only 'image_folder', 'table', 'timm' and 'h5' can: "
+            f"data.format={data_format!r} can't be read; only {', '.join(map(repr, known))} can: "
             "store the images as files, one folder per class, and set data.format=image_folder"
         )
 

@@ -112,7 +112,7 @@ def load(
         download: whether what is missing may be fetched.
         transform: applied to the PIL image.
         levels: whether targets are `(levels,)` LongTensors, coarse first, if there is more than one level.
-        no_labels: `path` is a flat folder of images; every target is -1.
+        no_labels: `path` is a flat folder, a table or shards of images; every target is -1.
         data_format: `image_folder` or `h5`; `None` takes HDF5 files for what they are.
 
     Raises:
@@ -122,7 +122,7 @@ def load(
     if data_format is None:
         data_format = "h5" if folder is not None and spec.folders and is_h5(folder) else "image_folder"
     check_path(spec, str(path) if path else None, no_labels, data_format)
-    if no_labels:
+    if no_labels and data_format not in ("table", "webdataset", "hf"):
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
         unlabelled = CustomDatasetWithoutLabels(folder, transform)

@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from solo.data import hub
 from solo.data.folders import Problems, image_folders
 from solo.data.readers.layout import with_tree
 from solo.data.registry import DatasetSpec, class_folders, existing_folder, get_spec
+from solo.data.shards import label_columns, label_table, read_shards
 from solo.data.tables import read_table, table_columns
 from solo.data.tree_files import read_tree
 from solo.data.trees import folder_classes, from_columns, from_paths
@@ -48,6 +50,10 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
     path, taxonomy, form = data.get("train_path"), data.get("taxonomy"), data.get("format") or "image_folder"
     if form == "table":
         return _of_table(_custom(spec, form), path, data)
+    if form == "webdataset":
+        return _of_shards(_custom(spec, form), path, data)
+    if form == "hf":
+        return _of_hub(_custom(spec, form), path, data)
     if form == "timm":
         return dataclasses.replace(_custom(spec, form), source="solo.data.own:timm_reader", folders=False)
     if not spec.folders or form != "image_folder" or data.get("no_labels"):
@@ -147,11 +153,38 @@ def _of_table(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> D
     table = read_table(file)
     path_column, columns = table_columns(table, file, data.get("path_column"), data.get("label_columns"))
     spec = dataclasses.replace(spec, source="solo.data.own:table", folders=False, path_column=path_column)
-    if not columns or data.get("no_labels"):
+    return _with_columns(spec, table, [] if data.get("no_labels") else columns, str(file))
+
+
+def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
+    if not path:
+        raise UserError("data.train_path is not set; give a tar file, a folder of them, or name-{000..099}.tar")
+    spec = dataclasses.replace(spec, source="solo.data.own:webdataset", folders=False)
+    samples = list(read_shards(path).values())
+    if data.get("no_labels"):
+        return dataclasses.replace(spec, num_classes=1)
+    table = label_table(samples)
+    return _with_columns(spec, table, label_columns(table, path, data.get("label_columns")), path)
+
+
+def _of_hub(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
+    if not path:
+        raise UserError("data.train_path is not set; give the name of a data set on the hub, or a folder")
+    found, wanted = hub.read_hub(path), data.get("path_column")
+    hub.image_column(found, path, wanted)
+    spec = dataclasses.replace(spec, source="solo.data.own:hub", folders=False, path_column=wanted)
+    columns = [] if data.get("no_labels") else hub.label_columns(found, path, data.get("label_columns"))
+    return _with_columns(spec, hub.label_table(found, columns), columns, path)
+
+
+def _with_columns(
+    spec: DatasetSpec, table: Mapping[str, Sequence[str]], columns: Sequence[str], where: str
+) -> DatasetSpec:
+    """The tree that label columns, coarse first, describe; without any, one class of everything."""
+    if not columns:
         return dataclasses.replace(spec, num_classes=1)
     try:
-        rows = list(zip(*(table[column] for column in columns), strict=True))
-        tree, _ = from_columns(rows, columns)
+        tree, _ = from_columns(list(zip(*(table[column] for column in columns), strict=True)), columns)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
     return dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)

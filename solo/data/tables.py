@@ -91,7 +91,7 @@ def _json(file: Path) -> Table:
     if isinstance(data, dict):
         if len({len(column) for column in data.values()}) > 1:
             raise ValueError("its columns differ in length")
-        return {str(name): [_text(cell) for cell in column] for name, column in data.items()}
+        return {str(name): [as_text(cell) for cell in column] for name, column in data.items()}
     return _records(data)
 
 
@@ -102,19 +102,21 @@ def _json_lines(file: Path) -> Table:
 
 def _records(rows: Sequence[Mapping[str, Any]]) -> Table:
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [_text(row.get(name)) for row in rows] for name in names}
+    return {name: [as_text(row.get(name)) for row in rows] for name in names}
 
 
 def _parquet(file: Path) -> Table:
     try:
         from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
-        raise UserError(f"reading {file} needs pyarrow (pip install pyarrow); or store the table as CSV") from None
+        extra = 'pip install "solo-hex[parquet]"'
+        raise UserError(f"reading {file} needs pyarrow ({extra}); or store the table as CSV") from None
     columns = parquet.read_table(file).to_pydict()
-    return {str(name): [_text(cell) for cell in cells] for name, cells in columns.items()}
+    return {str(name): [as_text(cell) for cell in cells] for name, cells in columns.items()}
 
 
-def _text(cell: Any) -> str:
+def as_text(cell: Any) -> str:
+    """A cell as a text: nothing for null and NaN, whole numbers without a point."""
     if cell is None or cell != cell:  # NaN is not itself
         return ""
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

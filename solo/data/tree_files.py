@@ -133,7 +133,8 @@ def _nltk_hypernyms(classes: Sequence[str]) -> dict[str, list[str]]:
         wordnet.ensure_loaded()
     except (ImportError, LookupError) as error:
         raise UserError(
-            "data.taxonomy=wordnet needs nltk and its WordNet (pip install nltk; python -m nltk.downloader wordnet); "
+            'data.taxonomy=wordnet needs nltk and its WordNet (pip install "solo-hex[wordnet]"; '
+            "python -m nltk.downloader wordnet); "
             "or give data.taxonomy=PATH of a wordnet.is_a.txt"
         ) from error
     strangers = [name for name in classes if not _WNID.fullmatch(name)]

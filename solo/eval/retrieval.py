@@ -69,7 +69,8 @@ def retrieve(
     levels = [_Level(labels[:, level], queries, gallery, place, top_k) for level in range(labels.shape[1])]
     depth = max((level.depth for level in levels), default=0)
     if depth:
-        keys = F.normalize(features[gallery].float(), dim=1)
+        keys = features[gallery].float()  # a copy, which there is no room for twice
+        keys /= torch.linalg.vector_norm(keys, dim=1, keepdim=True).clamp(min=1e-12)
         rows = max(1, max_elements // len(gallery))
         for start in range(0, len(queries), rows):
             part = queries[start : start + rows]

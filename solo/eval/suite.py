@@ -14,13 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solo.errors import UserError
 from solo.eval.bootstrap import interval
 from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
-from solo.eval.knn import nearest, nearest_others, vote_ranking
+from solo.eval.hierarchy import consistent, hierarchy_scores
+from solo.eval.predict import knn_ranking, linear_ranking
 from solo.eval.retrieval import retrieve
+from solo.eval.tree import centroids, compare_with_labels, emergent_tree
+from solo.taxonomy import Taxonomy
 
 Numbers = dict[str, Any]
+
+MEASURES = ("linear", "knn", "retrieval", "clustering", "hierarchy")
+_MOST_CLASSES = 10_000  # of an emergent tree
+_PERMUTED_CLASSES = 500  # above, random re-labellings take too long
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,9 @@ class Protocol:
     """What is measured, and how.
 
     Attributes:
-        measures: some of `linear`, `knn`, `retrieval`, `clustering`, `hierarchy`.
+        measures: some of `MEASURES`; `hierarchy` looks at the predictions of `linear` and `knn`.
+        l2: linear, strength of the penalty.
+        linear_steps: linear, steps of L-BFGS at most.
         k: kNN, neighbours that vote.
         temperature: kNN, of the weights exp(cosine / temperature).
         top_k: retrieval.
@@ -37,7 +47,9 @@ class Protocol:
         seed: of all draws.
     """
 
-    measures: tuple[str, ...] = ("knn", "retrieval", "clustering")
+    measures: tuple[str, ...] = MEASURES
+    l2: float = 1e-4
+    linear_steps: int = 100
     k: int = 20
     temperature: float = 0.07
     top_k: tuple[int, ...] = (1, 5, 10)
@@ -74,7 +86,14 @@ def evaluate(features: Features, protocol: Protocol, device: torch.device) -> li
     Returns:
         Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
         Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined.
+
+    Raises:
+        UserError: there are no labels, or fewer than two images.
     """
+    if not features.levels:
+        raise UserError(f"{features.name} has no labels to measure features by; solo analyze works without")
+    if len(features.val) < 2:
+        raise UserError(f"{features.name} has one image to measure, which can't be compared; give at least two")
     return [_measure(part, features, protocol, device) for part in parts(features)]
 
 
@@ -87,7 +106,7 @@ def parts(features: Features) -> Iterator[Part]:
         val, train = (
             None if table is None else _of_classes(features, table, name) for table in (features.val, features.train)
         )
-        if val is None or not bool(val.any()):
+        if val is None or int(val.sum()) < 2:  # one image has nothing to be compared with
             continue
         bank = features.train.rows(train) if features.train is not None and train is not None and train.any() else None
         queries = None if features.queries is None else features.queries[val]
@@ -112,44 +131,76 @@ def classes_of(features: Features, labels: Tensor) -> np.ndarray:
 
 
 def _measure(part: Part, features: Features, protocol: Protocol, device: torch.device) -> Numbers:
-    val, count = part.val, len(features.levels)
-    levels: list[Numbers] = []
-    for level, name in enumerate(features.levels):
-        column = val.labels[:, level]
-        known = int((column >= 0).sum())
-        classes = len(np.unique(column[column >= 0].numpy()))
-        levels.append({"level": name, "classes": classes, "images": known, "unknown": len(val) - known})
-    measured: list[list[Numbers]] = []
+    val, tree = part.val, features.tree
+    levels = [_counts(name, val.labels[:, level]) for level, name in enumerate(features.levels)]
+    truth = _with_classes(features, val)
+    bank = None if part.train is None else FeatureTable(part.train.features, _with_classes(features, part.train))
+    rankings: dict[str, list[Tensor]] = {}
+    if "linear" in protocol.measures and bank is not None:
+        rankings["linear"] = linear_ranking(bank, val.features, truth, protocol.l2, protocol.linear_steps, device)
     if "knn" in protocol.measures:
-        measured.append(_knn(part, protocol, device))
+        rankings["knn"] = knn_ranking(bank, FeatureTable(val.features, truth), protocol.k, protocol.temperature, device)
+    measured = [_accuracies(name, ranking, truth, protocol) for name, ranking in rankings.items()]
     if "retrieval" in protocol.measures:
         measured.append(_retrieval(part, protocol, device))
     if "clustering" in protocol.measures:
-        measured.append([_clustering(val, level, protocol) for level in range(count)])
+        measured.append([_clustering(val, level, protocol) for level in range(len(levels))])
     for numbers in measured:
-        for row, found in zip(levels, numbers, strict=True):
+        for row, found in zip(levels, numbers, strict=False):  # the classes of a ragged tree come last
             row |= found
     images = {"val": len(val), "train": 0 if part.train is None else len(part.train)}
     if part.queries is not None:
         queries = int(part.queries.sum())
         images |= {"queries": queries, "gallery": len(val) - queries}
-    return {"classes": part.classes, "images": images, "levels": levels}
+    result = {"classes": part.classes, "images": images, "levels": levels}
+    if "hierarchy" in protocol.measures and tree is not None:
+        result["hierarchy"] = _hierarchy(tree, rankings, val, truth[:, -1].numpy(), protocol)
+    return result
 
 
-def _knn(part: Part, protocol: Protocol, device: torch.device) -> list[Numbers]:
-    bank = part.train or part.val
-    keys, query = bank.features.to(device), part.val.features.to(device)
-    if part.train is None:
-        similarity, rows = nearest_others(query, min(protocol.k, len(query) - 1))
-    else:
-        similarity, rows = nearest(query, keys, min(protocol.k, len(keys)))
+def _counts(name: str, column: Tensor) -> Numbers:
+    known = column[column >= 0].numpy()
+    return {"level": name, "classes": len(np.unique(known)), "images": len(known), "unknown": len(column) - len(known)}
+
+
+def _with_classes(features: Features, table: FeatureTable) -> Tensor:
+    """The labels, the last column of which is the class; in a ragged tree that is one more."""
+    if features.tree is None or not features.tree.is_ragged:
+        return table.labels
+    classes = torch.from_numpy(classes_of(features, table.labels))
+    return torch.cat([table.labels, classes[:, None]], dim=1)
+
+
+def _accuracies(name: str, rankings: list[Tensor], truth: Tensor, protocol: Protocol) -> list[Numbers]:
     found = []
-    for voters, column in zip(bank.labels.T, part.val.labels.T, strict=True):
-        count = max(int(voters.max()), int(column.max()), 0) + 1
-        best = vote_ranking(similarity, rows, voters.to(device), count, temperature=protocol.temperature).cpu()
+    for best, column in zip(rankings, truth.T, strict=True):
         hits = best[column >= 0] == column[column >= 0, None]
-        found.append(percent({"knn_acc1": hits[:, 0], "knn_acc5": hits.any(dim=1)}, protocol))
+        found.append(percent({f"{name}_acc1": hits[:, 0], f"{name}_acc5": hits.any(dim=1)}, protocol))
     return found
+
+
+def _hierarchy(
+    tree: Taxonomy, rankings: dict[str, list[Tensor]], val: FeatureTable, classes: np.ndarray, protocol: Protocol
+) -> Numbers:
+    """Of the predictions of each classifier, and of the tree of the classes' mean features."""
+    numbers: Numbers = {}
+    for name, ranking in rankings.items():
+        found = hierarchy_scores(tree, classes, ranking[-1][:, 0].numpy())
+        own = {key: plain(getattr(found, key)) for key in ("severity", "distance", "precision", "recall", "f1")}
+        own |= {"mistakes": found.mistakes, "images": found.images, "unknown": found.unknown}
+        if tree.num_levels > 1:
+            predicted = torch.stack([best[:, 0] for best in ranking[: tree.num_levels]], dim=1).numpy()
+            fits = consistent(tree, predicted, val.labels.numpy())
+            own |= percent({"consistency": torch.from_numpy(fits)}, protocol)
+        numbers[name] = own
+    present = np.unique(classes[classes >= 0])
+    if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
+        means, leaves, _ = centroids(val.features.numpy(), classes)
+        paths = np.array(tree.path_table())[leaves]
+        permutations = 199 if len(leaves) <= _PERMUTED_CLASSES else 0
+        agrees = compare_with_labels(emergent_tree(means), paths, permutations, protocol.seed)
+        numbers["tree"] = {key: plain(getattr(agrees, key)) for key in ("cophenetic", "p_value", "gamma", "recovered")}
+    return numbers
 
 
 def _retrieval(part: Part, protocol: Protocol, device: torch.device) -> list[Numbers]:

@@ -16,6 +16,7 @@ from solo.errors import UserError
 from solo.hex.plug import Step, build_hex
 from solo.hex.policy import FixedThreshold
 from solo.methods import settings
+from solo.methods.frozen import FrozenLayers
 from solo.methods.module import SoloModule
 from solo.methods.optim import static_lr
 from solo.utils.knn import WeightedKNNClassifier
@@ -81,6 +82,8 @@ class BaseMethod(SoloModule):
         self.backbone_args = cfg.backbone.kwargs
         self.base_model = find_backbone(self.backbone_name)
         self.backbone = settings.backbone_from_cfg(cfg, cfg.get("method"))
+        layers = cfg.get("finetune_layers")
+        self._frozen = FrozenLayers(self.backbone, layers) if layers is not None else None
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
         self.knn_eval: bool = cfg.knn_eval.enabled
@@ -125,6 +128,13 @@ class BaseMethod(SoloModule):
         raise NotImplementedError
 
     # ---- forward ----
+
+    def train(self, mode: bool = True) -> BaseMethod:
+        """As in torch, but frozen layers stay in eval mode."""
+        super().train(mode)
+        if self._frozen is not None:
+            self._frozen.eval()
+        return self
 
     @property
     def learnable_params(self) -> list[dict[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
 
+from solo.analysis.levels import plot_levels
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import config_hash, versions
-from solo.errors import UserError
 from solo.eval.features import Features
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
@@ -20,6 +21,8 @@ from solo.run.trainer import compute_device
 
 # Number of evaluate.json -> its words in the table; the others are in the file only.
 _SHOWN = {
+    "linear_acc1": "linear top-1, %",
+    "linear_acc5": "linear top-5, %",
     "knn_acc1": "kNN top-1, %",
     "knn_acc5": "kNN top-5, %",
     "r_precision": "R-precision, %",
@@ -29,17 +32,27 @@ _SHOWN = {
     "nmi_inside": "NMI inside the level above",
     "ami_inside": "AMI inside the level above",
 }
+_WORDS = {"linear": "linear", "knn": "kNN"}
+_OF_MISTAKES = {
+    "severity": "severity of mistakes",
+    "distance": "distance of predictions",
+    "precision": "hierarchical precision",
+    "recall": "hierarchical recall",
+    "f1": "hierarchical F1",
+    "consistency": "levels consistent, %",
+}
 
 
 def run(cfg: DictConfig) -> None:
     """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`; `cfg` is resolved."""
     device = compute_device(cfg)
     found = load_features(cfg, cfg.feature_type, device)
-    bare = [features.name for features in found.values() if not features.levels]
-    if bare:
-        raise UserError(f"solo evaluate needs labels, and {bare[0]} has none; solo analyze works without")
+    if "linear" in cfg.measures and next(iter(found.values())).train is None:
+        say("no training images: the linear classifier is left out, and neighbours are the other validation images")
     protocol = Protocol(
         measures=tuple(cfg.measures),
+        l2=cfg.l2,
+        linear_steps=cfg.linear_steps,
         k=cfg.k,
         temperature=cfg.temperature,
         top_k=tuple(cfg.top_k),
@@ -47,17 +60,34 @@ def run(cfg: DictConfig) -> None:
         bootstrap=cfg.bootstrap,
         seed=cfg.seed,
     )
-    folder = open_folder(cfg, "evaluate")
     results: list[dict[str, Any]] = []
     for kind, features in found.items():
         for result in evaluate(features, protocol, device):
             results.append({"feature_type": kind, **result})
             show_levels(_title(features, result), result["levels"], _shown(protocol))
+            if len(features.levels) > 1:  # with one, they say what the accuracies say
+                _show_hierarchy(result.get("hierarchy", {}))
+    folder = open_folder(cfg, "evaluate")
     facts = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
     facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
     facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
-    say(f"files in {folder}: evaluate.json, config.yaml")
+    title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
+    drawn = plot_levels(results, folder / "evaluate.png", title)
+    say(f"files in {folder}: evaluate.json, {'evaluate.png, ' if drawn else ''}config.yaml")
+
+
+def _show_hierarchy(found: Mapping[str, Any]) -> None:
+    """The mistakes of each classifier beside each other, and a line on the embedding's tree."""
+    classifiers = [{"level": _WORDS[name], **numbers} for name, numbers in found.items() if name in _WORDS]
+    if classifiers:
+        show_levels("mistakes in the label tree", classifiers, _OF_MISTAKES)
+    if "tree" in found:
+        tree = {key: "-" if value is None else f"{value:.3f}" for key, value in found["tree"].items()}
+        say(
+            f"tree of the classes' mean features: cophenetic correlation with the label tree {tree['cophenetic']} "
+            f"(p {tree['p_value']}), Baker's gamma {tree['gamma']}, subtrees recovered {tree['recovered']}"
+        )
 
 
 def _title(features: Features, result: dict[str, Any]) -> str:
@@ -68,12 +98,17 @@ def _title(features: Features, result: dict[str, Any]) -> str:
 def _shown(protocol: Protocol) -> dict[str, str]:
     top = {f"retrieval_top{k}": f"retrieval top-{k}, %" for k in protocol.top_k}
     names = list(_SHOWN.items())
-    return dict([*names[:2], *top.items(), *names[2:]])
+    return dict([*names[:4], *top.items(), *names[4:]])
 
 
 def _protocol(protocol: Protocol) -> dict[str, str]:
     """How each number came about, in words."""
     texts = {}
+    if "linear" in protocol.measures:
+        texts["linear"] = (
+            f"logistic regression on standardised features of training images, L2 penalty {protocol.l2:g}, L-BFGS to "
+            f"the optimum or {protocol.linear_steps} steps, each level by itself; left out without training images"
+        )
     if "knn" in protocol.measures:
         texts["knn"] = (
             f"{protocol.k} nearest training images by cosine vote with weights exp(cosine / {protocol.temperature:g}), "
@@ -87,8 +122,15 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
         )
     if "clustering" in protocol.measures:
         texts["clustering"] = (
-            "k-means of L2-normalised validation features, k = classes of the level, best of 3 runs; NMI with "
-            "arithmetic mean; inside: mean over the classes of the level above, each clustered by itself"
+            "k-means of L2-normalised validation features, k = classes of the level, best of 3 runs (1 above 1,000); "
+            "NMI with arithmetic mean; inside: mean over the classes of the level above, each clustered by itself"
+        )
+    if "hierarchy" in protocol.measures:
+        texts["hierarchy"] = (
+            "predicted classes against the label tree: severity, height of the lowest common ancestor of mistakes; "
+            "distance, the same over all images; precision, recall, f1 over ancestors; consistency, predictions of all "
+            "levels on one path, in percent; tree: average linkage of the classes' mean features by cosine, cophenetic "
+            "correlation with the label tree, p_value of 199 re-labellings"
         )
     texts["unknown labels"] = "left out at their level, and counted (unknown, queries_unknown)"
     texts["seen and unseen classes"] = "validation and training images of these classes only"

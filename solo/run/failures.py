@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from solo.errors import UserError
 
-_KEPT = "what was saved before is complete; go on from last.ckpt with resume_from_checkpoint=PATH"
+_LAUNCHER = "lightning.fabric.strategies.launchers.subprocess_script"
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|CUDNN_STATUS_ALLOC_FAILED", re.I)
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (exited unexpectedly|is killed by signal: \w+)")
 # gloo, NCCL and the store say in many ways that the other side of a connection is gone.
@@ -32,18 +34,37 @@ def explained() -> Iterator[None]:
     """Turn what the user's machine is the cause of into a `UserError`; everything else stays as it is."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
         text = explain(error)
-        if text is None:
+        if text is None or isinstance(error, UserError):
             raise
         raise UserError(text) from error
+
+
+class _Said(logging.Handler):
+    """Lightning ends the first process by SIGKILL if another one has failed, and says so where nobody looks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line on the screen."""
+        ended = re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage())
+        if ended:
+            sys.stderr.write(f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped\n")
+            sys.stderr.flush()
+
+
+def watch_children() -> None:
+    """Say which process was lost, where Lightning has started them; twice = once."""
+    logger = logging.getLogger(_LAUNCHER)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [_Said()]
 
 
 def explain(error: BaseException) -> str | None:
     """The line for the user, or None if the error is none of a user's machine."""
     text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
     ):
@@ -54,13 +75,13 @@ def explain(error: BaseException) -> str | None:
     if worker := _WORKER.search(text):
         return (
             f"a process that loads images (pid {worker[1].strip()}) {_how(worker[2])}, mostly for want of memory; "
-            f"lower data.num_workers or optimizer.batch_size. {_KEPT}"
+            "lower data.num_workers or optimizer.batch_size"
         )
     if isinstance(error, RuntimeError) and _LOST.search(text):
-        return f"another process of this run has ended, see its message ({text[:120]}). {_KEPT}"
+        return f"another process of this run has ended, and this one with it; see its message ({text[:120]})"
     if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "a file of the run"
-        return f"{where} can't be written: {error.strerror}; free the disk or choose another checkpoint.dir. {_KEPT}"
+        return f"{where} can't be written: {error.strerror}; free the disk or choose another checkpoint.dir"
     if isinstance(error, OSError) and error.errno in _LOCKED and error.filename:
         return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
     if "loading state_dict" in text:

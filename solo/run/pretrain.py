@@ -25,6 +25,7 @@ from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transf
 from solo.data.withheld import withhold
 from solo.methods import METHODS
 from solo.run.report import linear_command, say
+from solo.run.start import start_from
 from solo.run.trainer import prepare
 
 
@@ -32,6 +33,8 @@ def run(cfg: DictConfig) -> None:
     """Train `cfg.method` and write everything into `<checkpoint.dir>/<method>/<run id>/`; `cfg` is resolved."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     model = METHODS[cfg.method](cfg)
+    if cfg.finetune_from is not None:
+        start_from(model, cfg.finetune_from, cfg.data.channels)
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
@@ -87,7 +90,7 @@ def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> 
 def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
     """The sampler of `data.sampler`, `None` for a random order; says what its batches hold."""
     data = cfg.data
-    if data.sampler == "random":
+    if data.sampler in (None, "random"):
         return None
     spec, labels = resolve_spec(data), level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level

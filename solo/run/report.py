@@ -101,13 +101,15 @@ def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[
 
     Args:
         title: above the table.
-        levels: of each level its name (`level`) and numbers; `<number>_ci` is an interval.
+        levels: of each level its name (`level`), number of `classes` if it has some, and numbers; `<number>_ci` is an
+            interval.
         names: number -> words in front of its row.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for level in levels:
-        table.add_column(f"{level['level']} ({level['classes']:,})", justify="right")
+        classes = f" ({level['classes']:,})" if "classes" in level else ""
+        table.add_column(f"{level['level']}{classes}", justify="right")
     for name, words in names.items():
         if any(level.get(name) is not None for level in levels):
             table.add_row(words, *(_with_interval(level.get(name), level.get(f"{name}_ci")) for level in levels))

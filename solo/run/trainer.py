@@ -33,6 +33,7 @@ from solo.data.batches import BatchLoader
 from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
+from solo.run.failures import explain, watch_children
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.watching import watchers
@@ -91,6 +92,10 @@ class Run:
         except (KeyboardInterrupt, SystemExit):
             self._stopped()
             raise
+        except Exception as error:
+            if explain(error) is not None:
+                self._stopped()
+            raise
         list_skipped([train, val], self.directory.path)
         if self.trainer.is_global_zero and self.recorder.summary:
             last = self.directory.path / "last.ckpt"
@@ -98,7 +103,7 @@ class Run:
             show_result(self.recorder.summary, self.directory.path, command)
 
     def _stopped(self, how: str = "") -> None:
-        if not self.directory.is_open:
+        if not (self.directory.is_open and self.trainer.is_global_zero):
             return
         last = self.directory.path / "last.ckpt"
         epochs = len(self.recorder.rows)
@@ -132,6 +137,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         UserError: a device or checkpoint that isn't there.
     """
     hush(workers=cfg.data.num_workers > 0)
+    watch_children()
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resume, wandb_id = find_resume(cfg, root)
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()

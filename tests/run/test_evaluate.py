@@ -7,12 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from solo import cli
 from solo.eval.clustering import agreement
 from solo.eval.feature_file import write_features
 from solo.eval.features import Features, FeatureTable
+from solo.eval.hierarchy import hierarchy_scores
 from solo.eval.knn import knn_accuracy
+from solo.eval.linear import fit_linear
 from solo.eval.retrieval import retrieve
 from solo.taxonomy import Taxonomy
 
@@ -59,9 +62,23 @@ def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
         expected = agreement(val.features.numpy(), val.labels[:, level].numpy(), seed=5)
         assert [row["nmi"], row["ami"]] == pytest.approx([expected.nmi, expected.ami], abs=1e-3)
     assert group["map_at_r"] > 60 > leaf["map_at_r"] and leaf["groups_inside"] == 2 and "nmi_inside" not in group
-    assert set(found["protocol"]) >= {"knn", "retrieval", "clustering", "unknown labels", "_ci"}
+    model = fit_linear(train.features, train.labels, (2, 4), l2=1e-4)
+    for level, best in enumerate(model.ranking(val.features)):
+        truth = val.labels[:, level]
+        right = (best[:, 0] == truth)[truth >= 0].double().mean().item()
+        assert result["levels"][level]["linear_acc1"] == pytest.approx(100 * right, abs=1e-3)
+        assert result["hierarchy"]["linear"]["images"] == 80
+    mistakes = hierarchy_scores(TREE, val.labels[:, 1].numpy(), best[:, 0].numpy())
+    assert result["hierarchy"]["linear"]["severity"] == pytest.approx(mistakes.severity, abs=1e-3)
+    assert 50 < result["hierarchy"]["knn"]["consistency"] <= 100
+    # the classes' means are apart along the groups first
+    assert result["hierarchy"]["tree"]["cophenetic"] > 0.8 and result["hierarchy"]["tree"]["recovered"] == 1
+    assert set(found["protocol"]) >= {"linear", "hierarchy", "knn", "retrieval", "clustering", "unknown labels", "_ci"}
     assert found["source"]["features"] == str(file)
     screen = capsys.readouterr().out
+    (folder,) = (tmp_path / "evaluate").iterdir()
+    with Image.open(folder / "evaluate.png") as picture:
+        assert picture.size[0] > 1000 and "hierarchical F1" in screen
     assert "MAP@R, %" in screen and "class (4)" in screen and f"{leaf['map_at_r']:.2f}" in screen
 
 
@@ -78,6 +95,24 @@ def test_unseen_classes_are_measured_apart(file, tmp_path):
     assert "map_at_r_ci" not in unseen["levels"][1]
     drawn = run(tmp_path, f"features={file}", "data.unseen_classes=1", "bootstrap=0", "measures=[knn]")
     assert drawn["results"][2]["levels"][1]["classes"] == 1
+
+
+def test_a_ragged_tree(tmp_path):
+    """Birds have no finer level: their class is the group, and predictions of it are compared with all classes."""
+    tree = Taxonomy(("group", "class"), (("bird", "pet"), ("cat", "dog")), ((1, 1),))
+    leaves = torch.arange(90) % 3  # cat, dog, bird
+    labels = torch.tensor([tree.path(leaf) for leaf in range(3)])[leaves]
+    features = torch.eye(3)[leaves] + 0.05 * torch.randn(90, 3, generator=torch.Generator().manual_seed(0))
+    features[0] = torch.eye(3)[2]  # a cat like a bird
+    both = FeatureTable(features, labels)
+    write_features(
+        tmp_path / "x.npz", Features("m", "backbone", both, both.rows(torch.arange(90) > 2), ("group", "class"), tree)
+    )
+    (result,) = run(tmp_path, f"features={tmp_path / 'x.npz'}", "measures=[knn,hierarchy]")["results"]
+    found = result["hierarchy"]["knn"]
+    assert (found["images"], found["mistakes"], found["severity"]) == (90, 1, 2.0)
+    assert found["precision"] > found["recall"]  # the bird has one ancestor, the cat two
+    assert [row["unknown"] for row in result["levels"]] == [0, 30]
 
 
 def test_queries_and_gallery(tmp_path):
@@ -98,6 +133,7 @@ def test_queries_and_gallery(tmp_path):
         (["data.unseen_classes=[whale]"], "'whale' is no class"),
         (["data.unseen_classes=4"], "leaves none of 4 classes"),
         (["measures=[nmi]"], "is unknown"),
+        (["feature_type=[backbone,projector]"], "are of the backbone only, not of backbone and projector"),
     ],
 )
 def test_wrong_settings(file, capsys, words, text):
@@ -108,4 +144,15 @@ def test_wrong_settings(file, capsys, words, text):
 def test_features_without_labels(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", features=np.eye(3))
     assert cli.main(["evaluate", f"features={tmp_path / 'x.npz'}"]) == 1
-    assert "needs labels, and x has none" in capsys.readouterr().err
+    assert "x has no labels to measure features by" in capsys.readouterr().err
+    np.savez(tmp_path / "x.npz", features=np.ones((1, 3)), labels=np.zeros(1, int))
+    assert cli.main(["evaluate", f"features={tmp_path / 'x.npz'}"]) == 1
+    assert "x has one image to measure" in capsys.readouterr().err
+
+
+def test_labels_that_are_all_unknown(tmp_path):
+    np.savez(tmp_path / "x.npz", features=np.eye(6), labels=np.array([[0, -1]] * 3 + [[1, -1]] * 3))
+    (result,) = run(tmp_path, f"features={tmp_path / 'x.npz'}")["results"]
+    row = result["levels"][1]
+    assert (row["images"], row["unknown"], row["queries_unknown"]) == (0, 6, 6)
+    assert row["map_at_r"] is row["knn_acc1"] is row["nmi"] is None and "hierarchy" not in result

@@ -33,6 +33,14 @@ class BadLayer(SimCLR):
         self.projector.append(_Root(lambda: self.global_step >= 3))
 
 
+class BadEarly(SimCLR):
+    """Its NaN reaches the running statistics of every batch normalisation."""
+
+    def build(self, kw):
+        super().build(kw)
+        self.backbone.conv1 = nn.Sequential(_Root(lambda: self.global_step >= 3), self.backbone.conv1)
+
+
 class BadTerm(SimCLR):
     def ssl_loss(self, out, step):
         return super().ssl_loss(out, step) + self.extra_term(out["z"][0])
@@ -68,6 +76,7 @@ def _run(method, pretrain_cfg, tmp_path, monkeypatch, **more):
     ("method", "words"),
     [
         (BadLayer, "the first nan is made in module projector.3 (_Root) by sqrt"),
+        (BadEarly, "the first nan is made in module backbone.conv1.0 (_Root) by sqrt"),
         (BadTerm, "the first nan is made in the loss by log"),
         (BadWeights, "the weights were broken before this step: projector.0.weight"),
         (OwnStep, "the first inf is made in the loss by mul"),

@@ -1,0 +1,114 @@
+"""The guarantees: for each the check that holds it, and the bugs that can be planted to see the check turn red."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from solo.args.methods import HEX_METHODS, METHOD_KWARGS
+from solo.doctor.case import Case, Outcome
+
+Many = Callable[[Sequence[Case], str | None], list[Outcome | None]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One guarantee.
+
+    Attributes:
+        name: its heading.
+        says: what a green cell means, in one sentence.
+        module: of `solo.doctor`, imported when it is needed.
+        run: (the module, cases, planted bug) -> an outcome for each case; None where it doesn't apply.
+        bugs: planted bug -> what it does, and a case that must turn red with it.
+    """
+
+    name: str
+    says: str
+    module: str
+    run: Callable[[Any, Sequence[Case], str | None], list[Outcome | None]]
+    bugs: dict[str, tuple[str, Case]]
+
+    def check(self, cases: Sequence[Case], tamper: str | None = None) -> list[Outcome | None]:
+        """Run the check; what it raises is an outcome, too."""
+        try:
+            return self.run(importlib.import_module(f"solo.doctor.{self.module}"), cases, tamper)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            return [Outcome(False, f"{type(error).__name__}: {text[:300]}")] * len(cases)
+
+
+def _each(function: str) -> Callable[[Any, Sequence[Case], str | None], list[Outcome | None]]:
+    def run(module: Any, cases: Sequence[Case], tamper: str | None) -> list[Outcome | None]:
+        return [_one(getattr(module, function), case, tamper) for case in cases]
+
+    return run
+
+
+def _one(check: Callable[..., Outcome | None], case: Case, tamper: str | None) -> Outcome | None:
+    try:
+        return check(case, tamper=tamper)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return Outcome(False, f"{type(error).__name__}: {text[:300]}")
+
+
+def _parity(processes: int) -> Callable[[Any, Sequence[Case], str | None], list[Outcome | None]]:
+    def run(module: Any, cases: Sequence[Case], tamper: str | None) -> list[Outcome | None]:
+        return list(module.parities(cases, processes, tamper))
+
+    return run
+
+
+_PARITY_BUGS = {
+    "gather": ("the gather passes no gradient to the other processes", Case("simclr")),
+    "queue": ("the queue keeps a process's own rows only", Case("nnclr")),
+    "batchnorm": ("BatchNorm uses a process's own statistics", Case("barlow_twins")),
+    "counts": ("means over labelled rows are not shared", Case("swav")),
+}
+COLUMNS = (
+    Column(
+        "parity 2",
+        "loss, gradients, metrics and state on 2 processes equal those of one on the whole batch (1e-6, float64)",
+        "parity",
+        _parity(2),
+        _PARITY_BUGS,
+    ),
+    Column(
+        "parity 4",
+        "the same on 4 processes",
+        "parity",
+        _parity(4),
+        {"gather": _PARITY_BUGS["gather"]},
+    ),
+    Column(
+        "resume",
+        "k steps, an end by force, n steps: the same weights, to the last bit, as k + n steps",
+        "resume",
+        _each("resume"),
+        {
+            "rng": ("the random streams go on one number later", Case("simclr")),
+            "queue": ("the queue starts empty again", Case("nnclr")),
+            "sampler": ("the sampler starts the epoch again", Case("simclr")),
+        },
+    ),
+    Column(
+        "bf16", "loss and gradients in bf16 agree with float64 to bf16's precision", "numbers", _each("numbers"), {}
+    ),
+    Column(
+        "exact accumulation",
+        "gradients of accumulate=exact equal those of the whole batch",
+        "exact",
+        _each("exact"),
+        {},
+    ),
+)
+
+
+def all_cases() -> list[Case]:
+    """Every method with its own loss, and with HEX where it has a place for it."""
+    found = [Case(method) for method in METHOD_KWARGS]
+    found += [Case(method, "HEX_adaptive") for method in HEX_METHODS if method in METHOD_KWARGS]
+    return sorted(found, key=lambda case: (case.method, case.type != "standard"))

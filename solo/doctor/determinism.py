@@ -1,0 +1,85 @@
+"""The same seed gives the same run: views, order and weights, to the last bit, with any number of loader processes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from omegaconf import DictConfig
+from torch import Tensor
+
+from solo.args.pretrain import parse_cfg
+from solo.doctor.case import Case, Outcome
+from solo.doctor.toy import toy_cfg
+from solo.errors import UserError
+from solo.methods import METHODS
+from solo.run.pretrain import train_loader
+from solo.run.trainer import hush
+
+BATCH, STEPS = 16, 4
+TAMPERS = ("rng", "seed")
+
+
+def determinism(case: Case, tamper: str | None = None) -> Outcome:
+    """Train twice on the digits with one seed, the second time with a loader process, and once with another seed.
+
+    Args:
+        case: method and type.
+        tamper: plant a bug, one of `TAMPERS`: draw a random number too many in the second run, or ignore the seed.
+            The outcome must not be ok then.
+
+    Raises:
+        UserError: unknown `tamper`.
+    """
+    if tamper not in (None, *TAMPERS):
+        raise UserError(f"tamper={tamper!r} is unknown; choose one of {', '.join(TAMPERS)}")
+    first = _train(case, seed=5)
+    again = _train(case, seed=5, workers=1, shifted=tamper == "rng")
+    other = _train(case, seed=5 if tamper == "seed" else 6)
+    differing = [name for name in first if not torch.equal(first[name], again[name])]
+    if differing:
+        return Outcome(False, f"the same seed gives other weights: {len(differing)} of {len(first)} ({differing[0]})")
+    if all(torch.equal(first[name], other[name]) for name in first):
+        return Outcome(False, "another seed gives the same weights: the seed isn't used")
+    return Outcome(True, f"{len(first)} tensors are the same to the last bit after {STEPS} steps")
+
+
+def _train(case: Case, seed: int, workers: int = 0, shifted: bool = False) -> dict[str, Tensor]:
+    with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        hush(workers=False)
+        cfg = _cfg(case, seed, workers)
+        seed_everything(seed, workers=True, verbose=False)
+        if shifted:
+            torch.rand(1)
+        model = METHODS[case.method](cfg)
+        trainer = Trainer(
+            max_steps=STEPS,
+            accelerator="auto",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, train_loader(cfg, trainer.strategy.root_device))
+        return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _cfg(case: Case, seed: int, workers: int) -> DictConfig:
+    changes: dict[str, Any] = {
+        "data": {"dataset": "digits", "num_workers": workers, "augment": "batch"},
+        "augmentations": [
+            {"num_crops": 1 if case.method == "mae" else 2, "color_jitter": {"prob": 0.8, "contrast": 0.4}}
+        ],
+        "seed": seed,
+        "knn_eval": {"enabled": False},
+    }
+    cfg = toy_cfg(case, BATCH, **changes)
+    logging.getLogger("solo").setLevel(logging.ERROR)  # remarks about the toy's settings
+    return parse_cfg(cfg)

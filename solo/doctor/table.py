@@ -1,0 +1,122 @@
+"""Outcomes as tables: in the terminal, and as a page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.table import Table
+from rich.text import Text
+
+from solo.doctor.case import Case, Outcome
+from solo.doctor.columns import Column
+from solo.doctor.machine import Fact
+
+
+@dataclass
+class Sighting:
+    """A bug that was planted: whether the check turned red, and what it said."""
+
+    bug: str
+    does: str
+    case: Case
+    outcome: Outcome | None
+
+    @property
+    def seen(self) -> bool:
+        """Whether the check noticed."""
+        return self.outcome is not None and not self.outcome.ok
+
+
+@dataclass
+class Guarantees:
+    """A whole `solo doctor --full`.
+
+    Attributes:
+        cells: (case, column name) -> outcome; None where the column doesn't apply.
+        sightings: column name -> bugs planted in it.
+        facts: versions and devices it was run with.
+    """
+
+    cells: dict[tuple[Case, str], Outcome | None] = field(default_factory=dict)
+    sightings: dict[str, list[Sighting]] = field(default_factory=dict)
+    facts: Sequence[Fact] = ()
+
+    @property
+    def ok(self) -> bool:
+        """All cells green, and every planted bug seen."""
+        green = all(outcome is None or outcome.ok for outcome in self.cells.values())
+        return green and all(sighting.seen for found in self.sightings.values() for sighting in found)
+
+
+def facts_table(title: str, facts: Sequence[Fact]) -> Table:
+    """Names and values."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, value)
+    return table
+
+
+def checks_table(rows: Mapping[str, Outcome]) -> Table:
+    """One check a row, with the figure that decides."""
+    table = Table(title="checks", title_justify="left")
+    for heading in ("check", "result", "figure"):
+        table.add_column(heading, overflow="fold")
+    for name, outcome in rows.items():
+        table.add_row(name, _mark(outcome), Text(outcome.detail))
+    return table
+
+
+def guarantees_table(found: Guarantees, columns: Sequence[Column]) -> Table:
+    """Cases down, guarantees across."""
+    table = Table(title="guarantees", title_justify="left")
+    for heading in ("method", "type", *(column.name for column in columns)):
+        table.add_column(heading)
+    for case in dict.fromkeys(case for case, _ in found.cells):
+        table.add_row(case.method, case.type, *(_mark(found.cells[case, column.name]) for column in columns))
+    return table
+
+
+def _mark(outcome: Outcome | None) -> Text:
+    if outcome is None:
+        return Text("-")
+    return Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
+
+
+def page(found: Guarantees, columns: Sequence[Column]) -> str:
+    """`docs/guarantees.md`."""
+    lines = [
+        "# Guarantees",
+        "",
+        "Written by `solo doctor --full`; don't edit. A cell is `ok`, or the figure that failed; `-` where the column "
+        "has no meaning. Run it on your machine: it leaves with 1 if a cell fails or a planted bug is not seen.",
+        "",
+        *(f"- **{column.name}**: {column.says}." for column in columns),
+        "",
+        f"| method | type | {' | '.join(column.name for column in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    for case in dict.fromkeys(case for case, _ in found.cells):
+        cells = (_cell(found.cells[case, column.name]) for column in columns)
+        lines.append(f"| `{case.method}` | `{case.type}` | {' | '.join(cells)} |")
+    lines += ["", "## Planted bugs", "", "Each column was seen to turn red in the same run:", ""]
+    lines += ["| column | bug | in | seen | what the check said |", "|---|---|---|---|---|"]
+    for name, sightings in found.sightings.items():
+        for sighting in sightings:
+            case, said = sighting.case, _escape(sighting.outcome.detail if sighting.outcome else "nothing")
+            seen = "yes" if sighting.seen else "**no**"
+            lines.append(f"| {name} | {sighting.does} | `{case.method}` {case.type} | {seen} | {said} |")
+    lines += ["", "## Machine", "", *(f"- {name}: {value}" for name, value in found.facts), ""]
+    return "\n".join(lines)
+
+
+def _cell(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "-"
+    return "ok" if outcome.ok else f"**{_escape(outcome.detail)}**"
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,91 @@
+"""How bad mistakes are in the label tree, and whether predictions of its levels agree.
+
+Severity: Bertinetto et al., Making Better Mistakes (CVPR 2020), section 3: https://arxiv.org/abs/1912.09393.
+Hierarchical precision, recall and F: Kiritchenko, Matwin, Famili (2005); Silla, Freitas, A survey of hierarchical
+classification across different application domains (2011), section 6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from solo.taxonomy import Taxonomy
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class HierarchyScores:
+    """Of predicted classes.
+
+    Attributes:
+        severity: mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent)
+            to the tree's depth; NaN without mistakes.
+        distance: the same over all images, 0 where right.
+        precision: common ancestors over those of the predictions, each class counting as its own and the root as none;
+            summed over the images before dividing, 0 to 1.
+        recall: the same over those of the truth.
+        f1: harmonic mean of both.
+        mistakes: how many.
+        images: how many count.
+        unknown: how many were left out, because truth or prediction is unknown (-1).
+    """
+
+    severity: float
+    distance: float
+    precision: float
+    recall: float
+    f1: float
+    mistakes: int
+    images: int
+    unknown: int
+
+
+def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> HierarchyScores:
+    """Compare classes.
+
+    Args:
+        tree: of the classes.
+        truth: (n,) class (leaf) numbers, -1 unknown.
+        predicted: (n,) likewise.
+    """
+    use = (truth >= 0) & (predicted >= 0)
+    unknown = int(len(truth) - use.sum())
+    if not use.any():
+        return HierarchyScores(math.nan, math.nan, math.nan, math.nan, math.nan, 0, 0, unknown)
+    # As many look-ups in the tree as there are different pairs.
+    pairs, times = np.unique(truth[use].astype(np.int64) * tree.num_classes + predicted[use], return_counts=True)
+    right, found = pairs // tree.num_classes, pairs % tree.num_classes
+    heights, shared, depths = tree.lca_height(right, found), tree.lca_depth(right, found), tree.depths()
+    images, mistakes = int(times.sum()), int(times[right != found].sum())
+    total = float(times @ heights)
+    precision = float(times @ shared / (times @ depths[found]))
+    recall = float(times @ shared / (times @ depths[right]))
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    severity = total / mistakes if mistakes else math.nan
+    return HierarchyScores(severity, total / images, precision, recall, f1, mistakes, images, unknown)
+
+
+def consistent(tree: Taxonomy, predicted: Array, truth: Array) -> Array:
+    """Whether predictions, made for each level by itself, lie on one path of the tree.
+
+    Args:
+        tree: the label tree.
+        predicted: (n, L) node of each level, -1 none.
+        truth: (n, L) labels; a pair of levels counts where both are known, so that branches may end early.
+
+    Returns:
+        (m,) bools, of the rows that have such a pair.
+    """
+    fits, counts = np.ones(len(truth), dtype=bool), np.zeros(len(truth), dtype=bool)
+    for level, parents in enumerate(tree.parents):
+        both = (truth[:, level] >= 0) & (truth[:, level + 1] >= 0)
+        lower = predicted[:, level + 1]
+        agrees = (lower >= 0) & (np.array(parents)[np.maximum(lower, 0)] == predicted[:, level])
+        fits &= agrees | ~both
+        counts |= both
+    return np.asarray(fits[counts])

@@ -1,0 +1,100 @@
+"""Hugging Face's `datasets`, from folders."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from solo.data.sources import load
+from solo.data.specs import resolve_spec
+from solo.errors import BrokenImageError, UserError
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def content(value: int) -> bytes:
+    stream = BytesIO()
+    Image.new("RGB", (12, 10), (value, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def table(*values: int) -> Any:
+    names = datasets.ClassLabel(names=["z", "a", "m"])
+    features = {"picture": datasets.Image(), "group": datasets.Value("string"), "label": names}
+    columns = {
+        "picture": [{"bytes": content(v), "path": None} for v in values],
+        "group": ["xy"[v % 3 > 0] for v in values],
+        "label": [v % 3 for v in values],
+    }
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def saved(folder: Path) -> str:
+    datasets.DatasetDict({"train": table(*range(9)), "test": table(4, 2)}).save_to_disk(str(folder))
+    return str(folder)
+
+
+def parquet(folder: Path) -> str:
+    folder.mkdir()
+    table(*range(9)).to_parquet(str(folder / "train-00000-of-00001.parquet"))
+    table(4, 2).to_parquet(str(folder / "test-00000-of-00001.parquet"))
+    return str(folder)
+
+
+def spec_of(path: str, **keys: Any) -> Any:
+    return resolve_spec({"dataset": "custom", "train_path": path, "format": "hf", **keys})
+
+
+@pytest.mark.parametrize("kind", [saved, parquet])
+def test_classes_and_images_of_both_splits(tmp_path: Path, kind: Any) -> None:
+    path = kind(tmp_path / "data")
+    spec = spec_of(path)
+    assert spec.num_classes == 3 and spec.taxonomy.class_names == ("a", "m", "z")
+    train: Any = load(spec, "train", path, data_format="hf")
+    assert [spec.taxonomy.class_names[i] for i in train.targets] == ["z", "a", "m"] * 3
+    assert train[5][0].mode == "RGB" and train[5][0].getpixel((3, 3)) == (5, 0, 0)
+    val: Any = load(spec, "val", path, data_format="hf")
+    assert [spec.taxonomy.class_names[i] for i in val.targets] == ["a", "m"]
+    part: Any = load(spec, "val", f"{path}:train", data_format="hf")
+    assert len(part) == 9
+
+
+def test_levels_and_no_labels(tmp_path: Path) -> None:
+    path = saved(tmp_path / "data")
+    spec = spec_of(path, label_columns=["group", "label"])
+    assert spec.levels == ("group", "label")
+    data: Any = load(spec, "train", path, levels=True, data_format="hf")
+    assert data[1][1].tolist() == [1, 0] and data[0][1].tolist() == [0, 2]
+    spec = spec_of(path, no_labels=True)
+    unlabelled: Any = load(spec, "pretrain", path, no_labels=True, data_format="hf")
+    assert set(unlabelled.targets) == {-1} and unlabelled[0][0].size == (12, 10)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    path = saved(tmp_path / "data")
+    for keys, message in (
+        ({"train_path": f"{path}:dev"}, "no split dev; add one of train, test"),
+        ({"train_path": str(tmp_path / "nothing")}, "datasets can't load"),
+        ({"path_column": "label"}, "'label' holds no images; .*these do: picture"),
+        ({"label_columns": ["genus"]}, "has no 'genus'; it has picture, group, label"),
+    ):
+        with pytest.raises(UserError, match=message):
+            spec_of(**{"path": path, **{("path" if k == "train_path" else k): v for k, v in keys.items()}})
+    broken = table(0, 1)
+    rows = [{"bytes": b"no image", "path": None}, {"bytes": content(1), "path": None}]
+    broken = broken.remove_columns("picture").add_column("picture", rows).cast_column("picture", datasets.Image())
+    broken.save_to_disk(str(tmp_path / "broken"))
+    data = load(spec_of(str(tmp_path / "broken")), "train", tmp_path / "broken", data_format="hf")
+    with pytest.raises(BrokenImageError, match="broken#0 can't be read"):
+        data[0]

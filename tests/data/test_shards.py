@@ -1,0 +1,124 @@
+"""WebDataset shards."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from solo.data.augment import BatchAugment
+from solo.data.batches import BatchLoader
+from solo.data.cache import cached
+from solo.data.shards import read_shards, shard_files
+from solo.data.skip import skipped_files
+from solo.data.sources import load
+from solo.data.specs import resolve_spec
+from solo.errors import BrokenImageError, UserError
+
+ENTRY = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}}
+
+
+def picture(value: int) -> bytes:
+    stream = BytesIO()
+    Image.new("RGB", (12, 10), (value, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, BytesIO(content))
+    return path
+
+
+def shards(root: Path) -> Path:
+    """Two shards, the image's red value is its number; even ones are of group a."""
+    for s in range(2):
+        members: dict[str, bytes] = {}
+        for i in range(4 * s, 4 * s + 4):
+            labels = {"group": "ab"[i % 2], "kind": f"k{i % 4}", "caption": ["no", "label"]}
+            key = f"part.d/{i:04}"
+            members |= {f"{key}.json": json.dumps(labels).encode(), f"{key}.png": picture(i)}
+            members[f"{key}.cls"] = str(i % 4).encode()
+        shard(root / f"x-{s:03}.tar", members)
+    return root
+
+
+def spec_of(path: Path | str, **keys: Any) -> Any:
+    return resolve_spec({"dataset": "custom", "train_path": str(path), "format": "webdataset", **keys})
+
+
+@pytest.mark.parametrize("path", ["", "x-{000..001}.tar"])
+def test_images_and_classes_in_any_order(tmp_path: Path, path: str) -> None:
+    root = f"{shards(tmp_path)}/{path}".rstrip("/")
+    spec = spec_of(root)
+    assert spec.num_classes == 4 and spec.levels == ("cls",)
+    data: Any = load(spec, "train", root, data_format="webdataset")
+    assert [data[i][0].getpixel((0, 0))[0] for i in (6, 0, 3)] == [6, 0, 3]
+    assert data.targets == [0, 1, 2, 3] * 2
+
+
+def test_fields_of_json_are_levels(tmp_path: Path) -> None:
+    spec = spec_of(shards(tmp_path), label_columns=["group", "kind"])
+    assert spec.levels == ("group", "kind") and spec.num_classes == 4
+    data: Any = load(spec, "train", tmp_path, levels=True, data_format="webdataset")
+    assert [data[i][1].tolist() for i in range(4)] == [[0, 0], [1, 1], [0, 2], [1, 3]]
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    spec = spec_of(shards(tmp_path), no_labels=True)
+    data: Any = load(spec, "pretrain", tmp_path, no_labels=True, data_format="webdataset")
+    assert spec.num_classes == 1 and data.targets == [-1] * 8 and data[7][0].size == (12, 10)
+
+
+def test_whole_batches_from_the_cache(tmp_path: Path) -> None:
+    data = load(spec_of(shards(tmp_path / "in")), "train", tmp_path / "in", data_format="webdataset")
+    augment = BatchAugment([ENTRY], (0.0,) * 3, (1.0,) * 3)
+    for _ in range(2):  # decoded, then from the cache
+        images = cached(data, augment, folder=str(tmp_path / "cache"))
+        for indexes, views, _ in BatchLoader(images, augment, 4, seed=0):
+            assert [round(float(view[0].mean() * 255)) for view in views[0]] == indexes.tolist()
+
+
+def test_a_broken_member(tmp_path: Path) -> None:
+    shard(tmp_path / "x.tar", {"1.png": picture(1), "1.cls": b"0", "2.png": b"no image", "2.cls": b"1"})
+    data = load(spec_of(tmp_path / "x.tar"), "train", tmp_path / "x.tar", data_format="webdataset")
+    with pytest.raises(BrokenImageError, match=r"x\.tar:2\.png can't be read"):
+        data[1]
+    skipping = load(spec_of(tmp_path / "x.tar", on_error="skip"), "train", tmp_path / "x.tar", data_format="webdataset")
+    assert skipping[1][1] == -1 and skipped_files(skipping) == [f"{tmp_path}/x.tar:2.png can't be read as an image"]
+
+
+def test_refusals(tmp_path: Path) -> None:
+    shard(tmp_path / "empty" / "x.tar", {"1.cls": b"0"})
+    shard(tmp_path / "twice" / "x.tar", {"1.png": picture(1), "1.cls": b"0", "1.CLS": b"1"})
+    shard(tmp_path / "json" / "x.tar", {"1.png": picture(1), "1.json": b"{"})
+    (tmp_path / "cut" / "deep").mkdir(parents=True)
+    (tmp_path / "cut" / "x.tar").write_bytes(b"no tar file" * 100)
+    (tmp_path / "none").mkdir()
+    for name, message in (
+        ("empty", "holds no images"),
+        ("twice", r"1\.CLS twice"),
+        ("json", r"x\.tar:1\.json is no JSON"),
+        ("cut", r"x\.tar can't be read"),
+        ("none", r"holds no \*\.tar file"),
+        ("gone.tar", "does not exist"),
+        ("x-{0..2}.tar", r"x-0\.tar does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            spec_of(tmp_path / name)
+    (tmp_path / "none" / "x.tar.gz").touch()
+    with pytest.raises(UserError, match="is compressed"):
+        shard_files(tmp_path / "none")
+    shards(tmp_path / "fields")
+    with pytest.raises(UserError, match=r"has no 'genus'; it has group, kind, cls"):
+        spec_of(tmp_path / "fields", label_columns=["genus"])
+    assert len(read_shards(tmp_path / "fields")) == 8

@@ -1,0 +1,111 @@
+"""`solo doctor`: what it says, what it returns, and that its own check of determinism turns red on planted bugs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from solo.args.methods import METHOD_KWARGS
+from solo.cli import main as solo
+from solo.doctor import columns, determinism, machine, main, table
+from solo.doctor.case import Case, Outcome
+from solo.errors import UserError
+
+GOOD, BAD = Outcome(True, "differs by 1e-16"), Outcome(False, "gradient differs by 0.5 | allowed <1e-6")
+
+
+def column(name, outcome, bug=BAD):
+    """A column that says `outcome` of healthy code and `bug` of a planted one; it has no meaning for mae."""
+
+    def run(module, cases, tamper):
+        return [None if case.method == "mae" else outcome if tamper is None else bug for case in cases]
+
+    return columns.Column(name, f"{name} holds", "case", run, {"gather": ("drops the gradient", Case("simclr"))})
+
+
+CASES = [Case("mae"), Case("simclr"), Case("simclr", "HEX_adaptive")]
+
+
+def test_every_cell_and_every_planted_bug():
+    lines = []
+    found = main.guarantees(lines.append, CASES, [column("one", GOOD), column("two", BAD, GOOD)])
+    assert lines[0].startswith("one: 2 of 2 ok, 1 of 1 planted bugs seen")
+    assert lines[1].startswith("two: 0 of 2 ok, 0 of 1 planted bugs seen")
+    assert not found.ok and len(found.cells) == 6
+    text = table.page(found, [column("one", GOOD), column("two", BAD)])
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    failed = "**gradient differs by 0.5 \\| allowed &lt;1e-6**"
+    assert rows[:2] == ["| `mae` | `standard` | - | - |", f"| `simclr` | `standard` | ok | {failed} |"]
+    assert "| one | drops the gradient | `simclr` standard | yes | gradient differs by 0.5" in text
+    assert "| two | drops the gradient | `simclr` standard | **no** | differs by 1e-16 |" in text
+
+
+@pytest.mark.parametrize(("outcome", "bug", "ok"), [(GOOD, BAD, True), (BAD, BAD, False), (GOOD, GOOD, False)])
+def test_full_is_ok_only_if_all_is_green_and_every_bug_was_seen(outcome, bug, ok, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(main, "guarantees", lambda say, cases: full(say, cases, [column("one", outcome, bug)]))
+    monkeypatch.setattr(main, "COLUMNS", [column("one", outcome, bug)])
+    file = tmp_path / "new" / "page.md"
+    assert solo(["doctor", "--full", "--methods", "simclr", "--page", str(file)]) == (0 if ok else 1)
+    assert file.read_text().startswith("# Guarantees\n") and "| `simclr` | `HEX_adaptive` |" in file.read_text()
+    assert f"written: {file}" in capsys.readouterr().out
+
+
+full = main.guarantees
+
+
+@pytest.mark.parametrize(("outcome", "code", "end"), [(GOOD, 0, "all checks passed"), (BAD, 1, "failed: second")])
+def test_quick(outcome, code, end, monkeypatch, capsys):
+    monkeypatch.setattr(main, "quick", lambda: {"first": GOOD, "second": outcome})
+    monkeypatch.setattr(main, "bandwidth", lambda folder: [("disk", "fast")])
+    assert solo(["doctor"]) == code
+    out = capsys.readouterr().out
+    assert end in out and "torch" in out and "disk" in out and outcome.detail in out
+
+
+def test_a_check_that_raises_is_red():
+    def run(module, cases, tamper):
+        raise RuntimeError("no such\nthing")
+
+    broken = columns.Column("x", "", "case", run, {})
+    assert broken.check(CASES) == [Outcome(False, "RuntimeError: no such thing")] * 3
+    each = columns._each("resume")(SimpleNamespace(resume=lambda case, tamper: 1 / 0), CASES, None)
+    assert all(not outcome.ok and "ZeroDivisionError" in outcome.detail for outcome in each)
+
+
+def test_all_methods_are_there():
+    cases = columns.all_cases()
+    assert {case.method for case in cases} == set(METHOD_KWARGS) and len(cases) == len(set(cases))
+    assert Case("byol", "HEX_adaptive") in cases and Case("dino", "HEX_adaptive") not in cases
+
+
+def test_facts(tmp_path):
+    assert dict(machine.versions())["torch"] and dict(machine.devices())["processor"]
+    assert machine.versions()[0][0] == "python"
+
+
+def test_bandwidth(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_SECONDS", 0.01)
+    monkeypatch.setattr(machine, "_MEBIBYTES", 2)
+    found = dict(machine.bandwidth(tmp_path))
+    assert list(found) == ["disk", "decode", "augment 32 x 32", "augment 224 x 224"]
+    assert all(any(int(digit) for digit in text if digit.isdigit()) for text in found.values())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="can't be written.*give another --folder"):
+        machine.bandwidth(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "text"),
+    [(None, "the same to the last bit"), ("rng", "gives other weights"), ("seed", "the seed isn't used")],
+)
+def test_determinism(tamper, text):
+    outcome = determinism.determinism(Case("simclr", "HEX_adaptive"), tamper)
+    assert outcome.ok == (tamper is None) and text in outcome.detail
+
+
+def test_wrong_words(capsys):
+    assert solo(["doctor", "--fast"]) == 2
+    assert "unrecognized arguments: --fast" in capsys.readouterr().err
+    with pytest.raises(UserError, match="tamper='x' is unknown; choose one of rng, seed"):
+        determinism.determinism(Case("simclr"), "x")
