@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -62,6 +62,8 @@ class SoloModule(pl.LightningModule):
         self.validation_step_outputs: list[dict[str, Any]] = []
         self.num_classes = cfg.data.num_classes
         self._static_groups: list[int] = []
+        self.silent = False  # log nothing
+        self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy)
 
     @property
@@ -125,6 +127,16 @@ class SoloModule(pl.LightningModule):
         total = F.cross_entropy(widen(logits), labels, ignore_index=-1, reduction="sum")
         acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5), labelled=labelled)
         return {"loss": total / labelled, "acc1": acc1, "acc5": acc5}
+
+    def mean_metrics(self, logits: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """`classification_metrics` of several views (B, C), their means."""
+        views = [self.classification_metrics(view, targets) for view in logits]
+        return {key: torch.stack([view[key] for view in views]).mean(dim=0) for key in views[0]}
+
+    def log_classification(self, metrics: Mapping[str, Any], which: str = "") -> None:
+        """Log `loss`, `acc1` and `acc5` of a training batch, e.g. as `train_class_loss`, `train_momentum_acc1`."""
+        names = {"class_loss": "loss", "acc1": "acc1", "acc5": "acc5"}
+        self.log_metrics({f"train_{which}{name}": metrics[key] for name, key in names.items()})
 
     def level_accuracies(self, logits: Tensor, targets: Tensor, prefix: str = "val_") -> dict[str, Tensor]:
         """`<prefix>acc1/<level>` of every level; a coarse class has the probability of its leaves together.
@@ -224,8 +236,9 @@ class SoloModule(pl.LightningModule):
             group["lr"] = rate
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Drop the gradients instead of filling them with zeros."""
-        optimizer.zero_grad(set_to_none=True)
+        """Drop the gradients instead of filling them with zeros; `accumulate=exact` has some already."""
+        if not self.exact:
+            optimizer.zero_grad(set_to_none=True)
 
     # ---- the rest ----
 
@@ -235,7 +248,7 @@ class SoloModule(pl.LightningModule):
 
     def log_metrics(self, metrics: Mapping[str, Any], **kwargs: Any) -> None:
         """Log over the epoch and over all processes; does nothing without a trainer."""
-        if self.attached:
+        if self.attached and not self.silent:
             self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
 
     def require_finite(self, terms: Mapping[str, Tensor]) -> None:

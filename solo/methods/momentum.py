@@ -82,8 +82,7 @@ class BaseMomentumMethod(BaseMethod):
         if self.momentum_classifier is not None:
             for key in ("loss", "acc1", "acc5"):
                 out[f"momentum_{key}"] = sum(out[f"momentum_{key}"]) / len(views)
-            names = {"train_momentum_class_loss": "loss", "train_momentum_acc1": "acc1", "train_momentum_acc5": "acc5"}
-            self.log_metrics({name: out[f"momentum_{key}"] for name, key in names.items()})
+            self.log_classification({key: out[f"momentum_{key}"] for key in ("loss", "acc1", "acc5")}, "momentum_")
             out["loss"] = out["loss"] + out["momentum_loss"]
         return out
 
