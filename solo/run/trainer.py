@@ -26,6 +26,7 @@ from solo.args.accumulate import exact_parts
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
+from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
@@ -157,7 +158,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     if OmegaConf.select(cfg, "auto_umap.enabled"):
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
-    callbacks.append(recorder)
+    callbacks += [SchedulePlan(directory), recorder]
     options = {
         **trainer_options(cfg),
         **_devices(cfg),
