@@ -13,22 +13,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import os
-import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
+from runs import ROOT, check_settings, difference, finished, read, run_all, slug, spread
 
-ROOT = Path(__file__).parents[1]
 WARM_UP = "warm_epoch=2"
 OBJECTIVES = {
     "standard": ["type=standard"],
@@ -49,25 +41,17 @@ MEASURES = {
 }
 
 
-def solo(*words: str, threads: int) -> None:
-    """Run a command of the library, quietly; show its output if it fails."""
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "solo", *words]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-
-
-def run(objective: str, seed: int, out: Path, threads: int, overrides: Sequence[str]) -> dict[str, Any]:
+def run(objective: str, seed: int, out: Path, overrides: Sequence[str], threads: int) -> dict[str, Any]:
     """Pretrain and evaluate once, in `out/<objective>-<seed>/`."""
-    folder = out / f"{''.join(c if c.isalnum() else '-' for c in objective)}-{seed}"
+    folder = out / f"{slug(objective)}-{seed}"
     words = [*OBJECTIVES[objective], *SETTINGS, *overrides]
     place = f"checkpoint.dir={folder}"
     quiet = [f"seed={seed}", place, "devices=1", "progress=off", "tensorboard.enabled=False"]
-    trained = finished(folder / "simclr", "pretrain", "simclr.yaml", [*words, *quiet], threads)
+    trained = finished(folder / "simclr", "pretrain", [*recipe("pretrain", "simclr.yaml"), *words, *quiet], threads)
     source = f"pretrained_feature_extractor={trained}"
-    linear = finished(folder / "linear", "linear", "linear.yaml", [source, "max_epochs=20", *quiet], threads)
-    knn = finished(folder / "knn", "knn", "knn.yaml", [source, *KNN, place], threads)
+    words = [*recipe("linear", "linear.yaml"), source, "max_epochs=20", *quiet]
+    linear = finished(folder / "linear", "linear", words, threads)
+    knn = finished(folder / "knn", "knn", [*recipe("knn", "knn.yaml"), source, *KNN, place], threads)
     levels = read(linear / "summary.json")["levels"]
     return {
         "objective": objective,
@@ -77,20 +61,9 @@ def run(objective: str, seed: int, out: Path, threads: int, overrides: Sequence[
     }
 
 
-def finished(folder: Path, command: str, recipe: str, words: Sequence[str], threads: int) -> Path:
-    """The folder of a finished run of the command below `folder`; runs it where there is none."""
-    for attempt in range(2):
-        for path in sorted(folder.glob("*/knn.json" if command == "knn" else "*/summary.json")):
-            if read(path).get("status", "finished") == "finished":
-                return path.parent
-        if attempt == 0:
-            solo(command, str(ROOT / "scripts" / command / "fashion_mnist"), recipe, *words, threads=threads)
-    raise SystemExit(f"{command} left no finished run in {folder}")
-
-
-def read(path: Path) -> Any:
-    """A JSON file."""
-    return json.loads(path.read_text())
+def recipe(command: str, file: str) -> tuple[str, str]:
+    """The words that name it."""
+    return str(ROOT / "scripts" / command / "fashion_mnist"), file
 
 
 def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -110,19 +83,6 @@ def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def difference(values: Sequence[float], base: Sequence[float]) -> str:
-    """Mean of the paired differences and its standard error."""
-    paired = [value - other for value, other in zip(values, base, strict=True)]
-    error = f" ± {statistics.stdev(paired) / len(paired) ** 0.5:.2f}" if len(paired) > 1 else ""
-    return f"{statistics.mean(paired):+.2f}{error}"
-
-
 def main() -> None:
     """Run what is missing, print the table, write `results.csv`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -136,30 +96,11 @@ def main() -> None:
     given = parser.parse_args()
     if "standard" not in given.objectives:
         parser.error("--objectives needs standard, which the others are compared with")
-    given.out.mkdir(parents=True, exist_ok=True)
     overrides = [f"max_epochs={given.epochs}", f"data.fraction={given.fraction}", *given.overrides]
-    check_settings(given.out / "settings.json", overrides)
-    threads = max(1, (os.cpu_count() or 1) // given.jobs) if not torch.cuda.is_available() else 4
-    cases = [(objective, seed) for seed in range(given.seeds) for objective in given.objectives]
-    with ThreadPoolExecutor(given.jobs) as pool, Progress(transient=True) as progress:
-        bar = progress.add_task("runs", total=len(cases))
-        futures = [pool.submit(run, *case, given.out.resolve(), threads, overrides) for case in cases]
-        for future in futures:
-            future.add_done_callback(lambda _: progress.advance(bar))
-        try:
-            results = [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    check_settings(given.out / "settings.json", [*SETTINGS, *overrides])
+    cases = [(name, seed, given.out.resolve(), overrides) for seed in range(given.seeds) for name in given.objectives]
+    results = run_all(run, cases, given.jobs)
     report(results, given.out / "results.csv")
-
-
-def check_settings(path: Path, overrides: Sequence[str]) -> None:
-    """Results of another budget must not be mixed in."""
-    settings = [*SETTINGS, *overrides]
-    if path.is_file() and read(path) != settings:
-        raise SystemExit(f"{path.parent} holds runs with {read(path)}, asked for are {settings}; give another --out")
-    path.write_text(json.dumps(settings))
 
 
 def report(results: Sequence[dict[str, Any]], path: Path) -> None:

@@ -65,9 +65,10 @@ class DataCfg(AugmentedDataCfg):
         None, "classes whose images are left out: names or indices, or how many to draw; null: none", ge=0
     )
     split_seed: int = key(42, "seed of label_fraction and unseen_classes, apart from that of the training", ge=0)
-    sampler: Literal["random", "hierarchical", "balanced", "pxk"] = key(
-        "random",
-        "what makes a batch: chance, anchors with a partner at each level, equally many or some images a class",
+    sampler: Literal["random", "hierarchical", "balanced", "pxk"] | None = key(
+        None,
+        "what makes a batch: chance, anchors with a partner at each level, equally many or some images a class; "
+        "null: hierarchical in himulcon, hicone and himulcone, else random",
     )
     sampler_level: int | str | None = key(
         None, "balanced, pxk: level of the label tree, by name or index, that gives the classes; null: the classes"

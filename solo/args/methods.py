@@ -7,6 +7,7 @@ A field without a default is required.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from solo.args.fields import REQUIRED, key
 
@@ -154,12 +155,42 @@ class MAEKwargs:
     norm_pix_loss: bool = key(False, "standardise each patch before it is compared")
 
 
+@dataclass(kw_only=True)
+class HierarchicalKwargs(SimCLRKwargs):
+    """Keys of `method: himulcon`, `method: hicone` and `method: himulcone`."""
+
+    temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
+    level_penalty: Literal["released", "exp2", "linear", "constant"] | list[float] = key(
+        "released", "weight of each level, or a list, coarse first; hicone has none"
+    )
+    pairs: Literal["lca", "cumulative"] = key("lca", "partners at a level: who parts there, or who shares its label")
+    granularity: Literal["pair", "layer"] = key("pair", "the paper's equations, or what its public release computes")
+    instance: bool = key(True, "the image itself is the finest level, below its labels")
+
+
+@dataclass(kw_only=True)
+class GuidedKwargs(ProjectorKwargs):
+    """Keys of `method: guided`."""
+
+    distortion_weight: float = key(1.0, "weight of the distances between prototypes", ge=0)
+
+
+@dataclass(kw_only=True)
+class CrossEntropyKwargs:
+    """`method: crossentropy` has no keys of its own."""
+
+
 METHOD_KWARGS: dict[str, type] = {
     "all4one": NNCLRKwargs,
     "barlow_twins": BarlowTwinsKwargs,
     "byol": PredictorKwargs,
+    "crossentropy": CrossEntropyKwargs,
     "deepclusterv2": DeepClusterV2Kwargs,
     "dino": DINOKwargs,
+    "guided": GuidedKwargs,
+    "hicone": HierarchicalKwargs,
+    "himulcon": HierarchicalKwargs,
+    "himulcone": HierarchicalKwargs,
     "mae": MAEKwargs,
     "mocov2plus": MoCoV2PlusKwargs,
     "mocov3": MoCoV3Kwargs,
@@ -186,6 +217,13 @@ HEX_METHODS = (
     "barlow_twins",
     "byol",
     "simsiam",
+    "himulcon",
+    "hicone",
+    "himulcone",
 )
+# Methods whose batches the hierarchical sampler makes unless told otherwise.
+LEVEL_METHODS = ("himulcon", "hicone", "himulcone")
+# Methods which learn nothing from images without labels.
+LABEL_METHODS = ("crossentropy", "guided")
 # Methods with a slow copy of the network, which the section `momentum` is for.
 MOMENTUM_METHODS = ("all4one", "byol", "dino", "mocov2plus", "mocov3", "nnbyol", "ressl")

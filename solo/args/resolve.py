@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from solo.args.methods import LEVEL_METHODS
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
 from solo.data.registry import DatasetSpec, count_classes, validation_path
@@ -72,11 +73,13 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     if values["name"] is None:
         what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
-    settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
+    if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
+        settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec)
     if "unseen_classes" in values["data"]:
         _unseen(settings)
     if pretraining:
+        _sampler(settings)
         _images(settings, spec)
         _crops(settings)
         hex_ = HexCfg(**settings.values["hex"])
@@ -123,6 +126,14 @@ def _unseen(settings: _Settings) -> None:
         return
     found = unseen_classes(resolve_spec(data), data["num_classes"], data["unseen_classes"], data["split_seed"])
     settings.put("data.unseen_classes", list(found.values()), "drawn by data.split_seed")
+
+
+def _sampler(settings: _Settings) -> None:
+    """The hierarchical sampler for the methods that compare level by level, where labels and batches allow it."""
+    data, method = settings.values["data"], settings.values["method"]
+    fits = settings.values["optimizer"]["batch_size"] > len(resolve_spec(data).levels)
+    by_level = method in LEVEL_METHODS and not data["no_labels"] and fits
+    settings.fill("data.sampler", "hierarchical" if by_level else "random", f"default of {method}")
 
 
 def _images(settings: _Settings, spec: DatasetSpec) -> None:

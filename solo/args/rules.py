@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check, unknown
 from solo.args.levels import check_levels
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS
+from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS
+from solo.args.multilabel import check_multilabel, check_start
 from solo.args.source import check_source
 from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
@@ -42,12 +44,16 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
         problems.append(Problem("pretrain_method", unknown(trained, METHOD_KWARGS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    problems += [*_variant(values), *check_levels(values), *_finetuning(values), *check_source(values)]
+    problems += [*check_accumulate(values), *_variant(values), *check_levels(values)]
+    problems += [*_finetuning(values), *check_source(values)]
+    problems += check_multilabel(values) if not problems else []
     return [*problems, *_devices(values.get("devices"))]
 
 
 def check_policy(method: Any, policy: Any) -> list[Problem]:
     """HEX in a method that has no place for it, which would be ignored otherwise."""
+    if method in LEVEL_METHODS and policy in ("dcl", "infonce"):
+        return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if policy in (None, "standard") or method not in METHOD_KWARGS or method in HEX_METHODS:
         return []
     text = f"={policy!r} does nothing in method={method}; take standard, or one of {', '.join(HEX_METHODS)}"
@@ -95,7 +101,7 @@ def _devices(devices: Any) -> Iterator[Problem]:
 
 def check_run(values: Mapping[str, Any]) -> list[Problem]:
     """What only a real run needs: folders, files, number of views. Touches no image."""
-    return [*_folders(values), *_checkpoints(values), *_views(values)]
+    return [*_folders(values), *_checkpoints(values), *check_start(values), *_views(values)]
 
 
 def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -106,6 +112,8 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
         must_validate = "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
             if data[key] is None:
+                if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, data["train_path"]):
+                    continue
                 if key == "train_path" or must_validate:
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
                 continue
@@ -132,15 +140,15 @@ def _published(spec: DatasetSpec, data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
     for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):
-        if values.get(key) is None:
-            continue
-        path = Path(values[key]).expanduser()
-        if not path.exists():
-            yield Problem(key, f"={values[key]!r} does not exist; give a checkpoint file or the folder of a run")
-        elif path.is_dir() and not any(path.glob("*.ckpt")):
-            yield Problem(key, f"={values[key]!r} is a folder without *.ckpt files; give the folder of a run")
-        elif path.is_file() and path.suffix not in _CHECKPOINTS:
-            yield Problem(key, f"={values[key]!r} is no checkpoint; its name must end in {', '.join(_CHECKPOINTS)}")
+        given = values.get(key)
+        for name in [] if given is None else given if isinstance(given, list) else [given]:
+            path = Path(name).expanduser()
+            if not path.exists():
+                yield Problem(key, f"={name!r} does not exist; give a checkpoint file or the folder of a run")
+            elif path.is_dir() and not any(path.glob("*.ckpt")):
+                yield Problem(key, f"={name!r} is a folder without *.ckpt files; give the folder of a run")
+            elif path.is_file() and path.suffix not in _CHECKPOINTS:
+                yield Problem(key, f"={name!r} is no checkpoint; its name must end in {', '.join(_CHECKPOINTS)}")
 
 
 def _views(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -70,7 +70,11 @@ READERS = (
         _all(_is("hex.policy", "fixed"), _is("hex.step_type", "step")),
         "with type=HEX_fixed and hex.step_type=step",
     ),
-    Reader(("hex.level",), _is("hex.policy", "superclass"), "with type=superclass"),
+    Reader(
+        ("hex.level",),
+        lambda values: _is("hex.policy", "superclass")(values) or bool(_get(values, "hex.named")),
+        "with type=superclass, or hex.named=True",
+    ),
     Reader(
         tuple(map(_hex, ("beta", "tau_plus"))),
         _REWEIGHTS,
@@ -86,6 +90,7 @@ READERS = (
         lambda values: _get(values, "hex.policy") != "standard" and _get(values, "method") not in _replacing(),
         f"with another type than standard, in {', '.join(_BLENDED)}",
     ),
+    Reader(("hex.named",), _is("hex.policy", "adaptive", "fixed"), "with type=HEX_adaptive or HEX_fixed"),
     Reader(
         ("momentum.base_tau", "momentum.final_tau", "momentum.classifier"),
         lambda values: _get(values, "method") in MOMENTUM_METHODS or not _known(values),

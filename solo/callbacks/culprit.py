@@ -33,7 +33,7 @@ class Finding:
         kind: its class, "" likewise.
         operation: torch's name of the operation.
         source: file, line and function of the code that called it.
-        parameters: names of parameters and buffers that were not finite before the step.
+        parameters: names of parameters that were not finite before the step.
     """
 
     value: str
@@ -67,9 +67,8 @@ def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
 
 
 def broken(module: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters and buffers that are not finite."""
-    named = [*module.named_parameters(), *module.named_buffers()]
-    return tuple(name for name, value in named if value.is_floating_point() and not bool(value.isfinite().all()))
+    """Names of the parameters that are not finite; of buffers, the failing step itself may have written to."""
+    return tuple(name for name, value in module.named_parameters() if not bool(value.isfinite().all()))
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from solo.callbacks.culprit import Finding, broken, find_culprit
-from solo.callbacks.rng import rng_state, set_rng_state
 from solo.callbacks.run_directory import RunDirectory
 from solo.errors import NonFiniteError
 from solo.files import replacing, write_text
@@ -135,15 +134,15 @@ def silent(module: LightningModule) -> Iterator[None]:
 
 
 def _streams() -> dict[str, Any]:
-    """What draws inside a step: torch's generators (the others cost more to read than they are worth)."""
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+    """What draws inside a step: torch's generators, of the CPU and of this process's GPU."""
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def _restore(streams: dict[str, Any]) -> None:
-    set_rng_state({**rng_state(), **streams})
+    torch.set_rng_state(streams["torch"])
+    for state in streams["cuda"]:
+        torch.cuda.set_rng_state(state)
 
 
 def _to_cpu(value: Any) -> Any:

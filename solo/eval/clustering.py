@@ -17,7 +17,9 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _MINI_BATCHES_FROM = 20_000  # rows; above, whole passes take too long
-_RUNS = 3
+_RUNS, _RUNS_OF_MANY = 3, 1
+_MANY_CLUSTERS = 1000  # from here on once, not three times
+_MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with their square
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Agreement:
 
     Attributes:
         nmi: 0 to 1; NaN where there are fewer than two classes.
-        ami: at most 1, 0 on average for random clusters; likewise.
+        ami: at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters.
         classes: clusters asked for; with `inside`, their mean.
         groups: 1; with `inside`, classes of the level above with at least two classes below, over which is averaged.
         unknown: rows left out because a label is unknown.
@@ -40,7 +42,9 @@ class Agreement:
 
 
 def cluster(features: Array, count: int, seed: int = 0) -> Array:
-    """Numbers of the clusters (n,) that k-means finds among L2-normalised rows; the best of three runs.
+    """Numbers of the clusters (n,) that k-means finds among L2-normalised rows.
+
+    The best of three runs, the only one above 1,000 clusters.
 
     Args:
         features: (n, d), n >= count; above 20,000 rows in mini-batches.
@@ -51,7 +55,8 @@ def cluster(features: Array, count: int, seed: int = 0) -> Array:
     from sklearn.exceptions import ConvergenceWarning
 
     rows = normalised(features)
-    options: dict[str, Any] = {"n_clusters": count, "n_init": _RUNS, "random_state": seed}
+    runs = _RUNS if count <= _MANY_CLUSTERS else _RUNS_OF_MANY
+    options: dict[str, Any] = {"n_clusters": count, "n_init": runs, "random_state": seed}
     large = len(rows) > _MINI_BATCHES_FROM
     model = MiniBatchKMeans(batch_size=max(4096, 2 * count), **options) if large else KMeans(**options)
     with warnings.catch_warnings():  # fewer distinct rows than clusters: a collapsed model, which the measure says
@@ -98,10 +103,12 @@ def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0
 
 
 def scores(labels: Array, clusters: Array) -> tuple[float, float]:
-    """NMI and AMI of two (n,) numberings."""
+    """NMI and AMI of two (n,) numberings; AMI is NaN above 2,000 clusters."""
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
     nmi = normalized_mutual_info_score(labels, clusters)
+    if max(len(np.unique(labels)), len(np.unique(clusters))) > _MOST_ADJUSTED:
+        return float(nmi), math.nan
     return float(nmi), float(adjusted_mutual_info_score(labels, clusters))
 
 

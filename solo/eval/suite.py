@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solo.errors import UserError
 from solo.eval.bootstrap import interval
 from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
@@ -85,7 +86,14 @@ def evaluate(features: Features, protocol: Protocol, device: torch.device) -> li
     Returns:
         Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
         Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined.
+
+    Raises:
+        UserError: there are no labels, or fewer than two images.
     """
+    if not features.levels:
+        raise UserError(f"{features.name} has no labels to measure features by; solo analyze works without")
+    if len(features.val) < 2:
+        raise UserError(f"{features.name} has one image to measure, which can't be compared; give at least two")
     return [_measure(part, features, protocol, device) for part in parts(features)]
 
 
@@ -98,7 +106,7 @@ def parts(features: Features) -> Iterator[Part]:
         val, train = (
             None if table is None else _of_classes(features, table, name) for table in (features.val, features.train)
         )
-        if val is None or not bool(val.any()):
+        if val is None or int(val.sum()) < 2:  # one image has nothing to be compared with
             continue
         bank = features.train.rows(train) if features.train is not None and train is not None and train.any() else None
         queries = None if features.queries is None else features.queries[val]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
+from solo.hex.local import LocalTerm, debias
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.losses.blockwise import blockwise
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Terms, sum_per_row
@@ -29,27 +30,6 @@ from solo.losses.pairs import Pairs
 
 Variant = Literal["reweight", "release"]
 Stats = dict[str, Tensor]
-
-
-class _ListSoftmax:
-    """Log-sum-exp of each row over a list of entries, and its gradient.
-
-    Args:
-        x: (K,) logits.
-        row: (K,) row of each.
-        rows: number of rows R.
-
-    Attributes:
-        lse: (R,), -inf for rows without an entry.
-        softmax: (K,), sums to 1 over the entries of a row.
-    """
-
-    def __init__(self, x: Tensor, row: Tensor, rows: int) -> None:
-        largest = x.new_zeros(rows).scatter_reduce_(0, row, x, "amax", include_self=False)
-        exp = (x - largest[row]).exp_()
-        total = x.new_zeros(rows).index_add_(0, row, exp)
-        self.lse = largest + total.log()
-        self.softmax = exp.div_(total[row])
 
 
 class _HexRows(InfoNCERows):
@@ -83,19 +63,13 @@ class _HexRows(InfoNCERows):
             return super().score(block, terms)
         hierarchy = self.selector(block.similarity, block.rows).logical_and_(block.negative)
         rest = MaskedSoftmax(block.x, block.negative & ~hierarchy)
-        # H(i) is a small share of the row, so its terms are taken out as a list.
-        row, column = hierarchy.nonzero(as_tuple=True)
-        self._compare_groups(block.rows, row, column)
+        listed = hierarchy.nonzero(as_tuple=True)  # H(i) is a small share of the row
+        self._compare_groups(block.rows, *listed)
         if self.variant == "release":
             return self._score_release(terms, hierarchy, rest)
-        x = block.x[row, column]
-        size = torch.bincount(row, minlength=len(hierarchy))
-        tilted = _ListSoftmax((1 + self.beta) * x, row, len(hierarchy))
-        weights = _ListSoftmax(self.beta * x, row, len(hierarchy))
-        log_size = size.to(x.dtype).log()  # -inf where H(i) is empty
-        log_local = torch.where(size > 0, log_size + tilted.lse - weights.lse, -torch.inf)
-
-        log_debiased, active = self._debias(log_local[terms.row], log_size[terms.row], terms.x)
+        local = LocalTerm(block.x, listed, self.beta)
+        log_size = local.log_size[terms.row]
+        log_debiased, active = debias(local.log[terms.row], log_size, terms.x, self.tau_plus, self.inverse_temperature)
         log_denominator = torch.logaddexp(terms.x, torch.logaddexp(rest.lse[terms.row], log_debiased))
         loss = (terms.weight * (log_denominator - terms.x)).sum()
 
@@ -104,28 +78,16 @@ class _HexRows(InfoNCERows):
         local_share = (log_debiased - log_denominator).exp()
         d_rest = terms.weight * (rest.lse[terms.row] - log_denominator).exp()
         d_positive = -d_rest - terms.weight * local_share
-        d_local = torch.where(active, terms.weight * (log_local[terms.row] - log_norm).exp(), 0.0)
+        d_local = torch.where(active, terms.weight * (local.log[terms.row] - log_norm).exp(), 0.0)
         if self.tau_plus > 0:
-            taken = math.log(self.tau_plus) + log_size[terms.row] + terms.x - log_norm
+            taken = math.log(self.tau_plus) + log_size + terms.x - log_norm
             d_positive -= torch.where(active, terms.weight * taken.exp(), 0.0)
 
         grad = rest.gradient(sum_per_row(d_rest, terms, rest.lse))
-        d_local = sum_per_row(d_local, terms, rest.lse)[row]
-        grad[row, column] = d_local * ((1 + self.beta) * tilted.softmax - self.beta * weights.softmax)
-        bounded = (~active & (log_debiased > -torch.inf)).to(x.dtype)
-        self._record(size, rest.lse, log_local, local_share, bounded)
+        grad[local.row, local.column] = local.gradient(sum_per_row(d_local, terms, rest.lse))
+        bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
+        self._record(local.size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
-
-    def _debias(self, log_local: Tensor, log_size: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``log L_ip`` of each term (K,), and whether it is above its lower bound (where it has a gradient)."""
-        log_floor = log_size - self.inverse_temperature
-        if self.tau_plus == 0:
-            return torch.maximum(log_local, log_floor), log_local > log_floor
-        # L - c with c = tau_plus |H| exp(x), as log L + log(1 - c / L); below the bound its value is not needed.
-        ratio = torch.where(log_local > -torch.inf, math.log(self.tau_plus) + log_size + x - log_local, 0.0)
-        log_rest = torch.log1p(-ratio.exp().clamp_max(1.0))  # -inf where c >= L
-        debiased = log_local + log_rest - math.log1p(-self.tau_plus)
-        return torch.maximum(debiased, log_floor), debiased > log_floor
 
     def _score_release(self, terms: Terms, hierarchy: Tensor, rest: MaskedSoftmax) -> tuple[Tensor, Tensor, Tensor]:
         """What the public release trains: ``-x_ip + log G_i``; a row whose negatives are all in H has no log G."""

@@ -1,8 +1,8 @@
-"""Where HEX plugs into a method: one object with two sockets, chosen once from the config.
+"""Where HEX plugs into a method: one object with three sockets, chosen once from the config.
 
 ``nce`` replaces a contrastive loss (SimCLR, NNCLR, All4One, MoCo v2+); ``blend`` adds HEX to a method that has no
-negatives (VICReg, Barlow Twins, BYOL, SimSiam). No method asks which of them is on. This is the only file of the room
-that knows of configs.
+negatives (VICReg, Barlow Twins, BYOL, SimSiam); ``denominator`` gives one to the multi-label losses. No method asks
+which of them is on. This is the only file of the room that knows of configs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from solo.args.schema import HexCfg
+from solo.hex.denominator import HexDenominator
 from solo.hex.loss import Stats, hex_nce
-from solo.hex.policy import AdaptivePercentile, EveryNegative, FixedThreshold, NoNegative, Policy, Superclass
+from solo.hex.policy import AdaptivePercentile, EveryNegative, FixedThreshold, NoNegative, Policy, Superclass, WithNamed
 from solo.hex.schedule import Cosine, Schedule
 from solo.hex.schedule import Step as StepSchedule
+from solo.losses.hierarchical_rows import Denominator
 from solo.losses.info_nce import info_nce
+from solo.losses.label_levels import LabelLevels
 from solo.losses.pairs import Pairs
 
 _DEFAULT_TEMPERATURE = 0.1
@@ -52,6 +55,10 @@ class NoHex:
     def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
         """The method's own loss as it is; the pairs are not made."""
         return base
+
+    def denominator(self, pairs: Pairs, step: Step) -> None:
+        """The multi-label losses keep their own denominator."""
+        return None
 
 
 class Hex:
@@ -104,6 +111,21 @@ class Hex:
         alpha = self.settings.alpha
         return (1 - alpha) * base + alpha * self.scale * self.nce(pairs(), step)
 
+    def denominator(self, pairs: Pairs, step: Step) -> Callable[[LabelLevels], Denominator] | None:
+        """What makes the denominators of a multi-label loss from the label levels of ``pairs``; None in warm-up."""
+        selector = self.policy.selector(pairs, step.epoch, step.max_epochs)
+        self.stats = {"hierarchy_negatives": pairs.anchors.new_zeros(())}
+        if selector is None:
+            return None
+
+        def make(levels: LabelLevels) -> Denominator:
+            of = self.settings
+            made = HexDenominator(levels, selector, self.temperature, of.beta, of.tau_plus)
+            self.stats = made.stats  # filled block by block
+            return made
+
+        return make
+
 
 def _fixed(cfg: HexCfg) -> Policy:
     schedule: Schedule = (
@@ -136,6 +158,8 @@ def build_hex(cfg: DictConfig, scale: float = 1.0) -> Hex | NoHex:
     if settings.policy == "standard":
         return NoHex(OmegaConf.select(cfg, "method_kwargs.temperature") or temperature)
     policy = POLICIES[settings.policy](settings)
+    if settings.named:
+        policy = WithNamed(policy)
     if settings.policy == "dcl":
         settings = replace(settings, variant="release")  # with no hierarchy negatives to remove, that is DCL
     return Hex(policy, temperature, settings, scale if settings.scale is None else settings.scale)

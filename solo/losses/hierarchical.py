@@ -14,6 +14,7 @@ l + 1). The mean over i takes the anchors that have a partner at level l. docs/h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def hierarchical_contrastive_loss(
     level_penalty: LevelPenalty = "released",
     partners: Partners = "lca",
     granularity: Granularity = "pair",
-    denominator: Denominator | None = None,
+    denominator: Callable[[LabelLevels], Denominator] | None = None,
 ) -> Tensor:
     """The loss of ``pairs``; arguments as of ``HierarchicalContrastiveLoss``.
 
@@ -49,7 +50,7 @@ def hierarchical_contrastive_loss(
         level_penalty: lambda_l.
         partners: ``P_l(i)``, the ``pairs`` of the class.
         granularity: by pairs or by layers.
-        denominator: another denominator than equation 3's, for ``pair`` only.
+        denominator: makes another denominator than equation 3's, from the label levels; for ``pair`` only.
 
     Returns:
         Scalar in float32 or better; 0 where no anchor has a partner.
@@ -84,7 +85,7 @@ def hierarchical_contrastive_loss(
     if levels.number == 1 and isinstance(level_penalty, str):
         penalties = [1.0]  # nothing to weigh against: SupCon, and SimCLR where nothing is known
     by_pair = (pairs, levels, penalties, temperature, partners == "cumulative", constrained)
-    return hierarchical_rows_loss(HierarchicalRows(*by_pair, denominator or everyone_else))
+    return hierarchical_rows_loss(HierarchicalRows(*by_pair, denominator(levels) if denominator else everyone_else))
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:

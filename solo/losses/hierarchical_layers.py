@@ -7,6 +7,8 @@ by the number of label columns, the instance's included. See "The release, layer
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,20 @@ def _first(order: Tensor, group: Tensor) -> Tensor:
     return order.new_zeros(int(group.max()) + 1).scatter_reduce_(0, group, order, "amin", include_self=False)
 
 
+class _Layer(NamedTuple):
+    """A layer within a block of anchors.
+
+    Attributes:
+        loss: (), summed over its rows.
+        grad: (R', K) gradient with respect to the logits of the rows and columns that the layer keeps.
+        rows: (R',) these rows, within the block.
+    """
+
+    loss: Tensor
+    grad: Tensor
+    rows: Tensor
+
+
 class HierarchicalLayers:
     """Summed loss and gradient of a block of rows, for ``blockwise``.
 
@@ -69,6 +85,7 @@ class HierarchicalLayers:
         anchors = pairs.anchors.new_tensor([self._with_partner(level) for level in range(levels.number)])
         self.per_anchor = world / anchors.clamp_min(1)
         self.weights = pairs.anchors.new_tensor(penalties) / (levels.number + 1)
+        self._surveyed: list[_Layer] | None = None  # not made twice where one block holds everything
         if constrained:
             self.weights = self._constrain()
 
@@ -79,10 +96,12 @@ class HierarchicalLayers:
 
     def _constrain(self) -> Tensor:
         """Weights of the layers when each counts as the largest loss of its own and the finer layers."""
-        sums = self.pairs.anchors.new_zeros(self.levels.number)
+        sums, blocks = self.pairs.anchors.new_zeros(self.levels.number), 0
         for rows in self.pairs.blocks():
-            similarity = self.pairs.similarity(rows)
-            sums += torch.stack([self._layer(similarity, rows, level)[0] for level in range(self.levels.number)])
+            layers = self._layers(self.pairs.similarity(rows), rows)
+            sums += torch.stack([layer.loss for layer in layers])
+            blocks += 1
+            self._surveyed = layers if blocks == 1 else None
         losses = distributed.all_reduce_mean(sums * self.per_anchor)
         largest = losses.flip(0).cummax(dim=0).indices
         source = len(losses) - 1 - largest.flip(0)
@@ -90,29 +109,36 @@ class HierarchicalLayers:
 
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
+        layers = self._surveyed or self._layers(similarity, rows)
+        self._surveyed = None
         total, grad = similarity.new_zeros(()), torch.zeros_like(similarity)
-        for level, weight in enumerate(self.weights * self.per_anchor):
-            loss, d_layer, mine = self._layer(similarity, rows, level)
-            total += weight * loss
-            grad[mine[:, None], self.columns[level]] += d_layer * weight
+        for layer, columns, weight in zip(layers, self.columns, self.weights * self.per_anchor, strict=True):
+            total += weight * layer.loss
+            if layer.grad.shape == grad.shape:
+                grad.addcmul_(layer.grad, weight)
+            else:
+                grad[layer.rows[:, None], columns] += layer.grad * weight
         return total, grad.mul_(self.inverse_temperature)
 
-    def _layer(self, similarity: Tensor, rows: slice, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A layer's loss over its rows of the block, its gradient (R', K) to the logits kept, and those rows (R',)."""
-        columns = self.columns[level]
+    def _layers(self, similarity: Tensor, rows: slice) -> list[_Layer]:
         places = torch.arange(rows.start, rows.stop, device=similarity.device) + self.offset
+        return [self._layer(similarity, places, level) for level in range(self.levels.number)]
+
+    def _layer(self, similarity: Tensor, places: Tensor, level: int) -> _Layer:
+        columns, nodes = self.columns[level], self.levels.keys[:, level]
         mine = self.kept[level, places].nonzero()[:, 0]
-        own = places[mine, None] == columns
-        x = similarity[mine[:, None], columns] * self.inverse_temperature
-        nodes = self.levels.keys[:, level]
-        partner = (nodes[places[mine], None] == nodes[columns]) & ~own
+        own = places[mine]
+        everything = (len(mine), len(columns)) == similarity.shape
+        x = (similarity if everything else similarity[mine[:, None], columns]) * self.inverse_temperature
+        other = own[:, None] != columns
+        partner = (nodes[own, None] == nodes[columns]) & other
         count = partner.sum(dim=1)
         has = (count > 0).to(x.dtype)
-        share = partner.to(x.dtype) / count.clamp_min(1)[:, None]
-        others = MaskedSoftmax(x, ~own)
+        share = partner.to(x.dtype).div_(count.clamp_min(1)[:, None])
+        others = MaskedSoftmax(x, other)
         lse = others.lse.masked_fill(count == 0, 0)
-        loss = (has * lse).sum() - (share * x).sum()
-        return loss, others.gradient(has) - share, mine
+        loss = (has * lse).sum() - torch.dot(share.flatten(), x.flatten())
+        return _Layer(loss, others.gradient(has).sub_(share), mine)
 
     def scale(self) -> Tensor:
         """1: the weights hold everything."""

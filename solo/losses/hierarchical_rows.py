@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -45,6 +45,24 @@ Denominator = Callable[[Tensor, Tensor, Rows, Tensor], RowSoftmax]
 def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, own: Tensor) -> RowSoftmax:
     """The denominator of equation 3: all keys but the anchor itself."""
     return MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, own[:, None], False))
+
+
+class _Block(NamedTuple):
+    """What R anchors have to do with their partners; a pair counts once a level at which the two are partners.
+
+    Attributes:
+        softmax: of the denominators.
+        row: (K,) anchor of each pair, within the block.
+        place: (K,) in the flattened matrix (R, N).
+        table: (K,) in a flattened table (R, L) of anchors and levels.
+        x: (K,) its logit.
+    """
+
+    softmax: RowSoftmax
+    row: Tensor
+    place: Tensor
+    table: Tensor
+    x: Tensor
 
 
 class HierarchicalRows:
@@ -86,6 +104,7 @@ class HierarchicalRows:
         self.per_row = (has * weight).sum(dim=1)
         self.per_pair = has * weight / size.clamp_min(1)
         self.held = torch.zeros_like(weight)
+        self._surveyed: _Block | None = None  # not made twice where it is the only one
         self.worst = self._survey() if constrained else None
         self.bounds = None if self.worst is None else bounds(self.worst)
 
@@ -94,50 +113,40 @@ class HierarchicalRows:
         x = similarity * self.inverse_temperature
         return x, self.denominator(similarity, x, rows, self.own[rows])
 
+    def _block(self, similarity: Tensor, rows: slice) -> _Block:
+        x, softmax = self.logits(similarity, rows)
+        row, place, level = self.levels.partners(rows, self.own[rows], self.cumulative)
+        return _Block(softmax, row, place, row * self.levels.number + level, x.flatten()[place])
+
     def _survey(self) -> Tensor:
-        blocks = []
+        worst = []
         for rows in self.pairs.blocks():
-            x, softmax = self.logits(self.pairs.similarity(rows), rows)
-            partners = self.levels.partners(rows, self.own[rows], self.cumulative)
-            lowest = [x.masked_fill(~partner, torch.inf).amin(dim=1) for partner in partners]
-            blocks.append(softmax.lse[:, None] - torch.stack(lowest, dim=1))
-        return torch.cat(blocks)
+            block = self._block(self.pairs.similarity(rows), rows)
+            lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number,), torch.inf)
+            lowest.scatter_reduce_(0, block.table, block.x, "amin")
+            worst.append(block.softmax.lse[:, None] - lowest.view(-1, self.levels.number))
+            self._surveyed = block if len(worst) == 1 else None
+        return torch.cat(worst)
 
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
-        x, softmax = self.logits(similarity, rows)
-        per_row, held = self.per_row[rows], x.new_zeros(())
-        if self.bounds is None:
-            weight = self._weights(x, rows)
-        else:
-            weight, per_level = self._free_weights(x, softmax.lse, rows)
-            held = torch.where(per_level > 0, per_level * self.bounds, 0.0).sum()
-            per_row = weight.sum(dim=1)
+        softmax, row, place, table, x = self._surveyed or self._block(similarity, rows)
+        self._surveyed = None
+        weight, per_row = self.per_pair[rows].flatten()[table], self.per_row[rows]
+        held = x.new_zeros(())
+        if self.bounds is not None:
+            at_bound = x >= (softmax.lse[:, None] - self.bounds).flatten()[table]  # False for what is not finite
+            per_level = torch.zeros_like(self.per_pair[rows]).flatten().index_add_(0, table, weight * at_bound)
+            per_level = per_level.view(-1, self.levels.number).sum(dim=0)
             self.held += per_level
+            held = torch.where(per_level > 0, per_level * self.bounds, 0.0).sum()
+            weight = weight.masked_fill(at_bound, 0)
+            per_row = torch.zeros_like(per_row).index_add_(0, row, weight)
         lse = softmax.lse.masked_fill(per_row == 0, 0)  # a single row has nobody to be compared with
         loss = (per_row * lse).sum() - (weight * x).sum() + held
-        return loss, softmax.gradient(per_row).sub_(weight).mul_(self.inverse_temperature)
-
-    def _weights(self, x: Tensor, rows: slice) -> Tensor:
-        """(R, N) weight of each pair, at all its levels together; they are nested, so the deepest one decides."""
-        per_pair = self.per_pair[rows].cumsum(dim=1) if self.cumulative else self.per_pair[rows]
-        weight = torch.zeros_like(x)
-        for level, shared in enumerate(self.levels.shared(rows, self.own[rows])):
-            weight = torch.where(shared, per_pair[:, level, None], weight)
-        return weight
-
-    def _free_weights(self, x: Tensor, lse: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """(R, N) weight of the pairs above their bounds; (L,) weight of those at their bounds."""
-        assert self.bounds is not None
-        per_pair, weight = self.per_pair[rows], torch.zeros_like(x)
-        held = torch.zeros_like(self.held)
-        for level, partner in enumerate(self.levels.partners(rows, self.own[rows], self.cumulative)):
-            free = x < (lse - self.bounds[level])[:, None]
-            free |= x.isnan()  # has to come through
-            at_bound = (partner & ~free).sum(dim=1)
-            held[level] = (at_bound * per_pair[:, level]).sum()
-            weight += (partner & free) * per_pair[:, level, None]
-        return weight, held
+        grad = softmax.gradient(per_row)
+        grad.view(-1).index_add_(0, place, weight, alpha=-1)
+        return loss, grad.mul_(self.inverse_temperature)
 
     def scale(self) -> Tensor:
         """1: the weights hold everything."""
@@ -175,9 +184,11 @@ class _WorstRows:
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         parent, index, weight = self.parent, self.index[rows], self.weight[rows]
         x, softmax = parent.logits(similarity, index)
-        levels = torch.stack(parent.levels.partners(index, parent.own[index], parent.cumulative))
-        partner = levels[self.level[rows], torch.arange(len(index), device=index.device)]
-        lowest, column = x.masked_fill(~partner, torch.inf).min(dim=1)
+        row, place, level = parent.levels.partners(index, parent.own[index], parent.cumulative)
+        place = place[level == self.level[rows][row]]
+        meant = torch.full_like(x, torch.inf)
+        meant.view(-1)[place] = x.flatten()[place]
+        lowest, column = meant.min(dim=1)
         loss = (weight * (softmax.lse - lowest)).sum()
         grad = softmax.gradient(weight)
         grad[torch.arange(len(index), device=index.device), column] -= weight

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -99,20 +98,28 @@ class LabelLevels:
             sizes[:, :-1] -= sizes[:, 1:].clone()
         return sizes
 
-    def shared(self, rows: slice | Tensor, own: Tensor) -> list[Tensor]:
-        """For each level whether anchor and key share its node, boolean (R, N); nobody is a partner of itself.
+    def partners(self, rows: slice | Tensor, own: Tensor, cumulative: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """``P_l(i)`` of a block of anchors, as a list: keys whose common ancestry ends at l, or (cumulative) reaches l.
 
         Args:
             rows: which anchors.
-            own: (R,) their columns among the keys.
-        """
-        same = [mine[rows, None] == nodes for mine, nodes in zip(self.anchors.T, self.keys.T, strict=True)]
-        return [level.scatter_(1, own[:, None], False) for level in same]
+            own: (R,) their columns among the keys; nobody is a partner of itself.
+            cumulative: see above.
 
-    def partners(self, rows: slice | Tensor, own: Tensor, cumulative: bool) -> list[Tensor]:
-        """``P_l(i)`` of each level: keys whose common ancestry reaches l (``cumulative``), or ends exactly there."""
-        shared = self.shared(rows, own)
-        return shared if cumulative else [*(upper ^ lower for upper, lower in pairwise(shared)), shared[-1]]
+        Returns:
+            Row within the block (K,), place in the flattened matrix (R, N) (K,), and level (K,) of each pair.
+        """
+        depth = torch.zeros((), dtype=torch.uint8, device=own.device)  # nodes are nested: counting them is enough
+        for mine, nodes in zip(self.anchors.T, self.keys.T, strict=True):
+            depth = depth + (mine[rows, None] == nodes).view(torch.uint8)
+        depth = depth.scatter_(1, own[:, None], 0).flatten()
+        place = depth.nonzero()[:, 0]
+        level = depth[place].long() - 1
+        if cumulative:
+            reach = [(level >= least).nonzero()[:, 0] for least in range(self.number)]
+            level = torch.cat([torch.full_like(pairs, least) for least, pairs in enumerate(reach)])
+            place = place[torch.cat(reach)]
+        return place.div(len(self.keys), rounding_mode="floor"), place, level
 
 
 def label_nodes(labels: Tensor, ids: Tensor) -> Tensor:

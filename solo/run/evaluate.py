@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from solo.analysis.levels import plot_levels
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import config_hash, versions
-from solo.errors import UserError
 from solo.eval.features import Features
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
@@ -48,9 +47,8 @@ def run(cfg: DictConfig) -> None:
     """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`; `cfg` is resolved."""
     device = compute_device(cfg)
     found = load_features(cfg, cfg.feature_type, device)
-    bare = [features.name for features in found.values() if not features.levels]
-    if bare:
-        raise UserError(f"solo evaluate needs labels, and {bare[0]} has none; solo analyze works without")
+    if "linear" in cfg.measures and next(iter(found.values())).train is None:
+        say("no training images: the linear classifier is left out, and neighbours are the other validation images")
     protocol = Protocol(
         measures=tuple(cfg.measures),
         l2=cfg.l2,
@@ -62,13 +60,14 @@ def run(cfg: DictConfig) -> None:
         bootstrap=cfg.bootstrap,
         seed=cfg.seed,
     )
-    folder = open_folder(cfg, "evaluate")
     results: list[dict[str, Any]] = []
     for kind, features in found.items():
         for result in evaluate(features, protocol, device):
             results.append({"feature_type": kind, **result})
             show_levels(_title(features, result), result["levels"], _shown(protocol))
-            _show_hierarchy(result.get("hierarchy", {}))
+            if len(features.levels) > 1:  # with one, they say what the accuracies say
+                _show_hierarchy(result.get("hierarchy", {}))
+    folder = open_folder(cfg, "evaluate")
     facts = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
     facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
     facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": results}
@@ -123,8 +122,8 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
         )
     if "clustering" in protocol.measures:
         texts["clustering"] = (
-            "k-means of L2-normalised validation features, k = classes of the level, best of 3 runs; NMI with "
-            "arithmetic mean; inside: mean over the classes of the level above, each clustered by itself"
+            "k-means of L2-normalised validation features, k = classes of the level, best of 3 runs (1 above 1,000); "
+            "NMI with arithmetic mean; inside: mean over the classes of the level above, each clustered by itself"
         )
     if "hierarchy" in protocol.measures:
         texts["hierarchy"] = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file
 from solo.data.loaders import eval_loader
 from solo.data.readers.layout import query_images
-from solo.data.registry import class_folders, get_spec
+from solo.data.registry import get_spec
 from solo.data.skip import file_names, skipped_files
 from solo.data.specs import resolve_spec, unseen_classes
 from solo.data.subsets import Subset
@@ -46,24 +45,29 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
     """
     if cfg.features:
         found = read_features(cfg.features)
+        if "projector" in kinds and list(kinds) != [found.kind]:
+            raise UserError(
+                f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}; "
+                f"set feature_type={found.kind}"
+            )
         if cfg.data.get("unseen_classes"):
             found = replace(found, unseen=_drawn(cfg, found))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
         return {found.kind: found}
     network = _network(cfg, kinds)
     train, val = plain_images(cfg)
-    tables = {"val": _tables(cfg, network, val, device, "validation")}
-    if not cfg.data.get("val_only"):
-        tables["train"] = _tables(cfg, network, train, device, "training")
     tree = _tree(cfg, val)
+    tables = {"val": _tables(cfg, network, val, tree, device, "validation")}
+    if not cfg.data.get("val_only"):
+        tables["train"] = _tables(cfg, network, train, tree, device, "training")
     facts = _facts(cfg)
     levels = tree.levels if tree else ()
     return {
         kind: Features(
             name=_name(cfg),
             kind=kind,
-            val=_labelled(tables["val"][kind], tree),
-            train=_labelled(tables["train"][kind], tree) if "train" in tables else None,
+            val=tables["val"][kind],
+            train=tables["train"][kind] if "train" in tables else None,
             levels=levels,
             tree=tree,
             queries=_queries(cfg, tables["val"][kind]),
@@ -96,7 +100,12 @@ def _network(cfg: DictConfig, kinds: Sequence[str]) -> _Network:
 
 
 def _tables(
-    cfg: DictConfig, network: _Network, images: Dataset[Any], device: torch.device, what: str
+    cfg: DictConfig,
+    network: _Network,
+    images: Dataset[Any],
+    tree: Taxonomy | None,
+    device: torch.device,
+    what: str,
 ) -> dict[str, FeatureTable]:
     """Features of one split: of each kind from disk, or all of them computed, and kept."""
     settings = {name: OmegaConf.to_container(cfg.data).get(name) for name in _DATA}  # type: ignore[union-attr]
@@ -113,24 +122,17 @@ def _tables(
         return tables
     found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.num_workers), device, what)
     labels = found.targets.reshape(len(found), -1)
+    if tree is None:  # nothing is known of any
+        labels = labels[:, :0]
     skipped = skipped_files(images)
     if skipped:
         say(f"{len(skipped)} {what} images can't be read and are left out of every level: {', '.join(skipped[:3])}")
     paths, parts = _paths(images), network.columns.items()
     tables = {kind: FeatureTable(found.features[:, part], labels, paths) for kind, part in parts}
     for kind, file in files.items():
-        table = tables[kind]
-        keep(file, Features(f"{_name(cfg)}, {what} images", kind, table, levels=_any_levels(table)))
+        levels = tree.levels if tree else ()
+        keep(file, Features(f"{_name(cfg)}, {what} images", kind, tables[kind], levels=levels, tree=tree))
     return tables
-
-
-def _any_levels(table: FeatureTable) -> tuple[str, ...]:
-    return tuple(f"level{i}" for i in range(table.labels.shape[1]))
-
-
-def _labelled(table: FeatureTable, tree: Taxonomy | None) -> FeatureTable:
-    """Without labels where nothing is known of them."""
-    return table if tree else replace(table, labels=table.labels[:, :0])
 
 
 def _paths(images: Any) -> tuple[str, ...]:
@@ -150,9 +152,6 @@ def _tree(cfg: DictConfig, images: Any) -> Taxonomy | None:
     spec = resolve_spec(data)
     if spec.taxonomy is not None:
         return spec.taxonomy
-    path = Path(data.train_path).expanduser() if data.train_path else None
-    if spec.folders and path is not None and path.is_dir():
-        return Taxonomy.flat(class_folders(path))
     names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes)]
     return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
 

@@ -9,6 +9,7 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
+from solo.args.accumulate import exact_parts
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
 from solo.data.augment import BatchAugment
@@ -25,6 +26,7 @@ from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transf
 from solo.data.withheld import withhold
 from solo.methods import METHODS
 from solo.run.report import linear_command, say
+from solo.run.start import start_from
 from solo.run.trainer import prepare
 
 
@@ -32,6 +34,8 @@ def run(cfg: DictConfig) -> None:
     """Train `cfg.method` and write everything into `<checkpoint.dir>/<method>/<run id>/`; `cfg` is resolved."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     model = METHODS[cfg.method](cfg)
+    if cfg.finetune_from is not None:
+        start_from(model, cfg.finetune_from, cfg.data.channels)
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
@@ -60,7 +64,7 @@ def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoa
         say(str(views))
     images = _images(cfg, views)
     sampler = _sampler(cfg, images)
-    return prepare_dataloader(Indexed(images), cfg.optimizer.batch_size, data.num_workers, cfg.seed, sampler)
+    return prepare_dataloader(Indexed(images), _rows(cfg), data.num_workers, cfg.seed, sampler)
 
 
 def _images(cfg: DictConfig, views: Any = None) -> Dataset[tuple[Any, Any]]:
@@ -81,17 +85,22 @@ def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> 
     where = device or torch.device("cpu")
     say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
     sampler = _sampler(cfg, images)
-    return BatchLoader(cache, augment, cfg.optimizer.batch_size, data.num_workers, cfg.seed, where, sampler)
+    return BatchLoader(cache, augment, _rows(cfg), data.num_workers, cfg.seed, where, sampler)
+
+
+def _rows(cfg: DictConfig) -> int:
+    """Images of a batch of this process: with `accumulate=exact` all that one loss sees."""
+    return int(cfg.optimizer.batch_size) * exact_parts(cfg)
 
 
 def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
     """The sampler of `data.sampler`, `None` for a random order; says what its batches hold."""
     data = cfg.data
-    if data.sampler == "random":
+    if data.sampler in (None, "random"):
         return None
     spec, labels = resolve_spec(data), level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
-    per_class, size = data.per_class, cfg.optimizer.batch_size
+    per_class, size = data.per_class, _rows(cfg)
     sampler = rule_sampler(data.sampler, labels, size, cfg.seed, spec.taxonomy, level, per_class)
     say(describe(sampler, labels, spec.levels))
     return sampler

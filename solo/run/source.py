@@ -157,7 +157,7 @@ def _small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
 
 def _load_weights(network: nn.Module, file: str, model: str) -> None:
     """All weights of `network` from a file; what else is in it, a classifier, is left out."""
-    state, own = _state(Path(file).expanduser()), network.state_dict()
+    state, own = weights_of(Path(file).expanduser(), "pretrained"), network.state_dict()
     missing = [key for key in own if key not in state]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if missing or shapes:
@@ -169,14 +169,19 @@ def _load_weights(network: nn.Module, file: str, model: str) -> None:
     network.load_state_dict({key: state[key] for key in own})
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def weights_of(path: Path, key: str) -> dict[str, Tensor]:
+    """The weights in a file, a checkpoint or safetensors; `key` is the setting that names it, for the error.
+
+    Raises:
+        UserError: it is missing or can't be read.
+    """
     if path.suffix != ".safetensors":
         return dict(load_checkpoint(path)["state_dict"])
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise UserError(f"pretrained={path} doesn't exist; give a file with the weights, true or false")
+        raise UserError(f"{key}={path} doesn't exist; give a file with the weights")
     try:
         return load_file(path)
     except Exception as error:  # safetensors' own
-        raise UserError(f"pretrained={path} can't be read ({error}); give a file with the weights") from error
+        raise UserError(f"{key}={path} can't be read ({error}); give a file with the weights") from error

@@ -205,6 +205,23 @@ def test_stats():
     assert not any(value.requires_grad for value in stats.values())
 
 
+@pytest.mark.parametrize("variant", ["reweight", "release"])
+def test_stats_tell_how_many_hierarchy_negatives_share_the_group(variant):
+    z, ids, _ = batch(n=32, classes=16)
+    groups = torch.arange(32) % 3 - (torch.arange(32) == 4).long() * 9  # one is unknown
+    pairs = Pairs.from_ids(z, ids, groups)
+    policy = AdaptivePercentile(quantile=0.7, warm_epoch=0)
+    hierarchy = chosen(policy, pairs)
+    alike = judged = 0
+    for i in range(32):
+        for j in range(32):
+            if hierarchy[i, j] and groups[i] >= 0 and groups[j] >= 0:
+                judged, alike = judged + 1, alike + int(groups[i] == groups[j])
+    _, stats = hex_nce(pairs, policy, temperature=0.5, variant=variant)
+    assert 0 < alike < judged and stats["superclass_share"] == pytest.approx(alike / judged)
+    assert "superclass_share" not in hex_nce(Pairs.from_ids(z, ids), policy)[1]
+
+
 def test_stats_tell_how_often_the_lower_bound_holds():
     torch.manual_seed(0)
     z = torch.randn(6, 4).repeat(2, 1)  # positives at cosine 1 outweigh what tau_plus = 0.9 takes off

@@ -38,6 +38,11 @@ METHOD_KWARGS = {
     "swav": {**HEADS, "temperature": 0.1, "queue_size": 16, "num_prototypes": 10, "epoch_queue_starts": 1},
     "deepclusterv2": {**HEADS, "num_prototypes": [6, 6], "kmeans_iters": 3},
     "dino": {**HEADS, "num_prototypes": 10, "warmup_teacher_temperature_epochs": 1},
+    "himulcon": {**HEADS, "temperature": 0.2},
+    "hicone": {**HEADS, "temperature": 0.2},
+    "himulcone": {**HEADS, "temperature": 0.2},
+    "guided": HEADS,
+    "crossentropy": {},
     "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
 }
 

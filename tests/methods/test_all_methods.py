@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS
+from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS
 from solo.errors import UserError
 from solo.methods import METHODS
 
 TYPES = ("standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL")
-CASES = [(method, kind) for method in METHOD_KWARGS for kind in TYPES if kind == "standard" or method in HEX_METHODS]
+CASES = [
+    (method, kind)
+    for method in METHOD_KWARGS
+    for kind in TYPES
+    if kind == "standard" or (method in HEX_METHODS and not (kind == "DCL" and method in LEVEL_METHODS))
+]
 
 
 @pytest.fixture(params=CASES, ids="-".join)

@@ -133,6 +133,7 @@ def test_queries_and_gallery(tmp_path):
         (["data.unseen_classes=[whale]"], "'whale' is no class"),
         (["data.unseen_classes=4"], "leaves none of 4 classes"),
         (["measures=[nmi]"], "is unknown"),
+        (["feature_type=[backbone,projector]"], "are of the backbone only, not of backbone and projector"),
     ],
 )
 def test_wrong_settings(file, capsys, words, text):
@@ -143,4 +144,15 @@ def test_wrong_settings(file, capsys, words, text):
 def test_features_without_labels(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", features=np.eye(3))
     assert cli.main(["evaluate", f"features={tmp_path / 'x.npz'}"]) == 1
-    assert "needs labels, and x has none" in capsys.readouterr().err
+    assert "x has no labels to measure features by" in capsys.readouterr().err
+    np.savez(tmp_path / "x.npz", features=np.ones((1, 3)), labels=np.zeros(1, int))
+    assert cli.main(["evaluate", f"features={tmp_path / 'x.npz'}"]) == 1
+    assert "x has one image to measure" in capsys.readouterr().err
+
+
+def test_labels_that_are_all_unknown(tmp_path):
+    np.savez(tmp_path / "x.npz", features=np.eye(6), labels=np.array([[0, -1]] * 3 + [[1, -1]] * 3))
+    (result,) = run(tmp_path, f"features={tmp_path / 'x.npz'}")["results"]
+    row = result["levels"][1]
+    assert (row["images"], row["unknown"], row["queries_unknown"]) == (0, 6, 6)
+    assert row["map_at_r"] is row["knn_acc1"] is row["nmi"] is None and "hierarchy" not in result

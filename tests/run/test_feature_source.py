@@ -73,7 +73,7 @@ def test_kept_features_are_a_source_themselves(pretrained, tmp_path, networks):
     evaluate(tmp_path, f"checkpoint={pretrained}", f"cache_dir={tmp_path / 'kept'}")
     for file in (tmp_path / "kept").iterdir():
         found = read_features(file)
-        assert found.train is None and found.val.labels.shape == (len(found.val), 1)
+        assert found.train is None and found.val.labels.shape == (len(found.val), 1) and found.levels == ("digit",)
     file.write_bytes(file.read_bytes()[:100])  # a broken one is computed anew
     evaluate(tmp_path, f"checkpoint={pretrained}", f"cache_dir={tmp_path / 'kept'}")
     assert len(networks) == 3
@@ -109,6 +109,17 @@ def test_own_images_without_training_images(tmp_path, networks):
     Image.new("RGB", (16, 16)).save(tmp_path / "images/animal/cat/0.png")  # an image changes: nothing old is taken
     feature_source.load_features(cfg, ["backbone"], CPU)
     assert len(networks) == 2
+
+
+def test_images_without_labels(tmp_path, capsys, networks):
+    for index in range(4):
+        Image.new("RGB", (16, 16), (index * 60, 0, 0)).save(tmp_path / f"{index}.png")
+    words = ("model=timm/test_resnet", "pretrained=false", "data.dataset=custom", "data.image_size=32")
+    more = ("data.no_labels=true", f"data.val_path={tmp_path}", "data.num_workers=0", "accelerator=cpu")
+    for _ in range(2):
+        assert cli.main(["evaluate", *words, *more]) == 1
+        assert "has no labels to measure features by; solo analyze works without" in capsys.readouterr().err
+    assert networks == ["validation"]  # the second time they were kept
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Settings of the methods that learn from labels, and of where their backbone starts, that don't go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from solo.args.check import Problem
+from solo.args.methods import LABEL_METHODS, LEVEL_METHODS
+from solo.data.specs import resolve_spec
+from solo.errors import UserError
+
+Values = Mapping[str, Any]
+PUBLISHED = ("timm/", "torchvision/")
+
+
+def check_multilabel(values: Values) -> Iterator[Problem]:
+    """Find them in a checked config, where a refused value is None."""
+    if values.get("method") in LABEL_METHODS:
+        yield from _labels(values)
+    if values.get("method") in LEVEL_METHODS:
+        yield from _levels(values)
+    if values.get("finetune_layers") is not None and values.get("finetune_from") is None:
+        yield Problem(
+            "finetune_layers",
+            f"={values['finetune_layers']!r} leaves the rest of the backbone as it starts; say where from, for example "
+            "finetune_from=torchvision/resnet50",
+        )
+
+
+def _labels(values: Values) -> Iterator[Problem]:
+    data, method = values["data"], values["method"]
+    if data.get("no_labels"):
+        yield Problem("data.no_labels", f"=True leaves method={method} nothing to learn from; take simclr")
+    elif data.get("label_fraction") == 0:
+        yield Problem("data.label_fraction", f"=0 leaves method={method} nothing to learn from; take simclr")
+
+
+def _levels(values: Values) -> Iterator[Problem]:
+    kwargs, hex_, method = values["method_kwargs"], values.get("hex", {}), values["method"]
+    layer, penalty = kwargs["granularity"] == "layer", kwargs["level_penalty"]
+    if layer and kwargs["pairs"] == "cumulative":
+        yield Problem("method_kwargs.pairs", "='cumulative' goes with granularity=pair only; take lca")
+    if layer and kwargs["instance"] is False:
+        yield Problem("method_kwargs.instance", "=False goes with granularity=pair only; leave it out")
+    if method == "hicone" and penalty not in (None, "released"):
+        yield Problem("method_kwargs.level_penalty", f"={penalty!r} does nothing in hicone; take himulcon or himulcone")
+    if isinstance(penalty, list):
+        yield from _penalties(values, penalty, kwargs["instance"] and not layer)
+    if hex_.get("policy") in (None, "standard"):
+        return
+    if layer:
+        yield Problem("hex.policy", f"={hex_['policy']!r} goes with method_kwargs.granularity=pair only")
+    if hex_.get("variant") == "release":
+        yield Problem("hex.variant", f"='release' is no loss of method={method}; take reweight")
+
+
+def _penalties(values: Values, penalty: list[float], instance: bool) -> Iterator[Problem]:
+    try:
+        levels = len(resolve_spec(values["data"]).levels) + instance
+    except (UserError, KeyError):  # its own message
+        return
+    if len(penalty) != levels or any(value < 0 for value in penalty):
+        what = "the labels' and the image's" if instance else "the labels'"
+        yield Problem("method_kwargs.level_penalty", f"={penalty} must be {levels} numbers >= 0, {what}, coarse first")
+
+
+def check_start(values: Values) -> Iterator[Problem]:
+    """A file of `finetune_from` that isn't there."""
+    source = values.get("finetune_from")
+    if source is not None and not source.startswith(PUBLISHED) and not Path(source).expanduser().exists():
+        yield Problem(
+            "finetune_from",
+            f"={source!r} does not exist; give a file with weights, the folder of a run, timm/NAME or torchvision/NAME",
+        )
