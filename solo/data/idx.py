@@ -34,7 +34,7 @@ def read_idx(path: Path) -> np.ndarray:
     shape = [int(n) for n in np.frombuffer(data, ">u4", count=ndim, offset=4)]
     if len(data) - start != np.prod(shape, dtype=np.int64):
         raise UserError(f"{path} should hold {shape} bytes but has {len(data) - start}; fetch the file again")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def test_finds_and_reads(tmp_path: Path, zipped: bool, layout: str) -> None:
     files = FashionFiles.find("train", tmp_path)
     assert files is not None
     images, labels = files.read()
-    assert np.array_equal(images, written)
+    assert np.array_equal(images, written) and images.flags.writeable
     assert labels.tolist() == [0, 1, 2, 3]
 
 
