@@ -101,7 +101,7 @@ def page(found: Guarantees, columns: Sequence[Column]) -> str:
     for case in dict.fromkeys(case for case, _ in found.cells):
         cells = (_cell(found.cells, case, column) for column in columns)
         lines.append(f"| `{case.method}` | `{case.type}` | {' | '.join(cells)} |")
-    lines += ["", "## Planted bugs", "", "What was broken on purpose in the same run, and whether the column turned red:", ""]
+    lines += ["", "## Planted bugs", "", "What was broken on purpose in the same run, and what each column said:", ""]
     lines += ["| column | bug | in | seen | what the check said |", "|---|---|---|---|---|"]
     for name, sightings in found.sightings.items():
         for sighting in sightings:
