@@ -28,8 +28,8 @@ def test_the_hierarchical_sampler_is_the_default_where_levels_are_compared():
     [
         ("himulcone", ["method_kwargs.granularity=layer", "method_kwargs.pairs=cumulative"], "pairs='cumulative' goes"),
         ("himulcone", ["method_kwargs.granularity=layer", "method_kwargs.instance=False"], "instance=False goes with"),
-        ("himulcone", ["method_kwargs.level_penalty=[1,2]"], "must be 3 numbers >= 0, the labels' and the image's"),
-        ("himulcone", ["method_kwargs.level_penalty=[1,-2,1]"], "must be 3 numbers >= 0"),
+        ("himulcon", ["method_kwargs.level_penalty=[1,2]"], "must be 3 numbers >= 0, the labels' and the image's"),
+        ("himulcon", ["method_kwargs.level_penalty=[1,-2,1]"], "must be 3 numbers >= 0"),
         ("himulcone", ["method_kwargs.level_penalty=pow2"], "method_kwargs.level_penalty='pow2'"),
         ("hicone", ["method_kwargs.level_penalty=exp2"], "does nothing in hicone; take himulcon or himulcone"),
         ("hex_himulcon", ["method_kwargs.granularity=layer"], "goes with method_kwargs.granularity=pair only"),
