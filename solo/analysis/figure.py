@@ -181,3 +181,9 @@ class Figure:
     protocol: str
     panels: tuple[Panel, ...]
     legend: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def columns(self) -> int:
+        """How many panels stand beside each other where there is room, at most three."""
+        most = 1 if isinstance(self.panels[0], Pictures) else 3 if isinstance(self.panels[0], (Lines, Cloud)) else 2
+        return min(len(self.panels), 2 if len(self.panels) == 4 else most)

@@ -39,7 +39,7 @@ def plotly_panel(panel: Panel) -> Json:
 
 def _layout(title: str, height: int, **more: Any) -> Json:
     return {
-        "title": {"text": title, "x": 0, "xanchor": "left", "font": {"size": 13}, "pad": {"l": 4}},
+        "title": {"text": escape(title), "x": 0, "xanchor": "left", "font": {"size": 13}, "pad": {"l": 4}},
         "height": height,
         "margin": {"l": 54, "r": 12, "t": 38, "b": 46},
         "showlegend": False,
@@ -53,7 +53,7 @@ def _layout(title: str, height: int, **more: Any) -> Json:
 
 def _axis(title: str = "", **more: Any) -> Json:
     return {
-        "title": {"text": title, "font": {"size": 12}, "standoff": 8},
+        "title": {"text": escape(title), "font": {"size": 12}, "standoff": 8},
         "zeroline": False,
         "automargin": True,
         "fixedrange": False,
@@ -81,8 +81,10 @@ def _lines(panel: Lines) -> Json:
                 "hovertemplate": f"{escape(series.name)}<br>{escape(panel.x)} %{{x}}: %{{y:.4~g}}<extra></extra>",
             }
         )
-    x = _axis(panel.x, showgrid=False, **({"type": "log", "dtick": 1} if panel.log_x else {}))
-    y = _axis(panel.y, **({"type": "log", "dtick": 1} if panel.log_y else {}))
+    x = _axis(
+        panel.x, showgrid=False, **({"type": "log", "dtick": 1, "exponentformat": "power"} if panel.log_x else {})
+    )
+    y = _axis(panel.y, **({"type": "log", "dtick": 1, "exponentformat": "power"} if panel.log_y else {}))
     if panel.x_range:
         x["range"] = list(panel.x_range)
     if panel.y_range:

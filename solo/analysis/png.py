@@ -34,7 +34,7 @@ def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
     from matplotlib.figure import Figure as Canvas
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    columns = min(_columns(figure), len(figure.panels))
+    columns = figure.columns
     lines = [figure.panels[start : start + columns] for start in range(0, len(figure.panels), columns)]
     heights = [max(_height(panel) for panel in line) for line in lines]
     width = _width(figure.panels[0]) * columns
@@ -56,11 +56,6 @@ def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         canvas.savefig(temporary, format="png")
-
-
-def _columns(figure: Figure) -> int:
-    first = figure.panels[0]
-    return 1 if isinstance(first, Pictures) else 2 if isinstance(first, (Dots, Dendrogram)) else 3
 
 
 def _width(panel: Panel) -> float:

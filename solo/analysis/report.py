@@ -13,7 +13,7 @@ from importlib import resources
 
 from PIL import Image
 
-from solo.analysis.figure import Dendrogram, Dots, Figure, Matrix, Panel, Pictures
+from solo.analysis.figure import Dendrogram, Figure, Pictures
 from solo.analysis.findings import Finding
 from solo.analysis.plotly_panels import Json, legend_of, plotly_panel
 from solo.analysis.runs import Analysis
@@ -142,18 +142,12 @@ def _figure(figure: Figure, panels: list[Json], thumbnails: Callable[[int], str]
         else:
             panels.append(plotly_panel(panel))
             parts.append(f'<div class="plot" data-panel="{len(panels) - 1}"></div>')
-    columns = _columns(figure.panels)
+    columns = min(2, len(figure.panels)) if isinstance(figure.panels[0], Pictures) else figure.columns
     return (
         f'<article id="{_text(figure.key)}"><h3>{_text(figure.title)}</h3>'
         f'<p class="caption">{_text(figure.caption)}</p>{chips}<div class="panels c{columns}">{"".join(parts)}</div>'
         f'<p class="protocol">{_text(figure.protocol)}</p></article>'
     )
-
-
-def _columns(panels: Sequence[Panel]) -> int:
-    """How many panels stand beside each other on a wide screen, at most three."""
-    most = 2 if isinstance(panels[0], (Dots, Dendrogram, Pictures, Matrix)) else 3
-    return min(len(panels), 2 if len(panels) == 4 else most)
 
 
 def _pictures(panel: Pictures, thumbnails: Callable[[int], str]) -> str:
@@ -183,24 +177,24 @@ def _thumbnails(image: Images | None) -> Callable[[int], str]:
         kind = "png" if small else "jpeg"
         data = base64.b64encode(stream.getvalue()).decode()
         smooth = "" if small else ' class="smooth"'
-        return f'<img{smooth} loading="lazy" alt="image {row}" src="data:image/{kind};base64,{data}">'
+        return f'<img{smooth} alt="image {row}" src="data:image/{kind};base64,{data}">'
 
     return tag
 
 
 def _table(table: Table, analysis: Analysis) -> str:
     colours = {run.name: run.colour for run in analysis.runs}
-    best = [_best(column, [row[place] for row in table.rows]) for place, column in enumerate(table.columns)]
+    best = _best(table)
     heads = "".join(
         f'<th scope="col"{" class=text" if column.text else ""}><button type="button" title="{_text(column.hint)}">'
         f"{_text(column.name)}</button></th>"
         for column in table.columns
     )
     rows = []
-    for row in table.rows:
+    for number, row in enumerate(table.rows):
         cells = []
         for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
-            mark = "text" if column.text else "best" if value is not None and value == best[place] else ""
+            mark = "text" if column.text else "best" if (number, place) in best else ""
             dot = f'<i style="background:{colours[str(value)]}"></i>' if column.name == "run" else ""
             key = "" if _missing(value) else str(value)
             cells.append(f'<td class="{mark}" data-value="{_text(key)}">{dot}{_text(_shown(column, value))}</td>')
@@ -213,11 +207,21 @@ def _table(table: Table, analysis: Analysis) -> str:
     )
 
 
-def _best(column: Column, values: list[Cell]) -> Cell:
-    known = [float(value) for value in values if isinstance(value, (int, float)) and math.isfinite(value)]
-    if not column.better or len(known) < 2 or min(known) == max(known):
-        return None
-    return max(known) if column.better == "high" else min(known)
+def _best(table: Table) -> set[tuple[int, int]]:
+    """(row, column) of the best values: of several runs, and within one space, which others can't be compared with."""
+    if not table.compares:
+        return set()
+    space = next(place for place, column in enumerate(table.columns) if column.name == "space")
+    found = set()
+    for kind in {row[space] for row in table.rows}:
+        rows = [number for number, row in enumerate(table.rows) if row[space] == kind]
+        for place, column in enumerate(table.columns):
+            values = {number: table.rows[number][place] for number in rows}
+            known = {n: float(v) for n, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+            if column.better and len(set(known.values())) > 1:
+                best = (max if column.better == "high" else min)(known.values())
+                found |= {(number, place) for number, value in known.items() if value == best}
+    return found
 
 
 def _missing(value: Cell) -> bool:

@@ -25,7 +25,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; None and NaN are unknown."""
+    """Rows of cells; None and NaN are unknown. `compares`: the best of each column is worth marking."""
 
     key: str
     section: str
@@ -34,6 +34,7 @@ class Table:
     protocol: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    compares: bool = False
 
 
 def tables(analysis: Analysis) -> list[Table]:
@@ -52,11 +53,11 @@ def overview(analysis: Analysis) -> Table:
         "overview",
         "Overview",
         "All numbers" + (" of the last snapshots" if analysis.over_time else ""),
-        "A row for each model and space; touch a heading to sort by it. The best of a column is bold, where there is "
-        "such a thing.",
+        "A row for each model and space; touch a heading to sort by it. Bold: the best run in that space.",
         f"{analysis.protocol['images']} {analysis.protocol['knn']} {analysis.protocol['rank']}",
         (Column("run", text=True), Column("space", text=True), *_columns(analysis)),
         tuple(rows),
+        compares=True,
     )
 
 

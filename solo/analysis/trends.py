@@ -56,7 +56,7 @@ def ranks(analysis: Analysis) -> Figure:
     return Figure(
         "effective-rank",
         _EMERGENCE,
-        "Healthy on the whole, collapsed inside: effective rank",
+        "Healthy on the whole, collapsed inside? Effective rank",
         "Solid: all images. Broken: inside the superclasses (mean; the band spans the lowest and the highest). Global "
         "collapse pulls the solid line down; local collapse only the broken one. The ratio compares each superclass "
         "with as many random images: 1 is no local collapse, 0 a superclass mapped to one point.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +77,18 @@ def parse(
     try:
         resolved, derived = resolve(checked, spec)
     except UserError as error:  # classes can't be counted
-        raise ParseError(places.line(Problem("data.train_path", f": {error}"))) from error
+        key = "data.unseen_classes" if str(error).startswith("data.unseen_classes") else "data.train_path"
+        text = str(error).removeprefix(key) if str(error).startswith(key) else f": {error}"
+        raise ParseError(places.line(Problem(key, text))) from error
     notes = [places.line(Problem(key, text)) for key, text in modern.notes]
     notes += [places.line(problem) for _, problem in idle]
-    notes += [*_remarks(checked), *_tree_note(checked["data"]), *remarks(resolved)]
+    given = checked | {"data": checked["data"] | {"val_path": resolved["data"]["val_path"]}}
+    notes += [
+        *_remarks(given),
+        *_tree_note(checked["data"]),
+        *_split_note(checked["data"], resolved["data"]),
+        *remarks(resolved),
+    ]
     return Parsed(resolved, _origins(places, modern, derived), notes)
 
 
@@ -157,6 +165,12 @@ def _origins(places: _Places, modern: Modern, derived: Mapping[str, str]) -> dic
         written = places.of(key) if how.startswith("x ") else None
         origins[key] = f"{written}, {how}" if written else how
     return origins
+
+
+def _split_note(given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """Says which folder validates where nobody said it."""
+    if given["dataset"] == "custom" and given["val_path"] is None and found["val_path"]:
+        yield f"data.val_path={found['val_path']}, found beside data.train_path"
 
 
 def _tree_note(data: Mapping[str, Any]) -> list[str]:

@@ -73,7 +73,8 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     if values["name"] is None:
         what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
-    settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
+    if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
+        settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec)
     if "unseen_classes" in values["data"]:
         _unseen(settings)

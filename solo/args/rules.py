@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check, unknown
 from solo.args.levels import check_levels
 from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS
@@ -43,7 +44,8 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
         problems.append(Problem("pretrain_method", unknown(trained, METHOD_KWARGS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    problems += [*_variant(values), *check_levels(values), *_finetuning(values), *check_source(values)]
+    problems += [*check_accumulate(values), *_variant(values), *check_levels(values)]
+    problems += [*_finetuning(values), *check_source(values)]
     problems += check_multilabel(values) if not problems else []
     return [*problems, *_devices(values.get("devices"))]
 
@@ -110,6 +112,8 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
         must_validate = "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
             if data[key] is None:
+                if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, data["train_path"]):
+                    continue
                 if key == "train_path" or must_validate:
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
                 continue
@@ -136,15 +140,15 @@ def _published(spec: DatasetSpec, data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
     for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):
-        if values.get(key) is None:
-            continue
-        path = Path(values[key]).expanduser()
-        if not path.exists():
-            yield Problem(key, f"={values[key]!r} does not exist; give a checkpoint file or the folder of a run")
-        elif path.is_dir() and not any(path.glob("*.ckpt")):
-            yield Problem(key, f"={values[key]!r} is a folder without *.ckpt files; give the folder of a run")
-        elif path.is_file() and path.suffix not in _CHECKPOINTS:
-            yield Problem(key, f"={values[key]!r} is no checkpoint; its name must end in {', '.join(_CHECKPOINTS)}")
+        given = values.get(key)
+        for name in [] if given is None else given if isinstance(given, list) else [given]:
+            path = Path(name).expanduser()
+            if not path.exists():
+                yield Problem(key, f"={name!r} does not exist; give a checkpoint file or the folder of a run")
+            elif path.is_dir() and not any(path.glob("*.ckpt")):
+                yield Problem(key, f"={name!r} is a folder without *.ckpt files; give the folder of a run")
+            elif path.is_file() and path.suffix not in _CHECKPOINTS:
+                yield Problem(key, f"={name!r} is no checkpoint; its name must end in {', '.join(_CHECKPOINTS)}")
 
 
 def _views(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -235,6 +235,9 @@ class PretrainCfg(RunCfg):
 
     name: str | None = key(None, "name of the run; null: <method>-<data set>")
     method: str = key(REQUIRED, "self-supervised method")
+    accumulate: Literal["plain", "exact"] = key(
+        "plain", "accumulate_grad_batches batches: each with a loss of its own, or exact: one loss sees them all"
+    )
     method_kwargs: dict[str, Any] = key({}, "the method's own settings")
     backbone: BackboneCfg = key(BackboneCfg, "network")
     finetune_from: str | None = key(

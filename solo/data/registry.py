@@ -32,6 +32,10 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".t
 # Where data sets are looked for, and fetched into, without a path.
 DEFAULT_ROOT = Path(__file__).parents[1] / "datasets"
 
+# Names of the folders of the two splits.
+TRAINING = ("train", "training")
+VALIDATION = ("val", "valid", "validation", "test")
+
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
 
 DATASETS: dict[str, DatasetSpec] = {row.name: row for row in ROWS}
@@ -131,12 +135,28 @@ def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
 
 
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
-    """Where the validation images are if only `train_path` is given: there, in layouts that keep both together."""
-    if spec.layout is None or not train_path:
+    """Where the validation images are if only `train_path` is given.
+
+    There, in layouts that keep both together; for own images a folder `val`, `validation` or `test` beside `train`, if
+    it holds the same class folders.
+    """
+    if spec.layout is None:
+        return _beside(Path(train_path).expanduser()) if train_path and spec.name == "custom" else None
+    if not train_path:
         return None
     from solo.data.readers.layout import layout_of
 
     return train_path if layout_of(spec).holds_both(Path(train_path).expanduser()) else None
+
+
+def _beside(train: Path) -> str | None:
+    if train.name not in TRAINING or not train.is_dir():
+        return None
+    for name in VALIDATION:
+        folder = train.with_name(name)
+        if folder.is_dir() and class_folders(folder) == class_folders(train) != []:
+            return str(folder)
+    return None
 
 
 def _check_h5(spec: DatasetSpec, path: str | None, no_labels: bool) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from solo.data import hub
 from solo.data.folders import Problems, image_folders
 from solo.data.readers.layout import with_tree
-from solo.data.registry import DatasetSpec, class_folders, existing_folder, get_spec
+from solo.data.registry import TRAINING, VALIDATION, DatasetSpec, class_folders, existing_folder, get_spec
 from solo.data.shards import label_columns, label_table, read_shards
 from solo.data.tables import read_table, table_columns
 from solo.data.tree_files import read_tree
@@ -127,6 +127,10 @@ def _without_tree(spec: DatasetSpec, taxonomy: str | None) -> DatasetSpec:
 def _folder_tree(root: str, levels: Levels, taxonomy: str | None, skip: bool, changed_ns: int) -> tuple[Taxonomy, bool]:
     """The tree of a folder, and whether its classes are nested folders; asked several times in a run."""
     names = levels if isinstance(levels, tuple) else None
+    classes_found = class_folders(root)
+    train = next((name for name in classes_found if name in TRAINING), None)
+    if train and len(classes_found) > 1 and all(name in (*TRAINING, *VALIDATION) for name in classes_found):
+        raise UserError(f"{root} holds the splits {', '.join(classes_found)}, not classes; give {root}/{train}")
     if taxonomy:
         return read_tree(taxonomy, class_folders(root), names), False
     if levels != "flat":
@@ -140,7 +144,6 @@ def _folder_tree(root: str, levels: Levels, taxonomy: str | None, skip: bool, ch
             if classes:
                 tree = from_paths(classes, names)
                 return tree, tree.num_levels > 1
-    classes_found = class_folders(root)
     if not classes_found:
         raise UserError(f"{root} holds no folder; expected one folder per class with images inside")
     return Taxonomy.flat(classes_found), False
