@@ -14,6 +14,7 @@ from solo.args.schema import BackboneCfg, KnnEvalCfg, OptimizerCfg, PerformanceC
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
 from solo.hex.plug import Step, build_hex
+from solo.hex.policy import FixedThreshold
 from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
@@ -251,6 +252,16 @@ class BaseMethod(SoloModule):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
+
+    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
+        """Adds HEX's threshold where a schedule gives it; None in the epochs of the plain loss."""
+        row = super().planned(step, steps_per_epoch)
+        policy = getattr(self.hex, "policy", None)
+        if isinstance(policy, FixedThreshold):
+            epoch = int(step // steps_per_epoch)
+            warm = epoch < policy.warm_epoch
+            row["hex/threshold"] = None if warm else policy.schedule(epoch, self.max_epochs)
+        return row
 
     # ---- validation ----
 

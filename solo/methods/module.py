@@ -16,6 +16,7 @@ from solo import distributed
 from solo.errors import NonFiniteError
 from solo.losses.pairs import widen
 from solo.methods import optim
+from solo.methods.plan import plan_groups
 from solo.methods.settings import data_facts
 from solo.taxonomy import Taxonomy
 from solo.utils.metrics import accuracy_at_k, mean_over_processes
@@ -213,6 +214,16 @@ class SoloModule(pl.LightningModule):
             decay_steps=self.lr_decay_steps,
             gamma=OmegaConf.select(self.cfg, "scheduler.gamma", default=0.95),
         )
+
+    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
+        """What the schedules give in an optimizer step (0-based) of the whole run, see `plan_groups`; in a run."""
+        groups = self.trainer.optimizers[0].param_groups
+        return plan_groups(self._schedule(), groups, self._static_groups, step, steps_per_epoch)
+
+    def settle(self, fresh: list[dict[str, Any]]) -> None:
+        """A resumed run keeps to its own settings, see `optim.settle`; `fresh` are its groups before the checkpoint."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        optim.settle(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""

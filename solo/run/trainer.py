@@ -26,6 +26,7 @@ from solo.args.accumulate import exact_parts
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
+from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
@@ -34,6 +35,7 @@ from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
 from solo.run.failures import explain, watch_children
+from solo.run.launch import check_launch
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.watching import watchers
@@ -156,7 +158,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     if OmegaConf.select(cfg, "auto_umap.enabled"):
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
-    callbacks.append(recorder)
+    callbacks += [SchedulePlan(directory), recorder]
     options = {
         **trainer_options(cfg),
         **_devices(cfg),
@@ -171,6 +173,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         trainer = Trainer(**options)
     except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
+    check_launch(cfg, trainer)
     return Run(trainer, directory, recorder, order, resume)
 
 
