@@ -70,10 +70,12 @@ def test_guided_has_the_distances_of_the_label_tree(make_cfg):
     assert (tree[~same_group & ~torch.eye(10, dtype=torch.bool)] == 4).all()
 
 
-def test_frozen_layers_keep_weights_and_statistics(make_cfg, make_batch):
+@pytest.mark.parametrize("called", [False, True])
+def test_frozen_layers_keep_weights_and_statistics(make_cfg, make_batch, called):
     model = METHODS["himulcone"](make_cfg("himulcone", finetune_layers=["layer4", "layer3.0.bn2"]))
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-    model.train()
+    if called:  # Lightning does not
+        model.train()
     optimizer = model.configure_optimizers()
     model.training_step(make_batch(), 0).backward()
     optimizer.step()
