@@ -185,8 +185,7 @@ class BaseMethod(SoloModule):
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
         self.log_metrics({f"hex/{name}": value for name, value in self._hex_stats().items()}, on_step=False)
-        total: Tensor = loss + out["loss"]
-        return total
+        return loss + out["loss"]  # type: ignore[no-any-return]
 
     def view_outputs(self, batch: Any) -> Outputs:
         """Outputs of all views: lists over the views, but `loss`, `acc1`, `acc5` means over the large views.
