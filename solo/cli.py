@@ -111,14 +111,16 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     if flags:
         values, origins = read_flags(name, words)
         parsed = parse(values, schema, origins, for_run=True)
+    elif given.multirun:
+        return _sweep(name, schema, given)
     else:
-        parsed = _read_config(schema, given)
+        parsed = _read_config(schema, *_split(given), for_run=not given.cfg)
     if given.cfg:
         sys.stdout.write(f"{resolved_text(parsed)}\n")
         return 0
     if given.preview and name != "pretrain":
         raise ConfigError("--preview shows augmented views, which only `solo pretrain` makes")
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not from every process
+    if _first_process():
         for note in parsed.notes:
             _say(f"note: {note}")
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
@@ -130,24 +132,43 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     return 0
 
 
-def _read_config(schema: type, given: argparse.Namespace) -> Parsed:
-    if given.multirun:
-        raise ConfigError("--multirun is not there; start one run for each set of values")
+def _first_process() -> bool:
+    """Whether this is the process that speaks, also where torchrun or SLURM has started several."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
+def _sweep(name: str, schema: type, given: argparse.Namespace) -> int:
+    """All configs are read before the first run starts."""
+    from solo.args.sweep import expand
+
+    places, overrides = _split(given)
+    sweep = expand(overrides)
+    for words in sweep.jobs:
+        _read_config(schema, places, words, for_run=True)
+    recipe = [str(find_recipe(places).folder), find_recipe(places).name] if places else []
+    return int(importlib.import_module("solo.run.multirun").multirun(name, recipe, sweep))
+
+
+def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The words that name the recipe, and the overrides."""
     named = [place for place in (given.config_path, given.config_name) if place is not None]
     if len(named) == 1:
         raise ConfigError("--config-path FOLDER and --config-name FILE go together; one of them is missing")
     places = [] if named else [word for word in given.words if not _is_override(word)][:2]
-    overrides = [word for word in given.words if word not in places]
+    return named or places, [word for word in given.words if word not in places]
+
+
+def _read_config(schema: type, places: Sequence[str], overrides: list[str], for_run: bool) -> Parsed:
     features = reads_features(schema)
     if features:
         overrides = long_names(overrides)
-    if features and overrides and not (named or places):  # the source says the rest
+    if features and overrides and not places:  # the source says the rest
         values, origins = compose_words(overrides)
     else:
-        values, origins = compose(find_recipe(named or places), overrides)
+        values, origins = compose(find_recipe(places), overrides)
     if features:
         complete(values, origins, schema, _saved_data)
-    return parse(values, schema, origins, for_run=not given.cfg)
+    return parse(values, schema, origins, for_run=for_run)
 
 
 def _saved_data(path: str) -> Mapping[str, Any]:

@@ -75,7 +75,9 @@ def test_exit_codes_of_a_run(fake, capsys, error, code, text):
     [
         (["pretran"], "did you mean 'pretrain'?"),
         (["pretrain"], "no recipe is named"),
-        ([*DIGITS, "-m"], "--multirun is not there"),
+        ([*DIGITS, "-m"], "--multirun needs a word with several values"),
+        ([*DIGITS, "-m", "seed=1,2", "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),
+        ([*DIGITS, "-m", "seed=1,2", "hydra/launcher=slurm"], "hydra/launcher='slurm' is unknown; did you mean"),
         ([*DIGITS, "--fast"], "unrecognized arguments: --fast"),
         ([*DIGITS, "max_epochs"], "'max_epochs' is not key=value"),
         (["pretrain", "--config-path", "scripts/pretrain/digits"], "go together"),

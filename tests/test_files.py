@@ -1,7 +1,7 @@
 import pytest
 
 from solo.errors import UserError
-from solo.files import replacing, write_text
+from solo.files import clean, replacing, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
@@ -19,3 +19,10 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"a.txt can't be written: No such file"):
         write_text(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    for name in (".last.ckpt.tmp", ".metrics.csv.tmp", "last.ckpt", "notes.tmp"):
+        (tmp_path / name).write_text("x")
+    assert sorted(path.name for path in clean(tmp_path)) == [".last.ckpt.tmp", ".metrics.csv.tmp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "notes.tmp"]

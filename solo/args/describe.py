@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from solo.args.accumulate import exact_parts
 from solo.args.resolve import BASE_BATCH, global_batch
 
 # What an anchor is compared with: all other rows, the other view's rows, or a queue. The methods not named here have
@@ -31,10 +32,13 @@ def describe(cfg: Mapping[str, Any]) -> list[str]:
     ]
     if steps > 1:
         lines[1] += f", x {steps} for {steps} accumulated batches"
-    return lines + (_negatives(cfg, total) if "method" in cfg else [])
+    return lines + (negatives(cfg) if "method" in cfg else [])
 
 
-def _negatives(cfg: Mapping[str, Any], total: int) -> list[str]:
+def negatives(cfg: Mapping[str, Any]) -> list[str]:
+    """How many negatives an anchor of a pretraining config has; nothing for a loss without any."""
+    parts = exact_parts(cfg)
+    total = global_batch(cfg) * parts
     policy, quantile = cfg["hex"]["policy"], cfg["hex"]["quantile"]
     against = _AGAINST.get(cfg["method"], "rows" if policy != "standard" else None)
     if against is None:
@@ -48,8 +52,10 @@ def _negatives(cfg: Mapping[str, Any], total: int) -> list[str]:
         row = cfg["method_kwargs"]["queue_size"]
         text = f"{row}, the queue"
     lines = [f"negatives per anchor {text}"]
-    if cfg["accumulate_grad_batches"] > 1 and against != "queue":
-        lines[0] += "; accumulating batches adds none"
+    if parts > 1:
+        lines[0] += f"; accumulate=exact: one loss sees {parts} batches, {total} images"
+    elif cfg["accumulate_grad_batches"] > 1 and against != "queue":
+        lines[0] += "; accumulating batches adds none (accumulate=exact would)"
     if policy == "adaptive" and against == "rows" and round(quantile * (row - 1)) == row - 1:
         lines.append(
             f"HEX_adaptive selects nothing here: among {row} rows the {quantile:g} quantile of an anchor's cosines is "

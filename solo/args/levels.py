@@ -13,7 +13,8 @@ from solo.errors import UserError
 
 def check_levels(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Levels that aren't there, and batches that a sampler can't make of the labels."""
-    superclass = values.get("hex", {}).get("policy") == "superclass"
+    hex_ = values.get("hex", {})
+    superclass = "superclass" if hex_.get("policy") == "superclass" else "named" if hex_.get("named") else None
     sampler = values["data"].get("sampler") not in (None, "random")
     yield from _withheld(values["data"])
     shares = values["data"].get("label_fraction")
@@ -26,7 +27,7 @@ def check_levels(values: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(shares, list):
         yield from _shares(spec, shares)
     if superclass:
-        yield from _superclass(spec, values["hex"]["level"])
+        yield from _superclass(spec, values["hex"]["level"], superclass)
     if sampler:
         yield from _sampler(spec, values["data"], values["optimizer"]["batch_size"])
 
@@ -54,11 +55,12 @@ def _shares(spec: DatasetSpec, shares: Sequence[float]) -> Iterator[Problem]:
         yield Problem("data.label_fraction", text)
 
 
-def _superclass(spec: DatasetSpec, level: int | str | None) -> Iterator[Problem]:
+def _superclass(spec: DatasetSpec, level: int | str | None, asked: str) -> Iterator[Problem]:
     if len(spec.levels) < 2:
         rich = [name for name, row in DATASETS.items() if len(row.levels) > 1]
         advice = f"take a data set with several levels ({', '.join(rich)}) or HEX_adaptive"
-        yield Problem("hex.policy", f"='superclass' needs a label tree, and {spec.name} has one level only; {advice}")
+        key, value = ("hex.named", True) if asked == "named" else ("hex.policy", "superclass")
+        yield Problem(key, f"={value!r} needs a label tree, and {spec.name} has one level only; {advice}")
     else:
         yield from _level("hex.level", level, spec.levels)
 

@@ -77,9 +77,9 @@ def parse(
     try:
         resolved, derived = resolve(checked, spec)
     except UserError as error:  # classes can't be counted
-        key = "data.unseen_classes" if str(error).startswith("data.unseen_classes") else "data.train_path"
-        text = str(error).removeprefix(key) if str(error).startswith(key) else f": {error}"
-        raise ParseError(places.line(Problem(key, text))) from error
+        named = re.match(r"data\.\w+", str(error))
+        problem = Problem(named[0], str(error)[named.end() :]) if named else Problem("data.train_path", f": {error}")
+        raise ParseError(places.line(problem)) from error
     notes = [places.line(Problem(key, text)) for key, text in modern.notes]
     notes += [places.line(problem) for _, problem in idle]
     given = checked | {"data": checked["data"] | {"val_path": resolved["data"]["val_path"]}}

@@ -64,8 +64,10 @@ class HexCfg:
     alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
-    named: bool = key(False, "multi-label methods: who shares the coarsest known label is a hierarchy negative, too")
-    level: int | str | None = key(None, "superclass: level of the label tree, by name or index; null: the coarsest")
+    named: bool = key(
+        False, "adaptive, fixed: negatives that share a known label at hex.level are hierarchy negatives, too"
+    )
+    level: int | str | None = key(None, "superclass, named: level of the tree, by name or index; null: the coarsest")
 
     def warm_up(self) -> int:
         """`warm_epoch`, or what it is where it is null."""
@@ -236,6 +238,9 @@ class PretrainCfg(RunCfg):
 
     name: str | None = key(None, "name of the run; null: <method>-<data set>")
     method: str = key(REQUIRED, "self-supervised method")
+    accumulate: Literal["plain", "exact"] = key(
+        "plain", "accumulate_grad_batches batches: each with a loss of its own, or exact: one loss sees them all"
+    )
     method_kwargs: dict[str, Any] = key({}, "the method's own settings")
     backbone: BackboneCfg = key(BackboneCfg, "network")
     finetune_from: str | None = key(

@@ -11,7 +11,7 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.args.fields import walk
-from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS, MOMENTUM_METHODS
+from solo.args.methods import HEX_METHODS, METHOD_KWARGS, MOMENTUM_METHODS
 from solo.data.registry import DATASETS
 
 Values = Mapping[str, Any]
@@ -70,7 +70,11 @@ READERS = (
         _all(_is("hex.policy", "fixed"), _is("hex.step_type", "step")),
         "with type=HEX_fixed and hex.step_type=step",
     ),
-    Reader(("hex.level",), _is("hex.policy", "superclass"), "with type=superclass"),
+    Reader(
+        ("hex.level",),
+        lambda values: _is("hex.policy", "superclass")(values) or bool(_get(values, "hex.named")),
+        "with type=superclass, or hex.named=True",
+    ),
     Reader(
         tuple(map(_hex, ("beta", "tau_plus"))),
         _REWEIGHTS,
@@ -86,11 +90,7 @@ READERS = (
         lambda values: _get(values, "hex.policy") != "standard" and _get(values, "method") not in _replacing(),
         f"with another type than standard, in {', '.join(_BLENDED)}",
     ),
-    Reader(
-        ("hex.named",),
-        lambda values: _get(values, "hex.policy") != "standard" and _get(values, "method") in LEVEL_METHODS,
-        f"with another type than standard, in {', '.join(LEVEL_METHODS)}",
-    ),
+    Reader(("hex.named",), _is("hex.policy", "adaptive", "fixed"), "with type=HEX_adaptive or HEX_fixed"),
     Reader(
         ("momentum.base_tau", "momentum.final_tau", "momentum.classifier"),
         lambda values: _get(values, "method") in MOMENTUM_METHODS or not _known(values),

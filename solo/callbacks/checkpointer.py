@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from solo import distributed
-from solo.callbacks.process_state import capture, restore
+from solo.callbacks.process_state import capture, restore, step_plateaus
 from solo.callbacks.rng import rng_state, set_rng_state
 from solo.callbacks.run_directory import RunDirectory, random_string
 from solo.callbacks.stop import StopRequests, StopRunError, requeue
@@ -214,20 +214,28 @@ class _First(Callback):
         self.owner = owner
         self._state: dict[str, Any] | None = None
         self._rng: dict[str, Any] | None = None
+        self._groups: list[dict[str, Any]] = []  # the optimizer's, as this run's settings make them
+        self._steps_logged = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the random streams before a loader draws from them."""
         self._state = self.owner.loaded_state(trainer)
         if self._state is not None:
             set_rng_state(self._state["rng"])
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        self._groups = [{key: value for key, value in group.items() if key != "params"} for group in groups]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the rest; what others draw at the start, which the uninterrupted run doesn't, shall not count."""
         if self._state is None:
             return
         self._rng = rng_state()
+        settle: Any = getattr(pl_module, "settle", None)  # solo's own modules have it
+        if settle is not None:
+            settle(self._groups)
         if "buffers" in self._state:
             restore(trainer, pl_module, self._state)
+            step_plateaus(trainer, pl_module, self._state)
         self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._state = None
 

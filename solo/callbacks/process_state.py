@@ -73,6 +73,16 @@ def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
         trainer.fit_loop.epoch_loop._results = _ContinuedMeans(_moved(state["means"], module.device))
 
 
+def step_plateaus(trainer: Trainer, module: LightningModule, state: State) -> None:
+    """After an epoch Lightning moves schedulers that watch a metric (`reduce`) only when the checkpoint is written."""
+    if "means" in state:
+        return
+    for config in trainer.lr_scheduler_configs:
+        value = state["logged"].get(config.monitor)
+        if config.reduce_on_plateau and value is not None:
+            module.lr_scheduler_step(config.scheduler, value)
+
+
 class _ContinuedMeans(_ResultCollection):
     """Lightning's running means of an epoch, each of which starts where the interrupted epoch left it."""
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
+from solo.data.archives import guarded
 from solo.data.h5_file import is_h5
 from solo.data.idx import FashionFiles
 from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, Transform, read_rgb
@@ -197,7 +198,8 @@ def from_torchvision(
     """
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
     try:
-        return cls(str(request.root), download=request.download, **options)
+        with guarded():
+            return cls(str(request.root), download=request.download, **options)
     except (RuntimeError, OSError) as error:
         fetch = "the download failed" if request.download else "data.download=False"
         raise UserError(

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from solo import distributed
 from solo.data.loaders import eval_loader
 from solo.doctor.case import Case, Outcome
+from solo.doctor.compare import Record, compare
 from solo.doctor.processes import on_groups
 from solo.doctor.toy import ToyImages, toy_model, without_dropout
 from solo.errors import UserError
@@ -32,9 +33,6 @@ from solo.run.synced import SyncedNorms
 BATCH = 16  # of all processes together
 STEPS = 2  # of an epoch; two epochs, for what clusters or warms up between them
 VALIDATION = 13  # no multiple of any number of processes
-ALLOWED = 1e-6
-
-Record = dict[str, dict[str, Tensor]]
 
 
 def _instead(module: Any, **functions: Any) -> AbstractContextManager[Any]:
@@ -79,7 +77,7 @@ def parities(cases: Sequence[Case], processes: int = 2, tamper: str | None = Non
         raise UserError(f"processes={processes} can't share batches of {BATCH}; choose 2 or 4")
     plain = [(case.method, case.type) for case in cases]
     one, many = on_groups(_train_all, [1, processes], (plain, tamper))
-    return [_judge(single, shared) for single, shared in zip(one[0], many[0], strict=True)]
+    return [compare(single, shared) for single, shared in zip(one[0], many[0], strict=True)]
 
 
 def _train_all(argument: tuple[list[tuple[str, str]], str | None]) -> list[Record | str]:
@@ -148,35 +146,6 @@ class _Watch(Callback):
     ) -> None:
         total = distributed.all_reduce_sum(outputs["loss"].double()) / distributed.world_size()
         self.losses[f"step {trainer.global_step - 1}"] = total
-
-
-def _judge(one: Record | str, many: Record | str) -> Outcome:
-    """The largest difference of each kind; a value is compared with its own size, a gradient also with all others'."""
-    if isinstance(one, str) or isinstance(many, str):
-        return Outcome(False, one if isinstance(one, str) else str(many))
-    parts = []
-    ok = True
-    for kind, values in one.items():
-        differing = values.keys() ^ many[kind].keys()
-        if differing:
-            return Outcome(False, f"{kind} of {sorted(differing)[0]} exists only with one number of processes")
-        largest = max((float(value.double().norm()) for value in values.values()), default=0.0)
-        worst = max(
-            ((_difference(value, many[kind][name], 1e-9 * largest), name) for name, value in values.items()),
-            default=(0.0, ""),
-        )
-        ok &= worst[0] <= ALLOWED
-        parts.append(f"{kind} {worst[0]:.0e}" + (f" ({worst[1]})" if worst[0] > ALLOWED else ""))
-    return Outcome(ok, f"differs by: {', '.join(parts)} (allowed: {ALLOWED:.0e})")
-
-
-def _difference(a: Tensor, b: Tensor, small: float) -> float:
-    if a.shape != b.shape:
-        return float("inf")
-    a, b = a.double(), b.double()
-    same = bool((a.isnan() == b.isnan()).all())
-    a, b = a.nan_to_num(), b.nan_to_num()
-    return float((a - b).norm() / (a.norm() + small + 1e-300)) if same else float("inf")
 
 
 check: Callable[[Case], Outcome] = partial(parity, processes=2)

@@ -12,6 +12,7 @@ from solo.hex.policy import (
     Policy,
     Selector,
     Superclass,
+    WithNamed,
 )
 from solo.hex.schedule import Constant, Cosine, Schedule, Step
 
@@ -28,5 +29,6 @@ __all__ = [
     "Selector",
     "Step",
     "Superclass",
+    "WithNamed",
     "hex_nce",
 ]

@@ -8,8 +8,7 @@ is the leaf) and N(i) everybody else,
 
 where H(i) are the hierarchy negatives of the policy and L_i their local term, debiased with the mean of exp(x_ip) over
 S(i) (``solo/hex/loss``). So a row without labels, of two views, has the HEX loss; with H(i) empty, or
-``beta = tau_plus = 0``, D_i is that of the multi-label losses. ``named`` adds to H(i) who shares a known label with i
-at the coarsest level, and takes out nobody.
+``beta = tau_plus = 0``, D_i is that of the multi-label losses.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ class HexDenominator:
         temperature: > 0.
         beta: >= 0.
         tau_plus: in [0, 1).
-        named: H(i) also holds the negatives that share a known label at the coarsest level.
 
     Attributes:
         stats: means over the rows so far: ``hierarchy_negatives``, ``local_share``, ``bounded``, and ``threshold``.
@@ -48,9 +46,8 @@ class HexDenominator:
         temperature: float,
         beta: float,
         tau_plus: float,
-        named: bool,
     ) -> None:
-        self.levels, self.selector, self.named = levels, selector, named
+        self.levels, self.selector = levels, selector
         self.inverse_temperature, self.beta, self.tau_plus = 1 / temperature, beta, tau_plus
         self.stats: dict[str, Tensor] = {}
         self._rows = 0
@@ -59,19 +56,14 @@ class HexDenominator:
 
     def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, own: Tensor) -> RowSoftmax:
         """Denominators of the block."""
-        leaf = self._same(rows, -1)
-        hierarchy = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
-        if self.named:
-            hierarchy = hierarchy | self._same(rows, 0)
-        hierarchy = hierarchy & ~leaf
+        leaf = self.levels.anchors[rows, None, -1] == self.levels.keys[:, -1]
+        chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
+        hierarchy = chosen & ~leaf
         other = torch.ones_like(leaf).scatter_(1, own[:, None], False)
         softmax = _HexSoftmax(x, leaf & other, hierarchy, other & ~hierarchy, self)
         if isinstance(rows, slice):
             self._record(softmax)
         return softmax
-
-    def _same(self, rows: Rows, level: int) -> Tensor:
-        return self.levels.anchors[rows, None, level] == self.levels.keys[:, level]
 
     def _record(self, softmax: _HexSoftmax) -> None:
         seen = self._rows + len(softmax.lse)

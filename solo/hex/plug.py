@@ -17,7 +17,7 @@ from torch import Tensor
 from solo.args.schema import HexCfg
 from solo.hex.denominator import HexDenominator
 from solo.hex.loss import Stats, hex_nce
-from solo.hex.policy import AdaptivePercentile, EveryNegative, FixedThreshold, NoNegative, Policy, Superclass
+from solo.hex.policy import AdaptivePercentile, EveryNegative, FixedThreshold, NoNegative, Policy, Superclass, WithNamed
 from solo.hex.schedule import Cosine, Schedule
 from solo.hex.schedule import Step as StepSchedule
 from solo.losses.hierarchical_rows import Denominator
@@ -120,7 +120,7 @@ class Hex:
 
         def make(levels: LabelLevels) -> Denominator:
             of = self.settings
-            made = HexDenominator(levels, selector, self.temperature, of.beta, of.tau_plus, of.named)
+            made = HexDenominator(levels, selector, self.temperature, of.beta, of.tau_plus)
             self.stats = made.stats  # filled block by block
             return made
 
@@ -158,6 +158,8 @@ def build_hex(cfg: DictConfig, scale: float = 1.0) -> Hex | NoHex:
     if settings.policy == "standard":
         return NoHex(OmegaConf.select(cfg, "method_kwargs.temperature") or temperature)
     policy = POLICIES[settings.policy](settings)
+    if settings.named:
+        policy = WithNamed(policy)
     if settings.policy == "dcl":
         settings = replace(settings, variant="release")  # with no hierarchy negatives to remove, that is DCL
     return Hex(policy, temperature, settings, scale if settings.scale is None else settings.scale)

@@ -138,6 +138,37 @@ class Superclass:
 
 
 @dataclass(frozen=True)
+class _Either:
+    """What a selector chooses, and the pairs of one coarse class."""
+
+    chosen: Selector
+    pairs: Pairs
+
+    @property
+    def threshold(self) -> Tensor | None:
+        return self.chosen.threshold
+
+    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
+        return self.chosen(similarity, rows) | self.pairs.same_group(rows)
+
+
+@dataclass(frozen=True)
+class WithNamed:
+    """Another policy's choice, and whatever shares a known coarse label: labels where there are some, else emergence.
+
+    Attributes:
+        policy: the other policy; its warm-up is that of both.
+    """
+
+    policy: Policy
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """The union of both."""
+        chosen = self.policy.selector(pairs, epoch, max_epochs)
+        return None if chosen is None else _Either(chosen, pairs)
+
+
+@dataclass(frozen=True)
 class _Alike:
     """The same answer for every pair."""
 

@@ -75,8 +75,8 @@ class GuidedLoss(nn.Module):
 
     def __init__(self, tree: Tensor, dim: int, weight: float = 1.0) -> None:
         super().__init__()
-        off_diagonal = tree + torch.eye(len(tree)).to(tree) if tree.ndim == 2 else tree
-        if tree.ndim != 2 or tree.shape[0] != tree.shape[1] or not (off_diagonal > 0).all():
+        square = tree.ndim == 2 and tree.shape[0] == tree.shape[1]
+        if not square or not (tree + torch.eye(len(tree)).to(tree) > 0).all():
             raise ValueError(f"expected distances (C, C), above 0 between different classes, got {tuple(tree.shape)}")
         if not weight >= 0:
             raise ValueError(f"weight must be at least 0, got {weight}")

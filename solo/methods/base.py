@@ -14,7 +14,9 @@ from solo.args.schema import BackboneCfg, KnnEvalCfg, OptimizerCfg, PerformanceC
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
 from solo.hex.plug import Step, build_hex
+from solo.hex.policy import FixedThreshold
 from solo.methods import settings
+from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
 from solo.methods.module import SoloModule
 from solo.methods.optim import static_lr
@@ -89,6 +91,7 @@ class BaseMethod(SoloModule):
         self.knn_k: int = cfg.knn_eval.k
         if self.knn_eval:
             self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=cfg.knn_eval.distance_func)
+        self.exact = settings.accumulates_exactly(cfg, has_known_steps(type(self), BaseMethod))
         self.hex = build_hex(cfg, scale=self.hex_scale)
         self._group_level = self._find_level(cfg.hex.level)
         self.build(self._typed_kwargs())
@@ -171,14 +174,18 @@ class BaseMethod(SoloModule):
         Returns:
             The total loss; for a class without `ssl_loss` the outputs of `view_outputs`.
         """
+        if self.exact and len(batch[0]) > self.batch_size:
+            return exact_step(self, batch, BaseMethod.view_outputs)
         out = self.view_outputs(batch)
-        if type(self).ssl_loss is BaseMethod.ssl_loss:
-            return out
+        return out if type(self).ssl_loss is BaseMethod.ssl_loss else self.total_loss(out, batch)
+
+    def total_loss(self, out: Outputs, batch: Any) -> Tensor:
+        """The method's loss and the classifier's, of the outputs of a batch; logs the former."""
         loss = self.ssl_loss(out, self._train_step(batch))
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
         self.log_metrics({f"hex/{name}": value for name, value in self._hex_stats().items()}, on_step=False)
-        return loss + out["loss"]
+        return loss + out["loss"]  # type: ignore[no-any-return]
 
     def view_outputs(self, batch: Any) -> Outputs:
         """Outputs of all views: lists over the views, but `loss`, `acc1`, `acc5` means over the large views.
@@ -195,10 +202,9 @@ class BaseMethod(SoloModule):
                 out.setdefault(key, []).append(value)
         for key in ("loss", "acc1", "acc5"):
             out[key] = sum(out[key]) / len(large)
-        self._remember(out, targets)
+        self.remember(out, targets)
         if not OmegaConf.select(self.cfg, "data.no_labels"):
-            names = {"train_class_loss": "loss", "train_acc1": "acc1", "train_acc5": "acc5"}
-            self.log_metrics({name: out[key] for name, key in names.items()})
+            self.log_classification(out)
         if self.knn_eval:
             labels = self.knn_labels(targets)
             known = labels[:, -1] >= 0
@@ -206,7 +212,7 @@ class BaseMethod(SoloModule):
                 self.knn(train_features=feats.detach()[known], train_targets=labels[known])
         return out
 
-    def _remember(self, out: Outputs, targets: Tensor) -> None:
+    def remember(self, out: Outputs, targets: Tensor) -> None:
         """Let callbacks see the large views of this step: references, detached, until the next one."""
         large = {"features": "feats", "projection": "z"}
         spaces = {name: out[key][: self.num_large_crops] for name, key in large.items() if key in out}
@@ -246,6 +252,16 @@ class BaseMethod(SoloModule):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
+
+    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
+        """Adds HEX's threshold where a schedule gives it; None in the epochs of the plain loss."""
+        row = super().planned(step, steps_per_epoch)
+        policy = getattr(self.hex, "policy", None)
+        if isinstance(policy, FixedThreshold):
+            epoch = int(step // steps_per_epoch)
+            warm = epoch < policy.warm_epoch
+            row["hex/threshold"] = None if warm else policy.schedule(epoch, self.max_epochs)
+        return row
 
     # ---- validation ----
 

@@ -36,6 +36,7 @@ class FrozenLayers:
         self._frozen = [module for name, module in modules.items() if name and not f"{name}.".startswith(inside)]
         # A module around a trained one is not frozen itself; its other parts are on the list by their own names.
         self._frozen = [module for module in self._frozen if not any(p.requires_grad for p in module.parameters())]
+        self.eval()  # a trainer leaves the modes as it finds them
 
     def eval(self) -> None:
         """Put the frozen layers into eval mode, again after every `train()`."""

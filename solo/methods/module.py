@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -16,6 +16,7 @@ from solo import distributed
 from solo.errors import NonFiniteError
 from solo.losses.pairs import widen
 from solo.methods import optim
+from solo.methods.plan import plan_groups
 from solo.methods.settings import data_facts
 from solo.taxonomy import Taxonomy
 from solo.utils.metrics import accuracy_at_k, mean_over_processes
@@ -61,6 +62,8 @@ class SoloModule(pl.LightningModule):
         self.validation_step_outputs: list[dict[str, Any]] = []
         self.num_classes = cfg.data.num_classes
         self._static_groups: list[int] = []
+        self.silent = False  # log nothing
+        self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy)
 
     @property
@@ -124,6 +127,16 @@ class SoloModule(pl.LightningModule):
         total = F.cross_entropy(widen(logits), labels, ignore_index=-1, reduction="sum")
         acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5), labelled=labelled)
         return {"loss": total / labelled, "acc1": acc1, "acc5": acc5}
+
+    def mean_metrics(self, logits: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """`classification_metrics` of several views (B, C), their means."""
+        views = [self.classification_metrics(view, targets) for view in logits]
+        return {key: torch.stack([view[key] for view in views]).mean(dim=0) for key in views[0]}
+
+    def log_classification(self, metrics: Mapping[str, Any], which: str = "") -> None:
+        """Log `loss`, `acc1` and `acc5` of a training batch, e.g. as `train_class_loss`, `train_momentum_acc1`."""
+        names = {"class_loss": "loss", "acc1": "acc1", "acc5": "acc5"}
+        self.log_metrics({f"train_{which}{name}": metrics[key] for name, key in names.items()})
 
     def level_accuracies(self, logits: Tensor, targets: Tensor, prefix: str = "val_") -> dict[str, Tensor]:
         """`<prefix>acc1/<level>` of every level; a coarse class has the probability of its leaves together.
@@ -202,6 +215,16 @@ class SoloModule(pl.LightningModule):
             gamma=OmegaConf.select(self.cfg, "scheduler.gamma", default=0.95),
         )
 
+    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
+        """What the schedules give in an optimizer step (0-based) of the whole run, see `plan_groups`; in a run."""
+        groups = self.trainer.optimizers[0].param_groups
+        return plan_groups(self._schedule(), groups, self._static_groups, step, steps_per_epoch)
+
+    def settle(self, fresh: list[dict[str, Any]]) -> None:
+        """A resumed run keeps to its own settings, see `optim.settle`; `fresh` are its groups before the checkpoint."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        optim.settle(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""
         super().lr_scheduler_step(scheduler, metric)
@@ -213,8 +236,9 @@ class SoloModule(pl.LightningModule):
             group["lr"] = rate
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Drop the gradients instead of filling them with zeros."""
-        optimizer.zero_grad(set_to_none=True)
+        """Drop the gradients instead of filling them with zeros; `accumulate=exact` has some already."""
+        if not self.exact:
+            optimizer.zero_grad(set_to_none=True)
 
     # ---- the rest ----
 
@@ -224,7 +248,7 @@ class SoloModule(pl.LightningModule):
 
     def log_metrics(self, metrics: Mapping[str, Any], **kwargs: Any) -> None:
         """Log over the epoch and over all processes; does nothing without a trainer."""
-        if self.attached:
+        if self.attached and not self.silent:
             self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
 
     def require_finite(self, terms: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from solo.args.schema import MomentumCfg
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
-from solo.nn.momentum import MomentumUpdater, initialize_momentum_params
+from solo.nn.momentum import MomentumUpdater, initialize_momentum_params, tau_at
 
 
 class BaseMomentumMethod(BaseMethod):
@@ -82,10 +82,15 @@ class BaseMomentumMethod(BaseMethod):
         if self.momentum_classifier is not None:
             for key in ("loss", "acc1", "acc5"):
                 out[f"momentum_{key}"] = sum(out[f"momentum_{key}"]) / len(views)
-            names = {"train_momentum_class_loss": "loss", "train_momentum_acc1": "acc1", "train_momentum_acc5": "acc5"}
-            self.log_metrics({name: out[f"momentum_{key}"] for name, key in names.items()})
+            self.log_classification({key: out[f"momentum_{key}"] for key in ("loss", "acc1", "acc5")}, "momentum_")
             out["loss"] = out["loss"] + out["momentum_loss"]
         return out
+
+    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
+        """Adds `tau`."""
+        total, updater = float(self.trainer.estimated_stepping_batches), self.momentum_updater
+        tau = tau_at(step, total, updater.base_tau, updater.final_tau)
+        return {**super().planned(step, steps_per_epoch), "tau": tau}
 
     def on_train_start(self) -> None:
         """Start counting optimizer steps: at 0, or where a resumed run is."""

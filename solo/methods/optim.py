@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from solo.errors import UserError
 from solo.utils.lars import LARS
-from solo.utils.lr_scheduler import LinearWarmupCosineAnnealingLR
+from solo.utils.lr_scheduler import (
+    LinearWarmupCosineAnnealingLR,
+    PureExponentialLR,
+    PureLR,
+    PureMultiStepLR,
+    exponential,
+    multi_step,
+    warmup_cosine,
+)
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "lars": LARS, "adam": Adam, "adamw": AdamW}
 
@@ -43,6 +51,29 @@ def build_optimizer(
         return constructor(groups, lr=lr, weight_decay=weight_decay, **kwargs)
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
+
+
+def settle(
+    optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
+) -> None:
+    """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
+
+    Args:
+        optimizer: after the checkpoint was loaded.
+        schedulers: that move its rates.
+        fresh: its parameter groups' settings as they were before.
+        static: indexes of the groups that don't follow the schedule.
+    """
+    for group, new in zip(optimizer.param_groups, fresh, strict=True):
+        old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))
+        if base != old_base:
+            group["lr"] = group["lr"] * (base / old_base) if old_base else base
+        group.update({key: value for key, value in new.items() if key != "lr"})
+    for scheduler in schedulers:
+        if isinstance(scheduler, PureLR):
+            for index, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=True)):
+                if index not in static:
+                    group["lr"] = rate
 
 
 @dataclass(frozen=True)
@@ -82,21 +113,42 @@ class Schedule:
         if self.name == "warmup_cosine":
             return self._warmup_cosine(optimizer)
         if self.name == "step":
-            return MultiStepLR(optimizer, self.decay_steps)  # type: ignore[arg-type]  # None: no step at all
+            return PureMultiStepLR(optimizer, None if self.decay_steps is None else list(self.decay_steps))
         if self.name == "exponential":
-            return ExponentialLR(optimizer, self.gamma)
+            return PureExponentialLR(optimizer, self.gamma)
         plateau = ReduceLROnPlateau(optimizer)
         # Lightning needs to be told what to watch; outside of a run callers expect the bare scheduler.
         return plateau if self.total_steps is None else {"scheduler": plateau, "monitor": "val_loss"}
 
+    def rate(self, step: int, steps_per_epoch: float, base: float) -> float | None:
+        """The learning rate of an optimizer step, of a group whose base rate is `base`; None where it depends on data.
+
+        Args:
+            step: 0-based, of the whole run.
+            steps_per_epoch: optimizer steps of an epoch.
+            base: rate of the group.
+        """
+        epoch = int(step // steps_per_epoch)
+        if self.name == "warmup_cosine":
+            moved = step if self.by_step else epoch
+            return warmup_cosine(moved, base, *self._lengths())
+        if self.name == "step":
+            return multi_step(epoch, base, None if self.decay_steps is None else list(self.decay_steps))
+        if self.name == "exponential":
+            return exponential(epoch, base, self.gamma)
+        return base if self.name == "none" else None
+
+    @property
+    def by_step(self) -> bool:
+        """Whether a step moves it; else an epoch does."""
+        return self.interval == "step" and self.total_steps is not None
+
+    def _lengths(self) -> tuple[float, float, float, float]:
+        """Warm-up, everything (both in what the schedule moves by), first and last rate."""
+        unit = self.total_steps / self.max_epochs if self.by_step and self.total_steps is not None else 1
+        start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
+        return self.warmup_epochs * unit, self.max_epochs * unit, start, self.min_lr
+
     def _warmup_cosine(self, optimizer: Optimizer) -> dict[str, Any]:
-        by_step = self.interval == "step" and self.total_steps is not None
-        unit = self.total_steps / self.max_epochs if by_step and self.total_steps is not None else 1
-        scheduler = LinearWarmupCosineAnnealingLR(
-            optimizer,
-            warmup_epochs=self.warmup_epochs * unit,
-            max_epochs=self.max_epochs * unit,
-            warmup_start_lr=self.warmup_start_lr if self.warmup_epochs > 0 else self.lr,
-            eta_min=self.min_lr,
-        )
-        return {"scheduler": scheduler, "interval": "step" if by_step else "epoch", "frequency": 1}
+        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *self._lengths())
+        return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}

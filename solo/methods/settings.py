@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check
 from solo.args.fields import keys_of
 from solo.args.legacy import MOVED, modernise
@@ -175,6 +176,27 @@ def complete_run(cfg: DictConfig) -> None:
     with open_dict(cfg):
         if cfg.get("accumulate_grad_batches") is None:
             cfg.accumulate_grad_batches = 1
+
+
+def accumulates_exactly(cfg: DictConfig, known: bool) -> bool:
+    """Whether one loss sees all accumulated batches.
+
+    Args:
+        cfg: reads `accumulate` and what it depends on.
+        known: the method's outputs come from the library's own code, which can be run in two passes.
+
+    Raises:
+        ConfigError: if it is asked for where it does nothing, or can't be done.
+    """
+    values = {key: cfg.get(key) for key in ("accumulate", "accumulate_grad_batches", "method")}
+    refuse(check_accumulate({**values, "hex": _plain(cfg, "hex")}))
+    exact = bool(values["accumulate"] == "exact")
+    if exact and not known:
+        raise ConfigError(
+            f"accumulate=exact runs the network twice, and method {values['method']!r} has a training_step, "
+            "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
+        )
+    return exact
 
 
 def refuse(problems: list[Problem], spelled: Mapping[str, str] | None = None) -> None:

@@ -41,6 +41,17 @@ class MomentumUpdater:
             momentum.lerp_(online.to(momentum.dtype), 1 - self.cur_tau)
 
     def update_tau(self, cur_step: int, max_steps: int) -> None:
-        """Set `cur_tau` for a step: a pure function of `cur_step / max_steps`, so that a resumed run has the same."""
-        cosine = (math.cos(math.pi * cur_step / max_steps) + 1) / 2
-        self.cur_tau = self.final_tau - (self.final_tau - self.base_tau) * cosine
+        """Set `cur_tau` for a step."""
+        self.cur_tau = tau_at(cur_step, max_steps, self.base_tau, self.final_tau)
+
+
+def tau_at(step: float, total: float, base: float, final: float) -> float:
+    """The rate of a step, along a cosine from `base` to `final`: a pure function, so that a resumed run has the same.
+
+    Args:
+        step: 0-based optimizer step.
+        total: steps of the run.
+        base: share of itself that the slow copy keeps at first.
+        final: the same after `total` steps.
+    """
+    return final - (final - base) * (math.cos(math.pi * step / total) + 1) / 2

@@ -9,6 +9,7 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
+from solo.args.accumulate import exact_parts
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
 from solo.data.augment import BatchAugment
@@ -63,7 +64,7 @@ def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoa
         say(str(views))
     images = _images(cfg, views)
     sampler = _sampler(cfg, images)
-    return prepare_dataloader(Indexed(images), cfg.optimizer.batch_size, data.num_workers, cfg.seed, sampler)
+    return prepare_dataloader(Indexed(images), _rows(cfg), data.num_workers, cfg.seed, sampler)
 
 
 def _images(cfg: DictConfig, views: Any = None) -> Dataset[tuple[Any, Any]]:
@@ -84,7 +85,12 @@ def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> 
     where = device or torch.device("cpu")
     say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
     sampler = _sampler(cfg, images)
-    return BatchLoader(cache, augment, cfg.optimizer.batch_size, data.num_workers, cfg.seed, where, sampler)
+    return BatchLoader(cache, augment, _rows(cfg), data.num_workers, cfg.seed, where, sampler)
+
+
+def _rows(cfg: DictConfig) -> int:
+    """Images of a batch of this process: with `accumulate=exact` all that one loss sees."""
+    return int(cfg.optimizer.batch_size) * exact_parts(cfg)
 
 
 def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
@@ -94,7 +100,7 @@ def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
         return None
     spec, labels = resolve_spec(data), level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
-    per_class, size = data.per_class, cfg.optimizer.batch_size
+    per_class, size = data.per_class, _rows(cfg)
     sampler = rule_sampler(data.sampler, labels, size, cfg.seed, spec.taxonomy, level, per_class)
     say(describe(sampler, labels, spec.levels))
     return sampler

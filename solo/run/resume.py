@@ -70,7 +70,7 @@ def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
 
 def _search(cfg: DictConfig, root: Path) -> Path | None:
     """What `auto_resume` finds; a job that SLURM has put back into its queue looks for its work in any case."""
-    if not cfg.auto_resume.enabled and not os.environ.get("SLURM_RESTART_COUNT"):
+    if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         return None
     resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
     found, _ = resumer.find_checkpoint(cfg)

@@ -22,9 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from solo import distributed
+from solo.args.accumulate import exact_parts
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.checkpointer import plain_cfg
+from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
@@ -33,6 +35,7 @@ from solo.data.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
 from solo.run.failures import explain, watch_children
+from solo.run.launch import check_launch
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.watching import watchers
@@ -154,9 +157,9 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.get("max_time"), **options))
     if OmegaConf.select(cfg, "auto_umap.enabled"):
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
-        options = {"keep_previous": True, "run": directory, "embedding": cfg.auto_umap.get("embedding", "umap")}
-        callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, **options))
-    callbacks.append(recorder)
+        drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.get("embedding", "umap")}
+        callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, run=directory, **drawn))
+    callbacks += [SchedulePlan(directory), recorder]
     options = {
         **trainer_options(cfg),
         **_devices(cfg),
@@ -171,6 +174,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         trainer = Trainer(**options)
     except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
+    check_launch(cfg, trainer)
     return Run(trainer, directory, recorder, order, resume)
 
 
@@ -178,6 +182,8 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those that a run sets."""
     known = inspect.signature(Trainer.__init__).parameters
     options = {key: value for key, value in plain_cfg(cfg).items() if key in known and key not in _OURS}
+    if exact_parts(cfg) > 1:  # the model takes the parts itself
+        options["accumulate_grad_batches"] = 1
     if options.get("sync_batchnorm") and _on_cpu(cfg):
         options["sync_batchnorm"] = False
         if _devices(cfg)["devices"] > 1:

@@ -261,7 +261,7 @@ def test_describe(pretrain_values):
     assert lines == [
         "global batch 128 = 64 for each process x 2 processes",
         "learning rate 0.2 (scaled by 128 / 256), x 4 for 4 accumulated batches",
-        "negatives per anchor 254 = 2 views x 128 - 2; accumulating batches adds none",
+        "negatives per anchor 254 = 2 views x 128 - 2; accumulating batches adds none (accumulate=exact would)",
     ]
 
 

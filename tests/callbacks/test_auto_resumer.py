@@ -70,3 +70,22 @@ def test_old_finished_damaged_and_absent_runs_are_skipped(cfg, tmp_path):
 def test_defaults_are_written_into_the_configuration():
     cfg = AutoResumer.add_and_assert_specific_cfg(OmegaConf.create({}))
     assert cfg.auto_resume == {"enabled": False, "max_hours": 36}
+
+
+def test_what_is_passed_over_is_named_with_its_reason(cfg, tmp_path):
+    old = make_run(tmp_path / "old", cfg, age_hours=40)
+    other = make_run(tmp_path / "other", cfg, seed=6)
+    make_run(tmp_path / "of another name", cfg, name="another")
+    resumer = AutoResumer(tmp_path)
+    assert resumer.find_checkpoint(cfg) == (None, None)
+    assert resumer.passed_over == [
+        f"{other} is not continued: it has other settings (seed: 6 -> 5)",
+        f"{old} is not continued: it is 40.0 h old (auto_resume.max_hours=36); "
+        f"resume_from_checkpoint={old} continues it",
+    ]
+
+
+def test_settings_that_may_change_do_not_count(cfg, tmp_path):
+    file = make_run(tmp_path / "run", cfg, max_epochs=2)
+    cfg.resume_allow = ["max_epochs"]
+    assert AutoResumer(tmp_path).find_checkpoint(cfg)[0] == file

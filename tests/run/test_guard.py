@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from solo.callbacks.culprit import find_culprit
+from solo.callbacks.recorder import read_rows
 from solo.checkpoint import load_checkpoint
 from solo.errors import NonFiniteError
 from solo.methods import METHODS
@@ -141,3 +142,18 @@ def test_they_can_be_switched_off(pretrain_cfg, tmp_path):
     (folder,) = (tmp_path / "simclr").iterdir()
     assert "online/" not in (folder / "metrics.csv").read_text()
     assert "online" not in json.loads((folder / "summary.json").read_text())["protocol"]
+
+
+def test_a_resumed_run_measures_what_the_uninterrupted_one_does(pretrain_cfg, tmp_path):
+    more = {"max_epochs": 3, "checkpoint": {"enabled": True, "dir": str(tmp_path), "keep_prev": True}}
+    pretrain.run(pretrain_cfg(**more))
+    (folder,) = (tmp_path / "simclr").iterdir()
+    whole = read_rows(folder / "metrics.csv")[2]
+    before = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]["Online"]
+    (middle,) = folder.glob("*-ep=1.ckpt")
+    pretrain.run(pretrain_cfg(**more, resume_from_checkpoint=str(middle)))
+    again = read_rows(folder / "metrics.csv")[2]
+    vitals = {key: value for key, value in whole.items() if key.startswith("online/")}
+    assert vitals and {key: again[key] for key in vitals} == pytest.approx(vitals, nan_ok=True)
+    assert torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]["Online"] == before
+    assert len(before["_losses"]) == 3

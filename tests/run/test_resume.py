@@ -18,15 +18,7 @@ from solo.run import pretrain
 TIMES = {"images_per_second", "data_wait", "peak_memory_mb", "seconds"}
 KWARGS = {
     "simclr": {"proj_hidden_dim": 16, "proj_output_dim": 8, "temperature": 0.2},
-    "nnclr": {
-        "proj_hidden_dim": 16,
-        "proj_output_dim": 8,
-        "pred_hidden_dim": 16,
-        "temperature": 0.2,
-        "queue_size": 64,
-    },
     "byol": {"proj_hidden_dim": 16, "proj_output_dim": 8, "pred_hidden_dim": 16},
-    "deepclusterv2": {"proj_hidden_dim": 16, "proj_output_dim": 8, "num_prototypes": [6, 6], "kmeans_iters": 2},
 }
 
 
@@ -60,8 +52,6 @@ def train(pretrain_cfg, tmp_path, monkeypatch):
         root = tmp_path / place
         checkpoint = {"enabled": True, "dir": str(root), **(checkpoint or {"every_steps": 1})}
         fixed = {"method": method, "method_kwargs": KWARGS[method], "checkpoint": checkpoint, "limit_train_batches": 4}
-        if method == "deepclusterv2":
-            fixed |= {"type": "standard", "warm_epoch": 10}
         original = METHODS[method].training_step
 
         def step(self, batch, batch_idx):
@@ -90,6 +80,10 @@ def rows_of(folder):
         return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(stream)]
 
 
+def plan_of(folder):
+    return list(csv.DictReader((folder / "schedule.csv").read_text().splitlines()))
+
+
 def assert_same(a, b, where=""):
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
@@ -115,12 +109,21 @@ def assert_same_run(whole, resumed):
     assert rows_of(whole) == rows_of(resumed)
 
 
-@pytest.mark.parametrize("method", KWARGS)
-def test_a_run_killed_inside_an_epoch_goes_on_exactly(train, method):
-    whole = train("whole", method)
-    killed = train("killed", method, at=(5, kill))  # in the second step of the second epoch
+# Whole batches or image by image, by this process or by workers, in any order: the next batch is the one to come.
+PIPELINES = {
+    "batches": {"augment": "batch", "num_workers": 0},
+    "images by workers": {"augment": "sample", "num_workers": 2},
+    "balanced by a worker": {"augment": "batch", "num_workers": 1, "sampler": "balanced"},
+}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_a_run_killed_inside_an_epoch_goes_on_exactly(train, pipeline):
+    data = {"dataset": "digits", **PIPELINES[pipeline]}
+    whole = train("whole", data=data)
+    killed = train("killed", at=(5, kill), data=data)  # in the second step of the second epoch
     assert state_of(killed)["global_step"] == 5
-    train("killed", method, resume_from_checkpoint=str(killed))
+    train("killed", resume_from_checkpoint=str(killed), data=data)
     assert_same_run(whole, killed)
 
 
@@ -191,3 +194,56 @@ def test_other_settings_are_listed_and_refused_unless_allowed(train, capsys):
     capsys.readouterr()
     train("killed", resume_from_checkpoint=str(killed), resume_allow=["knn_eval", "seed"], **other)
     assert "resumed with seed: 5 -> 6" in capsys.readouterr().out
+
+
+def test_the_schedules_are_written_down_before_the_first_step(train, recwarn):
+    fixed = {"type": "HEX_fixed", "distance_thresh": 0.9, "step_down": 0.2, "epoch_step": 1, "warm_epoch": 0}
+    folder = train("a", at=(0, kill), **fixed)
+    rows = plan_of(folder)
+    assert [row["step"] for row in rows] == [str(step) for step in range(8)]
+    assert [row["epoch"] for row in rows] == ["0"] * 4 + ["1"] * 4
+    assert [float(row["hex/threshold"]) for row in rows] == pytest.approx([0.9] * 4 + [0.7] * 4)
+    assert set(rows[0]) == {"step", "epoch", "lr", "weight_decay", "hex/threshold"}
+    taus = plan_of(train("b", "byol", at=(0, kill), type="standard"))
+    assert [float(row["tau"]) for row in taus][::4] == pytest.approx([0.99, 0.995])
+    folder = train("c", **fixed)
+    assert not [warning for warning in recwarn if "planned" in str(warning.message)]
+    assert float(rows_of(folder)[0]["lr"]) == pytest.approx(float(rows[4]["lr"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [("steps", "4 optimizer steps are done.*but 3 were"), ("lr", "but .* was")]
+)
+def test_a_run_that_leaves_its_plan_is_noticed(train, monkeypatch, change, message):
+    if change == "steps":
+        monkeypatch.setattr("solo.callbacks.schedule.steps_of_epoch", lambda batches, accumulate: 3)
+    else:
+        monkeypatch.setattr("solo.methods.plan.Schedule.rate", lambda self, step, per_epoch, base: 0.123)
+    with pytest.warns(UserWarning, match=message) as found:
+        train("a")
+    assert len([warning for warning in found if "see schedule.csv" in str(warning.message)]) == 1
+
+
+def test_what_is_allowed_to_change_takes_effect_at_once(train):
+    fixed = {"scheduler": {"name": "warmup_cosine", "warmup_epochs": 1}, "name": "run"}
+    sgd = {"name": "sgd", "batch_size": 16, "lr": 0.1, "weight_decay": 0.1}
+    killed = train("killed", at=(5, kill), optimizer=sgd, **fixed)
+    longer = {"max_epochs": 4, "optimizer": {**sgd, "weight_decay": 0.2}, "checkpoint": {"every_steps": 7}}
+    allow = ["max_epochs", "optimizer.weight_decay"]
+    train("killed", at=(7, kill), resume_from_checkpoint=str(killed), resume_allow=allow, **longer, **fixed)
+    (group, *_) = state_of(killed)["optimizer_states"][0]["param_groups"]
+    plan = plan_of(killed)
+    assert len(plan) == 16 and group["weight_decay"] == 0.2
+    assert group["lr"] == pytest.approx(float(plan[7]["lr"]), rel=1e-6)
+
+
+def test_auto_resume_goes_on_and_says_what_it_passes_over(train, capsys):
+    killed = train("killed", at=(5, kill))
+    train("killed", auto_resume={"enabled": True}, at=(0, kill))
+    assert f"auto_resume: continuing {killed / 'last.ckpt'}" in capsys.readouterr().out
+    old = time.time() - 40 * 3600
+    other = train("other", at=(5, kill))
+    os.utime(other / "last.ckpt", (old, old))
+    with pytest.raises(ValueError, match="too many values"):  # a second run
+        train("other", auto_resume={"enabled": True}, at=(0, kill))
+    assert f"auto_resume: {other / 'last.ckpt'} is not continued: it is 40.0 h old" in capsys.readouterr().out

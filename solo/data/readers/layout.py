@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from solo.data.archives import guarded
 from solo.data.folders import Problems, image_folders
 from solo.data.registry import DEFAULT_ROOT, IMAGE_EXTENSIONS, DatasetSpec, class_folders
 from solo.data.trees import Names, from_paths
@@ -99,7 +100,8 @@ class Layout:
         from torchvision import datasets
 
         try:
-            getattr(datasets, cast(str, self.torchvision))(str(path), download=True)
+            with guarded():
+                getattr(datasets, cast(str, self.torchvision))(str(path), download=True)
         except (RuntimeError, OSError, ImportError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{self.how_to(path)} (the download failed: {reason})") from error

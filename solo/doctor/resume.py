@@ -1,0 +1,194 @@
+"""Resume: a run that is killed inside an epoch and goes on is the uninterrupted one, bit for bit.
+
+Two epochs of four steps on tiny images, with the pipeline, the sampler and the callbacks of a real run. The process is
+"killed" in the second epoch: an exception that nobody can save after, so that only what is on the disk goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from solo import distributed
+from solo.args.augmentations import AugmentationCfg
+from solo.args.check import check
+from solo.callbacks import Checkpointer, Meter
+from solo.callbacks.rng import rng_state, set_rng_state
+from solo.checkpoint import load_checkpoint
+from solo.data.augment import BatchAugment
+from solo.data.batches import BatchLoader
+from solo.doctor.case import Case, Outcome
+from solo.doctor.processes import on_processes
+from solo.doctor.toy import SIDE, ToyImages, toy_cfg
+from solo.methods import METHODS
+from solo.run.resume import ResumeOrder
+
+BATCH, STEPS, EPOCHS, KILLED_AT = 8, 4, 2, 6
+TAMPERS = ("rng", "queue", "sampler")
+_QUEUES = ("queue", "local_memory", "center")
+
+
+class _KilledError(BaseException):
+    """Stands for SIGKILL: no callback saves anything because of it."""
+
+
+class _Kill(Callback):
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if trainer.global_step == KILLED_AT:
+            raise _KilledError
+
+
+class _Pictures:
+    """Decoded images in memory, as `BatchLoader` wants them."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        shape = ((BATCH * STEPS + 3) * distributed.world_size(), 1, SIDE, SIDE)
+        self.images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        self.targets = torch.arange(len(self.images)) % 10
+        self.size_text = f"{len(self.images)} images"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, rows: Sequence[int]) -> Tensor:
+        return self.images[list(rows)]
+
+    def labels(self, rows: Tensor) -> Tensor:
+        return self.targets[rows]
+
+
+def resume(case: Case, tamper: str | None = None, processes: int = 1) -> Outcome:
+    """Whether a killed run of `case` goes on exactly.
+
+    Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
+
+    Args:
+        case: method and objective.
+        tamper: plants a bug into the resume, which must be found: `rng` shifts the random numbers, `queue` skips what
+            was gathered (queues, memories, the k-NN's bank, means), `sampler` forgets the position in the epoch.
+        processes: that train together, each with batches and BatchNorm statistics of its own.
+    """
+    if tamper is not None and tamper not in TAMPERS:
+        raise ValueError(f"tamper={tamper!r} is unknown; choose {', '.join(TAMPERS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        argument = (case.method, case.type, tamper, folder)
+        places = _places(argument) if processes == 1 else on_processes(_places, processes, argument)[0]
+    steps = EPOCHS * STEPS
+    if not places:
+        return Outcome(True, f"{KILLED_AT} steps, killed, resumed: identical to {steps} steps")
+    shown = ", ".join(place.lstrip(".") for place in places[:3])
+    return Outcome(False, f"{KILLED_AT} steps, killed, resumed: differs from {steps} steps in {len(places)} ({shown})")
+
+
+def _places(argument: tuple[str, str, str | None, str]) -> list[str]:
+    """Where the two runs differ; in each of the processes."""
+    method, kind, tamper, folder = argument
+    case, before = Case(method, kind), rng_state()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice for such small runs
+            whole = _train(case, Path(folder) / "whole", seed=1)
+            killed = _train(case, Path(folder) / "killed", seed=1, kill=True)
+            if tamper in ("rng", "queue") and distributed.rank() == 0:
+                _spoil(killed, tamper)
+            distributed.any_process(0)  # all wait for it
+            forgetful = tamper == "sampler"
+            resumed = _train(case, Path(folder) / "killed", seed=2, ckpt_path=killed, forgetful=forgetful)
+            distributed.any_process(0)
+            return differing(_result(whole), _result(resumed))
+    finally:
+        set_rng_state(before)
+
+
+def differing(a: Any, b: Any, where: str = "") -> list[str]:
+    """Places in which two nests of mappings, lists, tensors and values differ in any bit."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        same = a.shape == b.shape and torch.equal(a.nan_to_num(nan=1e30), b.nan_to_num(nan=1e30))
+        return [] if same else [where]
+    if isinstance(a, Mapping) and isinstance(b, Mapping) and a.keys() == b.keys():
+        return [place for key in a for place in differing(a[key], b[key], f"{where}.{key}")]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        pairs = enumerate(zip(a, b, strict=True))
+        return [place for index, (x, y) in pairs for place in differing(x, y, f"{where}[{index}]")]
+    return [] if type(a) is type(b) and (a == b or (a != a and b != b)) else [where]
+
+
+class _ForgetfulOrder(ResumeOrder):
+    """The planted bug: the epoch's first batches come again."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        sampler: Any = self.loader.sampler
+        sampler.start_at(EPOCHS - 1, 0)
+
+
+def _train(
+    case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Path | None = None, forgetful: bool = False
+) -> Path:
+    """Train, or go on with `ckpt_path`; the path of `last.ckpt`."""
+    torch.manual_seed(seed)
+    schedule = {"name": "warmup_cosine", "warmup_epochs": 0.5}
+    cfg = toy_cfg(case, BATCH, max_epochs=EPOCHS, optimizer__name="adamw", scheduler=schedule, name="toy")
+    order = _ForgetfulOrder() if forgetful else ResumeOrder()
+    order.loader = BatchLoader(_Pictures(), BatchAugment([_views()], [0.5], [0.25]), BATCH, seed=3)
+    saver = Checkpointer(cfg, root, every_steps=1)
+    trainer = Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        devices=distributed.world_size(),
+        strategy=DDPStrategy(find_unused_parameters=False) if distributed.is_distributed() else "auto",
+        logger=False,
+        callbacks=[order, Meter(), saver, *([_Kill()] if kill else [])],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    val: DataLoader[Any] = DataLoader(ToyImages(BATCH, views=0, dtype=torch.float32), BATCH)
+    with contextlib.suppress(_KilledError):
+        trainer.fit(METHODS[case.method](cfg), order.loader, val, ckpt_path=ckpt_path)
+    return saver.run.path / "last.ckpt"
+
+
+def _views() -> dict[str, Any]:
+    jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
+    given = {"num_crops": 2, "crop_size": SIDE, "color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
+    return check(given, AugmentationCfg)[0]
+
+
+def _result(file: Path) -> dict[str, Any]:
+    """All of a checkpoint that is a function of settings and seed."""
+    state = load_checkpoint(file)
+    processes = state["callbacks"]["Checkpointer"]["processes"]
+    weights = {key: state[key] for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")}
+    keys = ("rng", "buffers", "metrics", "logged")
+    own = [{key: process[key] for key in keys} for process in processes]
+    weights["logged steps"] = state["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+    return weights | {"process": own, "loss": [process["owners"]["Meter"]["loss"] for process in processes]}
+
+
+def _spoil(file: Path, tamper: str) -> None:
+    """Plant a bug in a checkpoint."""
+    state = load_checkpoint(file)
+    process = state["callbacks"]["Checkpointer"]["processes"][-1]
+    if tamper == "rng":
+        generator = torch.Generator()
+        generator.set_state(process["rng"]["torch"])
+        torch.rand(1, generator=generator)
+        process["rng"]["torch"] = generator.get_state()
+    else:
+        for name, value in state["state_dict"].items():
+            if any(part in name for part in _QUEUES):
+                value.zero_()
+        process["means"], process["metrics"], process["buffers"] = {}, {}, {}
+    torch.save(state, file)

@@ -1,0 +1,178 @@
+"""`accumulate: exact`: one loss over a virtual batch whose activations don't fit into memory together.
+
+Gradient caching (Gao, Zhang, Han, Callan: Scaling deep contrastive learning batch size under memory limited setup,
+https://arxiv.org/abs/2101.06983). A first pass without gradient keeps the outputs of all parts of the batch; the loss
+of all of them together gives each output its gradient; a second pass carries these through the network, part by part.
+The gradient is that of the whole batch in one piece, but for BatchNorm, whose statistics are those of a part: its
+running ones move in the first pass only. Random numbers (dropout, masks) are the same in both passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from solo.losses.pairs import widen
+from solo.utils.whitening import IterNorm
+
+if TYPE_CHECKING:
+    from solo.methods.base import BaseMethod
+
+Outputs = dict[str, Any]
+
+
+def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any], Outputs]) -> Tensor:
+    """The total loss of a virtual batch, ready for its `backward`; the gradients of all parts but the last are there.
+
+    Args:
+        model: in training.
+        batch: `[ids (N * B,), [view (N * B, C, H, W), ...], targets]`, cut into parts of `optimizer.batch_size` rows.
+        online: the outputs of the trained network for a part, without those of a slow copy.
+    """
+    model.zero_grad(set_to_none=True)  # Lightning's own would come after the first parts
+    parts = split(batch, model.batch_size)
+    states, outputs = [], []
+    with torch.no_grad(), _silent(model):
+        for part in parts:
+            states.append(_random_state(model))
+            outputs.append(model.view_outputs(part))
+            torch.clear_autocast_cache()  # weights that were cast without gradient
+    out = joined(outputs)
+    leaves = _leaves(out)
+    _classify(model, out, batch[2])
+    loss = model.total_loss(out, batch)
+    after = _random_state(model)
+    inputs = [leaf for views in leaves.values() for leaf in views]
+    own = [p for p in model.parameters() if p.requires_grad]  # a loss may have layers of its own
+    grads = iter(torch.autograd.grad(loss, [*inputs, *own], allow_unused=True))
+    cached: dict[str, list[Tensor | None]] = {key: [next(grads) for _ in views] for key, views in leaves.items()}
+    carried = loss.new_zeros(())
+    for parameter, grad in zip(own, grads, strict=True):
+        if grad is not None:
+            carried = carried + (parameter * grad).sum()
+    start = 0
+    for index, (part, state) in enumerate(zip(parts, states, strict=True)):
+        _set_random_state(model, state)
+        with _silent(model), _second_pass(model):
+            again = online(model, part)
+        stop = start + len(part[0])
+        surrogate = _product(again, cached, slice(start, stop))
+        start = stop
+        if index < len(parts) - 1:
+            torch.autograd.backward(_scaled(model, surrogate))
+            torch.clear_autocast_cache()
+        else:
+            carried = carried + surrogate
+    _set_random_state(model, after)
+    model.remember(out, batch[2])  # the parts have, too
+    return carried - carried.detach() + loss.detach()
+
+
+def has_known_steps(method: type[BaseMethod], base: type[BaseMethod]) -> bool:
+    """Whether a method's outputs come from the library's own code and its loss from an `ssl_loss`.
+
+    Args:
+        method: the class.
+        base: `BaseMethod`.
+    """
+    ours = method.view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
+    return ours and method.training_step is base.training_step and method.ssl_loss is not base.ssl_loss
+
+
+def split(batch: Any, size: int) -> list[Any]:
+    """A batch as batches of `size` rows, the last one of what is left."""
+    ids, views, targets = batch
+    views = [views] if isinstance(views, Tensor) else views
+    cut = [ids.split(size), zip(*(view.split(size) for view in views), strict=True), targets.split(size)]
+    return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
+
+
+def joined(outputs: list[Outputs]) -> Outputs:
+    """Outputs of the parts -> those of the whole: rows one after the other, view by view; without the summaries."""
+    keys = [key for key, value in outputs[0].items() if isinstance(value, list)]
+    return {key: [torch.cat(views) for views in zip(*(out[key] for out in outputs), strict=True)] for key in keys}
+
+
+def _leaves(out: Outputs) -> dict[str, list[Tensor]]:
+    """The outputs of the trained network as leaves with gradient, in place in `out`; in float32 or better.
+
+    Half precision would lose small gradients, which the scaled loss of a single pass keeps.
+    """
+    leaves = {}
+    for key, views in out.items():
+        if not key.startswith("momentum_") and views[0].is_floating_point():
+            out[key] = leaves[key] = [widen(view).detach().requires_grad_() for view in views]
+    return leaves
+
+
+def _product(out: Outputs, cached: dict[str, list[Tensor | None]], rows: slice) -> Tensor:
+    """Sum of outputs times their gradients: its gradient is that of the loss."""
+    terms = [
+        (widen(view) * grad[rows]).sum()
+        for key, grads in cached.items()
+        for view, grad in zip(out[key], grads, strict=True)
+        if grad is not None and view.requires_grad
+    ]
+    return torch.stack(terms).sum()
+
+
+def _classify(model: BaseMethod, out: Outputs, targets: Tensor) -> None:
+    """Add the classifiers' `loss`, `acc1` and `acc5` of the whole batch to `out`, and log them."""
+    out |= model.mean_metrics(out["logits"], targets)
+    if not OmegaConf.select(model.cfg, "data.no_labels"):
+        model.log_classification(out)
+    classifier = getattr(model, "momentum_classifier", None)
+    if classifier is not None:
+        logits = [classifier(feats) for feats in out["momentum_feats"]]
+        slow = model.mean_metrics(logits, targets)
+        model.log_classification(slow, "momentum_")
+        out["loss"] = out["loss"] + slow["loss"]
+
+
+def _scaled(model: BaseMethod, loss: Tensor) -> Tensor:
+    """As `precision=16-mixed` scales the loss that is returned."""
+    scaler: Any = getattr(model.trainer.precision_plugin, "scaler", None) if model.attached else None
+    scaled: Tensor = loss if scaler is None else scaler.scale(loss)
+    return scaled
+
+
+@contextmanager
+def _silent(model: BaseMethod) -> Iterator[None]:
+    """The parts log nothing: the whole batch does."""
+    model.silent = True
+    try:
+        yield
+    finally:
+        model.silent = False
+
+
+@contextmanager
+def _second_pass(model: BaseMethod) -> Iterator[None]:
+    """Running statistics and the k-NN's bank have seen this batch."""
+    norms = [m for m in model.modules() if isinstance(m, (_BatchNorm, IterNorm)) and m.track_running_stats]
+    knn, model.knn_eval = model.knn_eval, False
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        model.knn_eval = knn
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _random_state(model: BaseMethod) -> tuple[Tensor, Tensor | None]:
+    cuda = model.device.type == "cuda"
+    return torch.get_rng_state(), torch.cuda.get_rng_state(model.device) if cuda else None
+
+
+def _set_random_state(model: BaseMethod, state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], model.device)

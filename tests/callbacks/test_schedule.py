@@ -1,0 +1,109 @@
+"""The plan against values computed by hand, for devices and accumulation; and that deviations are noticed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from solo.args.pretrain import parse_cfg
+from solo.callbacks.schedule import MOST_ROWS, shown_steps, steps_of_epoch
+from solo.data.loaders import train_loader
+from solo.methods.optim import Schedule
+from solo.methods.plan import plan_groups
+from solo.nn.momentum import tau_at
+
+
+def by_hand(step, total, base, warmup, start, end):
+    """The warm-up cosine, written down once more."""
+    if step < warmup:
+        return start + (base - start) * step / (warmup - 1)
+    return end + (base - end) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+# 960 images, batches of 16 a process, 4 epochs: (devices, batches for a step) -> steps of an epoch, scaled rate.
+GOLDEN = {
+    (1, 1): (60, 0.1),
+    (2, 1): (30, 0.2),
+    (4, 1): (15, 0.4),
+    (1, 2): (30, 0.1),
+    (2, 4): (8, 0.2),
+    (4, 4): (4, 0.4),
+}
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), GOLDEN)
+def test_golden_curves(devices, accumulate, monkeypatch):
+    cfg = parse_cfg(
+        OmegaConf.create(
+            {
+                "method": "simclr",
+                "method_kwargs": {"proj_hidden_dim": 4, "proj_output_dim": 4, "temperature": 0.1},
+                "data": {"dataset": "digits"},
+                "augmentations": [{"num_crops": 2}],
+                "optimizer": {"name": "sgd", "batch_size": 16, "lr": 1.6, "weight_decay": 0.01},
+                "scheduler": {"warmup_epochs": 1, "warmup_start_lr": 0.05, "min_lr": 0.01},
+                "accelerator": "cpu",
+                "devices": devices,
+                "accumulate_grad_batches": accumulate,
+                "max_epochs": 4,
+            }
+        )
+    )
+    monkeypatch.setattr("solo.distributed.world_size", lambda: devices)
+    batches = len(train_loader(torch.utils.data.TensorDataset(torch.zeros(960)), 16, 0, seed=1))
+    per_epoch, lr = GOLDEN[devices, accumulate]
+    assert steps_of_epoch(batches, accumulate) == per_epoch
+    assert cfg.optimizer.lr == pytest.approx(lr)
+    base = cfg.optimizer.lr * accumulate  # one step sees that many batches
+    settings = {"warmup_start_lr": 0.05, "min_lr": 0.01, "warmup_epochs": 1}
+    total = 4 * per_epoch
+    schedule = Schedule("warmup_cosine", "step", 4, total, base, decay_steps=None, gamma=0.95, **settings)
+    for step in range(total):
+        expected = by_hand(step, total, base, per_epoch, 0.05, 0.01)
+        assert schedule.rate(step, per_epoch, base) == pytest.approx(expected, abs=1e-12), step
+    assert schedule.rate(total, per_epoch, base) == pytest.approx(0.01)
+
+
+def test_by_epoch_stepwise_exponential_and_data_dependent():
+    def rates(name, **more):
+        settings = {"warmup_start_lr": 0.2, "warmup_epochs": 2, "min_lr": 0.0, "decay_steps": [1, 3], "gamma": 0.5}
+        schedule = Schedule(name, "epoch", 4, 8, 1.0, **{**settings, **more})
+        return [schedule.rate(step, 2, 1.0) for step in range(8)]
+
+    assert rates("step") == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
+    assert rates("exponential") == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+    assert rates("warmup_cosine") == pytest.approx([0.2, 0.2, 1, 1, 1, 1, 0.5, 0.5])
+    assert rates("none") == [1.0] * 8 and rates("reduce") == [None] * 8 and rates("step", decay_steps=None) == [1.0] * 8
+
+
+def test_groups_of_their_own():
+    schedule = Schedule("exponential", "epoch", 2, 4, 1.0, 0.0, 0, 0.0, None, 0.5)
+    groups = [
+        {"name": "backbone", "lr": 1.0, "initial_lr": 1.0, "weight_decay": 0.1},
+        {"name": "projector", "lr": 1.0, "initial_lr": 1.0, "weight_decay": 0.1},
+        {"name": "classifier", "lr": 2.0, "initial_lr": 2.0, "weight_decay": 0.0},
+        {"name": "predictor", "lr": 1.0, "initial_lr": 1.0, "weight_decay": 0.1},
+    ]
+    assert plan_groups(schedule, groups, [3], 1, 2) == {
+        "lr": 1.0,
+        "weight_decay": 0.1,
+        "lr/classifier": 2.0,
+        "weight_decay/classifier": 0.0,
+    }
+    later = plan_groups(schedule, groups, [3], 2, 2)
+    assert later["lr"] == 0.5 and later["lr/classifier"] == 1.0 and later["lr/predictor"] == 1.0
+
+
+def test_tau_is_a_function_of_the_step():
+    assert [tau_at(step, 4, 0.9, 1.0) for step in (0, 2, 4)] == pytest.approx([0.9, 0.95, 1.0])
+
+
+def test_long_runs_are_thinned_out_evenly():
+    assert list(shown_steps(5)) == [0, 1, 2, 3, 4]
+    steps = list(shown_steps(1_000_000))
+    assert len(steps) == MOST_ROWS and steps[0] == 0 and steps[-1] == 999_999
+    gaps = {b - a for a, b in zip(steps, steps[1:], strict=False)}
+    assert gaps == {50, 51}
