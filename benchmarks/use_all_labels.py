@@ -44,7 +44,7 @@ TABLES: dict[str, dict[str, tuple[str, list[str], float]]] = {
     "unseen": {name: (name, UNSEEN, 1.0) for name in FLAT},
     "tenth": {
         "one system: himulcone": ("himulcone", TENTH, 1.0),
-        "one system: himulcone, HEX_adaptive": ("hex_himulcone", TENTH, 1.0),
+        "one system: himulcon, HEX_adaptive": ("hex_himulcon", TENTH, 1.0),
         "labels only: himulcone": ("himulcone", [], 0.1),
         "labels only: crossentropy": ("crossentropy", [], 0.1),
         "no labels: simclr": ("simclr", [], 1.0),
@@ -69,7 +69,7 @@ def run(
     place = f"checkpoint.dir={folder}"
     budget = [f"max_epochs={round(epochs / share)}", f"data.fraction={fraction * share}"]
     quiet = [f"seed={seed}", place, "devices=1", "progress=off", "tensorboard.enabled=False"]
-    method = "himulcone" if "himulcone" in recipe else recipe
+    method = recipe.removeprefix("hex_")
     pretrain = [str(ROOT / "scripts/pretrain/fashion_mnist"), f"{recipe}.yaml", *SETTINGS, *budget, *extra, *words]
     trained = finished(folder / method, "pretrain", [*pretrain, *quiet], threads)
     evaluate = [f"checkpoint={trained}", *EVALUATE, place]

@@ -50,7 +50,9 @@ def worker(rank, port, path):
     gathered = distributed.gather(rows)
     # A transposed consumer hands back a gradient that is not contiguous.
     (gathered.T.contiguous() * torch.arange(8.0).reshape(2, 4)).sum().backward()
-    torch.save({"losses": out, "gathered": gathered.detach(), "grad": rows.grad}, f"{path}/{rank}.pt")
+    lines = distributed.gather_lines([f"{rank}.png"] * rank)  # none of the first process
+    found = {"losses": out, "gathered": gathered.detach(), "grad": rows.grad, "lines": lines}
+    torch.save(found, f"{path}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -73,6 +75,11 @@ def test_loss_gradient_and_threshold_agree_with_one_process(two_processes):
         if threshold is not None:
             for part in parts:
                 torch.testing.assert_close(part[3], threshold, rtol=1e-13, atol=0)
+
+
+def test_lines_of_all_processes(two_processes):
+    assert [result["lines"] for result in two_processes] == [["1.png"]] * WORLD
+    assert distributed.gather_lines(["a"]) == ["a"]
 
 
 def test_gather_sums_a_gradient_that_is_not_contiguous(two_processes):

@@ -126,7 +126,7 @@ def test_numbers_are_the_hex_papers(name):
 @pytest.mark.parametrize("path", [path for path in RECIPES if path.name.startswith("hex")], ids=relative)
 def test_hex_differs_from_its_base_in_hex_only(path):
     other = path.stem.removeprefix("hex").removeprefix("_")
-    base = other if other.startswith(("nnclr", "himulcone")) else "_".join(filter(None, ("simclr", other)))
+    base = other if other.startswith(("nnclr", "himulcon")) else "_".join(filter(None, ("simclr", other)))
     hex_values, plain = read(path).values, read(path.with_name(f"{base}.yaml")).values
     assert hex_values["hex"]["policy"] == "adaptive" and plain["hex"]["policy"] == "standard"
     assert {key for key in hex_values if hex_values[key] != plain[key]} == {"name", "hex"}

@@ -50,7 +50,7 @@ def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
 
     Raises:
         UserError: nothing can be read of what is there.
-        ConfigError: the run was made with other settings than these, and `resume_allow` doesn't have them.
+        UserError: or the run was made with other settings than these, and `resume_allow` doesn't have them.
     """
     if cfg.get("resume_from_checkpoint"):
         named = Path(cfg.resume_from_checkpoint).expanduser()
@@ -115,7 +115,7 @@ def _check_settings(cfg: DictConfig, stored: Mapping[str, Any], file: Path) -> N
     if refused:
         listed = "".join(f"\n  {change}" for change in refused)
         keys = ",".join(change.key for change in refused)
-        raise ConfigError(
+        raise UserError(
             f"{file} is of a run with other settings:{listed}\n"
             f"take them back, allow them with 'resume_allow=[{keys}]', or start a new run"
         )

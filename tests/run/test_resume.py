@@ -181,12 +181,12 @@ def test_nothing_that_can_be_read(train):
 def test_other_settings_are_listed_and_refused_unless_allowed(train, capsys):
     killed = train("killed", at=(2, kill))
     other = {"seed": 6, "knn_eval": {"enabled": True, "k": 4}, "name": "other", "progress": "off"}
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         train("killed", resume_from_checkpoint=str(killed), max_epochs=3, **other)
     text = str(error.value)
     assert "\n  max_epochs: 2 -> 3\n" in text and "\n  seed: 5 -> 6\n" in text and "\n  knn_eval.k: 5 -> 4\n" in text
     assert "'resume_allow=[knn_eval.k,max_epochs,seed]'" in text and "progress" not in text
-    with pytest.raises(ConfigError, match="seed: 5 -> 6") as error:
+    with pytest.raises(UserError, match="seed: 5 -> 6") as error:
         train("killed", resume_from_checkpoint=str(killed), resume_allow=["knn_eval"], **other)
     assert "knn_eval" not in str(error.value)
     with pytest.raises(ConfigError, match="resume_allow has sead, which is no setting"):
