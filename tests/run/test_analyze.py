@@ -93,7 +93,7 @@ def test_models_without_labels(tmp_path, run):
     [
         (["features=nowhere.npz"], 1, "features=nowhere.npz doesn't exist"),
         (["checkpoint=[nowhere,else]"], 2, "pretrained_feature_extractor='nowhere' does not exist"),
-        ([], 2, "usage"),
+        (["k=3"], 2, "pretrained_feature_extractor is missing; give checkpoint=PATH"),
         (["features=nowhere.npz", "embedding=mds"], 2, "embedding='mds' is unknown"),
         (["features=nowhere.npz", "names=[a,b]"], 1, "names=['a', 'b'] don't fit 1 runs"),
     ],
