@@ -65,7 +65,7 @@ def run(
 ) -> tuple[str, str, int, dict[str, Any]]:
     """Pretrain and evaluate once, in `out/<recipe and settings>-<seed>/`; what tables have in common is run once."""
     recipe, extra, share = TABLES[table][row]
-    folder = out / f"{slug('-'.join([recipe, *extra, str(share)]))}-{seed}"
+    folder = place_of(table, row, seed, out)
     place = f"checkpoint.dir={folder}"
     budget = [f"max_epochs={round(epochs / share)}", f"data.fraction={fraction * share}"]
     quiet = [f"seed={seed}", place, "devices=1", "progress=off", "tensorboard.enabled=False"]
@@ -76,7 +76,23 @@ def run(
     found = read(finished(folder / "evaluate", "evaluate", evaluate, threads) / "evaluate.json")["results"]
     which = "unseen" if table == "unseen" else "all"
     levels = {level["level"]: level for result in found if result["classes"] == which for level in result["levels"]}
-    return table, row, seed, {name: levels.get(level, {}).get(key) for name, (level, key) in MEASURES.items()}
+    return (
+        table,
+        row,
+        seed,
+        {name: percent(levels.get(level, {}).get(key), key) for name, (level, key) in MEASURES.items()},
+    )
+
+
+def percent(value: float | None, key: str) -> float | None:
+    """NMI in percent, as the others are."""
+    return value if value is None or key != "nmi" else 100 * value
+
+
+def place_of(table: str, row: str, seed: int, out: Path) -> Path:
+    """The folder of its runs."""
+    recipe, extra, share = TABLES[table][row]
+    return out / f"{slug('-'.join([recipe, *extra, str(share)]))}-{seed}"
 
 
 def rows(results: Sequence[Any], table: str) -> list[list[str]]:
@@ -101,7 +117,9 @@ def rows(results: Sequence[Any], table: str) -> list[list[str]]:
 def report(results: Sequence[Any], tables: Sequence[str], path: Path) -> None:
     """Print the tables and write the single results."""
     for table in tables:
-        shown = Table(title=f"{table}: mean ± standard deviation (paired difference to the first row ± its error)")
+        shown = Table(
+            title=f"{table}, in percent: mean ± standard deviation (paired difference to the first row ± its error)"
+        )
         for name in ("method", *MEASURES):
             shown.add_column(name)
         for cells in rows(results, table):
@@ -123,6 +141,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores")
     parser.add_argument("--out", type=Path, default=Path("use_all_labels"))
+    parser.add_argument("--report", action="store_true", help="run nothing, print what is finished")
     parser.add_argument("overrides", nargs="*", help="further keys of pretraining, for example backbone.name=resnet18")
     given = parser.parse_args()
     budget = (given.epochs, given.fraction, given.overrides)
@@ -133,6 +152,8 @@ def main() -> None:
         for table in given.tables
         for row in TABLES[table]
     ]
+    if given.report:
+        cases = [case for case in cases if list(place_of(*case[:4]).glob("evaluate/*/evaluate.json"))]
     report(run_all(run, cases, given.jobs), given.tables, given.out / "results.csv")
 
 

@@ -70,8 +70,20 @@ def quick() -> dict[str, Outcome]:
     return rows
 
 
-def guarantees(say: Say, cases: Sequence[Case], columns: Sequence[Column] = COLUMNS) -> Guarantees:
-    """Every case in every column, and every planted bug once."""
+def guarantees(
+    say: Say,
+    cases: Sequence[Case],
+    columns: Sequence[Column] = COLUMNS,
+    keep: Callable[[Guarantees], None] = lambda found: None,
+) -> Guarantees:
+    """Every case in every column, and every planted bug once.
+
+    Args:
+        say: prints a line for each column.
+        cases: the rows.
+        columns: what is checked.
+        keep: called after each column, so that nothing is lost if a later one is interrupted.
+    """
     found = Guarantees()
     for column in columns:
         start = time.perf_counter()
@@ -85,15 +97,19 @@ def guarantees(say: Say, cases: Sequence[Case], columns: Sequence[Column] = COLU
         seen = [sighting.seen for sighting in found.sightings[column.name]]
         bugs = f"{sum(seen)} of {len(seen)} planted bugs seen"
         say(f"{column.name}: {green} of {applies} ok, {bugs} ({time.perf_counter() - start:.0f} s)")
-    # Rows first: by case, then by column.
-    found.cells = {(case, column.name): found.cells[case, column.name] for case in cases for column in columns}
+        keep(found)
     return found
 
 
 def _full(screen: Console, facts: Sequence[tuple[str, str]], file: Path, methods: Sequence[str] | None) -> int:
     cases = [case for case in all_cases() if not methods or case.method in methods]
-    found = guarantees(lambda line: screen.print(line, markup=False), cases)
-    found.facts = facts
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(found: Guarantees) -> None:
+        found.facts = facts
+        write_text(file, page(found, COLUMNS))
+
+    found = guarantees(lambda line: screen.print(line, markup=False), cases, COLUMNS, keep)
     screen.print(guarantees_table(found, COLUMNS))
     for (case, name), outcome in found.cells.items():
         if outcome is not None and not outcome.ok:
@@ -102,8 +118,6 @@ def _full(screen: Console, facts: Sequence[tuple[str, str]], file: Path, methods
         for sighting in sightings:
             if not sighting.seen:
                 screen.print(f"{name}: the planted bug {sighting.bug!r} was not seen", markup=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, page(found, COLUMNS))
     screen.print(f"written: {file}", markup=False)
     return 0 if found.ok else 1
 

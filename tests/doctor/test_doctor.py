@@ -33,6 +33,7 @@ def test_every_cell_and_every_planted_bug():
     assert lines[0].startswith("one: 2 of 2 ok, 1 of 1 planted bugs seen")
     assert lines[1].startswith("two: 0 of 2 ok, 0 of 1 planted bugs seen")
     assert not found.ok and len(found.cells) == 6
+    assert "| not run |" in table.page(found, [column("one", GOOD), column("three", BAD)])
     text = table.page(found, [column("one", GOOD), column("two", BAD)])
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     failed = "**gradient differs by 0.5 \\| allowed &lt;1e-6**"
@@ -43,7 +44,7 @@ def test_every_cell_and_every_planted_bug():
 
 @pytest.mark.parametrize(("outcome", "bug", "ok"), [(GOOD, BAD, True), (BAD, BAD, False), (GOOD, GOOD, False)])
 def test_full_is_ok_only_if_all_is_green_and_every_bug_was_seen(outcome, bug, ok, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(main, "guarantees", lambda say, cases: full(say, cases, [column("one", outcome, bug)]))
+    monkeypatch.setattr(main, "guarantees", lambda say, cases, _, keep: full(say, cases, main.COLUMNS, keep))
     monkeypatch.setattr(main, "COLUMNS", [column("one", outcome, bug)])
     file = tmp_path / "new" / "page.md"
     assert solo(["doctor", "--full", "--methods", "simclr", "--page", str(file)]) == (0 if ok else 1)

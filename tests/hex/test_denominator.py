@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ from solo.hex.plug import Hex, Step
 from solo.hex.schedule import Constant
 from solo.losses import HierarchicalContrastiveLoss, Pairs, hierarchical_contrastive_loss
 from solo.losses import pairs as pairs_module
-from tests.losses.reference import cosines
+from tests.losses import hierarchical_reference as reference
 
 IMAGES = 8
 LABELS = torch.tensor([[0, 0], [0, 0], [0, 1], [0, -1], [1, 2], [1, 2], [-1, -1], [-1, -1]])
@@ -63,36 +62,9 @@ def test_without_weights_it_is_the_multi_label_loss(kind):
 
 
 def test_equals_the_loops():
-    z, tau, beta, tau_plus = views(), 0.3, 1.0, 0.1
-    ours = loss_of(z, LABELS, WithNamed(POLICY), beta, tau_plus, "himulcon").loss
-    s, n, image = cosines(z), len(z), [*range(IMAGES)] * 2
-    rows = s.detach().sort(dim=1).values
-    threshold = rows[:, round(0.7 * (n - 1))].mean()
-    total = [[], []]
-    for i in range(n):
-        label = LABELS[image[i]]
-        shared = []
-        for j in range(n):
-            other = LABELS[image[j]]
-            known = [bool(label[k] == other[k] and label[k] >= 0) for k in range(2)]
-            shared.append(2 if image[i] == image[j] else int(known[0]) + int(known[0] and known[1]))
-        leaf = [j for j in range(n) if j != i and shared[j] == 2]
-        rest = [j for j in range(n) if j != i and shared[j] < 2]
-        inside = [j for j in rest if s[i, j] > threshold or shared[j] == 1]
-        raised = [torch.exp(beta * s[i, h] / tau) for h in inside]
-        local = sum(
-            w / (sum(raised) / len(raised)) * torch.exp(s[i, h] / tau) for h, w in zip(inside, raised, strict=True)
-        )
-        positive = sum(torch.exp(s[i, p] / tau) for p in leaf)
-        debiased = (local - tau_plus * len(inside) * positive / len(leaf)) / (1 - tau_plus) if inside else 0 * positive
-        floor = torch.full_like(positive, len(inside) * math.exp(-1 / tau))
-        outside = sum((torch.exp(s[i, k] / tau) for k in rest if k not in inside), torch.zeros(()).double())
-        norm = torch.log(positive + outside + torch.maximum(debiased, floor))
-        for level in range(2):
-            partners = [j for j in range(n) if j != i and shared[j] == level + 1]
-            if partners:
-                total[level].append(sum(norm - s[i, p] / tau for p in partners) / len(partners))
-    expected = sum(2 ** (1 / (2 - level)) * sum(total[level]) / len(total[level]) for level in range(2)) / 2
+    z = views()
+    ours = loss_of(z, LABELS, WithNamed(POLICY), kind="himulcon").loss
+    expected = reference.hex_himulcon(torch.stack(z.chunk(2), dim=1), LABELS, 0.3, 0.7, beta=1.0, tau_plus=0.1)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(grad_of(ours, z), grad_of(expected, z), rtol=1e-9, atol=1e-12)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -106,3 +108,36 @@ def released(features: Tensor, labels: Tensor, kind: str, temperature: float) ->
             first.setdefault(masked[row], row)
         rows = [first[key] for key in sorted(first)]
     return total / columns
+
+
+def hex_himulcon(
+    features: Tensor, labels: Tensor, temperature: float, quantile: float, beta: float, tau_plus: float
+) -> Tensor:
+    """HiMulCon with HEX's denominator: hierarchy negatives above the mean quantile, or of the same coarse label."""
+    batch, views, _ = features.shape
+    levels = labels.shape[1]
+    image = list(range(batch)) * views
+    s = cosines(features.transpose(0, 1).flatten(0, 1))
+    n = len(s)
+    threshold = s.detach().sort(dim=1).values[:, round(quantile * (n - 1))].mean()
+    totals: list[list[Tensor]] = [[] for _ in range(levels)]
+    for i in range(n):
+        meets = [meeting_level(i, j, image, labels) for j in range(n)]
+        leaf = [j for j in range(n) if j != i and meets[j] == levels - 1]
+        rest = [j for j in range(n) if j != i and meets[j] < levels - 1]
+        inside = [j for j in rest if s[i, j] > threshold or meets[j] >= 0]
+        positive = sum((torch.exp(s[i, p] / temperature) for p in leaf), torch.zeros(()).double())
+        raised = [torch.exp(beta * s[i, h] / temperature) for h in inside]
+        local = torch.zeros(()).double()
+        for h, weight in zip(inside, raised, strict=True):
+            local = local + weight / (sum(raised) / len(raised)) * torch.exp(s[i, h] / temperature)
+        debiased = (local - tau_plus * len(inside) * positive / max(1, len(leaf))) / (1 - tau_plus)
+        floor = torch.tensor(len(inside) * math.exp(-1 / temperature)).double()
+        outside = sum((torch.exp(s[i, k] / temperature) for k in rest if k not in inside), torch.zeros(()).double())
+        norm = torch.log(positive + outside + torch.maximum(debiased, floor))
+        for level in range(levels):
+            partners = [j for j in range(n) if j != i and meets[j] == level]
+            if partners:
+                totals[level].append(sum(norm - s[i, p] / temperature for p in partners) / len(partners))
+    means = [sum(found) / len(found) if found else torch.zeros(()).double() for found in totals]
+    return sum(PENALTIES["released"](level, levels) * mean for level, mean in enumerate(means)) / levels

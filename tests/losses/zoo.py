@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from solo import losses
+from solo.args.schema import HexCfg
+from solo.hex import AdaptivePercentile, WithNamed
+from solo.hex.plug import Hex, Step
 from tests.losses import hierarchical_reference
 
 N, D, K = 6, 4, 9  # batch of one process, features, entries of a queue
@@ -177,6 +180,14 @@ def hierarchical_case(kind: str, cumulative: bool = False) -> Case:
     )
 
 
+def hex_himulcon(z: Tensor, labels: Tensor) -> Tensor:
+    pairs = losses.Pairs.from_views(z.unbind(1), groups=labels[:, 0])
+    plug = Hex(WithNamed(AdaptivePercentile(0.7, warm_epoch=0)), 0.3, HexCfg(policy="adaptive"), 1.0)
+    denominator = plug.denominator(pairs, Step(0, 1))
+    labels = labels.repeat(z.shape[1], 1)
+    return losses.hierarchical_contrastive_loss(pairs, labels, "himulcon", 0.3, denominator=denominator)
+
+
 def labelled_logits(n: int) -> tuple[Tensor, Tensor]:
     return randn(n, D), torch.arange(n) % (D + 1) - 1
 
@@ -220,6 +231,11 @@ CASES = {
         losses.HierarchicalContrastiveLoss(temperature=0.3, granularity="layer"),
         lambda z, y: hierarchical_reference.released(z, y, "himulcone", 0.3),
         views_with_all_labels,
+    ),
+    "himulcon with HEX": Case(
+        hex_himulcon,
+        lambda z, y: hierarchical_reference.hex_himulcon(z, y, 0.3, 0.7, beta=1.0, tau_plus=0.1),
+        views_with_labels,
     ),
     "cross entropy": Case(losses.cross_entropy_loss_func, cross_entropy, labelled_logits),
     "mae": Case(lambda p, x, m: losses.mae_loss_func(x, p, m, 2), mae, masked, batch=(0, 0, 0)),
