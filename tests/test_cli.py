@@ -77,7 +77,10 @@ def test_exit_codes_of_a_run(fake, capsys, error, code, text):
         (["pretrain"], "no recipe is named"),
         ([*DIGITS, "-m"], "--multirun needs a word with several values"),
         ([*DIGITS, "-m", "seed=1,2", "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),
-        ([*DIGITS, "-m", "seed=1,2", "hydra/launcher=slurm"], "hydra/launcher='slurm' is unknown; did you mean"),
+        (
+            [*DIGITS, "-m", "seed=1,2", "hydra/launcher=slurm"],
+            "hydra/launcher='slurm' is unknown; choose basic, submitit_local",
+        ),
         ([*DIGITS, "--fast"], "unrecognized arguments: --fast"),
         ([*DIGITS, "max_epochs"], "'max_epochs' is not key=value"),
         (["pretrain", "--config-path", "scripts/pretrain/digits"], "go together"),
