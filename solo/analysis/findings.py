@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis, Run
 
-COLLAPSED = 0.8  # mixing from which two classes count as one
+COLLAPSED = 0.9  # mixing from which two classes count as one
 _FEW = 0.05  # share of the dimensions below which the whole counts as collapsed
 _REACHED = 0.9  # share of a curve's way up
 

@@ -17,6 +17,7 @@ from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_
 from solo.eval.uniformity import uniformity
 
 SPACES = {"backbone": "representation", "projector": "projection"}
+COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
 _MOST_CLASSES_DRAWN = 200  # matrices of more than these are left out of figures and files
 
 
@@ -27,7 +28,7 @@ class Settings:
     Attributes:
         k: neighbours that vote, and that say how far classes mix.
         temperature: of their votes.
-        max_anchors: images that are compared with all images; more are drawn at random.
+        max_anchors: images that are compared with all images; more are drawn at random (for cosines at most 4,000).
         quantile: of the adaptive threshold.
         seed: of all draws.
     """
@@ -106,7 +107,7 @@ def measure(features: torch.Tensor, labelling: Labelling, settings: Settings) ->
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     few = len(classes) <= _MOST_CLASSES_DRAWN
-    draw = {"max_anchors": settings.max_anchors, "seed": settings.seed}
+    draw = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],

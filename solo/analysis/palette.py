@@ -14,7 +14,8 @@ UNKNOWN = "#a8a6a0"
 GOOD, BAD = "#2a9d64", "#d64545"
 
 _FIRST_HUE = 250.0  # degrees
-_LIGHTNESS = (0.50, 0.80)
+_LIGHTNESS = (0.42, 0.84)
+_TURN = 20.0  # degrees from the darkest class to the lightest: helps to tell neighbours apart
 
 
 def run_colour(index: int) -> str:
@@ -39,7 +40,11 @@ def class_colours(parents: Sequence[int], count: int) -> list[str]:
     for index, parent in enumerate(parents):
         siblings = [place for place, other in enumerate(parents) if other == parent]
         step = siblings.index(index) / max(len(siblings) - 1, 1) if len(siblings) > 1 else 0.5
-        found.append(oklch(low + (high - low) * step, 0.14, _hue(parent, count)) if parent >= 0 else UNKNOWN)
+        found.append(
+            oklch(low + (high - low) * step, 0.14, _hue(parent, count) + _TURN * (step - 0.5))
+            if parent >= 0
+            else UNKNOWN
+        )
     return found
 
 

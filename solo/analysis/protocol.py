@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from solo.analysis.labelling import Labelling
-from solo.analysis.numbers import Settings
+from solo.analysis.numbers import COSINE_ANCHORS, Settings
 
 
 def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings) -> dict[str, str]:
@@ -17,9 +17,8 @@ def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings
     """
     seed = settings.seed
     of = "" if count == total else f" of {total:,}, drawn at random (max_images, seed {seed})"
-    few = count <= settings.max_anchors
-    some = f"{settings.max_anchors:,} random images (max_anchors, seed {seed}), each against all {count:,}"
-    anchors = f"all {count:,} images" if few else some
+    anchors = _anchors(count, settings.max_anchors, seed)
+    cosine_anchors = _anchors(count, min(settings.max_anchors, COSINE_ANCHORS), seed)
     level = labelling.superlevel
     return {
         "images": f"{count:,} images{of}, each once, without augmentation.",
@@ -35,12 +34,12 @@ def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings
         ),
         "spectrum": "Eigenvalues of the covariance of all these images over their sum.",
         "cosine": (
-            f"Pairs of one {level} and all other pairs; {anchors}; an image is never paired with itself. Pairs of one "
-            f"class count as pairs of one {level}."
+            f"Pairs of one {level} and all other pairs; {cosine_anchors}; an image is never paired with itself. "
+            f"Pairs of one class count as pairs of one {level}."
         ),
         "threshold": (
-            f"Mean over the anchors of the {settings.quantile:g} quantile of their cosines; {anchors}. In training it "
-            "is read from a batch, so that fewer images are above it."
+            f"Mean over the anchors of the {settings.quantile:g} quantile of their cosines; {cosine_anchors}. In "
+            "training it is read from a batch, so that fewer images are above it."
         ),
         "tree": (
             f"Average linkage of the cosine distances of {labelling.level} centroids (means of unit features). "
@@ -53,3 +52,9 @@ def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings
             "of the centroids over the root mean square distance to them."
         ),
     }
+
+
+def _anchors(count: int, most: int, seed: int) -> str:
+    if count <= most:
+        return f"all {count:,} images"
+    return f"{most:,} random images (max_anchors, seed {seed}), each against all {count:,}"

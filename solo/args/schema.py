@@ -181,6 +181,7 @@ class AutoUmapCfg:
     enabled: bool = key(False, "draw it after each epoch's validation")
     dir: str = key("auto_umap", "parent folder of the pictures")
     frequency: int = key(1, "epochs between two pictures", ge=1)
+    embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
 
 
 @dataclass(kw_only=True)

@@ -119,7 +119,11 @@ SWITCHED = (
     Reader(("data.cache_size", "data.cache_dir"), _is("data.augment", "batch"), "with data.augment=batch"),
     Reader(("data.cache_size", "data.cache_dir"), _stored_as_files, "for data sets of image files"),
     Reader(("knn_eval.k", "knn_eval.distance_func"), _on("knn_eval.enabled"), "with knn_eval.enabled=True"),
-    Reader(("auto_umap.dir", "auto_umap.frequency"), _on("auto_umap.enabled"), "with auto_umap.enabled=True"),
+    Reader(
+        ("auto_umap.dir", "auto_umap.frequency", "auto_umap.embedding"),
+        _on("auto_umap.enabled"),
+        "with auto_umap.enabled=True",
+    ),
     Reader(("checkpoint.frequency", "checkpoint.keep_prev"), _on("checkpoint.enabled"), "with checkpoint.enabled=True"),
     Reader(("enable_progress_bar",), _never, "by Lightning's own bar; set progress to rich, plain or off instead"),
     Reader(_NO_USE, _never, "by Lightning's Trainer in programs of one's own"),

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from solo.analysis.embedding import LabelNames, draw_embedding
+from solo.analysis.embedding import Embedding, LabelNames, draw_embedding
 from solo.callbacks.run_directory import RunDirectory
 from solo.distributed import gather_no_grad
 
@@ -34,6 +34,7 @@ class AutoUMAP(Callback):
         keep_previous: keep the earlier epochs' pictures.
         color_palette: "hls", or a colour map of matplotlib.
         run: the run's folder, whose id the pictures share; by default the logger's version, or a random id.
+        embedding: umap, tsne or pca.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class AutoUMAP(Callback):
         keep_previous: bool = False,
         color_palette: str = "hls",
         run: RunDirectory | None = None,
+        embedding: Embedding = "umap",
     ) -> None:
         self.name = name
         self.logdir = Path(logdir)
@@ -51,6 +53,7 @@ class AutoUMAP(Callback):
         self.keep_previous = keep_previous
         self.color_palette = color_palette
         self.run = run
+        self.embedding: Embedding = embedding
         self.path: Path | None = None
         self.umap_placeholder = ""
         self._files: list[Path] = []
@@ -97,7 +100,8 @@ class AutoUMAP(Callback):
         pdf = self.path / self.umap_placeholder.format(trainer.current_epoch)
         files = [pdf, pdf.with_suffix(".png")]
         title = f"{self.name}, epoch {trainer.current_epoch}, validation"
-        _draw(features, targets, files, title, self.color_palette, getattr(pl_module, "taxonomy", None))
+        taxonomy = getattr(pl_module, "taxonomy", None)
+        _draw(features, targets, files, title, self.color_palette, taxonomy, self.embedding)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("validation_umap", [str(files[1])])
@@ -113,10 +117,12 @@ class OfflineUMAP:
 
     Args:
         color_palette: "hls", or a colour map of matplotlib.
+        embedding: umap, tsne or pca.
     """
 
-    def __init__(self, color_palette: str = "hls") -> None:
+    def __init__(self, color_palette: str = "hls", embedding: Embedding = "umap") -> None:
         self.color_palette = color_palette
+        self.embedding: Embedding = embedding
 
     def plot(
         self, device: str | torch.device, model: nn.Module, dataloader: Iterable[Any], plot_path: str | Path
@@ -132,7 +138,7 @@ class OfflineUMAP:
         features, targets = _features(model.to(device).eval(), dataloader, torch.device(device))
         path = Path(plot_path)
         files = list(dict.fromkeys([path, path.with_suffix(".png")]))
-        _draw(features.cpu(), targets, files, path.stem, self.color_palette, None)
+        _draw(features.cpu(), targets, files, path.stem, self.color_palette, None, self.embedding)
 
 
 @torch.no_grad()
@@ -142,10 +148,17 @@ def _features(forward: Callable[[Tensor], Tensor], batches: Iterable[Any], devic
     return torch.cat([row for row, _ in found]), torch.cat([row for _, row in found])
 
 
-def _draw(features: Tensor, targets: Tensor, files: list[Path], title: str, palette: str, taxonomy: Any) -> None:
+def _draw(
+    features: Tensor,
+    targets: Tensor,
+    files: list[Path],
+    title: str,
+    palette: str,
+    taxonomy: Any,
+    embedding: Embedding,
+) -> None:
     labels = np.asarray(targets.cpu()).reshape(len(targets), -1)
     fits = taxonomy is not None and len(taxonomy.levels) == labels.shape[1]
     names = LabelNames(taxonomy.levels, taxonomy.names) if fits else None
-    threads = torch.get_num_threads()
-    draw_embedding(features.numpy(), labels, files, names=names, title=title, palette=palette, max_points=_MOST_POINTS)
-    torch.set_num_threads(threads)  # numba, in UMAP, sets it for the whole process: training went on 5 times slower
+    options = {"title": title, "palette": palette, "embedding": embedding, "max_points": _MOST_POINTS}
+    draw_embedding(features.numpy(), labels, files, names=names, **options)  # type: ignore[arg-type]

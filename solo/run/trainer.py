@@ -157,7 +157,8 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.get("max_time"), **options))
     if OmegaConf.select(cfg, "auto_umap.enabled"):
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
-        callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, keep_previous=True, run=directory))
+        drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.get("embedding", "umap")}
+        callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, run=directory, **drawn))
     callbacks += [SchedulePlan(directory), recorder]
     options = {
         **trainer_options(cfg),

@@ -80,8 +80,8 @@ def test_in_a_browser(outcome, browser):
     page.on(
         "request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None
     )
-    page.goto(outcome.files[0].as_uri())
-    page.wait_for_selector("html[data-ready=true]")
+    page.goto(outcome.files[0].as_uri(), timeout=120_000)
+    page.wait_for_selector("html[data-ready=true]", timeout=120_000)
     draw_all(page)
     drawn = page.eval_on_selector_all(".plot", "divs => divs.map(div => div.querySelectorAll('.trace, .hm').length)")
     assert len(drawn) > 30 and min(drawn) > 0
@@ -121,8 +121,8 @@ def test_in_a_browser(outcome, browser):
 
 def test_on_a_phone(outcome, browser):
     page = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme="dark")
-    page.goto(outcome.files[0].as_uri())
-    page.wait_for_selector("html[data-ready=true]")
+    page.goto(outcome.files[0].as_uri(), timeout=120_000)
+    page.wait_for_selector("html[data-ready=true]", timeout=120_000)
     draw_all(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 380  # nothing sticks out
     assert page.get_attribute("html", "data-theme") == "dark"

@@ -6,6 +6,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from solo.callbacks import auto_umap
 from solo.utils.auto_umap import AutoUMAP, OfflineUMAP
 
 
@@ -19,6 +20,16 @@ def drawing(tiny):
             return {"feats": self.layer(x)}
 
     return Drawing()
+
+
+@pytest.mark.parametrize("embedding", ["tsne", "pca"])
+def test_other_pictures(fit, drawing, tmp_path, embedding, monkeypatch):
+    drawn, draw = [], auto_umap.draw_embedding
+    spy = lambda *a, **more: (drawn.append(more["embedding"]), draw(*a, **more))  # noqa: E731
+    monkeypatch.setattr(auto_umap, "draw_embedding", spy)
+    callback = AutoUMAP("test", tmp_path, embedding=embedding)
+    fit([callback], max_epochs=1, model=drawing)
+    assert drawn == [embedding] and (callback.path / callback.umap_placeholder.format(0)).exists()
 
 
 @pytest.mark.parametrize(("keep", "epochs"), [(True, [0, 2]), (False, [2])])
