@@ -152,5 +152,6 @@ def _advice(precision: str, outcomes: dict[str, Outcome]) -> str:
     if all(outcome.ok for outcome in outcomes.values()):
         return "every precision gives a finite loss here: the device or its software differs from the run's"
     if outcomes["64-true"].ok:
-        return f"float64 is finite: the numbers are too large for {precision}; try precision=32-true or bf16-mixed"
+        wider = "a smaller optimizer.lr or a longer warm-up" if "32" in precision else "precision=32-true or bf16-mixed"
+        return f"float64 is finite: the numbers are too large for {precision}; try {wider}"
     return "float64 is not finite either: the weights or the images are broken; try a smaller optimizer.lr"
