@@ -38,6 +38,7 @@ from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
+from solo.run.synced import SyncedNorms
 from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -164,7 +165,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         **trainer_options(cfg),
         **_devices(cfg),
         "strategy": _strategy(cfg),
-        "plugins": [SafeCheckpointIO()],
+        "plugins": [SafeCheckpointIO(), *([SyncedNorms()] if cfg.get("sync_batchnorm") and _on_cpu(cfg) else [])],
         "logger": _wandb(cfg, root, wandb_id if continued else None) or False,
         "callbacks": callbacks,
         "enable_checkpointing": False,
@@ -185,9 +186,7 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     if exact_parts(cfg) > 1:  # the model takes the parts itself
         options["accumulate_grad_batches"] = 1
     if options.get("sync_batchnorm") and _on_cpu(cfg):
-        options["sync_batchnorm"] = False
-        if _devices(cfg)["devices"] > 1:
-            say("sync_batchnorm: torch has it on GPUs only; here each process uses the statistics of its own images")
+        options["sync_batchnorm"] = False  # torch has it on GPUs only; `SyncedNorms` stands in
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}

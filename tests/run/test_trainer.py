@@ -13,6 +13,7 @@ from solo.callbacks.summary import Facts
 from solo.errors import UserError
 from solo.run import trainer as module
 from solo.run.report import linear_command
+from solo.run.synced import SyncedNorms
 
 
 class Tiny(LightningModule):
@@ -76,6 +77,13 @@ def test_ddp_looks_for_no_unused_parameters(pretrain_cfg):
     strategy = module._strategy(pretrain_cfg(strategy="ddp"))
     assert isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs["find_unused_parameters"] is False
     assert module._strategy(pretrain_cfg()) == "auto"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_batch_norms_of_processes_on_a_cpu_are_synchronised_if_asked_for(pretrain_cfg, wanted):
+    cfg = pretrain_cfg(sync_batchnorm=wanted, strategy="ddp", devices=2)
+    strategy = module.prepare(cfg, "simclr", Facts("pretrain", {"name": "tiny"})).trainer.strategy
+    assert isinstance(strategy._layer_sync, SyncedNorms) == wanted
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
