@@ -7,6 +7,7 @@ Two epochs of four steps on tiny images, with the pipeline, the sampler and the 
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,8 @@ def _places(argument: tuple[str, str, str | None, str]) -> list[str]:
     """Where the two runs differ; in each of the processes."""
     method, kind, tamper, folder = argument
     case, before = Case(method, kind), rng_state()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice for such small runs
