@@ -12,7 +12,7 @@ from solo.methods import METHODS
 
 TYPES = ("HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
 STANDARD = [Case(method) for method in METHODS if method != "base"]
-# Each method with one type here, every type with one method at least; all pairs below, marked slow.
+# Each method with one type here, every type with one method at least; all pairs below, marked exhaustive.
 SOME = [Case(method, TYPES[i % len(TYPES)]) for i, method in enumerate(HEX_METHODS)]
 ALL = [Case(method, kind) for method in HEX_METHODS for kind in TYPES]
 # A bug -> a method in which it must show.
@@ -30,7 +30,7 @@ def test_four_processes_train_as_one() -> None:
     assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_method_with_every_type(processes: int) -> None:
     cases = [*ALL, *(STANDARD if processes == 4 else [])]
