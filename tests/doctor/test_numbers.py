@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from solo.args.methods import HEX_METHODS
 from solo.doctor.case import Case
 from solo.doctor.numbers import numbers
 from solo.errors import UserError
-from solo.methods import METHODS
-
-TYPES = ("HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
-STANDARD = [Case(method) for method in METHODS if method != "base"]
-HEX = [Case(method, kind) for method in HEX_METHODS for kind in TYPES]
+from tests.doctor.cases import ALL, STANDARD
 
 
 def tell(case: Case) -> str:
@@ -26,7 +21,7 @@ def test_a_loss_is_right_in_every_format(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", HEX, ids=tell)
+@pytest.mark.parametrize("case", ALL, ids=tell)
 def test_every_type(case: Case) -> None:
     outcome = numbers(case)
     assert outcome.ok, outcome.detail

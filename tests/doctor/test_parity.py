@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from solo.args.methods import HEX_METHODS
 from solo.doctor.case import Case
 from solo.doctor.parity import TAMPERS, parities, parity
 from solo.errors import UserError
-from solo.methods import METHODS
+from tests.doctor.cases import ALL, SOME, STANDARD
 
-TYPES = ("HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
-STANDARD = [Case(method) for method in METHODS if method != "base"]
-# Each method with one type here, every type with one method at least; all pairs below, marked exhaustive.
-SOME = [Case(method, TYPES[i % len(TYPES)]) for i, method in enumerate(HEX_METHODS)]
-ALL = [Case(method, kind) for method in HEX_METHODS for kind in TYPES]
 # A bug -> a method in which it must show.
 SHOWS = {"gather": Case("simclr"), "queue": Case("nnclr"), "batchnorm": Case("byol"), "counts": Case("linear")}
 

@@ -1,0 +1,20 @@
+"""What the checks are run on."""
+
+from __future__ import annotations
+
+from solo.args.methods import HEX_METHODS, LEVEL_METHODS
+from solo.doctor.case import Case
+from solo.methods import METHODS
+
+TYPES = ("HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
+
+
+def types(method: str) -> tuple[str, ...]:
+    """The types that a method with HEX takes, `standard` left out."""
+    return TYPES[:4] if method in LEVEL_METHODS else TYPES
+
+
+STANDARD = [Case(method) for method in METHODS if method != "base"]
+# Each method with one type, every type with one method at least.
+SOME = [Case(method, types(method)[i % len(types(method))]) for i, method in enumerate(HEX_METHODS)]
+ALL = [Case(method, kind) for method in HEX_METHODS for kind in types(method)]
