@@ -34,6 +34,11 @@ def _is(dotted: str, *choices: object) -> Callable[[Values], bool]:
     return lambda values: _get(values, dotted) in (*choices, None, _MISSING)
 
 
+def _chosen(dotted: str, *choices: object) -> Callable[[Values], bool]:
+    # For keys whose null is a choice of its own.
+    return lambda values: _get(values, dotted) in (*choices, _MISSING)
+
+
 def _all(*conditions: Callable[[Values], bool]) -> Callable[[Values], bool]:
     return lambda values: all(condition(values) for condition in conditions)
 
@@ -103,8 +108,8 @@ READERS = (
         _COSINE,
         "with scheduler.name=warmup_cosine",
     ),
-    Reader(("data.per_class",), _is("data.sampler", "pxk"), "with data.sampler=pxk"),
-    Reader(("data.sampler_level",), _is("data.sampler", "balanced", "pxk"), "with data.sampler=balanced or pxk"),
+    Reader(("data.per_class",), _chosen("data.sampler", "pxk"), "with data.sampler=pxk"),
+    Reader(("data.sampler_level",), _chosen("data.sampler", "balanced", "pxk"), "with data.sampler=balanced or pxk"),
     Reader(("data.path_column", "data.label_columns"), _is("data.format", "table"), "with data.format=table"),
     Reader(("data.levels",), _is("data.dataset", "custom", "image_folder"), "with data.dataset=custom"),
     Reader(

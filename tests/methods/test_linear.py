@@ -10,11 +10,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from solo.backbones import build_backbone
 from solo.errors import UserError
 from solo.methods.linear import LinearModel
+from solo.utils.lr_scheduler import PureExponentialLR, PureMultiStepLR
 
 
 def make_linear(
@@ -113,7 +114,7 @@ def test_optimizers_and_schedulers_without_a_trainer() -> None:
     assert isinstance(model.configure_optimizers(), Optimizer)
     assert [group["name"] for group in groups] == ["classifier", "classifier_no_decay"]
     assert groups[0]["lr"] == pytest.approx(0.2)
-    kinds = {"reduce": ReduceLROnPlateau, "step": MultiStepLR, "exponential": ExponentialLR}
+    kinds = {"reduce": ReduceLROnPlateau, "step": PureMultiStepLR, "exponential": PureExponentialLR}
     for name, kind in kinds.items():
         model.scheduler = name
         assert type(model.configure_optimizers()[1][0]) is kind
