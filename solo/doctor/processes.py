@@ -74,6 +74,7 @@ def _in_group(work: Work, index: int, count: int, name: str, argument: Any) -> N
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.environ["LOCAL_RANK"] = str(index)  # Lightning starts no processes then
+    os.environ.pop("PL_GLOBAL_SEED", None)  # of an earlier run in this program: DDP alone would seed again by it
     result: dict[str, Any]
     try:
         with distributed.joined(index, count, Path(f"{name}.meeting")):

@@ -13,13 +13,11 @@ from tests.doctor.cases import ALL, SOME, STANDARD
 SHOWS = {"gather": Case("simclr"), "queue": Case("nnclr"), "batchnorm": Case("byol"), "counts": Case("linear")}
 
 
-@pytest.mark.exhaustive  # `solo doctor --full` runs it too, in a program of its own
 def test_two_processes_train_as_one() -> None:
     outcomes = zip([*STANDARD, *SOME], parities([*STANDARD, *SOME], 2), strict=True)
     assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
 
 
-@pytest.mark.exhaustive  # `solo doctor --full` runs it too, in a program of its own
 def test_four_processes_train_as_one() -> None:
     cases = [Case("nnclr", "HEX_adaptive"), Case("wmse"), Case("swav"), Case("deepclusterv2"), Case("supcon")]
     outcomes = zip(cases, parities(cases, 4), strict=True)
