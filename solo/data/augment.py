@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from solo.data import tensor_ops as ops
+from solo.data.buffers import Buffers
 from solo.data.transforms import normalisation
 
 _RATIO = (3 / 4, 4 / 3)
@@ -119,6 +120,7 @@ class ViewMaker:
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
         self.mean = torch.tensor(list(mean))[:, None, None] * ops.WHITE
         self.std = torch.tensor(list(std))[:, None, None] * ops.WHITE
+        self._buffers = Buffers()
 
     def plan(self, seeds: Tensor, sizes: Tensor) -> Plan:
         """What happens to all views.
@@ -166,7 +168,8 @@ class ViewMaker:
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
         plan, device = self.plan(seeds, image_sizes(images)), images[0].device
-        out = _room((len(plan.rows), images[0].shape[0], self.size, self.size), device)
+        shape = (len(plan.rows), images[0].shape[0], self.size, self.size)
+        out = self._buffers(shape) if device.type == "cpu" else torch.empty(shape, device=device)
         limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
         if limit == 1:
             singly = list(images)
@@ -246,13 +249,6 @@ class BatchAugment:
 def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
     """Height and width of each image, int64 `(B, 2)`."""
     return torch.tensor([image.shape[1:] for image in images])
-
-
-def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Float32 that nobody has written to. NumPy asks the system for huge pages; small ones cost as much as a crop."""
-    if device.type != "cpu":
-        return torch.empty(shape, device=device)
-    return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
 def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:
