@@ -7,6 +7,7 @@ and a few temporaries of the size of one block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -30,14 +31,21 @@ class RowLoss(Protocol):
 
 class _Blockwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, keys: Tensor, pairs: Pairs, row_loss: RowLoss) -> Tensor:
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        keys: Tensor,
+        pairs: Pairs,
+        row_loss: RowLoss,
+        similarity: Callable[[slice], Tensor],
+    ) -> Tensor:
         total = anchors.new_zeros(())
         want_anchors, want_keys = ctx.needs_input_grad[:2]
         d_anchors = torch.zeros_like(anchors) if want_anchors else None
         d_keys = torch.zeros_like(keys) if want_keys else None
         with torch.autocast(anchors.device.type, enabled=False):
             for rows in pairs.blocks():
-                loss, grad = row_loss(anchors[rows] @ keys.T, rows)
+                loss, grad = row_loss(similarity(rows), rows)
                 total += loss
                 if d_anchors is not None:
                     torch.mm(grad, keys, out=d_anchors[rows])
@@ -50,7 +58,7 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         d_anchors, d_keys = ctx.saved_tensors
         factor = grad * ctx.factor
         return (
@@ -58,9 +66,17 @@ class _Blockwise(torch.autograd.Function):
             None if d_keys is None else d_keys * factor,
             None,
             None,
+            None,
         )
 
 
-def blockwise(pairs: Pairs, row_loss: RowLoss) -> Tensor:
-    """The loss of all rows of ``pairs``, a scalar with gradient to its anchors and keys (first order only)."""
-    return _Blockwise.apply(pairs.anchors, pairs.keys, pairs, row_loss)  # type: ignore[no-any-return]
+def blockwise(pairs: Pairs, row_loss: RowLoss, similarity: Callable[[slice], Tensor] | None = None) -> Tensor:
+    """The loss of all rows of ``pairs``, a scalar with gradient to its anchors and keys (first order only).
+
+    Args:
+        pairs: who is compared with whom.
+        row_loss: loss and gradient of a block.
+        similarity: gives the cosines of a block, for a loss that has some already; ``pairs.similarity`` by default.
+    """
+    arguments = (pairs, row_loss, similarity or pairs.similarity)
+    return _Blockwise.apply(pairs.anchors, pairs.keys, *arguments)  # type: ignore[no-any-return]

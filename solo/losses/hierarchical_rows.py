@@ -48,20 +48,18 @@ def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, own: Tensor) -> Row
 
 
 class _Block(NamedTuple):
-    """What R anchors have to do with their partners; a pair counts once a level at which the two are partners.
+    """What R anchors have to do with their partners.
 
     Attributes:
         softmax: of the denominators.
-        row: (K,) anchor of each pair, within the block.
+        cell: (K,) place of each pair in a flattened table (R, L) of anchors and the levels where their ancestry ends.
         place: (K,) in the flattened matrix (R, N).
-        table: (K,) in a flattened table (R, L) of anchors and levels.
         x: (K,) its logit.
     """
 
     softmax: RowSoftmax
-    row: Tensor
+    cell: Tensor
     place: Tensor
-    table: Tensor
     x: Tensor
 
 
@@ -97,14 +95,14 @@ class HierarchicalRows:
         self.inverse_temperature = 1.0 / temperature
         assert pairs.offset is not None
         self.own = pairs.offset + torch.arange(len(pairs.anchors), device=pairs.anchors.device)
-        size = levels.partner_counts(cumulative).to(pairs.anchors.dtype)
-        has = size > 0
-        anchors = distributed.all_reduce_mean(has.sum(dim=0).to(size.dtype))  # per process
-        weight = size.new_tensor(penalties) / levels.number / anchors.clamp_min(1 / distributed.world_size())
-        self.per_row = (has * weight).sum(dim=1)
-        self.per_pair = has * weight / size.clamp_min(1)
+        self.size = levels.partner_counts(cumulative).to(pairs.anchors.dtype)
+        has = self.size > 0
+        anchors = distributed.all_reduce_mean(has.sum(dim=0).to(self.size.dtype))  # per process
+        weight = self.size.new_tensor(penalties) / levels.number / anchors.clamp_min(1 / distributed.world_size())
+        self.per_pair = has * weight / self.size.clamp_min(1)
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
+        self._similarity: Tensor | None = None
         self.worst = self._survey() if constrained else None
         self.bounds = None if self.worst is None else bounds(self.worst)
 
@@ -113,40 +111,70 @@ class HierarchicalRows:
         x = similarity * self.inverse_temperature
         return x, self.denominator(similarity, x, rows, self.own[rows])
 
+    def similarity(self, rows: slice) -> Tensor:
+        """Cosines of a block; not computed again while the survey's are kept."""
+        return self.pairs.similarity(rows) if self._similarity is None else self._similarity
+
     def _block(self, similarity: Tensor, rows: slice) -> _Block:
         x, softmax = self.logits(similarity, rows)
-        row, place, level = self.levels.partners(rows, self.own[rows], self.cumulative)
-        return _Block(softmax, row, place, row * self.levels.number + level, x.flatten()[place])
+        cell, place = self.levels.partners(rows, self.own[rows])
+        return _Block(softmax, cell, place, x.flatten()[place])
 
     def _survey(self) -> Tensor:
         worst = []
         for rows in self.pairs.blocks():
-            block = self._block(self.pairs.similarity(rows), rows)
+            similarity = self.pairs.similarity(rows)
+            block = self._block(similarity, rows)
             lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number,), torch.inf)
-            lowest.scatter_reduce_(0, block.table, block.x, "amin")
-            worst.append(block.softmax.lse[:, None] - lowest.view(-1, self.levels.number))
-            self._surveyed = block if len(worst) == 1 else None
+            lowest = lowest.scatter_reduce_(0, block.cell, block.x, "amin").view(-1, self.levels.number)
+            if self.cumulative:
+                lowest = lowest.flip(1).cummin(dim=1).values.flip(1)
+            worst.append(block.softmax.lse[:, None] - lowest)
+            self._surveyed, self._similarity = (block, similarity) if len(worst) == 1 else (None, None)
         return torch.cat(worst)
 
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
-        softmax, row, place, table, x = self._surveyed or self._block(similarity, rows)
-        self._surveyed = None
-        weight, per_row = self.per_pair[rows].flatten()[table], self.per_row[rows]
-        held = x.new_zeros(())
+        softmax, cell, place, x = self._surveyed or self._block(similarity, rows)
+        self._surveyed = self._similarity = None
+        weight, free, held = self._weights(x, cell, softmax.lse, rows)
+        per_row, loss = free.sum(dim=1), x.new_zeros(())
         if self.bounds is not None:
-            at_bound = x >= (softmax.lse[:, None] - self.bounds).flatten()[table]  # False for what is not finite
-            per_level = torch.zeros_like(self.per_pair[rows]).flatten().index_add_(0, table, weight * at_bound)
-            per_level = per_level.view(-1, self.levels.number).sum(dim=0)
+            per_level = held.sum(dim=0)
             self.held += per_level
-            held = torch.where(per_level > 0, per_level * self.bounds, 0.0).sum()
-            weight = weight.masked_fill(at_bound, 0)
-            per_row = torch.zeros_like(per_row).index_add_(0, row, weight)
+            loss = torch.where(per_level > 0, per_level * self.bounds, 0.0).sum()
         lse = softmax.lse.masked_fill(per_row == 0, 0)  # a single row has nobody to be compared with
-        loss = (per_row * lse).sum() - (weight * x).sum() + held
+        loss = loss + (per_row * lse).sum() - torch.dot(weight, x)
         grad = softmax.gradient(per_row)
         grad.view(-1).index_add_(0, place, weight, alpha=-1)
         return loss, grad.mul_(self.inverse_temperature)
+
+    def _weights(self, x: Tensor, cell: Tensor, lse: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """What counts of R anchors and their K pairs.
+
+        Returns:
+            Weight of each pair over all levels at which it isn't at its bound, (K,); weight of each anchor's pairs at
+            each level that are not, and of those that are, (R, L).
+        """
+        per_pair, size = self.per_pair[rows], self.size[rows]
+        if self.bounds is None:
+            weights = per_pair.cumsum(dim=1) if self.cumulative else per_pair
+            return weights.flatten()[cell], per_pair * size, torch.zeros_like(size)
+        limit, flat, number = (lse[:, None] - self.bounds).flatten(), per_pair.flatten(), per_pair.numel()
+        at_bound = x >= limit[cell]  # False for a bound that is not finite
+        weight = flat[cell].masked_fill_(at_bound, 0)
+        held = torch.bincount(cell[at_bound], minlength=number)
+        if self.cumulative:  # a pair counts at all levels above the one where its ancestry ends, too
+            pair, above = torch.arange(len(cell), device=cell.device), cell % self.levels.number
+            for step in range(1, self.levels.number):
+                further = above >= step
+                pair, above = pair[further], above[further]
+                here = cell[pair] - step
+                at_bound = x[pair] >= limit[here]
+                weight.index_add_(0, pair, flat[here].masked_fill_(at_bound, 0))
+                held += torch.bincount(here[at_bound], minlength=number)
+        held = held.view_as(size)
+        return weight, per_pair * (size - held), per_pair * held
 
     def scale(self) -> Tensor:
         """1: the weights hold everything."""
@@ -184,8 +212,12 @@ class _WorstRows:
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         parent, index, weight = self.parent, self.index[rows], self.weight[rows]
         x, softmax = parent.logits(similarity, index)
-        row, place, level = parent.levels.partners(index, parent.own[index], parent.cumulative)
-        place = place[level == self.level[rows][row]]
+        cell, place = parent.levels.partners(index, parent.own[index])
+        ends, asked = (
+            cell % parent.levels.number,
+            self.level[rows][cell.div(parent.levels.number, rounding_mode="floor")],
+        )
+        place = place[ends >= asked if parent.cumulative else ends == asked]
         meant = torch.full_like(x, torch.inf)
         meant.view(-1)[place] = x.flatten()[place]
         lowest, column = meant.min(dim=1)
@@ -200,7 +232,7 @@ class _WorstRows:
 
 def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     """The loss of all rows, a scalar with gradient to anchors and keys."""
-    loss = blockwise(rows.pairs, rows)
+    loss = blockwise(rows.pairs, rows, rows.similarity)
     if rows.worst is None:
         return loss
     # The bounds are losses of pairs too: one pair in the world gives each, and gets the weight that all processes hold.

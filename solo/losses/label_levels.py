@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -86,40 +87,62 @@ class LabelLevels:
         """L."""
         return self.keys.shape[1]
 
-    def sizes(self) -> Tensor:
-        """(M, L) how many keys share the anchor's node, itself left out."""
-        counts = [torch.bincount(nodes)[mine] for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True)]
-        return torch.stack(counts, dim=1) - 1
-
     def partner_counts(self, cumulative: bool) -> Tensor:
-        """(M, L) ``|P_l(i)|``, the sizes of what ``partners`` gives."""
-        sizes = self.sizes()
+        """(M, L) ``|P_l(i)|``: keys whose common ancestry with the anchor ends at l, or (cumulative) reaches l."""
+        sizes = (self._ends - self._starts) - 1
         if not cumulative:
             sizes[:, :-1] -= sizes[:, 1:].clone()
         return sizes
 
-    def partners(self, rows: slice | Tensor, own: Tensor, cumulative: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """``P_l(i)`` of a block of anchors, as a list: keys whose common ancestry ends at l, or (cumulative) reaches l.
+    def partners(self, rows: slice | Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """All partners of a block of anchors at any level, as a list, sorted by anchor and level.
+
+        Nodes are nested, and sorted as the labels are: in the order of the finest nodes the keys of every node stand
+        side by side. So the partners at level l are the keys of the anchor's node there without those of its node
+        below, two stretches, and no pair has to be looked at that isn't one.
 
         Args:
             rows: which anchors.
             own: (R,) their columns among the keys; nobody is a partner of itself.
-            cumulative: see above.
 
         Returns:
-            Row within the block (K,), place in the flattened matrix (R, N) (K,), and level (K,) of each pair.
+            Place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the matrix (R, N)
+            of anchors and keys, (K,), both flattened.
         """
-        depth = torch.zeros((), dtype=torch.uint8, device=own.device)  # nodes are nested: counting them is enough
-        for mine, nodes in zip(self.anchors.T, self.keys.T, strict=True):
-            depth = depth + (mine[rows, None] == nodes).view(torch.uint8)
-        depth = depth.scatter_(1, own[:, None], 0).flatten()
-        place = depth.nonzero()[:, 0]
-        level = depth[place].long() - 1
-        if cumulative:
-            reach = [(level >= least).nonzero()[:, 0] for least in range(self.number)]
-            level = torch.cat([torch.full_like(pairs, least) for least, pairs in enumerate(reach)])
-            place = place[torch.cat(reach)]
-        return place.div(len(self.keys), rounding_mode="floor"), place, level
+        order, place = self._order
+        low, high, mine = self._starts[rows], self._ends[rows], place[own, None]
+        first = torch.stack(
+            (low, torch.cat((high[:, 1:], mine + 1), dim=1)), dim=2
+        )  # (R, L, 2) starts of the stretches
+        last = torch.stack((torch.cat((low[:, 1:], mine), dim=1), high), dim=2)
+        length = last - first
+        levels = length.sum(dim=2).flatten()
+        number = int(levels.sum())
+        cells = torch.arange(len(levels), device=own.device).repeat_interleave(levels, output_size=number)
+        length = length.flatten()
+        shift = first.flatten() - (length.cumsum(0) - length)
+        at = shift.repeat_interleave(length, output_size=number).add_(torch.arange(number, device=own.device))
+        start = len(order) * torch.arange(len(own), device=own.device)
+        rows_of = start.repeat_interleave(levels.view(len(own), -1).sum(dim=1), output_size=number)
+        return cells, order[at].add_(rows_of)
+
+    @cached_property
+    def _order(self) -> tuple[Tensor, Tensor]:
+        """Keys in the order of their finest nodes, and the place of each key in it."""
+        order = self.keys[:, -1].argsort(stable=True)
+        return order, torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """(M, L) where in that order the anchor's nodes end."""
+        ends = [torch.bincount(nodes).cumsum(0)[mine] for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True)]
+        return torch.stack(ends, dim=1)
+
+    @cached_property
+    def _starts(self) -> Tensor:
+        """(M, L) where they start."""
+        sizes = [torch.bincount(nodes)[mine] for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True)]
+        return self._ends - torch.stack(sizes, dim=1)
 
 
 def label_nodes(labels: Tensor, ids: Tensor) -> Tensor:
