@@ -161,6 +161,7 @@ RUNS = [
     ("method_kwargs.proj_output_dim=10000000000", "there is not enough memory"),
     ("checkpoint.dir=README.md", "can't be written (Not a directory); choose another"),
     ("data.dataset=cifar10 data.train_path=/nowhere data.download=false", "no complete cifar-10-batches-py in"),
+    ("data.dataset=fashion_mnist data.train_path=/nowhere data.download=false", "no Fashion-MNIST in /nowhere"),
 ]
 
 
@@ -270,6 +271,8 @@ FOLDERS = [
     ("data.train_path={}/a", 2, "holds only files; expected one folder per class with images inside"),
     ("data.train_path={}/a/1.png", 2, "a/1.png is a file"),
     ("data.train_path={}/c", 2, "does not exist"),
+    ("data.train_path={} data.dataset=fashion_mnist", 2, "holds class folders (a, b, ..) and no fashion_mnist"),
+    ("data.val_path={}/a data.dataset=cifar10", 2, "data.val_path: {}/a holds images and no cifar10"),
     ("data.train_path={} data.format=h5", 2, "is no HDF5 file"),
     ("data.train_path={} data.format=table", 2, "is a folder; data.format=table needs a file: .csv"),
     ("data.train_path={} data.num_classes=5", 2, "data.num_classes=5, but {} has 2 classes"),

@@ -82,7 +82,8 @@ def parse(
         raise ParseError(places.line(problem)) from error
     notes = [places.line(Problem(key, text)) for key, text in modern.notes]
     notes += [places.line(problem) for _, problem in idle]
-    given = checked | {"data": checked["data"] | {"val_path": resolved["data"]["val_path"]}}
+    found = resolved if spec.folders else checked  # what is found beside own images counts as given
+    given = checked | {"data": checked["data"] | {"val_path": found["data"]["val_path"]}}
     notes += [
         *_remarks(given),
         *_tree_note(checked["data"]),

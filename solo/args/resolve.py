@@ -87,6 +87,9 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     if "optimizer" in values:
         _optimizer(settings)
         _learning_rate(settings)
+    if spec.downloads and spec.layout is None and spec.name != "cifar10c":
+        # Both splits lie in one folder. After the learning rates, which depend on whether a path was written down.
+        settings.fill("data.val_path", values["data"]["train_path"], "data.train_path")
     return settings.values, settings.origins
 
 

@@ -108,13 +108,13 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
     spec, data = spec_of(values), values["data"]
     if spec is not None and spec.layout and data["format"] == "image_folder":
         yield from _published(spec, data)
-    elif spec is not None and (spec.folders or data["format"] == "h5") and data["format"] in ("image_folder", "h5"):
-        must_validate = "pretrained_feature_extractor" in values
+    elif spec is not None and data["format"] in ("image_folder", "h5"):
+        own, must_validate = spec.folders or data["format"] == "h5", "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
             if data[key] is None:
                 if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, data["train_path"]):
                     continue
-                if key == "train_path" or must_validate:
+                if own and (key == "train_path" or must_validate):
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
                 continue
             try:

@@ -45,15 +45,15 @@ class FashionFiles:
     labels: Path
 
     @classmethod
-    def find(cls, prefix: str, *folders: Path | None) -> FashionFiles | None:
-        """Look in the folders, in torchvision's layout below them, and in Debian's after the first one.
+    def find(cls, prefix: str, path: Path | None, default: Path | None = None) -> FashionFiles | None:
+        """Look in a folder, in torchvision's layout below it as well.
 
         Args:
             prefix: `train` or `t10k`.
-            folders: where to look, in this order; `None` is skipped.
+            path: the only folder to look in; `None` looks in Debian's, then in `default`.
+            default: may be `None`, too.
         """
-        first, *rest = folders
-        for folder in (first, DEBIAN_FASHION_MNIST, *rest):
+        for folder in (path,) if path else (DEBIAN_FASHION_MNIST, default):
             for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
                 images = _either(place / f"{prefix}-images-idx3-ubyte")
                 labels = _either(place / f"{prefix}-labels-idx1-ubyte")
@@ -62,14 +62,17 @@ class FashionFiles:
         return None
 
     @staticmethod
-    def how_to(path: Path | None) -> str:
-        """The message for when nothing was found."""
-        where = f"{path} or {DEBIAN_FASHION_MNIST}" if path else str(DEBIAN_FASHION_MNIST)
-        return (
-            f"no Fashion-MNIST in {where}; install the package dataset-fashion-mnist, allow data.download=True, or set "
-            "data.train_path to a folder with the files {train,t10k}-images-idx3-ubyte[.gz] and "
-            "{train,t10k}-labels-idx1-ubyte[.gz]"
-        )
+    def how_to(path: Path | None, why: str) -> str:
+        """The message for when nothing was found.
+
+        Args:
+            path: the given folder.
+            why: what became of fetching it.
+        """
+        files = "the files {train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]"
+        package = f"Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST})"
+        rest = f"leave it out for {package}" if path else f"install {package}"
+        return f"no Fashion-MNIST in {path or package} ({why}); set data.train_path to a folder with {files}, or {rest}"
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Images `(N, 28, 28)` and labels `(N,)`, uint8.

@@ -6,6 +6,7 @@ Imports no torch, so that configurations can be checked and described in no time
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 from pathlib import Path
 
@@ -93,16 +94,19 @@ def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
 def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, data_format: str = "image_folder") -> None:
     """Look at a data folder or HDF5 file without reading an image, so that a wrong path fails at once.
 
-    Data sets which can be fetched or are built in accept any path, also none.
+    Data sets which can be fetched accept a folder that isn't there yet, and none at all.
 
     Raises:
         UserError: if the folder is missing, empty, or has no class folders (no files, with `no_labels`); if an HDF5
-            file is given without `data_format="h5"`, or anything else with it.
+            file is given without `data_format="h5"`, or anything else with it; if other images lie where a data set
+            would be fetched into.
     """
     if data_format == "h5":
         _check_h5(spec, path, no_labels)
         return
     if not spec.folders:
+        if path and spec.layout is None:
+            _check_target(spec, Path(path).expanduser())
         return
     folder = existing_folder(path)
     with os.scandir(folder) as entries:
@@ -115,6 +119,31 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
             f"{folder} holds {found}; expected one folder per class with images inside. "
             "Unlabelled images in one flat folder need data.dataset=custom data.no_labels=True"
         )
+
+
+def _check_target(spec: DatasetSpec, folder: Path) -> None:
+    """A wrong path would otherwise get a copy of the data set, and the run another one than what lies there."""
+    if folder.is_file():
+        if spec.name == "cifar10c":
+            return
+        raise UserError(f"{folder} is a file; {spec.name} needs the folder that holds its files, or will hold them")
+    if folder.is_dir() and spec.taxonomy and class_folders(folder) == list(spec.taxonomy.class_names):
+        return
+    for place in (folder, folder / TRAINING[0]):
+        if not place.is_dir():
+            continue
+        names = [name for name in class_folders(place) if _has_images(place / name)]
+        if _has_images(place) or len(names) > 1:
+            found = f"class folders ({names[0]}, {names[1]}, ..)" if len(names) > 1 else "images"
+            raise UserError(
+                f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom, for {spec.name} "
+                "the folder that holds it, or will hold it"
+            )
+
+
+def _has_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(IMAGE_EXTENSIONS) for entry in itertools.islice(entries, 100))
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:

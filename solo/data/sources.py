@@ -157,17 +157,17 @@ def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
-    """Fashion-MNIST from idx files: the given folder, Debian's package, or torchvision's folder and download."""
+    """Fashion-MNIST from idx files in the given folder, else from Debian's package; what is missing is fetched."""
     prefix = "t10k" if request.split == "val" else "train"
-    files = FashionFiles.find(prefix, request.path, _DEFAULT_ROOT)
+    files, why = FashionFiles.find(prefix, request.path, _DEFAULT_ROOT), "data.download=False"
     if files is None and request.download:
         try:
             tv.FashionMNIST(str(request.root), download=True)
         except (RuntimeError, OSError) as error:
-            raise UserError(f"{FashionFiles.how_to(request.path)} (the download failed: {error})") from error
+            why = f"the download failed: {' '.join(str(error).split())}"
         files = FashionFiles.find(prefix, request.root)
     if files is None:
-        raise UserError(FashionFiles.how_to(request.path))
+        raise UserError(FashionFiles.how_to(request.path, why))
     images, labels = files.read()
     return ArrayDataset(images, labels, request.transform, request.target_transform)
 
@@ -203,7 +203,7 @@ def from_torchvision(
     except (RuntimeError, OSError) as error:
         fetch = "the download failed" if request.download else "data.download=False"
         raise UserError(
-            f"no complete {layout} in {request.root} ({fetch}: {error}); "
+            f"no complete {layout} in {request.root} ({fetch}: {' '.join(str(error).split())}); "
             f"set data.train_path and data.val_path to the folder that holds {layout}/"
         ) from error
 

@@ -79,6 +79,16 @@ def test_classifier_lr_without_validation_path(pretrain_values, dataset, val_pat
     assert bool(result.notes) is not scaled
 
 
+def test_the_folder_of_a_fetched_data_set_validates_as_well(pretrain_values):
+    pretrain_values["data"] |= {"dataset": "cifar10", "train_path": "datasets", "val_path": None}
+    result = parse(pretrain_values, PretrainCfg)
+    assert result.values["data"]["val_path"] == "datasets"
+    assert result.values["optimizer"]["classifier_lr"] == 0.1 and result.notes
+    assert parsed(result.values) == result.values
+    pretrain_values["data"]["train_path"] = None
+    assert parsed(pretrain_values)["data"]["val_path"] is None
+
+
 def test_classifier_lr_follows_lr(pretrain_values):
     del pretrain_values["optimizer"]["classifier_lr"]
     assert parsed(pretrain_values)["optimizer"]["classifier_lr"] == pytest.approx(0.1)

@@ -44,6 +44,8 @@ def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [FashionFiles.find("t10k", *f) for f in ((tmp_path / "given", None), (None, tmp_path / "package"))]
     assert [f.images.parent.name for f in found if f] == ["given", "debian"]
     assert FashionFiles.find("train", tmp_path / "given") is None
+    (tmp_path / "elsewhere").mkdir()
+    assert FashionFiles.find("t10k", tmp_path / "elsewhere", tmp_path / "package") is None
 
 
 @pytest.mark.parametrize(

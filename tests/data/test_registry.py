@@ -93,3 +93,28 @@ def test_check_path_says_what_is_wrong(tmp_path: Path, path: str | None, no_labe
 
 def test_check_path_leaves_downloads_alone(tmp_path: Path) -> None:
     check_path(get_spec("cifar10"), str(tmp_path / "not there yet"))
+    for folder in ("cifar-10-batches-py", "oxford-iiit-pet/images", "imagenet/train/n01"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "oxford-iiit-pet" / "images" / "a.jpg").touch()
+    check_path(get_spec("cifar10"), str(tmp_path))
+
+
+@pytest.mark.parametrize("place", [".", "train"])
+@pytest.mark.parametrize("dataset", ["fashion_mnist", "cifar10", "cifar100_fish"])
+def test_check_path_refuses_to_fetch_beside_other_images(tmp_path: Path, dataset: str, place: str) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / place / name).mkdir(parents=True)
+        (tmp_path / place / name / "a.PNG").touch()
+    with pytest.raises(UserError, match=rf"holds class folders \(cat, dog, \.\.\) and no {dataset}.*dataset=custom"):
+        check_path(get_spec(dataset), str(tmp_path))
+    with pytest.raises(UserError, match=f"holds images and no {dataset}"):
+        check_path(get_spec(dataset), str(tmp_path / place / "cat"))
+    with pytest.raises(UserError, match=r"a\.PNG is a file"):
+        check_path(get_spec(dataset), str(tmp_path / place / "cat" / "a.PNG"))
+
+
+def test_check_path_lets_a_part_of_cifar100_be_class_folders(tmp_path: Path) -> None:
+    for name in get_spec("cifar100_fish").taxonomy.class_names:  # type: ignore[union-attr]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    check_path(get_spec("cifar100_fish"), str(tmp_path))

@@ -88,9 +88,22 @@ def test_fashion_mnist(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("download", [True, False])
-def test_fashion_mnist_that_is_nowhere_says_what_to_do(tmp_path: Path, download: bool) -> None:
-    with pytest.raises(UserError, match=r"dataset-fashion-mnist.*data\.train_path.*ubyte"):
-        load(get_spec("fashion_mnist"), "train", tmp_path, download=download)
+@pytest.mark.parametrize("given", [True, False])
+def test_fashion_mnist_that_is_nowhere_says_what_to_do(tmp_path: Path, download: bool, given: bool) -> None:
+    if given:  # what was not asked for must not stand in
+        write_fashion(tmp_path / "debian", "train", [9, 1, 0])
+    said = r"no Fashion-MNIST in .*here \(.*data\.train_path.*ubyte.*leave it out" if given else "or install Debian"
+    with pytest.raises(UserError, match=said):
+        load(get_spec("fashion_mnist"), "train", tmp_path / "here" if given else None, download=download)
+
+
+def test_a_folder_that_is_not_there_yet_is_fetched_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(url: str, download_root: str, **_: Any) -> None:
+        write_fashion(Path(download_root), "t10k" if "t10k" in url else "train", [9, 1, 0])
+
+    write_fashion(tmp_path / "debian", "train", [8])
+    monkeypatch.setattr(tv.mnist, "download_and_extract_archive", fetch)
+    assert load(get_spec("fashion_mnist"), "train", tmp_path / "new").targets == [9, 1, 0]  # type: ignore[attr-defined]
 
 
 def write_cifar(root: Path, name: str) -> None:
