@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def analyze(
     worst = worst_superclass(next(iter(first.values())))
     drawn = options.embedding != "none"
     views = choose_views(labelling, worst, options.max_points, options.numbers.seed) if drawn else ()
-    runs, grids = [], {}
+    runs, grids, embedded = [], {}, dict[str, Any]()
     for place, subject in enumerate(subjects):
         snapshots = []
         for index, moment in enumerate(subject.moments):
@@ -127,7 +128,7 @@ def analyze(
             spaces = reference if known else moment.load()
             _check(subjects[0].name, main, subject.name, _main(spaces))
             numbers = first if known else _measure(subject, spaces, rows, labelling, options, say)
-            clouds = _clouds(spaces, rows, views, options) if index == 0 or is_last else {}
+            clouds = _clouds(spaces, rows, views, options, embedded) if index == 0 or is_last else {}
             snapshots.append(Snapshot(_main(spaces).name, moment.epoch, numbers, clouds, moment.facts))
             if is_last and image is not None:
                 grids[subject.name] = _grid(subject.name, spaces, rows, labelling, options, len(subjects) > 1)
@@ -243,12 +244,23 @@ def _measure(
 
 
 def _clouds(
-    spaces: Mapping[str, Features], rows: torch.Tensor | None, views: Sequence[View], options: Options
+    spaces: Mapping[str, Features],
+    rows: torch.Tensor | None,
+    views: Sequence[View],
+    options: Options,
+    embedded: dict[str, Any],
 ) -> dict[str, Any]:
+    """Points of each view; runs that began with the same network share them, by way of `embedded`."""
     if options.embedding == "none":
         return {}
-    features = _taken(_main(spaces), rows).val.features.numpy()
-    return {view.key: embed(features[view.rows], options.embedding, options.numbers.seed) for view in views}
+    features, found = _taken(_main(spaces), rows).val.features.numpy(), {}
+    for view in views:
+        part = features[view.rows]
+        key = f"{view.key} {hashlib.sha256(part.tobytes()).hexdigest()}"
+        if key not in embedded:
+            embedded[key] = embed(part, options.embedding, options.numbers.seed)
+        found[view.key] = embedded[key]
+    return found
 
 
 def _grid(

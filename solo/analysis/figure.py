@@ -98,6 +98,17 @@ class Dots:
     from_zero: bool = True
     reference: float | None = None
 
+    def dodged(self, place: float, mark: int, row: DotRow) -> float:
+        """Height of a mark of the row at `place`: of several on one value, none is hidden."""
+        step = min(0.22, 0.6 / max(len(row.marks), 1))
+        return place - step * (mark - (len(row.marks) - 1) / 2)
+
+    @property
+    def right(self) -> float:
+        """Where an axis from zero ends, so that all dots and the reference are whole."""
+        values = [value for row in self.rows for _, value, _ in row.marks if math.isfinite(value)]
+        return 1.04 * max([self.reference or 0.0, *values]) or 1.0
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -190,7 +201,7 @@ class Figure:
     @property
     def columns(self) -> int:
         """How many panels stand beside each other where there is room, at most three."""
-        most = 1 if isinstance(self.panels[0], Pictures) else 3 if isinstance(self.panels[0], (Lines, Cloud)) else 2
+        most = 3 if isinstance(self.panels[0], (Lines, Cloud)) else 2
         return min(len(self.panels), 2 if len(self.panels) == 4 else most)
 
 

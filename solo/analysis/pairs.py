@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from solo.analysis.figure import DotRow, Dots, Figure, Matrix, Picture, PictureRow, Pictures
+from solo.analysis.figure import DotRow, Dots, Figure, Picture, PictureRow, Pictures
 from solo.analysis.labelling import Array
+from solo.analysis.matrices import mixing
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis
 from solo.eval.confusable import ConfusablePair
@@ -15,7 +16,6 @@ from solo.eval.tree import unit
 
 _PAIRS = 12  # rows of dots
 _SHOWN = 4  # pairs with pictures, of each run
-_MOST_CLASSES = 60  # of a drawn matrix
 _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 
@@ -63,36 +63,6 @@ def confusable(analysis: Analysis) -> Figure:
         "from both at random.",
         f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
         (Dots("", "mixing", tuple(rows)),) if rows else (),
-    )
-
-
-def mixing(analysis: Analysis) -> Figure | None:
-    """Mixing of all pairs, in the order of the first run's tree."""
-    first = analysis.runs[0].last.spaces[analysis.spaces[0]]
-    if first.tree is None or not 2 < len(first.classes) <= _MOST_CLASSES:
-        return None
-    order = first.tree.order()
-    names = tuple(analysis.labelling.names[-1][label] for label in first.classes[order])
-    tables = []
-    for run in analysis.runs:
-        numbers = run.last.spaces[analysis.spaces[0]]
-        if not np.array_equal(numbers.classes, first.classes):
-            return None
-        tables.append(numbers.mixing[np.ix_(order, order)].copy())
-        np.fill_diagonal(tables[-1], np.nan)
-    high = max(0.05, *(float(np.nanmax(values)) for values in tables))  # one scale for all runs
-    panels = [
-        Matrix(run.name if len(analysis.runs) > 1 else "", "mixing", names, values, 0.0, high)
-        for run, values in zip(analysis.runs, tables, strict=True)
-    ]
-    return Figure(
-        "mixing",
-        "Local collapse",
-        "Every pair of classes: how far are they one?",
-        "Classes in the order of the first tree, so that relatives stand beside each other. Dark cells near the "
-        "diagonal are local collapse; dark cells far from it are classes that got lost.",
-        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
-        tuple(panels),
     )
 
 

@@ -1,21 +1,23 @@
-"""Colours: the hue of a class says its superclass, the lightness which class it is. For light and dark backgrounds.
+"""Colours of runs, superclasses and classes: for light and dark backgrounds, and for colour-blind eyes.
 
-Computed in OKLCH (Ottosson: A perceptual color space for image processing, 2020), where equal steps look equal.
+Beyond the named ones they are computed in OKLCH (Ottosson: A perceptual color space for image processing, 2020), where
+equal steps look equal.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-# Runs: far apart in hue, and readable on white and on near-black.
-RUNS = ("#2f7ed8", "#e2711d", "#2a9d64", "#9b5de5", "#d6478f", "#8a8d91", "#c9a227", "#17a2a8")
+# Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
+# Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.
+RUNS = ("#2f7ed8", "#e2711d", "#37cda0", "#5639b1", "#9e1901", "#54bbfe", "#41596a", "#129390")
+# The same for groups and classes, in an order that starts with what a comparison of two runs doesn't use.
+CATEGORIES = ("#129390", "#9e1901", "#54bbfe", "#5639b1", "#e2711d", "#41596a", "#37cda0", "#2f7ed8")
 UNKNOWN = "#a8a6a0"
 GOOD, BAD = "#2a9d64", "#d64545"
 
 _FIRST_HUE = 250.0  # degrees
-_LIGHTNESS = (0.42, 0.84)
-_TURN = 20.0  # degrees from the darkest class to the lightest: helps to tell neighbours apart
+_LIGHTNESS = (0.5, 0.78, 0.64)  # in turn, so that neighbouring hues differ in it, too
 
 
 def run_colour(index: int) -> str:
@@ -23,29 +25,11 @@ def run_colour(index: int) -> str:
     return RUNS[index % len(RUNS)]
 
 
-def superclass_colours(count: int) -> list[str]:
-    """One colour for each of `count` superclasses, hues evenly spaced."""
-    return [oklch(0.66, 0.14, _hue(place, count)) for place in range(count)]
-
-
-def class_colours(parents: Sequence[int], count: int) -> list[str]:
-    """One colour for each class: the hue of its superclass, lighter from class to class.
-
-    Args:
-        parents: superclass of each class, 0 to `count` - 1; -1 gives grey.
-        count: number of superclasses.
-    """
-    found = []
-    low, high = _LIGHTNESS
-    for index, parent in enumerate(parents):
-        siblings = [place for place, other in enumerate(parents) if other == parent]
-        step = siblings.index(index) / max(len(siblings) - 1, 1) if len(siblings) > 1 else 0.5
-        found.append(
-            oklch(low + (high - low) * step, 0.14, _hue(parent, count) + _TURN * (step - 0.5))
-            if parent >= 0
-            else UNKNOWN
-        )
-    return found
+def category_colours(count: int) -> list[str]:
+    """One colour for each of `count` superclasses, or of the classes in one; beyond eight, evenly spaced hues."""
+    if count <= len(CATEGORIES):
+        return list(CATEGORIES[:count])
+    return [oklch(_LIGHTNESS[place % 3], 0.14, _FIRST_HUE + 360 * place / count) for place in range(count)]
 
 
 def oklch(lightness: float, chroma: float, hue: float) -> str:
@@ -65,10 +49,6 @@ def oklch(lightness: float, chroma: float, hue: float) -> str:
     else:
         rgb = _linear_rgb(lightness, 0, 0)
     return "#" + "".join(f"{round(255 * _gamma(min(max(part, 0.0), 1.0))):02x}" for part in rgb)
-
-
-def _hue(place: int, count: int) -> float:
-    return _FIRST_HUE + 360 * place / max(count, 1)
 
 
 def _linear_rgb(lightness: float, a: float, b: float) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 _DIGITS = 4
 _ROW = 22  # pixels of a row of dots, a leaf of a tree
 _GREY = "#8a8d91"
+_EDGE = "rgba(255,255,255,0.75)"  # between dots that overlap
 SCALE = ((0.0, "#eef3f8"), (0.25, "#b9d3ea"), (0.5, "#6aa5d6"), (0.75, "#2f6fae"), (1.0, "#123a63"))
 
 
@@ -134,17 +135,17 @@ def _dots(panel: Dots) -> Json:
     places = list(range(len(panel.rows)))[::-1]
     joined_x: list[float | None] = []
     joined_y: list[float | None] = []
-    marks: dict[tuple[str, str], tuple[list[float], list[int], list[str]]] = {}
+    marks: dict[tuple[str, str], tuple[list[float], list[float], list[str]]] = {}
     for place, row in zip(places, panel.rows, strict=True):
         values = [value for _, value, _ in row.marks if math.isfinite(value)]
         if len(values) > 1:
             joined_x += [*numbers([min(values), max(values)]), None]
             joined_y += [place, place, None]
-        for name, value, colour in row.marks:
+        for mark, (name, value, colour) in enumerate(row.marks):
             found = marks.setdefault((name, colour), ([], [], []))
             if math.isfinite(value):
                 found[0].append(*numbers([value]))
-                found[1].append(place)
+                found[1].append(panel.dodged(place, mark, row))
                 found[2].append(row.name)
     data: list[Json] = [
         {"type": "scatter", "mode": "lines", "x": joined_x, "y": joined_y, "hoverinfo": "skip"}
@@ -152,7 +153,7 @@ def _dots(panel: Dots) -> Json:
     ]
     data += [
         {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y, "text": texts}
-        | {"marker": {"color": colour, "size": 9, "symbol": _symbol(name)}}
+        | {"marker": {"color": colour, "size": 8, "symbol": _symbol(name), "line": {"color": _EDGE, "width": 1}}}
         | {"hovertemplate": f"%{{text}}<br>{escape(name)}: %{{x:.4~g}}<extra></extra>"}
         for (name, colour), (x, y, texts) in marks.items()
     ]
@@ -162,7 +163,7 @@ def _dots(panel: Dots) -> Json:
         for row in panel.rows
     ]
     y = _axis(tickmode="array", tickvals=places, ticktext=names, showgrid=False, range=[-0.7, len(places) - 0.3])
-    x = _axis(panel.x, **({"rangemode": "tozero"} if panel.from_zero else {}))
+    x = _axis(panel.x, **({"range": [0, panel.right]} if panel.from_zero else {}))
     layout = _layout(panel.title, 100 + _ROW * len(places), xaxis=x, yaxis=y)
     if panel.reference is not None:
         layout["shapes"] = [

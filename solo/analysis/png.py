@@ -23,7 +23,7 @@ _MOST_IN_LEGEND = 24
 
 
 def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
-    """Draw one figure, its title above and its protocol below.
+    """Draw one figure, title and caption above, its protocol below.
 
     Args:
         figure: what to draw; pictures need `image`.
@@ -39,17 +39,21 @@ def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
     heights = [max(_height(panel) for panel in line) for line in lines]
     width = _width(figure.panels[0]) * columns
     legend = figure.legend or legend_of(figure.panels)
-    head = 0.5 + (0.28 * _legend_rows(legend, width) if 1 < len(legend) <= _MOST_IN_LEGEND else 0)
+    caption = textwrap.wrap(figure.caption, int(width * 12))
+    rows = _legend_rows(legend, width) if 1 < len(legend) <= _MOST_IN_LEGEND else 0
+    head = 0.46 + 0.18 * len(caption) + 0.28 * rows
     words = textwrap.wrap(figure.protocol, int(width * 15))
     foot = 0.1 + 0.16 * len(words)
     total = sum(heights) + head + foot
     engine = ConstrainedLayoutEngine(rect=(0, foot / total, 1, 1 - (head + foot) / total))
     canvas = Canvas(figsize=(width, total), dpi=140, facecolor="white", layout=engine)
     FigureCanvasAgg(canvas)
-    canvas.text(0.012, 1 - 0.12 / total, figure.title, size=13, weight="bold", color=_INK, va="top")
-    canvas.text(0.012, 0.06 / total, "\n".join(words), size=7.5, color=_SOFT, va="bottom")
-    if 1 < len(legend) <= _MOST_IN_LEGEND:
-        _legend(canvas, legend, width, 1 - 0.42 / total)
+    left = 0.08 / width
+    canvas.text(left, 1 - 0.12 / total, figure.title, size=13, weight="bold", color=_INK, va="top")
+    canvas.text(left, 1 - 0.4 / total, "\n".join(caption), size=9, color=_INK, va="top", linespacing=1.3)
+    canvas.text(left, 0.06 / total, "\n".join(words), size=7.5, color=_SOFT, va="bottom")
+    if rows:
+        _legend(canvas, legend, width, 1 - (0.4 + 0.18 * len(caption)) / total)
     grid = canvas.add_gridspec(len(lines), columns, height_ratios=heights)
     for place, panel in enumerate(figure.panels):
         _panel(canvas.add_subplot(grid[place // columns, place % columns]), panel, image)
@@ -59,7 +63,7 @@ def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
 
 
 def _width(panel: Panel) -> float:
-    return 9.0 if isinstance(panel, Pictures) else 5.6 if isinstance(panel, (Dots, Dendrogram)) else 4.3
+    return 6.4 if isinstance(panel, Pictures) else 5.6 if isinstance(panel, (Dots, Dendrogram)) else 4.3
 
 
 def _height(panel: Panel) -> float:
@@ -68,7 +72,7 @@ def _height(panel: Panel) -> float:
     if isinstance(panel, Dendrogram):
         return min(1.0 + (0.2 if len(panel.leaves) <= 120 else 0.04) * len(panel.leaves), 24)
     if isinstance(panel, Pictures):
-        return 0.4 + sum(1.25 if row.pictures else 0.3 for row in panel.rows)
+        return 0.4 + 0.95 * len(panel.rows)
     return 4.0 if isinstance(panel, (Cloud, Matrix)) else 3.2
 
 
@@ -131,6 +135,7 @@ def _lines(axes: Any, panel: Lines) -> None:
         axes.set_xscale("log")
     if panel.log_y:
         axes.set_yscale("log")
+    axes.tick_params(which="minor", length=0)
     if panel.y_range:
         axes.set_ylim(*panel.y_range)
     if panel.x_range:
@@ -153,9 +158,11 @@ def _dots(axes: Any, panel: Dots) -> None:
         values = [value for _, value, _ in row.marks if math.isfinite(value)]
         if len(values) > 1:
             axes.plot([min(values), max(values)], [place, place], color="#c9c8c3", lw=1.8, zorder=1)
-        for name, value, colour in row.marks:
+        for mark, (name, value, colour) in enumerate(row.marks):
             if math.isfinite(value):
-                axes.plot(value, place, ls="", marker="|" if name.startswith("as many") else "o", color=colour, ms=7)
+                at = panel.dodged(place, mark, row)
+                marker = "|" if name.startswith("as many") else "o"
+                axes.plot(value, at, ls="", marker=marker, color=colour, ms=6, mec="white", mew=0.7, clip_on=False)
     axes.set_yticks(places, [row.name for row in panel.rows])
     for label, row in zip(axes.get_yticklabels(), panel.rows, strict=True):
         if not row.depth and any(other.depth for other in panel.rows):
@@ -163,7 +170,7 @@ def _dots(axes: Any, panel: Dots) -> None:
     axes.set_ylim(-0.7, len(places) - 0.3)
     axes.set_xlabel(panel.x, fontsize=9, color=_INK)
     if panel.from_zero:
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, panel.right)
     if panel.reference is not None:
         axes.axvline(panel.reference, color=_SOFT, lw=0.9, ls=":")
 
@@ -187,7 +194,7 @@ def _tree(axes: Any, panel: Dendrogram) -> None:
     for label, colour in zip(axes.get_yticklabels(), panel.leaf_colours, strict=False):
         label.set_color(colour)
     axes.set_ylim(-0.7, len(panel.leaves) - 0.3)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.03 * max(height for heights, _ in panel.links for height in heights) or 1)
     axes.set_xlabel(panel.x, fontsize=9, color=_INK)
 
 
@@ -198,7 +205,7 @@ def _pictures(axes: Any, panel: Pictures, image: Images | None) -> None:
     top = 0.0
     for row in panel.rows:
         note = f"\n{row.note}" if row.note else ""
-        axes.text(0, top - 0.5, textwrap.fill(row.title, 24) + note, fontsize=8.5, color=_INK, va="center")
+        axes.text(0, top - 0.5, textwrap.fill(row.title, 15) + note, fontsize=8, color=_INK, va="center")
         for place, picture in enumerate(row.pictures):
             left = 1.6 + place
             if image is not None:
@@ -206,7 +213,7 @@ def _pictures(axes: Any, panel: Pictures, image: Images | None) -> None:
                 axes.imshow(pixels, extent=(left + 0.05, left + 0.95, top - 0.95, top - 0.05), interpolation="nearest")
             colour = _SOFT if picture.good is None else GOOD if picture.good else BAD
             axes.text(left + 0.5, top - 1.02, picture.caption, fontsize=7, color=colour, ha="center", va="top")
-        top -= 1.25
+        top -= 1.22
     axes.set_xlim(0, across)
     axes.set_ylim(top, 0)
     axes.set_aspect("equal")

@@ -32,7 +32,9 @@ def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings
             "global: of a node's images over the mean of three random subsets of as many images; nodes of fewer than "
             "8 images are left out. RankMe: the same rank without centring."
         ),
-        "spectrum": "Eigenvalues of the covariance of all these images over their sum.",
+        "spectrum": (
+            "Eigenvalues of the covariance of all these images over their sum; those below 1e-8 of it aren't drawn."
+        ),
         "cosine": (
             f"Pairs of one {level} and all other pairs; {cosine_anchors}; an image is never paired with itself. "
             f"Pairs of one class count as pairs of one {level}."

@@ -7,14 +7,17 @@ import math
 import numpy as np
 
 from solo.analysis.embedding import TITLES
-from solo.analysis.figure import Cloud, Dendrogram, DotRow, Dots, Figure, Group, Lines, Matrix, Panel, Series
+from solo.analysis.figure import Cloud, Dendrogram, DotRow, Dots, Figure, Group, Lines, Panel, Series
 from solo.analysis.labelling import Labelling
+from solo.analysis.matrices import similarity
 from solo.analysis.numbers import SPACES, Numbers
-from solo.analysis.palette import UNKNOWN, class_colours, superclass_colours
+from solo.analysis.palette import UNKNOWN, category_colours
 from solo.analysis.runs import Analysis, Run, Snapshot, View
 from solo.eval.tree import EmergentTree
 
-_SAME, _OTHER = "#d6478f", "#2f7ed8"
+_SAME, _OTHER = "#d6478f", "#54bbfe"
+_FRAME = 2.5  # height of a panel of distributions, in those of the last snapshot
+_LEAST_SHARE = 1e-8  # of the variance; below it there is only rounding
 _MOST_ROWS = 80  # nodes in a profile
 _MOST_LEAVES = 150  # leaves of a drawn tree
 _MOST_BINS = 200
@@ -39,30 +42,25 @@ def distributions(analysis: Analysis) -> Figure | None:
                 cosine = snapshot.spaces[space].cosine
                 if cosine is None:
                     return None
-                shift = " at the start" if start else ""
-                for name, colour, part in (("same", _SAME, cosine.same), ("other", _OTHER, cosine.other)):
+                kinds = (
+                    (f"same {analysis.labelling.superlevel}", _SAME, cosine.same),
+                    ("other pairs", _OTHER, cosine.other),
+                )
+                for name, colour, part in kinds:
                     share = part.histogram.numpy()
-                    centres = (np.arange(len(share)) + 0.5) * 2 / len(share) - 1
-                    name = f"{name} {analysis.labelling.superlevel}" if name == "same" else "other pairs"
-                    series.append(
-                        Series(
-                            name + shift,
-                            centres.tolist(),
-                            (share * len(share) / 2).tolist(),
-                            colour,
-                            dash=start,
-                            area=not start,
-                            markers=False,
-                        )
-                    )
+                    x = ((np.arange(len(share)) + 0.5) * 2 / len(share) - 1).tolist()
+                    density = (share * len(share) / 2).tolist()
+                    series.append(Series(name, x, density, colour, dash=start, area=not start, markers=False))
             title = _titled(analysis, run, SPACES[space])
-            panels.append(Lines(title, "cosine", "density", tuple(series), x_range=_filled(series)))
+            top = _FRAME * max(max(one.y) for one in series if one.area)
+            frame = (0.0, top) if top < max(max(one.y) for one in series) else None
+            panels.append(Lines(title, "cosine", "density", tuple(series), y_range=frame, x_range=_filled(series)))
     return Figure(
         "cosine-distribution",
         "Similarity",
         "Two kinds of negatives: distribution of cosines",
-        "Filled: the last snapshot; broken: the first. The less the two filled hills overlap, the better a threshold "
-        "on the cosine finds an anchor's relatives.",
+        "Filled: the last snapshot; broken: the first, whose narrow peak may leave the frame. The less the two filled "
+        "hills overlap, the better a threshold on the cosine finds an anchor's relatives.",
         analysis.protocol["cosine"],
         tuple(panels),
     )
@@ -76,6 +74,7 @@ def spectra(analysis: Analysis) -> Figure:
         for run in analysis.runs:
             for snapshot, start in ((run.last, False), *(((run.first, True),) if len(run.snapshots) > 1 else ())):
                 values = snapshot.spaces[space].eigenvalues
+                values = values[values >= _LEAST_SHARE]
                 kept = np.unique(np.geomspace(1, max(len(values), 1), _MOST_BINS).astype(int))[: len(values)]
                 y = [float(values[place - 1]) for place in kept] if len(values) else []
                 series.append(Series(run.name, kept[: len(y)].tolist(), y, run.colour, dash=start, markers=False))
@@ -102,18 +101,21 @@ def clouds(analysis: Analysis, view: View) -> Figure:
         if len(rows := np.flatnonzero(labels == label))
     ]
     texts = _texts(labelling, view)
+    common = _start_together(analysis, view)
     panels: list[Panel] = []
     for run in analysis.runs:
-        shown = [s for s in dict.fromkeys((run.first.epoch, run.last.epoch))]
         for snapshot in (run.first, run.last) if len(run.snapshots) > 1 else (run.last,):
-            if view.key in snapshot.clouds:
-                title = _titled(analysis, run, _moment(snapshot) if len(shown) > 1 else "")
-                panels.append(Cloud(title, snapshot.clouds[view.key], tuple(groups), texts))
+            if view.key not in snapshot.clouds or (common and snapshot is run.first and run is not analysis.runs[0]):
+                continue
+            title = _titled(analysis, run, _moment(snapshot) if run.first.epoch != run.last.epoch else "")
+            if common and snapshot is run.first:
+                title = _moment(snapshot).capitalize() + ", the same for all"
+            panels.append(Cloud(title, snapshot.clouds[view.key], tuple(groups), texts))
     count = f"{len(view.rows):,} images"
     return Figure(
         f"points-{view.key}",
         "The embedding",
-        f"{view.title}, coloured by {level}",
+        f"{TITLES[analysis.embedding]}: {view.title[:1].lower()}{view.title[1:]}, coloured by {level}",
         _CLOUD_CAPTIONS[view.key],
         f"{TITLES[analysis.embedding]} of the {SPACES[analysis.spaces[0]]}; {count}, at most {analysis.max_points:,} "
         f"drawn at random (seed {analysis.seed}), the same for all panels; each panel has its own axes, and only "
@@ -127,7 +129,7 @@ _CLOUD_CAPTIONS = {
     "all": "Superclasses gather first. Before training, neighbours share pixels; afterwards they should share meaning.",
     "some": "Fewer colours, the same question: do the islands belong to one superclass each?",
     "inside": "Local collapse lives here: classes of one superclass that lie on top of each other can't be told apart, "
-    "however tidy the whole looks. Hue is the superclass, lightness the class.",
+    "however tidy the whole looks.",
 }
 
 
@@ -152,35 +154,6 @@ def trees(analysis: Analysis) -> Figure | None:
         analysis.protocol["tree"],
         tuple(panels),
         _superclass_legend(analysis.labelling),
-    )
-
-
-def similarity(analysis: Analysis) -> Figure | None:
-    """Cosines of class centroids, in the order of the first run's tree."""
-    first = analysis.runs[0].last.spaces[analysis.spaces[0]]
-    if first.tree is None or not len(first.similarity) or len(first.classes) > _MOST_LEAVES:
-        return None
-    order = first.tree.order()
-    names = tuple(analysis.labelling.names[-1][label] for label in first.classes[order])
-    tables = []
-    for run in analysis.runs:
-        numbers = run.last.spaces[analysis.spaces[0]]
-        if not np.array_equal(numbers.classes, first.classes):
-            return None
-        tables.append(numbers.similarity[np.ix_(order, order)])
-    low = min(0.0, *(float(values.min()) for values in tables))  # one scale for all runs
-    panels = [
-        Matrix(_titled(analysis, run, ""), "cosine", names, values, low, 1.0)
-        for run, values in zip(analysis.runs, tables, strict=True)
-    ]
-    return Figure(
-        "similarity",
-        "The emergent tree",
-        "Blocks on the diagonal: cosines of class centroids",
-        "Classes in the order of the first tree. Dark squares on the diagonal are emergent superclasses; a dark cell "
-        "off the diagonal is a pair that is about to become one.",
-        f"Cosine of the means of unit features, {SPACES[analysis.spaces[0]]}. {analysis.protocol['images']}",
-        tuple(panels),
     )
 
 
@@ -226,8 +199,7 @@ def _dendrogram(tree: EmergentTree, numbers: Numbers, labelling: Labelling, titl
     order = tree.order()
     m = tree.num_leaves
     parents = labelling.parents()
-    palette = superclass_colours(len(labelling.names[labelling.superclass]))
-    shades = class_colours(parents, len(palette))
+    palette = category_colours(len(labelling.names[labelling.superclass]))
     of_leaf = [parents[label] for label in numbers.classes.tolist()]
     place = {leaf: float(position) for position, leaf in enumerate(order)}
     height: dict[int, float] = dict.fromkeys(range(m), 0.0)
@@ -240,7 +212,7 @@ def _dendrogram(tree: EmergentTree, numbers: Numbers, labelling: Labelling, titl
         colours.append(palette[group[m + step]] if group[m + step] >= 0 else "")
         place[m + step], height[m + step] = (place[a] + place[b]) / 2, at
     names = [labelling.names[-1][label] for label in numbers.classes.tolist()]
-    leaf_colours = [shades[label] for label in numbers.classes.tolist()]
+    leaf_colours = [palette[parent] if parent >= 0 else UNKNOWN for parent in of_leaf]
     return Dendrogram(
         title,
         "cosine distance at which they join",
@@ -251,11 +223,20 @@ def _dendrogram(tree: EmergentTree, numbers: Numbers, labelling: Labelling, titl
     )
 
 
-def _coloured(labelling: Labelling, view: View) -> tuple[np.ndarray, tuple[str, ...], list[str]]:  # type: ignore[type-arg]
-    count = len(labelling.names[labelling.superclass])
-    if view.fine:
-        return labelling.fine[view.rows], labelling.names[-1], class_colours(labelling.parents(), count)
-    return labelling.coarse[view.rows], labelling.names[labelling.superclass], superclass_colours(count)
+def _start_together(analysis: Analysis, view: View) -> bool:
+    """Whether several runs began with the same network, so that its picture is needed once."""
+    first = [run.first.clouds.get(view.key) for run in analysis.runs if len(run.snapshots) > 1]
+    return len(first) == len(analysis.runs) > 1 and all(
+        one is not None and first[0] is not None and np.array_equal(one, first[0]) for one in first
+    )
+
+
+def _coloured(labelling: Labelling, view: View) -> tuple[np.ndarray, tuple[str, ...], dict[int, str]]:  # type: ignore[type-arg]
+    """Labels of the view's images, names and colours of what occurs among them."""
+    level = -1 if view.fine else labelling.superclass
+    labels, names = labelling.labels[view.rows, level], labelling.names[level]
+    present = sorted(set(labels[labels >= 0].tolist())) if view.fine else list(range(len(names)))
+    return labels, names, dict(zip(present, category_colours(len(present)), strict=True))
 
 
 def _texts(labelling: Labelling, view: View) -> list[str]:
@@ -269,7 +250,7 @@ def _texts(labelling: Labelling, view: View) -> list[str]:
 
 def _superclass_legend(labelling: Labelling) -> tuple[tuple[str, str], ...]:
     names = labelling.names[labelling.superclass]
-    return tuple(zip(names, superclass_colours(len(names)), strict=True)) if len(names) <= 40 else ()
+    return tuple(zip(names, category_colours(len(names)), strict=True)) if len(names) <= 40 else ()
 
 
 def _filled(series: list[Series]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from solo.analysis.figure import DotRow, Dots, Figure, Lines, Panel, Series
+from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis, Run, Snapshot
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
@@ -28,7 +29,8 @@ def accuracy(analysis: Analysis) -> Figure:
     space = analysis.spaces[0]
 
     def panel(level: str) -> Panel:
-        return _trend(analysis, level, "accuracy (%)", [("", False, _in(space, lambda n: n.knn[level]))])
+        bands = {0: lambda snapshot: _interval(analysis.labelling, snapshot.spaces[space], level)}
+        return _trend(analysis, level, "accuracy (%)", [("", False, _in(space, lambda n: n.knn[level]))], bands)
 
     levels = analysis.labelling.levels
     return Figure(
@@ -36,8 +38,10 @@ def accuracy(analysis: Analysis) -> Figure:
         _EMERGENCE,
         "Who are the neighbours? kNN accuracy at every level",
         "Coarse levels usually come first: a network tells superclasses apart long before their classes. "
-        "Where a fine level stalls while the coarse one is near 100 %, look for local collapse below.",
-        analysis.protocol["knn"],
+        "Where a fine level stalls while the coarse one is near 100 %, look for local collapse below. Bands: 95 % "
+        "intervals over the images.",
+        f"{analysis.protocol['knn']} Bands: Wilson's interval; runs are compared on the same images, so that smaller "
+        "differences than these can be real.",
         tuple(panel(level) for level in levels[-3:]),
     )
 
@@ -97,14 +101,9 @@ def ratio(analysis: Analysis) -> Figure | None:
         return None
     panels = []
     for space in analysis.spaces:
-        panels.append(
-            _trend(
-                analysis,
-                f"Ratio, {SPACES[space]}",
-                "same / other",
-                [("", False, _in(space, _ratio))],
-            )
-        )
+        if any(math.isfinite(_ratio(run.last.spaces[space])) for run in analysis.runs):
+            entries = [("", False, _in(space, _ratio))]
+            panels.append(_trend(analysis, f"Ratio, {SPACES[space]}", "same / other", entries))
         gap = [("", False, _in(space, lambda n: n.cosine.gap if n.cosine else math.nan))]
         panels.append(_trend(analysis, f"Difference, {SPACES[space]}", "same − other", gap))
     return Figure(
@@ -244,6 +243,17 @@ def _in(space: str, value: Callable[[Numbers], float]) -> Value:
 
 def _band_in(space: str) -> Band:
     return lambda snapshot: local_rank(snapshot.spaces[space])
+
+
+def _interval(labelling: Labelling, numbers: Numbers, level: str) -> tuple[float, float, float]:
+    """Wilson's 95 % interval of a kNN accuracy, with the accuracy in between, in percent."""
+    known = labelling.labels[numbers.near.queries, labelling.levels.index(level)] >= 0
+    n, share, z = int(known.sum()), numbers.knn[level] / 100, 1.96
+    if not n:
+        return (math.nan,) * 3
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return 100 * (middle - half), 100 * share, 100 * (middle + half)
 
 
 def _against(

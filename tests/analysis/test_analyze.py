@@ -136,6 +136,30 @@ def test_subsampling_is_stated(tmp_path):
     assert len(clouds.panels[0].points) == 50 and "50 images, at most 50 drawn at random" in clouds.protocol
 
 
+def test_runs_that_start_alike_share_that_picture(tmp_path):
+    alike = analyze([subject("a", (0.2, 1.0)), subject("b", (0.2, 0.8))], tmp_path, QUICK)
+    other = analyze([subject("a", (0.2, 1.0)), subject("b", (0.3, 0.8))], tmp_path, QUICK)
+    titles = [[p.title for f in one.figures if f.key == "points-all" for p in f.panels] for one in (alike, other)]
+    assert titles[0] == ["Before training, the same for all", "a, after 1 epoch", "b, after 1 epoch"]
+    assert titles[1][0] == "a, before training" and len(titles[1]) == 4
+
+
+def test_bands_of_the_accuracy_are_wilsons(tmp_path):
+    outcome = analyze([subject("a", (0.1, 0.2))], tmp_path, QUICK)
+    (line,) = next(figure for figure in outcome.figures if figure.key == "knn").panels[1].series
+    n, z = 480, 1.96
+    for low, share, high in zip(line.low, line.y, line.high, strict=True):
+        for edge in (low, high):  # where the score test of this share is just z
+            p = edge / 100
+            assert abs(share / 100 - p) / np.sqrt(p * (1 - p) / n) == pytest.approx(z, rel=1e-6)
+
+
+def test_panels_without_a_number_are_left_out(tmp_path):
+    outcome = analyze([subject("a", (0.2, 1.0))], tmp_path, QUICK)  # no cosine of other pairs to divide by
+    ratio = next(figure for figure in outcome.figures if figure.key == "cosine-ratio")
+    assert [panel.title.split(",")[0] for panel in ratio.panels] == ["Difference", "Difference"]
+
+
 def test_batch_sizes(tmp_path):
     moments = [(subject(f"{size}").moments[0], size) for size in (64, 256)]
     runs = [type(subject("x"))(str(size), (type(m)(m.load, None, {"batch_size": size}),)) for m, size in moments]

@@ -81,10 +81,11 @@ def test_in_a_browser(outcome, browser):
 
         # a name of the legend switches its lines off in all panels of the figure, not elsewhere
         page.click('#knn .chips button[data-name="two"]')
-        shown = (
-            "id => [...document.querySelectorAll(`#${id} .plot`)].flatMap(p => p.data.map(t => t.visible !== false))"
-        )
-        assert page.evaluate(shown, "knn") == [True, False, True, False] and all(page.evaluate(shown, "cosine"))
+        shown = """id => [...document.querySelectorAll(`#${id} .plot`)]
+            .flatMap((plot) => plot.data.map((trace) => [trace.name, trace.visible !== false]))"""
+        switched = page.evaluate(shown, "knn")
+        assert len(switched) == 8 and all(visible == (name != "two") for name, visible in switched)
+        assert all(visible for _, visible in page.evaluate(shown, "cosine"))
         assert said == []
 
 
