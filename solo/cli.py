@@ -76,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         _say(f"error: {error}")
         return 1
+    except PermissionError as error:
+        _say(f"error: {error.filename or error}: permission denied; give the user who runs this the right, or move it")
+        return 1
     except KeyboardInterrupt:
         _say("stopped by the keyboard")
         return 130
