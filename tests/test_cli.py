@@ -64,7 +64,7 @@ def test_both_forms_from_any_directory(fake, tmp_path, monkeypatch):
         (
             PermissionError(13, "Permission denied", "/birds"),
             1,
-            "error: /birds: permission denied; give the user who runs this the right, or move it\n",
+            "error: /birds can't be opened: Permission denied; change its permissions or choose another folder\n",
         ),
         (KeyboardInterrupt(), 130, "stopped by the keyboard\n"),
     ],
