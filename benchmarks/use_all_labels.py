@@ -10,8 +10,8 @@ the end, mean over the seeds and the paired difference to the first row with its
 * `all`: every training image has its labels, group and class; the image is the leaf;
 * `unseen`: two of the ten classes have no image in pretraining, and only these two are measured;
 * `tenth`: a tenth of the training images has labels. The one system learns from all images, by labels alone and with
-  HEX, half of each batch with labels, or a tenth as they come; labels only: from as many images, all with labels, in ten
-  times the epochs; no labels: from all images.
+  HEX, half of each batch with labels, or a tenth as they come; labels only: from as many images, all with labels, in
+  ten times the epochs; no labels: from all images.
 """
 
 from __future__ import annotations
