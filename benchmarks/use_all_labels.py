@@ -10,7 +10,8 @@ the end, mean over the seeds and the paired difference to the first row with its
 * `all`: every training image has its labels, group and class; the image is the leaf;
 * `unseen`: two of the ten classes have no image in pretraining, and only these two are measured;
 * `tenth`: a tenth of the training images has labels. The one system learns from all images, by labels alone and with
-  HEX; labels only: from as many images, all with labels, in ten times the epochs; no labels: from all images.
+  HEX, half of each batch with labels, or a tenth as they come; labels only: from as many images, all with labels, in
+  ten times the epochs; no labels: from all images.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ EVALUATE = [
 ]
 UNSEEN = ["data.unseen_classes=2"]
 TENTH = ["data.label_fraction=0.1"]
+HALF = [*TENTH, "data.labelled_share=0.5"]
 FLAT = ("himulcone", "supcon", "simclr", "crossentropy")
 # Table -> row -> recipe, further words, and share of the images, for as many times the epochs.
 TABLES: dict[str, dict[str, tuple[str, list[str], float]]] = {
@@ -43,8 +45,9 @@ TABLES: dict[str, dict[str, tuple[str, list[str], float]]] = {
     },
     "unseen": {name: (name, UNSEEN, 1.0) for name in FLAT},
     "tenth": {
-        "one system: himulcone": ("himulcone", TENTH, 1.0),
-        "one system: himulcon, HEX_adaptive": ("hex_himulcon", TENTH, 1.0),
+        "one system: himulcone": ("himulcone", HALF, 1.0),
+        "one system: himulcon, HEX_adaptive": ("hex_himulcon", HALF, 1.0),
+        "one system, images as they come": ("himulcone", TENTH, 1.0),
         "labels only: himulcone": ("himulcone", [], 0.1),
         "labels only: crossentropy": ("crossentropy", [], 0.1),
         "no labels: simclr": ("simclr", [], 1.0),

@@ -150,7 +150,8 @@ def analyze(
 def _write(
     analysis: Analysis, folder: Path, grids: dict[str, Pictures], image: Images | None, options: Options, say: Say
 ) -> Outcome:
-    figures = [*trend_figures(analysis), *space_figures(analysis), *pair_figures(analysis, grids, image is not None)]
+    made = [*trend_figures(analysis), *space_figures(analysis), *pair_figures(analysis, grids, image is not None)]
+    figures = [figure for figure in (one.filled() for one in made) if figure.panels]
     shown, found = tables(analysis), findings(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]

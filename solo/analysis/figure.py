@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -182,8 +183,20 @@ class Figure:
     panels: tuple[Panel, ...]
     legend: tuple[tuple[str, str], ...] = ()
 
+    def filled(self) -> Figure:
+        """Without the panels in which there is nothing to see, such as lines without a finite value."""
+        return replace(self, panels=tuple(panel for panel in self.panels if _has_something(panel)))
+
     @property
     def columns(self) -> int:
         """How many panels stand beside each other where there is room, at most three."""
         most = 1 if isinstance(self.panels[0], Pictures) else 3 if isinstance(self.panels[0], (Lines, Cloud)) else 2
         return min(len(self.panels), 2 if len(self.panels) == 4 else most)
+
+
+def _has_something(panel: Panel) -> bool:
+    if isinstance(panel, Lines):
+        return any(math.isfinite(value) for series in panel.series for value in series.y)
+    if isinstance(panel, Dots):
+        return any(math.isfinite(value) for row in panel.rows for _, value, _ in row.marks)
+    return True

@@ -33,7 +33,7 @@ def pair_figures(analysis: Analysis, neighbours: dict[str, Pictures], pictures: 
     if pictures:
         found.append(examples(analysis))
         found.append(neighbour_grid(analysis, neighbours))
-    return [figure for figure in found if figure.panels]
+    return found
 
 
 def worst_pairs(analysis: Analysis) -> list[tuple[int, int]]:

@@ -74,6 +74,13 @@ class DataCfg(AugmentedDataCfg):
         None, "balanced, pxk: level of the label tree, by name or index, that gives the classes; null: the classes"
     )
     per_class: int = key(4, "pxk: images of each class in a batch", ge=1)
+    labelled_share: float | None = key(
+        None,
+        "share of a batch whose class is known, in (0, 1): few labelled images come as often as that takes; "
+        "null: as they come",
+        gt=0,
+        lt=1,
+    )
     num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)

@@ -40,7 +40,9 @@ def _withheld(data: Mapping[str, Any]) -> Iterator[Problem]:
         if share is not None and -1 < share < 0:
             yield Problem("data.label_fraction", f"={share} is no share; give 0 to 1, or -1 for all labels")
     if data.get("no_labels"):
-        for name, given in (("label_fraction", partial), ("unseen_classes", data.get("unseen_classes"))):
+        share = data.get("labelled_share")
+        asked = {"label_fraction": partial, "unseen_classes": data.get("unseen_classes"), "labelled_share": share}
+        for name, given in asked.items():
             if given:
                 yield Problem(f"data.{name}", " needs labels, and data.no_labels=True has none; leave it out")
 

@@ -105,8 +105,10 @@ def _folder(spec: DatasetSpec, request: Request, labels_of: Callable[[Parts], La
             continue
         found = labels_of(parts)
         if found is None:
+            hint = "; training folders that can't be read are none, solo inspect lists them" if problems.skip else ""
             raise UserError(
                 f"{root.joinpath(*parts)} is no class of the training data; take the folder out, or name it as there"
+                f"{hint}"
             )
         files += [root.joinpath(*parts, name) for name in names]
         labels += [found] * len(names)

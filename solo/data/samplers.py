@@ -1,13 +1,14 @@
 """Batches composed by their labels: hierarchical, class-balanced, or P classes with K images each.
 
 A rule composes *global* batches, those of all processes together, as a pure function of the seed and the epoch; each
-process takes its own stretch of every batch. No image comes twice in an epoch. `composition` says what a batch holds.
+process takes its own stretch of every batch. No image comes twice in an epoch, unless labelled images are to come more
+often (`solo.data.mixed`). `composition` says what a batch holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,23 +17,10 @@ from solo import distributed
 from solo.data.balanced import Balanced, PerClass
 from solo.data.hierarchical import Hierarchical
 from solo.data.loaders import SeededSampler
+from solo.data.mixed import Mixed
+from solo.data.rules import Random, Rule
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
-
-
-class Rule(Protocol):
-    """How batches are composed. `name` and `limit` (how many images there are for a batch) are for people."""
-
-    name: str
-    limit: str
-
-    def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
-        ...
-
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes; no image comes twice."""
-        ...
 
 
 class RuleSampler(SeededSampler):
@@ -86,20 +74,22 @@ def rule_sampler(
     taxonomy: Taxonomy | None = None,
     level: int | None = None,
     per_class: int = 4,
+    labelled_share: float | None = None,
 ) -> RuleSampler:
     """The sampler of a training set.
 
     Args:
-        kind: `hierarchical`, `balanced` or `pxk`.
+        kind: `hierarchical`, `balanced`, `pxk` or `random`.
         labels: (N,), or (N, levels) coarse first; -1 unknown.
         batch_size: per process.
         seed: any int.
         taxonomy: of the labels; tells classes from nodes above them.
         level: balanced and pxk: level of the nodes; default: the classes. Images without a label there are left out.
         per_class: pxk: images of each node in a batch.
+        labelled_share: of images whose class is known in a batch, see `Mixed`; None: as they come.
 
     Raises:
-        UserError: no image has a label, or there isn't a single batch.
+        UserError: no image has a label, all have one and a share is asked for, or there isn't a single batch.
     """
     table = np.asarray(labels).reshape(len(labels), -1)
     if kind == "hierarchical":
@@ -108,12 +98,26 @@ def rule_sampler(
         nodes = table[:, level]
     else:
         nodes = _classes(table, taxonomy)
-    if not (nodes >= 0).any():
-        raise UserError(f"data.sampler={kind} needs labels, and no image has one; use data.sampler=random")
-    if kind == "hierarchical":
-        return RuleSampler(Hierarchical(table), batch_size, seed)
-    rule = Balanced(nodes) if kind == "balanced" else PerClass(nodes, per_class)
-    return RuleSampler(rule, batch_size, seed)
+    if not (nodes >= 0).any() and (kind != "random" or labelled_share is not None):
+        advice = "use data.sampler=random" if labelled_share is None else "leave data.labelled_share out"
+        raise UserError(f"data.sampler={kind} needs labels, and no image has one; {advice}")
+
+    def rule(images: np.ndarray) -> Rule:
+        if kind == "random":
+            return Random(len(images))
+        if kind == "hierarchical":
+            return Hierarchical(table[images])
+        return Balanced(nodes[images]) if kind == "balanced" else PerClass(nodes[images], per_class)
+
+    if labelled_share is None:
+        return RuleSampler(rule(np.arange(len(table))), batch_size, seed)
+    labelled = _classes(table, taxonomy) >= 0
+    if labelled.all():
+        raise UserError(
+            f"data.labelled_share={labelled_share} is for training images of which some have no class, and here all "
+            f"{len(table)} have one; leave it out, or take labels away with data.label_fraction"
+        )
+    return RuleSampler(Mixed(rule, labelled, labelled_share), batch_size, seed)
 
 
 def _classes(table: np.ndarray, taxonomy: Taxonomy | None) -> np.ndarray:

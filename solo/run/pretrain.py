@@ -96,12 +96,13 @@ def _rows(cfg: DictConfig) -> int:
 def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
     """The sampler of `data.sampler`, `None` for a random order; says what its batches hold."""
     data = cfg.data
-    if data.sampler in (None, "random"):
+    if data.sampler in (None, "random") and data.labelled_share is None:
         return None
     spec, labels = resolve_spec(data), level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
-    per_class, size = data.per_class, _rows(cfg)
-    sampler = rule_sampler(data.sampler, labels, size, cfg.seed, spec.taxonomy, level, per_class)
+    kind, size = data.sampler or "random", _rows(cfg)
+    composed = (spec.taxonomy, level, data.per_class, data.labelled_share)
+    sampler = rule_sampler(kind, labels, size, cfg.seed, *composed)
     say(describe(sampler, labels, spec.levels))
     return sampler
 

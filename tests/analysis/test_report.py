@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,9 +12,8 @@ from PIL import Image
 from solo.analysis.analyze import Options, analyze
 from solo.analysis.figure import Pictures
 from solo.analysis.plotly_panels import numbers, plotly_panel
+from tests.analysis.browsing import empty_plots, opened, sorted_both_ways
 from tests.analysis.planted import subject
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 
 
 def pixels(row):
@@ -28,17 +25,6 @@ def outcome(tmp_path_factory):
     runs = [subject("one & <b>", (0.2, 1.0)), subject("two", (0.2, 0.9), collapsed=(0, 1))]
     options = Options(title="Planted", embedding="pca", max_points=100, png=False)
     return analyze(runs, tmp_path_factory.mktemp("report"), options, pixels)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip("no chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 def test_it_is_one_file_without_a_network(outcome):
@@ -73,71 +59,38 @@ def test_numbers_for_json():
 
 
 def test_in_a_browser(outcome, browser):
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    said = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on(
-        "request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None
-    )
-    page.goto(outcome.files[0].as_uri(), timeout=120_000)
-    page.wait_for_selector("html[data-ready=true]", timeout=120_000)
-    draw_all(page)
-    drawn = page.eval_on_selector_all(".plot", "divs => divs.map(div => div.querySelectorAll('.trace, .hm').length)")
-    assert len(drawn) > 30 and min(drawn) > 0
-    assert page.eval_on_selector_all("img", "all => all.every(one => one.naturalWidth > 0)")
+    with opened(browser, outcome.files[0]) as (page, said):
+        assert page.locator(".plot").count() > 30 and empty_plots(page) == []
+        assert page.eval_on_selector_all("img", "all => all.every(one => one.naturalWidth > 0)")
 
-    # both themes: background and the plots' text change, and come back
-    colours = (
-        "() => [getComputedStyle(document.body).backgroundColor, document.querySelector('.plot').layout.font.color]"
-    )
-    light = page.evaluate(colours)
-    page.click("#theme")
-    dark = page.evaluate(colours)
-    assert dark[0] != light[0] and dark[1] != light[1] and page.inner_text("#theme") == "Light theme"
-    page.click("#theme")
-    assert page.evaluate(colours) == light
+        # both themes: background and the plots' text change, and come back
+        colours = (
+            "() => [getComputedStyle(document.body).backgroundColor, document.querySelector('.plot').layout.font.color]"
+        )
+        light = page.evaluate(colours)
+        page.click("#theme")
+        dark = page.evaluate(colours)
+        assert dark[0] != light[0] and dark[1] != light[1] and page.inner_text("#theme") == "Light theme"
+        page.click("#theme")
+        assert page.evaluate(colours) == light
 
-    # sorting: numbers as numbers, both ways, names as words
-    table = page.locator("#table-pairs")
-    column = "rows => rows.map(row => row.cells[{}].dataset.value)"
-    for place, name, convert in ((3, "mixing", float), (0, "class", lambda value: int(value.split()[1]))):
-        button = table.locator("thead button", has_text=name).first
-        orders = []
-        for _ in range(2):
-            button.click()
-            cells = table.locator("tbody tr").evaluate_all(column.format(place))
-            orders.append([convert(value) for value in cells])
-        assert sorted(orders[0]) in orders and sorted(orders[0], reverse=True) in orders
-    assert table.locator("th[aria-sort]").count() == 1
+        # sorting: numbers as numbers, both ways, names as words
+        for column, convert in (("mixing", float), ("class", lambda value: int(value.split()[1]))):
+            orders = sorted_both_ways(page, "pairs", column, convert)
+            assert sorted(orders[0]) in orders and sorted(orders[0], reverse=True) in orders
 
-    # a name of the legend switches its lines off in all panels of the figure, not elsewhere
-    page.click('#knn .chips button[data-name="two"]')
-    shown = "id => [...document.querySelectorAll(`#${id} .plot`)].flatMap(p => p.data.map(t => t.visible !== false))"
-    assert page.evaluate(shown, "knn") == [True, False, True, False] and all(page.evaluate(shown, "cosine"))
-    assert said == []
-    page.close()
+        # a name of the legend switches its lines off in all panels of the figure, not elsewhere
+        page.click('#knn .chips button[data-name="two"]')
+        shown = (
+            "id => [...document.querySelectorAll(`#${id} .plot`)].flatMap(p => p.data.map(t => t.visible !== false))"
+        )
+        assert page.evaluate(shown, "knn") == [True, False, True, False] and all(page.evaluate(shown, "cosine"))
+        assert said == []
 
 
 def test_on_a_phone(outcome, browser):
-    page = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme="dark")
-    page.goto(outcome.files[0].as_uri(), timeout=120_000)
-    page.wait_for_selector("html[data-ready=true]", timeout=120_000)
-    draw_all(page)
-    assert page.evaluate("document.documentElement.scrollWidth") == 380  # nothing sticks out
-    assert page.get_attribute("html", "data-theme") == "dark"
-    widths = page.eval_on_selector_all(".plot", "divs => divs.map(div => div.getBoundingClientRect().width)")
-    assert min(widths) > 280 and max(widths) < 380
-    page.close()
-
-
-def draw_all(page):
-    """Bring every plot into sight; plots are drawn when they come near it."""
-    page.evaluate(
-        """async () => {
-          for (const div of document.querySelectorAll(".plot")) {
-            div.scrollIntoView({ behavior: "instant" });
-            while (!div.dataset.drawn) await new Promise((done) => setTimeout(done, 20));
-          }
-        }"""
-    )
+    with opened(browser, outcome.files[0], width=380, theme="dark") as (page, _):
+        assert page.evaluate("document.documentElement.scrollWidth") == 380  # nothing sticks out
+        assert page.get_attribute("html", "data-theme") == "dark"
+        widths = page.eval_on_selector_all(".plot", "divs => divs.map(div => div.getBoundingClientRect().width)")
+        assert min(widths) > 280 and max(widths) < 380

@@ -13,7 +13,9 @@ from solo import distributed
 from solo.data.balanced import Balanced, PerClass
 from solo.data.hierarchical import Hierarchical
 from solo.data.loaders import Share, train_loader
-from solo.data.samplers import Rule, RuleSampler, composition, describe, rule_sampler
+from solo.data.mixed import Mixed
+from solo.data.rules import Random, Rule
+from solo.data.samplers import RuleSampler, composition, describe, rule_sampler
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
@@ -40,6 +42,7 @@ def ragged(seed: int, images: int = 600, skew: float = 1.5, unknown: float = 0.1
 
 
 def every_rule(labels: np.ndarray) -> Iterator[Rule]:
+    yield Random(len(labels))
     yield Hierarchical(labels)
     for level in range(3):
         yield Balanced(labels[:, level])
@@ -284,3 +287,69 @@ def test_no_batch_for_so_many_processes(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_hole_in_the_labels() -> None:
     with pytest.raises(UserError, match=r"image 1 has the labels \[-1, 2\], coarse first"):
         rule_sampler("hierarchical", np.array([[0, 1], [-1, 2], [0, 1]]), 2, 0)
+
+
+def test_random_batches_hold_every_image_but_the_rest() -> None:
+    batches = epoch(Random(103), 10)
+    assert len(np.unique(batches)) == 100
+    assert not np.array_equal(batches, epoch(Random(103), 10, seed=1))
+
+
+@pytest.mark.parametrize("kind", ["random", "hierarchical", "balanced", "pxk"])
+def test_labelled_images_have_their_share_of_every_stretch_and_come_round_after_round(kind: str) -> None:
+    labels = np.repeat(np.arange(4), 100).reshape(-1, 1)
+    labels[np.arange(400) % 10 > 0] = -1  # a tenth has a label
+    sampler = rule_sampler(kind, labels, 40, seed=3, per_class=5, labelled_share=0.25)
+    batches = np.array([index for index, _ in sampler]).reshape(-1, 40)
+    assert batches.shape == (10, 40)  # as many images as without a share
+    known = labels[batches, 0] >= 0
+    for start, size in ((0, 40), (0, 20), (20, 20), (7, 8)):
+        assert (abs(known[:, start : start + size].sum(axis=1) - size / 4) <= 1).all()
+    assert all(len(np.unique(batch)) == 40 for batch in batches)
+    labelled = batches[known]
+    assert len(labelled) == 100
+    for first in range(0, 100, 40):  # forty of them: no one twice before all came once
+        assert len(np.unique(labelled[first : first + 40])) == len(labelled[first : first + 40])
+    assert len(np.unique(batches[~known])) == 300
+
+
+def test_partners_are_found_among_the_labelled_images_of_a_batch() -> None:
+    labels = np.repeat(np.arange(50), 20).reshape(-1, 1)
+    labels[np.arange(1000) % 20 > 1] = -1  # two of each class
+    sampler = rule_sampler("hierarchical", labels, 32, seed=0, labelled_share=0.5)
+    for batch in sampler.rule.batches(32, np.random.default_rng(0)):
+        own = labels[batch, 0][labels[batch, 0] >= 0]
+        assert (np.bincount(own)[own] == 2).all()
+
+
+def test_processes_share_mixed_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.where(np.arange(600) % 6 == 0, np.arange(600) // 6 % 5, -1)
+    alone = list(rule_sampler("random", labels, 20, seed=1, labelled_share=0.3))
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    both = rule_sampler("random", labels, 10, seed=1, labelled_share=0.3)
+    order = list(both)
+    for batch in range(len(both) // 20):
+        parts = [order[20 * batch + rank : 20 * batch + 20 : 2] for rank in (0, 1)]
+        assert parts[0] + parts[1] == alone[20 * batch : 20 * batch + 20]
+        assert [sum(labels[i] >= 0 for i, _ in part) for part in parts] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "size", "message"),
+    [
+        ([0, 1, 0, 1], 2, "all 4 have one; leave it out"),
+        ([-1] * 4, 2, "no image has one; leave data.labelled_share out"),
+        ([0, -1, -1, -1, -1, -1, -1, -1], 4, "1 images have labels and 7 have none; there are 1"),
+        ([0, 0, 0, 0, 0, 0, 0, -1], 4, "7 images have labels and 1 have none"),
+        ([0, -1], 1, "1 images have labels and 1 have none"),
+    ],
+)
+def test_a_share_that_cannot_be(labels: list[int], size: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rule_sampler("random", np.array(labels), size, seed=0, labelled_share=0.5)
+
+
+def test_a_share_of_almost_none_or_all_leaves_one_image_of_each_kind() -> None:
+    rule = Mixed(lambda images: Random(len(images)), np.arange(40) % 2 == 0, 0.001)
+    assert rule.parts(10) == (1, 9)
+    assert Mixed(lambda images: Random(len(images)), np.arange(40) % 2 == 0, 0.999).parts(10) == (9, 1)
