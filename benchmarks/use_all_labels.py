@@ -17,14 +17,11 @@ the end, mean over the seeds and the paired difference to the first row with its
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from runs import ROOT, check_settings, difference, finished, read, run_all, slug, spread
+from runs import ROOT, check_settings, difference, finished, read, run_all, show, slug, spread, write_csv
 
 # Budget of a run; the rest is the recipes'.
 SETTINGS = ["backbone.kwargs.width=16", "knn_eval.enabled=False", "limit_val_batches=0"]
@@ -123,19 +120,10 @@ def rows(results: Sequence[Any], table: str) -> list[list[str]]:
 def report(results: Sequence[Any], tables: Sequence[str], path: Path) -> None:
     """Print the tables and write the single results."""
     for table in tables:
-        shown = Table(
-            title=f"{table}, in percent: mean ± standard deviation (paired difference to the first row ± its error)"
-        )
-        for name in ("method", *MEASURES):
-            shown.add_column(name)
-        for cells in rows(results, table):
-            shown.add_row(*cells)
-        Console(width=220).print(shown)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["table", "method", "seed", *MEASURES])
-        for table, row, seed, values in results:
-            writer.writerow([table, row, seed, *values.values()])
+        title = f"{table}, in percent: mean ± standard deviation (paired difference to the first row ± its error)"
+        show(title, ["method", *MEASURES], rows(results, table), 220)
+    single = [[table, row, seed, *values.values()] for table, row, seed, values in results]
+    write_csv(path, ["table", "method", "seed", *MEASURES], single)
 
 
 def main() -> None:
