@@ -37,21 +37,7 @@ from solo.data.registry import get_spec
 from solo.data.sources import load
 from solo.data.subsets import Indexed
 from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transform
-
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-
-
-def symmetric(size: int) -> dict[str, Any]:
-    """The entry of `augmentations`, two views."""
-    return {
-        "crop_size": size,
-        "num_crops": 2,
-        "rrc": {"enabled": True, "crop_min_scale": 0.08, "crop_max_scale": 1.0},
-        "color_jitter": {"prob": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2},
-        "grayscale": {"prob": 0.2},
-        "gaussian_blur": {"prob": 0.5},
-        "horizontal_flip": {"prob": 0.5},
-    }
+from solo.doctor.machine import MEAN, STD, symmetric
 
 
 def seconds(run: Callable[[], Any]) -> float:

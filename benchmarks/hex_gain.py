@@ -12,14 +12,11 @@ the end: mean and standard deviation over the seeds, and the difference to `stan
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from runs import ROOT, check_settings, difference, finished, read, run_all, slug, spread
+from runs import ROOT, check_settings, difference, finished, read, run_all, show, slug, spread, write_csv
 
 WARM_UP = "warm_epoch=2"
 OBJECTIVES = {
@@ -105,18 +102,12 @@ def main() -> None:
 
 def report(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Print the table and write the single results."""
-    shown = Table(title="Top-1 in percent; in brackets the paired difference to standard ± its standard error")
-    for name in ("objective", *MEASURES):
-        shown.add_column(name)
-    for row in table(results):
-        shown.add_row(*row)
-    Console(width=160).print(shown)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["objective", "seed", *MEASURES])
-        for row in results:
-            measured = [row[kind][level] for kind, level in MEASURES.values()]
-            writer.writerow([row["objective"], row["seed"], *measured])
+    title = "Top-1 in percent; in brackets the paired difference to standard ± its standard error"
+    show(title, ["objective", *MEASURES], table(results), 160)
+    single = [
+        [row["objective"], row["seed"], *(row[kind][level] for kind, level in MEASURES.values())] for row in results
+    ]
+    write_csv(path, ["objective", "seed", *MEASURES], single)
 
 
 if __name__ == "__main__":

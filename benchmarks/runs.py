@@ -6,19 +6,22 @@ libraries are imported once, for all of them. What is finished in a folder is no
 
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 # What says that a command has finished, in the folder of its run.
@@ -99,6 +102,22 @@ def difference(values: Sequence[float], base: Sequence[float]) -> str:
     paired = [value - other for value, other in zip(values, base, strict=True)]
     error = f" ± {statistics.stdev(paired) / len(paired) ** 0.5:.2f}" if len(paired) > 1 else ""
     return f"{statistics.mean(paired):+.2f}{error}"
+
+
+def show(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:
+    """Print a table."""
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=width).print(table)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """The single results."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def check_settings(path: Path, settings: Sequence[str]) -> None:

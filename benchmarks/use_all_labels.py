@@ -10,20 +10,18 @@ the end, mean over the seeds and the paired difference to the first row with its
 * `all`: every training image has its labels, group and class; the image is the leaf;
 * `unseen`: two of the ten classes have no image in pretraining, and only these two are measured;
 * `tenth`: a tenth of the training images has labels. The one system learns from all images, by labels alone and with
-  HEX; labels only: from as many images, all with labels, in ten times the epochs; no labels: from all images.
+  HEX, half of each batch with labels, or a tenth as they come; labels only: from as many images, all with labels, in
+  ten times the epochs; no labels: from all images.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from runs import ROOT, check_settings, difference, finished, read, run_all, slug, spread
+from runs import ROOT, check_settings, difference, finished, read, run_all, show, slug, spread, write_csv
 
 # Budget of a run; the rest is the recipes'.
 SETTINGS = ["backbone.kwargs.width=16", "knn_eval.enabled=False", "limit_val_batches=0"]
@@ -37,6 +35,7 @@ EVALUATE = [
 ]
 UNSEEN = ["data.unseen_classes=2"]
 TENTH = ["data.label_fraction=0.1"]
+HALF = [*TENTH, "data.labelled_share=0.5"]
 FLAT = ("himulcone", "supcon", "simclr", "crossentropy")
 # Table -> row -> recipe, further words, and share of the images, for as many times the epochs.
 TABLES: dict[str, dict[str, tuple[str, list[str], float]]] = {
@@ -46,8 +45,9 @@ TABLES: dict[str, dict[str, tuple[str, list[str], float]]] = {
     },
     "unseen": {name: (name, UNSEEN, 1.0) for name in FLAT},
     "tenth": {
-        "one system: himulcone": ("himulcone", TENTH, 1.0),
-        "one system: himulcon, HEX_adaptive": ("hex_himulcon", TENTH, 1.0),
+        "one system: himulcone": ("himulcone", HALF, 1.0),
+        "one system: himulcon, HEX_adaptive": ("hex_himulcon", HALF, 1.0),
+        "one system, images as they come": ("himulcone", TENTH, 1.0),
         "labels only: himulcone": ("himulcone", [], 0.1),
         "labels only: crossentropy": ("crossentropy", [], 0.1),
         "no labels: simclr": ("simclr", [], 1.0),
@@ -120,19 +120,10 @@ def rows(results: Sequence[Any], table: str) -> list[list[str]]:
 def report(results: Sequence[Any], tables: Sequence[str], path: Path) -> None:
     """Print the tables and write the single results."""
     for table in tables:
-        shown = Table(
-            title=f"{table}, in percent: mean ± standard deviation (paired difference to the first row ± its error)"
-        )
-        for name in ("method", *MEASURES):
-            shown.add_column(name)
-        for cells in rows(results, table):
-            shown.add_row(*cells)
-        Console(width=220).print(shown)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["table", "method", "seed", *MEASURES])
-        for table, row, seed, values in results:
-            writer.writerow([table, row, seed, *values.values()])
+        title = f"{table}, in percent: mean ± standard deviation (paired difference to the first row ± its error)"
+        show(title, ["method", *MEASURES], rows(results, table), 220)
+    single = [[table, row, seed, *values.values()] for table, row, seed, values in results]
+    write_csv(path, ["table", "method", "seed", *MEASURES], single)
 
 
 def main() -> None:

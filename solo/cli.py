@@ -20,7 +20,7 @@ from solo.args.parse import Parsed, parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, resolved_text
 from solo.args.source import complete, long_names, reads_features
-from solo.errors import ConfigError, UserError
+from solo.errors import ConfigError, UserError, no_access
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except UserError as error:
         _say(f"error: {error}")
+        return 1
+    except PermissionError as error:
+        _say(f"error: {no_access(error)}")
         return 1
     except KeyboardInterrupt:
         _say("stopped by the keyboard")

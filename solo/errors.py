@@ -31,3 +31,8 @@ class BrokenImageError(UserError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+
+def no_access(error: OSError) -> str:
+    """The line for a file or folder that the user may not read or write."""
+    return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"

@@ -153,6 +153,7 @@ RUNS = [
     ("optimizer.batch_size=100000", "optimizer.batch_size=100000 is larger than the training set of 1437 images"),
     ("data.mean=[0.5,0.5,0.5]", "mean has 3 values and std 1 for 1 channels"),
     ("data.no_labels=true", "data.no_labels=True needs a folder of images"),
+    ("data.labelled_share=0.5", "for training images of which some have no class, and here all 1437 have one"),
     ("accelerator=gpu", "accelerator=gpu, but no GPU is visible; use accelerator=auto"),
     ("accelerator=tpu", "Lightning refuses the settings"),
     ("strategy=ddpp", "Lightning refuses the settings: You selected an invalid strategy name: `strategy='ddpp'`"),

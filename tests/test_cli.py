@@ -61,6 +61,11 @@ def test_both_forms_from_any_directory(fake, tmp_path, monkeypatch):
     ("error", "code", "text"),
     [
         (UserError("no such thing"), 1, "error: no such thing\n"),
+        (
+            PermissionError(13, "Permission denied", "/birds"),
+            1,
+            "error: /birds can't be opened: Permission denied; change its permissions or choose another folder\n",
+        ),
         (KeyboardInterrupt(), 130, "stopped by the keyboard\n"),
     ],
 )

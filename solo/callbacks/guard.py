@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from solo.callbacks.culprit import Finding, broken, find_culprit
+from solo.callbacks.process_state import on_cpu
 from solo.callbacks.run_directory import RunDirectory
 from solo.errors import NonFiniteError
 from solo.files import replacing, write_text
@@ -66,7 +67,7 @@ class Guard(Callback):
         """Find the culprit, save, and add both to the error's line."""
         if not isinstance(exception, NonFiniteError) or self._batch is None:
             return
-        weights = _to_cpu(pl_module.state_dict())  # before the step is run again
+        weights = on_cpu(pl_module.state_dict())  # before the step is run again
         finding = self._look_again(trainer, pl_module)
         text = f"{exception}; {finding}"
         if self.run.is_open:
@@ -102,7 +103,7 @@ class Guard(Callback):
         checkpoint: dict[str, Any] = {
             **where,
             "state_dict": weights,
-            "optimizer_states": [_to_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers],
+            "optimizer_states": [on_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers],
             "replay": {
                 "format": REPLAY_FORMAT,
                 "batch_idx": self._batch_idx,
@@ -111,7 +112,7 @@ class Guard(Callback):
             },
         }
         module.on_save_checkpoint(checkpoint)
-        for name, content in {"state.ckpt": checkpoint, "batch.pt": _to_cpu(self._batch)}.items():
+        for name, content in {"state.ckpt": checkpoint, "batch.pt": on_cpu(self._batch)}.items():
             with replacing(folder / name) as temporary:
                 torch.save(content, temporary)
         terms = {name: str(value) for name, value in error.terms.items()}
@@ -143,12 +144,3 @@ def _restore(streams: dict[str, Any]) -> None:
     torch.set_rng_state(streams["torch"])
     for state in streams["cuda"]:
         torch.cuda.set_rng_state(state)
-
-
-def _to_cpu(value: Any) -> Any:
-    """Copies on the CPU; containers become plain dictionaries and lists."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {key: _to_cpu(part) for key, part in value.items()}
-    return [_to_cpu(part) for part in value] if isinstance(value, (list, tuple)) else value

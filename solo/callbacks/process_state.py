@@ -48,8 +48,8 @@ def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
         "rng": rng_state(),
         "buffers": _own_buffers(module),
         "metrics": {name: _metric_state(metric) for name, metric in _metrics(module)},
-        "logged": {key: _plain(value) for key, value in trainer.callback_metrics.items()},
-        "owners": {name: _plain(owner.process_state()) for name, owner in _owners(trainer, module).items()},
+        "logged": {key: on_cpu(value) for key, value in trainer.callback_metrics.items()},
+        "owners": {name: on_cpu(owner.process_state()) for name, owner in _owners(trainer, module).items()},
     }
     if inside:
         state["means"] = {key: _mean_state(mean) for key, mean in trainer.fit_loop.epoch_loop._results.items()}
@@ -99,7 +99,7 @@ class _ContinuedMeans(_ResultCollection):
 def _mean_state(mean: _ResultMetric) -> State:
     if not mean.is_tensor or mean.has_reset:
         return {}
-    return {name: _plain(getattr(mean, name)) for name in ("value", "cumulated_batch_size") if hasattr(mean, name)}
+    return {name: on_cpu(getattr(mean, name)) for name in ("value", "cumulated_batch_size") if hasattr(mean, name)}
 
 
 def _metrics(module: nn.Module) -> list[tuple[str, Metric]]:
@@ -108,7 +108,7 @@ def _metrics(module: nn.Module) -> list[tuple[str, Metric]]:
 
 def _metric_state(metric: Metric) -> State:
     """Its states, which by default are in no checkpoint, and how often it was updated."""
-    return {"count": metric._update_count, "states": _plain({name: getattr(metric, name) for name in metric._defaults})}
+    return {"count": metric._update_count, "states": on_cpu({name: getattr(metric, name) for name in metric._defaults})}
 
 
 def _set_metric_state(metric: Metric, state: State, device: torch.device) -> None:
@@ -133,13 +133,13 @@ def _owners(trainer: Trainer, module: LightningModule) -> dict[str, HasProcessSt
     return {name: owner for name, owner in named if isinstance(owner, HasProcessState)}
 
 
-def _plain(value: Any) -> Any:
-    """Detached copies on the CPU of all tensors in dictionaries, lists and tuples."""
+def on_cpu(value: Any) -> Any:
+    """Detached copies on the CPU of all tensors in dictionaries, lists and tuples; the containers become plain ones."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: on_cpu(part) for key, part in value.items()}
+    return [on_cpu(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from solo.data.augment import BatchAugment
 from solo.data.file_cache import FileImages, readable
-from solo.data.shards import Member
 from solo.data.skip import SkipBroken, image_sources
+from solo.data.stored import readable_somewhere
 from solo.data.subsets import Subset, level_targets
 from solo.data.tensor_ops import luminance
 from solo.data.withheld import KnownLabels
@@ -116,7 +116,7 @@ def cached(
     if array is not None:
         return ArrayImages(array, indices, targets, convert)
     files = image_sources(dataset)
-    if not files or not any(isinstance(file, Member) or os.path.isfile(file) for file in files):
+    if not files or not any(map(readable_somewhere, files)):
         raise CantCacheError("the images are neither in memory nor in files of their own")
     if any(entry.scale is None for entry in augment.entries):
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")

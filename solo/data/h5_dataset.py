@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,26 @@ from PIL import Image
 
 from solo.data.h5_file import open_h5, read_index
 from solo.data.images import LabelledImages, Transform, read_rgb
+
+
+@dataclass(frozen=True)
+class H5Image:
+    """One image of the file."""
+
+    dataset: H5Dataset
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.container}: {self.part}"
+
+    @property
+    def container(self) -> str:
+        """The HDF5 file."""
+        return str(self.dataset.root)
+
+    def read(self) -> bytes:
+        """Its bytes."""
+        return self.dataset.content(self.part)
 
 
 class H5Dataset(LabelledImages):
@@ -54,8 +75,16 @@ class H5Dataset(LabelledImages):
         Raises:
             BrokenImageError: it can't be decoded.
         """
-        name = self.samples[index][0]
-        return read_rgb(io.BytesIO(self._open()[name][()].tobytes()), f"{self.root}: {name}")
+        entry = H5Image(self, self.samples[index][0])
+        return read_rgb(io.BytesIO(entry.read()), str(entry))
+
+    def sources(self) -> list[H5Image]:
+        """Where each image lies, for who decodes by himself."""
+        return [H5Image(self, name) for name, _ in self.samples]
+
+    def content(self, name: str) -> bytes:
+        """The stored image file of that name."""
+        return bytes(self._open()[name][()].tobytes())
 
     def _open(self) -> Any:
         """This process's own handle: one that was opened before a fork reads other processes' bytes."""

@@ -15,7 +15,7 @@ for training data. Own code can hand any `torch.utils.data.Dataset` to the loade
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,10 @@ def _folder(spec: DatasetSpec, request: Request, labels_of: Callable[[Parts], La
             continue
         found = labels_of(parts)
         if found is None:
+            hint = "; training folders that can't be read are none, solo inspect lists them" if problems.skip else ""
             raise UserError(
                 f"{root.joinpath(*parts)} is no class of the training data; take the folder out, or name it as there"
+                f"{hint}"
             )
         files += [root.joinpath(*parts, name) for name in names]
         labels += [found] * len(names)
@@ -131,11 +133,17 @@ def table(spec: DatasetSpec, request: Request) -> FileDataset:
     files = [file.parent / Path(name).expanduser() for name in rows[path_column]]
     if tree is None:
         return FileDataset(files, None, None, request)
+    return FileDataset(files, _labels(rows, columns, tree, file), tree, request)
+
+
+def _labels(
+    table: Mapping[str, Sequence[str]], columns: Sequence[str], tree: Taxonomy, where: str | Path
+) -> list[Labels]:
+    """The labels of each row of a table by the tree of the training data; errors say where the table is."""
     try:
-        _, labels = from_columns(list(zip(*(rows[name] for name in columns), strict=True)), columns, tree)
+        return from_columns(list(zip(*(table[name] for name in columns), strict=True)), columns, tree)[1]
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    return FileDataset(files, labels, tree, request)
+        raise UserError(f"{where}: {error}") from error
 
 
 class ShardImages(FileDataset):
@@ -160,11 +168,7 @@ def webdataset(spec: DatasetSpec, request: Request) -> ShardImages:
         return ShardImages(files, None, None, request)
     table = label_table(samples)
     columns = label_columns(table, request.path, tree.levels)
-    try:
-        _, labels = from_columns(list(zip(*(table[name] for name in columns), strict=True)), columns, tree)
-    except UserError as error:
-        raise UserError(f"{request.path}: {error}") from error
-    return ShardImages(files, labels, tree, request)
+    return ShardImages(files, _labels(table, columns, tree, request.path), tree, request)
 
 
 class HubImages(FileDataset):
@@ -197,11 +201,7 @@ def hub(spec: DatasetSpec, request: Request) -> HubImages:
         return HubImages(data, column, None, None, request)
     columns = hf.label_columns(data, path, tree.levels)
     table = hf.label_table(data, columns)
-    try:
-        _, labels = from_columns(list(zip(*(table[name] for name in columns), strict=True)), columns, tree)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return HubImages(data, column, labels, tree, request)
+    return HubImages(data, column, _labels(table, columns, tree, path), tree, request)
 
 
 class TimmDataset(LabelledImages):
@@ -218,8 +218,9 @@ class TimmDataset(LabelledImages):
             BrokenImageError: it can't be decoded.
         """
         stream, _ = self.reader[index]
-        content = BytesIO(stream.read())
         archive = getattr(getattr(stream, "raw", None), "fileobj", None)
+        with stream:
+            content = BytesIO(stream.read())
         if archive is not None:  # the tar file around it, which timm leaves open
             archive.close()
         return read_rgb(content, f"item {index} of {type(self.reader).__name__}")

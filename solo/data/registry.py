@@ -105,7 +105,7 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
         _check_h5(spec, path, no_labels)
         return
     if not spec.folders:
-        if path and spec.layout is None:
+        if path and spec.downloads and spec.layout is None:
             _check_target(spec, Path(path).expanduser())
         return
     folder = existing_folder(path)

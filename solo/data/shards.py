@@ -36,6 +36,16 @@ class Member:
     def __str__(self) -> str:
         return f"{self.shard}:{self.name}"
 
+    @property
+    def container(self) -> str:
+        """The shard."""
+        return self.shard
+
+    @property
+    def part(self) -> str:
+        """Name and place in it."""
+        return f"{self.name} {self.offset}"
+
     def read(self) -> bytes:
         """Its bytes; fewer if the shard is cut off."""
         # Opened each time: workers are forked, and a handful of shards may be thousands.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import Dataset
 
-from solo.data.shards import Member
+from solo.data.stored import Source, Stored
 from solo.errors import BrokenImageError, UserError
 
 
@@ -80,13 +80,15 @@ def file_names(dataset: Any) -> Sequence[str] | None:
     return [str(dataset.root / name) for name in dataset.images] if hasattr(dataset, "root") else None
 
 
-def image_sources(dataset: Any) -> list[str | Member] | None:
-    """The same, with members of tar files as they are."""
+def image_sources(dataset: Any) -> list[Source] | None:
+    """The same, with images in larger files as they are."""
+    if hasattr(dataset, "sources"):
+        return list(dataset.sources())
     names = file_names(dataset)
     if names is None or not hasattr(dataset, "samples"):
         return None if names is None else list(names)
     pairs = zip(dataset.samples, names, strict=True)
-    return [sample[0] if isinstance(sample[0], Member) else name for sample, name in pairs]
+    return [sample[0] if isinstance(sample[0], Stored) else name for sample, name in pairs]
 
 
 def skipped_files(dataset: Any) -> list[str]:

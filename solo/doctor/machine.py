@@ -130,17 +130,21 @@ def _pictures(folder: Path, count: int = 16) -> list[Path]:
     return files
 
 
-def _augment(side: int, count: int) -> float:
-    entry: dict[str, Any] = {
+def symmetric(side: int) -> dict[str, Any]:
+    """The entry of `augmentations` of solo-learn's CIFAR recipes, two views, for images of `side` pixels."""
+    return {
         "crop_size": side,
         "num_crops": 2,
         "rrc": {"enabled": True, "crop_min_scale": 0.08, "crop_max_scale": 1.0},
-        "color_jitter": {"prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1},
+        "color_jitter": {"prob": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2},
         "grayscale": {"prob": 0.2},
         "gaussian_blur": {"prob": 0.5},
         "horizontal_flip": {"prob": 0.5},
     }
-    augment = BatchAugment([entry], MEAN, STD, 3)
+
+
+def _augment(side: int, count: int) -> float:
+    augment = BatchAugment([symmetric(side)], MEAN, STD, 3)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
     return _rate(lambda: augment(images, torch.arange(count)), 2 * count)
 

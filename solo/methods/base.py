@@ -1,4 +1,4 @@
-"""`BaseMethod`: views, multicrop, online classifier, online k-NN, optimizer and logging of every method."""
+"""`BaseMethod`: views, multicrop, online classifier, optimizer and logging of every method."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from solo.hex.policy import FixedThreshold
 from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
-from solo.methods.module import SoloModule
+from solo.methods.online import OnlineEvaluation
 from solo.methods.optim import static_lr
-from solo.utils.knn import WeightedKNNClassifier
 
 __all__ = ["BaseMethod", "BaseMomentumMethod", "TrainStep", "static_lr"]  # noqa: F822 (see the end of the file)
 
@@ -44,7 +43,7 @@ class TrainStep(Step):
     groups: Tensor
 
 
-class BaseMethod(SoloModule):
+class BaseMethod(OnlineEvaluation):
     """A self-supervised method: a backbone, heads on it, and a loss over the views of a batch.
 
     A new method sets `Kwargs`, `trainable` and `metric`, and writes `build`, `heads` and `ssl_loss`. The form of
@@ -87,10 +86,7 @@ class BaseMethod(SoloModule):
         self._frozen = FrozenLayers(self.backbone, layers) if layers is not None else None
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
-        self.knn_eval: bool = cfg.knn_eval.enabled
-        self.knn_k: int = cfg.knn_eval.k
-        if self.knn_eval:
-            self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=cfg.knn_eval.distance_func)
+        self.build_knn(cfg.knn_eval)
         self.exact = settings.accumulates_exactly(cfg, has_known_steps(type(self), BaseMethod))
         self.hex = build_hex(cfg, scale=self.hex_scale)
         self._group_level = self._find_level(cfg.hex.level)
@@ -205,11 +201,7 @@ class BaseMethod(SoloModule):
         self.remember(out, targets)
         if not OmegaConf.select(self.cfg, "data.no_labels"):
             self.log_classification(out)
-        if self.knn_eval:
-            labels = self.knn_labels(targets)
-            known = labels[:, -1] >= 0
-            for feats in out["feats"][: self.num_large_crops]:
-                self.knn(train_features=feats.detach()[known], train_targets=labels[known])
+        self.fill_knn(out["feats"][: self.num_large_crops], targets)
         return out
 
     def remember(self, out: Outputs, targets: Tensor) -> None:
@@ -262,43 +254,6 @@ class BaseMethod(SoloModule):
             warm = epoch < policy.warm_epoch
             row["hex/threshold"] = None if warm else policy.schedule(epoch, self.max_epochs)
         return row
-
-    # ---- validation ----
-
-    def validation_step(
-        self,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int | None = None,
-        update_validation_step_outputs: bool = True,
-    ) -> dict[str, Any]:
-        """One batch `(images, targets)` through the online classifier and into the k-NN's test set."""
-        X, targets = batch
-        out = self.base_validation_step(X, targets)
-        if self.knn_eval and not self._sanity_checking:
-            self.knn(test_features=out["feats"].detach(), test_targets=self.knn_labels(targets))
-        metrics = self.validation_record(out, targets)
-        if update_validation_step_outputs:
-            self.validation_step_outputs.append(metrics)
-        return metrics
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the means over all validation rows, and the k-NN's accuracies."""
-        super().on_validation_epoch_end()
-        if not self.knn_eval or self._sanity_checking:
-            return
-        acc1, acc5 = self.knn.compute()
-        if not self.knn.level_accuracies:  # no labelled image was seen
-            return
-        metrics = {"val_knn_acc1": acc1, "val_knn_acc5": acc5}
-        if len(self.levels) > 1:
-            accuracies = zip(self.levels, self.knn.level_accuracies, strict=False)
-            metrics |= {f"val_knn_acc1/{level}": accuracy for level, (accuracy, _) in accuracies}
-        self.log_metrics(metrics)
-
-    @property
-    def _sanity_checking(self) -> bool:
-        return self.attached and self.trainer.sanity_checking
 
 
 def __getattr__(name: str) -> Any:

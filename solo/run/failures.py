@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from solo.errors import UserError
+from solo.errors import UserError, no_access
 
 _LAUNCHER = "lightning.fabric.strategies.launchers.subprocess_script"
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|CUDNN_STATUS_ALLOC_FAILED", re.I)
@@ -83,7 +83,7 @@ def explain(error: BaseException) -> str | None:
         where = error.filename or "a file of the run"
         return f"{where} can't be written: {error.strerror}; free the disk or choose another checkpoint.dir"
     if isinstance(error, OSError) and error.errno in _LOCKED and error.filename:
-        return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
+        return no_access(error)
     if "loading state_dict" in text:
         return f"the checkpoint doesn't fit the network that the settings describe: {text[:300]}"
     if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError) and _raised_by_lightning(error)):

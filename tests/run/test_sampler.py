@@ -33,6 +33,15 @@ def test_both_ways_take_the_same_images(pretrain_cfg):
     assert first == second and len(first) > 50
 
 
+@pytest.mark.parametrize("sampler", ["random", "hierarchical"])
+def test_half_of_each_batch_has_labels_if_asked_for(pretrain_cfg, sampler, capsys):
+    settings = data(sampler=sampler, label_fraction=0.1, labelled_share=0.5)
+    loader = pretrain.train_loader(pretrain_cfg(data=settings))
+    assert len(loader) == 1437 // 16
+    assert all((targets >= 0).sum() == 8 for _, _, targets in loader)
+    assert f"data.sampler={sampler}, data.labelled_share=0.5: up to 1,424 of 1,437" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("augment", ["batch", "sample"])
 def test_a_continued_run_takes_the_images_of_one_that_was_not_stopped(pretrain_cfg, tmp_path, augment):
     def run(folder, epochs, resume=None):
