@@ -146,62 +146,41 @@ def _labels(
         raise UserError(f"{where}: {error}") from error
 
 
-class ShardImages(FileDataset):
-    """Images of WebDataset shards, read at their places in the tar files."""
+class StoredImages(FileDataset):
+    """Images that lie inside of larger files: `samples` has a `Stored` for each."""
 
     def read(self, index: int) -> Image.Image:
-        """Decode the member.
+        """Decode the image.
 
         Raises:
             BrokenImageError: it can't be decoded.
         """
-        member: Any = self.samples[index][0]
-        return read_rgb(BytesIO(member.read()), str(member))
+        source: Any = self.samples[index][0]
+        return read_rgb(BytesIO(source.read()), str(source))
 
 
-def webdataset(spec: DatasetSpec, request: Request) -> ShardImages:
+def webdataset(spec: DatasetSpec, request: Request) -> StoredImages:
     """Tar files of images with labels beside them, see `solo.data.shards`."""
     assert request.path is not None
     samples, tree = list(read_shards(request.path).values()), spec.taxonomy
     files: list[Any] = [sample.image for sample in samples]
     if tree is None:
-        return ShardImages(files, None, None, request)
+        return StoredImages(files, None, None, request)
     table = label_table(samples)
     columns = label_columns(table, request.path, tree.levels)
-    return ShardImages(files, _labels(table, columns, tree, request.path), tree, request)
+    return StoredImages(files, _labels(table, columns, tree, request.path), tree, request)
 
 
-class HubImages(FileDataset):
-    """Images of a Hugging Face data set, decoded here; each has the place of its row for a name."""
-
-    def __init__(
-        self, data: Any, column: str, labels: Sequence[Labels] | None, tree: Taxonomy | None, request: Request
-    ) -> None:
-        super().__init__([Path(f"{request.path}#{row}") for row in range(len(data))], labels, tree, request)
-        self.data = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
-        self.column = column
-
-    def read(self, index: int) -> Image.Image:
-        """Decode the row's image.
-
-        Raises:
-            BrokenImageError: it can't be decoded.
-        """
-        cell = self.data[index][self.column] or {}
-        content, name = cell.get("bytes"), str(self.samples[index][0])
-        return read_rgb(BytesIO(content or b"") if content or not cell.get("path") else cell["path"], name)
-
-
-def hub(spec: DatasetSpec, request: Request) -> HubImages:
+def hub(spec: DatasetSpec, request: Request) -> StoredImages:
     """A data set of Hugging Face, see `solo.data.hub`."""
     path, tree = str(request.path), spec.taxonomy
     data = hf.read_hub(path, train=request.split != "val")
-    column = hf.image_column(data, path, spec.path_column)
+    files: list[Any] = hf.images(data, hf.image_column(data, path, spec.path_column), path)
     if tree is None:
-        return HubImages(data, column, None, None, request)
+        return StoredImages(files, None, None, request)
     columns = hf.label_columns(data, path, tree.levels)
     table = hf.label_table(data, columns)
-    return HubImages(data, column, _labels(table, columns, tree, path), tree, request)
+    return StoredImages(files, _labels(table, columns, tree, path), tree, request)
 
 
 class TimmDataset(LabelledImages):

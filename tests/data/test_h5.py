@@ -18,6 +18,8 @@ import solo.data
 from solo.args.parse import ParseError, parse
 from solo.args.schema import PretrainCfg
 from solo.data import h5_file
+from solo.data.augment import BatchAugment
+from solo.data.cache import cached
 from solo.data.h5_dataset import H5Dataset
 from solo.data.pretrain_dataloader import prepare_datasets
 from solo.data.registry import IMAGENET100, count_classes, get_spec
@@ -109,6 +111,22 @@ def test_index_is_kept_until_the_file_changes(h5: Path, folder: Path, monkeypatc
     assert len(H5Dataset("custom", h5)) == 5 and calls == [h5]
     h5.with_name("train.h5.index.json").write_text("half of")
     assert len(H5Dataset("custom", h5)) == 5 and len(calls) == 2
+
+
+def test_decoded_once_and_kept(h5: Path, tmp_path: Path) -> None:
+    entry = {"crop_size": 4, "num_crops": 1, "rrc": {"enabled": True, "crop_min_scale": 0.2, "crop_max_scale": 1.0}}
+    augment, data = BatchAugment([entry], [0.5] * 3, [0.25] * 3), H5Dataset("custom", h5)
+    kept: Any = cached(data, augment, folder=str(tmp_path / "kept"))
+    assert [int(image[0, 0, 0]) for image in kept.fetch(range(4))] == [red(data[i][0]) for i in range(4)]
+    assert kept.fetch([2])[0].shape == (3, 5, 6)
+    same: Any = cached(H5Dataset("custom", h5), augment, folder=str(tmp_path / "kept"))
+    path = kept.path
+    assert same.path == path
+    del data, kept, same  # HDF5 writes no file that is open
+    with h5py.File(h5, "a") as file:
+        file["dog/more.png"] = np.array(file["dog/a.png"])
+    more: Any = cached(H5Dataset("custom", h5), augment, folder=str(tmp_path / "kept"))
+    assert more.path != path and len(more) == 5
 
 
 def test_data_sets_and_configs_take_h5(h5: Path) -> None:

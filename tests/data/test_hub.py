@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from solo.data.augment import BatchAugment
+from solo.data.cache import cached
 from solo.data.sources import load
 from solo.data.specs import resolve_spec
 from solo.errors import BrokenImageError, UserError
@@ -98,3 +100,21 @@ def test_refusals(tmp_path: Path) -> None:
     data = load(spec_of(str(tmp_path / "broken")), "train", tmp_path / "broken", data_format="hf")
     with pytest.raises(BrokenImageError, match="broken#0 can't be read"):
         data[0]
+
+
+def test_decoded_once_and_kept(tmp_path: Path) -> None:
+    path = saved(tmp_path / "data")
+    entry = {"crop_size": 8, "num_crops": 1, "rrc": {"enabled": True, "crop_min_scale": 0.2, "crop_max_scale": 1.0}}
+    augment = BatchAugment([entry], [0.5] * 3, [0.25] * 3)
+    data: Any = load(spec_of(path), "train", path, data_format="hf")
+    kept: Any = cached(data, augment, folder=str(tmp_path / "kept"))
+    pixels = kept.fetch(range(9))
+    assert [int(image[0, 3, 3]) for image in pixels] == [data[row][0].getpixel((3, 3))[0] for row in range(9)]
+    again: Any = cached(load(spec_of(path), "train", path, data_format="hf"), augment, folder=str(tmp_path / "kept"))
+    assert again.path == kept.path and list((tmp_path / "kept").glob("*.uint8")) == [kept.path]
+    other = str(tmp_path / "other")
+    datasets.DatasetDict({"train": table(8, 7, 6)}).save_to_disk(other)
+    changed: Any = cached(
+        load(spec_of(other), "train", other, data_format="hf"), augment, folder=str(tmp_path / "kept")
+    )
+    assert changed.path != kept.path
