@@ -142,8 +142,10 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
 
 
 def _has_images(folder: Path) -> bool:
+    """Whether most of what lies there are images: a single picture may lie beside any data."""
     with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(IMAGE_EXTENSIONS) for entry in itertools.islice(entries, 100))
+        names = [entry.name.lower() for entry in itertools.islice(entries, 100)]
+    return 2 * sum(name.endswith(IMAGE_EXTENSIONS) for name in names) > len(names)
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
