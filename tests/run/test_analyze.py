@@ -15,7 +15,7 @@ from solo.run import pretrain
 from solo.run.subjects import subjects
 from tests.analysis.planted import planted
 
-QUICK = ("embedding=none", "png=false")
+QUICK = ("embedding=none", "png=false", "lidar_images=0")
 
 
 @pytest.fixture
