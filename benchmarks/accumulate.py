@@ -177,7 +177,7 @@ def main() -> None:
         numbers = [f"{row['negatives']:g}"] if row["negatives"] else ["-"]
         for key, unit in (("memory", "MiB"), ("seconds", "s")):
             numbers += [f"{row[key]:.4g} {unit}", f"{row[key] / base[key]:.2f}"]
-        table.add_row(name, *numbers, *(f"{distance:.0e}" for distance in far[form]))
+        table.add_row(name, *numbers, *(f"{distance:.0e}" if distance else "0" for distance in far[form]))
     Console(width=140 if not sys.stdout.isatty() else None).print(table)
 
 

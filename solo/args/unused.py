@@ -110,7 +110,12 @@ READERS = (
     ),
     Reader(("data.per_class",), _chosen("data.sampler", "pxk"), "with data.sampler=pxk"),
     Reader(("data.sampler_level",), _chosen("data.sampler", "balanced", "pxk"), "with data.sampler=balanced or pxk"),
-    Reader(("data.path_column", "data.label_columns"), _is("data.format", "table"), "with data.format=table"),
+    Reader(("data.path_column",), _is("data.format", "table", "hf"), "with data.format=table or hf"),
+    Reader(
+        ("data.label_columns",),
+        _is("data.format", "table", "webdataset", "hf"),
+        "with data.format=table, webdataset or hf",
+    ),
     Reader(("data.levels",), _is("data.dataset", "custom", "image_folder"), "with data.dataset=custom"),
     Reader(
         ("gradient_clip_algorithm",), lambda values: bool(values.get("gradient_clip_val")), "with gradient_clip_val"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from solo import cli
 from solo.data.augment import BatchAugment
 from solo.data.cache import cached
 from solo.data.sources import load
@@ -118,3 +119,11 @@ def test_decoded_once_and_kept(tmp_path: Path) -> None:
         load(spec_of(other), "train", other, data_format="hf"), augment, folder=str(tmp_path / "kept")
     )
     assert changed.path != kept.path
+
+
+def test_columns_are_read_where_they_are_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(tmp_path / "data")
+    words = ["pretrain", "scripts/pretrain/custom", "simclr.yaml", f"data.train_path={path}", "data.format=hf"]
+    assert cli.main([*words, "data.label_columns=[group,label]", "data.path_column=picture", "--cfg", "resolved"]) == 0
+    assert cli.main([*words, "data.levels=flat", "data.per_class=3", "--cfg", "resolved"]) == 2
+    assert "data.per_class does nothing here" in capsys.readouterr().err
