@@ -53,7 +53,8 @@ class Moment:
     @property
     def words(self) -> str:
         """Its time, in words, with a comma before; empty where nobody knows."""
-        return "" if self.epoch is None else f", after {self.epoch} epochs" if self.epoch else ", before training"
+        done = f", after {self.epoch} epoch{'s' * (self.epoch != 1)}" if self.epoch else ", before training"
+        return "" if self.epoch is None else done
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def test_a_run_is_a_time_series_from_its_first_weights_on(run, tmp_path, capsys)
 
 def test_the_start_is_the_network_that_the_run_began_with(run, tmp_path, monkeypatch):
     values = {"pretrained_feature_extractor": [str(run)], "model": None, "features": None}
-    cfg = OmegaConf.create({**values, "epochs": 9, "start": True, "series": False, "names": None})
+    cfg = OmegaConf.create({**values, "epochs": 9, "start": True, "series": False, "names": None, "lidar_images": 0})
     loaded = []
     monkeypatch.setattr(
         "solo.run.subjects.load_features", lambda cfg, *a: loaded.append(cfg.pretrained_feature_extractor)
