@@ -70,4 +70,6 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"the folder {self.path} can't be written ({error.strerror}); choose another") from error
+            raise UserError(
+                f"the folder {self.path} can't be written ({error.strerror}); choose another checkpoint.dir"
+            ) from error

@@ -6,6 +6,7 @@ import errno
 import logging
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from solo.errors import UserError, no_access
 _LAUNCHER = "lightning.fabric.strategies.launchers.subprocess_script"
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|CUDNN_STATUS_ALLOC_FAILED", re.I)
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (exited unexpectedly|is killed by signal: \w+)")
+_SOURCE_LINE = re.compile(r"\[\S+\.(cc|cpp|h):\d+\] ")
 # gloo, NCCL and the store say in many ways that the other side of a connection is gone.
 _LOST = re.compile(
     r"Connection (closed|reset) by peer|Broken pipe|Socket (closed|Timeout)|NCCL.*(remote|timeout|aborted)"
@@ -48,7 +50,10 @@ class _Said(logging.Handler):
         """One line on the screen."""
         ended = re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage())
         if ended:
-            sys.stderr.write(f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped\n")
+            sys.stderr.write(
+                f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped, and "
+                "resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last\n"
+            )
             sys.stderr.flush()
 
 
@@ -78,7 +83,8 @@ def explain(error: BaseException) -> str | None:
             "lower data.num_workers or optimizer.batch_size"
         )
     if isinstance(error, RuntimeError) and _LOST.search(text):
-        return f"another process of this run has ended, and this one with it; see its message ({text[:120]})"
+        reason = textwrap.shorten(_SOURCE_LINE.sub("", text), 120, placeholder=" ...")
+        return f"another process of this run has ended, and this one with it; see its message, if it had any ({reason})"
     if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "a file of the run"
         return f"{where} can't be written: {error.strerror}; free the disk or choose another checkpoint.dir"

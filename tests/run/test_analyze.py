@@ -98,6 +98,7 @@ def test_models_without_labels(tmp_path, run):
         (["features=nowhere.npz", "names=[a,b]"], 1, "names=['a', 'b'] don't fit 1 runs"),
     ],
 )
-def test_wrong_words(tmp_path, capsys, words, code, text):
+def test_wrong_words(tmp_path, monkeypatch, capsys, words, code, text):
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["analyze", *words]) == code
     assert text in capsys.readouterr().err
