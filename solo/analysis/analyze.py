@@ -19,7 +19,7 @@ from solo.analysis.labelling import Labelling, find_labelling
 from solo.analysis.numbers import SPACES, Numbers, Settings, measure
 from solo.analysis.pairs import nearest_in_batch, pair_figures
 from solo.analysis.png import write_png
-from solo.analysis.protocol import protocol_of
+from solo.analysis.protocol import lidar_protocol, protocol_of
 from solo.analysis.report import write_report
 from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, worst_superclass
 from solo.analysis.spaces import space_figures
@@ -41,11 +41,20 @@ class Moment:
         load: gives the features by kind (`backbone`, `projector`); called when they are needed, perhaps twice.
         epoch: epochs trained, where known.
         facts: how it came about; `batch_size` and `objective` group a sweep over batch sizes.
+        views: from the number of images to features (n, q, d) of q augmented views of some, by kind; None: there are
+            no views.
     """
 
     load: Callable[[], Mapping[str, Features]]
     epoch: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    views: Callable[[int], Mapping[str, torch.Tensor]] | None = None
+
+    @property
+    def words(self) -> str:
+        """Its time, in words, with a comma before; empty where nobody knows."""
+        done = f", after {self.epoch} epoch{'s' * (self.epoch != 1)}" if self.epoch else ", before training"
+        return "" if self.epoch is None else done
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Options:
         embedding: how features become points; `none` leaves the pictures of points out.
         max_points: images of a picture of points.
         max_images: images to look at; more are drawn at random. None: all.
+        lidar: images and views of each that the moments' `views` compare, for the protocol.
         png: write the figures as PNG, too.
     """
 
@@ -78,6 +88,7 @@ class Options:
     embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
     max_points: int = 2000
     max_images: int | None = None
+    lidar: tuple[int, int] = (1000, 10)
     png: bool = True
 
 
@@ -115,7 +126,7 @@ def analyze(
     rows = _rows(main, options)
     labelling = find_labelling(_taken(main, rows), options.superclass, options.clusters, options.numbers.seed)
     say(f"labels: {labelling.protocol}")
-    first = _measure(subjects[0], reference, rows, labelling, options, say)
+    first = _measure(subjects[0], subjects[0].moments[-1], reference, rows, labelling, options, say)
     worst = worst_superclass(next(iter(first.values())))
     drawn = options.embedding != "none"
     views = choose_views(labelling, worst, options.max_points, options.numbers.seed) if drawn else ()
@@ -127,14 +138,16 @@ def analyze(
             known = place == 0 and is_last
             spaces = reference if known else moment.load()
             _check(subjects[0].name, main, subject.name, _main(spaces))
-            numbers = first if known else _measure(subject, spaces, rows, labelling, options, say)
+            numbers = first if known else _measure(subject, moment, spaces, rows, labelling, options, say)
             clouds = _clouds(spaces, rows, views, options, embedded) if index == 0 or is_last else {}
             snapshots.append(Snapshot(_main(spaces).name, moment.epoch, numbers, clouds, moment.facts))
             if is_last and image is not None:
                 grids[subject.name] = _grid(subject.name, spaces, rows, labelling, options, len(subjects) > 1)
         runs.append(Run(subject.name, tuple(snapshots), place))
     count = len(main.val) if rows is None else len(rows)
-    protocol = protocol_of(count, len(main.val), labelling, options.numbers)
+    seen = [moment.views is not None for subject in subjects for moment in subject.moments]
+    lidar = lidar_protocol(min(options.lidar[0], len(main.val)), options.lidar[1], seen, options.numbers.seed)
+    protocol = {**protocol_of(count, len(main.val), labelling, options.numbers), "LiDAR": lidar}
     analysis = Analysis(
         options.title or " · ".join(subject.name for subject in subjects),
         tuple(runs),
@@ -233,14 +246,19 @@ def _check(first: str, main: Features, name: str, other: Features) -> None:
 
 def _measure(
     subject: Subject,
+    moment: Moment,
     spaces: Mapping[str, Features],
     rows: torch.Tensor | None,
     labelling: Labelling,
     options: Options,
     say: Say,
 ) -> dict[str, Numbers]:
-    say(f"{subject.name}: {_main(spaces).name}")
-    return {kind: measure(_taken(f, rows).val.features, labelling, options.numbers) for kind, f in spaces.items()}
+    say(f"{subject.name}{moment.words}")
+    views = moment.views(len(_main(spaces).val)) if moment.views else {}
+    return {
+        kind: measure(_taken(features, rows).val.features, labelling, options.numbers, views.get(kind))
+        for kind, features in spaces.items()
+    }
 
 
 def _clouds(

@@ -12,6 +12,7 @@ from solo.files import replacing
 Row = Mapping[str, float]
 _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#787774", "#d44c47", "#cb912f")
 _INK, _GRID = "#37352f", "#e6e5e1"
+_HEX = ("hex/threshold", "hex/hierarchy_negatives")
 
 
 def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[str]:
@@ -31,9 +32,9 @@ def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[
     panels = [(name, keys) for name, keys in _panels(rows).items() if keys]
     if not panels:
         return []
-    columns = min(2, len(panels))
+    columns = min(2 if len(panels) <= 6 else 3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.6 * columns, 3.4 * lines + 0.3), dpi=130, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.2 * columns, 3.4 * lines + 0.3), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=11, color=_INK)
@@ -41,6 +42,8 @@ def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[
         axes = figure.add_subplot(lines, columns, position)
         _style(axes, name, last_line=position > len(panels) - columns)
         _draw(axes, rows, keys)
+        if name in _MAY_BE_LOG:
+            _spread_out(axes)
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, format="png")
     return [name for name, _ in panels]
@@ -54,9 +57,7 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
     loss: list[str] = [key for key in ("loss", "train_loss", "val_loss") if key in keys]
     if "loss" in loss and "train_loss" in loss:
         loss.remove("train_loss")
-    hex_keys = [
-        key for key in ("hex/threshold", "hex/hierarchy_negatives") if any(_known(row.get(key)) for row in rows)
-    ]
+    hex_keys = [key for key in _HEX if any(_known(row.get(key)) for row in rows)]
     return {
         "Loss": loss,
         "Accuracy (%)": accuracies,
@@ -66,13 +67,18 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
+_MAY_BE_LOG = ("Loss", "Directions in use", "LiDAR")
+_LOG_FROM = 20  # times the smallest value
+
 # Panel -> the columns `online/<name>/...` and others that it shows.
 _VITALS = {
     "Directions in use": ("online/effective_rank", "online/rankme"),
     "LiDAR": ("online/lidar",),
     "Eigenvalue decay (alpha-ReQ)": ("online/alpha",),
-    "Uniformity and alignment (lower is better)": ("online/uniformity", "online/alignment"),
+    "Uniformity (lower: more even)": ("online/uniformity",),
+    "Alignment (lower: views closer)": ("online/alignment",),
     "Spread (0: all in one point, 1: even)": ("online/std",),
+    "kNN among the last training batches (%)": ("online/knn_acc1",),
     "Share of the superclass among what HEX selects": ("hex/superclass_share", "online/superclass_share"),
 }
 
@@ -81,6 +87,7 @@ _VITAL_NAMES = {
     "effective_rank": "effective rank",
     "rankme": "RankMe",
     "lidar": "LiDAR",
+    "knn_acc1": "kNN",
     "std": "spread",
     "superclass_share": "last batches together",
     "hex/superclass_share": "in the loss",
@@ -99,7 +106,9 @@ def _known(value: float | None) -> bool:
 def _draw(axes: Any, rows: Sequence[Row], keys: Sequence[str]) -> None:
     twin = None
     for index, key in enumerate(keys):
-        points = [(row["epoch"], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+        points = [(row["epoch"] + 1, row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+        if key in _HEX:  # from where it is at work
+            points = points[next(place for place, (_, value) in enumerate(points) if _known(value)) :]
         target, colour = axes, _COLOURS[index % len(_COLOURS)]
         if key == "hex/hierarchy_negatives" and len(keys) > 1:  # another unit: its own axis
             target = twin = axes.twinx()
@@ -107,11 +116,21 @@ def _draw(axes: Any, rows: Sequence[Row], keys: Sequence[str]) -> None:
             twin.tick_params(colors=colour, labelsize=8, length=0)
         marker = "o" if len(points) < 25 else None
         epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
-        target.plot(epochs, values, color=colour, lw=1.7, marker=marker, ms=3, label=_label(key))
-    if len(keys) > 1:
+        width = max(2.8 - 0.5 * index, 1.3)  # a line below an equal one shows its edges
+        target.plot(epochs, values, color=colour, lw=width, marker=marker, ms=3, label=_label(key))
+    axes.set_xlim(rows[0]["epoch"] + 0.8, rows[-1]["epoch"] + 1.2)
+    if len(keys) > 1 or keys[0].startswith("online/"):
         handles = [*axes.get_lines(), *(twin.get_lines() if twin else [])]
-        place = "center right" if twin else "best"
-        axes.legend(handles=handles, fontsize=8, frameon=False, labelcolor=_INK, loc=place)
+        below = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.1), "ncols": 2, "columnspacing": 1.2}
+        axes.legend(handles=handles, fontsize=8, frameon=False, labelcolor=_INK, **below)
+
+
+def _spread_out(axes: Any) -> None:
+    """A logarithmic axis where positive values span more than one order of magnitude."""
+    values = [float(value) for line in axes.get_lines() for value in line.get_ydata()]
+    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
+        axes.set_yscale("log")
+        axes.tick_params(which="minor", length=0)
 
 
 def _label(key: str) -> str:
@@ -130,7 +149,7 @@ def _style(axes: Any, name: str, last_line: bool) -> None:
 
     axes.set_title(name, fontsize=10, loc="left", color=_INK)
     if last_line:
-        axes.set_xlabel("epoch", fontsize=9, color=_INK)
+        axes.set_xlabel("epochs trained", fontsize=9, color=_INK, loc="right")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=_GRID, lw=0.8)
     axes.set_axisbelow(True)

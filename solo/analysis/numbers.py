@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from solo.eval.confusable import ConfusablePair, Neighbours, confusable_pairs, m
 from solo.eval.cosine import CosineDistributions, Selection, cosine_distributions, selection
 from solo.eval.knn import vote_accuracy
 from solo.eval.profile import NodeRank, collapse_profile
-from solo.eval.rank import alpha_req, effective_rank, rankme, spectrum
+from solo.eval.rank import alpha_req, effective_rank, lidar, rankme, spectrum
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree, unit
 from solo.eval.uniformity import uniformity
 
@@ -50,6 +51,7 @@ class Numbers:
         effective_rank: centred.
         rankme: not centred.
         alpha: decay of the covariance's eigenvalues.
+        lidar: of augmented views; NaN where there are none.
         uniformity: over at most 5,000 images.
         eigenvalues: of the covariance as shares of their sum, the largest first, without zeros.
         knn: top-1 accuracy in percent of each level, leave-one-out.
@@ -70,6 +72,7 @@ class Numbers:
     effective_rank: float
     rankme: float
     alpha: float
+    lidar: float
     uniformity: float
     eigenvalues: Array
     knn: dict[str, float]
@@ -85,13 +88,16 @@ class Numbers:
     near: Neighbours
 
 
-def measure(features: torch.Tensor, labelling: Labelling, settings: Settings) -> Numbers:
+def measure(
+    features: torch.Tensor, labelling: Labelling, settings: Settings, views: torch.Tensor | None = None
+) -> Numbers:
     """Measure one embedding.
 
     Args:
         features: (n, d), finite, n >= 2.
         labelling: of the same n images.
         settings: see there.
+        views: (m, q, d) augmented views of some images, for LiDAR.
     """
     rows = features.numpy()
     near = neighbours(rows, settings.k, settings.max_anchors, settings.seed)
@@ -114,6 +120,7 @@ def measure(features: torch.Tensor, labelling: Labelling, settings: Settings) ->
         effective_rank=effective_rank(features),
         rankme=rankme(features),
         alpha=alpha_req(features),
+        lidar=math.nan if views is None else lidar(views),
         uniformity=uniformity(_some(features, 5000, settings.seed)),
         eigenvalues=_eigenvalues(features),
         knn={level: acc1 for level, (acc1, _) in zip(labelling.levels, votes, strict=True)},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import COSINE_ANCHORS, Settings
 
@@ -54,6 +56,28 @@ def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings
             "of the centroids over the root mean square distance to them."
         ),
     }
+
+
+def lidar_protocol(images: int, views: int, seen: Sequence[bool], seed: int) -> str:
+    """How LiDAR was measured, or why it wasn't.
+
+    Args:
+        images: compared.
+        views: of each.
+        seen: whether each snapshot has views.
+        seed: of images and views.
+    """
+    if not any(seen):
+        return (
+            "LiDAR is not measured: it compares several augmented views of an image, and saved features and published "
+            "models have one. Analyse checkpoints of runs, with lidar_images above 0."
+        )
+    some = "" if all(seen) else " Not of snapshots whose checkpoint doesn't say how its run made views."
+    return (
+        f"LiDAR: {images:,} of the images, drawn at random, {views} views of each, augmented as in the run's recipe "
+        f"(seed {seed}), network in evaluation mode; at most one less than the images. The paper takes 1,000 images of "
+        f"50 views: compare values of one protocol only.{some}"
+    )
 
 
 def _anchors(count: int, most: int, seed: int) -> str:

@@ -54,7 +54,8 @@ def overview(analysis: Analysis) -> Table:
         "Overview",
         "All numbers" + (" of the last snapshots" if analysis.over_time else ""),
         "A row for each model and space; touch a heading to sort by it. Bold: the best run in that space.",
-        f"{analysis.protocol['images']} {analysis.protocol['knn']} {analysis.protocol['rank']}",
+        f"{analysis.protocol['images']} {analysis.protocol['knn']} {analysis.protocol['rank']} "
+        f"{analysis.protocol['LiDAR']}",
         (Column("run", text=True), Column("space", text=True), *_columns(analysis)),
         tuple(rows),
         compares=True,
@@ -74,7 +75,8 @@ def history(analysis: Analysis) -> Table:
         "Emergence",
         "Every snapshot in numbers",
         "The curves above, to be read off and sorted.",
-        f"{analysis.protocol['images']} {analysis.protocol['knn']} {analysis.protocol['rank']}",
+        f"{analysis.protocol['images']} {analysis.protocol['knn']} {analysis.protocol['rank']} "
+        f"{analysis.protocol['LiDAR']}",
         (
             Column("run", text=True),
             Column("epochs", "epochs trained", 0),
@@ -161,6 +163,7 @@ def _columns(analysis: Analysis) -> list[Column]:
         Column("effective rank", "directions that carry variance, centred", 1, "high"),
         Column("RankMe", "the same without centring", 1, "high"),
         Column("local / global", inside, 3, "high"),
+        Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"),
         Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2),
         Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"),
         Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"),
@@ -173,7 +176,8 @@ def _columns(analysis: Analysis) -> list[Column]:
 
 def _cells(numbers: Numbers, levels: tuple[str, ...]) -> list[Cell]:
     found: list[Cell] = [numbers.knn[level] for level in levels]
-    found += [numbers.effective_rank, numbers.rankme, mean_ratio(numbers), numbers.alpha, numbers.uniformity]
+    found += [numbers.effective_rank, numbers.rankme, mean_ratio(numbers), numbers.lidar]
+    found += [numbers.alpha, numbers.uniformity]
     found += [numbers.cosine.gap if numbers.cosine else None, numbers.selection.threshold]
     found += [100 * numbers.selection.precision]
     found += [numbers.agreement.cophenetic if numbers.agreement else None]
@@ -191,6 +195,7 @@ def as_json(numbers: Numbers, levels: tuple[str, ...]) -> dict[str, object]:
         "effective_rank": plain(numbers.effective_rank),
         "rankme": plain(numbers.rankme),
         "alpha_req": plain(numbers.alpha),
+        "lidar": plain(numbers.lidar),
         "uniformity": plain(numbers.uniformity),
         "local_effective_rank": {"lowest": plain(low), "mean": plain(mean), "highest": plain(high)},
         "local_over_global": plain(mean_ratio(numbers)),

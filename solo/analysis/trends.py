@@ -20,7 +20,7 @@ _LEAST_COSINE = 0.02
 
 def trend_figures(analysis: Analysis) -> list[Figure]:
     """All of them; those without a number are left out."""
-    makers = (accuracy, ranks, cosines, ratio, thresholds, tree_over_time, batch_sizes)
+    makers = (accuracy, ranks, lidars, cosines, ratio, thresholds, tree_over_time, batch_sizes)
     return [figure for figure in (make(analysis) for make in makers) if figure is not None]
 
 
@@ -65,6 +65,23 @@ def ranks(analysis: Analysis) -> Figure:
         "collapse pulls the solid line down; local collapse only the broken one. The ratio compares each superclass "
         "with as many random images: 1 is no local collapse, 0 a superclass mapped to one point.",
         analysis.protocol["rank"],
+        tuple(panels),
+    )
+
+
+def lidars(analysis: Analysis) -> Figure:
+    """LiDAR of both spaces; its panels are empty where no snapshot has views."""
+    panels = [
+        _trend(analysis, SPACES[space].capitalize(), "LiDAR", [("", False, _in(space, lambda n: n.lidar))])
+        for space in analysis.spaces
+    ]
+    return Figure(
+        "lidar",
+        _EMERGENCE,
+        "How many directions tell images apart? LiDAR",
+        "An effective rank, too, but of what differs between images relative to what differs between views of one: "
+        "directions that only carry the augmentation don't count.",
+        analysis.protocol["LiDAR"],
         tuple(panels),
     )
 

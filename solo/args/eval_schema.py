@@ -123,5 +123,7 @@ class AnalyzeCfg(FeatureCfg):
     k: int = key(20, "neighbours that vote, and that say how far classes mix", ge=1)
     temperature: float = key(0.07, "of the votes' weights exp(cosine / temperature)", gt=0)
     quantile: float = key(0.99, "of the adaptive threshold", gt=0, le=1)
+    lidar_images: int = key(1000, "LiDAR, of checkpoints: images whose augmented views are compared; 0: none", ge=0)
+    lidar_views: int = key(10, "LiDAR: views of each, made as in the run's recipe", ge=2)
     output: str | None = key(None, "folder to write into; null: <checkpoint.dir>/analyze/<run id>")
     png: bool = key(True, "write the figures as PNG, too")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,7 +14,7 @@ from torch import Tensor
 from solo.callbacks.feature_queue import FeatureQueue, Rows
 from solo.callbacks.meter import Meter
 from solo.callbacks.watch import Watch
-from solo.eval.vitals import geometry, spread
+from solo.eval.vitals import geometry, neighbours_agree, spread
 
 
 class Online(Callback):
@@ -21,7 +22,8 @@ class Online(Callback):
 
     The rows are those of the last training batches, as the network saw them: augmented views, the weights of that
     step. Spaces: `projection` (what the loss compares, where the method has one) and `features` (the backbone's).
-    Rank measures and spread are taken in both, the rest in the projection. Nothing is drawn from the global random
+    Rank measures and spread are taken in both, the kNN accuracy (`online/knn_acc1/<level>`, where there are labels) in
+    the features, the rest in the projection. Nothing is drawn from the global random
     streams, so a run trains the same with and without it. Place it before what shows and writes the metrics.
 
     Args:
@@ -69,7 +71,8 @@ class Online(Callback):
         if not rows or len(rows["features/0"]) < 2:
             self._explain()
             return
-        found = measure(rows, self.quantile) if trainer.is_global_zero else {}
+        levels = getattr(pl_module, "levels", ())
+        found = measure(rows, self.quantile, levels) if trainer.is_global_zero else {}
         found = trainer.strategy.broadcast(found)
         pl_module.log_dict(found)
         if self.watch is not None:
@@ -109,21 +112,23 @@ class Online(Callback):
 
 
 def _rows_of(seen: Mapping[str, Any]) -> Rows:
-    """Up to two views of each space, and the coarse labels, under flat names."""
+    """Up to two views of each space, and the labels, under flat names."""
     spaces = [space for space in ("projection", "features") if space in seen]
     rows = {f"{space}/{view}": z for space in spaces for view, z in enumerate(seen[space][:2])}
-    return rows | ({"groups": seen["groups"]} if seen.get("groups") is not None else {})
+    return rows | {name: seen[name] for name in ("groups", "labels") if seen.get(name) is not None}
 
 
-def measure(rows: Rows, quantile: float = 0.99) -> dict[str, float]:
+def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> dict[str, float]:
     """All vital signs of the queue's rows.
 
     Args:
-        rows: `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,).
+        rows: `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,);
+            `labels` -> (N, L).
         quantile: see `solo.eval.vitals.geometry`.
+        levels: names of the L levels.
 
     Returns:
-        `online/<measure>/<space>`.
+        `online/<measure>/<space>`; `online/knn_acc1/<level>` of the levels that some row has a label of.
     """
     spaces = [space for space in ("projection", "features") if f"{space}/0" in rows]
     found: dict[str, float] = {}
@@ -133,6 +138,9 @@ def measure(rows: Rows, quantile: float = 0.99) -> dict[str, float]:
         if space == spaces[0]:
             numbers |= geometry(views, rows.get("groups"), quantile)
         found |= {f"online/{name}/{space}": value for name, value in numbers.items()}
+    if levels and "labels" in rows:
+        accuracies = zip(levels, neighbours_agree(rows["features/0"].float(), rows["labels"]), strict=True)
+        found |= {f"online/knn_acc1/{level}": value for level, value in accuracies if math.isfinite(value)}
     return found
 
 

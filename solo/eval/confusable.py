@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from solo.eval.knn import nearest
+from solo.eval.knn import nearest_others
 from solo.eval.tree import centroids, unit
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -67,12 +67,8 @@ def neighbours(features: Array, k: int = 20, most: int = 10_000, seed: int = 0) 
     n = len(features)
     queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
     bank = torch.as_tensor(np.asarray(features))
-    k = min(k, n - 1)
-    similarity, rows = (found.numpy() for found in nearest(bank[torch.from_numpy(queries)], bank, k + 1))
-    own = rows == queries[:, None]
-    # Among many identical rows the query may not be in its own list: then the last entry goes.
-    own[~own.any(axis=1), -1] = True
-    return Neighbours(queries, rows[~own].reshape(-1, k), similarity[~own].reshape(-1, k))
+    similarity, rows = nearest_others(bank, min(k, n - 1), queries=torch.from_numpy(queries))
+    return Neighbours(queries, rows.numpy(), similarity.numpy())
 
 
 def confusable_pairs(

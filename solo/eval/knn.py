@@ -165,7 +165,11 @@ def nearest(
 
 @torch.no_grad()
 def nearest_others(
-    features: Tensor, k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
+    features: Tensor,
+    k: int,
+    distance: Distance = "cosine",
+    max_elements: int = 5_000_000,
+    queries: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`nearest` among the rows themselves, each without itself.
 
@@ -174,12 +178,15 @@ def nearest_others(
         k: how many.
         distance: see `knn_accuracy`.
         max_elements: bound on the similarities held at once.
+        queries: (Q,) rows to look at; None: all. The neighbours come from all rows.
 
     Returns:
-        similarity (N, k), descending, and the rows' indices (N, k).
+        similarity (Q, k), descending, and the rows' indices (Q, k).
     """
-    similarity, index = nearest(features, features, k + 1, distance, max_elements)
-    own = index == torch.arange(len(index), device=index.device)[:, None]
+    asked = features if queries is None else features[queries]
+    similarity, index = nearest(asked, features, k + 1, distance, max_elements)
+    place = torch.arange(len(features)) if queries is None else queries
+    own = index == place.to(index.device)[:, None]
     own[:, -1] |= ~own.any(dim=1)  # behind k + 1 equal rows: any of them may go
     return similarity[~own].reshape(-1, k), index[~own].reshape(-1, k)
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from solo.eval.cosine import selection
+from solo.eval.knn import nearest_others, vote_accuracy
 from solo.eval.rank import entropy_rank, lidar, power_law, spectrum
+from solo.eval.rows import draw
 from solo.eval.uniformity import alignment, embedding_std, uniformity
 
 _ANCHORS = 1024  # rows that are compared with all others
@@ -58,3 +60,20 @@ def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float 
     if groups is not None and bool((groups >= 0).any()):
         found["superclass_share"] = chosen.precision
     return found
+
+
+def neighbours_agree(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> list[float]:
+    """Accuracy of kNN at each label level, among the rows themselves, each without itself.
+
+    Args:
+        features: (N, D), N >= 2.
+        labels: (N, L), coarse first, -1 for unknown: such rows neither vote nor count.
+        k: neighbours that vote, of all N - 1 others.
+        temperature: of the votes' weights exp(cosine / temperature).
+
+    Returns:
+        Top-1 in percent of each level, over up to 1,024 rows; NaN where none of these has a label.
+    """
+    rows = draw(len(features), _ANCHORS).to(features.device)
+    similarity, near = nearest_others(features, min(k, len(features) - 1), queries=rows)
+    return [acc1 for acc1, _ in vote_accuracy(similarity, near, labels, labels[rows], temperature=temperature)]

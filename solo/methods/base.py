@@ -209,7 +209,8 @@ class BaseMethod(OnlineEvaluation):
         large = {"features": "feats", "projection": "z"}
         spaces = {name: out[key][: self.num_large_crops] for name, key in large.items() if key in out}
         self.seen: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
-        self.seen["groups"] = self.label_paths(targets)[:, self._group_level]
+        self.seen["labels"] = self.label_paths(targets)
+        self.seen["groups"] = self.seen["labels"][:, self._group_level]
 
     def _typed_kwargs(self) -> Any:
         if self.Kwargs is None:

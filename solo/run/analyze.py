@@ -36,6 +36,7 @@ def run(cfg: DictConfig) -> None:
             embedding=cfg.embedding,
             max_points=cfg.max_points,
             max_images=cfg.max_images,
+            lidar=(cfg.lidar_images, cfg.lidar_views),
             png=cfg.png,
         )
         outcome = analyze(found, folder, options, pictures(cfg), say)

@@ -54,7 +54,7 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
             found = replace(found, unseen=_drawn(cfg, found))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
         return {found.kind: found}
-    network = _network(cfg, kinds)
+    network = find_network(cfg, kinds)
     train, val = plain_images(cfg)
     tree = _tree(cfg, val)
     tables = {"val": _tables(cfg, network, val, tree, device, "validation")}
@@ -79,7 +79,7 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
 
 
 @dataclass(frozen=True)
-class _Network:
+class Network:
     """What computes all kinds at once; for each kind which outputs it is, and the module that it depends on."""
 
     module: nn.Module
@@ -87,21 +87,26 @@ class _Network:
     parts: dict[str, nn.Module]
 
 
-def _network(cfg: DictConfig, kinds: Sequence[str]) -> _Network:
+def find_network(cfg: DictConfig, kinds: Sequence[str]) -> Network:
+    """The network of a checkpoint or a published model; what it says about backbone and images goes into `cfg`.
+
+    Raises:
+        UserError: it can't be read or doesn't fit, or has no projector and that is asked for.
+    """
     backbone = source_backbone(cfg)
     if "projector" not in kinds:
-        return _Network(backbone, {"backbone": slice(None)}, {"backbone": backbone})
+        return Network(backbone, {"backbone": slice(None)}, {"backbone": backbone})
     if cfg.model:
         raise UserError(f"model={cfg.model} has no projector; set feature_type=backbone")
     width, method = features_dim(backbone), pretrained_method(cfg)
     columns = {"backbone": slice(0, width), "projector": slice(width, None)}
     parts = {"backbone": backbone, "projector": method}
-    return _Network(BackboneAndProjector(method), {kind: columns[kind] for kind in dict.fromkeys(kinds)}, parts)
+    return Network(BackboneAndProjector(method), {kind: columns[kind] for kind in dict.fromkeys(kinds)}, parts)
 
 
 def _tables(
     cfg: DictConfig,
-    network: _Network,
+    network: Network,
     images: Dataset[Any],
     tree: Taxonomy | None,
     device: torch.device,

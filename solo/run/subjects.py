@@ -14,11 +14,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo.analysis.analyze import Moment, Subject
+from solo.analysis.embedding import subsample
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.errors import UserError
 from solo.eval.features import Features
 from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import load_features
+from solo.run.views import load_views
 
 _EPOCH = re.compile(r"ep=(\d+)")
 
@@ -54,17 +56,34 @@ def _subject(cfg: DictConfig, kind: str, source: str, device: torch.device, scra
     kinds = list(dict.fromkeys(_kinds(saved)))
     moments = []
     for path, epoch in _moments(cfg, Path(source).expanduser(), last, saved, scratch):
-        moments.append(_moment(_alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch)))
+        views = _views(cfg, saved)
+        moments.append(_moment(_alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch), views))
     return Subject(str(saved.get("name") or saved.get("method") or last.parent.name), tuple(moments))
 
 
 def _moment(
-    cfg: DictConfig, kinds: Sequence[str], device: torch.device, epoch: int | None, facts: Mapping[str, Any]
+    cfg: DictConfig,
+    kinds: Sequence[str],
+    device: torch.device,
+    epoch: int | None,
+    facts: Mapping[str, Any],
+    augmentations: Sequence[Mapping[str, Any]],
 ) -> Moment:
     def load() -> Mapping[str, Features]:
         return load_features(copy.deepcopy(cfg), kinds, device)  # it fills the config in
 
-    return Moment(load, epoch, facts)
+    def views(count: int) -> Mapping[str, torch.Tensor]:
+        rows = subsample(count, cfg.lidar_images, cfg.seed).tolist()
+        return load_views(copy.deepcopy(cfg), kinds, device, augmentations, rows, cfg.lidar_views)
+
+    return Moment(load, epoch, facts, views if augmentations else None)
+
+
+def _views(cfg: DictConfig, saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """How the run made its views; nothing where they aren't wanted, or nobody knows."""
+    if cfg.lidar_images == 1:
+        raise UserError("lidar_images=1 is too few to compare; give at least 2, or 0 to leave LiDAR out")
+    return (saved.get("augmentations") or ()) if cfg.lidar_images else ()
 
 
 def _moments(

@@ -36,7 +36,9 @@ def watchers(cfg: DictConfig, run: RunDirectory, meter: Meter, facts: Facts) -> 
     how = (
         f"at the end of the last epoch, of its last batches, at least {settings.rows} images (or all): "
         "augmented training views in train mode, the first view for rank and spread; LiDAR with 2 views an image; "
-        f"threshold: mean {quantile} quantile of the cosines of up to 1,024 of these rows with all of them"
+        f"threshold: mean {quantile} quantile of the cosines of up to 1,024 of these rows with all of them; "
+        "kNN: features of the first view, leave-one-out among these rows, up to 1,024 of them asked, 20 neighbours by "
+        "cosine, votes weighted by exp(cosine / 0.07)"
     )
     extra = facts.extra if watch is None else {**facts.extra, "alarms": watch.messages}
     return found, replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)

@@ -1,4 +1,4 @@
-from solo.analysis.curves import _panels, plot_curves
+from solo.analysis.curves import _panels, _spread_out, plot_curves
 
 
 def rows(n=30, **more):
@@ -38,3 +38,19 @@ def test_memory_is_given_back_and_pyplot_is_not_used(tmp_path):
     sys.modules.pop("matplotlib.pyplot", None)
     plot_curves(rows(2), tmp_path / "c.png")
     assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_accuracies_among_the_last_batches_have_a_panel_of_their_own():
+    panels = _panels(rows(2, **{"online/knn_acc1/group": 90.0, "online/knn_acc1/class": 80.0, "val_acc1/class": 85.0}))
+    assert panels["kNN among the last training batches (%)"] == ["online/knn_acc1/group", "online/knn_acc1/class"]
+    assert panels["Accuracy (%)"] == ["val_acc1/class"]
+
+
+def test_what_spans_more_than_an_order_of_magnitude_is_logarithmic():
+    from matplotlib.figure import Figure
+
+    for values, scale in (((1.0, 30.0), "log"), ((1.0, 15.0), "linear"), ((-1.0, 30.0), "linear")):
+        axes = Figure().add_subplot()
+        axes.plot([1, 2], values)
+        _spread_out(axes)
+        assert axes.get_yscale() == scale

@@ -37,7 +37,14 @@ def folder(tmp_path_factory):
         assert cli.main(["pretrain", *words]) == 0
         (run,) = (root / recipe / "simclr").iterdir()
         sources.append(run)
-    few = ("max_images=600", "max_points=200", "embedding=pca", f"cache_dir={root / 'cache'}")
+    few = (
+        "lidar_images=100",
+        "lidar_views=3",
+        "max_images=600",
+        "max_points=200",
+        "embedding=pca",
+        f"cache_dir={root / 'cache'}",
+    )
     words = (f"checkpoint=[{sources[0]},{sources[1]}]", "names=[SimCLR,HEX]", f"output={root / 'report'}")
     assert cli.main(["analyze", *words, *few, *here]) == 0
     return root / "report"
@@ -51,7 +58,7 @@ def test_every_analysis_is_there(folder):
         assert run["snapshots"][-1]["facts"]["objective"] == objective
         curve = [s["spaces"]["representation"]["knn_acc1"][FINE] for s in run["snapshots"]]
         assert max(curve[1:]) > 40  # of ten classes, after a few steps
-    keys = {"knn", "effective-rank", "spectrum", "cosine", "cosine-ratio", "cosine-distribution", "threshold"}
+    keys = {"knn", "effective-rank", "lidar", "spectrum", "cosine", "cosine-ratio", "cosine-distribution", "threshold"}
     keys |= {"points-all", "points-inside", "tree", "tree-drift", "similarity"}
     keys |= {"collapse-profile", "confusable", "mixing", "confusable-examples", "neighbours"}
     assert keys <= {file.stem for file in (folder / "figures").glob("*.png")}

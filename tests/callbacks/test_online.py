@@ -15,6 +15,7 @@ from solo.callbacks.online import Online, measure
 from solo.callbacks.watch import Watch
 from solo.eval.rank import effective_rank, lidar, rankme
 from solo.eval.uniformity import alignment, embedding_std
+from solo.eval.vitals import neighbours_agree
 
 
 def _seen(batch, seed=0, width=6):
@@ -53,6 +54,11 @@ def test_measures_are_those_of_the_rows():
     assert found["online/alignment/projection"] == pytest.approx(alignment(a, b))
     assert found["online/std/projection"] == pytest.approx(embedding_std(a))
     assert 0 <= found["online/superclass_share/projection"] <= 1
+    assert not any("knn" in key for key in found)  # there are groups, but no labels
+    labels = torch.stack([seen["groups"], torch.full((60,), -1)], dim=1)
+    watched = measure({**rows, "labels": labels}, levels=("group", "class"))
+    (accuracy,) = (value for key, value in watched.items() if "knn" in key)
+    assert watched["online/knn_acc1/group"] == accuracy == neighbours_agree(seen["features"][0], labels)[0]
     names = {key.split("/")[1] for key in found}
     assert names == {
         *("rankme", "effective_rank", "alpha", "std", "uniformity", "alignment", "lidar", "threshold", "selected"),

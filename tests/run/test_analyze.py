@@ -15,7 +15,7 @@ from solo.run import pretrain
 from solo.run.subjects import subjects
 from tests.analysis.planted import planted
 
-QUICK = ("embedding=none", "png=false")
+QUICK = ("embedding=none", "png=false", "lidar_images=0")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_run_is_a_time_series_from_its_first_weights_on(run, tmp_path, capsys)
 
 def test_the_start_is_the_network_that_the_run_began_with(run, tmp_path, monkeypatch):
     values = {"pretrained_feature_extractor": [str(run)], "model": None, "features": None}
-    cfg = OmegaConf.create({**values, "epochs": 9, "start": True, "series": False, "names": None})
+    cfg = OmegaConf.create({**values, "epochs": 9, "start": True, "series": False, "names": None, "lidar_images": 0})
     loaded = []
     monkeypatch.setattr(
         "solo.run.subjects.load_features", lambda cfg, *a: loaded.append(cfg.pretrained_feature_extractor)
@@ -98,6 +98,7 @@ def test_models_without_labels(tmp_path, run):
         (["features=nowhere.npz", "names=[a,b]"], 1, "names=['a', 'b'] don't fit 1 runs"),
     ],
 )
-def test_wrong_words(tmp_path, capsys, words, code, text):
+def test_wrong_words(tmp_path, monkeypatch, capsys, words, code, text):
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["analyze", *words]) == code
     assert text in capsys.readouterr().err

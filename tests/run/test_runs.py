@@ -38,6 +38,7 @@ def test_pretraining_writes_its_files_and_says_what_is_next(pretrain_cfg, tmp_pa
     for key in ("val_acc1", "val_acc5", "knn_acc1", "threshold", "images_per_second", "data_wait", "peak_memory_mb"):
         assert isinstance(summary[key], float), key
     assert summary["levels"]["digit"]["knn_acc1"] == summary["knn_acc1"]
+    assert 0 <= summary["online/knn_acc1/digit"] <= 100
     assert "k=5, euclidean distance" in summary["protocol"]["knn_acc1"]
     assert summary["status"] == "finished" and summary["dataset"] == "digits" and summary["seed"] == 5
     screen = capsys.readouterr().out

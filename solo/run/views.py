@@ -1,0 +1,87 @@
+"""Features of several augmented views of some images: what LiDAR compares. Views are those of the run's own recipe."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from solo.data.loaders import eval_loader
+from solo.data.sources import load
+from solo.data.specs import resolve_spec
+from solo.data.transforms import build_transform_pipeline
+from solo.run.feature_source import find_network
+from solo.run.features import extract
+
+Pipeline = Callable[[Any], Tensor]
+
+
+def load_views(
+    cfg: DictConfig,
+    kinds: Sequence[str],
+    device: torch.device,
+    augmentations: Sequence[Mapping[str, Any]],
+    rows: Sequence[int],
+    count: int,
+) -> dict[str, Tensor]:
+    """Features of augmented validation images, for each of `kinds`.
+
+    Args:
+        cfg: as for `load_features`; of a checkpoint.
+        kinds: `backbone`, `projector` or both.
+        device: where to compute.
+        augmentations: entries as in a recipe; those of the largest crop make the views, by turns.
+        rows: which validation images.
+        count: views of each.
+
+    Returns:
+        (n, count, d) each.
+    """
+    network = find_network(cfg, kinds)
+    data = cfg.data
+    images = load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
+    largest = max(int(entry["crop_size"]) for entry in augmentations)
+    pipelines = [
+        build_transform_pipeline(data.dataset, entry, mean=data.mean, std=data.std, channels=data.channels)
+        for entry in augmentations
+        if int(entry["crop_size"]) == largest
+    ]
+    views = AugmentedViews(images, rows, pipelines, count, cfg.seed)
+    found = extract(network.module, eval_loader(views, cfg.batch_size, data.num_workers), device, "augmented").features
+    return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
+
+
+class AugmentedViews(Dataset[tuple[Tensor, int]]):
+    """`count` views of each image one after the other, with the image's place; the same ones in every process.
+
+    Args:
+        images: items `(image, ...)`, untransformed.
+        rows: which of them.
+        pipelines: view v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
+        count: views of each image.
+        seed: of all of them.
+    """
+
+    def __init__(self, images: Any, rows: Sequence[int], pipelines: Sequence[Pipeline], count: int, seed: int) -> None:
+        self.images = images
+        self.rows = rows
+        self.pipelines = pipelines
+        self.count = count
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        place, view = divmod(index, self.count)
+        before = random.getstate()
+        random.seed(f"{self.seed} {self.rows[place]} {view}")
+        try:
+            return self.pipelines[view % len(self.pipelines)](self.images[self.rows[place]][0]), place
+        finally:
+            random.setstate(before)
