@@ -132,9 +132,8 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
     for place in (folder, folder / TRAINING[0]):
         if not place.is_dir():
             continue
-        folders = class_folders(place)
-        names = [name for name in folders if _has_images(place / name)]
-        if (_has_images(place) and not folders) or len(names) > 1:  # a picture beside other things may lie anywhere
+        names = [name for name in class_folders(place) if _has_images(place / name)]
+        if _has_images(place) or len(names) > 1:
             found = f"class folders ({names[0]}, {names[1]}, ..)" if len(names) > 1 else "images"
             raise UserError(
                 f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom, for {spec.name} "
