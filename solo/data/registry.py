@@ -132,9 +132,8 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
     for place in (folder, folder / TRAINING[0]):
         if not place.is_dir():
             continue
-        folders = class_folders(place)
-        names = [name for name in folders if _has_images(place / name)]
-        if (_has_images(place) and not folders) or len(names) > 1:  # a picture beside other things may lie anywhere
+        names = [name for name in class_folders(place) if _has_images(place / name)]
+        if _has_images(place) or len(names) > 1:
             found = f"class folders ({names[0]}, {names[1]}, ..)" if len(names) > 1 else "images"
             raise UserError(
                 f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom, for {spec.name} "
@@ -143,8 +142,10 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
 
 
 def _has_images(folder: Path) -> bool:
+    """Whether most of what lies there are images: a single picture may lie beside any data."""
     with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(IMAGE_EXTENSIONS) for entry in itertools.islice(entries, 100))
+        names = [entry.name.lower() for entry in itertools.islice(entries, 100)]
+    return 2 * sum(name.endswith(IMAGE_EXTENSIONS) for name in names) > len(names)
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:

@@ -96,6 +96,7 @@ def test_check_path_leaves_downloads_alone(tmp_path: Path) -> None:
     for folder in ("cifar-10-batches-py", "oxford-iiit-pet/images", "imagenet/train/n01"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "oxford-iiit-pet" / "images" / "a.jpg").touch()
+    (tmp_path / "overview.png").touch()
     check_path(get_spec("cifar10"), str(tmp_path))
 
 
