@@ -30,7 +30,7 @@ PARTS = [
     (Online, "on_train_epoch_end", "vital signs: measuring"),
     (Guard, "on_train_batch_start", "guard"),
     (Guard, "on_before_backward", "guard"),
-    (BaseMethod, "_remember", "vital signs: keeping features"),
+    (BaseMethod, "remember", "vital signs: keeping features"),
     (_HexRows, "_compare_groups", "share of the superclass in the loss"),
 ]
 DEFAULT = ["scripts/pretrain/fashion_mnist", "hex.yaml", "max_epochs=1", "warm_epoch=0"]

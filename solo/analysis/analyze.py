@@ -16,14 +16,15 @@ from solo.analysis.embedding import embed, subsample
 from solo.analysis.figure import Figure, Pictures
 from solo.analysis.findings import findings
 from solo.analysis.labelling import Labelling, find_labelling
-from solo.analysis.numbers import SPACES, Numbers, Settings, measure
+from solo.analysis.numbers import Numbers, Settings, measure
 from solo.analysis.pairs import nearest_in_batch, pair_figures
 from solo.analysis.png import write_png
 from solo.analysis.protocol import lidar_protocol, protocol_of
+from solo.analysis.record import record
 from solo.analysis.report import write_report
 from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, worst_superclass
 from solo.analysis.spaces import space_figures
-from solo.analysis.tables import as_json, tables
+from solo.analysis.tables import tables
 from solo.analysis.trends import trend_figures
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable
@@ -170,47 +171,13 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]
     write_text(files[0], write_report(analysis, figures, shown, found, image))
-    write_text(files[1], json.dumps(_json(analysis, found), indent=1, allow_nan=False) + "\n")
+    write_text(files[1], json.dumps(record(analysis, found), indent=1, allow_nan=False) + "\n")
     if options.png:
         say(f"{len(figures)} figures as PNG")
         for figure in figures:
             files.append(folder / "figures" / f"{figure.key}.png")
             write_png(figure, files[-1], image)
     return Outcome(analysis, tuple(figures), tuple(files))
-
-
-def _json(analysis: Analysis, found: Sequence[Any]) -> dict[str, Any]:
-    labelling = analysis.labelling
-    return {
-        "kind": "analysis",
-        "title": analysis.title,
-        "protocol": analysis.protocol,
-        "labels": {
-            "levels": labelling.levels,
-            "names": labelling.names,
-            "superclass": labelling.superlevel,
-            "given": labelling.levels[len(labelling.levels) - labelling.given :],
-        },
-        "findings": [vars(one) for one in found],
-        "runs": [
-            {
-                "name": run.name,
-                "snapshots": [
-                    {
-                        "name": snapshot.name,
-                        "epoch": snapshot.epoch,
-                        "facts": dict(snapshot.facts),
-                        "spaces": {
-                            SPACES.get(space, space): as_json(numbers, labelling.levels)
-                            for space, numbers in snapshot.spaces.items()
-                        },
-                    }
-                    for snapshot in run.snapshots
-                ],
-            }
-            for run in analysis.runs
-        ],
-    }
 
 
 def _main(spaces: Mapping[str, Features]) -> Features:

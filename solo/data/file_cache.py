@@ -30,7 +30,7 @@ from solo.data.stored import Source, identity
 from solo.errors import BrokenImageError
 from solo.taxonomy import UNKNOWN
 
-_FORMAT = "1"
+_FORMAT = "2"
 _LOOK_AT = 200
 _KEPT, _BROKEN = 1, 2  # marks of a file
 

@@ -144,13 +144,30 @@ def read_rgb(source: str | Path | BytesIO, name: str | None = None) -> Image.Ima
     """
     try:
         with Image.open(source) as image:
-            return image.convert("RGB")
+            return eight_bits(image).convert("RGB")
     # What Pillow raises differs between formats; SyntaxError comes from broken PNG chunks.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
         raise BrokenImageError(
             f"{name or source} can't be read as an image ({reason}); replace or remove the file"
         ) from error
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The same with values up to 255, where Pillow would cut off what is above: white is 65,535 in grey of 16 bits.
+
+    Args:
+        image: grey of 16 or 32 bits holds 0 to 65,535, of floating point 0 to 1; everything else stays as it is.
+
+    Raises:
+        ValueError: values are outside of that range, so that their white isn't known.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values, white = np.asarray(image, dtype=np.float64), 1 if image.mode == "F" else 65535
+    if not ((values >= 0) & (values <= white)).all():
+        raise ValueError(f"its values go from {values.min():g} to {values.max():g}, they have to be in 0 to {white:,}")
+    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
 
 
 def _is_image(path: Path) -> bool:

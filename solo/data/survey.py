@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from solo.data.folders import Problems, image_folders
+from solo.data.images import eight_bits
 from solo.data.specs import resolve_spec
 from solo.data.tables import read_table
 from solo.data.trees import folder_labels, from_columns
@@ -153,7 +154,7 @@ def _statistics(
     for file in progress(files, "pixels", len(files)):
         try:
             with Image.open(file) as image:
-                values = np.asarray(_eight_bits(image).convert(mode), dtype=np.float64).reshape(-1, len(mode)) / 255
+                values = np.asarray(eight_bits(image).convert(mode), dtype=np.float64).reshape(-1, len(mode)) / 255
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             problems.add(file, f"can't be decoded ({' '.join(str(error).split())})")
             continue
@@ -162,13 +163,6 @@ def _statistics(
     mean = total / max(pixels, 1)
     std = np.sqrt(np.maximum(squares / max(pixels, 1) - mean**2, 0))
     return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in std], decoded
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey has values up to 65,535, which Pillow would cut off at 255."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
 
 
 def contact_sheet(files: Sequence[Path], classes: Sequence[int], columns: int = 10, tile: int = 96) -> Image.Image:
@@ -186,7 +180,7 @@ def contact_sheet(files: Sequence[Path], classes: Sequence[int], columns: int = 
         for x, file in enumerate(line):
             try:
                 with Image.open(file) as image:
-                    small = _eight_bits(image).convert("RGB")
+                    small = eight_bits(image).convert("RGB")
             except (OSError, ValueError, SyntaxError):  # named among the problems if it was sampled
                 continue
             scale = (tile - 4) / max(small.size)

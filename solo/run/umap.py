@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> None:
             part.labels.numpy(),
             files,
             names=names,
-            title=f"{cfg.data.dataset or cfg.features}, {split}, {found.kind} of {found.name}",
+            title=f"{cfg.data.dataset or Path(cfg.features).name}, {split}, {found.kind} of {found.name}",
             embedding=cfg.embedding,
             palette=cfg.color_palette,
             max_points=cfg.max_points,
