@@ -130,13 +130,15 @@ def small_wordnet(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore:The multilingual functions:UserWarning")
-def test_wordnet_by_nltk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wordnet_by_nltk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     nltk = pytest.importorskip("nltk")
     from nltk.corpus.reader import WordNetCorpusReader
 
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     ids = small_wordnet(tmp_path / "corpora" / "wordnet")
     reader = WordNetCorpusReader(nltk.data.FileSystemPathPointer(str(tmp_path / "corpora" / "wordnet")), None)
+    # nltk's own lives as long as the program; this one would leave its files to the garbage collector.
+    request.addfinalizer(lambda: [file.close() for file in reader._data_file_map.values()])
     reader.ensure_loaded = lambda: None
     monkeypatch.setattr("nltk.corpus.wordnet", reader)
     classes = [ids[name] for name in ("cat", "goldfish", "plane", "tench")]
