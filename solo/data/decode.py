@@ -44,6 +44,8 @@ def read_rgb(source: str | Path | BytesIO, name: str | None = None) -> Image.Ima
     try:
         if str(name or source).lower().endswith(".npy"):
             array = scaled(_array(_content(source), (1, 3, 4)))
+            if array.shape[2] not in (1, 3, 4):
+                raise _Channels(f"has {array.shape[2]} channels", array.shape[2])
             return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).convert("RGB")
         with Image.open(source) as image:
             return eight_bits(image).convert("RGB")
@@ -54,8 +56,18 @@ def read_rgb(source: str | Path | BytesIO, name: str | None = None) -> Image.Ima
 
 def broken(name: str, error: Exception) -> BrokenImageError:
     """The error that names a file that can't be decoded."""
+    if isinstance(error, _Channels):
+        return BrokenImageError(f"{name} {error}; set data.channels={error.found}, and as many data.mean and data.std")
     reason = "no known image format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
     return BrokenImageError(f"{name} can't be read as an image ({reason}); replace or remove the file")
+
+
+class _Channels(ValueError):
+    """An image of another number of channels."""
+
+    def __init__(self, text: str, found: int) -> None:
+        super().__init__(text)
+        self.found = found
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -105,7 +117,7 @@ def read_planes(source: str | Path | BytesIO, channels: int, name: str | None = 
         content = _content(source)
         planes = _array(content, (channels,)) if content.startswith(_NPY) else _pages(content)
         if planes.shape[2] != channels:
-            raise ValueError(f"it has {planes.shape[2]} channels, data.channels={channels}")
+            raise _Channels(f"has {planes.shape[2]} channels, and data.channels={channels}", planes.shape[2])
         return cast(Array, np.ascontiguousarray(scaled(planes)))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise broken(str(name or source), error) from error

@@ -81,7 +81,7 @@ def test_bands_are_channels_and_arrays_of_three_are_colours(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (planes()[..., :4], "it has 4 channels, data.channels=5"),
+        (planes()[..., :4], "a.npy has 4 channels, and data.channels=5; set data.channels=4, and as many data.mean"),
         (planes()[None], "an array of 4 axes is no image"),
         (planes() * 2.0, "they have to be in 0 to 1"),
         (np.array([{}]), "allow_pickle"),
@@ -91,6 +91,8 @@ def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray[Any, Any], m
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
     with pytest.raises(BrokenImageError, match=message):
         read_image(tmp_path / "a.npy", CHANNELS)
+    with pytest.raises(BrokenImageError, match="has 5 channels; set data.channels=5, and as many data.mean"):
+        read_rgb(npy(tmp_path / "c.npy", planes()))
     (tmp_path / "b.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:40])
     with pytest.raises(BrokenImageError, match="b.npy can't be read"):
         read_image(tmp_path / "b.npy", CHANNELS)
