@@ -28,8 +28,8 @@ __all__ = [
     "validation_path",
 ]
 
-# What Pillow reads without plug-ins; the same list as torchvision's ImageFolder.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# What Pillow reads without plug-ins, the same list as torchvision's ImageFolder, and NumPy's arrays.
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".npy")
 # Where data sets are looked for, and fetched into, without a path.
 DEFAULT_ROOT = Path(__file__).parents[1] / "datasets"
 

@@ -6,13 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig
 from PIL import Image
 
 from solo.analysis.analyze import Images, Options, analyze
 from solo.analysis.numbers import Settings
-from solo.data.images import read_rgb
+from solo.data.decode import as_picture, read_rgb
 from solo.data.sources import load
 from solo.data.specs import resolve_spec
 from solo.eval.feature_file import read_features
@@ -55,7 +54,6 @@ def pictures(cfg: DictConfig) -> Images | None:
     images: Any = load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
 
     def picture(row: int) -> Image.Image:
-        found = images[row][0]
-        return found if isinstance(found, Image.Image) else Image.fromarray(np.asarray(found))
+        return as_picture(images[row][0])
 
     return picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -161,10 +162,13 @@ def test_two_tasks_are_one_run(launcher, tmp_path):
     command = [sys.executable, "-m", "solo", "pretrain", *WORDS.split(), "checkpoint.frequency=1"]
     command += ["devices=2", "strategy=ddp", f"checkpoint.dir={tmp_path}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    runs = [
-        subprocess.Popen(command, cwd=ROOT, env={**os.environ, **launcher(rank, port)}, **pipes) for rank in range(2)
-    ]
-    (first, first_err), (second, second_err) = (run.communicate(timeout=500) for run in runs)
+    with contextlib.ExitStack() as stack:  # also if one hangs: its pipes would be closed inside another test
+        runs = []
+        for rank in range(2):
+            environment = {**os.environ, **launcher(rank, port)}
+            runs.append(stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)))
+            stack.callback(runs[-1].kill)
+        (first, first_err), (second, second_err) = (run.communicate(timeout=500) for run in runs)
     assert [run.returncode for run in runs] == [0, 0], first_err + second_err
     assert "global batch 256 = 128 for each process x 2 processes" in first and second == ""
     (folder,) = (tmp_path / "simclr").iterdir()
