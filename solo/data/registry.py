@@ -145,7 +145,8 @@ def _has_images(folder: Path) -> bool:
     """Whether most of what lies there are images: a single picture may lie beside any data."""
     with os.scandir(folder) as entries:
         names = [entry.name.lower() for entry in itertools.islice(entries, 100)]
-    return 2 * sum(name.endswith(IMAGE_EXTENSIONS) for name in names) > len(names)
+    kinds = tuple(set(IMAGE_EXTENSIONS) - {".npy"})  # in which some data sets are stored
+    return 2 * sum(name.endswith(kinds) for name in names) > len(names)
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
