@@ -30,7 +30,8 @@ from torchvision import transforms as tvt
 from solo.data.augment import BatchAugment
 from solo.data.batches import BatchLoader
 from solo.data.cache import cached
-from solo.data.images import ArrayDataset, read_rgb
+from solo.data.decode import read_rgb
+from solo.data.images import ArrayDataset
 from solo.data.ops import GaussianBlur
 from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.registry import get_spec

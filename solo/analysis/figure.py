@@ -41,7 +41,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines over a common axis."""
+    """Lines over a common axis; `x_ticks` are the only positions named on it, where given."""
 
     title: str
     x: str
@@ -51,6 +51,7 @@ class Lines:
     log_y: bool = False
     y_range: tuple[float, float] | None = None
     x_range: tuple[float, float] | None = None
+    x_ticks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

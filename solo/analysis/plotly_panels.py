@@ -86,6 +86,8 @@ def _lines(panel: Lines) -> Json:
         panel.x, showgrid=False, **({"type": "log", "dtick": 1, "exponentformat": "power"} if panel.log_x else {})
     )
     y = _axis(panel.y, **({"type": "log", "dtick": 1, "exponentformat": "power"} if panel.log_y else {}))
+    if panel.x_ticks:
+        x |= {"tickmode": "array", "tickvals": list(panel.x_ticks), "ticktext": [f"{tick:g}" for tick in panel.x_ticks]}
     if panel.x_range:
         x["range"] = list(panel.x_range)
     if panel.y_range:

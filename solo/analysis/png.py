@@ -136,6 +136,9 @@ def _lines(axes: Any, panel: Lines) -> None:
     if panel.log_y:
         axes.set_yscale("log")
     axes.tick_params(which="minor", length=0)
+    if panel.x_ticks:
+        axes.set_xticks(panel.x_ticks, [f"{tick:g}" for tick in panel.x_ticks])
+        axes.set_xticks([], minor=True)
     if panel.y_range:
         axes.set_ylim(*panel.y_range)
     if panel.x_range:

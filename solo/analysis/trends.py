@@ -16,6 +16,7 @@ Band = Callable[[Snapshot], tuple[float, float, float]]
 Entry = tuple[str, bool, Value]
 _EMERGENCE = "Emergence"
 _LEAST_COSINE = 0.02
+_BANDS = " Bands: Wilson's 95 % intervals over the images; runs see the same ones, so smaller differences can be real."
 
 
 def trend_figures(analysis: Analysis) -> list[Figure]:
@@ -38,10 +39,8 @@ def accuracy(analysis: Analysis) -> Figure:
         _EMERGENCE,
         "Who are the neighbours? kNN accuracy at every level",
         "Coarse levels usually come first: a network tells superclasses apart long before their classes. "
-        "Where a fine level stalls while the coarse one is near 100 %, look for local collapse below. Bands: 95 % "
-        "intervals over the images.",
-        f"{analysis.protocol['knn']} Bands: Wilson's interval; runs are compared on the same images, so that smaller "
-        "differences than these can be real.",
+        "Where a fine level stalls while the coarse one is near 100 %, look for local collapse below.",
+        f"{analysis.protocol['knn']}{_BANDS if analysis.over_time else ''}",
         tuple(panel(level) for level in levels[-3:]),
     )
 
@@ -199,14 +198,14 @@ def batch_sizes(analysis: Analysis) -> Figure | None:
     for run in analysis.runs:
         if sizes[run.name]:
             objectives.setdefault(str(run.last.facts.get("objective", "all runs")), []).append(run)
-    panels = []
+    panels, ticks = [], tuple(sorted({float(size) for size in sizes.values() if size}))
     for level in analysis.labelling.levels[-2:]:
         series = []
         for name, runs in objectives.items():
             ordered = sorted(runs, key=lambda run: sizes[run.name] or 0)
             values = [run.last.spaces[space].knn[level] for run in ordered]
             series.append(Series(name, [float(sizes[run.name] or 0) for run in ordered], values, ordered[0].colour))
-        panels.append(Lines(level, "batch size", "accuracy (%)", tuple(series), log_x=True))
+        panels.append(Lines(level, "batch size", "accuracy (%)", tuple(series), log_x=True, x_ticks=ticks))
     return Figure(
         "batch-size",
         _EMERGENCE,
@@ -232,13 +231,15 @@ def mean_ratio(numbers: Numbers) -> float:
 def _trend(
     analysis: Analysis, title: str, y: str, entries: Sequence[Entry], bands: Mapping[int, Band] | None = None
 ) -> Panel:
-    """Lines over epochs, a run each, for every entry (name, broken line, value); dots if there is no time."""
+    """Lines over epochs, a run each, for every entry (name, broken line, value).
+
+    Where there is no time: dots, a row for each entry, or for each run of the only one.
+    """
     if not analysis.over_time:
-        rows = [
-            DotRow(f"{run.name}, {name}" if name else run.name, ((run.name, value(run.last), run.colour),))
-            for name, _, value in entries
-            for run in analysis.runs
-        ]
+        marks = [[(run.name, value(run.last), run.colour) for run in analysis.runs] for _, _, value in entries]
+        rows = [DotRow(name, tuple(found)) for (name, _, _), found in zip(entries, marks, strict=True)]
+        if len(entries) == 1:
+            rows = [DotRow(mark[0], (mark,)) for mark in marks[0]]
         return Dots(title, y, tuple(rows), from_zero=False)
     epochs = [float(s.epoch or 0) for run in analysis.runs if len(run.snapshots) > 1 for s in run.snapshots]
     series = []

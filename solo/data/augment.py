@@ -204,7 +204,7 @@ class BatchAugment:
     Args:
         entries: of `augmentations`.
         mean, std: per channel, of images in [0, 1].
-        channels: 1 or 3; default: as many as `mean` has values.
+        channels: default: as many as `mean` has values.
         resample: the filter of the crops.
 
     Attributes:

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.images import read_rgb
+from solo.data.decode import planes_size, read_image
 from solo.data.skip import not_an_image, nothing_readable
 from solo.data.stored import Source, identity
 from solo.errors import BrokenImageError
@@ -42,8 +42,8 @@ class FileImages:
         files: paths, or images in tar, HDF5 and other files.
         targets: of all of them.
         side: pixels of the shorter side that are kept; smaller images are kept as they are.
-        channels: 1 or 3.
-        convert: what makes the wanted channels of `(B, 3, H, W)`.
+        channels: of what is kept.
+        convert: what makes these of `(B, C, H, W)`.
         folder: where the file is kept.
         skip: the next readable image, with unknown labels, stands for one that can't be read.
 
@@ -89,7 +89,7 @@ class FileImages:
 
     def _size_or_nothing(self, file: Source, side: int) -> tuple[int, int]:
         try:
-            return _kept_size(file, side)
+            return _kept_size(file, side, self.channels)
         except BrokenImageError:
             if not self.skip:
                 raise
@@ -118,7 +118,7 @@ class FileImages:
         sizes = []
         for file in files[:: math.ceil(len(files) / _LOOK_AT)]:
             try:
-                sizes.append(math.prod(_kept_size(file, side)))
+                sizes.append(math.prod(_kept_size(file, side, channels)))
             except BrokenImageError:
                 if not skip:
                     raise
@@ -182,10 +182,8 @@ class FileImages:
         return torch.from_numpy(pixels.reshape(height, width, self.channels)).movedim(2, 0)
 
     def _decode(self, row: int, height: int, width: int) -> np.ndarray[Any, Any]:
-        image = _decode(self.files[row])
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        planes = torch.from_numpy(np.array(image)).movedim(2, 0)
+        image = _decode(self.files[row], self.channels)
+        planes = torch.from_numpy(_resized(image, width, height)).movedim(2, 0)
         return self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy().reshape(-1)
 
     def _open(self) -> tuple[int, np.ndarray[Any, Any]]:
@@ -199,16 +197,27 @@ def _stream(source: Source) -> str | BytesIO:
     return source if isinstance(source, str) else BytesIO(source.read())
 
 
-def _decode(source: Source) -> Image.Image:
-    return read_rgb(_stream(source), str(source))
+def _decode(source: Source, channels: int) -> Any:
+    return read_image(_stream(source), channels, str(source))
 
 
-def _kept_size(file: Source, side: int) -> tuple[int, int]:
+def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
+    """uint8 `(height, width, C)` of an image of Pillow, or of an array, channel by channel."""
+    if isinstance(image, Image.Image):
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.array(image)
+    if image.shape[:2] == (height, width):
+        return cast("np.ndarray[Any, Any]", image)
+    planes = [_resized(Image.fromarray(plane), width, height) for plane in image.transpose(2, 0, 1)]
+    return np.stack(planes, axis=2)
+
+
+def _kept_size(file: Source, side: int, channels: int) -> tuple[int, int]:
     try:
-        with Image.open(_stream(file)) as image:  # reads the head only
-            width, height = image.size
+        width, height = planes_size(_stream(file), channels)  # reads the head only
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        _decode(file)  # says what is wrong
+        _decode(file, channels)  # says what is wrong
         raise
     scale = min(1.0, side / min(width, height))
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -10,8 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from solo.data.decode import read_rgb
 from solo.data.h5_file import open_h5, read_index
-from solo.data.images import LabelledImages, Transform, read_rgb
+from solo.data.images import LabelledImages, Transform
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
-"""Data sets of PIL images: arrays, files with labels, a flat folder without; and the decoding of one file."""
+"""Data sets of PIL images: arrays, files with labels, a flat folder without."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
+from solo.data.decode import read_image
 from solo.data.registry import IMAGE_EXTENSIONS
-from solo.errors import BrokenImageError, UserError
+from solo.errors import UserError
 
 Transform = Callable[[Any], Any]
 
@@ -43,7 +43,7 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
             self.target_transform(target) if self.target_transform else target,
         )
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Any:
         """The image as it is stored."""
         raise NotImplementedError
 
@@ -73,7 +73,13 @@ class ArrayDataset(LabelledImages):
 
 
 class ImageFiles(LabelledImages):
-    """Image files as RGB; `samples` (file, class) and `classes` (names) as in torchvision's folders."""
+    """Image files as RGB; `samples` (file, class) and `classes` (names) as in torchvision's folders.
+
+    Attributes:
+        channels: other than 1 and 3: the images are arrays `(H, W, channels)`, see `solo.data.decode`.
+    """
+
+    channels = 3
 
     def __init__(
         self,
@@ -87,13 +93,13 @@ class ImageFiles(LabelledImages):
         self.samples = list(zip(files, self.targets, strict=True))
         self.classes = list(classes)
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Any:
         """Decode the file.
 
         Raises:
             BrokenImageError: it can't be decoded.
         """
-        return read_rgb(self.samples[index][0])
+        return read_image(self.samples[index][0], self.channels)
 
 
 class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
@@ -101,10 +107,13 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
 
     Attributes:
         images: file names, sorted.
+        channels: as of `ImageFiles`.
 
     Raises:
         UserError: if there is no file, or if files are no images; names them.
     """
+
+    channels = 3
 
     def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
         self.root = Path(root)
@@ -128,46 +137,8 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image: Any = read_rgb(self.root / self.images[index])
+        image = read_image(self.root / self.images[index], self.channels)
         return (self.transform(image) if self.transform else image), -1
-
-
-def read_rgb(source: str | Path | BytesIO, name: str | None = None) -> Image.Image:
-    """Decode a file, or the bytes of one.
-
-    Args:
-        source: path or bytes.
-        name: how messages call it; default: the path.
-
-    Raises:
-        BrokenImageError: if it is missing, truncated or no image; names the file.
-    """
-    try:
-        with Image.open(source) as image:
-            return eight_bits(image).convert("RGB")
-    # What Pillow raises differs between formats; SyntaxError comes from broken PNG chunks.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        raise BrokenImageError(
-            f"{name or source} can't be read as an image ({reason}); replace or remove the file"
-        ) from error
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """The same with values up to 255, where Pillow would cut off what is above: white is 65,535 in grey of 16 bits.
-
-    Args:
-        image: grey of 16 or 32 bits holds 0 to 65,535, of floating point 0 to 1; everything else stays as it is.
-
-    Raises:
-        ValueError: values are outside of that range, so that their white isn't known.
-    """
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return image
-    values, white = np.asarray(image, dtype=np.float64), 1 if image.mode == "F" else 65535
-    if not ((values >= 0) & (values <= white)).all():
-        raise ValueError(f"its values go from {values.min():g} to {values.max():g}, they have to be in 0 to {white:,}")
-    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
 
 
 def _is_image(path: Path) -> bool:

@@ -24,8 +24,9 @@ import torch
 from PIL import Image
 
 from solo.data import hub as hf
+from solo.data.decode import read_image, read_rgb
 from solo.data.folders import Parts, Problems, image_folders
-from solo.data.images import ImageFiles, LabelledImages, read_rgb
+from solo.data.images import ImageFiles, LabelledImages
 from solo.data.registry import DatasetSpec
 from solo.data.shards import label_columns, label_table, read_shards
 from solo.data.sources import Request
@@ -149,14 +150,14 @@ def _labels(
 class StoredImages(FileDataset):
     """Images that lie inside of larger files: `samples` has a `Stored` for each."""
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Any:
         """Decode the image.
 
         Raises:
             BrokenImageError: it can't be decoded.
         """
         source: Any = self.samples[index][0]
-        return read_rgb(BytesIO(source.read()), str(source))
+        return read_image(BytesIO(source.read()), self.channels, str(source))
 
 
 def webdataset(spec: DatasetSpec, request: Request) -> StoredImages:

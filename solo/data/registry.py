@@ -28,8 +28,8 @@ __all__ = [
     "validation_path",
 ]
 
-# What Pillow reads without plug-ins; the same list as torchvision's ImageFolder.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# What Pillow reads without plug-ins, the same list as torchvision's ImageFolder, and NumPy's arrays.
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".npy")
 # Where data sets are looked for, and fetched into, without a path.
 DEFAULT_ROOT = Path(__file__).parents[1] / "datasets"
 
@@ -145,7 +145,8 @@ def _has_images(folder: Path) -> bool:
     """Whether most of what lies there are images: a single picture may lie beside any data."""
     with os.scandir(folder) as entries:
         names = [entry.name.lower() for entry in itertools.islice(entries, 100)]
-    return 2 * sum(name.endswith(IMAGE_EXTENSIONS) for name in names) > len(names)
+    kinds = tuple(set(IMAGE_EXTENSIONS) - {".npy"})  # in which some data sets are stored
+    return 2 * sum(name.endswith(kinds) for name in names) > len(names)
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:

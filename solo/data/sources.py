@@ -19,9 +19,10 @@ from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
 from solo.data.archives import guarded
+from solo.data.decode import read_rgb
 from solo.data.h5_file import is_h5
 from solo.data.idx import FashionFiles
-from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, Transform, read_rgb
+from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, Transform
 from solo.data.readers.layout import layout_of
 from solo.data.registry import DEFAULT_ROOT, DatasetSpec, check_path, choose_classes, class_folders, obtain
 from solo.data.skip import SkipBroken
@@ -126,7 +127,7 @@ def load(
     if no_labels and data_format not in ("table", "webdataset", "hf"):
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
-        unlabelled = CustomDatasetWithoutLabels(folder, transform)
+        unlabelled = _of_channels(CustomDatasetWithoutLabels(folder, transform), spec)
         return SkipBroken(unlabelled) if spec.on_error == "skip" else unlabelled
     target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
     if data_format == "h5":
@@ -136,8 +137,20 @@ def load(
     else:
         module, _, name = spec.source.partition(":")
         source = getattr(importlib.import_module(module), name)
-        images = source(spec, Request(split, folder, download, transform, target_transform))
+        images = _of_channels(source(spec, Request(split, folder, download, transform, target_transform)), spec)
     return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
+
+
+def _of_channels(images: Any, spec: DatasetSpec) -> Any:
+    """The same data set, which reads images of as many channels as there are."""
+    if spec.channels not in (1, 3):
+        if not isinstance(images, (ImageFiles, CustomDatasetWithoutLabels)):
+            raise UserError(
+                f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3; other numbers are read from "
+                "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
+            )
+        images.channels = spec.channels
+    return images
 
 
 def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:

@@ -42,6 +42,8 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
         UserError: an unknown data set, or data that aren't there or contradict themselves.
     """
     spec = get_spec(data["dataset"])
+    if data.get("channels") not in (None, 1, 3):
+        spec = dataclasses.replace(spec, channels=int(data["channels"]))
     if spec.layout and (data.get("format") or "image_folder") == "image_folder":
         spec = with_tree(spec, data.get("train_path"))
     skip = data.get("on_error") == "skip"

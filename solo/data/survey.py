@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from solo.data.decode import as_picture, npy_head, read_image
 from solo.data.folders import Problems, image_folders
-from solo.data.images import eight_bits
 from solo.data.specs import resolve_spec
 from solo.data.tables import read_table
 from solo.data.trees import folder_labels, from_columns
-from solo.errors import UserError
+from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 GREY = {"1", "L", "I", "I;16", "F"}  # modes of Pillow
@@ -36,7 +36,7 @@ class Survey:
         classes: of each of them the class, -1 for none.
         tree: of the classes; `None` without labels.
         sizes: (width, height) -> number of images.
-        modes: Pillow's mode (L, RGB, ...) -> number of images.
+        modes: Pillow's mode (L, RGB, ...), or for arrays and several pages "n channels" -> number of images.
         problems: what can't be read, one line each.
         sample: how many images mean and std come from.
         mean, std: per channel, of images in [0, 1].
@@ -57,8 +57,8 @@ class Survey:
 
     @property
     def channels(self) -> int:
-        """1 if all images are grey, else 3."""
-        return 1 if set(self.modes) <= GREY else 3
+        """1 if all images are grey, n if all have n, else 3."""
+        return _channels(self.modes)
 
     def counts(self) -> list[int]:
         """Images of each class."""
@@ -100,8 +100,7 @@ def look(path: str | Path, progress: Progress, label_columns: Sequence[str] | No
             f"{root} holds no image that can be read" + (f" ({problems.found[0]})" if problems.found else "")
         )
     sample = random.Random(0).sample(files, min(SAMPLE, len(files)))
-    grey = set(modes) <= GREY
-    mean, std, decoded = _statistics(sample, "L" if grey else "RGB", problems, progress)
+    mean, std, decoded = _statistics(sample, _channels(modes), problems, progress)
     return Survey(root, files, classes, tree, sizes, modes, problems.found, decoded, mean, std, settings)
 
 
@@ -140,24 +139,40 @@ def _header(file: Path) -> tuple[tuple[int, int], str] | str:
     try:
         if file.stat().st_size == 0:
             return "is empty (0 bytes)"
+        if file.suffix.lower() == ".npy":
+            with file.open("rb") as stream:
+                shape = (*npy_head(stream)[0], 1)[:3]
+            channels = min(shape[0], shape[2])  # there are fewer of them than pixels
+            height, width = shape[:2] if channels == shape[2] else shape[1:]
+            return (width, height), {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
         with Image.open(file) as image:
-            return image.size, image.mode
+            pages = getattr(image, "n_frames", 1) * len(image.getbands())
+            paged = image.format == "TIFF" and pages > len(image.getbands())
+            return image.size, f"{pages} channels" if paged else image.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"can't be read as an image ({type(error).__name__})"
 
 
+def _channels(modes: Counter[str]) -> int:
+    if set(modes) <= GREY:
+        return 1
+    kinds = [mode.partition(" channels") for mode in modes]
+    return int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
+
+
 def _statistics(
-    files: Sequence[Path], mode: str, problems: Problems, progress: Progress
+    files: Sequence[Path], channels: int, problems: Problems, progress: Progress
 ) -> tuple[list[float], list[float], int]:
     """Mean and std per channel over the pixels of these images, and how many could be decoded."""
-    total, squares, pixels, decoded = np.zeros(len(mode)), np.zeros(len(mode)), 0, 0
+    total, squares, pixels, decoded = np.zeros(channels), np.zeros(channels), 0, 0
     for file in progress(files, "pixels", len(files)):
         try:
-            with Image.open(file) as image:
-                values = np.asarray(eight_bits(image).convert(mode), dtype=np.float64).reshape(-1, len(mode)) / 255
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            problems.add(file, f"can't be decoded ({' '.join(str(error).split())})")
+            image = read_image(file, channels)
+        except BrokenImageError as error:
+            problems.add(file, f"can't be decoded ({' '.join(str(error.__cause__).split())})")
             continue
+        flat = np.asarray(image.convert("L") if channels == 1 else image).reshape(-1, channels)
+        values = flat.astype(np.float64) / 255
         total, squares = total + values.sum(axis=0), squares + (values**2).sum(axis=0)
         pixels, decoded = pixels + len(values), decoded + 1
     mean = total / max(pixels, 1)
@@ -165,7 +180,9 @@ def _statistics(
     return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in std], decoded
 
 
-def contact_sheet(files: Sequence[Path], classes: Sequence[int], columns: int = 10, tile: int = 96) -> Image.Image:
+def contact_sheet(
+    files: Sequence[Path], classes: Sequence[int], channels: int = 3, columns: int = 10, tile: int = 96
+) -> Image.Image:
     """Up to `columns` x 10 images side by side, a row for each of ten classes where there are classes."""
     rows: dict[int, list[Path]] = {}
     for file, leaf in zip(files, classes, strict=True):
@@ -179,9 +196,8 @@ def contact_sheet(files: Sequence[Path], classes: Sequence[int], columns: int = 
     for y, line in enumerate(lines):
         for x, file in enumerate(line):
             try:
-                with Image.open(file) as image:
-                    small = eight_bits(image).convert("RGB")
-            except (OSError, ValueError, SyntaxError):  # named among the problems if it was sampled
+                small = as_picture(read_image(file, channels)).convert("RGB")
+            except BrokenImageError:  # named among the problems if it was sampled
                 continue
             scale = (tile - 4) / max(small.size)
             small = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))))

@@ -1,8 +1,8 @@
 """Operations on a batch of images, each with its own parameters.
 
 Images are float32 `(B, C, H, W)` in the units of uint8, [0, 255], without rounding between the operations. Each equals
-torchvision's functional on the same parameters within one unit; grey images (C = 1) keep their channel: saturation, hue
-and greyscale change nothing. Operations may change what they are given.
+torchvision's functional on the same parameters within one unit. Only three channels are colours: with any other number
+saturation, hue and greyscale change nothing, and contrast is each channel's own. Operations may change what they get.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def luminance(x: Tensor) -> Tensor:
 
 def to_grey(x: Tensor) -> Tensor:
     """Luminance, in as many channels as there were."""
-    return x if x.shape[1] == 1 else luminance(x).expand_as(x)
+    return luminance(x).expand_as(x) if x.shape[1] == 3 else x
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -45,12 +45,12 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is the mean grey of the image, 1 changes nothing."""
     means = x.mean(dim=(2, 3), keepdim=True)
-    return _blend(means if x.shape[1] == 1 else luminance(means), x, factor)
+    return _blend(luminance(means) if x.shape[1] == 3 else means, x, factor)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is grey, 1 changes nothing."""
-    return x if x.shape[1] == 1 else _blend(luminance(x), x, factor)
+    return _blend(luminance(x), x, factor) if x.shape[1] == 3 else x
 
 
 def _blend(grey: Tensor, x: Tensor, factor: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def _blend(grey: Tensor, x: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue by `shift` (B,) in [-0.5, 0.5] of the circle; value and saturation stay."""
-    if x.shape[1] == 1:
+    if x.shape[1] != 3:
         return x
     red, green, blue = x.unbind(dim=1)
     high = torch.maximum(red, green)
@@ -141,8 +141,8 @@ def solarize(x: Tensor) -> Tensor:
 
 def equalize(x: Tensor) -> Tensor:
     """Equalise the histogram of each channel, of values rounded to whole units."""
-    flat: Tensor = tvf.equalize(x.round().to(torch.uint8))
-    return flat.to(x.dtype)
+    flat: Tensor = tvf.equalize(x.round().to(torch.uint8).flatten(0, 1)[:, None])
+    return flat.view(x.shape).to(x.dtype)
 
 
 def resized_crop(

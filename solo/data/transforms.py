@@ -67,10 +67,9 @@ def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | N
     """
     count = channels or len(mean)
     mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
-    if not len(mean) == len(std) == count or count not in (1, 3):
+    if not len(mean) == len(std) == count:
         raise UserError(
-            f"mean has {len(mean)} values and std {len(std)} for {count} channels; "
-            "give as many as there are channels, which are 1 or 3"
+            f"mean has {len(mean)} values and std {len(std)} for {count} channels; give as many as there are channels"
         )
     return ToNormalizedTensor(mean, std)
 
@@ -91,7 +90,7 @@ def build_transform_pipeline(
         cfg: keys of an `augmentations` entry; an operation whose `prob` is 0 or absent is left out.
         mean: per channel, of images in [0, 1]; overrides the data set's.
         std: likewise.
-        channels: 1 or 3; default: as many as `mean` has values.
+        channels: default: as many as `mean` has values; other than 1 or 3: of images as arrays `(H, W, C)`.
     """
     entry = cfg if OmegaConf.is_config(cfg) else OmegaConf.create(dict(cfg))
     spec = DATASETS.get(dataset, DATASETS["custom"])
@@ -101,11 +100,19 @@ def build_transform_pipeline(
     as_grey = bool(_get(entry, "grayscale.channels"))
     last = normalisation(mean, std, 3 if as_grey else channels)
 
+    if len(last.mean) not in (1, 3):
+        return tvt.Compose([_planes().PlanesViews(entry, last.mean, last.std)])
     ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
     ops.append(ToMode("L" if len(last.mean) == 1 else "RGB"))
     ops.append(_crop(entry))
     ops.extend(Maybe(op, prob) for op, prob in _colour_ops(entry) if prob)
     return tvt.Compose([*ops, last])
+
+
+def _planes() -> Any:
+    from solo.data import planes  # which needs this module
+
+    return planes
 
 
 def _get(entry: Any, key: str) -> Any:
@@ -140,6 +147,8 @@ def build_eval_pipeline(
 ) -> tvt.Compose:
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
     last = normalisation(mean, std, channels)
+    if len(last.mean) not in (1, 3):
+        return tvt.Compose([_planes().PlanesEval(size, last.mean, last.std, resize)])
     mode = ToMode("L" if len(last.mean) == 1 else "RGB")
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
     return tvt.Compose([mode, *shape, last])
@@ -155,6 +164,10 @@ def build_train_pipeline(
 ) -> tvt.Compose:
     """A classifier's: random resized crop (bilinear) and mirroring."""
     last = normalisation(mean, std, channels)
+    if len(last.mean) not in (1, 3):
+        crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
+        entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
+        return tvt.Compose([_planes().PlanesViews(entry, last.mean, last.std, "bilinear")])
     mode = ToMode("L" if len(last.mean) == 1 else "RGB")
     mirror = [Maybe(HorizontalFlip(), 0.5)] if flip else []
     return tvt.Compose(

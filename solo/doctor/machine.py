@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from solo.data.augment import BatchAugment
-from solo.data.images import read_rgb
+from solo.data.decode import read_rgb
 from solo.errors import UserError
 
 PACKAGES = ("solo-hex", "torch", "torchvision", "lightning", "timm", "numpy", "pillow")

@@ -6,18 +6,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from solo.analysis.analyze import Images, Options, analyze
 from solo.analysis.numbers import Settings
-from solo.data.images import read_rgb
+from solo.data.decode import as_picture, read_rgb
 from solo.data.sources import load
 from solo.data.specs import resolve_spec
 from solo.eval.feature_file import read_features
 from solo.run.evaluation import open_folder
 from solo.run.report import say
+from solo.run.source import saved_data
 from solo.run.subjects import subjects
 from solo.run.trainer import compute_device
 
@@ -52,10 +52,11 @@ def pictures(cfg: DictConfig) -> Images | None:
         known = bool(paths) and all(Path(path).is_file() for path in paths[:1])
         return (lambda row: read_rgb(paths[row])) if known else None
     data = cfg.data
+    if data.channels is None and cfg.pretrained_feature_extractor:
+        data = OmegaConf.merge(data, {"channels": saved_data(cfg.pretrained_feature_extractor[0]).get("channels")})
     images: Any = load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
 
     def picture(row: int) -> Image.Image:
-        found = images[row][0]
-        return found if isinstance(found, Image.Image) else Image.fromarray(np.asarray(found))
+        return as_picture(images[row][0])
 
     return picture

@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
     found = look(given.path, progress, given.label_columns)
     sheet = Path(given.sheet).expanduser()
     try:
-        contact_sheet(found.files, found.classes).save(sheet)
+        contact_sheet(found.files, found.classes, found.channels).save(sheet)
     except (OSError, ValueError) as error:
         raise UserError(f"--sheet {sheet} can't be written ({error}); give the path of a .png file") from error
     screen.print("\n".join([*describe(found), f"contact sheet: {sheet}"]), markup=False)

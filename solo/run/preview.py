@@ -48,6 +48,8 @@ def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -
         before, after = (side - view.shape[-1]) // 2, side - view.shape[-1] - (side - view.shape[-1]) // 2
         shown.append(F.pad((view * s + m).clamp(0, 1), (before, after, before, after), value=1.0))
     rows = torch.stack(shown, dim=1).flatten(0, 1)
+    if rows.shape[1] not in (1, 3):
+        rows = rows[:, : 3 if rows.shape[1] > 3 else 1]
     rows = F.interpolate(rows, scale_factor=max(1, _PIXELS // side))  # whole pixels of small images, to be seen
     picture: Tensor = make_grid(rows, nrow=len(views), padding=2, pad_value=1.0)
     return picture

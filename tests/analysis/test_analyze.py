@@ -164,7 +164,11 @@ def test_batch_sizes(tmp_path):
     moments = [(subject(f"{size}").moments[0], size) for size in (64, 256)]
     runs = [type(subject("x"))(str(size), (type(m)(m.load, None, {"batch_size": size}),)) for m, size in moments]
     sweep = next(figure for figure in analyze(runs, tmp_path, QUICK).figures if figure.key == "batch-size")
-    assert sweep.panels[-1].series[0].x == [64, 256] and min(sweep.panels[-1].series[0].y) > 99
+    assert (
+        sweep.panels[-1].series[0].x == [64, 256]
+        and sweep.panels[-1].x_ticks == (64, 256)
+        and min(sweep.panels[-1].series[0].y) > 99
+    )
 
 
 def test_what_does_not_fit(tmp_path):

@@ -192,7 +192,7 @@ def test_files_keep_their_pixels_up_to_the_side_that_is_kept(folder: Path) -> No
 def test_what_is_cached_is_not_decoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = files(folder)
     pixels = first.fetch(range(12))
-    monkeypatch.setattr(file_cache, "read_rgb", lambda path: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr(file_cache, "read_image", lambda path, channels, name: pytest.fail(f"{path} was decoded again"))
     for images in (first, files(folder), pickle.loads(pickle.dumps(first))):
         assert all(torch.equal(a, b) for a, b in zip(images.fetch(range(12)), pixels, strict=True))
 
@@ -245,7 +245,7 @@ def test_broken_files_are_tried_once_by_all_workers_and_runs(damaged: Path, monk
     targets = torch.cat([batch[-1] for batch in draw(loader)])
     assert (targets == -1).sum() == 4 and len(loader.dataset.skipped()) == 4  # type: ignore[attr-defined]
     again = skipping(damaged)
-    monkeypatch.setattr(file_cache, "read_rgb", lambda path: pytest.fail(f"{path} was tried again"))
+    monkeypatch.setattr(file_cache, "read_image", lambda path, channels, name: pytest.fail(f"{path} was tried again"))
     again.fetch(range(len(again)))
     assert len(again.skipped()) == 4
 
