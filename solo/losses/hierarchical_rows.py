@@ -118,7 +118,7 @@ class HierarchicalRows:
     def _block(self, similarity: Tensor, rows: slice) -> _Block:
         x, softmax = self.logits(similarity, rows)
         cell, place = self.levels.partners(rows, self.own[rows])
-        return _Block(softmax, cell, place, x.flatten()[place])
+        return _Block(softmax, cell, place, x.flatten().index_select(0, place))
 
     def _survey(self) -> Tensor:
         worst = []
@@ -159,20 +159,20 @@ class HierarchicalRows:
         per_pair, size = self.per_pair[rows], self.size[rows]
         if self.bounds is None:
             weights = per_pair.cumsum(dim=1) if self.cumulative else per_pair
-            return weights.flatten()[cell], per_pair * size, torch.zeros_like(size)
-        limit, flat, number = (lse[:, None] - self.bounds).flatten(), per_pair.flatten(), per_pair.numel()
-        at_bound = x >= limit[cell]  # False for a bound that is not finite
-        weight = flat[cell].masked_fill_(at_bound, 0)
-        held = torch.bincount(cell[at_bound], minlength=number)
+            return weights.flatten().index_select(0, cell), per_pair * size, torch.zeros_like(size)
+        limit, flat = (lse[:, None] - self.bounds).flatten(), per_pair.flatten()
+        at_bound = x >= limit.index_select(0, cell)  # False for a bound that is not finite
+        weight = flat.index_select(0, cell).mul_(~at_bound)
+        held = torch.zeros_like(flat).index_add_(0, cell, at_bound.to(flat.dtype))
         if self.cumulative:  # a pair counts at all levels above the one where its ancestry ends, too
             pair, above = torch.arange(len(cell), device=cell.device), cell % self.levels.number
             for step in range(1, self.levels.number):
-                further = above >= step
-                pair, above = pair[further], above[further]
-                here = cell[pair] - step
-                at_bound = x[pair] >= limit[here]
-                weight.index_add_(0, pair, flat[here].masked_fill_(at_bound, 0))
-                held += torch.bincount(here[at_bound], minlength=number)
+                further = (above >= step).nonzero()[:, 0]
+                pair, above = pair.index_select(0, further), above.index_select(0, further)
+                here = cell.index_select(0, pair) - step
+                at_bound = x.index_select(0, pair) >= limit.index_select(0, here)
+                weight.index_add_(0, pair, flat.index_select(0, here).mul_(~at_bound))
+                held.index_add_(0, here, at_bound.to(flat.dtype))
         held = held.view_as(size)
         return weight, per_pair * (size - held), per_pair * held
 

@@ -124,7 +124,7 @@ class LabelLevels:
         at = shift.repeat_interleave(length, output_size=number).add_(torch.arange(number, device=own.device))
         start = len(order) * torch.arange(len(own), device=own.device)
         rows_of = start.repeat_interleave(levels.view(len(own), -1).sum(dim=1), output_size=number)
-        return cells, order[at].add_(rows_of)
+        return cells, order.index_select(0, at).add_(rows_of)  # several times faster than order[at]
 
     @cached_property
     def _order(self) -> tuple[Tensor, Tensor]:
