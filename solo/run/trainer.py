@@ -89,7 +89,8 @@ class Run:
         except SIGTERMException:  # Lightning's would exit with 0
             self._stopped()
             raise SystemExit(_SIGTERM_EXIT_CODE) from None
-        except StopRunError as stop:
+        except StopRunError as stop:  # all processes stop together
+            list_skipped([train, val], self.directory.path)
             self._stopped(f" by {stop.reason}, saved after step {self.trainer.global_step:,}")
             raise
         except (KeyboardInterrupt, SystemExit):

@@ -13,7 +13,7 @@ import torch
 
 from solo.errors import ConfigError, UserError
 from solo.methods import METHODS
-from solo.run import pretrain
+from solo.run import pretrain, trainer
 
 TIMES = {"images_per_second", "data_wait", "peak_memory_mb", "seconds"}
 KWARGS = {
@@ -150,6 +150,12 @@ def test_the_time_limit_stops_in_the_same_way(train, capsys):
     assert "stopped by the time limit (max_time)" in capsys.readouterr().out
     train("stopped", resume_from_checkpoint=str(stopped))  # max_time doesn't have to be the same
     assert_same_run(whole, stopped)
+
+
+def test_a_stopped_run_lists_what_it_skipped(train, monkeypatch):
+    monkeypatch.setattr(trainer, "skipped_files", lambda dataset: ["a.png can't be read as an image"])
+    stopped = train("stopped", at=(1, sigterm))
+    assert (stopped / "skipped.txt").read_text() == "a.png can't be read as an image\n"
 
 
 def test_a_checkpoint_inside_an_epoch_by_time(train):
