@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,14 @@ class Buffers:
         return {"_arrays": []}  # a copy in another process begins with none
 
 
-def _idle(arrays: Iterable[object]) -> list[int]:
-    """Places of those that only their container holds."""
-    return [i for i, array in enumerate(arrays) if sys.getrefcount(array) <= _ALONE]
+def _idle(arrays: Sequence[object]) -> list[int]:
+    """Places of those that only their list holds."""
+    return [i for i, count in enumerate(_counts(arrays)) if count <= _ALONE]
 
 
-# What an object counts that nothing but a list holds, in such a loop; Python's versions differ.
-_ALONE = next(sys.getrefcount(item) for _, item in enumerate([object()]))
+def _counts(objects: Sequence[object]) -> list[int]:
+    return [sys.getrefcount(item) for item in objects]
+
+
+# What an object counts that nothing but a list holds; Python's versions differ in what the call itself adds.
+_ALONE = _counts([object()])[0]
