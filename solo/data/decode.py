@@ -135,7 +135,7 @@ def planes_size(source: str | Path | BytesIO, channels: int) -> tuple[int, int]:
         if head != _NPY:
             with Image.open(file) as image:
                 return image.size
-        height, width, _ = _image_shape(npy_head(file)[0], (channels,))
+        height, width, _ = image_shape(npy_head(file)[0], (channels,))
     return width, height
 
 
@@ -153,11 +153,11 @@ def _content(source: str | Path | BytesIO) -> bytes:
 
 def _array(content: bytes, channels: Collection[int]) -> np.ndarray[Any, Any]:
     array: np.ndarray[Any, Any] = np.load(BytesIO(content), allow_pickle=False)
-    shape = _image_shape(array.shape, channels)
+    shape = image_shape(array.shape, channels)
     return array.transpose(1, 2, 0) if array.ndim == 3 and shape != array.shape else array.reshape(shape)
 
 
-def _image_shape(shape: tuple[int, ...], channels: Collection[int]) -> tuple[int, int, int]:
+def image_shape(shape: tuple[int, ...], channels: Collection[int]) -> tuple[int, int, int]:
     """Height, width and channels of an array; these stand first if they don't fit as the last."""
     shape = (*shape, 1) if len(shape) == 2 else shape
     if len(shape) != 3:

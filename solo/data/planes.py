@@ -10,14 +10,12 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from solo.data.augment import BatchAugment
-
-Array = np.ndarray[Any, np.dtype[np.uint8]]
+from solo.data.decode import Array
 
 
 def _tensor(image: Array) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from solo.data.decode import as_picture, npy_head, read_image
+from solo.data.decode import as_picture, image_shape, npy_head, read_image
 from solo.data.folders import Problems, image_folders
 from solo.data.specs import resolve_spec
 from solo.data.tables import read_table
@@ -141,9 +141,9 @@ def _header(file: Path) -> tuple[tuple[int, int], str] | str:
             return "is empty (0 bytes)"
         if file.suffix.lower() == ".npy":
             with file.open("rb") as stream:
-                shape = (*npy_head(stream)[0], 1)[:3]
-            channels = min(shape[0], shape[2])  # there are fewer of them than pixels
-            height, width = shape[:2] if channels == shape[2] else shape[1:]
+                shape = npy_head(stream)[0]
+            # There are fewer channels than pixels; grey has no axis for them.
+            height, width, channels = image_shape(shape, (1 if len(shape) == 2 else min(shape[0], shape[-1]),))
             return (width, height), {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
         with Image.open(file) as image:
             pages = getattr(image, "n_frames", 1) * len(image.getbands())

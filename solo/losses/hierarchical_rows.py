@@ -55,12 +55,14 @@ class _Block(NamedTuple):
         cell: (K,) place of each pair in a flattened table (R, L) of anchors and the levels where their ancestry ends.
         place: (K,) in the flattened matrix (R, N).
         x: (K,) its logit.
+        similarity: (R, N) cosines of all.
     """
 
     softmax: RowSoftmax
     cell: Tensor
     place: Tensor
     x: Tensor
+    similarity: Tensor
 
 
 class HierarchicalRows:
@@ -102,7 +104,6 @@ class HierarchicalRows:
         self.per_pair = has * weight / self.size.clamp_min(1)
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
-        self._similarity: Tensor | None = None
         self.worst = self._survey() if constrained else None
         self.bounds = None if self.worst is None else bounds(self.worst)
 
@@ -113,30 +114,29 @@ class HierarchicalRows:
 
     def similarity(self, rows: slice) -> Tensor:
         """Cosines of a block; not computed again while the survey's are kept."""
-        return self.pairs.similarity(rows) if self._similarity is None else self._similarity
+        return self.pairs.similarity(rows) if self._surveyed is None else self._surveyed.similarity
 
     def _block(self, similarity: Tensor, rows: slice) -> _Block:
         x, softmax = self.logits(similarity, rows)
         cell, place = self.levels.partners(rows, self.own[rows])
-        return _Block(softmax, cell, place, x.flatten().index_select(0, place))
+        return _Block(softmax, cell, place, x.flatten().index_select(0, place), similarity)
 
     def _survey(self) -> Tensor:
         worst = []
         for rows in self.pairs.blocks():
-            similarity = self.pairs.similarity(rows)
-            block = self._block(similarity, rows)
+            block = self._block(self.pairs.similarity(rows), rows)
             lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number,), torch.inf)
             lowest = lowest.scatter_reduce_(0, block.cell, block.x, "amin").view(-1, self.levels.number)
             if self.cumulative:
                 lowest = lowest.flip(1).cummin(dim=1).values.flip(1)
             worst.append(block.softmax.lse[:, None] - lowest)
-            self._surveyed, self._similarity = (block, similarity) if len(worst) == 1 else (None, None)
+            self._surveyed = block if len(worst) == 1 else None
         return torch.cat(worst)
 
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
-        softmax, cell, place, x = self._surveyed or self._block(similarity, rows)
-        self._surveyed = self._similarity = None
+        softmax, cell, place, x, _ = self._surveyed or self._block(similarity, rows)
+        self._surveyed = None
         weight, free, held = self._weights(x, cell, softmax.lse, rows)
         per_row, loss = free.sum(dim=1), x.new_zeros(())
         if self.bounds is not None:

@@ -89,7 +89,8 @@ class LabelLevels:
 
     def partner_counts(self, cumulative: bool) -> Tensor:
         """(M, L) ``|P_l(i)|``: keys whose common ancestry with the anchor ends at l, or (cumulative) reaches l."""
-        sizes = (self._ends - self._starts) - 1
+        starts, ends = self._spans
+        sizes = ends - starts - 1
         if not cumulative:
             sizes[:, :-1] -= sizes[:, 1:].clone()
         return sizes
@@ -110,7 +111,8 @@ class LabelLevels:
             of anchors and keys, (K,), both flattened.
         """
         order, place = self._order
-        low, high, mine = self._starts[rows], self._ends[rows], place[own, None]
+        low, high = (ends[rows] for ends in self._spans)
+        mine = place[own, None]
         first = torch.stack(
             (low, torch.cat((high[:, 1:], mine + 1), dim=1)), dim=2
         )  # (R, L, 2) starts of the stretches
@@ -133,16 +135,14 @@ class LabelLevels:
         return order, torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
     @cached_property
-    def _ends(self) -> Tensor:
-        """(M, L) where in that order the anchor's nodes end."""
-        ends = [torch.bincount(nodes).cumsum(0)[mine] for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True)]
-        return torch.stack(ends, dim=1)
-
-    @cached_property
-    def _starts(self) -> Tensor:
-        """(M, L) where they start."""
-        sizes = [torch.bincount(nodes)[mine] for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True)]
-        return self._ends - torch.stack(sizes, dim=1)
+    def _spans(self) -> tuple[Tensor, Tensor]:
+        """Where in that order the anchor's nodes start and end, (M, L) each."""
+        starts, ends = [], []
+        for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True):
+            sizes = torch.bincount(nodes)
+            ends.append(sizes.cumsum(0)[mine])
+            starts.append(ends[-1] - sizes[mine])
+        return torch.stack(starts, dim=1), torch.stack(ends, dim=1)
 
 
 def label_nodes(labels: Tensor, ids: Tensor) -> Tensor:
