@@ -81,7 +81,8 @@ def hierarchical_contrastive_loss(
     if kind == "hicone":
         penalties = [1.0] * levels.number
     if granularity == "layer":
-        return blockwise(pairs, HierarchicalLayers(pairs, levels, penalties, temperature, constrained))
+        layers = HierarchicalLayers(pairs, levels, penalties, temperature, constrained)
+        return blockwise(pairs, layers, layers.similarity)
     if levels.number == 1 and isinstance(level_penalty, str):
         penalties = [1.0]  # nothing to weigh against: SupCon, and SimCLR where nothing is known
     by_pair = (pairs, levels, penalties, temperature, partners == "cumulative", constrained)

@@ -85,7 +85,8 @@ class HierarchicalLayers:
         anchors = pairs.anchors.new_tensor([self._with_partner(level) for level in range(levels.number)])
         self.per_anchor = world / anchors.clamp_min(1)
         self.weights = pairs.anchors.new_tensor(penalties) / (levels.number + 1)
-        self._surveyed: list[_Layer] | None = None  # not made twice where one block holds everything
+        # Cosines and layers, not made twice where one block holds everything.
+        self._surveyed: tuple[Tensor, list[_Layer]] | None = None
         if constrained:
             self.weights = self._constrain()
 
@@ -98,18 +99,23 @@ class HierarchicalLayers:
         """Weights of the layers when each counts as the largest loss of its own and the finer layers."""
         sums, blocks = self.pairs.anchors.new_zeros(self.levels.number), 0
         for rows in self.pairs.blocks():
-            layers = self._layers(self.pairs.similarity(rows), rows)
+            similarity = self.pairs.similarity(rows)
+            layers = self._layers(similarity, rows)
             sums += torch.stack([layer.loss for layer in layers])
             blocks += 1
-            self._surveyed = layers if blocks == 1 else None
+            self._surveyed = (similarity, layers) if blocks == 1 else None
         losses = distributed.all_reduce_mean(sums * self.per_anchor)
         largest = losses.flip(0).cummax(dim=0).indices
         source = len(losses) - 1 - largest.flip(0)
         return torch.zeros_like(self.weights).index_add_(0, source, self.weights)
 
+    def similarity(self, rows: slice) -> Tensor:
+        """Cosines of a block; not computed again while the survey's are kept."""
+        return self.pairs.similarity(rows) if self._surveyed is None else self._surveyed[0]
+
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
-        layers = self._surveyed or self._layers(similarity, rows)
+        layers = self._surveyed[1] if self._surveyed else self._layers(similarity, rows)
         self._surveyed = None
         total, grad = similarity.new_zeros(()), torch.zeros_like(similarity)
         for layer, columns, weight in zip(layers, self.columns, self.weights * self.per_anchor, strict=True):

@@ -12,10 +12,9 @@ from PIL import Image
 from solo.analysis.analyze import Images, Options, analyze
 from solo.analysis.numbers import Settings
 from solo.data.decode import as_picture, read_rgb
-from solo.data.sources import load
-from solo.data.specs import resolve_spec
 from solo.eval.feature_file import read_features
 from solo.run.evaluation import open_folder
+from solo.run.features import stored_images
 from solo.run.report import say
 from solo.run.source import saved_data
 from solo.run.subjects import subjects
@@ -54,7 +53,7 @@ def pictures(cfg: DictConfig) -> Images | None:
     data = cfg.data
     if data.channels is None and cfg.pretrained_feature_extractor:
         data = OmegaConf.merge(data, {"channels": saved_data(cfg.pretrained_feature_extractor[0]).get("channels")})
-    images: Any = load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
+    images: Any = stored_images(data)
 
     def picture(row: int) -> Image.Image:
         return as_picture(images[row][0])

@@ -52,6 +52,11 @@ def plain_images(cfg: DictConfig) -> tuple[Dataset[Any], Dataset[Any]]:
     return prepare_datasets(resolve_spec(data), transform, transform, *paths, levels=True)
 
 
+def stored_images(data: DictConfig) -> Dataset[Any]:
+    """The validation images of a section `data` as they are stored, for pictures or other views than a network's."""
+    return load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
+
+
 class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
     """Features (n, d) and targets (n,) or (n, levels); one item is a whole batch."""
 

@@ -12,11 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from solo.data.loaders import eval_loader
-from solo.data.sources import load
-from solo.data.specs import resolve_spec
 from solo.data.transforms import build_transform_pipeline
 from solo.run.feature_source import find_network
-from solo.run.features import extract
+from solo.run.features import extract, stored_images
 
 Pipeline = Callable[[Any], Tensor]
 
@@ -44,7 +42,7 @@ def load_views(
     """
     network = find_network(cfg, kinds)
     data = cfg.data
-    images = load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
+    images = stored_images(data)
     largest = max(int(entry["crop_size"]) for entry in augmentations)
     pipelines = [
         build_transform_pipeline(data.dataset, entry, mean=data.mean, std=data.std, channels=data.channels)
