@@ -27,17 +27,17 @@ import torch
 from PIL import Image
 from torchvision import transforms as tvt
 
-from solo.data.augment import BatchAugment
-from solo.data.batches import BatchLoader
-from solo.data.cache import cached
-from solo.data.decode import read_rgb
-from solo.data.images import ArrayDataset
-from solo.data.ops import GaussianBlur
+from solo.data.batches.loader import BatchLoader
+from solo.data.cache.images import cached
+from solo.data.catalogue.registry import get_spec
+from solo.data.labels.subsets import Indexed
 from solo.data.pretrain_dataloader import prepare_dataloader
-from solo.data.registry import get_spec
-from solo.data.sources import load
-from solo.data.subsets import Indexed
-from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transform
+from solo.data.sources.decode import read_rgb
+from solo.data.sources.images import ArrayDataset
+from solo.data.sources.load import load
+from solo.data.views.batched import BatchAugment
+from solo.data.views.image_ops import GaussianBlur
+from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.doctor.machine import MEAN, STD, symmetric
 
 

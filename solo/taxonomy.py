@@ -68,7 +68,7 @@ class Taxonomy:
         if wrong:
             raise UserError(f"parents {wrong} of level {lower!r} don't exist; {upper!r} has {len(self.names[depth])}")
 
-    # ---- ways to make one; more are in solo.data.trees ----
+    # ---- ways to make one; more are in solo.data.labels.trees ----
 
     @classmethod
     def flat(cls, names: Sequence[str], level: str = "class") -> Taxonomy:

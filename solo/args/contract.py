@@ -13,7 +13,7 @@ from solo.args.fields import keys_of
 from solo.args.legacy import modernise
 from solo.args.parse import to_plain, write_back
 from solo.args.schema import PretrainCfg
-from solo.data.registry import DATASETS
+from solo.data.catalogue.registry import DATASETS
 
 _N_CLASSES_PER_DATASET = {name: row.num_classes for name, row in DATASETS.items() if row.num_classes is not None}
 _SUPPORTED_DATASETS = list(DATASETS)

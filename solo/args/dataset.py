@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from solo.data.registry import DATASETS
+from solo.data.catalogue.registry import DATASETS
 
 
 def dataset_args(parser: ArgumentParser) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from solo.args.check import Problem, unknown
-from solo.data.registry import DATASETS, DatasetSpec
-from solo.data.specs import resolve_spec
+from solo.data.catalogue.registry import DATASETS, DatasetSpec
+from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import UserError
 
 

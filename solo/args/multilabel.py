@@ -8,7 +8,7 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.args.methods import LABEL_METHODS, LEVEL_METHODS
-from solo.data.specs import resolve_spec
+from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import UserError
 
 Values = Mapping[str, Any]

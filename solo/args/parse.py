@@ -19,7 +19,7 @@ from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, res
 from solo.args.rules import check_names, check_run, spec_of
 from solo.args.together import check_together, remarks
 from solo.args.unused import unused
-from solo.data.specs import resolve_spec
+from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import ConfigError, UserError
 
 _LOG = logging.getLogger("solo")

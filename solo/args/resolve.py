@@ -12,8 +12,8 @@ from typing import Any
 from solo.args.methods import LEVEL_METHODS
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
-from solo.data.registry import DatasetSpec, count_classes, validation_path
-from solo.data.specs import resolve_spec, unseen_classes
+from solo.data.catalogue.registry import DatasetSpec, count_classes, validation_path
+from solo.data.catalogue.resolve import resolve_spec, unseen_classes
 from solo.errors import UserError
 
 BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size

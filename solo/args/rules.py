@@ -13,7 +13,7 @@ from solo.args.levels import check_levels
 from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS
 from solo.args.multilabel import check_multilabel, check_start
 from solo.args.source import check_source
-from solo.data.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")

@@ -9,7 +9,7 @@ from typing import Any
 from solo.args.check import Problem
 from solo.args.eval_schema import FeatureCfg
 from solo.args.origins import Origins
-from solo.data.registry import DATASETS
+from solo.data.catalogue.registry import DATASETS
 
 SOURCES = ("pretrained_feature_extractor", "model", "features")
 _SHORT = "checkpoint"

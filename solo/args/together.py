@@ -9,7 +9,7 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.args.methods import METHOD_KWARGS
-from solo.data.registry import DATASETS
+from solo.data.catalogue.registry import DATASETS
 
 Values = Mapping[str, Any]
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")

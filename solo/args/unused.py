@@ -12,7 +12,7 @@ from typing import Any
 from solo.args.check import Problem
 from solo.args.fields import walk
 from solo.args.methods import HEX_METHODS, METHOD_KWARGS, MOMENTUM_METHODS
-from solo.data.registry import DATASETS
+from solo.data.catalogue.registry import DATASETS
 
 Values = Mapping[str, Any]
 _MISSING = object()

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-__all__ = ["classification_dataloader", "pretrain_dataloader", "registry", "sources", "transforms"]
+__all__ = ["classification_dataloader", "pretrain_dataloader"]
 if importlib.util.find_spec("h5py"):
     __all__ += ["h5_dataset"]
 

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from solo.data.augment import BatchAugment
-from solo.data.loaders import eval_loader, train_loader
+from solo.data.batches.loaders import eval_loader, train_loader
+from solo.data.catalogue.registry import DatasetSpec, get_spec
+from solo.data.labels.subsets import take_fraction
 from solo.data.pretrain_dataloader import check_format
-from solo.data.registry import DatasetSpec, get_spec
-from solo.data.sources import Transform, load
-from solo.data.subsets import take_fraction
-from solo.data.transforms import build_eval_pipeline, build_train_pipeline
+from solo.data.sources.load import Transform, load
+from solo.data.views.batched import BatchAugment
+from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline
 from solo.errors import UserError
 
 Pair = tuple[Any, Any]
@@ -39,11 +39,11 @@ def prepare_transforms(
     """`(T_train, T_val)` of a data set; what is not given is the data set's own.
 
     Args:
-        dataset: a name of the registry, or a row that `solo.data.specs.resolve_spec` has completed.
+        dataset: a name of the registry, or a row that `solo.data.catalogue.resolve.resolve_spec` has completed.
         mean: per channel, of images in [0, 1].
         std: likewise.
         size: pixels; the shorter side is resized in proportion (256 to 224) before the centre crop.
-        channels: other than 1 or 3: of images as arrays, see `solo.data.planes`.
+        channels: other than 1 or 3: of images as arrays, see `solo.data.views.multichannel`.
 
     Raises:
         UserError: for an unknown data set, or if mean and std don't fit the channels.
@@ -90,7 +90,7 @@ def prepare_datasets(
     """`(train, val)` with items `(image, target)`.
 
     Args:
-        dataset: a name of the registry, or a row that `solo.data.specs.resolve_spec` has completed.
+        dataset: a name of the registry, or a row that `solo.data.catalogue.resolve.resolve_spec` has completed.
         T_train: from `prepare_transforms`; `None` leaves PIL images.
         T_val: likewise.
         train_data_path: folder of the training data; without one, `datasets` inside the package.

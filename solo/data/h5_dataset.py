@@ -1,4 +1,4 @@
-"""Images out of one HDF5 file, in solo-learn's layout (`solo.data.h5_file`)."""
+"""Images out of one HDF5 file, in solo-learn's layout (`solo.data.sources.h5_file`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from solo.data.decode import read_rgb
-from solo.data.h5_file import open_h5, read_index
-from solo.data.images import LabelledImages, Transform
+from solo.data.sources.decode import read_rgb
+from solo.data.sources.h5_file import open_h5, read_index
+from solo.data.sources.images import LabelledImages, Transform
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from solo.data import registry
-from solo.data.loaders import SeededSampler, train_loader
-from solo.data.ops import Equalization, GaussianBlur, Solarization
-from solo.data.sources import CustomDatasetWithoutLabels, Transform, load
-from solo.data.subsets import Indexed, take_fraction
-from solo.data.transforms import (
+from solo.data.batches.loaders import SeededSampler, train_loader
+from solo.data.catalogue import registry
+from solo.data.labels.subsets import Indexed, take_fraction
+from solo.data.sources.load import CustomDatasetWithoutLabels, Transform, load
+from solo.data.views.image_ops import Equalization, GaussianBlur, Solarization
+from solo.data.views.pipelines import (
     FullTransformPipeline,
     NCropAugmentation,
     build_transform_pipeline,
@@ -74,7 +74,7 @@ def prepare_datasets(
     """Training images with their index: items `(index, views, target)`.
 
     Args:
-        dataset: a name of the registry, or a row that `solo.data.specs.resolve_spec` has completed.
+        dataset: a name of the registry, or a row that `solo.data.catalogue.resolve.resolve_spec` has completed.
         transform: PIL image -> list of views.
         train_data_path: folder of the data; without one, `datasets` inside the package.
         data_format: `image_folder`, or `h5`, where the paths are HDF5 files.

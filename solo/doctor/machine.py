@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from solo.data.augment import BatchAugment
-from solo.data.decode import read_rgb
+from solo.data.sources.decode import read_rgb
+from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 
 PACKAGES = ("solo-hex", "torch", "torchvision", "lightning", "timm", "numpy", "pillow")

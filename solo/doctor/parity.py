@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo import distributed
-from solo.data.loaders import eval_loader
+from solo.data.batches.loaders import eval_loader
 from solo.doctor.case import Case, Outcome
 from solo.doctor.compare import Record, compare
 from solo.doctor.processes import on_groups

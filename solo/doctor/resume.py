@@ -26,8 +26,8 @@ from solo.args.check import check
 from solo.callbacks import Checkpointer, Meter
 from solo.callbacks.rng import rng_state, set_rng_state
 from solo.checkpoint import load_checkpoint
-from solo.data.augment import BatchAugment
-from solo.data.batches import BatchLoader
+from solo.data.batches.loader import BatchLoader
+from solo.data.views.batched import BatchAugment
 from solo.doctor.case import Case, Outcome
 from solo.doctor.processes import on_processes
 from solo.doctor.toy import SIDE, ToyImages, toy_cfg

@@ -18,8 +18,8 @@ from solo.args.legacy import MOVED, modernise
 from solo.args.rules import check_policy
 from solo.args.schema import HexCfg
 from solo.backbones import build_backbone
-from solo.data.registry import DATASETS, DatasetSpec, count_classes
-from solo.data.specs import resolve_spec
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
+from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import ConfigError, UserError
 from solo.taxonomy import Taxonomy
 

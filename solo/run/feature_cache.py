@@ -13,9 +13,9 @@ import numpy as np
 from torch import nn
 from torch.utils.data import Dataset
 
-from solo.data.cache import pixels_in_memory
-from solo.data.skip import file_names
-from solo.data.subsets import Subset, level_targets
+from solo.data.cache.images import pixels_in_memory
+from solo.data.labels.subsets import Subset, level_targets
+from solo.data.sources.skip import file_names
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features

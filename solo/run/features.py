@@ -12,11 +12,11 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from solo.data.batches.loaders import SeededSampler, eval_loader
+from solo.data.catalogue.resolve import resolve_spec
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
-from solo.data.loaders import SeededSampler, eval_loader
-from solo.data.sources import load
-from solo.data.specs import resolve_spec
-from solo.data.subsets import take_fraction
+from solo.data.labels.subsets import take_fraction
+from solo.data.sources.load import load
 from solo.run.report import on_terminal, say
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from solo.args.flags import LineParser
-from solo.data.survey import SAMPLE, Survey, contact_sheet, look
+from solo.data.sources.survey import SAMPLE, Survey, contact_sheet, look
 from solo.errors import UserError
 
 _SHOWN = 5

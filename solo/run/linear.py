@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
-from solo.data.batches import LabelledBatches
-from solo.data.cache import CantCacheError, cached
+from solo.data.batches.loader import LabelledBatches
+from solo.data.batches.loaders import eval_loader
+from solo.data.cache.images import CantCacheError, cached
+from solo.data.catalogue.resolve import resolve_spec
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
-from solo.data.loaders import eval_loader
-from solo.data.specs import resolve_spec
 from solo.errors import UserError
 from solo.methods import LinearModel
 from solo.run.features import feature_loaders

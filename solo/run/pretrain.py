@@ -12,18 +12,18 @@ from torch.utils.data import DataLoader, Dataset
 from solo.args.accumulate import exact_parts
 from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.summary import Facts
-from solo.data.augment import BatchAugment
-from solo.data.batches import BatchLoader
-from solo.data.cache import CantCacheError, cached
+from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import eval_loader
+from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
+from solo.data.cache.images import CantCacheError, cached
+from solo.data.catalogue.resolve import resolve_spec, unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
-from solo.data.loaders import eval_loader
+from solo.data.labels.subsets import Indexed, level_targets
+from solo.data.labels.withholding import withhold
 from solo.data.pretrain_dataloader import prepare_dataloader, training_images
-from solo.data.samplers import RuleSampler, describe, rule_sampler
-from solo.data.sources import load
-from solo.data.specs import resolve_spec, unseen_classes
-from solo.data.subsets import Indexed, level_targets
-from solo.data.transforms import build_transform_pipeline, prepare_n_crop_transform
-from solo.data.withheld import withhold
+from solo.data.sources.load import load
+from solo.data.views.batched import BatchAugment
+from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
 from solo.run.report import linear_command, say
 from solo.run.start import start_from

@@ -15,7 +15,7 @@ from solo.args.differences import NEVER_MATTERS, differences, may_change, unknow
 from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
 from solo.callbacks.checkpointer import BACKUP, plain_cfg
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
-from solo.data.batches import BatchLoader
+from solo.data.batches.loader import BatchLoader
 from solo.errors import ConfigError, UserError
 from solo.files import clean
 from solo.run.report import say

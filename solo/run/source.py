@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from solo.backbones import build_backbone
 from solo.backbones.published import published_model
 from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
-from solo.data.registry import DATASETS, get_spec
+from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
 from solo.methods import METHODS, BaseMethod
 

@@ -30,8 +30,8 @@ from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
-from solo.data.batches import BatchLoader
-from solo.data.skip import skipped_files
+from solo.data.batches.loader import BatchLoader
+from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 from solo.files import write_text
 from solo.run.failures import explain, watch_children

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.data.loaders import eval_loader
-from solo.data.transforms import build_transform_pipeline
+from solo.data.batches.loaders import eval_loader
+from solo.data.views.pipelines import build_transform_pipeline
 from solo.run.feature_source import find_network
 from solo.run.features import extract, stored_images
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from solo import distributed
-from solo.data.registry import get_spec
-from solo.data.sources import load
+from solo.data.catalogue.registry import get_spec
+from solo.data.sources.load import load
 
 __all__ = [
     "FilterInfNNan",

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from solo.args.pretrain import parse_cfg
 from solo.callbacks.schedule import MOST_ROWS, shown_steps, steps_of_epoch
-from solo.data.loaders import train_loader
+from solo.data.batches.loaders import train_loader
 from solo.methods.optim import Schedule
 from solo.methods.plan import plan_groups
 from solo.nn.momentum import tau_at

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from solo.data import augment, tensor_ops
-from solo.data.augment import BatchAugment, uniforms
+from solo.data.views import batched as augment
+from solo.data.views import tensor_ops
+from solo.data.views.batched import BatchAugment, uniforms
 
 N = 24
 SIDE = {"small": 20, "large": 60}  # below and above the side up to which weight matrices are used

@@ -12,16 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from solo import distributed
-from solo.data import cache, file_cache
-from solo.data.augment import BatchAugment
-from solo.data.batches import BatchLoader, _Batches
-from solo.data.cache import CantCacheError, cached
-from solo.data.file_cache import FileImages
-from solo.data.images import ArrayDataset, CustomDatasetWithoutLabels
-from solo.data.registry import get_spec
-from solo.data.skip import SkipBroken, skipped_files
-from solo.data.sources import load
-from solo.data.subsets import Subset
+from solo.data.batches.loader import BatchLoader, _Batches
+from solo.data.cache import files as file_cache
+from solo.data.cache import images as cache
+from solo.data.cache.files import FileImages
+from solo.data.cache.images import CantCacheError, cached
+from solo.data.catalogue.registry import get_spec
+from solo.data.labels.subsets import Subset
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
+from solo.data.sources.load import load
+from solo.data.sources.skip import SkipBroken, skipped_files
+from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
 # Python warns of fork in a process with threads, which torch may have started.

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import transforms as tvt
 
 from solo.data import classification_dataloader as cd
-from solo.data.registry import DATASETS
+from solo.data.catalogue.registry import DATASETS
 from solo.errors import UserError
 
 

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 import solo.data
 from solo.args.parse import ParseError, parse
 from solo.args.schema import PretrainCfg
-from solo.data import h5_file
-from solo.data.augment import BatchAugment
-from solo.data.cache import cached
+from solo.data.cache.images import cached
+from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.h5_dataset import H5Dataset
 from solo.data.pretrain_dataloader import prepare_datasets
-from solo.data.registry import IMAGENET100, count_classes, get_spec
-from solo.data.sources import BrokenImageError, load
+from solo.data.sources import h5_file
+from solo.data.sources.load import BrokenImageError, load
+from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.utils.misc import compute_dataset_size
 

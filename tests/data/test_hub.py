@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from solo import cli
-from solo.data.augment import BatchAugment
-from solo.data.cache import cached
-from solo.data.sources import load
-from solo.data.specs import resolve_spec
+from solo.data.cache.images import cached
+from solo.data.catalogue.resolve import resolve_spec
+from solo.data.sources.load import load
+from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
 datasets = pytest.importorskip("datasets")

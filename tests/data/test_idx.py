@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from solo.data import idx
-from solo.data.idx import FashionFiles, read_idx
+from solo.data.sources import idx
+from solo.data.sources.idx import FashionFiles, read_idx
 from solo.errors import UserError
 
 

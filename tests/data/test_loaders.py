@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from solo.data.images import ArrayDataset
-from solo.data.loaders import SeededDataset, Share, eval_loader, train_loader
-from solo.data.plain import PlainImages, plain
-from solo.data.transforms import build_eval_pipeline
+from solo.data.batches.loaders import SeededDataset, Share, eval_loader, train_loader
+from solo.data.sources.images import ArrayDataset
+from solo.data.views.in_memory import PlainImages, plain
+from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
 
 # Python warns of fork in a process with threads, which torch may have started.

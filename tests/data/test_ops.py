@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as tvt
 from torchvision.transforms import functional as tvf
 
-from solo.data import ops
+from solo.data.views import image_ops as ops
 from solo.errors import UserError
 
 

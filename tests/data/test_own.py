@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from solo.data.catalogue.resolve import resolve_spec
 from solo.data.pretrain_dataloader import prepare_dataloader, prepare_datasets
-from solo.data.skip import skipped_files
-from solo.data.sources import load
-from solo.data.specs import resolve_spec
+from solo.data.sources.load import load
+from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 
 

@@ -15,14 +15,14 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
 from solo.cli import main
-from solo.data import tensor_ops
-from solo.data.augment import BatchAugment
-from solo.data.cache import cached
-from solo.data.decode import as_picture, planes_size, read_image, read_rgb
-from solo.data.planes import PlanesEval
-from solo.data.sources import load
-from solo.data.specs import resolve_spec
-from solo.data.transforms import build_eval_pipeline, build_train_pipeline, build_transform_pipeline
+from solo.data.cache.images import cached
+from solo.data.catalogue.resolve import resolve_spec
+from solo.data.sources.decode import as_picture, planes_size, read_image, read_rgb
+from solo.data.sources.load import load
+from solo.data.views import tensor_ops
+from solo.data.views.batched import BatchAugment
+from solo.data.views.multichannel import PlanesEval
+from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline, build_transform_pipeline
 from solo.errors import BrokenImageError, UserError
 
 CHANNELS = 5

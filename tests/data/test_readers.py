@@ -16,10 +16,10 @@ from scipy.io import savemat
 from torchvision import datasets as tv
 
 from solo.args.rules import check_run
-from solo.data.readers import small
-from solo.data.readers.layout import layout_of, query_images, with_tree
-from solo.data.registry import DATASETS, get_spec, obtain, validation_path
-from solo.data.sources import load
+from solo.data.catalogue.registry import DATASETS, get_spec, obtain, validation_path
+from solo.data.layouts import small
+from solo.data.layouts.layout import layout_of, query_images, with_tree
+from solo.data.sources.load import load
 from solo.errors import UserError
 
 Rows = list[list[Any]]
@@ -387,7 +387,7 @@ def test_part_of_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             self.data = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
             self.targets = [5, 0, 1, 3]
 
-    monkeypatch.setattr("solo.data.sources.tv.CIFAR100", Whole)
+    monkeypatch.setattr("solo.data.sources.load.tv.CIFAR100", Whole)
     data: Any = load(get_spec("cifar100_fish"), "train", tmp_path)
     assert data.targets == [4, 0, 2] and data[1][0].getpixel((0, 0)) == (2, 2, 2)
     class_folders(tmp_path, "train", names[1:], [1, 0, 0, 2, 0])

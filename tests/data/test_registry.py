@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from solo.data.registry import DATASETS, check_path, class_folders, count_classes, get_spec
+from solo.data.catalogue.registry import DATASETS, check_path, class_folders, count_classes, get_spec
 from solo.errors import UserError
 
 # Fine to coarse, as in the official CIFAR-100 meta file.
@@ -20,7 +20,7 @@ CIFAR100_COARSE = [
 
 
 def test_import_needs_no_torch() -> None:
-    code = "import sys, solo.taxonomy, solo.data.registry; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    code = "import sys, solo.data.catalogue.registry; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 

@@ -10,12 +10,12 @@ import torch
 from torch.utils.data import BatchSampler, Dataset
 
 from solo import distributed
-from solo.data.balanced import Balanced, PerClass
-from solo.data.hierarchical import Hierarchical
-from solo.data.loaders import Share, train_loader
-from solo.data.mixed import Mixed
-from solo.data.rules import Random, Rule
-from solo.data.samplers import RuleSampler, composition, describe, rule_sampler
+from solo.data.batches.balanced import Balanced, PerClass
+from solo.data.batches.composition import Random, Rule
+from solo.data.batches.hierarchical import Hierarchical
+from solo.data.batches.loaders import Share, train_loader
+from solo.data.batches.mixed import Mixed
+from solo.data.batches.samplers import RuleSampler, composition, describe, rule_sampler
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from solo.data.augment import BatchAugment
-from solo.data.batches import BatchLoader
-from solo.data.cache import cached
-from solo.data.shards import read_shards, shard_files
-from solo.data.skip import skipped_files
-from solo.data.sources import load
-from solo.data.specs import resolve_spec
+from solo.data.batches.loader import BatchLoader
+from solo.data.cache.images import cached
+from solo.data.catalogue.resolve import resolve_spec
+from solo.data.sources.load import load
+from solo.data.sources.shards import read_shards, shard_files
+from solo.data.sources.skip import skipped_files
+from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
 ENTRY = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}}

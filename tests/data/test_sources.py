@@ -12,9 +12,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets as tv
 
-from solo.data import idx, sources
-from solo.data.registry import get_spec
-from solo.data.sources import ArrayDataset, BrokenImageError, CustomDatasetWithoutLabels, load
+from solo.data.catalogue.registry import get_spec
+from solo.data.sources import idx
+from solo.data.sources import load as sources
+from solo.data.sources.load import ArrayDataset, BrokenImageError, CustomDatasetWithoutLabels, load
 from solo.errors import UserError
 
 

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from solo.data.sources import ArrayDataset, LevelTargets
-from solo.data.subsets import Indexed, Subset, level_targets, take_fraction
+from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction
+from solo.data.sources.load import ArrayDataset, LevelTargets
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision import transforms as tvt
 
-from solo.data.registry import DATASETS
-from solo.data.transforms import (
+from solo.data.catalogue.registry import DATASETS
+from solo.data.views.pipelines import (
     FullTransformPipeline,
     NCropAugmentation,
     build_eval_pipeline,

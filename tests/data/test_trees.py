@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from solo.data.tree_files import read_tree
-from solo.data.trees import folder_classes, folder_labels, from_columns, from_parents, from_paths
+from solo.data.labels.tree_files import read_tree
+from solo.data.labels.trees import folder_classes, folder_labels, from_columns, from_parents, from_paths
 from solo.errors import UserError
 
 

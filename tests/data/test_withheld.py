@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from solo.data.sources import ArrayDataset, LevelTargets
-from solo.data.subsets import Subset, level_targets
-from solo.data.withheld import KnownLabels, draw_known, withhold
+from solo.data.labels.subsets import Subset, level_targets
+from solo.data.labels.withholding import KnownLabels, draw_known, withhold
+from solo.data.sources.load import ArrayDataset, LevelTargets
 from solo.taxonomy import Taxonomy
 
 TREE = Taxonomy(("group", "class"), (("a", "b"), ("p", "q", "r")), ((0, 0, 1),))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from solo.data.trees import from_paths
+from solo.data.labels.trees import from_paths
 from solo.eval.hierarchy import consistent, hierarchy_scores
 from solo.taxonomy import Taxonomy
 

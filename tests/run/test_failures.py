@@ -18,7 +18,7 @@ import torch
 import solo
 import solo.files
 from solo.cli import main
-from solo.data.images import ArrayDataset
+from solo.data.sources.images import ArrayDataset
 from solo.run.failures import _LAUNCHER, explain, watch_children
 
 ROOT = Path(solo.__file__).parents[1]

@@ -11,9 +11,9 @@ import torch
 from omegaconf import OmegaConf
 
 from solo import cli
-from solo.data.registry import get_spec
-from solo.data.sources import load
-from solo.data.transforms import build_transform_pipeline
+from solo.data.catalogue.registry import get_spec
+from solo.data.sources.load import load
+from solo.data.views.pipelines import build_transform_pipeline
 from solo.eval.feature_file import write_features
 from solo.methods import METHODS
 from solo.run import pretrain

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from solo.data.subsets import level_targets
+from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
 from solo.run import pretrain
 

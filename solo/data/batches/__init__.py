@@ -1,0 +1,1 @@
+"""Which images make a batch, in which order, and the loaders that hand them out."""

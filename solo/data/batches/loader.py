@@ -1,0 +1,111 @@
+"""The loader of whole batches: decoded images and `BatchAugment` instead of a data set of views.
+
+On a CPU the workers (or this process) make the views. On a GPU they only fetch the decoded images, and the views are
+made on the device; images of differing sizes are cropped before they travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from solo.data.batches.loaders import SeededSampler, Share, seeded_sampler, worker_options
+from solo.data.cache.images import Images
+from solo.data.views.batched import BatchAugment, image_sizes
+
+Keys = list[tuple[int, int]]
+
+
+class _Batches(Dataset[list[Any]]):
+    """One item is a whole batch: `[indexes, images or views, targets, seeds]`."""
+
+    def __init__(self, images: Images, augment: BatchAugment, later: bool) -> None:
+        self.images = images
+        self.augment = augment
+        self.later = later
+
+    def __getitem__(self, keys: Keys) -> list[Any]:
+        indexes, seeds = torch.tensor(keys).unbind(dim=1)
+        found: Any = self.images.fetch(indexes.tolist())
+        if not self.later:
+            found = self.augment(found, seeds)
+        elif isinstance(found, list):
+            sizes = image_sizes(found)
+            plans = [(maker, maker.plan(seeds, sizes).by_turns()) for maker in self.augment.entries]
+            found = [maker.crop(found, plan).to(torch.uint8) for maker, plan in plans]
+        return [indexes, found, self.images.labels(indexes), seeds]
+
+
+class BatchLoader:
+    """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, shuffled, full ones only.
+
+    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share.
+
+    Args:
+        images: decoded.
+        augment: makes the views.
+        batch_size: per process.
+        num_workers: 0 makes the batches in this process.
+        seed: of order and views; `None` draws one from torch's generator.
+        device: where the views are made.
+        sampler: of the order over all processes, with a seed of its own; default: a random order.
+
+    Attributes:
+        dataset: the images.
+        sampler: of the order over all processes; `set_epoch` chooses which comes next.
+
+    Raises:
+        UserError: if there are fewer images than one batch needs.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        augment: BatchAugment,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int | None = None,
+        device: torch.device | None = None,
+        sampler: SeededSampler | None = None,
+    ) -> None:
+        self.dataset = images
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
+        self.device = device or torch.device("cpu")
+        self._augment = augment
+        share: Any = Share(self.sampler)  # torch's stub knows batches of plain indexes only
+        self._share = BatchSampler(share, batch_size, drop_last=True)
+        batches = _Batches(images, augment, later=self.device.type != "cpu")
+        options = worker_options(num_workers, self.sampler.seed)
+        self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
+
+    def __len__(self) -> int:
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for indexes, found, targets, seeds in self._loader:
+            views = found if self.device.type == "cpu" else self._finish(found, seeds)
+            yield [indexes, views, targets]
+
+    def _finish(self, found: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
+        if isinstance(found, Tensor):
+            return self._augment(found.to(self.device, non_blocking=True), seeds)
+        views: list[Tensor] = []
+        for maker, crops in zip(self._augment.entries, found, strict=True):
+            plan = maker.plan(seeds, torch.full((len(seeds), 2), maker.size)).by_turns()  # cropped already
+            x = maker.colour(crops.to(self.device, non_blocking=True).float(), plan)
+            views += torch.empty_like(x).index_copy_(0, plan.rows.to(self.device), x).chunk(len(maker.streams))
+        return views
+
+
+class LabelledBatches(BatchLoader):
+    """Batches `[X (B, C, H, W), targets]` of the only view, for classifiers."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for _, (view,), targets in super().__iter__():
+            yield [view, targets]

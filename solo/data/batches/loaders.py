@@ -1,0 +1,236 @@
+"""Loaders that give the same batches for the same seed, with any number of workers and after a resume.
+
+The sampler hands out `(index, seed)` pairs, all of them a function of (seed, epoch); the data set seeds Python's
+`random`, from which the transforms draw, before it makes a sample.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+from solo import distributed
+from solo.data.views.in_memory import as_it_is, plain
+from solo.errors import UserError
+
+# Keeps the streams of neighbouring seeds apart: epochs stay far below it.
+_EPOCHS_PER_SEED = 1_000_003
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """A new permutation in each epoch, with a seed for each sample.
+
+    Args:
+        size: number of samples.
+        seed: any int.
+
+    Attributes:
+        epoch: which permutation comes next; goes up by itself and can be set, as Lightning does.
+        done: how many samples at its start the next permutation leaves out; 0 for the ones after it.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+        self.done = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the next permutation."""
+        self.epoch = epoch
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        """Choose the next permutation, without its first `samples`: a resumed run has seen them."""
+        self.epoch, self.done = epoch, samples
+
+    def __len__(self) -> int:
+        return self.size
+
+    def next_generator(self) -> torch.Generator:
+        """Of the epoch's random numbers; the epoch goes up."""
+        generator = torch.Generator().manual_seed((self.seed * _EPOCHS_PER_SEED + self.epoch) % 2**63)
+        self.epoch += 1
+        return generator
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        done, self.done = self.done, 0
+        return islice(self.order(), done, None)
+
+    def order(self) -> Iterator[tuple[int, int]]:
+        """All samples of the epoch that comes next, in their order, each with its seed."""
+        generator = self.next_generator()
+        order = torch.randperm(self.size, generator=generator)
+        seeds = torch.randint(2**62, (self.size,), generator=generator)
+        yield from zip(order.tolist(), seeds.tolist(), strict=True)
+
+
+class Share(DistributedSampler[tuple[int, int]]):
+    """What one of n processes gets: every n-th sample of a seeded order, as many in each, none twice.
+
+    A `DistributedSampler` by type only: Lightning would shuffle and split the order of any other sampler.
+    """
+
+    def __init__(self, sampler: SeededSampler) -> None:
+        self.sampler = sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the next order."""
+        self.sampler.set_epoch(epoch)
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        """Choose the next order, without its first `samples` of all processes together."""
+        self.sampler.start_at(epoch, samples)
+
+    def __len__(self) -> int:
+        return len(self.sampler) // distributed.world_size()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        processes = distributed.world_size()
+        end = len(self) * processes - self.sampler.done
+        return islice(self.sampler, distributed.rank(), end, processes)
+
+
+class SeededDataset(Dataset[Any]):
+    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
+
+    Reseeds Python's global `random` in the process that makes the samples.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Any:
+        if isinstance(item, tuple):
+            item, seed = item
+            random.seed(seed)
+        return self.dataset[item]
+
+
+class _Generator(torch.Generator):
+    """Travels to spawned processes by its seed: the state of torch's own is gone when they open it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _seeded_generator, (self.initial_seed(),)
+
+
+def _seeded_generator(seed: int) -> _Generator:
+    generator = _Generator()
+    generator.manual_seed(seed % 2**63)
+    return generator
+
+
+def train_loader(
+    dataset: Dataset[Any], batch_size: int, num_workers: int, seed: int | None, sampler: SeededSampler | None = None
+) -> DataLoader[Any]:
+    """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
+
+    Args:
+        dataset: has a length.
+        batch_size: per process.
+        num_workers: 0 makes the samples in this process.
+        seed: of order and augmentation; `None` draws one from torch's generator.
+        sampler: of the order over all processes, with a seed of its own; default: a random order.
+
+    Raises:
+        UserError: if there are fewer samples than one batch needs.
+    """
+    if sampler is None:
+        sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
+    return DataLoader(
+        SeededDataset(dataset),
+        batch_size=batch_size,
+        sampler=Share(sampler),
+        drop_last=True,
+        **worker_options(num_workers, sampler.seed),
+    )
+
+
+def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSampler:
+    """The order of a training set; `None` draws the seed from torch's generator.
+
+    Raises:
+        UserError: if there are fewer samples than one batch needs.
+    """
+    if batch_size > size:
+        raise UserError(
+            f"optimizer.batch_size={batch_size} is larger than the training set of {size} images, so an epoch would "
+            f"have no batch; use a batch size of at most {size} or more data"
+        )
+    return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
+
+
+class EvalShare(DistributedSampler[int]):
+    """What one of n processes evaluates: every n-th sample, as many in each; the last ones may be beyond the end.
+
+    A `DistributedSampler` by type only, see `Share`; torch's own would count some samples twice.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Every epoch is the same."""
+
+    def __len__(self) -> int:
+        return -(-self.size // distributed.world_size())
+
+    def __iter__(self) -> Iterator[int]:
+        processes = distributed.world_size()
+        return iter(range(distributed.rank(), len(self) * processes, processes))
+
+
+class Padded(Dataset[Any]):
+    """A data set of `(image, label)` that goes on beyond its end, with its first images, unlabelled: they don't count.
+
+    So all processes have equally many batches, as DDP needs.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index % len(self)]
+        return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
+
+    def __getattr__(self, name: str) -> Any:
+        """What the data set has: its paths, classes, targets, ..."""
+        if name == "dataset":  # not there yet, while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        if not hasattr(self.dataset, "__getitems__"):
+            return [self[index] for index in indices]
+        images, labels = self.dataset.__getitems__([index % len(self) for index in indices])
+        beyond = torch.tensor(indices) >= len(self)
+        return [images, labels.masked_fill(beyond.view(-1, *[1] * (labels.ndim - 1)), -1)]
+
+
+def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
+    """All samples in their order; with several processes each gets its share, none counts twice."""
+    whole = plain(dataset)
+    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": as_it_is} if whole else {})
+    size = len(cast(Sized, dataset))
+    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvalShare(size), **options)
+
+
+def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
+    """Arguments of every `DataLoader` here."""
+    return {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        # Without its own generator a loader advances the model's random numbers at the start of each epoch.
+        "generator": _seeded_generator(seed),
+    }

@@ -1,0 +1,1 @@
+"""Decoded images, and memory that is used again."""

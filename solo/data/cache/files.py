@@ -1,0 +1,242 @@
+"""Image files, decoded once into one large file.
+
+The file is read with `pread`, not mapped: its pages are shared by all processes through the operating system's cache,
+and don't count as memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first
+epoch costs the decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the
+pixels that are kept and the channels; files that change make a new one.
+
+Files that can't be read are marked there, too, so that with `data.on_error=skip` no file is tried twice, by whatever
+process, and all of them can be listed in the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from solo.data.sources.decode import planes_size, read_image
+from solo.data.sources.skip import not_an_image, nothing_readable
+from solo.data.sources.stored import Source, identity
+from solo.errors import BrokenImageError
+from solo.taxonomy import UNKNOWN
+
+_FORMAT = "2"
+_LOOK_AT = 200
+_KEPT, _BROKEN = 1, 2  # marks of a file
+
+
+class FileImages:
+    """Image files, decoded when they are first asked for and then kept in one file.
+
+    Args:
+        files: paths, or images in tar, HDF5 and other files.
+        targets: of all of them.
+        side: pixels of the shorter side that are kept; smaller images are kept as they are.
+        channels: of what is kept.
+        convert: what makes these of `(B, C, H, W)`.
+        folder: where the file is kept.
+        skip: the next readable image, with unknown labels, stands for one that can't be read.
+
+    Attributes:
+        path: the file; beside it `<name>.done` has a byte for each image that is in it, `<name>.npy` their sizes.
+        nbytes: its size when all images are in it.
+
+    Raises:
+        BrokenImageError: a file is no image, without `skip`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Source],
+        targets: Tensor,
+        side: int,
+        channels: int,
+        convert: Callable[[Tensor], Tensor],
+        folder: Path,
+        skip: bool = False,
+    ) -> None:
+        self.files = list(files)
+        self.skip = skip
+        self.problems: list[str] = []  # of the data set, one line each
+        self.targets = targets
+        self.convert = convert
+        self.channels = channels
+        self.path = folder / f"{_digest(self.files, side, channels)}.uint8"
+        self.shapes = self._find_shapes(side)
+        ends = np.cumsum(self.shapes.prod(axis=1) * channels)
+        self.nbytes = int(ends[-1])
+        self.starts = np.concatenate(([0], ends[:-1]))
+        self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
+        self._handle: tuple[int, int] | None = None  # of the process of this id
+        self._done: np.ndarray[Any, Any] | None = None
+
+    def _find_shapes(self, side: int) -> np.ndarray[Any, Any]:
+        """Height and width of each image, `(N, 2)`; reading all heads takes a while, so they are kept, too."""
+        known = self.path.with_suffix(".npy")
+        if known.exists():
+            return cast("np.ndarray[Any, Any]", np.load(known))
+        return np.array([self._size_or_nothing(file, side) for file in self.files])
+
+    def _size_or_nothing(self, file: Source, side: int) -> tuple[int, int]:
+        try:
+            return _kept_size(file, side, self.channels)
+        except BrokenImageError:
+            if not self.skip:
+                raise
+            return 0, 0
+
+    def open(self) -> None:
+        """Create the file with room for all images, unless it is there.
+
+        Raises:
+            OSError: the folder can't be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        sizes = self.path.with_suffix(".npy")
+        if not sizes.exists():
+            own = sizes.with_name(f"{sizes.stem}.{os.getpid()}.npy")  # several processes may be here
+            np.save(own, self.shapes)
+            os.replace(own, sizes)
+        for path, size in ((self.path, self.nbytes), (self._marks, len(self.files))):
+            with open(path, "ab") as file:
+                if file.tell() < size:
+                    os.truncate(path, size)
+
+    @staticmethod
+    def estimate(files: Sequence[Source], side: int, channels: int, skip: bool = False) -> int:
+        """About how many bytes the cache takes when all images are in it, from a look at some."""
+        sizes = []
+        for file in files[:: math.ceil(len(files) / _LOOK_AT)]:
+            try:
+                sizes.append(math.prod(_kept_size(file, side, channels)))
+            except BrokenImageError:
+                if not skip:
+                    raise
+        return round(np.mean(sizes or [side**2]) * channels * len(files))
+
+    @property
+    def _marks(self) -> Path:
+        return self.path.with_suffix(".done")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handle": None, "_done": None}
+
+    def fetch(self, rows: Sequence[int]) -> list[Tensor]:
+        """uint8 `(C, H, W)` each.
+
+        Raises:
+            BrokenImageError: a file can't be decoded, without `skip`.
+            UserError: none can, with it.
+        """
+        return [self._readable(row) if self.skip else self._image(row) for row in rows]
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of rows that were fetched, -1 for those that another image stands for."""
+        broken = torch.from_numpy(self._open()[1][rows.numpy()] == _BROKEN) & self.skip
+        found = self.targets[rows]
+        return found.masked_fill(broken.reshape(-1, *[1] * (found.ndim - 1)), UNKNOWN)
+
+    def skipped(self) -> list[str]:
+        """What was found broken so far, by all processes, one line each."""
+        if not self.skip:
+            return []
+        broken = np.flatnonzero(self._open()[1] == _BROKEN).tolist()
+        return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
+
+    def _readable(self, row: int) -> Tensor:
+        done = self._open()[1]
+        for place in range(row, row + len(self)):
+            place %= len(self)
+            if done[place] == _BROKEN:
+                continue
+            try:
+                return self._image(place)
+            except BrokenImageError:
+                done[place] = _BROKEN
+        raise nothing_readable(len(self))
+
+    def _image(self, row: int) -> Tensor:
+        handle, done = self._open()
+        (height, width), start = self.shapes[row].tolist(), int(self.starts[row])
+        count = height * width * self.channels
+        if done[row] == _KEPT:
+            pixels = np.frombuffer(os.pread(handle, count, start), dtype=np.uint8).copy()
+        else:
+            pixels = self._decode(row, height, width)
+            _write(handle, pixels, start)
+            done[row] = _KEPT
+        # Channels lie innermost: resizing is faster so.
+        return torch.from_numpy(pixels.reshape(height, width, self.channels)).movedim(2, 0)
+
+    def _decode(self, row: int, height: int, width: int) -> np.ndarray[Any, Any]:
+        image = _decode(self.files[row], self.channels)
+        planes = torch.from_numpy(_resized(image, width, height)).movedim(2, 0)
+        return self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy().reshape(-1)
+
+    def _open(self) -> tuple[int, np.ndarray[Any, Any]]:
+        if self._handle is None or self._handle[0] != os.getpid() or self._done is None:
+            self._handle = os.getpid(), os.open(self.path, os.O_RDWR)
+            self._done = np.memmap(self._marks, np.uint8, "r+")
+        return self._handle[1], self._done
+
+
+def _stream(source: Source) -> str | BytesIO:
+    return source if isinstance(source, str) else BytesIO(source.read())
+
+
+def _decode(source: Source, channels: int) -> Any:
+    return read_image(_stream(source), channels, str(source))
+
+
+def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
+    """uint8 `(height, width, C)` of an image of Pillow, or of an array, channel by channel."""
+    if isinstance(image, Image.Image):
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.array(image)
+    if image.shape[:2] == (height, width):
+        return cast("np.ndarray[Any, Any]", image)
+    planes = [_resized(Image.fromarray(plane), width, height) for plane in image.transpose(2, 0, 1)]
+    return np.stack(planes, axis=2)
+
+
+def _kept_size(file: Source, side: int, channels: int) -> tuple[int, int]:
+    try:
+        width, height = planes_size(_stream(file), channels)  # reads the head only
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        _decode(file, channels)  # says what is wrong
+        raise
+    scale = min(1.0, side / min(width, height))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _digest(files: Sequence[Source], side: int, channels: int) -> str:
+    text = hashlib.sha256(f"{_FORMAT} {side} {channels}".encode())
+    for file in files:
+        text.update(f"\n{identity(file)}".encode())
+    return text.hexdigest()[:24]
+
+
+def _write(handle: int, pixels: np.ndarray[Any, Any], start: int) -> None:
+    rest = memoryview(pixels.tobytes())
+    while rest:
+        written = os.pwrite(handle, rest, start)
+        rest, start = rest[written:], start + written
+
+
+def readable(nbytes: int) -> str:
+    """MiB or GiB."""
+    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"

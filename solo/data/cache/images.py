@@ -1,0 +1,162 @@
+"""Decoded images, to take whole batches from: arrays that lie in memory, or files decoded once into one large file."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solo.data.cache.files import FileImages, readable
+from solo.data.labels.subsets import Subset, level_targets
+from solo.data.labels.withholding import KnownLabels
+from solo.data.sources.skip import SkipBroken, image_sources
+from solo.data.sources.stored import readable_somewhere
+from solo.data.views.batched import BatchAugment
+from solo.data.views.tensor_ops import luminance
+
+# Above this the user decides: it is written to a disk that may be small or slow.
+_UNASKED_BYTES = 2 * 2**30
+
+
+class CantCacheError(Exception):
+    """Why whole batches can't be taken from a data set."""
+
+
+class Images(Protocol):
+    """Decoded images of a data set.
+
+    Attributes:
+        targets: int64, `(N,)` or `(N, levels)`.
+        size_text: how much there is, for people.
+    """
+
+    targets: Tensor
+    size_text: str
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, rows: Sequence[int]) -> Tensor | list[Tensor]:
+        """uint8 `(B, C, H, W)`, or `(C, H, W)` each where sizes differ."""
+        ...
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of rows that were fetched: `(B,)` or `(B, levels)`."""
+        ...
+
+
+class ArrayImages:
+    """Images that lie in memory anyway.
+
+    Args:
+        images: uint8, `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`; not copied.
+        indices: which of them are meant.
+        targets: of those.
+        convert: what makes the wanted channels of `(B, C, H, W)`.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray[Any, Any],
+        indices: np.ndarray[Any, Any],
+        targets: Tensor,
+        convert: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.images = images
+        self.indices = indices
+        self.targets = targets
+        self.convert = convert
+        self.size_text = f"{len(indices):,} images in memory, {readable(images.nbytes)}"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def fetch(self, rows: Sequence[int]) -> Tensor:
+        """uint8 `(B, C, H, W)`."""
+        batch = torch.from_numpy(self.images[self.indices[rows]])
+        if batch.ndim == 3:
+            batch = batch[:, None]
+        elif batch.shape[1] != 3:
+            batch = batch.movedim(3, 1)
+        return self.convert(batch)
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of these rows."""
+        return self.targets[rows]
+
+
+def cached(
+    dataset: Any, augment: BatchAugment, side: int | None = None, folder: str | None = None, asked: bool = False
+) -> ArrayImages | FileImages:
+    """The decoded images of a data set of PIL images without a transform.
+
+    Args:
+        dataset: from `solo.data.sources.load.load`, perhaps in a `Subset`.
+        augment: what they are for.
+        side: pixels of the shorter side that are kept of files; default: 8/7 of the largest view's.
+        folder: where those are kept; default: `solo` in the user's cache folder.
+        asked: whether the user wants it, whatever room it takes.
+
+    Raises:
+        CantCacheError: says why not.
+        BrokenImageError: a file is no image.
+    """
+    convert, targets = _Channels(augment.channels, augment.as_grey), level_targets(dataset)
+    indices = np.arange(len(dataset))
+    while isinstance(dataset, (Subset, KnownLabels)):
+        indices = np.array(dataset.indices)[indices] if isinstance(dataset, Subset) else indices
+        dataset = dataset.dataset
+    array = pixels_in_memory(dataset)
+    if array is not None:
+        return ArrayImages(array, indices, targets, convert)
+    files = image_sources(dataset)
+    if not files or not any(map(readable_somewhere, files)):
+        raise CantCacheError("the images are neither in memory nor in files of their own")
+    if any(entry.scale is None for entry in augment.entries):
+        raise CantCacheError("rrc.enabled=false keeps the shape of each image")
+    place = Path(folder or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/solo").expanduser()
+    chosen, kept = [files[i] for i in indices.tolist()], side or math.ceil(augment.size * 8 / 7)
+    skip = isinstance(dataset, SkipBroken)
+    expected = FileImages.estimate(chosen, kept, augment.channels, skip)
+    if expected > _UNASKED_BYTES and not asked:
+        raise CantCacheError(f"decoded they would take {readable(expected)} in {place}; data.augment=batch takes it")
+    images = FileImages(chosen, targets, kept, augment.channels, convert, place, skip)
+    images.problems = list(getattr(dataset, "problems", []))
+    parent = next(path for path in (place, *place.parents) if path.exists())
+    if images.nbytes > shutil.disk_usage(parent).free and not images.path.exists():
+        size = readable(images.nbytes)
+        raise CantCacheError(f"decoded they take {size}, more than is free in {place}; choose another data.cache_dir")
+    try:
+        images.open()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CantCacheError(f"{place} can't be written ({reason}); choose another data.cache_dir") from error
+    return images
+
+
+def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:
+    """All images, uint8, of a data set that holds them as one array."""
+    for name in ("images", "data"):
+        array = getattr(dataset, name, None)
+        if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim in (3, 4):
+            return array
+    return None
+
+
+class _Channels:
+    """`(B, C, H, W)` uint8 with the wanted number of channels."""
+
+    def __init__(self, channels: int, as_grey: bool) -> None:
+        self.channels = channels
+        self.as_grey = as_grey
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.shape[1] == 3 and (self.as_grey or self.channels == 1):
+            images = luminance(images.float()).round_().to(torch.uint8)
+        return images.expand(-1, self.channels, -1, -1)

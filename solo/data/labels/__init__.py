@@ -1,0 +1,1 @@
+"""Label trees from what people have, and what training is not told of them."""

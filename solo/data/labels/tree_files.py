@@ -1,0 +1,168 @@
+"""Label trees from files that a user gives as `data.taxonomy`. No torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from solo.data.labels.trees import Names, from_parents, from_paths, without_chains
+from solo.errors import UserError
+from solo.taxonomy import Taxonomy
+
+_WNID = re.compile(r"n\d{8}")
+_HEADERS = ({"child", "parent"}, {"class", "superclass"}, {"name", "parent"})
+
+
+def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | None = None) -> Taxonomy:
+    """The label tree of `classes` from a file.
+
+    * CSV, TSV or text with two columns, child and parent, a header or none. Lines of two WordNet ids are the
+      other way round, parent and child, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
+    * JSON: `{"child": "parent"}`, nested groups `{"animals": {"cats": ["lion", "tiger"]}}`, or what
+      `Taxonomy.to_dict` returns.
+    * the word `wordnet` instead of a path: the tree of nltk's WordNet; class names are WordNet ids.
+
+    Args:
+        path: of the file.
+        classes: names of the class folders.
+        levels: names of the levels, where the file has none.
+
+    Raises:
+        UserError: the file can't be read or describes no tree of these classes.
+    """
+    if str(path) == "wordnet":
+        parents, words = _nltk_hypernyms(classes)
+        return _named(from_parents(without_chains(parents, classes), classes, levels), words)
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.taxonomy={path} can't be read ({_reason(error)}); give a file with the tree") from error
+    try:
+        if file.suffix.lower() == ".json":
+            return _from_json(json.loads(text), classes, levels)
+        return _from_lines(text, file, classes, levels)
+    except json.JSONDecodeError as error:
+        raise UserError(f"data.taxonomy={path} is no JSON ({error})") from error
+    except UserError as error:
+        raise UserError(f"data.taxonomy={path}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "not a text file"
+
+
+def _from_json(data: Any, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:
+    if not isinstance(data, Mapping) or not data:
+        raise UserError("expected an object of children and parents, or of nested groups")
+    if {"levels", "names", "parents"} <= set(data):
+        return _same_classes(Taxonomy.from_dict(data), classes)
+    if all(isinstance(parent, str) or parent is None for parent in data.values()):
+        return from_parents({child: [parent] for child, parent in data.items() if parent}, classes, levels)
+    order = {name: place for place, name in enumerate(classes)}
+    paths = sorted(_nested(data), key=lambda path: order.get(path[-1], -1))
+    twice = [path[-1] for path, after in zip(paths, paths[1:], strict=False) if path[-1] == after[-1]]
+    if twice:
+        raise UserError(f"class {twice[0]!r} is in two groups")
+    return _same_classes(from_paths(paths, levels), classes)
+
+
+def _nested(data: Any, above: Names = ()) -> list[Names]:
+    if isinstance(data, Mapping):
+        return [path for name, below in data.items() for path in _nested(below, (*above, str(name)))]
+    return [(*above, str(name)) for name in data] if isinstance(data, list) and data else [above]
+
+
+def _same_classes(tree: Taxonomy, classes: Sequence[str]) -> Taxonomy:
+    differing = sorted(set(classes) ^ set(tree.class_names))
+    if differing:
+        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        raise UserError(f"{len(differing)} classes are only in the tree or only among the folders: {shown}")
+    return tree
+
+
+def _from_lines(text: str, file: Path, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:
+    first = text.lstrip().partition("\n")[0]
+    delimiter = next((mark for mark in ("\t", ",", ";") if mark in first), " ")
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    if rows and set(map(str.lower, rows[0])) in _HEADERS:
+        upper_first = rows[0][0].lower() in ("parent", "superclass")
+        rows = rows[1:]
+    else:
+        upper_first = all(_WNID.fullmatch(cell) for cell in rows[0]) if rows else False
+    parents: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 or not row[0]:
+            raise UserError(f"row {number} is {delimiter.join(row)!r}; expected two columns, child and parent")
+        child, parent = reversed(row) if upper_first else row
+        parents.setdefault(child, []).extend([parent] if parent and parent not in parents.get(child, []) else [])
+    if not all(map(_WNID.fullmatch, classes)):
+        return from_parents(parents, classes, levels)
+    tree = from_parents(without_chains(parents, classes), classes, levels)
+    return _named(tree, _words(file.with_name("words.txt")))
+
+
+def _words(file: Path) -> dict[str, str]:
+    """First name of each WordNet id, as in ImageNet's `words.txt`: id, tab, names with commas between them."""
+    if not file.is_file():
+        return {}
+    pairs = (line.partition("\t") for line in file.read_text(encoding="utf-8").splitlines())
+    return {wnid: names.partition(",")[0].strip() for wnid, _, names in pairs}
+
+
+def _named(tree: Taxonomy, words: Mapping[str, str]) -> Taxonomy:
+    """The tree with words beside the ids of inner nodes; classes keep the names of their folders."""
+    classes = set(tree.leaves)
+    names = tuple(
+        tuple(
+            name if (level, node) in classes or name not in words else f"{words[name]} ({name})"
+            for node, name in enumerate(nodes)
+        )
+        for level, nodes in enumerate(tree.names)
+    )
+    return Taxonomy(tree.levels, names, tree.parents)
+
+
+def _nltk_hypernyms(classes: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Parents of all that lies above the classes, and the first name of each."""
+    strangers = [name for name in classes if not _WNID.fullmatch(name)]
+    if strangers:
+        raise UserError(
+            f"data.taxonomy=wordnet needs class folders named by WordNet id (n01440764), not {strangers[0]!r}"
+        )
+    try:
+        from nltk.corpus import wordnet  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+        wordnet.ensure_loaded()
+    except (ImportError, LookupError, OSError) as error:
+        raise UserError(
+            'data.taxonomy=wordnet needs nltk and its WordNet (pip install "solo-hex[wordnet]"; '
+            "python -m nltk.downloader wordnet); or give data.taxonomy=PATH of a wordnet.is_a.txt"
+        ) from error
+    parents: dict[str, list[str]] = {}
+    words: dict[str, str] = {}
+    waiting = [_synset(wordnet, name) for name in classes]
+    while waiting:
+        synset = waiting.pop()
+        child, above = f"n{synset.offset():08d}", synset.hypernyms() or synset.instance_hypernyms()
+        if child not in parents:
+            # nltk has them in no order; the first is the one that stays, so it is the most specific one.
+            above = sorted(above, key=lambda parent: (-parent.max_depth(), parent.offset()))
+            parents[child] = [f"n{parent.offset():08d}" for parent in above]
+            words[child] = synset.lemma_names()[0].replace("_", " ")
+            waiting += above
+    return parents, words
+
+
+def _synset(wordnet: Any, name: str) -> Any:
+    try:
+        synset = wordnet.synset_from_pos_and_offset("n", int(name[1:]))
+    except Exception:  # nltk parses whatever stands at this place of its file
+        synset = None
+    if synset is None or synset.offset() != int(name[1:]):
+        raise UserError(f"{name} is no noun of nltk's WordNet; ImageNet's ids are those of WordNet 3.0")
+    return synset

@@ -1,0 +1,161 @@
+"""Aircraft, Flowers, Cars, Dogs and Pets: makes, breeds and species, in text and MATLAB files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from solo.data.catalogue.registry import class_folders
+from solo.data.labels.trees import Names
+from solo.data.layouts.layout import Layout, either, lines
+
+_MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
+
+
+def _mat(path: Path, key: str) -> Any:
+    """A variable of a MATLAB file as a 1-D array."""
+    import numpy as np
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return np.atleast_1d(loadmat(str(path), squeeze_me=True)[key]).reshape(-1)
+    except MatReadError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _aircraft_classes(root: Path) -> list[Names]:
+    """Manufacturer, family and variant of each variant; the lists give one of them for each image."""
+    data = root / "data"
+    of = {level: dict(lines(data / f"images_{level}_trainval.txt", 2)) for level in AIRCRAFT.levels or ()}
+    path_of = {variant: (of["manufacturer"][i], of["family"][i], variant) for i, variant in of["variant"].items()}
+    return [path_of[line[0]] for line in _whole_lines(data / "variants.txt")]
+
+
+def _whole_lines(path: Path) -> Iterator[list[str]]:
+    return lines(path, columns=1)
+
+
+def _aircraft_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    data = root / "data"
+    index = {line[0]: i for i, line in enumerate(_whole_lines(data / "variants.txt"))}
+    for image, variant in lines(data / f"images_variant_{'trainval' if train else 'test'}.txt", 2):
+        yield data / "images" / f"{image}.jpg", index[variant]
+
+
+def _flower_classes(root: Path) -> list[Names]:
+    """The classes have numbers only."""
+    return [(str(label),) for label in sorted({int(label) for label in _mat(root / "imagelabels.mat", "labels")})]
+
+
+def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    labels = _mat(root / "imagelabels.mat", "labels")
+    folder = either(root / "jpg", root / "102flowers" / "jpg")
+    index = {int(name): i for i, (name,) in enumerate(_flower_classes(root))}
+    for split in ("trnid", "valid") if train else ("tstid",):
+        for number in _mat(root / "setid.mat", split):
+            yield folder / f"image_{number:05d}.jpg", index[int(labels[number - 1])]
+
+
+def car_path(name: str) -> Names:
+    """`Audi S4 Sedan 2012` -> (`Audi`, `Audi S4 Sedan 2012`)."""
+    make = next((make for make in _MAKES_OF_TWO_WORDS if name.startswith(make)), name.split()[0])
+    return make, name
+
+
+def _car_classes(root: Path) -> list[Names]:
+    return [car_path(str(name)) for name in _mat(root / "devkit" / "cars_meta.mat", "class_names")]
+
+
+def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    test = either(root / "cars_test_annos_withlabels.mat", root / "devkit" / "cars_test_annos_withlabels.mat")
+    annotations = _mat(root / "devkit" / "cars_train_annos.mat" if train else test, "annotations")
+    for fname, label in zip(annotations["fname"], annotations["class"], strict=True):
+        yield root / ("cars_train" if train else "cars_test") / str(fname), int(label) - 1
+
+
+def _dog_classes(root: Path) -> list[Names]:
+    return [dog_path(folder) for folder in class_folders(root / "Images")]
+
+
+def dog_path(name: str) -> Names:
+    """`n02085620-Chihuahua` -> `Chihuahua`."""
+    return (name.partition("-")[2] or name,)
+
+
+def _dog_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    file = f"{'train' if train else 'test'}_list.mat"
+    index = {folder: i for i, folder in enumerate(class_folders(root / "Images"))}
+    for name in _mat(either(root / file, root / "lists" / file), "file_list"):
+        yield root / "Images" / str(name), index[str(name).partition("/")[0]]
+
+
+def _pet_classes(root: Path) -> list[Names]:
+    found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
+    return [(("cat", "dog")[int(species) - 1], _breed(image)) for _, (image, _, species, _) in sorted(found.items())]
+
+
+def _breed(image: str) -> str:
+    """`great_pyrenees_12` -> `Great Pyrenees`."""
+    return " ".join(word.title() for word in image.split("_")[:-1])
+
+
+def _pet_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    for image, label, _, _ in lines(root / "annotations" / f"{'trainval' if train else 'test'}.txt", 4):
+        yield root / "images" / f"{image}.jpg", int(label) - 1
+
+
+AIRCRAFT = Layout(
+    title="FGVC-Aircraft",
+    folder="fgvc-aircraft-2013b",
+    url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
+    markers=("data/variants.txt", "data/images_variant_trainval.txt", "data/images_variant_test.txt", "data/images"),
+    classes=_aircraft_classes,
+    images=_aircraft_images,
+    levels=("manufacturer", "family", "variant"),
+    torchvision="FGVCAircraft",
+)
+
+# The two smaller parts, 10 images a class each, train; the 6,149 test images validate.
+FLOWERS = Layout(
+    title="Oxford 102 Flowers",
+    folder="flowers-102",
+    url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
+    markers=("imagelabels.mat", "setid.mat"),
+    classes=_flower_classes,
+    images=_flower_images,
+    torchvision="Flowers102",
+)
+
+CARS = Layout(
+    title="Stanford Cars",
+    folder="stanford_cars",
+    url="https://github.com/pytorch/vision/issues/7545 (its own site is gone)",
+    markers=("devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_train"),
+    classes=_car_classes,
+    images=_car_images,
+    levels=("make", "model"),
+    of_folder=car_path,
+)
+
+DOGS = Layout(
+    title="Stanford Dogs",
+    folder="stanford_dogs",
+    url="http://vision.stanford.edu/aditya86/ImageNetDogs",
+    markers=("Images", "train_list.mat|lists/train_list.mat"),
+    classes=_dog_classes,
+    images=_dog_images,
+    of_folder=dog_path,
+)
+
+PETS = Layout(
+    title="Oxford-IIIT Pets",
+    folder="oxford-iiit-pet",
+    url="https://www.robots.ox.ac.uk/~vgg/data/pets",
+    markers=("annotations/trainval.txt", "annotations/test.txt", "images"),
+    classes=_pet_classes,
+    images=_pet_images,
+    levels=("species", "breed"),
+    torchvision="OxfordIIITPet",
+)

@@ -1,0 +1,230 @@
+"""What the readers share: find a data set on disk, read its lists into files and classes, number the classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from solo.data.catalogue.registry import DEFAULT_ROOT, IMAGE_EXTENSIONS, DatasetSpec, class_folders
+from solo.data.labels.trees import Names, from_paths
+from solo.data.sources.archives import guarded
+from solo.data.sources.folders import Problems, image_folders
+from solo.errors import UserError
+from solo.taxonomy import Taxonomy
+
+# What the sub-folders of the two splits are called where a data set is a folder of class folders.
+_SPLITS = {"train": ("train", "2021_train", "train_mini", "2021_train_mini"), "val": ("val", "test", "2021_valid")}
+_DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+
+
+def flat(name: str) -> Names:
+    """A class of one level."""
+    return (name,)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as its authors publish it.
+
+    It is looked for in the given folder, in `folder` below it, and above it if it is called `train`, `val` or `test`.
+    A folder with one sub-folder per class (itself, or its `train` and `val` or `test`) is read as well.
+
+    Attributes:
+        title: its name in messages.
+        folder: what the unpacked archive is called.
+        url: where to get it.
+        markers: files and folders that it must have, alternatives apart by `|`; without any, it is published as class
+            folders.
+        classes: root -> name path (coarse first) of each class, in the order of the official numbers.
+        images: (root, whether training images are wanted) -> image file and position in `classes`.
+        levels: names of the label levels.
+        of_folder: name of a class folder -> its name path, for layouts with class folders.
+        torchvision: class of torchvision that can fetch it into a folder.
+        queries: root -> those of the validation images that are looked up in the others.
+    """
+
+    title: str
+    folder: str
+    url: str
+    markers: tuple[str, ...] = ()
+    classes: Callable[[Path], list[Names]] | None = None
+    images: Callable[[Path, bool], Iterable[tuple[Path, int]]] | None = None
+    levels: Names | None = ("class",)
+    of_folder: Callable[[str], Names] = flat
+    torchvision: str | None = None
+    queries: Callable[[Path], Iterable[Path]] | None = None
+
+    def root(self, path: Path) -> Path | None:
+        """The folder that has all markers, if there is one."""
+        above = [path.parent] if path.name in ("train", "val", "test") else []
+        for folder in (path, path / self.folder, *above) if self.markers else ():
+            if all(_has(folder, marker) for marker in self.markers):
+                return folder
+        return None
+
+    def class_folder(self, path: Path, train: bool) -> Path | None:
+        """The folder whose sub-folders are the classes of this split, if there is one."""
+        for folder in (path, path / self.folder):
+            for name in _SPLITS["train" if train else "val"]:
+                if (folder / name).is_dir():
+                    return folder / name
+        broken = any(_has(path, marker) for marker in self.markers)  # its own folders are no classes
+        return path if path.is_dir() and not broken and _are_classes(path) else None
+
+    def holds_both(self, path: Path) -> bool:
+        """Whether training and validation images lie in the same folder."""
+        val = self.class_folder(path, train=False)
+        return self.root(path) is not None or (val is not None and val != path)
+
+    def how_to(self, path: Path) -> str:
+        """The message for when nothing was found."""
+        inside = ", ".join(self.markers).replace("|", " or ")
+        return (
+            f"no {self.title} in {path}; fetch it from {self.url}, unpack it, and set data.train_path and "
+            f"data.val_path to the folder {f'with {inside}' if inside else 'above it'}; one folder per class "
+            "(train/CLASS, test/CLASS) is read as well"
+        )
+
+    def fetch(self, path: Path) -> None:
+        """Let torchvision download it into `path`.
+
+        Raises:
+            UserError: it can't be downloaded.
+        """
+        from torchvision import datasets
+
+        try:
+            with guarded():
+                getattr(datasets, cast(str, self.torchvision))(str(path), download=True)
+        except (RuntimeError, OSError, ImportError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.how_to(path)} (the download failed: {reason})") from error
+
+    def tree(self, path: Path, train: bool = True) -> Taxonomy | None:
+        """The label tree, None if there are no data in `path`."""
+        found = self._classes(path, train)
+        return _tree(tuple(found[1]), self.levels) if found else None
+
+    def read(self, path: Path, train: bool) -> tuple[list[str], list[int], Taxonomy]:
+        """Image files, their classes, and the tree whose classes these are.
+
+        Raises:
+            UserError: there are no data in `path`, or its lists are damaged.
+        """
+        found = self._classes(path, train)
+        if found is None:
+            raise UserError(self.how_to(path))
+        folder, names = found
+        tree = _tree(tuple(names), self.levels)
+        leaves = _leaves(names, tree)
+        published = self.images if self.root(path) else None
+        files: list[str] = []  # a path object takes three times the memory, and there may be millions
+        targets: list[int] = []
+        try:
+            for file, index in published(folder, train) if published else _in_class_folders(folder):
+                files.append(str(file))
+                targets.append(leaves[index])
+        except _DAMAGED as error:
+            raise _damaged(self.title, folder, error) from error
+        if not files:
+            raise UserError(f"{self.title} in {folder} has no {'training' if train else 'validation'} images")
+        return files, targets, tree
+
+    def _classes(self, path: Path, train: bool) -> tuple[Path, list[Names]] | None:
+        root = self.root(path)
+        try:
+            if root is not None:
+                return root, cast(Any, self.classes)(root)
+            folder = self.class_folder(path, train)
+            return None if folder is None else (folder, [self.of_folder(name) for name in class_folders(folder)])
+        except _DAMAGED as error:
+            raise _damaged(self.title, root or path, error) from error
+
+
+def layout_of(spec: DatasetSpec) -> Layout:
+    """The layout that a row of the registry names."""
+    module, _, name = cast(str, spec.layout).partition(":")
+    return cast(Layout, getattr(importlib.import_module(module), name))
+
+
+def with_tree(spec: DatasetSpec, path: str | os.PathLike[str] | None) -> DatasetSpec:
+    """The row with the tree and number of classes of what lies in `path`; unchanged if nothing does."""
+    if spec.layout is None:
+        return spec
+    tree = layout_of(spec).tree(Path(path).expanduser() if path else DEFAULT_ROOT)
+    return spec if tree is None else dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
+
+
+def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:
+    """The lines of a text file, each cut at the first blanks into `columns` pieces; empty lines are left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                pieces = line.strip().split(maxsplit=columns - 1)
+                if len(pieces) != columns:
+                    raise ValueError(f"{path.name}: {line.strip()!r} has {len(pieces)} columns instead of {columns}")
+                yield pieces
+
+
+def either(*paths: Path) -> Path:
+    """The first path that exists, else the first."""
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+# A run asks several times for the same tree.
+@functools.lru_cache(maxsize=8)
+def _tree(paths: tuple[Names, ...], levels: Names | None) -> Taxonomy:
+    depth = max(map(len, paths), default=0)
+    # Class folders of a data set with several levels may say one of them only.
+    return from_paths(paths, levels if levels is None or len(levels) == depth else ("class",))
+
+
+def _leaves(paths: list[Names], tree: Taxonomy) -> list[int]:
+    """The class of each path in its tree: the same numbers, unless branches end at different depths."""
+    if not tree.is_ragged:
+        return list(range(len(paths)))
+    node: list[dict[Names, int]] = [{} for _ in tree.levels]
+    for path in paths:
+        for depth, known in enumerate(node[: len(path)]):
+            known.setdefault(path[: depth + 1], len(known))
+    leaf = {place: index for index, place in enumerate(tree.leaves)}
+    return [leaf[len(path) - 1, node[len(path) - 1][path]] for path in paths]
+
+
+def _has(folder: Path, marker: str) -> bool:
+    return any((folder / name).exists() for name in marker.split("|"))
+
+
+def _are_classes(folder: Path) -> bool:
+    """Whether the first sub-folder, or a folder `images` in it, holds images: other data sets don't look like that."""
+    names = class_folders(folder)
+    first = [folder / name / deeper for name in names[:1] for deeper in ("", "images")]
+    return any(
+        name.lower().endswith(IMAGE_EXTENSIONS) for place in first if place.is_dir() for name in os.listdir(place)
+    )
+
+
+def _in_class_folders(folder: Path) -> Iterator[tuple[str, int]]:
+    for index, name in enumerate(class_folders(folder)):
+        for parts, files in image_folders(folder / name, Problems()):
+            for file in files:
+                yield os.path.join(folder, name, *parts, file), index
+
+
+def _damaged(title: str, folder: Path, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"{title} in {folder} can't be read ({' '.join(str(error).split())}); unpack its archives again")
+
+
+def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
+    """Files of the validation images that are queries, the others being the gallery; None without such a split."""
+    layout = layout_of(spec)
+    root = layout.root(Path(path).expanduser() if path else DEFAULT_ROOT)
+    return frozenset(map(str, layout.queries(root))) if layout.queries and root else None

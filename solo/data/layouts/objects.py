@@ -1,0 +1,109 @@
+"""Tiny ImageNet, Caltech-101, Food-101 and iNaturalist 2021: pictures in one folder per class."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from solo.data.catalogue.registry import IMAGE_EXTENSIONS, class_folders
+from solo.data.labels.trees import Names
+from solo.data.layouts.layout import Layout, lines
+
+_CALTECH_TRAIN, _CALTECH_SEED = 30, 0
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+
+
+def _tiny_classes(root: Path) -> list[Names]:
+    return [(name,) for name in class_folders(root / "train")]
+
+
+def _tiny_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    index = {name: i for i, (name,) in enumerate(_tiny_classes(root))}
+    if train:
+        for name, i in index.items():
+            for file in _images_in(root / "train" / name / "images"):
+                yield file, i
+        return
+    for file_name, name, *_ in lines(root / "val" / "val_annotations.txt", 6):
+        yield root / "val" / "images" / file_name, index[name]
+
+
+def _caltech_classes(root: Path) -> list[Names]:
+    return [(name,) for name in class_folders(root / "101_ObjectCategories")]
+
+
+def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    """There is no official split: 30 images a class train, as is usual, drawn once and for all; the others validate."""
+    for index, (name,) in enumerate(_caltech_classes(root)):
+        files = _images_in(root / "101_ObjectCategories" / name)
+        drawn = set(random.Random(f"{_CALTECH_SEED} {name}").sample(files, min(_CALTECH_TRAIN, len(files))))
+        for file in files:
+            if (file in drawn) == train:
+                yield file, index
+
+
+def _food_classes(root: Path) -> list[Names]:
+    return [(name,) for (name,) in lines(root / "meta" / "classes.txt")]
+
+
+def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    index = {name: i for i, (name,) in enumerate(_food_classes(root))}
+    listed = json.loads((root / "meta" / f"{'train' if train else 'test'}.json").read_text(encoding="utf-8"))
+    for name, images in listed.items():
+        for image in images:
+            yield root / "images" / f"{image}.jpg", index[name]
+
+
+def inat_path(folder: str) -> Names:
+    """The seven ranks of `00042_Animalia_Arthropoda_Insecta_Coleoptera_Carabidae_Carabus_auratus`.
+
+    Raises:
+        ValueError: the name has other parts.
+    """
+    number, *ranks = folder.split("_")
+    if not number.isdigit() or len(ranks) != 7:
+        raise ValueError(f"the folder {folder!r} is not named NUMBER_KINGDOM_PHYLUM_CLASS_ORDER_FAMILY_GENUS_EPITHET")
+    return (*ranks[:6], f"{ranks[5]} {ranks[6]}")
+
+
+TINY_IMAGENET = Layout(
+    title="Tiny ImageNet",
+    folder="tiny-imagenet-200",
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    markers=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
+    classes=_tiny_classes,
+    images=_tiny_images,
+)
+
+CALTECH101 = Layout(
+    title="Caltech-101",
+    folder="caltech101",
+    url="https://data.caltech.edu/records/mzrjq-6wc02",
+    markers=("101_ObjectCategories",),
+    classes=_caltech_classes,
+    images=_caltech_images,
+    torchvision="Caltech101",
+)
+
+FOOD101 = Layout(
+    title="Food-101",
+    folder="food-101",
+    url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
+    markers=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
+    classes=_food_classes,
+    images=_food_images,
+    torchvision="Food101",
+)
+
+INAT21 = Layout(
+    title="iNaturalist 2021",
+    folder="inat21",
+    url="https://github.com/visipedia/inat_comp/tree/master/2021",
+    levels=("kingdom", "phylum", "class", "order", "family", "genus", "species"),
+    of_folder=inat_path,
+)

@@ -1,0 +1,96 @@
+"""DeepFashion In-Shop and ModelNet40: many pictures of each object, for the losses that use all labels.
+
+The objects of the validation images are others than those of the training images; their categories are the same. Both
+are in the tree, so that one numbering serves both. The levels are those of Zhang et al., Use All The Labels (CVPR
+2022), section 4: https://arxiv.org/abs/2204.13207.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from solo.data.catalogue.registry import IMAGE_EXTENSIONS, class_folders
+from solo.data.labels.trees import Names
+from solo.data.layouts.layout import Layout, either, lines
+
+_PARTITION = "list_eval_partition.txt"
+_HEADER_LINES = 2  # the number of images, and the names of the columns
+
+
+def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
+    """Image, category > product > variation, and what it is for: `train`, `query` or `gallery`.
+
+    `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
+    """
+    file = either(root / "Eval" / _PARTITION, root / _PARTITION)
+    for number, pieces in enumerate(lines(file, 1)):
+        if number >= _HEADER_LINES:
+            image, _, status = pieces[0].split()
+            *_, category, product, name = image.split("/")
+            yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
+
+
+def _inshop_classes(root: Path) -> list[Names]:
+    return sorted({path for _, path, _ in _inshop_rows(root)})
+
+
+def _inshop_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    index = {path: i for i, path in enumerate(_inshop_classes(root))}
+    folder = either(root / "Img", root)
+    for image, path, status in _inshop_rows(root):
+        if (status == "train") == train:
+            yield folder / image, index[path]
+
+
+def _inshop_queries(root: Path) -> Iterator[Path]:
+    folder = either(root / "Img", root)
+    for image, _, status in _inshop_rows(root):
+        if status == "query":
+            yield folder / image
+
+
+def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
+    """Image, category > model, whether it trains; `airplane/train/airplane_0001.*.png` are views of airplane_0001."""
+    for category in class_folders(root):
+        for split in ("train", "test"):
+            for file in sorted((root / category / split).iterdir()):
+                if file.suffix.lower() in IMAGE_EXTENSIONS:
+                    found = re.match(rf"{re.escape(category)}_\d+", file.name)
+                    model = found[0] if found else file.stem.rpartition("_")[0]
+                    yield file, (category, model), split == "train"
+
+
+def _view_classes(root: Path) -> list[Names]:
+    return sorted({path for _, path, _ in _view_rows(root)})
+
+
+def _view_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    index = {path: i for i, path in enumerate(_view_classes(root))}
+    for file, path, trains in _view_rows(root):
+        if trains == train:
+            yield file, index[path]
+
+
+# The query and gallery images validate.
+INSHOP = Layout(
+    title="DeepFashion In-Shop",
+    folder="In-shop Clothes Retrieval Benchmark",
+    url="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+    markers=(f"Eval/{_PARTITION}|{_PARTITION}", "Img/img|img"),
+    classes=_inshop_classes,
+    images=_inshop_images,
+    levels=("category", "product", "variation"),
+    queries=_inshop_queries,
+)
+
+MODELNET40 = Layout(
+    title="ModelNet40 (rendered views)",
+    folder="modelnet40_images_new_12x",
+    url="https://github.com/jongchyisu/mvcnn_pytorch",
+    markers=("airplane/train", "airplane/test"),
+    classes=_view_classes,
+    images=_view_images,
+    levels=("category", "model"),
+)

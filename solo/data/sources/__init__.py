@@ -1,0 +1,1 @@
+"""Where images come from: folders, tables, archives, hubs, and how a file becomes pixels."""

@@ -1,0 +1,149 @@
+"""Data sets of PIL images: arrays, files with labels, a flat folder without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from solo.data.catalogue.registry import IMAGE_EXTENSIONS
+from solo.data.sources.decode import read_image
+from solo.errors import UserError
+
+Transform = Callable[[Any], Any]
+
+
+class LabelledImages(Dataset[tuple[Any, Any]]):
+    """Items `(image, target)`; a subclass says how an image is read.
+
+    Args:
+        targets: of each image the leaf class, -1 for unlabelled.
+        transform, target_transform: applied to each PIL image and target.
+    """
+
+    def __init__(
+        self, targets: Iterable[int], transform: Transform | None = None, target_transform: Transform | None = None
+    ) -> None:
+        self.targets = [int(target) for target in targets]
+        self.transform = transform
+        self.target_transform = target_transform
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image: Any = self.read(index)
+        target: Any = self.targets[index]
+        return (
+            self.transform(image) if self.transform else image,
+            self.target_transform(target) if self.target_transform else target,
+        )
+
+    def read(self, index: int) -> Any:
+        """The image as it is stored."""
+        raise NotImplementedError
+
+
+class ArrayDataset(LabelledImages):
+    """Images in memory.
+
+    Args:
+        images: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB.
+        targets: `N` leaf classes.
+        transform, target_transform: applied to each PIL image and target.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: Iterable[int],
+        transform: Transform | None = None,
+        target_transform: Transform | None = None,
+    ) -> None:
+        super().__init__(targets, transform, target_transform)
+        self.images = images
+
+    def read(self, index: int) -> Image.Image:
+        """Grey or RGB."""
+        return Image.fromarray(self.images[index])
+
+
+class ImageFiles(LabelledImages):
+    """Image files as RGB; `samples` (file, class) and `classes` (names) as in torchvision's folders.
+
+    Attributes:
+        channels: other than 1 and 3: the images are arrays `(H, W, channels)`, see `solo.data.sources.decode`.
+    """
+
+    channels = 3
+
+    def __init__(
+        self,
+        files: Sequence[str | Path],
+        targets: Sequence[int],
+        classes: Sequence[str],
+        transform: Transform | None = None,
+        target_transform: Transform | None = None,
+    ) -> None:
+        super().__init__(targets, transform, target_transform)
+        self.samples = list(zip(files, self.targets, strict=True))
+        self.classes = list(classes)
+
+    def read(self, index: int) -> Any:
+        """Decode the file.
+
+        Raises:
+            BrokenImageError: it can't be decoded.
+        """
+        return read_image(self.samples[index][0], self.channels)
+
+
+class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
+    """All files directly in `root` as RGB images with target -1; hidden files are left out.
+
+    Attributes:
+        images: file names, sorted.
+        channels: as of `ImageFiles`.
+
+    Raises:
+        UserError: if there is no file, or if files are no images; names them.
+    """
+
+    channels = 3
+
+    def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
+        self.root = Path(root)
+        self.transform = transform
+        self.images = sorted(p.name for p in self.root.iterdir() if p.is_file() and not p.name.startswith("."))
+        if not self.images:
+            raise UserError(f"{self.root} holds no files; give a folder with images directly inside")
+        # Names without a known ending may still be images; a look at their first bytes decides.
+        strange = [name for name in self.images if not name.lower().endswith(IMAGE_EXTENSIONS)]
+        foreign = [name for name in strange if not _is_image(self.root / name)]
+        if foreign:
+            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+            raise UserError(f"{self.root} holds files that are no images: {', '.join(foreign[:5])}{more}; remove them")
+
+    @property
+    def targets(self) -> list[int]:
+        """-1 for each image."""
+        return [-1] * len(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = read_image(self.root / self.images[index], self.channels)
+        return (self.transform(image) if self.transform else image), -1
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,250 @@
+"""Where images come from: one function per data set, from a `Request` to items `(PIL image, target)`.
+
+A source is named in `DatasetSpec.source` and has the form `source(spec, request) -> Dataset`. What it returns takes the
+request's two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision import datasets as tv
+
+from solo.data.catalogue.registry import DEFAULT_ROOT, DatasetSpec, check_path, choose_classes, class_folders, obtain
+from solo.data.layouts.layout import layout_of
+from solo.data.sources.archives import guarded
+from solo.data.sources.decode import read_rgb
+from solo.data.sources.h5_file import is_h5
+from solo.data.sources.idx import FashionFiles
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, Transform
+from solo.data.sources.skip import SkipBroken
+from solo.errors import BrokenImageError, UserError
+from solo.taxonomy import Taxonomy
+
+__all__ = [
+    "ArrayDataset",
+    "BrokenImageError",
+    "CustomDatasetWithoutLabels",
+    "ImageFiles",
+    "LevelTargets",
+    "Request",
+    "Split",
+    "Transform",
+    "load",
+    "read_rgb",
+]
+
+Split = Literal["pretrain", "train", "val"]
+_DEFAULT_ROOT = DEFAULT_ROOT
+_DIGITS_SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a source: `pretrain` is `train` plus whatever unlabelled images there are."""
+
+    split: Split
+    path: Path | None
+    download: bool
+    transform: Transform | None
+    target_transform: Transform | None
+
+    @property
+    def root(self) -> Path:
+        """The given folder or the one inside the package."""
+        return self.path or _DEFAULT_ROOT
+
+
+class LevelTargets:
+    """Target transform: leaf class -> `(levels,)` LongTensor, coarse first; -1 gives -1 at all levels."""
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        unknown = (-1,) * taxonomy.num_levels
+        self.table = torch.tensor([*taxonomy.path_table(), unknown])  # index -1 is the last row
+
+    def __call__(self, target: int) -> torch.Tensor:
+        """The path to the leaf `target`."""
+        return self.table[int(target)]
+
+
+class _ImageFolder(tv.ImageFolder):  # type: ignore[misc]
+    """torchvision's, without hidden folders; ImageNet-100 may be taken out of the whole ImageNet."""
+
+    def __init__(self, dataset: str, root: str, **options: Any) -> None:
+        self.dataset = dataset
+        super().__init__(root, **options)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = choose_classes(self.dataset, class_folders(directory))
+        return names, {name: index for index, name in enumerate(names)}
+
+
+class _STL10(tv.STL10):  # type: ignore[misc]
+    """torchvision's, with `targets` like all the others."""
+
+    @property
+    def targets(self) -> list[int]:
+        return cast("list[int]", self.labels.tolist())
+
+
+def load(
+    spec: DatasetSpec,
+    split: Split,
+    path: str | Path | None = None,
+    download: bool = True,
+    transform: Transform | None = None,
+    levels: bool = False,
+    no_labels: bool = False,
+    data_format: str | None = None,
+) -> Dataset[tuple[Any, Any]]:
+    """The images of one split.
+
+    Args:
+        spec: a row of the registry.
+        split: `train`, `val` or `pretrain` (`train` and the unlabelled images, where there are some).
+        path: the folder or HDF5 file of this split, or the root of a data set with a layout of its own.
+        download: whether what is missing may be fetched.
+        transform: applied to the PIL image.
+        levels: whether targets are `(levels,)` LongTensors, coarse first, if there is more than one level.
+        no_labels: `path` is a flat folder, a table or shards of images; every target is -1.
+        data_format: `image_folder` or `h5`; `None` takes HDF5 files for what they are.
+
+    Raises:
+        UserError: if the data aren't there, can't be fetched, or don't look as expected.
+    """
+    folder = Path(path).expanduser() if path else None
+    if data_format is None:
+        data_format = "h5" if folder is not None and spec.folders and is_h5(folder) else "image_folder"
+    check_path(spec, str(path) if path else None, no_labels, data_format)
+    if no_labels and data_format not in ("table", "webdataset", "hf"):
+        if not spec.folders or folder is None:
+            raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
+        unlabelled = _of_channels(CustomDatasetWithoutLabels(folder, transform), spec)
+        return SkipBroken(unlabelled) if spec.on_error == "skip" else unlabelled
+    target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
+    if data_format == "h5":
+        from solo.data.h5_dataset import H5Dataset  # which needs this module
+
+        images: Any = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
+    else:
+        module, _, name = spec.source.partition(":")
+        source = getattr(importlib.import_module(module), name)
+        images = _of_channels(source(spec, Request(split, folder, download, transform, target_transform)), spec)
+    return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
+
+
+def _of_channels(images: Any, spec: DatasetSpec) -> Any:
+    """The same data set, which reads images of as many channels as there are."""
+    if spec.channels not in (1, 3):
+        if not isinstance(images, (ImageFiles, CustomDatasetWithoutLabels)):
+            raise UserError(
+                f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3; other numbers are read from "
+                "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
+            )
+        images.channels = spec.channels
+    return images
+
+
+def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 enlarged to `spec.size`; a fixed stratified fifth validates."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    train, val = train_test_split(
+        np.arange(len(images)), test_size=0.2, stratify=bunch.target, random_state=_DIGITS_SPLIT_SEED
+    )
+    rows = val if request.split == "val" else train
+    size = (spec.size, spec.size)
+    large = [np.asarray(Image.fromarray(images[i]).resize(size, Image.Resampling.BICUBIC)) for i in rows]
+    return ArrayDataset(np.stack(large), bunch.target[rows], request.transform, request.target_transform)
+
+
+def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """Fashion-MNIST from idx files in the given folder, else from Debian's package; what is missing is fetched."""
+    prefix = "t10k" if request.split == "val" else "train"
+    files, why = FashionFiles.find(prefix, request.path, _DEFAULT_ROOT), "data.download=False"
+    if files is None and request.download:
+        try:
+            tv.FashionMNIST(str(request.root), download=True)
+        except (RuntimeError, OSError) as error:
+            why = f"the download failed: {' '.join(str(error).split())}"
+        files = FashionFiles.find(prefix, request.root)
+    if files is None:
+        raise UserError(FashionFiles.how_to(request.path, why))
+    images, labels = files.read()
+    return ArrayDataset(images, labels, request.transform, request.target_transform)
+
+
+def cifar10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """CIFAR-10 by torchvision."""
+    return from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
+
+
+def cifar100(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """CIFAR-100 by torchvision."""
+    return from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
+
+
+def stl10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """STL-10 by torchvision; pretraining adds the 100,000 unlabelled images."""
+    split = {"pretrain": "train+unlabeled", "train": "train", "val": "test"}[request.split]
+    return from_torchvision(_STL10, "stl10_binary", request, split=split)
+
+
+def from_torchvision(
+    cls: Callable[..., Dataset[tuple[Any, Any]]], layout: str, request: Request, **kwargs: Any
+) -> Dataset[tuple[Any, Any]]:
+    """A data set of torchvision that has a layout and a download of its own.
+
+    Raises:
+        UserError: it isn't there and can't be fetched; says where it was looked for.
+    """
+    options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
+    try:
+        with guarded():
+            return cls(str(request.root), download=request.download, **options)
+    except (RuntimeError, OSError) as error:
+        fetch = "the download failed" if request.download else "data.download=False"
+        raise UserError(
+            f"no complete {layout} in {request.root} ({fetch}: {' '.join(str(error).split())}); "
+            f"set data.train_path and data.val_path to the folder that holds {layout}/"
+        ) from error
+
+
+def published(spec: DatasetSpec, request: Request) -> ImageFiles:
+    """A data set in its authors' layout, fetched by torchvision where that is possible."""
+    layout, train = layout_of(spec), request.split != "val"
+    if layout.tree(request.root, train) is None:
+        obtain(spec, str(request.root), request.download)
+    files, targets, tree = layout.read(request.root, train)
+    if spec.taxonomy not in (None, tree):
+        raise UserError(
+            f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training "
+            "data; data.train_path and data.val_path must belong to the same copy of the data set"
+        )
+    return ImageFiles(files, targets, tree.class_names, request.transform, request.target_transform)
+
+
+def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
+    """One folder per class, images inside at any depth."""
+    try:
+        return _ImageFolder(
+            spec.name,
+            str(request.path),
+            transform=request.transform,
+            target_transform=request.target_transform,
+            loader=read_rgb,
+        )
+    except FileNotFoundError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{request.path}: {reason} Put images into these folders or remove them") from error

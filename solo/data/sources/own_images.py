@@ -1,0 +1,241 @@
+"""Sources of a user's own images: folders, tables, and whatever timm's readers know.
+
+They fill what `resolve_spec` says: labels are found by name in `spec.taxonomy`, for validation data as
+for training data. Own code can hand any `torch.utils.data.Dataset` to the loaders instead; its items are
+`(PIL image, int)`, views and index are added by wrappers:
+
+    from solo.data.pretrain_dataloader import (
+        build_transform_pipeline, dataset_with_index, prepare_dataloader, prepare_n_crop_transform)
+
+    view = build_transform_pipeline("custom", cfg.augmentations[0])
+    images = dataset_with_index(MyDataset)(..., transform=prepare_n_crop_transform([view], [2]))
+    loader = prepare_dataloader(images, batch_size=256)
+    trainer.fit(METHODS["simclr"](cfg), loader)  # cfg.data.num_classes says how many labels there are
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from solo.data.catalogue.registry import DatasetSpec
+from solo.data.labels.trees import folder_labels, from_columns
+from solo.data.sources import hub as hf
+from solo.data.sources.decode import read_image, read_rgb
+from solo.data.sources.folders import Parts, Problems, image_folders
+from solo.data.sources.images import ImageFiles, LabelledImages
+from solo.data.sources.load import Request
+from solo.data.sources.shards import label_columns, label_table, read_shards
+from solo.data.sources.tables import read_table, table_columns
+from solo.errors import UserError
+from solo.taxonomy import UNKNOWN, Taxonomy
+
+Labels = tuple[int, ...]
+
+
+class FileDataset(ImageFiles):
+    """Image files with labels at every level of a tree.
+
+    Args:
+        files: paths of the images.
+        labels: for each file one int a level, coarse first, -1 for unknown; `None`: no labels.
+        tree: whose classes these are; `None`: no labels.
+        request: transforms; with a target transform, items have the `(levels,)` labels instead of the class.
+        problems: what had to be left out, one line each.
+
+    Attributes:
+        targets: the classes; -1 is unknown.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: Sequence[Labels] | None,
+        tree: Taxonomy | None,
+        request: Request,
+        problems: Sequence[str] = (),
+    ) -> None:
+        classes = [tree.leaf_of(row) for row in labels] if tree and labels else [UNKNOWN] * len(files)
+        super().__init__(files, classes, tree.class_names if tree else (), request.transform)
+        self.labels = torch.tensor(labels) if labels and request.target_transform else None
+        self.root = request.path
+        self.problems = list(problems)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, leaf = super().__getitem__(index)
+        return image, leaf if self.labels is None else self.labels[index]
+
+
+def nested_folder(spec: DatasetSpec, request: Request) -> FileDataset:
+    """Folders in folders: the deepest ones are classes, images of folders above them lack the finer labels."""
+    assert spec.taxonomy is not None
+    places = folder_labels(spec.taxonomy)
+
+    def labels(parts: Parts) -> Labels | None:
+        # A class folder may have folders of its own, which mean nothing.
+        for end in range(len(parts), 0, -1):
+            found = places.get(parts[:end])
+            if found is not None:
+                return found if end == len(parts) or spec.taxonomy.leaf_of(found) >= 0 else None  # type: ignore[union-attr]
+        return None
+
+    return _folder(spec, request, labels)
+
+
+def class_folder(spec: DatasetSpec, request: Request) -> FileDataset:
+    """One folder per class, images inside at any depth; the tree above the classes is the spec's."""
+    tree = spec.taxonomy
+    assert tree is not None
+    places = {name: tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
+    return _folder(spec, request, lambda parts: places.get(parts[0]))
+
+
+def _folder(spec: DatasetSpec, request: Request, labels_of: Callable[[Parts], Labels | None]) -> FileDataset:
+    tree, root = spec.taxonomy, request.path
+    assert tree is not None and root is not None
+    problems = Problems(skip=spec.on_error == "skip")
+    files: list[Path] = []
+    labels: list[Labels] = []
+    for parts, names in image_folders(root, problems):
+        if not parts:  # images beside the class folders belong to none of them
+            continue
+        found = labels_of(parts)
+        if found is None:
+            hint = "; training folders that can't be read are none, solo inspect lists them" if problems.skip else ""
+            raise UserError(
+                f"{root.joinpath(*parts)} is no class of the training data; take the folder out, or name it as there"
+                f"{hint}"
+            )
+        files += [root.joinpath(*parts, name) for name in names]
+        labels += [found] * len(names)
+    if not files:
+        raise UserError(f"{root} holds no images in its folders")
+    data = FileDataset(files, labels, tree, request, problems.found)
+    if request.split != "val":
+        try:
+            tree.check_counts([*map(data.targets.count, range(tree.num_classes))])
+        except UserError as error:
+            raise UserError(f"{root}: {error}") from error
+    return data
+
+
+def table(spec: DatasetSpec, request: Request) -> FileDataset:
+    """Paths, relative to the table's folder, and label columns."""
+    file, tree = request.path, spec.taxonomy
+    assert file is not None
+    rows = read_table(file)
+    columns = list(tree.levels) if tree else []
+    path_column, columns = table_columns(rows, file, spec.path_column, columns)
+    files = [file.parent / Path(name).expanduser() for name in rows[path_column]]
+    if tree is None:
+        return FileDataset(files, None, None, request)
+    return FileDataset(files, _labels(rows, columns, tree, file), tree, request)
+
+
+def _labels(
+    table: Mapping[str, Sequence[str]], columns: Sequence[str], tree: Taxonomy, where: str | Path
+) -> list[Labels]:
+    """The labels of each row of a table by the tree of the training data; errors say where the table is."""
+    try:
+        return from_columns(list(zip(*(table[name] for name in columns), strict=True)), columns, tree)[1]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+class StoredImages(FileDataset):
+    """Images that lie inside of larger files: `samples` has a `Stored` for each."""
+
+    def read(self, index: int) -> Any:
+        """Decode the image.
+
+        Raises:
+            BrokenImageError: it can't be decoded.
+        """
+        source: Any = self.samples[index][0]
+        return read_image(BytesIO(source.read()), self.channels, str(source))
+
+
+def webdataset(spec: DatasetSpec, request: Request) -> StoredImages:
+    """Tar files of images with labels beside them, see `solo.data.sources.shards`."""
+    assert request.path is not None
+    samples, tree = list(read_shards(request.path).values()), spec.taxonomy
+    files: list[Any] = [sample.image for sample in samples]
+    if tree is None:
+        return StoredImages(files, None, None, request)
+    table = label_table(samples)
+    columns = label_columns(table, request.path, tree.levels)
+    return StoredImages(files, _labels(table, columns, tree, request.path), tree, request)
+
+
+def hub(spec: DatasetSpec, request: Request) -> StoredImages:
+    """A data set of Hugging Face, see `solo.data.sources.hub`."""
+    path, tree = str(request.path), spec.taxonomy
+    data = hf.read_hub(path, train=request.split != "val")
+    files: list[Any] = hf.images(data, hf.image_column(data, path, spec.path_column), path)
+    if tree is None:
+        return StoredImages(files, None, None, request)
+    columns = hf.label_columns(data, path, tree.levels)
+    table = hf.label_table(data, columns)
+    return StoredImages(files, _labels(table, columns, tree, path), tree, request)
+
+
+class TimmDataset(LabelledImages):
+    """Images of one of timm's readers that give any item at any time: tar files, folders, Hugging Face data sets."""
+
+    def __init__(self, reader: Any, request: Request) -> None:
+        super().__init__(_targets(reader), request.transform, request.target_transform)
+        self.reader = reader
+
+    def read(self, index: int) -> Image.Image:
+        """Decode the item.
+
+        Raises:
+            BrokenImageError: it can't be decoded.
+        """
+        stream, _ = self.reader[index]
+        archive = getattr(getattr(stream, "raw", None), "fileobj", None)
+        with stream:
+            content = BytesIO(stream.read())
+        if archive is not None:  # the tar file around it, which timm leaves open
+            archive.close()
+        return read_rgb(content, f"item {index} of {type(self.reader).__name__}")
+
+
+def _targets(reader: Any) -> list[int]:
+    """The classes, without opening an image: each kind of reader keeps them elsewhere."""
+    if hasattr(reader, "targets"):  # tar
+        return [int(label) for label in reader.targets]
+    if hasattr(reader, "samples"):  # folder
+        return [int(label) for _, label in reader.samples]
+    return [int(label) for label in reader.dataset[reader.label_key]]
+
+
+def timm_reader(spec: DatasetSpec, request: Request) -> TimmDataset:
+    """`SCHEME/NAME` of timm's `create_reader` (`hfds/food101`), or the path of a tar file of class folders.
+
+    Splits of named data sets are `train` and `validation`; `:SPLIT` behind the name is another one.
+
+    Raises:
+        UserError: the reader's package is missing, it can't read the data, or it only reads them in their order.
+    """
+    from timm.data.readers.reader_factory import create_reader
+
+    given = str(request.path)
+    name, _, split = given.partition(":")
+    split = split or ("validation" if request.split == "val" else "train")
+    local = Path(given).expanduser()
+    try:
+        # A tar file that stays open would be shared by the loader's workers, with its position.
+        options: dict[str, Any] = {"cache_tarfiles": False} if local.is_file() else {}
+        reader = create_reader("", str(local), **options) if local.exists() else create_reader(name, None, split=split)
+    except Exception as error:  # whatever the readers' libraries raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"timm can't read {given} ({reason}); give a tar file or for example hfds/NAME") from error
+    if not hasattr(reader, "__getitem__"):
+        raise UserError(f"timm reads {given} in its order only, and shuffling needs any image at any time; use hfds/")
+    return TimmDataset(reader, request)

@@ -1,0 +1,268 @@
+"""Views of whole batches: the entries of `augmentations`, applied to uint8 tensors with parameters for each sample.
+
+Every random number is a function of a sample's seed and of the view, see `uniforms`, so that the views of an image do
+not depend on who makes them, in which batch, or on what device. The operations are in `solo.data.views.tensor_ops`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from solo.data.cache.buffers import Buffers
+from solo.data.views import tensor_ops as ops
+from solo.data.views.pipelines import normalisation
+
+_RATIO = (3 / 4, 4 / 3)
+_SIGMA = (0.1, 2.0)
+_JITTER = ("brightness", "contrast", "saturation", "hue")
+_ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
+# Columns of a view's random numbers: crop, strengths of the jitter, its order, blur, and who gets what.
+_CROP, _STRENGTH, _ORDER, _BLUR, _CHOICE = slice(22), slice(22, 26), slice(26, 30), 30, slice(31, 37)
+_COLUMNS = 37
+# Values of the images that are changed at once; more of them leave the processor's cache.
+_CHUNK = 2**18
+
+
+def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
+    """`(B, count)` float64 in [0, 1): a hash of seed, stream and column (SplitMix64, Steele et al., 2014).
+
+    Args:
+        seeds: int64 `(B,)`.
+        stream: of numbers; here the number of the view.
+        count: of columns.
+    """
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    steps = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream * count)
+    z = _mix(seeds.numpy().astype(np.uint64)[:, None]) + steps * golden
+    return torch.from_numpy((_mix(z) >> np.uint64(11)) * 2.0**-53)
+
+
+def _mix(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray[Any, Any] = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to some views: one row each, in the order in which they are made.
+
+    Attributes:
+        rows: number of the view among those of a batch: all first views, then all second ones, ...
+        box: what is cut out, int64 `(n, 4)`: left, top, width, height.
+        chosen: who gets jitter, greyscale, blur, solarise, equalise and mirror: bool `(n, 6)`.
+        turns: the jitter's operations, one digit to the base of 4 each, the first one in front; -1 for none.
+        strengths: of these operations, float32 `(n, 4)`.
+        sigma: of the blur, float32 `(n,)`.
+    """
+
+    rows: Tensor
+    box: Tensor
+    chosen: Tensor
+    turns: Tensor
+    strengths: Tensor
+    sigma: Tensor
+
+    def split(self, size: int) -> Iterator[Plan]:
+        """Parts of `size` rows."""
+        return (Plan(*parts) for parts in zip(*(torch.split(column, size) for column in self._columns()), strict=True))
+
+    def by_turns(self) -> Plan:
+        """Sorted, so that views whose jitter begins with the same operations are neighbours and need no copies."""
+        order = self.turns.argsort(stable=True)
+        return Plan(*(column[order] for column in self._columns()))
+
+    def _columns(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+class ViewMaker:
+    """The views of one entry of `augmentations`, of each image of a batch.
+
+    Args:
+        cfg: keys of the entry; an operation whose `prob` is 0 or absent is left out.
+        mean, std: per channel, of images in [0, 1].
+        streams: numbers of its views among all views of a sample.
+        resample: the filter of the crops.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        mean: Sequence[float],
+        std: Sequence[float],
+        streams: Sequence[int],
+        resample: ops.Resample = "bicubic",
+    ) -> None:
+        self.cfg = cfg
+        self.resample = resample
+        self.size = int(cfg.crop_size)
+        self.streams = list(streams)
+        self.scale: tuple[float, float] | None = None
+        if _get(cfg, "rrc.enabled"):
+            self.scale = (float(cfg.rrc.crop_min_scale), float(cfg.rrc.crop_max_scale))
+        names = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
+        self.probs = torch.tensor([float(_get(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
+        strengths = torch.tensor([float(_get(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
+        neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)  # three factors and a shift
+        self.low = torch.maximum(neutral - strengths, neutral - 1)
+        self.high = neutral + strengths
+        # Saturation and hue change nothing in grey images.
+        self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
+        self.mean = torch.tensor(list(mean))[:, None, None] * ops.WHITE
+        self.std = torch.tensor(list(std))[:, None, None] * ops.WHITE
+        self._buffers = Buffers()
+
+    def plan(self, seeds: Tensor, sizes: Tensor) -> Plan:
+        """What happens to all views.
+
+        Args:
+            seeds: of the samples, int64 `(B,)` on the CPU.
+            sizes: their heights and widths, int64 `(B, 2)`.
+        """
+        numbers = torch.cat([uniforms(seeds, stream, _COLUMNS) for stream in self.streams])
+        chosen = numbers[:, _CHOICE] < self.probs
+        order = torch.tensor(self.active, dtype=torch.int64)[numbers[:, _ORDER][:, self.active].argsort(dim=1)]
+        digits = len(_JITTER) ** torch.arange(len(self.active) - 1, -1, -1)
+        turns = (order * digits).sum(dim=1).masked_fill(~chosen[:, 0], -1)
+        strengths = (self.low + (self.high - self.low) * numbers[:, _STRENGTH]).float()
+        sigma = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * numbers[:, _BLUR]).float()
+        box = self._boxes(numbers[:, _CROP], *sizes.repeat(len(self.streams), 1).unbind(dim=1))
+        return Plan(torch.arange(len(turns)), box, chosen, turns, strengths, sigma)
+
+    def crop(self, images: Tensor | list[Tensor], plan: Plan, out: Tensor | None = None) -> Tensor:
+        """Crop, resize and mirror.
+
+        Args:
+            images: of the batch, uint8 `(B, C, H, W)`, or `(C, H, W)` each.
+            plan: of the views to make.
+            out: where to put them, for a list of images.
+
+        Returns:
+            float32 `(n, C, size, size)` in [0, 255].
+        """
+        source, flip, where = plan.rows % len(images), plan.chosen[:, 5], images[0].device
+        if isinstance(images, list):
+            chosen = [images[i] for i in source.tolist()]
+            return ops.resized_crops(chosen, plan.box, self.size, flip, self.resample, out)
+        return ops.resized_crop(images[source.to(where)], plan.box.to(where), self.size, flip.to(where), self.resample)
+
+    def colour(self, x: Tensor, plan: Plan) -> Tensor:
+        """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise; `x` is changed."""
+        self._jitter(x, plan)
+        _change(x, plan.chosen[:, 1], ops.to_grey)
+        _change(x, plan.chosen[:, 2], ops.gaussian_blur, plan.sigma)
+        _change(x, plan.chosen[:, 3], ops.solarize)
+        _change(x, plan.chosen[:, 4], ops.equalize)
+        return x.sub_(self.mean.to(x.device)).div_(self.std.to(x.device))
+
+    def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
+        """The views: normalised float32 `(B, C, size, size)` each."""
+        plan, device = self.plan(seeds, image_sizes(images)), images[0].device
+        shape = (len(plan.rows), images[0].shape[0], self.size, self.size)
+        out = self._buffers(shape) if device.type == "cpu" else torch.empty(shape, device=device)
+        limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
+        if limit == 1:
+            singly = list(images)
+            for view, part in zip(out[:, None], plan.split(1), strict=True):
+                self.colour(self.crop(singly, part, view), part)
+        else:
+            for part in plan.by_turns().split(limit):
+                out.index_copy_(0, part.rows.to(device), self.colour(self.crop(images, part), part))
+        return list(out.chunk(len(self.streams)))
+
+    def _boxes(self, numbers: Tensor, height: Tensor, width: Tensor) -> Tensor:
+        """A random crop, or everything."""
+        if self.scale is None:
+            zero = torch.zeros_like(width)
+            return torch.stack((zero, zero, width, height), dim=1)
+        return ops.crop_boxes(numbers, height, width, self.scale, _RATIO)
+
+    def _jitter(self, x: Tensor, plan: Plan) -> None:
+        strengths, codes = plan.strengths.to(x.device), plan.turns.tolist()
+        for turn in range(len(self.active)):
+            shift, start = 2 * (len(self.active) - 1 - turn), 0
+            for code, same in itertools.groupby(code >> shift for code in codes):
+                stop = start + len(list(same))
+                if code >= 0:
+                    _ADJUST[code & 3](x[start:stop], strengths[start:stop, code & 3])
+                start = stop
+
+
+class BatchAugment:
+    """All views of a batch, in the order of the entries: what `FullTransformPipeline` is for one image.
+
+    Args:
+        entries: of `augmentations`.
+        mean, std: per channel, of images in [0, 1].
+        channels: default: as many as `mean` has values.
+        resample: the filter of the crops.
+
+    Attributes:
+        entries: one after the other.
+        as_grey: whether colours are taken away first; then channels are 3.
+        channels: of the views, and of the images that they are made of.
+        size: pixels of the largest view.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Any],
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels: int | None = None,
+        resample: ops.Resample = "bicubic",
+    ) -> None:
+        cfgs = [entry if OmegaConf.is_config(entry) else OmegaConf.create(dict(entry)) for entry in entries]
+        self.as_grey = any(bool(_get(cfg, "grayscale.channels")) for cfg in cfgs)
+        last = normalisation(mean, std, 3 if self.as_grey else channels)
+        self.channels = len(last.mean)
+        ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
+        streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
+        self.entries = [
+            ViewMaker(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
+        ]
+        self.size = max(entry.size for entry in self.entries)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{len(entry.streams)} views: {entry.cfg}" for entry in self.entries)
+
+    def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
+        """`(B, C, size, size)` of each view.
+
+        Args:
+            images: uint8 `(B, C, H, W)` on any device, or `(C, H, W)` each.
+            seeds: int64 `(B,)`, on the CPU.
+        """
+        return [view for entry in self.entries for view in entry(images, seeds)]
+
+
+def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
+    """Height and width of each image, int64 `(B, 2)`."""
+    return torch.tensor([image.shape[1:] for image in images])
+
+
+def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:
+    """Apply `op` to the chosen rows of `x`, in place."""
+    rows = [row for row, yes in enumerate(chosen.tolist()) if yes]
+    parameters = [] if parameter is None else [parameter[rows].to(x.device)]
+    if len(rows) == len(x):
+        x.copy_(op(x, *parameters))
+    elif rows:
+        index = torch.tensor(rows, device=x.device)
+        x.index_copy_(0, index, op(x.index_select(0, index), *parameters))
+
+
+def _get(cfg: Any, key: str) -> Any:
+    """A value of the entry; 0 for what is absent."""
+    value = OmegaConf.select(cfg, key)
+    return 0 if value is None else value

@@ -1,0 +1,222 @@
+"""Operations on one PIL image, and the last step to a tensor.
+
+Each equals torchvision's (or Pillow's) on the same parameters. The parameters are drawn from Python's `random`, which
+costs a tenth of torch's generator and is seeded per sample by the loaders. Grey images (mode "L") stay grey:
+brightness and contrast work on them; saturation, hue and greyscale change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+
+from solo.errors import UserError
+
+ImageOp = Callable[[Image.Image], Image.Image]
+
+
+class Named:
+    """A readable form for `debug_augmentations`: the class and its public settings."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items() if k[0] != '_')})"
+
+
+class Op(Named):
+    """One operation; parameters are drawn anew for each image."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The changed image, or the same one."""
+        return self._apply(image)
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        raise NotImplementedError
+
+
+class ToMode(Op):
+    """Convert to `mode` ("L" or "RGB") unless the image has it already."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return image if image.mode == self.mode else image.convert(self.mode)
+
+
+class Maybe(Op):
+    """Apply `op` with probability `prob`."""
+
+    def __init__(self, op: ImageOp, prob: float) -> None:
+        self.op = op
+        self.prob = prob
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return self.op(image) if random.random() < self.prob else image
+
+
+class RandomResizedCrop(Op):
+    """A crop of random area and aspect ratio, resized to `size` x `size` (Szegedy et al., 2015; as torchvision's).
+
+    Args:
+        size: output pixels.
+        scale: range of the crop's share of the area, in (0, 1].
+        ratio: range of width / height, drawn uniformly in the logarithm.
+        resample: Pillow's filter.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        resample: Image.Resampling = Image.Resampling.BICUBIC,
+    ) -> None:
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+        self.resample = resample
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a random crop; the largest allowed central crop after 10 misses."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(10):
+            area = width * height * random.uniform(*self.scale)
+            ratio = math.exp(random.uniform(low, high))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = random.randint(0, width - w), random.randint(0, height - h)
+                return left, top, left + w, top + h
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        # Image.resize(box=...) would be one call, but it lets pixels from outside the box bleed into its rim.
+        return image.crop(self.box(*image.size)).resize((self.size, self.size), self.resample)
+
+
+def adjust_brightness(image: Image.Image, factor: float) -> Image.Image:
+    """0 is black, 1 changes nothing."""
+    return Image.blend(Image.new(image.mode, image.size), image, factor)
+
+
+def adjust_contrast(image: Image.Image, factor: float) -> Image.Image:
+    """0 is the mean grey of the image, 1 changes nothing."""
+    mean = int(np.asarray(image.convert("L")).mean() + 0.5)
+    return Image.blend(Image.new(image.mode, image.size, (mean,) * len(image.getbands())), image, factor)
+
+
+def adjust_saturation(image: Image.Image, factor: float) -> Image.Image:
+    """0 is grey, 1 changes nothing; grey images stay as they are."""
+    return image if image.mode == "L" else Image.blend(to_grey(image), image, factor)
+
+
+def adjust_hue(image: Image.Image, shift: float) -> Image.Image:
+    """Turn the hue by `shift` in [-0.5, 0.5] of the circle; grey images stay as they are."""
+    if image.mode == "L":
+        return image
+    hue, saturation, value = image.convert("HSV").split()
+    turned = hue.point([(h + int(shift * 255)) % 256 for h in range(256)])
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """Luminance, in the mode the image has."""
+    return image if image.mode == "L" else image.convert("L").convert(image.mode)
+
+
+class ColorJitter(Op):
+    """Brightness, contrast, saturation and hue in random order, as torchvision's.
+
+    Args:
+        brightness, contrast, saturation: factor from [max(0, 1 - x), 1 + x]; 0 leaves the operation out.
+        hue: shift from [-hue, hue], at most 0.5.
+    """
+
+    def __init__(
+        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
+    ) -> None:
+        if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
+            raise UserError(
+                f"color_jitter brightness={brightness} contrast={contrast} saturation={saturation} hue={hue}: "
+                "none may be negative and hue is at most 0.5"
+            )
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+        self.hue = hue
+        ops = (
+            (adjust_brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
+            (adjust_contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
+            (adjust_saturation, max(0.0, 1 - saturation), 1 + saturation, saturation),
+            (adjust_hue, -hue, hue, hue),
+        )
+        self._ops = [(op, low, high) for op, low, high, strength in ops if strength]
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        for op, low, high in random.sample(self._ops, len(self._ops)):
+            image = op(image, random.uniform(low, high))
+        return image
+
+
+class Grayscale(Op):
+    """Luminance; three equal channels in RGB images."""
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return to_grey(image)
+
+
+class GaussianBlur(Op):
+    """Pillow's blur with a radius (its standard deviation, in pixels) drawn uniformly from `sigma`."""
+
+    def __init__(self, sigma: Sequence[float] | None = None) -> None:
+        self.sigma = tuple(sigma) if sigma else (0.1, 2.0)
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(*self.sigma)))
+
+
+class Solarization(Op):
+    """Invert all values from 128 on."""
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return ImageOps.solarize(image)
+
+
+class Equalization(Op):
+    """Equalise the histogram of each channel."""
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return ImageOps.equalize(image)
+
+
+class HorizontalFlip(Op):
+    """Mirror left and right."""
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+class ToNormalizedTensor(Named):
+    """`(x / 255 - mean) / std` as float32 `(C, H, W)`: torchvision's ToTensor and Normalize, to the last bit."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        levels = torch.arange(256, dtype=torch.float32) / 255
+        m, s = (torch.tensor(v, dtype=torch.float32)[:, None] for v in (self.mean, self.std))
+        self._table = ((levels - m) / s).numpy()  # (C, 256)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """`(C, H, W)` of a grey or RGB image."""
+        pixels = np.asarray(image)
+        if pixels.ndim == 2:
+            return torch.from_numpy(self._table[0].take(pixels))[None]
+        planes = [table.take(pixels[:, :, c]) for c, table in enumerate(self._table)]
+        return torch.from_numpy(np.stack(planes))

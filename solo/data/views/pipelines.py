@@ -1,0 +1,175 @@
+"""Pipelines of views: PIL image in, normalised float tensors `(C, H, W)` out. The operations are in `image_ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from PIL import Image
+from torchvision import transforms as tvt
+
+from solo.data.catalogue.registry import DATASETS
+from solo.data.views.image_ops import (
+    ColorJitter,
+    Equalization,
+    GaussianBlur,
+    Grayscale,
+    HorizontalFlip,
+    ImageOp,
+    Maybe,
+    Named,
+    RandomResizedCrop,
+    Solarization,
+    ToMode,
+    ToNormalizedTensor,
+)
+from solo.errors import UserError
+
+
+class NCropAugmentation(Named):
+    """`num_crops` views of one pipeline, as a list."""
+
+    def __init__(self, transform: Callable[[Any], Any], num_crops: int) -> None:
+        self.transform = transform
+        self.num_crops = num_crops
+
+    def __call__(self, image: Any) -> list[Any]:
+        """`num_crops` views."""
+        return [self.transform(image) for _ in range(self.num_crops)]
+
+
+class FullTransformPipeline(Named):
+    """The views of several pipelines, in one list."""
+
+    def __init__(self, transforms: Iterable[Callable[[Any], list[Any]]]) -> None:
+        self.transforms = list(transforms)
+
+    def __call__(self, image: Any) -> list[Any]:
+        """The views, in the order of the pipelines."""
+        return [view for transform in self.transforms for view in transform(image)]
+
+
+def prepare_n_crop_transform(
+    transforms: Sequence[Callable[[Any], Any]], num_crops_per_aug: Sequence[int]
+) -> FullTransformPipeline:
+    """`num_crops_per_aug[i]` views of `transforms[i]`, for all i; the two have the same length."""
+    assert len(transforms) == len(num_crops_per_aug)
+    pairs = zip(transforms, num_crops_per_aug, strict=True)
+    return FullTransformPipeline([NCropAugmentation(transform, num_crops) for transform, num_crops in pairs])
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> ToNormalizedTensor:
+    """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
+
+    Raises:
+        UserError: if the numbers of values and channels differ.
+    """
+    count = channels or len(mean)
+    mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
+    if not len(mean) == len(std) == count:
+        raise UserError(
+            f"mean has {len(mean)} values and std {len(std)} for {count} channels; give as many as there are channels"
+        )
+    return ToNormalizedTensor(mean, std)
+
+
+def build_transform_pipeline(
+    dataset: str,
+    cfg: Any,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int | None = None,
+) -> tvt.Compose:
+    """One pipeline from one entry of `augmentations`.
+
+    Order: crop or resize (bicubic), colour jitter, greyscale, blur, solarise, equalise, flip, tensor, normalise.
+
+    Args:
+        dataset: its constants normalise; unknown names and custom data use `cfg.mean` and `cfg.std`, or ImageNet's.
+        cfg: keys of an `augmentations` entry; an operation whose `prob` is 0 or absent is left out.
+        mean: per channel, of images in [0, 1]; overrides the data set's.
+        std: likewise.
+        channels: default: as many as `mean` has values; other than 1 or 3: of images as arrays `(H, W, C)`.
+    """
+    entry = cfg if OmegaConf.is_config(cfg) else OmegaConf.create(dict(cfg))
+    spec = DATASETS.get(dataset, DATASETS["custom"])
+    own = entry if spec.name == "custom" else {}
+    mean = mean or own.get("mean") or spec.mean
+    std = std or own.get("std") or spec.std
+    as_grey = bool(_get(entry, "grayscale.channels"))
+    last = normalisation(mean, std, 3 if as_grey else channels)
+
+    if len(last.mean) not in (1, 3):
+        return tvt.Compose([_planes().PlanesViews(entry, last.mean, last.std)])
+    ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
+    ops.append(ToMode("L" if len(last.mean) == 1 else "RGB"))
+    ops.append(_crop(entry))
+    ops.extend(Maybe(op, prob) for op, prob in _colour_ops(entry) if prob)
+    return tvt.Compose([*ops, last])
+
+
+def _planes() -> Any:
+    from solo.data.views import multichannel as planes  # which needs this module
+
+    return planes
+
+
+def _get(entry: Any, key: str) -> Any:
+    """A value of the entry; 0 for what is absent."""
+    value = OmegaConf.select(entry, key)
+    return 0 if value is None else value
+
+
+def _crop(entry: Any) -> Callable[[Any], Any]:
+    size = int(entry.crop_size)
+    if not _get(entry, "rrc.enabled"):
+        resize: Callable[[Any], Any] = tvt.Resize(size, interpolation=tvt.InterpolationMode.BICUBIC)
+        return resize
+    return RandomResizedCrop(size, (float(entry.rrc.crop_min_scale), float(entry.rrc.crop_max_scale)))
+
+
+def _colour_ops(entry: Any) -> list[tuple[ImageOp, float]]:
+    names = ("brightness", "contrast", "saturation", "hue")
+    jitter = ColorJitter(**{name: float(_get(entry, f"color_jitter.{name}")) for name in names})
+    return [
+        (jitter, _get(entry, "color_jitter.prob")),
+        (Grayscale(), _get(entry, "grayscale.prob")),
+        (GaussianBlur(), _get(entry, "gaussian_blur.prob")),
+        (Solarization(), _get(entry, "solarization.prob")),
+        (Equalization(), _get(entry, "equalization.prob")),
+        (HorizontalFlip(), _get(entry, "horizontal_flip.prob")),
+    ]
+
+
+def build_eval_pipeline(
+    size: int, mean: Sequence[float], std: Sequence[float], channels: int | None = None, resize: int | None = None
+) -> tvt.Compose:
+    """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
+    last = normalisation(mean, std, channels)
+    if len(last.mean) not in (1, 3):
+        return tvt.Compose([_planes().PlanesEval(size, last.mean, last.std, resize)])
+    mode = ToMode("L" if len(last.mean) == 1 else "RGB")
+    shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
+    return tvt.Compose([mode, *shape, last])
+
+
+def build_train_pipeline(
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: int | None = None,
+    min_scale: float = 0.08,
+    flip: bool = True,
+) -> tvt.Compose:
+    """A classifier's: random resized crop (bilinear) and mirroring."""
+    last = normalisation(mean, std, channels)
+    if len(last.mean) not in (1, 3):
+        crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
+        entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
+        return tvt.Compose([_planes().PlanesViews(entry, last.mean, last.std, "bilinear")])
+    mode = ToMode("L" if len(last.mean) == 1 else "RGB")
+    mirror = [Maybe(HorizontalFlip(), 0.5)] if flip else []
+    return tvt.Compose(
+        [mode, RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR), *mirror, last]
+    )
