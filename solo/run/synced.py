@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning.pytorch.plugins.layer_sync import LayerSync
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from solo.nn.sync_norm import synchronise
@@ -21,7 +21,9 @@ class SyncedNorms(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Let each BatchNorm use the batches of all processes."""
-        converted: nn.Module = convert_sync_batchnorm(model) if self.gpu else synchronise(model)
+        if not self.gpu:
+            return synchronise(model)
+        converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
