@@ -18,8 +18,8 @@ from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS
 from solo.data.classification_dataloader import prepare_transforms
-from solo.data.sources.decode import read_image, scaled
-from solo.data.sources.folders import Problems, image_folders
+from solo.data.storage.decode import read_image, scaled
+from solo.data.storage.folders import Problems, image_folders
 from solo.errors import UserError
 from solo.run.source import pretrained_backbone
 from solo.taxonomy import Taxonomy
