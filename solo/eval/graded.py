@@ -75,8 +75,8 @@ def retrieve_graded(
     parts = [_score(features, labels, part, gallery, keys) for part in torch.split(asked, rows)] if len(gallery) else []
     scores = torch.cat(parts) if parts else torch.full((len(asked), 3), torch.nan, device=device)
     use = scores[:, 0].isfinite()
-    found = scores[use].cpu()
-    return GradedRetrieval(*found.unbind(1), asked[use].cpu(), unknown, alone=int((~use).sum()))
+    h_ap, ndcg, asi = scores[use].cpu().unbind(dim=1)
+    return GradedRetrieval(h_ap, ndcg, asi, asked[use].cpu(), unknown, alone=int((~use).sum()))
 
 
 def _score(features: Tensor, labels: Tensor, part: Tensor, gallery: Tensor, keys: Tensor) -> Tensor:
