@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from solo.compat import paths
+
+paths.install()
+
 __version__ = "0.1.0"
 
 _SUBPACKAGES = ("args", "backbones", "data", "losses", "methods", "utils", "analysis", "callbacks", "eval", "hex", "nn")

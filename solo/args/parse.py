@@ -13,12 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.check import ParseError, Problem, check
 from solo.args.fields import keys_of
-from solo.args.legacy import Modern, modernise
 from solo.args.origins import COMMAND_LINE
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.rules import check_names, check_run, spec_of
 from solo.args.together import check_together, remarks
 from solo.args.unused import unused
+from solo.compat.keys import Modern, modernise
 from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import ConfigError, UserError
 

@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from solo.eval.knn_metric import WeightedKNNClassifier
 from solo.methods.module import SoloModule
-from solo.utils.knn import WeightedKNNClassifier
 
 
 class OnlineEvaluation(SoloModule):
