@@ -16,16 +16,17 @@ from solo.errors import ConfigError
 Schema = TypeVar("Schema")
 
 
-def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None = None, **derived: Any) -> Schema:
+def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None = None) -> Schema:
     """Plain values as an instance of their schema: sections are instances, lists are tuples.
 
     Args:
-        values: what `check` returns, or a part of it; a key that is missing becomes `None`.
+        values: what `check` returns, or a part of it; a key that is missing becomes `None`. A section `data` may hold
+            its data set as `resolved`.
         schema: a dataclass of `solo.args.schema` or `eval_schema`.
         kwargs: the schema of `method_kwargs`; without one they stay a dict.
-        derived: fields that are no keys, such as `resolved` of a section `data`.
     """
     found: dict[str, Any] = {}
+    derived: dict[str, Any] = {}
     for key in keys_of(schema).values():
         value = values.get(key.name)
         if key.section:
@@ -36,8 +37,11 @@ def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None 
             found[key.name] = freeze(value or {}, kwargs)
         else:
             found[key.name] = tuple(value) if isinstance(value, list) and _is_tuple(key.type) else value
-    if hasattr(schema, "EXTRA"):
-        derived["trainer"] = {name: values[name] for name in keys_of(schema.EXTRA) if name in values}
+    extra = getattr(schema, "EXTRA", None)
+    if extra is not None:
+        derived["trainer"] = {name: values[name] for name in keys_of(extra) if name in values}
+    if "resolved" in values:
+        derived["resolved"] = values["resolved"]
     return typing.cast(Schema, with_own_keys(schema)(**found, **derived))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,10 +58,15 @@ def derived() -> Any:
     return dataclasses.field(default=None, repr=False, compare=False, metadata={"derived": True})
 
 
-@functools.cache
 def keys_of(schema: type) -> dict[str, Key]:
     """The keys of a schema in the order of their declaration; those that a user has declared come last."""
     schema = with_own_keys(schema)
+    if schema not in _KEYS:
+        _KEYS[schema] = _read_keys(schema)
+    return _KEYS[schema]
+
+
+def _read_keys(schema: type) -> dict[str, Key]:
     hints = typing.get_type_hints(schema)
     keys = {}
     for field in dataclasses.fields(schema):
@@ -84,6 +88,7 @@ def with_own_keys(schema: type) -> type:
 
 
 _OWN: dict[type, type] = {}
+_KEYS: dict[type, dict[str, Key]] = {}
 
 
 def walk(schema: type, prefix: str = "") -> Iterator[tuple[str, Key]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -86,7 +86,7 @@ def parse(
     notes = [places.line(Problem(key, text)) for key, text in modern.notes]
     if spec is None:
         checked["name"] = checked["name"] or "features"
-        return Parsed(checked, freeze(checked, schema), _origins(places, modern, {}), notes)
+        return Parsed(checked, frozen(checked, schema, None), _origins(places, modern, {}), notes)
     try:
         resolved, derived = resolve(checked, spec)
     except UserError as error:  # classes can't be counted
@@ -106,8 +106,8 @@ def parse(
 
 def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) -> Any:
     """Checked values as an instance of their schema, with the data set that they are about."""
-    config: Any = freeze(values, schema, METHOD_KWARGS.get(str(values.get("method"))))
-    return replace(config, data=replace(config.data, resolved=spec))
+    data = {**values["data"], "resolved": spec}
+    return freeze({**values, "data": data}, schema, METHOD_KWARGS.get(str(values.get("method"))))
 
 
 def _look(values: Mapping[str, Any]) -> tuple[DatasetSpec | None, Problem | None]:
