@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from solo.args.check import ParseError, unknown
+from solo.args.config import to_plain
 from solo.args.fields import keys_of
-from solo.args.parse import parse_dict_config, to_plain, write_back
+from solo.args.parse import parse_dict_config, write_back
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.compat.keys import modernise
 from solo.data.catalogue.registry import DATASETS
