@@ -29,7 +29,9 @@ ALLOWED = {
     "optim": GROUND,
     "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
+    "export": GROUND | {"backbones"},
     "run": GROUND
+    | {"export"}
     | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
