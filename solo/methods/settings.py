@@ -15,12 +15,13 @@ from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check
 from solo.args.fields import keys_of
 from solo.args.legacy import MOVED, modernise
-from solo.args.rules import check_policy
+from solo.args.rules import check_policy, check_views
 from solo.args.schema import HexCfg
 from solo.backbones import build_backbone
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
 from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import ConfigError, UserError
+from solo.methods.catalogue import vit_variant
 from solo.taxonomy import Taxonomy
 
 
@@ -76,6 +77,7 @@ def complete_data(cfg: DictConfig) -> None:
             data.num_large_crops = sum(large) if large else 2
         if data.get("num_small_crops") is None:
             data.num_small_crops = sum(entry.num_crops for entry in entries) - sum(large)
+        refuse(list(check_views(cfg.get("method"), data.num_large_crops, data.num_small_crops)))
         complete_classes(cfg)
 
 
@@ -126,7 +128,7 @@ def backbone_from_cfg(cfg: DictConfig, method: str | None = None) -> nn.Module:
     spec, facts = dataset_spec(cfg), data_facts(cfg, None)
     return build_backbone(
         cfg.backbone.name,
-        method,
+        vit_variant(method, cfg.backbone.name),
         channels=facts["channels"],
         small=bool(spec and spec.small_stem),
         image_size=facts["size"],
