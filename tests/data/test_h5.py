@@ -21,8 +21,8 @@ from solo.data.cache.images import cached
 from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.h5_dataset import H5Dataset
 from solo.data.pretrain_dataloader import prepare_datasets
-from solo.data.sources import h5_file
 from solo.data.sources.load import BrokenImageError, load
+from solo.data.storage import h5_file
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.utils.misc import compute_dataset_size

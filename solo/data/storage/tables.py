@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.data.catalogue.registry import IMAGE_EXTENSIONS
+from solo.data.storage.folders import IMAGE_EXTENSIONS
 from solo.errors import UserError
 
 Table = dict[str, list[str]]

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from solo.data.catalogue.registry import IMAGE_EXTENSIONS, choose_classes, class_folders
+from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
 from solo.errors import UserError
 from solo.files import replacing, write_text
 
@@ -46,18 +46,14 @@ def open_h5(path: Path, mode: str = "r") -> Any:
         raise UserError(f"{path} {what} ({reason}); check data.train_path and data.val_path") from error
 
 
-def read_index(dataset: str, path: Path) -> Index:
+def read_index(path: Path) -> Index:
     """Class -> names of its images, both sorted.
+
+    It is kept beside the file: listing a million names takes a minute, and each process needs it.
 
     Raises:
         UserError: the file can't be read or has another layout.
     """
-    index = _cached_index(path)
-    return {name: index[name] for name in choose_classes(dataset, list(index))}
-
-
-def _cached_index(path: Path) -> Index:
-    """The index is kept beside the file: listing a million names takes a minute, and each process needs it."""
     cache = path.with_name(path.name + ".index.json")
     state = path.stat() if path.is_file() else None
     key = [state.st_size, state.st_mtime_ns] if state else []

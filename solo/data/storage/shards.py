@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo.data.catalogue.registry import IMAGE_EXTENSIONS
-from solo.data.sources.tables import as_text
+from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.data.storage.tables import as_text
 from solo.errors import UserError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -135,7 +135,7 @@ def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> N
 
 
 def label_table(samples: Sequence[Sample]) -> dict[str, list[str]]:
-    """Columns of texts as of `solo.data.sources.tables`: `cls` from `KEY.cls`, and the plain values of `KEY.json`.
+    """Columns of texts as of `solo.data.storage.tables`: `cls` from `KEY.cls`, and the plain values of `KEY.json`.
 
     Raises:
         UserError: a JSON member is damaged; names it.

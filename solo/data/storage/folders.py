@@ -1,4 +1,4 @@
-"""Which image files lie below a folder, and what keeps others from being read. Lists names only; no torch."""
+"""Folders: which classes and image files lie there, and what keeps others from being read. Names only; no torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from solo.data.catalogue.registry import IMAGE_EXTENSIONS
 from solo.errors import UserError
 
 Parts = tuple[str, ...]
+
+# What Pillow reads without plug-ins, the same list as torchvision's ImageFolder, and NumPy's arrays.
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".npy")
+# Where data sets are looked for, and fetched into, without a path.
+DEFAULT_ROOT = Path(__file__).parents[2] / "datasets"
+# Names of the folders of the two splits.
+TRAINING = ("train", "training")
+VALIDATION = ("val", "valid", "validation", "test")
+
+
+def existing_folder(path: str | None) -> Path:
+    """The path of a folder that is there.
+
+    Raises:
+        UserError: none is given, or it is no folder.
+    """
+    if not path:
+        raise UserError("data.train_path (or data.val_path) is not set; give the folder that holds the images")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"the data folder {folder} {what}; check data.train_path, data.val_path and data.format")
+    return folder
+
+
+def class_folders(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the folders in `path`, sorted, without hidden ones: the classes of an image folder."""
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solo.data.sources.tables import as_text
+from solo.data.storage.tables import as_text
 from solo.errors import UserError
 
 _VALIDATION = ("validation", "valid", "val", "test")
