@@ -135,9 +135,7 @@ def method_class(path: str) -> Any:
         UserError: it isn't there, or is no method.
     """
     found = plugin.load(path, "method")
-    from solo.methods.base import BaseMethod
-
-    if not (isinstance(found, type) and issubclass(found, BaseMethod)):
+    if not (isinstance(found, type) and "solo.methods.base:BaseMethod" in map(_path_of, found.mro())):
         raise UserError(f"method={path} is no method; give a subclass of solo.methods.BaseMethod")
     return found
 
@@ -145,12 +143,13 @@ def method_class(path: str) -> Any:
 def facts_of_class(method: Any) -> MethodFacts:
     """The facts of a class: its own `facts`, else those of the nearest parent that has any."""
     rows = {facts.path: facts for facts in CATALOGUE.values()}
-    path = f"{method.__module__}:{method.__qualname__}"
-    own = (
-        vars(parent).get("facts") or rows.get(f"{parent.__module__}:{parent.__qualname__}") for parent in method.mro()
-    )
-    facts = next((found for found in own if isinstance(found, MethodFacts)), MethodFacts())
-    return replace(facts, path=path, kwargs=method.Kwargs, momentum=hasattr(method, "momentum_pairs"))
+    said = (vars(parent).get("facts") or rows.get(_path_of(parent)) for parent in method.mro())
+    facts = next((found for found in said if isinstance(found, MethodFacts)), MethodFacts())
+    return replace(facts, path=_path_of(method), kwargs=method.Kwargs, momentum=hasattr(method, "momentum_pairs"))
+
+
+def _path_of(method: type) -> str:
+    return f"{method.__module__}:{method.__qualname__}"
 
 
 def vit_variant(method: str | None, backbone: str) -> str | None:
