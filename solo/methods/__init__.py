@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solo.methods.catalogue import CATALOGUE, method_class
 from solo.plugin import is_path
+
+if TYPE_CHECKING:
+    from solo.methods.base import BaseMethod as BaseMethod
+    from solo.methods.linear import LinearModel as LinearModel
+    from solo.methods.momentum import BaseMomentumMethod as BaseMomentumMethod
 
 _BASES = {"base": "solo.methods.base:BaseMethod", "linear": "solo.methods.linear:LinearModel"}
 _PATHS = _BASES | {name: facts.path for name, facts in CATALOGUE.items()}

@@ -15,7 +15,8 @@ from solo.backbones.published import published_model
 from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
-from solo.methods import METHODS, BaseMethod
+from solo.methods import METHODS
+from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
 
 
