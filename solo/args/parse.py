@@ -16,6 +16,7 @@ from solo.args.fields import keys_of
 from solo.args.levels import check_levels
 from solo.args.multilabel import check_multilabel
 from solo.args.origins import COMMAND_LINE
+from solo.args.outside import check_outside
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.rules import check_names, check_run, spec_of
 from solo.args.together import check_together, remarks
@@ -69,12 +70,17 @@ def parse(
     modern = modernise(values, own=keys_of(schema))
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema)
-    problems = [*modern.problems, *problems, *check_names(checked, any_method)]
+
+    def typed(key: str) -> bool:
+        return places.of(places.spelled.get(key, key)) == COMMAND_LINE
+
+    problems = [*modern.problems, *problems, *check_outside(checked, None if origins is None else typed)]
+    problems += check_names(checked, any_method)
     spec, wrong = _look(checked)
     if not problems:
         problems += check_multilabel(checked, spec)
     problems += [*check_levels(checked, spec), *check_together(checked)]
-    idle = list(unused(checked, schema, lambda key: places.of(places.spelled.get(key, key)) == COMMAND_LINE))
+    idle = list(unused(checked, schema, typed))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
         problems += check_run(checked)

@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest, make_cfg: Any) -> Any:
 def ssl_loss(model: Any, batch: Any) -> tuple[Any, Any]:
     """The method's own loss, and the online classifier's."""
     out = model.view_outputs(batch)
-    return model.ssl_loss(out, model._train_step(batch)), out["loss"]
+    return model.ssl_loss(out, model.step_of(batch)), out["loss"]
 
 
 def test_loss_is_finite_and_every_trainable_parameter_gets_gradient(model: Any, make_batch: Any) -> None:
