@@ -12,12 +12,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).with_name("api.md")
-# In this order; the second ones are what functions of the first return.
+# In this order; the second ones stand in no `__all__` and belong to it: what functions return, what a method is.
 MODULES = {
     "solo": ("solo.run.pretrain.PretrainResult", "solo.run.pretrained.PretrainedModel"),
     "solo.hex": (),
-    "solo.losses": (),
-    "solo.methods": (),
+    "solo.losses": ("solo.losses.pairs.Pairs",),
+    "solo.methods": (
+        *("solo.methods.base.BaseMethod", "solo.methods.base.TrainStep", "solo.methods.momentum.BaseMomentumMethod"),
+        "solo.methods.catalogue.MethodFacts",
+    ),
     "solo.backbones": (),
     "solo.nn": (),
     "solo.callbacks": (),
@@ -48,7 +51,9 @@ def page() -> str:
                 parts += entry(name, home, node)
         for path in more:
             home, _, name = path.rpartition(".")
-            parts += entry(name, *find(home, name))
+            if path not in seen:
+                seen.add(path)
+                parts += entry(name, *find(home, name))
         if elsewhere:
             parts.append(f"Also here, and described above: {', '.join(elsewhere)}.")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -64,7 +69,8 @@ def public(tree: ast.Module) -> list[str]:
     """What `__all__` lists, apart from names with underscores."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            return [name for name in ast.literal_eval(node.value) if not name.startswith("_")]
+            names = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
+            return [name for name in names if not name.startswith("_")]
     return []
 
 
@@ -83,24 +89,7 @@ def find(module: str, name: str) -> tuple[str, ast.AST | None]:
             if getattr(target, "id", "") == name:
                 made_by = getattr(getattr(node.value, "func", None), "id", None)
                 return module, (find(module, made_by)[1] if made_by else None)
-    if name in (table := lazy_table(tree)):
-        return find(f"{module}.{table[name]}", name)
     return module, None
-
-
-def lazy_table(tree: ast.Module) -> dict[str, str]:
-    """Class -> submodule, from tables `{..: (submodule, class)}` of a package that imports on demand."""
-    found = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Tuple) and len(node.elts) == 2:
-            pair = [part.value for part in node.elts if isinstance(part, ast.Constant)]
-            if len(pair) == 2 and all(isinstance(part, str) for part in pair):
-                found[pair[1]] = pair[0]
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    found[str(key.value)] = value.value
-    return found
 
 
 def entry(name: str, home: str, node: ast.AST | None) -> Iterator[str]:

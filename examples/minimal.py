@@ -1,7 +1,7 @@
 """HEX in plain PyTorch, on one screen: images, views, loss, probe, log.
 
 `python examples/minimal.py` learns scikit-learn's digits without their labels, as `scripts/pretrain/digits/hex.yaml`
-does, and then asks how much the features know: kNN XX %, linear XX %, in XX min on one core.
+does, and then asks how much the features know.
 """
 
 from __future__ import annotations
