@@ -226,7 +226,7 @@ class BaseMethod(OnlineEvaluation):
         self.seen["groups"] = self.seen["labels"][:, self._group_level]
 
     def step_of(self, batch: Any) -> TrainStep:
-        """Where training is, with the ids and labels of a batch: what `ssl_loss` reads beside the outputs."""
+        """Where training is and who is in a batch: what `ssl_loss` is told beside the outputs."""
         ids, _, targets = batch
         labels = self.label_paths(targets)
         return TrainStep(

@@ -11,6 +11,8 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 
+pytestmark = pytest.mark.sampled(6)  # each of the six tests below takes other methods and types
+
 TYPES = ("standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL")
 CASES = [
     (method, kind)
