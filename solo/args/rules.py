@@ -25,7 +25,7 @@ def spec_of(values: Mapping[str, Any]) -> DatasetSpec | None:
     return DATASETS.get(str(values["data"]["dataset"]))
 
 
-def check_names(values: dict[str, Any], any_method: bool = False) -> list[Problem]:
+def check_names(values: dict[str, Any], from_code: bool = False) -> list[Problem]:
     """Method, method_kwargs (checked and completed in place), data set, levels of the label tree, devices."""
     problems: list[Problem] = []
     if values.get("method") is not None:
@@ -33,7 +33,7 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
         if method in METHOD_KWARGS:
             kwargs = values["method_kwargs"] or {}
             values["method_kwargs"], problems = check(kwargs, METHOD_KWARGS[method], "method_kwargs.")
-        elif not any_method:
+        elif not from_code:
             problems.append(Problem("method", unknown(method, METHOD_KWARGS)))
     dataset = values["data"]["dataset"]
     if dataset is not None and dataset not in DATASETS:

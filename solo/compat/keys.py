@@ -65,6 +65,8 @@ DEAD = {
     "callbacks": "set by the program",
     "enable_checkpointing": "set by the key checkpoint.enabled",
     "checkpoint.save_constant": "see checkpoint.frequency and checkpoint.keep_prev",
+    "method": "the checkpoint knows the method that trained it",
+    "optimizer.classifier_lr": "the rate of the only classifier is optimizer.lr",
     "data.model": "the checkpoint knows its architecture",
     "data.augmentations": "evaluation follows the checkpoint and the data set",
     "data.train_target": "labels come from the data set",
@@ -81,6 +83,13 @@ DEAD_METHOD_KWARGS = (
     "decoder_depth",
     "decoder_num_heads",
 )
+
+
+def is_old_key(dotted: str) -> bool:
+    """Whether `modernise` knows what to do with a key that no schema has."""
+    section, _, name = dotted.rpartition(".")
+    published = section == "method_kwargs" and name in DEAD_METHOD_KWARGS
+    return dotted in MOVED or dotted in DEAD or published or (name == "enabled" and section.startswith("augm"))
 
 
 @dataclass
