@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from solo.args.check import ParseError, unknown
 from solo.args.config import to_plain
 from solo.args.fields import keys_of
-from solo.args.methods import METHOD_KWARGS
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.compat.keys import is_old_key, modernise
 from solo.data.catalogue.registry import DATASETS
+from solo.methods.catalogue import facts_of
 
 _LOG = logging.getLogger("solo")
 
@@ -66,6 +66,7 @@ def _without_own(values: Mapping[str, Any], schema: type, own: dict[str, Any], p
     """The keys that a schema has; the others are put into `own`, under their dotted names."""
     keys = keys_of(schema) | (keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {})
     known: dict[str, Any] = {}
+    facts = facts_of(values.get("method"))
     for name, value in values.items():
         found = keys.get(name)
         if found is None and is_old_key(f"{path}{name}"):
@@ -79,8 +80,8 @@ def _without_own(values: Mapping[str, Any], schema: type, own: dict[str, Any], p
                 _without_own(entry, found.item, own, f"{path}{name}[{i}].") if isinstance(entry, Mapping) else entry
                 for i, entry in enumerate(value)
             ]
-        elif name == "method_kwargs" and values.get("method") in METHOD_KWARGS and isinstance(value, Mapping):
-            known[name] = _without_own(value, METHOD_KWARGS[values["method"]], own, f"{path}{name}.")
+        elif name == "method_kwargs" and facts and facts.kwargs and isinstance(value, Mapping):
+            known[name] = _without_own(value, facts.kwargs, own, f"{path}{name}.")
         else:
             known[name] = value
     return known

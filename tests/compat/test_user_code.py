@@ -8,11 +8,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 from PIL import Image
-from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import solo
