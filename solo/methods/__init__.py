@@ -22,7 +22,15 @@ _CLASSES["BaseMomentumMethod"] = "solo.methods.momentum:BaseMomentumMethod"
 __all__ = ["METHODS", *_CLASSES]
 
 
-class _Registry(MutableMapping[str, Any], dict[str, Any]):  # type: ignore[misc]
+if TYPE_CHECKING:
+    _Dict = dict[str, Any]
+else:
+
+    class _Dict(MutableMapping, dict):
+        """A dict by type, whose methods go through `__getitem__`."""
+
+
+class _Registry(_Dict):
     """A dict that imports a class when it is asked for, by its name or its import path; users may add their own."""
 
     def __init__(self) -> None:

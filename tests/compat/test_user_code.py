@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader
 
 import solo
 
+PRELUDE = (
+    "from torch import nn; from torch.nn import functional as F; from lightning.pytorch import LightningDataModule"
+)
 BACKBONE = {"name": "resnet10", "kwargs": {"width": 8}} if hasattr(solo, "__version__") else {"name": "resnet18"}
 HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
 KWARGS = {
@@ -555,4 +558,6 @@ def fit_linear(model):
 @pytest.mark.filterwarnings("ignore")
 def test_models(code):
     torch.manual_seed(0)
-    exec(code, dict(globals()))
+    names = dict(globals())
+    exec(PRELUDE, names)
+    exec(code, names)
