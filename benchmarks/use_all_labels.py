@@ -30,7 +30,7 @@ EVALUATE = [
     "measures=[knn,retrieval,clustering]",
     "data.fraction=0.1",
     "max_queries=2000",
-    "bootstrap=0",
+    "intervals=false",
     "cache=False",
 ]
 UNSEEN = ["data.unseen_classes=2"]
