@@ -65,6 +65,8 @@ BROKEN = {
 }
 
 
+@pytest.mark.fault(5, "a checkpoint that runs code when it is unpickled", "refused in one line, nothing runs")
+@pytest.mark.fault(5, "an empty, cut off or damaged checkpoint, a text, another pickle", "one line that says which")
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_cannot_be_read_is_one_clear_line(case, tmp_path):
     make, message = BROKEN[case]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from solo.data.sources.decode import read_rgb
+from solo.data.storage.decode import read_rgb
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 

@@ -110,7 +110,7 @@ def _train(case: Case) -> Record:
         accelerator="cpu",
         devices=processes,
         strategy=DDPStrategy(find_unused_parameters=False) if processes > 1 else "auto",
-        plugins=[SyncedNorms()],
+        plugins=[SyncedNorms(gpu=False)],
         precision="64-true",
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

@@ -92,6 +92,7 @@ def page(found: Guarantees, columns: Sequence[Column]) -> str:
         "",
         "Written by `solo doctor --full`; don't edit. A cell is `ok`, or the figure that failed; `-` where the column "
         "has no meaning. Run it on your machine: it leaves with 1 if a cell fails or a planted bug is not seen.",
+        "Faults that were tried from outside, and what happens then: [faults.md](faults.md), made by the tests.",
         "",
         *(f"- **{column.name}**: {column.says}." for column in columns),
         "",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from solo.analysis.analyze import Images, Options, analyze
 from solo.analysis.numbers import Settings
-from solo.data.sources.decode import as_picture, read_rgb
+from solo.data.storage.decode import as_picture, read_rgb
 from solo.eval.feature_file import read_features
 from solo.run.evaluation import open_folder
 from solo.run.features import stored_images

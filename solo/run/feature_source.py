@@ -14,10 +14,9 @@ from torch.utils.data import Dataset
 from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
-from solo.data.catalogue.registry import get_spec
+from solo.data.catalogue.registry import get_spec, query_images
 from solo.data.catalogue.resolve import resolve_spec, unseen_classes
 from solo.data.labels.subsets import Subset
-from solo.data.layouts.layout import query_images
 from solo.data.sources.skip import file_names, skipped_files
 from solo.errors import UserError
 from solo.eval.feature_file import read_features

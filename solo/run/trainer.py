@@ -166,7 +166,7 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
         **trainer_options(cfg),
         **_devices(cfg),
         "strategy": _strategy(cfg),
-        "plugins": [SafeCheckpointIO(), *([SyncedNorms()] if cfg.get("sync_batchnorm") and _on_cpu(cfg) else [])],
+        "plugins": [SafeCheckpointIO(), *([SyncedNorms(gpu=not _on_cpu(cfg))] if cfg.get("sync_batchnorm") else [])],
         "logger": _wandb(cfg, root, wandb_id if continued else None) or False,
         "callbacks": callbacks,
         "enable_checkpointing": False,
@@ -186,8 +186,8 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     options = {key: value for key, value in plain_cfg(cfg).items() if key in known and key not in _OURS}
     if exact_parts(cfg) > 1:  # the model takes the parts itself
         options["accumulate_grad_batches"] = 1
-    if options.get("sync_batchnorm") and _on_cpu(cfg):
-        options["sync_batchnorm"] = False  # torch has it on GPUs only; `SyncedNorms` stands in
+    if options.get("sync_batchnorm"):
+        options["sync_batchnorm"] = False  # `SyncedNorms` does it
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from solo.data.sources import idx
-from solo.data.sources.idx import FashionFiles, read_idx
+from solo.data.storage import idx
+from solo.data.storage.idx import FashionFiles, read_idx
 from solo.errors import UserError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solo.data.sources.decode import read_rgb
+from solo.data.storage.decode import read_rgb
 from solo.errors import BrokenImageError
 
 RAMP = np.arange(256).reshape(16, 16)

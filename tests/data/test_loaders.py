@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from solo.data.batches.loaders import SeededDataset, Share, eval_loader, train_loader
+from solo.data.cache.in_memory import PlainImages, plain
 from solo.data.sources.images import ArrayDataset
-from solo.data.views.in_memory import PlainImages, plain
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
 

@@ -17,8 +17,8 @@ from torchvision.transforms.v2 import functional as tvf
 from solo.cli import main
 from solo.data.cache.images import cached
 from solo.data.catalogue.resolve import resolve_spec
-from solo.data.sources.decode import as_picture, planes_size, read_image, read_rgb
 from solo.data.sources.load import load
+from solo.data.storage.decode import as_picture, planes_size, read_image, read_rgb
 from solo.data.views import tensor_ops
 from solo.data.views.batched import BatchAugment
 from solo.data.views.multichannel import PlanesEval

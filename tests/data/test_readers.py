@@ -16,9 +16,8 @@ from scipy.io import savemat
 from torchvision import datasets as tv
 
 from solo.args.rules import check_run
-from solo.data.catalogue.registry import DATASETS, get_spec, obtain, validation_path
-from solo.data.layouts import small
-from solo.data.layouts.layout import layout_of, query_images, with_tree
+from solo.data.catalogue.registry import DATASETS, get_spec, layout_of, obtain, query_images, validation_path, with_tree
+from solo.data.sources import small
 from solo.data.sources.load import load
 from solo.errors import UserError
 

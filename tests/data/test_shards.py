@@ -15,8 +15,8 @@ from solo.data.batches.loader import BatchLoader
 from solo.data.cache.images import cached
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.sources.load import load
-from solo.data.sources.shards import read_shards, shard_files
 from solo.data.sources.skip import skipped_files
+from solo.data.storage.shards import read_shards, shard_files
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 

@@ -14,13 +14,14 @@ def tell(case: Case) -> str:
     return f"{case.method}-{case.type}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", [*STANDARD, Case("nnclr", "HEX_adaptive"), Case("vicreg", "HEX_fixed")], ids=tell)
 def test_a_loss_is_right_in_every_format(case: Case) -> None:
     outcome = numbers(case)
     assert outcome.ok, outcome.detail
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ALL, ids=tell)
 def test_every_type(case: Case) -> None:
     outcome = numbers(case)

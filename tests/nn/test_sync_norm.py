@@ -6,13 +6,16 @@ import copy
 from typing import Any
 
 import pytest
+import timm
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
 from solo.doctor.processes import on_processes
 from solo.nn.sync_norm import SyncedBatchNorm, synchronise
+from solo.run.synced import SyncedNorms
 
 NORMS = {
     "rows": lambda: nn.BatchNorm1d(5),
@@ -74,6 +77,32 @@ def test_only_batch_norms_are_replaced_and_their_state_is_kept() -> None:
     assert synced is net and [type(layer) for layer in (net[0], net[2][1])] == [nn.Linear, nn.LayerNorm]
     assert isinstance(net[1], SyncedBatchNorm) and isinstance(net[2][0].act, nn.ReLU) and net[1].weight is weight
     assert net.state_dict().keys() == before.keys()
+
+
+# One of each timm family that normalises in a way of its own; the layers are read where they differ.
+FAMILIES = (
+    "resnet18 resnetv2_50 efficientnet_b0 regnety_002 densenet121 mobilenetv3_small_050 ghostnet_050 dla34 res2net50d "
+    "selecsls42 inception_v4 repvgg_a0 mixnet_s convnext_atto cspresnet50 levit_128s"
+).split()
+
+
+@pytest.mark.parametrize("gpu", [False, True], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_conversion_keeps_the_output_of_every_family(name: str, gpu: bool) -> None:
+    net = timm.create_model(name, num_classes=0).eval()
+    generator = torch.Generator().manual_seed(0)
+    for layer in net.modules():  # fresh statistics would hide a layer that is left out
+        if isinstance(layer, _BatchNorm):
+            layer.running_mean.normal_(0, 0.1, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
+    size = {"levit_128s": 224, "inception_v4": 128}.get(name, 64)
+    x = torch.randn(2, 3, size, size, generator=generator)
+    with torch.no_grad():
+        before = net(x)
+        converted = SyncedNorms(gpu).apply(net)
+        left = [layer for layer in converted.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        assert not left
+        torch.testing.assert_close(converted.eval()(x), before)
 
 
 def test_without_a_group_it_is_torchs() -> None:

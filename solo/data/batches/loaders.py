@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
-from solo.data.views.in_memory import as_it_is, plain
+from solo.data.cache.in_memory import as_it_is, plain
 from solo.errors import UserError
 
 # Keeps the streams of neighbouring seeds apart: epochs stay far below it.

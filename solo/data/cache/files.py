@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.sources.decode import planes_size, read_image
 from solo.data.sources.skip import not_an_image, nothing_readable
-from solo.data.sources.stored import Source, identity
+from solo.data.storage.decode import planes_size, read_image
+from solo.data.storage.stored import Source, identity
 from solo.errors import BrokenImageError
 from solo.taxonomy import UNKNOWN
 

@@ -17,7 +17,7 @@ from solo.data.cache.files import FileImages, readable
 from solo.data.labels.subsets import Subset, level_targets
 from solo.data.labels.withholding import KnownLabels
 from solo.data.sources.skip import SkipBroken, image_sources
-from solo.data.sources.stored import readable_somewhere
+from solo.data.storage.stored import readable_somewhere
 from solo.data.views.batched import BatchAugment
 from solo.data.views.tensor_ops import luminance
 

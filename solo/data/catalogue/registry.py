@@ -6,37 +6,38 @@ in `solo.data.catalogue.rows`.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import os
 from pathlib import Path
 
 from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
+from solo.data.layouts.layout import Layout, find_layout
+from solo.data.storage.folders import (
+    DEFAULT_ROOT,
+    IMAGE_EXTENSIONS,
+    TRAINING,
+    VALIDATION,
+    class_folders,
+    existing_folder,
+)
+from solo.data.storage.h5_file import is_h5, read_index
 from solo.errors import UserError
 
 __all__ = [
     "DATASETS",
-    "DEFAULT_ROOT",
-    "IMAGE_EXTENSIONS",
     "DatasetSpec",
     "check_path",
     "choose_classes",
-    "class_folders",
     "count_classes",
-    "existing_folder",
     "get_spec",
+    "layout_of",
     "obtain",
+    "query_images",
     "validation_path",
+    "with_tree",
 ]
-
-# What Pillow reads without plug-ins, the same list as torchvision's ImageFolder, and NumPy's arrays.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".npy")
-# Where data sets are looked for, and fetched into, without a path.
-DEFAULT_ROOT = Path(__file__).parents[2] / "datasets"
-
-# Names of the folders of the two splits.
-TRAINING = ("train", "training")
-VALIDATION = ("val", "valid", "validation", "test")
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
 
@@ -59,12 +60,6 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
 
 
-def class_folders(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in `path`, sorted, without hidden ones: the classes of an image folder."""
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
     """The classes of a data set out of those that are there.
 
@@ -85,10 +80,8 @@ def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
     """
     if spec.num_classes is not None:
         return spec.num_classes
-    from solo.data.sources.h5_file import is_h5, read_index
-
     if train_path and is_h5(train_path):
-        return len(read_index(spec.name, Path(train_path)))
+        return len(choose_classes(spec.name, list(read_index(Path(train_path)))))
     return max(1, len(class_folders(existing_folder(train_path))))
 
 
@@ -158,8 +151,6 @@ def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
     Raises:
         UserError: it isn't there, and can't be fetched.
     """
-    from solo.data.layouts.layout import layout_of
-
     layout, folder = layout_of(spec), Path(path).expanduser() if path else DEFAULT_ROOT
     if layout.tree(folder) is None and layout.tree(folder, train=False) is None:
         if not (download and layout.torchvision):
@@ -177,8 +168,6 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
         return _beside(Path(train_path).expanduser()) if train_path and spec.name == "custom" else None
     if not train_path:
         return None
-    from solo.data.layouts.layout import layout_of
-
     return train_path if layout_of(spec).holds_both(Path(train_path).expanduser()) else None
 
 
@@ -193,8 +182,6 @@ def _beside(train: Path) -> str | None:
 
 
 def _check_h5(spec: DatasetSpec, path: str | None, no_labels: bool) -> None:
-    from solo.data.sources.h5_file import is_h5
-
     if not spec.folders or no_labels:
         what = "unlabelled images (data.no_labels=True)" if no_labels else spec.name
         stored = ", ".join(name for name, row in DATASETS.items() if row.folders)
@@ -206,16 +193,22 @@ def _check_h5(spec: DatasetSpec, path: str | None, no_labels: bool) -> None:
         )
 
 
-def existing_folder(path: str | None) -> Path:
-    """The path of a folder that is there.
+def layout_of(spec: DatasetSpec) -> Layout:
+    """The layout that a row of the registry names."""
+    assert spec.layout is not None
+    return find_layout(spec.layout)
 
-    Raises:
-        UserError: none is given, or it is no folder.
-    """
-    if not path:
-        raise UserError("data.train_path (or data.val_path) is not set; give the folder that holds the images")
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"the data folder {folder} {what}; check data.train_path, data.val_path and data.format")
-    return folder
+
+def with_tree(spec: DatasetSpec, path: str | os.PathLike[str] | None) -> DatasetSpec:
+    """The row with the tree and number of classes of what lies in `path`; unchanged if nothing does."""
+    if spec.layout is None:
+        return spec
+    tree = layout_of(spec).tree(Path(path).expanduser() if path else DEFAULT_ROOT)
+    return spec if tree is None else dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
+
+
+def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
+    """Files of the validation images that are queries, the others being the gallery; None without such a split."""
+    layout = layout_of(spec)
+    root = layout.root(Path(path).expanduser() if path else DEFAULT_ROOT)
+    return frozenset(map(str, layout.queries(root))) if layout.queries and root else None

@@ -14,14 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.data.catalogue.registry import TRAINING, VALIDATION, DatasetSpec, class_folders, existing_folder, get_spec
+from solo.data.catalogue.registry import DatasetSpec, get_spec, with_tree
 from solo.data.labels.tree_files import read_tree
 from solo.data.labels.trees import folder_classes, from_columns, from_paths
-from solo.data.layouts.layout import with_tree
-from solo.data.sources import hub
-from solo.data.sources.folders import Problems, image_folders
-from solo.data.sources.shards import label_columns, label_table, read_shards
-from solo.data.sources.tables import read_table, table_columns
+from solo.data.storage import hub
+from solo.data.storage.folders import (
+    TRAINING,
+    VALIDATION,
+    Problems,
+    class_folders,
+    existing_folder,
+    image_folders,
+)
+from solo.data.storage.shards import label_columns, label_table, read_shards
+from solo.data.storage.tables import read_table, table_columns
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 

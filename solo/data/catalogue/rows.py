@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from solo.data.catalogue import class_names as classes
+from solo.data.layouts.layout import find_layout
 from solo.taxonomy import Taxonomy
 
 Stats = tuple[float, ...]
@@ -71,9 +72,7 @@ class DatasetSpec:
         if self.taxonomy:
             return self.taxonomy.levels
         if self.layout:
-            from solo.data.layouts.layout import layout_of
-
-            return layout_of(self).levels or ("class",)
+            return find_layout(self.layout).levels or ("class",)
         return ("class",)
 
 
@@ -174,7 +173,7 @@ def _thumbnails(name: str, num_classes: int, source: str, **settings: Any) -> Da
     """Small images with CIFAR's constants, grey ones as RGB, as the HEX release has them."""
     return DatasetSpec(
         name=name,
-        source=f"solo.data.layouts.small:{source}",
+        source=f"solo.data.sources.small:{source}",
         channels=3,
         mean=_CIFAR_EVAL_MEAN,
         std=_CIFAR_EVAL_STD,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from solo.data.catalogue.registry import class_folders
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, either, lines
+from solo.data.storage.folders import class_folders
 
 _MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import os
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from solo.data.catalogue.registry import DEFAULT_ROOT, IMAGE_EXTENSIONS, DatasetSpec, class_folders
 from solo.data.labels.trees import Names, from_paths
-from solo.data.sources.archives import guarded
-from solo.data.sources.folders import Problems, image_folders
+from solo.data.storage.archives import guarded
+from solo.data.storage.folders import IMAGE_EXTENSIONS, Problems, class_folders, image_folders
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
@@ -147,18 +145,10 @@ class Layout:
             raise _damaged(self.title, root or path, error) from error
 
 
-def layout_of(spec: DatasetSpec) -> Layout:
-    """The layout that a row of the registry names."""
-    module, _, name = cast(str, spec.layout).partition(":")
+def find_layout(place: str) -> Layout:
+    """The layout at `module:NAME`."""
+    module, _, name = place.partition(":")
     return cast(Layout, getattr(importlib.import_module(module), name))
-
-
-def with_tree(spec: DatasetSpec, path: str | os.PathLike[str] | None) -> DatasetSpec:
-    """The row with the tree and number of classes of what lies in `path`; unchanged if nothing does."""
-    if spec.layout is None:
-        return spec
-    tree = layout_of(spec).tree(Path(path).expanduser() if path else DEFAULT_ROOT)
-    return spec if tree is None else dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
 
 
 def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:
@@ -221,10 +211,3 @@ def _damaged(title: str, folder: Path, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     return UserError(f"{title} in {folder} can't be read ({' '.join(str(error).split())}); unpack its archives again")
-
-
-def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
-    """Files of the validation images that are queries, the others being the gallery; None without such a split."""
-    layout = layout_of(spec)
-    root = layout.root(Path(path).expanduser() if path else DEFAULT_ROOT)
-    return frozenset(map(str, layout.queries(root))) if layout.queries and root else None

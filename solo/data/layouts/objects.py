@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from solo.data.catalogue.registry import IMAGE_EXTENSIONS, class_folders
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, lines
+from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
 
 _CALTECH_TRAIN, _CALTECH_SEED = 30, 0
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from solo.data.catalogue.registry import IMAGE_EXTENSIONS, class_folders
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, either, lines
+from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
 
 _PARTITION = "list_eval_partition.txt"
 _HEADER_LINES = 2  # the number of images, and the names of the columns

@@ -1,1 +1,1 @@
-"""Where images come from: folders, tables, archives, hubs, and how a file becomes pixels."""
+"""Where images come from: for each data set a function that gives its images and targets."""

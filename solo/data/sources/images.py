@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from solo.data.catalogue.registry import IMAGE_EXTENSIONS
-from solo.data.sources.decode import read_image
+from solo.data.storage.decode import read_image
+from solo.data.storage.folders import IMAGE_EXTENSIONS
 from solo.errors import UserError
 
 Transform = Callable[[Any], Any]
@@ -76,7 +76,7 @@ class ImageFiles(LabelledImages):
     """Image files as RGB; `samples` (file, class) and `classes` (names) as in torchvision's folders.
 
     Attributes:
-        channels: other than 1 and 3: the images are arrays `(H, W, channels)`, see `solo.data.sources.decode`.
+        channels: other than 1 and 3: the images are arrays `(H, W, channels)`, see `solo.data.storage.decode`.
     """
 
     channels = 3

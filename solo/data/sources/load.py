@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
-import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
-from solo.data.catalogue.registry import DEFAULT_ROOT, DatasetSpec, check_path, choose_classes, class_folders, obtain
-from solo.data.layouts.layout import layout_of
-from solo.data.sources.archives import guarded
-from solo.data.sources.decode import read_rgb
-from solo.data.sources.h5_file import is_h5
-from solo.data.sources.idx import FashionFiles
+from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
+from solo.data.sources.h5_dataset import H5Dataset
 from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, Transform
+from solo.data.sources.request import LevelTargets, Request, Split
 from solo.data.sources.skip import SkipBroken
+from solo.data.storage.archives import guarded
+from solo.data.storage.decode import read_rgb
+from solo.data.storage.folders import class_folders
+from solo.data.storage.h5_file import is_h5
+from solo.data.storage.idx import FashionFiles
 from solo.errors import BrokenImageError, UserError
-from solo.taxonomy import Taxonomy
 
 __all__ = [
     "ArrayDataset",
@@ -42,37 +41,7 @@ __all__ = [
     "read_rgb",
 ]
 
-Split = Literal["pretrain", "train", "val"]
-_DEFAULT_ROOT = DEFAULT_ROOT
 _DIGITS_SPLIT_SEED = 0
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is wanted of a source: `pretrain` is `train` plus whatever unlabelled images there are."""
-
-    split: Split
-    path: Path | None
-    download: bool
-    transform: Transform | None
-    target_transform: Transform | None
-
-    @property
-    def root(self) -> Path:
-        """The given folder or the one inside the package."""
-        return self.path or _DEFAULT_ROOT
-
-
-class LevelTargets:
-    """Target transform: leaf class -> `(levels,)` LongTensor, coarse first; -1 gives -1 at all levels."""
-
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        unknown = (-1,) * taxonomy.num_levels
-        self.table = torch.tensor([*taxonomy.path_table(), unknown])  # index -1 is the last row
-
-    def __call__(self, target: int) -> torch.Tensor:
-        """The path to the leaf `target`."""
-        return self.table[int(target)]
 
 
 class _ImageFolder(tv.ImageFolder):  # type: ignore[misc]
@@ -131,8 +100,6 @@ def load(
         return SkipBroken(unlabelled) if spec.on_error == "skip" else unlabelled
     target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
     if data_format == "h5":
-        from solo.data.h5_dataset import H5Dataset  # which needs this module
-
         images: Any = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
     else:
         module, _, name = spec.source.partition(":")
@@ -172,7 +139,7 @@ def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
 def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
     """Fashion-MNIST from idx files in the given folder, else from Debian's package; what is missing is fetched."""
     prefix = "t10k" if request.split == "val" else "train"
-    files, why = FashionFiles.find(prefix, request.path, _DEFAULT_ROOT), "data.download=False"
+    files, why = FashionFiles.find(prefix, request.path, request.root), "data.download=False"
     if files is None and request.download:
         try:
             tv.FashionMNIST(str(request.root), download=True)

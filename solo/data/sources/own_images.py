@@ -25,13 +25,13 @@ from PIL import Image
 
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.labels.trees import folder_labels, from_columns
-from solo.data.sources import hub as hf
-from solo.data.sources.decode import read_image, read_rgb
-from solo.data.sources.folders import Parts, Problems, image_folders
 from solo.data.sources.images import ImageFiles, LabelledImages
-from solo.data.sources.load import Request
-from solo.data.sources.shards import label_columns, label_table, read_shards
-from solo.data.sources.tables import read_table, table_columns
+from solo.data.sources.request import Request
+from solo.data.storage import hub as hf
+from solo.data.storage.decode import read_image, read_rgb
+from solo.data.storage.folders import Parts, Problems, image_folders
+from solo.data.storage.shards import label_columns, label_table, read_shards
+from solo.data.storage.tables import read_table, table_columns
 from solo.errors import UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
@@ -161,7 +161,7 @@ class StoredImages(FileDataset):
 
 
 def webdataset(spec: DatasetSpec, request: Request) -> StoredImages:
-    """Tar files of images with labels beside them, see `solo.data.sources.shards`."""
+    """Tar files of images with labels beside them, see `solo.data.storage.shards`."""
     assert request.path is not None
     samples, tree = list(read_shards(request.path).values()), spec.taxonomy
     files: list[Any] = [sample.image for sample in samples]
@@ -173,7 +173,7 @@ def webdataset(spec: DatasetSpec, request: Request) -> StoredImages:
 
 
 def hub(spec: DatasetSpec, request: Request) -> StoredImages:
-    """A data set of Hugging Face, see `solo.data.sources.hub`."""
+    """A data set of Hugging Face, see `solo.data.storage.hub`."""
     path, tree = str(request.path), spec.taxonomy
     data = hf.read_hub(path, train=request.split != "val")
     files: list[Any] = hf.images(data, hf.image_column(data, path, spec.path_column), path)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import Dataset
 
-from solo.data.sources.stored import Source, Stored
+from solo.data.storage.stored import Source, Stored
 from solo.errors import BrokenImageError, UserError
 
 

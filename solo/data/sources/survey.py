@@ -15,9 +15,9 @@ from PIL import Image
 
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.labels.trees import folder_labels, from_columns
-from solo.data.sources.decode import as_picture, image_shape, npy_head, read_image
-from solo.data.sources.folders import Problems, image_folders
-from solo.data.sources.tables import read_table
+from solo.data.storage.decode import as_picture, image_shape, npy_head, read_image
+from solo.data.storage.folders import Problems, image_folders
+from solo.data.storage.tables import read_table
 from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 

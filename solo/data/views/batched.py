@@ -16,9 +16,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from solo.data.cache.buffers import Buffers
 from solo.data.views import tensor_ops as ops
-from solo.data.views.pipelines import normalisation
+from solo.data.views.buffers import Buffers
+from solo.data.views.image_ops import normalisation
 
 _RATIO = (3 / 4, 4 / 3)
 _SIGMA = (0.1, 2.0)

@@ -220,3 +220,18 @@ class ToNormalizedTensor(Named):
             return torch.from_numpy(self._table[0].take(pixels))[None]
         planes = [table.take(pixels[:, :, c]) for c, table in enumerate(self._table)]
         return torch.from_numpy(np.stack(planes))
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> ToNormalizedTensor:
+    """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
+
+    Raises:
+        UserError: if the numbers of values and channels differ.
+    """
+    count = channels or len(mean)
+    mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
+    if not len(mean) == len(std) == count:
+        raise UserError(
+            f"mean has {len(mean)} values and std {len(std)} for {count} channels; give as many as there are channels"
+        )
+    return ToNormalizedTensor(mean, std)

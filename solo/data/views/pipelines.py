@@ -22,9 +22,9 @@ from solo.data.views.image_ops import (
     RandomResizedCrop,
     Solarization,
     ToMode,
-    ToNormalizedTensor,
+    normalisation,
 )
-from solo.errors import UserError
+from solo.data.views.multichannel import PlanesEval, PlanesViews
 
 
 class NCropAugmentation(Named):
@@ -59,21 +59,6 @@ def prepare_n_crop_transform(
     return FullTransformPipeline([NCropAugmentation(transform, num_crops) for transform, num_crops in pairs])
 
 
-def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> ToNormalizedTensor:
-    """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
-
-    Raises:
-        UserError: if the numbers of values and channels differ.
-    """
-    count = channels or len(mean)
-    mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
-    if not len(mean) == len(std) == count:
-        raise UserError(
-            f"mean has {len(mean)} values and std {len(std)} for {count} channels; give as many as there are channels"
-        )
-    return ToNormalizedTensor(mean, std)
-
-
 def build_transform_pipeline(
     dataset: str,
     cfg: Any,
@@ -101,18 +86,12 @@ def build_transform_pipeline(
     last = normalisation(mean, std, 3 if as_grey else channels)
 
     if len(last.mean) not in (1, 3):
-        return tvt.Compose([_planes().PlanesViews(entry, last.mean, last.std)])
+        return tvt.Compose([PlanesViews(entry, last.mean, last.std)])
     ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
     ops.append(ToMode("L" if len(last.mean) == 1 else "RGB"))
     ops.append(_crop(entry))
     ops.extend(Maybe(op, prob) for op, prob in _colour_ops(entry) if prob)
     return tvt.Compose([*ops, last])
-
-
-def _planes() -> Any:
-    from solo.data.views import multichannel as planes  # which needs this module
-
-    return planes
 
 
 def _get(entry: Any, key: str) -> Any:
@@ -148,7 +127,7 @@ def build_eval_pipeline(
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
     last = normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
-        return tvt.Compose([_planes().PlanesEval(size, last.mean, last.std, resize)])
+        return tvt.Compose([PlanesEval(size, last.mean, last.std, resize)])
     mode = ToMode("L" if len(last.mean) == 1 else "RGB")
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
     return tvt.Compose([mode, *shape, last])
@@ -167,7 +146,7 @@ def build_train_pipeline(
     if len(last.mean) not in (1, 3):
         crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
         entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
-        return tvt.Compose([_planes().PlanesViews(entry, last.mean, last.std, "bilinear")])
+        return tvt.Compose([PlanesViews(entry, last.mean, last.std, "bilinear")])
     mode = ToMode("L" if len(last.mean) == 1 else "RGB")
     mirror = [Maybe(HorizontalFlip(), 0.5)] if flip else []
     return tvt.Compose(

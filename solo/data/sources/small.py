@@ -1,0 +1,110 @@
+"""Small images that fit into memory: MNIST, SVHN, parts of CIFAR-100, CIFAR-10-C and the MedMNIST collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from torchvision import datasets as tv
+
+from solo.data.catalogue.rows import DatasetSpec
+from solo.data.sources.images import ArrayDataset
+from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
+from solo.data.sources.request import Request
+from solo.data.storage.folders import class_folders
+from solo.errors import UserError
+
+_CIFAR10C_LABELS = "labels.npy"
+
+
+def mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """MNIST by torchvision."""
+    data: Any = from_torchvision(tv.MNIST, "MNIST", request, train=request.split != "val")
+    return _arrays(data.data.numpy(), data.targets, request)
+
+
+def svhn(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """Street View House Numbers by torchvision, without the extra images."""
+    split = "test" if request.split == "val" else "train"
+    data: Any = from_torchvision(tv.SVHN, f"{split}_32x32.mat", request, split=split)
+    return _arrays(data.data.transpose(0, 2, 3, 1), data.labels, request)
+
+
+def cifar100_part(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """The five classes of a superclass, out of CIFAR-100 or from a folder with one sub-folder for each of them."""
+    names = [] if spec.taxonomy is None else list(spec.taxonomy.class_names)
+    if request.path and request.path.is_dir() and class_folders(request.path) == names:
+        folder: Dataset[tuple[Any, Any]] = image_folder(spec, request)
+        return folder
+    data: Any = cifar100(spec, request)
+    index = {data.class_to_idx[name]: i for i, name in enumerate(names)}
+    kept = [i for i, target in enumerate(data.targets) if target in index]
+    return _arrays(data.data[kept], [index[data.targets[i]] for i in kept], request)
+
+
+def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """CIFAR-10-C, for evaluation: the training images are CIFAR-10's, the validation images are corrupted.
+
+    The validation path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds
+    the 10,000 test images at five strengths.
+    """
+    if request.split != "val":
+        training: Dataset[tuple[Any, Any]] = cifar10(spec, request)
+        return training
+    path = request.root
+    folder = path if path.is_dir() else path.parent
+    files = [path] if path.is_file() else sorted(set(folder.glob("*.npy")) - {folder / _CIFAR10C_LABELS})
+    if not files or not (folder / _CIFAR10C_LABELS).is_file():
+        raise UserError(
+            f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path to the "
+            "folder with labels.npy and fog.npy, ..., or to one of these files"
+        )
+    images = np.concatenate([_load(file) for file in files])
+    labels = _load(folder / _CIFAR10C_LABELS)
+    return _arrays(images, np.tile(labels, len(files)), request)
+
+
+def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """One of the MedMNIST data sets, from its npz file; the test images validate.
+
+    ChestMNIST has fourteen findings, any number of them in an image; its two classes here are none and some.
+    """
+    path = request.root / f"{spec.name}.npz"
+    if not path.is_file():
+        _fetch_medmnist(spec.name, request)
+    archive = _load(path)
+    split = "test" if request.split == "val" else "train"
+    labels = archive[f"{split}_labels"]
+    return _arrays(archive[f"{split}_images"], labels.max(axis=1) if labels.ndim > 1 else labels, request)
+
+
+def _fetch_medmnist(name: str, request: Request) -> None:
+    how_to = (
+        f"no {name}.npz in {request.root}; fetch it from https://medmnist.com and set data.train_path and data.val_path"
+    )
+    if not request.download:
+        raise UserError(f"{how_to}, or set data.download=True")
+    try:
+        import medmnist as package
+    except ImportError as error:
+        raise UserError(f"{how_to}, or pip install medmnist for data.download") from error
+    request.root.mkdir(parents=True, exist_ok=True)
+    try:
+        getattr(package, package.INFO[name]["python_class"])(split="train", download=True, root=str(request.root))
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{how_to} (the download failed: {' '.join(str(error).split())})") from error
+
+
+def _load(path: Path) -> Any:
+    try:
+        return np.load(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); fetch it again") from error
+
+
+def _arrays(images: np.ndarray, targets: Any, request: Request) -> ArrayDataset:
+    if len(images) != len(targets):
+        raise UserError(f"{request.root} holds {len(images)} images but {len(targets)} labels; fetch it again")
+    return ArrayDataset(np.ascontiguousarray(images), targets, request.transform, request.target_transform)

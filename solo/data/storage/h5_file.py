@@ -1,0 +1,119 @@
+"""Image folders as one HDF5 file: `<class>/<image name>` is a 1-D uint8 array, the bytes of an encoded image file.
+
+One large file instead of a million small ones, for network file systems. No torch; h5py is imported when used.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
+from solo.errors import UserError
+from solo.files import replacing, write_text
+
+_GZIP_LEVEL = 9
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+Index = dict[str, list[str]]
+
+
+def is_h5(path: str | Path) -> bool:
+    """Whether `path` is a file that begins as HDF5 files do."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE
+
+
+def open_h5(path: Path, mode: str = "r") -> Any:
+    """The file as h5py's `File`.
+
+    Raises:
+        UserError: h5py is not installed, or the file is missing or damaged.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError('reading and writing HDF5 files needs h5py; pip install "solo-hex[h5]"') from error
+    try:
+        return h5py.File(path, mode)
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        what = "can't be read as HDF5" if mode == "r" else "can't be written"
+        raise UserError(f"{path} {what} ({reason}); check data.train_path and data.val_path") from error
+
+
+def read_index(path: Path) -> Index:
+    """Class -> names of its images, both sorted.
+
+    It is kept beside the file: listing a million names takes a minute, and each process needs it.
+
+    Raises:
+        UserError: the file can't be read or has another layout.
+    """
+    cache = path.with_name(path.name + ".index.json")
+    state = path.stat() if path.is_file() else None
+    key = [state.st_size, state.st_mtime_ns] if state else []
+    try:
+        stored = json.loads(cache.read_text(encoding="utf-8"))
+        if stored["file"] == key:
+            return dict(stored["index"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # there is none yet, or a damaged one
+    index = _list_images(path)
+    try:
+        write_text(cache, json.dumps({"file": key, "index": index}))
+    except UserError:
+        pass  # a read-only folder: the next run lists the file again
+    return index
+
+
+def _list_images(path: Path) -> Index:
+    with open_h5(path) as file:
+        groups = {name: item for name, item in sorted(file.items()) if hasattr(item, "keys")}
+        index = {name: sorted(group) for name, group in groups.items()}
+        strange = sorted(set(file) - set(groups))
+        empty = [name for name, images in index.items() if not images]
+    if strange or empty or not index:
+        found = f"the array {strange[0]!r}" if strange else f"the empty group {empty[0]!r}" if empty else "nothing"
+        raise UserError(
+            f"{path} holds {found}; expected one group per class with encoded images inside, as "
+            "scripts/utils/convert_imgfolder_to_h5.py writes them"
+        )
+    return index
+
+
+def write_h5(folder: Path, path: Path) -> int:
+    """Store a folder with one sub-folder per class; files stay encoded, gzip packs what they leave.
+
+    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`.
+
+    Returns:
+        How many images were stored.
+
+    Raises:
+        UserError: there are no class folders, one has no images, or `path` exists or can't be written.
+    """
+    import numpy as np
+
+    if path.exists():
+        raise UserError(f"{path} exists already; remove it or choose another name")
+    names = class_folders(folder) if folder.is_dir() else []
+    if not names:
+        raise UserError(f"{folder} has no class folders; expected one folder per class with images inside")
+    count = 0
+    with replacing(path) as temporary, open_h5(temporary, "w") as file:
+        for name in names:
+            images = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS)
+            if not images:
+                raise UserError(f"{folder / name} holds no images; put some there or remove it")
+            group = file.create_group(name)
+            for image in images:
+                data = np.frombuffer(image.read_bytes(), np.uint8)
+                key = "__".join(image.relative_to(folder / name).parts)
+                group.create_dataset(key, data=data, compression="gzip", compression_opts=_GZIP_LEVEL)
+            count += len(images)
+    return count

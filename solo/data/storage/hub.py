@@ -1,0 +1,145 @@
+"""Data sets of Hugging Face's `datasets`: by their name on the hub, or in a folder. No torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solo.data.storage.tables import as_text
+from solo.errors import UserError
+
+_VALIDATION = ("validation", "valid", "val", "test")
+_SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
+_EXTRA = 'data.format=hf needs the package datasets; pip install "solo-hex[hf]"'
+
+
+def read_hub(path: str, train: bool = True) -> Any:
+    """A split as a `datasets.Dataset`.
+
+    Args:
+        path: a name on the hub, a folder that `load_dataset` knows (Parquet files, images), or one that `save_to_disk`
+            wrote; `:SPLIT` behind it chooses another split.
+        train: `train`; else `validation`, or `test` where there is none.
+
+    Raises:
+        UserError: the package is missing, the data can't be loaded, or have no such split.
+    """
+    return _read(path, train)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: str, train: bool) -> Any:
+    try:
+        import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError as error:
+        raise UserError(_EXTRA) from error
+    name, _, split = path.partition(":")
+    folder = Path(name).expanduser()
+    try:
+        if any((folder / file).is_file() for file in _SAVED):
+            data = datasets.load_from_disk(str(folder))
+        else:
+            data = datasets.load_dataset(str(folder) if folder.is_dir() else name)
+    except Exception as error:  # whatever the package and its back ends raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"datasets can't load {name} ({reason}); give a name on the hub or a folder") from error
+    if not isinstance(data, Mapping):
+        return data
+    wanted = [split] if split else ["train"] if train else list(_VALIDATION)
+    found = next((name for name in wanted if name in data), None)
+    if found is None:
+        raise UserError(
+            f"{path} has no split {' or '.join(wanted)}; add one of {', '.join(map(str, data))}: NAME:SPLIT"
+        )
+    return data[found]
+
+
+@dataclass(frozen=True)
+class HubImage:
+    """The image of a row.
+
+    Attributes:
+        data: of the type `datasets.Dataset`, whose only column holds encoded images.
+        name: of the data set, for people.
+        row: its number.
+    """
+
+    data: Any
+    name: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.name}#{self.row}"
+
+    @property
+    def container(self) -> None:
+        """None: a data set has any number of files."""
+
+    @property
+    def part(self) -> str:
+        """The row, and the fingerprint by which the package knows data that are the same."""
+        return f"{self.data._fingerprint} {self.row}"
+
+    def read(self) -> bytes:
+        """The bytes of the image file; none where the row has no image."""
+        (cell,) = self.data[self.row].values()
+        cell = cell or {}
+        if cell.get("bytes") or not cell.get("path"):
+            return cell.get("bytes") or b""
+        try:
+            return Path(cell["path"]).read_bytes()
+        except OSError:
+            return b""
+
+
+def images(data: Any, column: str, name: str) -> list[HubImage]:
+    """The image of each row, not decoded."""
+    encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
+    return [HubImage(encoded, name, row) for row in range(len(encoded))]
+
+
+def image_column(data: Any, path: str, wanted: str | None = None) -> str:
+    """The column of the images: the wanted one, else the first of that type.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [name for name, feature in data.features.items() if type(feature).__name__ == "Image"]
+    if wanted in found or (wanted is None and found):
+        return wanted or found[0]
+    what = f"data.path_column={wanted!r} holds no images" if wanted else f"{path} has no column of images"
+    raise UserError(f"{what}; of its columns {', '.join(data.features)} these do: {', '.join(found) or 'none'}")
+
+
+def label_columns(data: Any, path: str, wanted: Sequence[str] | None) -> list[str]:
+    """The columns of labels, coarse first: the wanted ones, else the only one that holds classes, else `label`.
+
+    Raises:
+        UserError: a column isn't there, or there are several to choose from.
+    """
+    for column in wanted or ():
+        if column not in data.features:
+            raise UserError(f"data.label_columns: {path} has no {column!r}; it has {', '.join(data.features)}")
+    if wanted is not None:
+        return list(wanted)
+    classes = [name for name, feature in data.features.items() if type(feature).__name__ == "ClassLabel"]
+    if len(classes) > 1:
+        raise UserError(f"{path} has several label columns: {', '.join(classes)}; set data.label_columns, coarse first")
+    return classes or [name for name in data.features if name == "label"]
+
+
+def label_table(data: Any, columns: Sequence[str]) -> dict[str, list[str]]:
+    """Texts of these columns; the names of classes where they have some, nothing for null and -1."""
+    table = {}
+    for column in columns:
+        names = getattr(data.features[column], "names", None)
+        cells = data.select_columns([column])[column][:]
+        if names:
+            table[column] = ["" if cell is None or cell < 0 else names[cell] for cell in cells]
+        else:
+            table[column] = [json.dumps(cell) if isinstance(cell, (list, dict)) else as_text(cell) for cell in cells]
+    return table

@@ -1,0 +1,181 @@
+"""WebDataset shards (https://github.com/webdataset/webdataset): tar files whose members with one key are a sample.
+
+`0001.jpg`, `0001.cls` and `0001.json` are the sample `0001`. The members' places are looked up once, so that any image
+can be read at any time, by any number of processes. No torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.data.storage.tables import as_text
+from solo.errors import UserError
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A part of a shard: a file in it."""
+
+    shard: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.shard}:{self.name}"
+
+    @property
+    def container(self) -> str:
+        """The shard."""
+        return self.shard
+
+    @property
+    def part(self) -> str:
+        """Name and place in it."""
+        return f"{self.name} {self.offset}"
+
+    def read(self) -> bytes:
+        """Its bytes; fewer if the shard is cut off."""
+        # Opened each time: workers are forked, and a handful of shards may be thousands.
+        handle = os.open(self.shard, os.O_RDONLY)
+        try:
+            return os.pread(handle, self.size, self.offset)
+        finally:
+            os.close(handle)
+
+
+@dataclass
+class Sample:
+    """The image of a key, and what else has it."""
+
+    image: Member | None = None
+    others: dict[str, Member] = field(default_factory=dict)  # by extension
+
+
+def shard_files(path: str | Path) -> list[str]:
+    """The shards of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`.
+
+    Raises:
+        UserError: there are none, or they are compressed.
+    """
+    text = str(Path(path).expanduser())
+    found = _BRACES.search(text)
+    if found:
+        first, last = found.groups()
+        numbers = range(int(first), int(last) + 1)
+        files = [f"{text[: found.start()]}{n:0{len(first)}}{text[found.end() :]}" for n in numbers]
+    elif os.path.isdir(text):
+        files = sorted(str(file) for file in Path(text).rglob("*") if file.name.endswith((".tar", *_COMPRESSED)))
+    else:
+        files = [text]
+    missing = [file for file in files if not os.path.isfile(file)]
+    if missing or not files:
+        what = f"{missing[0]} does not exist" if missing else f"{text} holds no *.tar file"
+        raise UserError(f"{what}; data.format=webdataset needs a tar file, a folder of them, or name-{{000..099}}.tar")
+    compressed = next((file for file in files if file.endswith(_COMPRESSED)), None)
+    if compressed:
+        raise UserError(f"{compressed} is compressed, and its images can't be read in any order; unpack it to .tar")
+    return files
+
+
+def read_shards(path: str | Path) -> dict[str, Sample]:
+    """The samples with an image, by shard and key, in their order.
+
+    Raises:
+        UserError: a shard is damaged or holds a key twice, or there is no image.
+    """
+    samples: dict[str, Sample] = {}
+    for shard in shard_files(path):
+        stat = os.stat(shard)
+        samples |= _members(shard, stat.st_size, stat.st_mtime_ns)
+    if not samples:
+        raise UserError(
+            f"{path} holds no images; members must be named KEY.jpg, KEY.png, ..., with KEY.cls or KEY.json"
+        )
+    return samples
+
+
+@functools.lru_cache(maxsize=4096)
+def _members(shard: str, size: int, changed_ns: int) -> dict[str, Sample]:
+    """Asked several times in a run; reading the heads of a large shard takes seconds."""
+    found: dict[str, Sample] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for info in tar:
+                folder, _, name = info.name.rpartition("/")
+                if not info.isfile() or name.startswith("."):
+                    continue
+                key, _, extension = name.partition(".")
+                _add(found.setdefault(f"{folder}/{key}", Sample()), info, f".{extension.lower()}", shard)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"the shard {shard} can't be read ({' '.join(str(error).split())}); fetch it again") from error
+    return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}
+
+
+def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> None:
+    member = Member(shard, info.name, info.offset_data, info.size)
+    if extension.endswith(IMAGE_EXTENSIONS):  # the first of several is the image
+        sample.image = sample.image or member
+    elif extension in sample.others:
+        raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
+    else:
+        sample.others[extension] = member
+
+
+def label_table(samples: Sequence[Sample]) -> dict[str, list[str]]:
+    """Columns of texts as of `solo.data.storage.tables`: `cls` from `KEY.cls`, and the plain values of `KEY.json`.
+
+    Raises:
+        UserError: a JSON member is damaged; names it.
+    """
+    rows = [_fields(sample) for sample in samples]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [as_text(row.get(name)) for row in rows] for name in names}
+
+
+def _fields(sample: Sample) -> Mapping[str, Any]:
+    row: dict[str, Any] = {}
+    for extension, member in sample.others.items():
+        if extension == ".cls":
+            row["cls"] = member.read().decode(errors="replace").strip()
+        elif extension == ".json":
+            try:
+                content = json.loads(member.read())
+            except ValueError as error:
+                raise UserError(f"{member} is no JSON ({error}); correct it, or take it out") from error
+            if isinstance(content, dict):
+                row |= {name: value for name, value in content.items() if isinstance(value, (str, int, float))}
+    return row
+
+
+def label_columns(table: Mapping[str, Sequence[str]], path: str | Path, wanted: Sequence[str] | None) -> list[str]:
+    """The columns with labels, coarse first: those that are wanted, else `cls`, else the only one.
+
+    Raises:
+        UserError: a column isn't there, or there are several to choose from.
+    """
+    for column in wanted or ():
+        if column not in table:
+            raise UserError(f"data.label_columns: {path} has no {column!r}; it has {', '.join(table) or 'no labels'}")
+    if wanted is not None:
+        return list(wanted)
+    if "cls" in table:
+        return ["cls"]
+    if len(table) > 1:
+        raise UserError(
+            f"{path} has several fields: {', '.join(table)}; set data.label_columns to those with labels, coarse first "
+            "(or to [])"
+        )
+    return list(table)

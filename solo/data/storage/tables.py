@@ -1,0 +1,122 @@
+"""Tables of image paths and labels: CSV, TSV, JSON, JSON lines, Parquet. Columns of text; no torch."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.errors import UserError
+
+Table = dict[str, list[str]]
+
+TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+
+def read_table(path: str | Path) -> Table:
+    """All columns of a file as texts, of equal length; an empty text where there is nothing.
+
+    Raises:
+        UserError: missing, of an unknown kind, damaged, or without rows.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UserError(f"the table {file} {what}; data.format=table needs a file: {', '.join(TABLE_EXTENSIONS)}")
+    readers = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
+    kind = file.suffix.lower()
+    if kind not in readers:
+        raise UserError(f"the table {file} is of no known kind; its name must end in {', '.join(TABLE_EXTENSIONS)}")
+    try:
+        table = readers[kind](file)
+    except (ValueError, OSError, csv.Error, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the table {file} can't be read as {kind[1:]} ({' '.join(str(error).split())})") from error
+    if not table or not next(iter(table.values())):
+        raise UserError(f"the table {file} has no rows")
+    return table
+
+
+def table_columns(
+    table: Mapping[str, Sequence[str]], file: Path, path_column: str | None, label_columns: Sequence[str] | None
+) -> tuple[str, list[str]]:
+    """Which column holds the paths, and which ones the labels, coarse first.
+
+    Not given, the paths are in the first column whose first value ends like an image file, and the labels in the only
+    other column; no other column means no labels.
+
+    Raises:
+        UserError: a column isn't there, or there are several to choose from.
+    """
+    for key, columns in (("path_column", [path_column] if path_column else []), ("label_columns", label_columns or [])):
+        for column in columns:
+            if column not in table:
+                close = difflib.get_close_matches(column, table, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise UserError(f"data.{key}: {file} has no column {column!r}; {hint}it has {', '.join(table)}")
+    if path_column is None:
+        likely = [name for name, cells in table.items() if cells[0].lower().endswith(IMAGE_EXTENSIONS)]
+        if not likely:
+            raise UserError(f"{file} has no column of image files; set data.path_column to one of {', '.join(table)}")
+        path_column = likely[0]
+    others = [name for name in table if name != path_column]
+    if label_columns is None and len(others) > 1:
+        raise UserError(
+            f"{file} has several columns beside {path_column!r}: {', '.join(others)}; "
+            f"set data.label_columns to those with labels, coarse first (or to [])"
+        )
+    return path_column, others if label_columns is None else list(label_columns)
+
+
+def _csv(file: Path) -> Table:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        head = stream.readline()
+        stream.seek(0)
+        delimiter = max("\t,;", key=head.count)
+        rows = [row for row in csv.reader(stream, delimiter=delimiter) if row]
+    header, body = (rows[0], rows[1:]) if rows else ([], [])
+    uneven = next((n for n, row in enumerate(body, start=2) if len(row) != len(header)), None)
+    if uneven is not None:
+        raise ValueError(f"row {uneven} has {len(body[uneven - 2])} cells, the header {len(header)}")
+    return {name.strip(): [row[i].strip() for row in body] for i, name in enumerate(header)}
+
+
+def _json(file: Path) -> Table:
+    data = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(data, dict):
+        if len({len(column) for column in data.values()}) > 1:
+            raise ValueError("its columns differ in length")
+        return {str(name): [as_text(cell) for cell in column] for name, column in data.items()}
+    return _records(data)
+
+
+def _json_lines(file: Path) -> Table:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return _records([json.loads(line) for line in lines if line.strip()])
+
+
+def _records(rows: Sequence[Mapping[str, Any]]) -> Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [as_text(row.get(name)) for row in rows] for name in names}
+
+
+def _parquet(file: Path) -> Table:
+    try:
+        from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError:
+        extra = 'pip install "solo-hex[parquet]"'
+        raise UserError(f"reading {file} needs pyarrow ({extra}); or store the table as CSV") from None
+    columns = parquet.read_table(file).to_pydict()
+    return {str(name): [as_text(cell) for cell in cells] for name, cells in columns.items()}
+
+
+def as_text(cell: Any) -> str:
+    """A cell as a text: nothing for null and NaN, whole numbers without a point."""
+    if cell is None or cell != cell:  # NaN is not itself
+        return ""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

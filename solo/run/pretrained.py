@@ -1,0 +1,344 @@
+"""A trained backbone in one's own code: what evaluation does to an image, and features of whatever holds images."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor, nn
+
+from solo.backbones import features_dim
+from solo.backbones.published import published_model
+from solo.checkpoint import checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.data.catalogue.registry import DATASETS, get_spec
+from solo.data.storage.decode import read_image, scaled
+from solo.data.storage.folders import Problems, image_folders
+from solo.data.views.pipelines import build_eval_pipeline
+from solo.errors import UserError
+from solo.export.card import facts_of, model_card
+from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
+from solo.export.targets import Exported, export
+from solo.run.predictions import Predictions, predictions
+from solo.run.source import pretrained_backbone, small_stem
+from solo.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """The backbone of a run, with everything that is needed to use it.
+
+    Attributes:
+        backbone: images (B, C, H, W) -> features (B, F); in eval mode, on `device`.
+        transform: what evaluation does to one image: `PIL.Image`, or for other than 1 and 3 channels a uint8 array
+            (H, W, C), to a normalised float tensor (C, H, W).
+        taxonomy: the label tree of the data it was trained on; None where nothing is known of it.
+        settings: the resolved config of the run; empty where the file has none.
+        device: where `embed` computes.
+        network: how the backbone was built, and what it expects of images.
+        classifier: features -> logits (B, classes); of a linear evaluation, or the one that pretraining trained beside
+            the backbone; None if the run had no labels.
+        facts: about the run, for its card: name, method, dataset, numbers with their protocol, versions.
+    """
+
+    backbone: nn.Module
+    transform: Callable[[Any], Tensor]
+    taxonomy: Taxonomy | None
+    settings: dict[str, Any]
+    device: torch.device
+    network: Network
+    classifier: nn.Linear | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """C, the channels of an image."""
+        return self.network.channels
+
+    @property
+    def features_dim(self) -> int:
+        """F, the length of a feature vector."""
+        return features_dim(self.backbone)
+
+    @torch.no_grad()
+    def embed(self, images: Any, batch_size: int = 256) -> Tensor:
+        """Features of images, in their order.
+
+        Args:
+            images: one image or any iterable of them, mixed as you like, also a generator. An image is a file's path, a
+                `PIL.Image`, an array (H, W) or (H, W, C), uint8, 16 bits or floating point in [0, 1], or a float tensor
+                (C, H, W) that `transform` has made. A folder stands for all images below it, sorted; a float tensor
+                (N, C, H, W) and an array (N, H, W, C) or (N, H, W) hold N images; an array of three axes whose last is
+                1, 3, 4 or C long is one image.
+            batch_size: images computed at once; memory, not the result, depends on it.
+
+        Returns:
+            (N, F) float32, in CPU memory; N = 0 for no images.
+
+        Raises:
+            UserError: a path that is no image or doesn't exist, or something that is no image.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1")
+        self.backbone.eval()
+        inputs, parts = (self._input(image) for image in _each(images, self.channels)), []
+        while batch := list(islice(inputs, batch_size)):
+            if len({image.shape for image in batch}) > 1:
+                raise UserError(f"tensors of different shapes, {_shapes(batch)}; let `transform` make them of one size")
+            parts.append(self.backbone(torch.stack(batch).to(self.device)).float().cpu())
+        return torch.cat(parts) if parts else torch.empty(0, self.features_dim)
+
+    @torch.no_grad()
+    def predict(
+        self, images: Any, k: int = 5, level: str | None = None, within: str | None = None, batch_size: int = 256
+    ) -> Predictions:
+        """Class probabilities of images, in their order, at every level of the label tree.
+
+        Args:
+            images: as for `embed`.
+            k: names for each image in `.best`.
+            level: which level they are of; None: the classes.
+            within: name of a node; only the classes below it are considered. `LEVEL:NAME` where several have the name.
+            batch_size: images computed at once.
+
+        Raises:
+            UserError: the run has no classifier, or there is no such level or node; see `embed`.
+        """
+        if self.classifier is None:
+            raise UserError("this run has no classifier; train one with solo linear, and load that run")
+        logits = self.classifier(self.embed(images, batch_size).to(self.device)).float().cpu()
+        tree = self.taxonomy
+        if tree is None or tree.num_classes != logits.shape[1]:
+            tree = Taxonomy.flat([str(index) for index in range(logits.shape[1])])
+        return predictions(logits, tree, k, level, within)
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown: what was trained on what, with which numbers."""
+        return model_card(self.bundle())
+
+    def export(self, to: str, out: str | Path) -> Exported:
+        """Write a folder that another program reads, see `solo.export`.
+
+        Args:
+            to: `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`.
+            out: the folder.
+
+        Raises:
+            UserError: the program doesn't know such a network, or its package is missing.
+        """
+        return export(self.bundle(), to, out)
+
+    def push_to_hub(self, repo: str, **options: Any) -> str:
+        """Upload the backbone, its label tree and its card to the Hugging Face hub; `solo.load("hf://REPO")` reads it.
+
+        Args:
+            repo: `NAME/REPOSITORY`.
+            options: of `huggingface_hub.HfApi.upload_folder` (`commit_message`, `token`, ...), and `private`.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            UserError: the hub can't be reached, or refuses.
+        """
+        from solo.export.hub import push
+
+        return push(self.bundle(), repo, **options)
+
+    def bundle(self) -> Bundle:
+        """What `solo.export` needs of it."""
+        weights = None if self.classifier is None else {k: v.cpu() for k, v in self.classifier.state_dict().items()}
+        return Bundle(
+            backbone=copy.deepcopy(self.backbone).cpu().eval(),
+            network=self.network,
+            features_dim=self.features_dim,
+            taxonomy=self.taxonomy,
+            classifier=weights,
+            facts=self.facts,
+        )
+
+    def _input(self, image: Any) -> Tensor:
+        if isinstance(image, Tensor):
+            if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
+                raise UserError(
+                    f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; give float ({self.channels}, "
+                    "H, W) as `transform` makes it, or the image as PIL.Image, array or path"
+                )
+            return image
+        if isinstance(image, (str, Path)):
+            image = read_image(Path(image).expanduser(), self.channels)
+        elif isinstance(image, np.ndarray):
+            try:
+                image = scaled(image)
+            except ValueError as error:
+                raise UserError(f"an array can't be read as an image: {error}") from error
+            if self.channels in (1, 3):
+                image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+        elif not isinstance(image, Image.Image):
+            raise UserError(f"a {type(image).__name__} is no image; give PIL images, arrays, tensors or paths")
+        return self.transform(image)
+
+
+def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
+    """Build a backbone and load its weights.
+
+    Args:
+        source: a checkpoint of ours or of solo-learn, the folder of a run, a folder that `solo export` wrote,
+            `hf://NAME/REPOSITORY` with such a folder, `timm/NAME` or `torchvision/NAME`.
+        device: default: a GPU where there is one.
+        data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
+
+    Raises:
+        UserError: the file can't be read, holds no backbone, or doesn't say which one.
+    """
+    unknown = sorted(set(data) - {"dataset", "image_size", "channels", "mean", "std"})
+    if unknown:
+        raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if str(source).startswith("hf://"):
+        from solo.export.hub import fetch
+
+        source = fetch(str(source).removeprefix("hf://"))
+    if str(source).startswith(("timm/", "torchvision/")):
+        return _published(str(source), where, data)
+    if (Path(source).expanduser() / DESCRIPTION).is_file():
+        return _exported(Path(source).expanduser(), where, data)
+    return _trained(source, where, data)
+
+
+def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
+    file = checkpoint_file(source)
+    checkpoint = load_checkpoint(file)
+    saved = saved_settings(checkpoint, file)
+    name = data.get("dataset") or saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
+    facts = {"dataset": name if name in DATASETS else "custom"}
+    asked = {key: data.get(key) for key in ("image_size", "channels", "mean", "std")}
+    cfg = OmegaConf.create(
+        {
+            "pretrained_feature_extractor": str(file),
+            "pretrain_method": None,
+            "backbone": {"name": None, "kwargs": {}},
+            "data": {**facts, **asked},
+        }
+    )
+    backbone = pretrained_backbone(cfg)  # which fills in what is left open
+    images: Any = OmegaConf.to_container(cfg.data)
+    spec = get_spec(images["dataset"])
+    size = images["image_size"]
+    network = Network(
+        name=cfg.backbone.name,
+        kwargs=cast("dict[str, Any]", OmegaConf.to_container(cfg.backbone.kwargs)),
+        method=cfg.pretrain_method,
+        small_stem=small_stem(cfg, saved),
+        channels=images["channels"],
+        size=size,
+        resize=round(spec.resize * size / spec.size) if spec.resize else None,
+        mean=tuple(images["mean"]),
+        std=tuple(images["std"]),
+    )
+    tree = saved["data"].get("taxonomy")
+    return _model(
+        backbone,
+        network,
+        Taxonomy.from_dict(tree) if tree else spec.taxonomy,
+        {key: checkpoint["state_dict"].get(f"classifier.{key}") for key in ("weight", "bias")},
+        facts_of(file.parent, saved["cfg"]),
+        where,
+        saved["cfg"],
+    )
+
+
+def _exported(folder: Path, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
+    description, state, classifier = read_exported(folder)
+    network = dataclasses.replace(description.network, **_changed(data))
+    backbone = network.build()
+    load_backbone(backbone, state, path=folder, name=network.name)
+    return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
+
+
+def _published(name: str, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
+    channels = data.get("channels") or 3
+    found = published_model(name, channels=channels)
+    network = Network(name, {}, None, False, channels, found.size, round(found.size / 0.875), found.mean, found.std)
+    network = dataclasses.replace(network, **_changed(data))
+    return _model(found.network, network, None, {}, {"name": name, "dataset": "see its publisher"}, where, {})
+
+
+def _changed(data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"image_size": "size", "mean": "mean", "std": "std"}
+    return {new: data[old] for old, new in names.items() if data.get(old) is not None}
+
+
+def _model(
+    backbone: nn.Module,
+    network: Network,
+    tree: Taxonomy | None,
+    weights: Mapping[str, Tensor | None],
+    facts: Mapping[str, Any],
+    where: torch.device,
+    settings: dict[str, Any],
+) -> PretrainedModel:
+    classifier, weight, bias = None, weights.get("weight"), weights.get("bias")
+    if weight is not None and bias is not None and len(weight) > 1:  # one class: a run without labels
+        classifier = nn.Linear(weight.shape[1], len(weight))
+        classifier.load_state_dict({"weight": weight, "bias": bias})
+        classifier.to(where).eval()
+    transform = build_eval_pipeline(network.size, network.mean, network.std, network.channels, network.resize)
+    return PretrainedModel(
+        backbone=backbone.to(where).eval(),
+        transform=cast(Callable[[Any], Tensor], transform),
+        taxonomy=tree,
+        settings=settings,
+        device=where,
+        network=network,
+        classifier=classifier,
+        facts=facts,
+    )
+
+
+def _is_one(images: Any, channels: int) -> bool:
+    """Whether a tensor or an array is one image and not a stack of them."""
+    if isinstance(images, Tensor):
+        return images.ndim < 4
+    is_array = isinstance(images, np.ndarray)
+    return is_array and (images.ndim < 3 or (images.ndim == 3 and images.shape[2] in (1, 3, 4, channels)))
+
+
+def _each(images: Any, channels: int) -> Iterator[Any]:
+    """The images one by one."""
+    if isinstance(images, (str, Path)):
+        path = Path(images).expanduser()
+        if not path.exists():
+            raise UserError(f"{images} doesn't exist; give an image, or a folder of images")
+        if path.is_dir():
+            yield from _below(path)
+            return
+        images = [path]
+    elif isinstance(images, Image.Image) or _is_one(images, channels):
+        images = [images]
+    elif not isinstance(images, Iterable):
+        raise UserError(f"a {type(images).__name__} holds no images; give PIL images, arrays, tensors or paths")
+    yield from images
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    found = False
+    for parts, names in image_folders(folder, Problems()):
+        for name in names:
+            found = True
+            yield folder.joinpath(*parts, name)
+    if not found:
+        raise UserError(f"{folder} holds no images, neither directly nor in its folders")
+
+
+def _shapes(batch: list[Tensor]) -> str:
+    return " and ".join(sorted({str(tuple(image.shape)) for image in batch})[:3])
