@@ -54,7 +54,7 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
     accuracies = [key for key in keys if key.startswith(("val_acc1", "val_knn_acc1"))]
     if any("/" in key for key in accuracies):  # the finest level is the plain number again
         accuracies = [key for key in accuracies if "/" in key]
-    loss: list[str] = [key for key in ("loss", "train_loss", "val_loss") if key in keys]
+    loss: list[str] = [key for key in ("loss", "train_loss", "train_class_loss", "val_loss") if key in keys]
     if "loss" in loss and "train_loss" in loss:
         loss.remove("train_loss")
     hex_keys = [key for key in _HEX if any(_known(row.get(key)) for row in rows)]

@@ -13,6 +13,8 @@ They cover the choice of the images that were measured, not that of the training
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -99,3 +101,53 @@ class HalfMeans:
         ratio = math.sqrt(min(max(spread / spread_half / binary, 0.5), 1.0)) if spread_half > 0 else 1.0
         variance = of_half * binary * ratio / 2
         return wilson(mean, mean * (1 - mean) / variance, _T)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A mean of paired differences.
+
+    Attributes:
+        mean: of the differences.
+        low: lower end of Student's 95 % interval; NaN for fewer than two pairs.
+        high: its upper end.
+        p_value: of no difference, two-sided, corrected for the number of comparisons (Bonferroni), at most 1.
+        pairs: how many.
+        comparisons: how many there are in all, of which this is one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    pairs: int
+    comparisons: int
+
+    def __str__(self) -> str:
+        if self.pairs < 2:
+            return f"{self.mean:+.2f} (one seed)"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}], p {self.p_value:.2g}"
+
+
+def paired(differences: Sequence[float], comparisons: int = 1) -> Paired:
+    """Student's t interval and test of paired differences, such as those of two methods over the same seeds.
+
+    Args:
+        differences: one for each pair.
+        comparisons: how many tests are made in all; p values are multiplied by it.
+
+    Raises:
+        ValueError: no difference, or no comparison.
+    """
+    from scipy.stats import t
+
+    n = len(differences)
+    if not n or comparisons < 1:
+        raise ValueError(f"give at least one difference and one comparison, got {n} and {comparisons}")
+    mean = math.fsum(differences) / n
+    if n < 2:
+        return Paired(mean, *UNDEFINED, math.nan, n, comparisons)
+    error = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1) / n)
+    half = float(t.ppf(0.975, n - 1)) * error
+    p_value = 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
+    return Paired(mean, mean - half, mean + half, min(1.0, p_value * comparisons), n, comparisons)

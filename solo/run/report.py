@@ -18,7 +18,8 @@ from solo.callbacks.progress import clock
 _FILES = ("last.ckpt", "metrics.csv", "summary.json", "curves.png", "config.yaml")
 _PERCENT = {"val_acc1": "linear top-1", "val_acc5": "linear top-5", "knn_acc1": "kNN top-1", "knn_acc5": "kNN top-5"}
 _PLAIN = {
-    "loss": "training loss",
+    "loss": "training loss of the method",
+    "train_class_loss": "training loss of the online classifier",
     "threshold": "HEX threshold",
     "hierarchy_negatives": "hierarchy negatives per anchor",
 }
