@@ -1,4 +1,4 @@
-"""Do the 95 % intervals of `solo evaluate` cover the truth? `python benchmarks/coverage.py [--runs 400]`
+"""How often the 95 % intervals of `solo evaluate` cover the truth: `python benchmarks/coverage.py [--runs 400]`.
 
 Images of ten classes around random centres are drawn again and again, and measured; the noise is chosen so that the
 measure is on average 50, 90 or 99 %. Printed is how often the interval holds that average: 95 % is nominal. Where

@@ -12,6 +12,7 @@ from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Matrix, Panel, 
 
 Json = dict[str, Any]
 _DIGITS = 4
+_LONGEST = 400  # characters of a name that are shown
 _ROW = 22  # pixels of a row of dots, a leaf of a tree
 _GREY = "#8a8d91"
 _EDGE = "rgba(255,255,255,0.75)"  # between dots that overlap
@@ -72,8 +73,8 @@ def _lines(panel: Lines) -> Json:
             {
                 "type": "scatter",
                 "mode": "lines+markers" if few else "lines",
-                "name": series.name,
-                "legendgroup": series.name,
+                "name": printable(series.name),
+                "legendgroup": printable(series.name),
                 "x": numbers(series.x),
                 "y": numbers(series.y),
                 "line": {"color": series.colour, "width": 2, "dash": "dot" if series.dash else "solid"},
@@ -101,8 +102,8 @@ def _band(series: Series) -> Json:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": series.name,
-        "legendgroup": series.name,
+        "name": printable(series.name),
+        "legendgroup": printable(series.name),
         "x": x + x[::-1],
         "y": numbers(series.high) + numbers(series.low)[::-1],
         "line": {"width": 0, "color": series.colour},
@@ -118,12 +119,12 @@ def _cloud(panel: Cloud) -> Json:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": group.name,
-            "legendgroup": group.name,
+            "name": printable(group.name),
+            "legendgroup": printable(group.name),
             "x": numbers(panel.points[group.rows, 0]),
             "y": numbers(panel.points[group.rows, 1]),
             "marker": {"color": group.colour, "size": size, "opacity": 0.8, "line": {"width": 0}},
-            "text": [panel.texts[row] for row in group.rows] if panel.texts else [group.name] * len(group.rows),
+            "text": [escape(panel.texts[row]) for row in group.rows] if panel.texts else escape(group.name),
             "hovertemplate": "%{text}<extra></extra>",
         }
         for group in panel.groups
@@ -144,7 +145,7 @@ def _dots(panel: Dots) -> Json:
             joined_x += [*numbers([min(values), max(values)]), None]
             joined_y += [place, place, None]
         for mark, (name, value, colour) in enumerate(row.marks):
-            found = marks.setdefault((name, colour), ([], [], []))
+            found = marks.setdefault((printable(name), colour), ([], [], []))
             if math.isfinite(value):
                 found[0].append(*numbers([value]))
                 found[1].append(panel.dodged(place, mark, row))
@@ -154,7 +155,8 @@ def _dots(panel: Dots) -> Json:
         | {"line": {"color": faded(_GREY, 0.45), "width": 2}}
     ]
     data += [
-        {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y, "text": texts}
+        {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y}
+        | {"text": [escape(text) for text in texts]}
         | {"marker": {"color": colour, "size": 8, "symbol": _symbol(name), "line": {"color": _EDGE, "width": 1}}}
         | {"hovertemplate": f"%{{text}}<br>{escape(name)}: %{{x:.4~g}}<extra></extra>"}
         for (name, colour), (x, y, texts) in marks.items()
@@ -241,7 +243,13 @@ def faded(colour: str, alpha: float) -> str:
 
 def escape(text: str) -> str:
     """Text that plotly shows as it is."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def printable(text: str) -> str:
+    """Text with `\\x1b`, `\\u2028`, .. for what is no visible character, half a surrogate pair too; cut if it is huge."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_LONGEST])
+    return shown if len(text) <= _LONGEST else f"{shown}…"
 
 
 def _short(name: str, most: int = 24) -> str:

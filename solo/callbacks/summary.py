@@ -56,7 +56,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     """
     last = rows[-1] if rows else {}
     names = {"val_acc1": "val_acc1", "val_acc5": "val_acc5", "knn_acc1": "val_knn_acc1", "knn_acc5": "val_knn_acc5"}
-    names |= {"loss": "loss", "train_class_loss": "train_class_loss", "val_loss": "val_loss", "threshold": "hex/threshold"}
+    names |= {name: name for name in ("loss", "train_class_loss", "val_loss")} | {"threshold": "hex/threshold"}
     names |= {"hierarchy_negatives": "hex/hierarchy_negatives", "superclass_share": "hex/superclass_share"}
     numbers = {name: _number(last[key]) for name, key in names.items() if key in last}
     numbers |= {key: _number(value) for key, value in last.items() if key.startswith("online/")}

@@ -103,7 +103,7 @@ def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0
 
 
 def scores(labels: Array, clusters: Array) -> tuple[float, float]:
-    """NMI and AMI of two (n,) numberings; AMI is NaN above 2,000 clusters, both where each row is a class of its own."""
+    """NMI and AMI of two (n,) numberings; AMI is NaN above 2,000 clusters, both where each row is its own class."""
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
     classes = len(np.unique(labels))
