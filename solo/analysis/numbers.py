@@ -142,9 +142,9 @@ def _knn(
     """Leave-one-out accuracy of each level, and its interval, in percent."""
     similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
     counts = [int(column.max()) + 1 for column in labels.T]
-    options = {"temperature": settings.temperature}
     best = [
-        vote_ranking(similarity, column[rows], max(n, 1), **options) for column, n in zip(labels.T, counts, strict=True)
+        vote_ranking(similarity, column[rows], max(n, 1), temperature=settings.temperature)
+        for column, n in zip(labels.T, counts, strict=True)
     ]
     right = hits(best, labels[torch.from_numpy(near.queries)])
     ends = [UNDEFINED] * len(right)

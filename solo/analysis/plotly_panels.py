@@ -247,7 +247,7 @@ def escape(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text with `\\x1b`, `\\u2028`, .. for what is no visible character, half a surrogate pair too; cut if it is huge."""
+    """Text without control characters, which are spelled out, as is half a surrogate pair; cut where it is huge."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_LONGEST])
     return shown if len(text) <= _LONGEST else f"{shown}…"
 

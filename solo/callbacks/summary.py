@@ -105,7 +105,7 @@ def versions() -> dict[str, str]:
 def _type(cfg: Mapping[str, Any]) -> str | None:
     """The objective as recipes write it (`type`); None where there is none, as in linear evaluation."""
     policy = (cfg.get("hex") or {}).get("policy")
-    return _TYPES.get(policy, policy)
+    return _TYPES.get(str(policy), policy)
 
 
 def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | None]]:

@@ -18,7 +18,16 @@ TREE = Taxonomy(
 
 
 def planted(
-    strength=1.0, collapsed=None, labels=2, flat_group=None, n=480, dim=48, seed=0, kind="backbone", name="net", words=""
+    strength=1.0,
+    collapsed=None,
+    labels=2,
+    flat_group=None,
+    n=480,
+    dim=48,
+    seed=0,
+    kind="backbone",
+    name="net",
+    words="",
 ):
     """Rows around class centres around group centres, of `strength` 0 (noise) to 1.
 
