@@ -16,6 +16,7 @@ from solo.eval.knn import vote_ranking
 from solo.eval.predict import hits, neighbour_intervals
 from solo.eval.profile import NodeRank, collapse_profile
 from solo.eval.rank import alpha_req, effective_rank, lidar, rankme, spectrum
+from solo.eval.rows import draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree, unit
 from solo.eval.uniformity import uniformity
 
@@ -111,7 +112,7 @@ def measure(
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     few = len(classes) <= _MOST_CLASSES_DRAWN
-    draw = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
+    anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
@@ -119,12 +120,12 @@ def measure(
         rankme=rankme(features),
         alpha=alpha_req(features),
         lidar=math.nan if views is None else lidar(views),
-        uniformity=uniformity(_some(features, 5000, settings.seed)),
+        uniformity=uniformity(features[draw(len(features), 5000, settings.seed)]),
         eigenvalues=_eigenvalues(features),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
-        cosine=cosine_distributions(features, coarse, **draw) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=selection(features, coarse, quantile=settings.quantile, **draw),  # type: ignore[arg-type]
+        cosine=cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
+        selection=selection(features, coarse, quantile=settings.quantile, **anchors),  # type: ignore[arg-type]
         profile=collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
@@ -165,10 +166,3 @@ def _eigenvalues(features: torch.Tensor) -> Array:
     values = spectrum(features, center=True).square().numpy()
     total = values.sum()
     return values[values > 0] / total if total > 0 else values[:0]
-
-
-def _some(features: torch.Tensor, most: int, seed: int) -> torch.Tensor:
-    if len(features) <= most:
-        return features
-    rows = np.random.default_rng(seed).choice(len(features), most, replace=False)
-    return features[torch.from_numpy(rows)]

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Matrix, Panel, Pictures, Series
+from solo.analysis.palette import GREY, SCALE
 
 Json = dict[str, Any]
 _DIGITS = 4
 _LONGEST = 400  # characters of a name that are shown
 _ROW = 22  # pixels of a row of dots, a leaf of a tree
-_GREY = "#8a8d91"
 _EDGE = "rgba(255,255,255,0.75)"  # between dots that overlap
-SCALE = ((0.0, "#eef3f8"), (0.25, "#b9d3ea"), (0.5, "#6aa5d6"), (0.75, "#2f6fae"), (1.0, "#123a63"))
 
 
 def plotly_panel(panel: Panel) -> Json:
@@ -145,6 +144,10 @@ def _dots(panel: Dots) -> Json:
             joined_x += [*numbers([min(values), max(values)]), None]
             joined_y += [place, place, None]
         for mark, (name, value, colour) in enumerate(row.marks):
+            ends = row.intervals[mark] if row.intervals else None
+            if ends is not None:
+                joined_x += [*numbers(list(ends)), None]
+                joined_y += [panel.dodged(place, mark, row)] * 2 + [None]
             found = marks.setdefault((printable(name), colour), ([], [], []))
             if math.isfinite(value):
                 found[0].append(*numbers([value]))
@@ -152,7 +155,7 @@ def _dots(panel: Dots) -> Json:
                 found[2].append(row.name)
     data: list[Json] = [
         {"type": "scatter", "mode": "lines", "x": joined_x, "y": joined_y, "hoverinfo": "skip"}
-        | {"line": {"color": faded(_GREY, 0.45), "width": 2}}
+        | {"line": {"color": faded(GREY, 0.45), "width": 2}}
     ]
     data += [
         {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y}
@@ -172,7 +175,7 @@ def _dots(panel: Dots) -> Json:
     if panel.reference is not None:
         layout["shapes"] = [
             {"type": "line", "x0": panel.reference, "x1": panel.reference, "yref": "paper", "y0": 0, "y1": 1}
-            | {"line": {"color": _GREY, "width": 1, "dash": "dot"}}
+            | {"line": {"color": GREY, "width": 1, "dash": "dot"}}
         ]
     return {"data": data, "layout": layout}
 
@@ -207,7 +210,7 @@ def _tree(panel: Dendrogram) -> Json:
         found[1].extend([*numbers(positions), None])
     data: list[Json] = [
         {"type": "scatter", "mode": "lines", "x": x, "y": y, "hoverinfo": "skip"}
-        | {"line": {"color": colour or _GREY, "width": 2}, "meta": {"textcolour": not colour}}
+        | {"line": {"color": colour or GREY, "width": 2}, "meta": {"textcolour": not colour}}
         for colour, (x, y) in by_colour.items()
     ]
     places = list(range(len(panel.leaves)))

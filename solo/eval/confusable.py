@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from solo.eval.knn import nearest_others
+from solo.eval.rows import draw
 from solo.eval.tree import centroids, unit
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -67,10 +68,10 @@ def neighbours(features: Array, k: int = 20, most: int = 10_000, seed: int = 0) 
         seed: of the draw.
     """
     n = len(features)
-    queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+    queries = draw(n, most, seed)
     bank = torch.as_tensor(np.asarray(features))
-    similarity, rows = nearest_others(bank, min(k, n - 1), queries=torch.from_numpy(queries))
-    return Neighbours(queries, rows.numpy(), similarity.numpy())
+    similarity, rows = nearest_others(bank, min(k, n - 1), queries=queries)
+    return Neighbours(queries.numpy(), rows.numpy(), similarity.numpy())
 
 
 def confusable_pairs(

@@ -204,7 +204,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     """
     if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
         raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
-    features = widened(features)
+    precision, features = features.dtype, widened(features)
     n, views, width = features.shape
     within = torch.zeros(width, width, dtype=torch.float64)
     means = []
@@ -218,7 +218,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     between = (between - between.mean(dim=0)) / math.sqrt(n - 1)
     if not bool(within.isfinite().all() and between.isfinite().all()):
         return math.nan
-    noise = max(torch.finfo(features.dtype).eps, _SUMMED) ** 2 * _energy(features) / (n * views)
+    noise = max(torch.finfo(precision).eps, _SUMMED) ** 2 * _energy(features) / (n * views)
     if float(between.square().sum()) <= noise:
         return 0.0
     within = within / (n * (views - 1)) + delta * torch.eye(width, dtype=torch.float64)

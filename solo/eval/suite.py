@@ -21,6 +21,7 @@ from solo.eval.hierarchy import consistent, hierarchy_scores
 from solo.eval.intervals import UNDEFINED, Interval, cuts, wilson
 from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
 from solo.eval.retrieval import retrieve
+from solo.eval.rows import draw
 from solo.eval.tree import centroids, compare_with_labels, emergent_tree
 from solo.taxonomy import Taxonomy
 
@@ -226,9 +227,7 @@ def _hierarchy(
 
 def _retrieval(part: Part, protocol: Protocol, device: torch.device) -> list[Numbers]:
     queries = torch.arange(len(part.val)) if part.queries is None else part.queries.nonzero()[:, 0]
-    if len(queries) > protocol.max_queries:
-        drawn = np.random.default_rng(protocol.seed).choice(len(queries), protocol.max_queries, replace=False)
-        queries = queries[torch.from_numpy(np.sort(drawn))]
+    queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
     gallery = None if part.queries is None else ~part.queries
     halves = cuts(len(part.val), protocol.seed) if protocol.intervals else None
     found = []

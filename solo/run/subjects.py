@@ -14,10 +14,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo.analysis.analyze import Moment, Subject
-from solo.analysis.embedding import subsample
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.errors import UserError
 from solo.eval.features import Features
+from solo.eval.rows import draw
 from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import load_features
 from solo.run.views import load_views
@@ -73,7 +73,7 @@ def _moment(
         return load_features(copy.deepcopy(cfg), kinds, device)  # it fills the config in
 
     def views(count: int) -> Mapping[str, torch.Tensor]:
-        rows = subsample(count, cfg.lidar_images, cfg.seed).tolist()
+        rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
         return load_views(copy.deepcopy(cfg), kinds, device, augmentations, rows, cfg.lidar_views)
 
     return Moment(load, epoch, facts, views if augmentations else None)
