@@ -18,7 +18,7 @@ from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS
 from solo.data.classification_dataloader import prepare_transforms
-from solo.data.storage.decode import read_image, scaled
+from solo.data.storage.reading import ImageReading
 from solo.data.storage.folders import Problems, image_folders
 from solo.errors import UserError
 from solo.run.source import pretrained_backbone
@@ -35,6 +35,7 @@ class PretrainedModel:
             (H, W, C), to a normalised float tensor (C, H, W).
         taxonomy: the label tree of the data it was trained on; None where nothing is known of it.
         channels: C.
+        reading: how files become images, as in the run.
         settings: the resolved config of the run; empty where the file has none.
         device: where `embed` computes.
     """
@@ -43,6 +44,7 @@ class PretrainedModel:
     transform: Callable[[Any], Tensor]
     taxonomy: Taxonomy | None
     channels: int
+    reading: ImageReading
     settings: dict[str, Any]
     device: torch.device
 
@@ -88,10 +90,10 @@ class PretrainedModel:
                 )
             return image
         if isinstance(image, (str, Path)):
-            image = read_image(Path(image).expanduser(), self.channels)
+            image = self.reading.read(Path(image).expanduser())
         elif isinstance(image, np.ndarray):
             try:
-                image = scaled(image)
+                image = self.reading.eight_bits(image)
             except ValueError as error:
                 raise UserError(f"an array can't be read as an image: {error}") from error
             if self.channels in (1, 3):
@@ -140,6 +142,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         transform=cast(Callable[[Any], Tensor], transform),
         taxonomy=Taxonomy.from_dict(tree) if tree else DATASETS[images["dataset"]].taxonomy,
         channels=images["channels"],
+        reading=ImageReading.of({**(saved["cfg"].get("data") or {}), **saved["data"], "channels": images["channels"]}),
         settings=saved["cfg"],
         device=where,
     )

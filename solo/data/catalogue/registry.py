@@ -16,11 +16,11 @@ from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.folders import (
     DEFAULT_ROOT,
-    IMAGE_EXTENSIONS,
     TRAINING,
     VALIDATION,
     class_folders,
     existing_folder,
+    is_image_name,
 )
 from solo.data.storage.h5_file import is_h5, read_index
 from solo.errors import UserError
@@ -138,9 +138,9 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
 def _has_images(folder: Path) -> bool:
     """Whether most of what lies there are images: a single picture may lie beside any data."""
     with os.scandir(folder) as entries:
-        names = [entry.name.lower() for entry in itertools.islice(entries, 100)]
-    kinds = tuple(set(IMAGE_EXTENSIONS) - {".npy"})  # in which some data sets are stored
-    return 2 * sum(name.endswith(kinds) for name in names) > len(names)
+        names = [entry.name for entry in itertools.islice(entries, 100)]
+    # Some data sets are stored as .npy.
+    return 2 * sum(is_image_name(name) and not name.endswith(".npy") for name in names) > len(names)
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from solo.data.catalogue import class_names as classes
 from solo.data.layouts.layout import find_layout
+from solo.data.storage.reading import ImageReading
+from solo.data.storage.sample import Sample
 from solo.taxonomy import Taxonomy
 
 Stats = tuple[float, ...]
@@ -44,6 +46,11 @@ class DatasetSpec:
         crop_min_scale, flip: how a classifier's training images may be cropped and whether they may be mirrored.
         layout: `"module:NAME"` of a `solo.data.layouts.layout.Layout`, for data sets whose classes and label tree come
             from their own files; `num_classes` is the published number until they are read.
+        reading: how files become images.
+        unknown_classes: what happens to validation images of classes that the training data lack: an error, they are
+            left out, or they keep the labels that they share with the training data.
+        sample: of own training images.
+        notes: what was found in own images and has to be said, a line each.
     """
 
     name: str
@@ -65,6 +72,10 @@ class DatasetSpec:
     path_column: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
     layout: str | None = None
+    reading: ImageReading = ImageReading()
+    unknown_classes: Literal["raise", "drop", "label"] = "raise"
+    sample: Sample = Sample()
+    notes: tuple[str, ...] = ()
 
     @property
     def levels(self) -> tuple[str, ...]:

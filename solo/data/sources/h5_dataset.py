@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from PIL import Image
 
 from solo.data.catalogue.registry import choose_classes
 from solo.data.sources.images import LabelledImages, Transform
-from solo.data.storage.decode import read_rgb
 from solo.data.storage.h5_file import open_h5, read_index
 
 
@@ -78,7 +76,7 @@ class H5Dataset(LabelledImages):
             BrokenImageError: it can't be decoded.
         """
         entry = H5Image(self, self.samples[index][0])
-        return read_rgb(io.BytesIO(entry.read()), str(entry))
+        return self.reading.read(entry)
 
     def sources(self) -> list[H5Image]:
         """Where each image lies, for who decodes by himself."""

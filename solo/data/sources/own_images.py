@@ -28,10 +28,10 @@ from solo.data.labels.trees import folder_labels, from_columns
 from solo.data.sources.images import ImageFiles, LabelledImages
 from solo.data.sources.request import Request
 from solo.data.storage import hub as hf
-from solo.data.storage.decode import read_image, read_rgb
 from solo.data.storage.folders import Parts, Problems, image_folders
 from solo.data.storage.shards import label_columns, label_table, read_shards
 from solo.data.storage.tables import read_table, table_columns
+from solo.data.storage.stored import Stored
 from solo.errors import UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
@@ -42,7 +42,7 @@ class FileDataset(ImageFiles):
     """Image files with labels at every level of a tree.
 
     Args:
-        files: paths of the images.
+        files: paths of the images, or images inside of larger files.
         labels: for each file one int a level, coarse first, -1 for unknown; `None`: no labels.
         tree: whose classes these are; `None`: no labels.
         request: transforms; with a target transform, items have the `(levels,)` labels instead of the class.
@@ -54,7 +54,7 @@ class FileDataset(ImageFiles):
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[Path | Stored],
         labels: Sequence[Labels] | None,
         tree: Taxonomy | None,
         request: Request,
@@ -147,41 +147,28 @@ def _labels(
         raise UserError(f"{where}: {error}") from error
 
 
-class StoredImages(FileDataset):
-    """Images that lie inside of larger files: `samples` has a `Stored` for each."""
-
-    def read(self, index: int) -> Any:
-        """Decode the image.
-
-        Raises:
-            BrokenImageError: it can't be decoded.
-        """
-        source: Any = self.samples[index][0]
-        return read_image(BytesIO(source.read()), self.channels, str(source))
-
-
-def webdataset(spec: DatasetSpec, request: Request) -> StoredImages:
+def webdataset(spec: DatasetSpec, request: Request) -> FileDataset:
     """Tar files of images with labels beside them, see `solo.data.storage.shards`."""
     assert request.path is not None
     samples, tree = list(read_shards(request.path).values()), spec.taxonomy
     files: list[Any] = [sample.image for sample in samples]
     if tree is None:
-        return StoredImages(files, None, None, request)
+        return FileDataset(files, None, None, request)
     table = label_table(samples)
     columns = label_columns(table, request.path, tree.levels)
-    return StoredImages(files, _labels(table, columns, tree, request.path), tree, request)
+    return FileDataset(files, _labels(table, columns, tree, request.path), tree, request)
 
 
-def hub(spec: DatasetSpec, request: Request) -> StoredImages:
+def hub(spec: DatasetSpec, request: Request) -> FileDataset:
     """A data set of Hugging Face, see `solo.data.storage.hub`."""
     path, tree = str(request.path), spec.taxonomy
     data = hf.read_hub(path, train=request.split != "val")
     files: list[Any] = hf.images(data, hf.image_column(data, path, spec.path_column), path)
     if tree is None:
-        return StoredImages(files, None, None, request)
+        return FileDataset(files, None, None, request)
     columns = hf.label_columns(data, path, tree.levels)
     table = hf.label_table(data, columns)
-    return StoredImages(files, _labels(table, columns, tree, path), tree, request)
+    return FileDataset(files, _labels(table, columns, tree, path), tree, request)
 
 
 class TimmDataset(LabelledImages):
@@ -203,7 +190,7 @@ class TimmDataset(LabelledImages):
             content = BytesIO(stream.read())
         if archive is not None:  # the tar file around it, which timm leaves open
             archive.close()
-        return read_rgb(content, f"item {index} of {type(self.reader).__name__}")
+        return self.reading.read(content, f"item {index} of {type(self.reader).__name__}")
 
 
 def _targets(reader: Any) -> list[int]:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
+from solo.data.storage.folders import class_folders, is_image_name
 from solo.errors import UserError
 from solo.files import replacing, write_text
 
@@ -107,7 +107,7 @@ def write_h5(folder: Path, path: Path) -> int:
     count = 0
     with replacing(path) as temporary, open_h5(temporary, "w") as file:
         for name in names:
-            images = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS)
+            images = sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_image_name(p.name))
             if not images:
                 raise UserError(f"{folder / name} holds no images; put some there or remove it")
             group = file.create_group(name)
