@@ -18,8 +18,8 @@ from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS
 from solo.data.classification_dataloader import prepare_transforms
-from solo.data.storage.reading import ImageReading
 from solo.data.storage.folders import Problems, image_folders
+from solo.data.storage.reading import ImageReading
 from solo.errors import UserError
 from solo.run.source import pretrained_backbone
 from solo.taxonomy import Taxonomy

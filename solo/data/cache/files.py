@@ -15,7 +15,6 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -116,9 +115,7 @@ class FileImages:
                     os.truncate(path, size)
 
     @staticmethod
-    def estimate(
-        files: Sequence[Source], side: int, reading: ImageReading, channels: int, skip: bool = False
-    ) -> int:
+    def estimate(files: Sequence[Source], side: int, reading: ImageReading, channels: int, skip: bool = False) -> int:
         """About how many bytes the cache takes when all images are in it, from a look at some."""
         sizes = []
         for file in files[:: math.ceil(len(files) / _LOOK_AT)]:

@@ -21,6 +21,7 @@ from solo.data.storage.folders import (
     class_folders,
     existing_folder,
     is_image_name,
+    of_split,
 )
 from solo.data.storage.h5_file import is_h5, read_index
 from solo.errors import UserError
@@ -82,7 +83,7 @@ def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
         return spec.num_classes
     if train_path and is_h5(train_path):
         return len(choose_classes(spec.name, list(read_index(Path(train_path)))))
-    return max(1, len(class_folders(existing_folder(train_path))))
+    return max(1, len(class_folders(of_split(existing_folder(train_path), train=True))))
 
 
 def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, data_format: str = "image_folder") -> None:
@@ -102,7 +103,7 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
         if path and spec.downloads and spec.layout is None:
             _check_target(spec, Path(path).expanduser())
         return
-    folder = existing_folder(path)
+    folder = of_split(existing_folder(path), train=True)
     with os.scandir(folder) as entries:
         has_files = any(entry.is_file() and not entry.name.startswith(".") for entry in entries)
     if no_labels and not has_files:
@@ -161,9 +162,15 @@ def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     """Where the validation images are if only `train_path` is given.
 
-    There, in layouts that keep both together; for own images a folder `val`, `validation` or `test` beside `train`, if
-    it holds the same class folders.
+    There, in layouts that keep both together, and where it is the folder above `train` and `val`; for own images a
+    folder `val`, `validation` or `test` beside `train`, if it holds the same class folders.
     """
+    if (
+        train_path
+        and spec.folders
+        and (val := of_split(Path(train_path).expanduser(), train=False)) != Path(train_path).expanduser()
+    ):
+        return str(val)
     if spec.layout is None:
         return _beside(Path(train_path).expanduser()) if train_path and spec.name == "custom" else None
     if not train_path:

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from solo.data.catalogue import class_names as classes
 from solo.data.layouts.layout import find_layout
-from solo.data.storage.reading import ImageReading
-from solo.data.storage.sample import Sample
+from solo.data.storage.facts import ReadingKeys, Sample
 from solo.taxonomy import Taxonomy
 
 Stats = tuple[float, ...]
+SMALL = 64  # pixels of a side, up to which ResNets begin with a small stem
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # solo-learn normalises CIFAR-100 like this, too, when it classifies; published numbers depend on it.
@@ -72,7 +72,7 @@ class DatasetSpec:
     path_column: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
     layout: str | None = None
-    reading: ImageReading = ImageReading()
+    reading: ReadingKeys = ReadingKeys()
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
     sample: Sample = Sample()
     notes: tuple[str, ...] = ()

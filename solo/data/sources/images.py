@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from solo.data.storage.folders import is_image_name
 from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import Stored
-from solo.data.storage.folders import is_image_name
 from solo.errors import UserError
 
 Transform = Callable[[Any], Any]

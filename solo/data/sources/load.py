@@ -22,9 +22,10 @@ from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, I
 from solo.data.sources.request import LevelTargets, Request, Split
 from solo.data.sources.skip import SkipBroken
 from solo.data.storage.archives import guarded
-from solo.data.storage.folders import class_folders, is_image_name
+from solo.data.storage.folders import class_folders, is_image_name, of_split
 from solo.data.storage.h5_file import is_h5
 from solo.data.storage.idx import FashionFiles
+from solo.data.storage.reading import ImageReading
 from solo.errors import BrokenImageError, UserError
 
 __all__ = [
@@ -88,9 +89,11 @@ def load(
         UserError: if the data aren't there, can't be fetched, or don't look as expected.
     """
     folder = Path(path).expanduser() if path else None
+    if folder is not None and spec.folders and folder.is_dir():
+        folder = of_split(folder, train=split != "val")
     if data_format is None:
         data_format = "h5" if folder is not None and spec.folders and is_h5(folder) else "image_folder"
-    check_path(spec, str(path) if path else None, no_labels, data_format)
+    check_path(spec, str(folder) if folder else None, no_labels, data_format)
     if no_labels and data_format not in ("table", "webdataset", "hf"):
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
@@ -99,7 +102,7 @@ def load(
     target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
     if data_format == "h5":
         images: Any = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
-        images.reading = spec.reading
+        images.reading = ImageReading.by(spec.reading)
     else:
         module, _, name = spec.source.partition(":")
         source = getattr(importlib.import_module(module), name)
@@ -110,7 +113,7 @@ def load(
 def _as_read(images: Any, spec: DatasetSpec) -> Any:
     """The same data set, whose files are read as the row says."""
     if isinstance(images, (LabelledImages, CustomDatasetWithoutLabels)):
-        images.reading = spec.reading
+        images.reading = ImageReading.by(spec.reading)
     if spec.channels not in (1, 3) and not isinstance(images, (ImageFiles, CustomDatasetWithoutLabels)):
         raise UserError(
             f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3; other numbers are read from "
@@ -209,7 +212,7 @@ def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
             str(request.path),
             transform=request.transform,
             target_transform=request.target_transform,
-            loader=spec.reading.read,
+            loader=ImageReading.by(spec.reading).read,
             is_valid_file=is_image_name,
         )
     except FileNotFoundError as error:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.labels.trees import folder_labels, from_columns
@@ -30,8 +29,8 @@ from solo.data.sources.request import Request
 from solo.data.storage import hub as hf
 from solo.data.storage.folders import Parts, Problems, image_folders
 from solo.data.storage.shards import label_columns, label_table, read_shards
-from solo.data.storage.tables import read_table, table_columns
 from solo.data.storage.stored import Stored
+from solo.data.storage.tables import read_table, table_columns
 from solo.errors import UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
@@ -178,7 +177,7 @@ class TimmDataset(LabelledImages):
         super().__init__(_targets(reader), request.transform, request.target_transform)
         self.reader = reader
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Any:
         """Decode the item.
 
         Raises:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from solo.errors import UserError
 
 Parts = tuple[str, ...]
@@ -22,8 +20,8 @@ TRAINING = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test")
 
 # Made by operating systems, network storage and editors, beside hidden ones.
-_SYSTEM_FOLDERS = {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "__macosx", "lost+found"}
-_SYSTEM_FOLDERS |= {"$recycle.bin", "system volume information", "__pycache__"}
+_SYSTEM_FOLDERS = {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin"}
+_SYSTEM_FOLDERS |= {"__macosx", "lost+found", "system volume information", "__pycache__"}
 # What Pillow knows by name and can't decode, or only with other programs.
 _NO_PICTURES = {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".ps", ".wmf"}
 
@@ -31,6 +29,8 @@ _NO_PICTURES = {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".iim", ".mpeg"
 @functools.cache
 def image_suffixes() -> tuple[str, ...]:
     """In lower case: what Pillow with its plug-ins reads, and NumPy's arrays."""
+    from PIL import Image  # takes a while, and not everyone looks at images
+
     Image.init()
     known = {suffix for suffix, format_ in Image.registered_extensions().items() if format_ in Image.OPEN}
     return (*sorted(known - _NO_PICTURES), ".npy")

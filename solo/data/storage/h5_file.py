@@ -6,6 +6,8 @@ One large file instead of a million small ones, for network file systems. No tor
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,51 @@ def _list_images(path: Path) -> Index:
             "scripts/utils/convert_imgfolder_to_h5.py writes them"
         )
     return index
+
+
+@dataclass(frozen=True)
+class H5Image:
+    """One image of a file."""
+
+    file: OpenH5
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.container}: {self.part}"
+
+    @property
+    def container(self) -> str:
+        """The HDF5 file."""
+        return str(self.file.path)
+
+    def read(self) -> bytes:
+        """The stored bytes of the image file."""
+        return bytes(self.file.get()[self.part][()].tobytes())
+
+
+class OpenH5:
+    """A file that is opened by each process for itself: a handle from before a fork reads other processes' bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: Any = None
+        self._owner = -1
+
+    def get(self) -> Any:
+        """This process's handle."""
+        if self._owner != os.getpid():
+            self._handle, self._owner = open_h5(self.path), os.getpid()
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_handle": None, "_owner": -1}
+
+
+def h5_images(path: Path) -> list[H5Image]:
+    """All images of a file, class by class."""
+    path = path.expanduser()
+    file = OpenH5(path)
+    return [H5Image(file, f"{name}/{image}") for name, images in read_index(path).items() for image in images]
 
 
 def write_h5(folder: Path, path: Path) -> int:

@@ -6,11 +6,10 @@ array `(H, W, n)`.
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,8 +19,9 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
+from solo.data.storage.facts import ReadingKeys
 from solo.data.storage.stored import Stored
-from solo.errors import BrokenImageError, UserError
+from solo.errors import BrokenImageError
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 Values = np.ndarray[Any, Any]
@@ -59,44 +59,13 @@ class Head:
     transparent: bool = False
 
 
-@dataclass(frozen=True)
-class ImageReading:
-    """The keys of `data` that say how files are read. The defaults leave 8-bit pictures as they are.
-
-    Attributes:
-        channels: 1 or 3: RGB images of Pillow; any other number: arrays.
-        range: the values that are black and white; what lies outside is cut off. Of images with more than 8 bits a
-            value, and of all if white is at most 255. None: 0 to 65,535 in integers, 0 to 1 in floating point, and
-            other values are refused.
-        exif: turn pictures as their EXIF says and viewers show them. (What a TIFF file says Pillow always obeys.)
-        background: what is seen behind transparent pictures: red, green, blue, 0 to 255.
-        max_pixels: of one image; larger ones are refused, a small file may unpack to any size.
-    """
-
-    channels: int = 3
-    range: tuple[float, float] | None = None
-    exif: bool = True
-    background: tuple[int, int, int] = (255, 255, 255)
-    max_pixels: int = 178_956_970
+class ImageReading(ReadingKeys):
+    """Reads files as the keys say."""
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> ImageReading:
-        """From a section `data`, a dict or an OmegaConf node; keys that are missing or null are the defaults.
-
-        Raises:
-            UserError: black isn't below white, or the background is no colour.
-        """
-        given = {key: data.get(key) for key in ("channels", "range", "exif", "background", "max_pixels")}
-        options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        for key, count in (("range", 2), ("background", 3)):
-            if key in options:
-                options[key] = tuple(options[key])
-                if len(options[key]) != count:
-                    raise UserError(f"data.{key}={list(options[key])} has {len(options[key])} numbers; give {count}")
-        black, white = options.get("range") or (0, 1)
-        if not (math.isfinite(black) and math.isfinite(white) and black < white):
-            raise UserError(f"data.range=[{black:g},{white:g}]: black must be below white, for example [0,4095]")
-        return cls(**options)
+    def by(cls, keys: ReadingKeys) -> ImageReading:
+        """Reads as `keys` say."""
+        return cls(**vars(keys))
 
     def read(self, source: File | Stored, name: str | None = None) -> Any:
         """Decode a file, or the bytes of one: an RGB image of Pillow, for other channels than 1 and 3 an array.
@@ -223,7 +192,8 @@ class ImageReading:
     def _npy(self, source: File, channels: Collection[int]) -> Values:
         with _stream(source) as file:
             shape, kind, fortran = _npy_head(file, self.max_pixels)
-            array = np.frombuffer(bytearray(file.read()), kind, int(np.prod(shape))).reshape(shape, order="F" if fortran else "C")
+            flat = np.frombuffer(bytearray(file.read()), kind, int(np.prod(shape)))
+        array = flat.reshape(shape, order="F" if fortran else "C")
         found = image_shape(shape, channels)
         return array.transpose(1, 2, 0) if array.ndim == 3 and found != shape else array.reshape(found)
 
@@ -295,7 +265,8 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _deep_colours(image: Image.Image) -> bool:
     """Whether Pillow keeps 8 of 16 bits a colour."""
-    args = image.tile[0][3] if getattr(image, "tile", None) else ""
+    tiles: Any = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
     rawmode = args[0] if isinstance(args, tuple) and args else args
     return isinstance(rawmode, str) and ";16" in rawmode and not _is_deep(image)
 
@@ -333,7 +304,9 @@ def _stream(source: File) -> Iterator[Any]:
 
 
 def _is_npy(source: File) -> bool:
-    return source.getvalue()[: len(_NPY)] == _NPY if isinstance(source, BytesIO) else str(source).lower().endswith(".npy")
+    if isinstance(source, BytesIO):
+        return source.getvalue().startswith(_NPY)
+    return str(source).lower().endswith(".npy")
 
 
 def _npy_head(file: Any, most: int) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
@@ -354,9 +327,10 @@ def _npy_head(file: Any, most: int) -> tuple[tuple[int, ...], np.dtype[Any], boo
     declared = int(np.prod([int(n) for n in shape], dtype=object)) * kind.itemsize
     if declared > there:
         raise ValueError(f"its head declares {declared:,} bytes of pixels, and {there:,} are there")
-    _require_size(*(sorted(shape)[-2:] if len(shape) == 3 else shape), most)
     if min(shape) < 1:
         raise ValueError(f"an array of shape {shape} has no pixels")
+    height, width = sorted(shape)[-2:]
+    _require_size(width, height, most)
     return shape, kind, fortran
 
 

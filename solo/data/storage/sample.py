@@ -1,72 +1,30 @@
-"""What a sample of a training set says of all of it: where black and white are, how large the pictures are. No torch."""
+"""What a sample of a training set says of all of it: where its black and white are, how large it is. No torch."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from solo.data.storage.facts import ReadingKeys, Sample, spread
 from solo.data.storage.reading import Head, ImageReading
 from solo.data.storage.stored import Stored
 from solo.errors import BrokenImageError
 
-LOOKED_AT = 128  # files
 # The largest values of 8, 10, 12, 14, 16, 24, 31 and 32 bits.
 _WHITES = (255, 1023, 4095, 16383, 65535, 2**24 - 1, 2**31 - 1, 2**32 - 1)
 
 
-def spread(sources: Sequence[str | Path | Stored], most: int = LOOKED_AT) -> list[str | Path | Stored]:
-    """At most so many of them, the same ones each time, from everywhere."""
-    return list(sources[:: max(1, math.ceil(len(sources) / most))])
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some images of a training set.
-
-    Attributes:
-        count: how many could be looked at.
-        side: pixels of the median shorter side; 0 of no image.
-        turned, transparent, deep: how many have an EXIF orientation, transparency, or more than 8 bits a value.
-        range: black and white of the deep ones, where that is another one than of their type; None: that of the type.
-    """
-
-    count: int = 0
-    side: int = 0
-    turned: int = 0
-    transparent: int = 0
-    deep: int = 0
-    range: tuple[float, float] | None = None
-
-    def notes(self, reading: ImageReading) -> list[str]:
-        """What differs from pictures that need no decision, a line each.
-
-        Args:
-            reading: how they will be read.
-        """
-        of = f"of a sample of {self.count:,} images"
-        lines = []
-        if self.deep and reading.range is not None:
-            black, white = reading.range
-            lines.append(f"images with more than 8 bits a value: {black:g} is black and {white:,.15g} white (data.range)")
-        if self.turned and reading.exif:
-            lines.append(f"{self.turned:,} {of} are turned as their EXIF says; data.exif=false takes them as stored")
-        if self.transparent and reading.channels in (1, 3):
-            lines.append(f"{self.transparent:,} {of} are transparent; behind them is data.background={[*reading.background]}")
-        return lines
-
-
-def look_at(sources: Sequence[str | Path | Stored], reading: ImageReading) -> Sample:
+def look_at(sources: Sequence[str | Path | Stored], keys: ReadingKeys) -> Sample:
     """Look at the heads of a sample, and at the values of those with more than 8 bits.
 
     Args:
         sources: of the training set, in an order that doesn't change.
-        reading: how they are read but for `range`.
+        keys: how they are read but for `range`.
     """
+    reading = ImageReading.by(keys)
     heads: list[Head] = []
     ends: list[tuple[float, float, bool]] = []
     for source in spread(sources):
