@@ -16,10 +16,10 @@ from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check
 from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
-from solo.args.legacy import MOVED, modernise
 from solo.args.rules import check_policy
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
+from solo.compat.keys import MOVED, modernise
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
 from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import ConfigError, UserError
@@ -158,7 +158,7 @@ def backbone_of(config: PretrainCfg) -> nn.Module:
 
 
 def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> dict[str, Any]:
-    """What a checkpoint remembers of its data, in plain types: dataset, channels, size, mean, std, taxonomy."""
+    """What a checkpoint remembers of its data, in plain types: dataset, channels, size, mean, std, taxonomy, reading."""
     data, spec = config.data, config.data.resolved
     mean, std = data.mean or getattr(spec, "mean", None), data.std or getattr(spec, "std", None)
     return {
@@ -168,6 +168,18 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
         "mean": mean and list(mean),
         "std": std and list(std),
         "taxonomy": taxonomy.to_dict() if taxonomy else None,
+        "small_stem": bool(spec and spec.small_stem),
+        **_reading(spec),
+    }
+
+
+def _reading(spec: DatasetSpec | None) -> dict[str, Any]:
+    """How files become images, see `solo.data.storage.facts`."""
+    keys = spec.reading if spec else DATASETS["custom"].reading
+    return {
+        "range": keys.range and list(keys.range),
+        "exif": keys.exif,
+        "background": list(keys.background),
     }
 
 

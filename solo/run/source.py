@@ -141,16 +141,20 @@ def _adopt(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
         "channels": spec.channels,
         "mean": spec.eval_mean or spec.mean,
         "std": spec.eval_std or spec.std,
+        **{key: None for key in ("range", "exif", "background")},
     }
     names = {"image_size": "size"}  # the checkpoint's word for it
     for key, default in own.items():
-        if cfg.data[key] is None:
+        if cfg.data.get(key) is None:
             value = data.get(names.get(key, key), data.get(key))
             cfg.data[key] = default if value is None else value
 
 
 def _small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
+    data = {**(saved["cfg"].get("data") or {}), **saved["data"]}
+    if data.get("small_stem") is not None:
+        return bool(data["small_stem"])
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), get_spec(cfg.data.dataset)).small_stem
 

@@ -7,6 +7,7 @@ import path), or one `Layout` in `solo.data.layouts`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,18 @@ SMALL = 64  # pixels of a side, up to which ResNets begin with a small stem
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # solo-learn normalises CIFAR-100 like this, too, when it classifies; published numbers depend on it.
 _CIFAR_EVAL_MEAN, _CIFAR_EVAL_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+
+
+def wrong_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, str]:
+    """What is wrong with the mean and std, per channel, of images in [0, 1]: the name of the one and why."""
+    found = {}
+    for name, values, least in (("mean", mean, 0.0), ("std", std, 0.002)):
+        # A std of 1 leaves the values as they are; half a step of 256 is the least that pictures have.
+        bad = [value for value in values or () if not least <= value <= 1]
+        if bad:
+            hint = "divide by 255?" if all(1 < value <= 255 for value in bad) else f"give {least:g} to 1"
+            found[name] = f"={list(values or ())}: these are values of images in [0, 1]; {hint}"
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is known of images before one is read: the keys that say how, and what a sample has shown. No torch, no Pillow."""
+"""What is known of images before one is read: the keys that say how, what a sample has shown. No torch, no Pillow."""
 
 from __future__ import annotations
 
