@@ -41,8 +41,8 @@ class CommonDataCfg:
     )
     range: tuple[float, ...] | None = key(
         None,
-        "values that are black and white in images with more than 8 bits a value; null: the checkpoint's, else found in "
-        "a sample of the training images",
+        "values that are black and white in images with more than 8 bits a value; null: the checkpoint's, else found "
+        "in a sample of the training images",
     )
     exif: bool | None = key(None, "turn pictures as their EXIF says; null: the checkpoint's, else true")
     background: tuple[int, ...] | None = key(

@@ -23,8 +23,8 @@ from solo.args.together import check_together, remarks
 from solo.args.unused import unused
 from solo.compat.keys import Modern, modernise
 from solo.data.catalogue.registry import DatasetSpec
-from solo.data.catalogue.rows import SMALL
 from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
 
 _LOG = logging.getLogger("solo")

@@ -22,7 +22,14 @@ _ANY_BATCH = ("mae",)
 
 def check_together(values: Values) -> list[Problem]:
     """Find them in a checked config, where a refused value is None."""
-    found = [*_name(values), *_length(values), *_batches(values), *_images(values), *_statistics(values), *_views(values)]
+    found = [
+        *_name(values),
+        *_length(values),
+        *_batches(values),
+        *_images(values),
+        *_statistics(values),
+        *_views(values),
+    ]
     return [*found, *_objective(values), *_free(values)]
 
 
@@ -83,7 +90,10 @@ def _images(values: Values) -> Iterator[Problem]:
 
 def _statistics(values: Values) -> Iterator[Problem]:
     """Mean and std of images in [0, 255], as other libraries want them, and others that can't be right."""
-    places = [("data", values["data"]), *((f"augmentations[{i}]", e) for i, e in enumerate(values.get("augmentations") or []))]
+    places = [
+        ("data", values["data"]),
+        *((f"augmentations[{i}]", e) for i, e in enumerate(values.get("augmentations") or [])),
+    ]
     for place, section in places:
         if isinstance(section, Mapping):
             mean, std = (section.get(name) for name in ("mean", "std"))

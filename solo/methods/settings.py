@@ -158,7 +158,7 @@ def backbone_of(config: PretrainCfg) -> nn.Module:
 
 
 def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> dict[str, Any]:
-    """What a checkpoint remembers of its data, in plain types: dataset, channels, size, mean, std, taxonomy, reading."""
+    """What a checkpoint remembers of its data, in plain types: what evaluation needs to make the same inputs of it."""
     data, spec = config.data, config.data.resolved
     mean, std = data.mean or getattr(spec, "mean", None), data.std or getattr(spec, "std", None)
     return {

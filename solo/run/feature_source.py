@@ -27,7 +27,19 @@ from solo.run.report import say
 from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone
 from solo.taxonomy import Taxonomy
 
-_DATA = ("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error", "range", "exif", "background")
+_DATA = (
+    "dataset",
+    "format",
+    "image_size",
+    "channels",
+    "mean",
+    "std",
+    "no_labels",
+    "on_error",
+    "range",
+    "exif",
+    "background",
+)
 
 
 def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -> dict[str, Features]:

@@ -16,7 +16,7 @@ from rich.progress import track
 from solo.args.words import LineParser
 from solo.data.catalogue.rows import SMALL
 from solo.data.sources.survey import SAMPLE, Survey, contact_sheet, look
-from solo.errors import UserError
+from solo.errors import UserError, printable
 
 _SHOWN = 5
 _READING = (
@@ -89,6 +89,7 @@ def describe(found: Survey) -> list[str]:
     lines += found.notes
     kind = "a sample of" if len(found.files) > SAMPLE else "all that can be decoded:"
     lines.append(f"mean and std are of {kind} {found.sample:,} images")
+    lines = [printable(line) for line in "\n".join(lines).split("\n")]
     return [*lines, "", *_yaml(found), ""]
 
 

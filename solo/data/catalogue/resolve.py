@@ -79,7 +79,8 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
     found = _look_at_folder(str(folder), key, taxonomy, spec.on_error == "skip", os.stat(folder).st_mtime_ns)
     source = f"solo.data.sources.own_images:{'nested_folder' if found.nested else 'class_folder'}"
     spec = dataclasses.replace(spec, taxonomy=found.tree, num_classes=found.tree.num_classes, source=source)
-    return _sampled(spec, found.files, found.notes)
+    split = [] if str(folder) == str(existing_folder(path)) else [f"{path} holds splits; {folder.name} is trained on"]
+    return _sampled(spec, found.files, [*split, *found.notes])
 
 
 def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence[str] = ()) -> DatasetSpec:

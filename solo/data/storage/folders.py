@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from solo.errors import UserError
+from solo.errors import UserError, printable
 
 Parts = tuple[str, ...]
 
@@ -95,6 +95,7 @@ class Problems:
         Raises:
             UserError: unless problems are skipped.
         """
+        path = printable(path)
         if not self.skip:
             raise UserError(f"{path} {reason}; repair or remove it, or set data.on_error=skip")
         self.found.append(f"{path} {reason}")
@@ -102,7 +103,7 @@ class Problems:
     def leave_out(self, name: str, kind: str | None = None) -> None:
         """Count a file or folder that is no image; what is hidden is expected anywhere."""
         if not name.startswith("."):
-            self.left_out[kind or os.path.splitext(name)[1].lower() or "no suffix"] += 1
+            self.left_out[printable(kind or os.path.splitext(name)[1].lower() or "no suffix")] += 1
 
     def notes(self) -> list[str]:
         """A line on what is left out, if anything is."""

@@ -21,7 +21,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from solo.data.storage.facts import ReadingKeys
 from solo.data.storage.stored import Stored
-from solo.errors import BrokenImageError
+from solo.errors import BrokenImageError, printable
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 Values = np.ndarray[Any, Any]
@@ -203,7 +203,8 @@ class ImageReading(ReadingKeys):
         # Pillow has one limit for the whole process, warns above it and refuses twice as much. It is never lowered.
         if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < self.max_pixels:
             Image.MAX_IMAGE_PIXELS = self.max_pixels
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # What it has to say of damaged EXIF and large images would be printed amid the training.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         with Image.open(source) as image:
             _require_size(*image.size, self.max_pixels)
             yield image
@@ -211,6 +212,7 @@ class ImageReading(ReadingKeys):
 
 def broken(name: str, error: Exception) -> BrokenImageError:
     """The error that names a file that can't be decoded."""
+    name = printable(name)
     if isinstance(error, _Channels):
         return BrokenImageError(f"{name} {error}; set data.channels={error.found}, and as many data.mean and data.std")
     return BrokenImageError(f"{name} can't be read as an image ({why(error)}); replace or remove the file")
@@ -220,7 +222,7 @@ def why(error: Exception) -> str:
     """What is wrong with a file, in a few words."""
     if isinstance(error, UnidentifiedImageError):
         return "no known image format"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+    if isinstance(error, Image.DecompressionBombError):
         return "it has more pixels than data.max_pixels allows"
     return " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
 
