@@ -153,8 +153,6 @@ def see_through(mode: str) -> Image.Image:
 def test_transparent_pictures_lie_on_the_background(tmp_path: Path, mode: str, suffix: str) -> None:
     options = {"lossless": True} if suffix == ".webp" else {}
     see_through("RGBA" if suffix == ".gif" else mode).save(path := tmp_path / f"a{suffix}", **options)
-        path := tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {})
-    )
     for background in ((255, 255, 255), (0, 128, 10)):
         found = np.asarray(ImageReading(background=background).read(path))
         assert found[0, 0].tolist() == list(background) and abs(found[0, 3].astype(int) - 51).max() <= 1
