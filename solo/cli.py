@@ -144,11 +144,9 @@ def execute(module: str, parsed: Parsed) -> Any:
         for note in parsed.notes:
             _say(f"note: {note}")
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
-    from omegaconf import OmegaConf
-
     command = importlib.import_module(module)
     with importlib.import_module("solo.run.failures").explained():
-        return command.run(OmegaConf.create(parsed.values))
+        return command.run(parsed.config)
 
 
 def _first_process() -> bool:

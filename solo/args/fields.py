@@ -53,9 +53,9 @@ def key(default: Any, help: str, **bounds: float) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def derived() -> Any:
-    """A field of a schema that is no key: nobody writes it, the library fills it in; `None` until then."""
-    return dataclasses.field(default=None, repr=False, compare=False, metadata={"derived": True})
+def derived(default: Any = None) -> Any:
+    """A field of a schema that is no key: nobody writes it, the library fills it in, or a subclass makes it one."""
+    return dataclasses.field(default=default, repr=False, compare=False, metadata={"derived": True})
 
 
 def keys_of(schema: type) -> dict[str, Key]:

@@ -30,7 +30,11 @@ _NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "c
 
 def global_batch(values: Mapping[str, Any]) -> int:
     """Images in one forward pass of all processes together."""
-    return int(values["optimizer"]["batch_size"]) * count_devices(values) * int(values["num_nodes"])
+    return (
+        int(values["optimizer"]["batch_size"])
+        * count_devices(values["devices"], values["accelerator"])
+        * int(values["num_nodes"])
+    )
 
 
 class _Settings:

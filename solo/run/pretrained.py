@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
+from solo.args.check import check
+from solo.args.config import freeze
+from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS
@@ -120,26 +122,18 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     name = data.get("dataset") or saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     facts = {"dataset": name if name in DATASETS else "custom"}
     asked = {key: data.get(key) for key in ("image_size", "channels", "mean", "std")}
-    cfg = OmegaConf.create(
-        {
-            "pretrained_feature_extractor": str(file),
-            "pretrain_method": None,
-            "backbone": {"name": None, "kwargs": {}},
-            "data": {**facts, **asked},
-        }
-    )
-    backbone = pretrained_backbone(cfg)  # which fills in what is left open
-    images: Any = OmegaConf.to_container(cfg.data)
-    transform = prepare_transforms(
-        images["dataset"], images["mean"], images["std"], images["image_size"], images["channels"]
-    )[1]
+    values, _ = check({"pretrained_feature_extractor": str(file), "data": {**facts, **asked}}, EvaluateCfg)
+    values["data"]["resolved"] = spec = DATASETS[facts["dataset"]]
+    backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
+    images = cfg.data
+    transform = prepare_transforms(spec, images.mean, images.std, images.image_size, images.channels)[1]
     tree = saved["data"].get("taxonomy")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return PretrainedModel(
         backbone=backbone.to(where).eval(),
         transform=cast(Callable[[Any], Tensor], transform),
-        taxonomy=Taxonomy.from_dict(tree) if tree else DATASETS[images["dataset"]].taxonomy,
-        channels=images["channels"],
+        taxonomy=Taxonomy.from_dict(tree) if tree else spec.taxonomy,
+        channels=images.channels or 3,
         settings=saved["cfg"],
         device=where,
     )
