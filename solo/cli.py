@@ -15,11 +15,12 @@ from solo.args.check import did_you_mean
 from solo.args.compose import compose, compose_words, find_recipe
 from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
-from solo.args.flags import LineParser, has_flags, read_flags
 from solo.args.parse import Parsed, parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, resolved_text
 from solo.args.source import complete, long_names, reads_features
+from solo.args.words import LineParser
+from solo.compat.flags import has_flags, read_flags
 from solo.errors import ConfigError, UserError, no_access
 
 
