@@ -147,6 +147,8 @@ def execute(module: str, parsed: Parsed) -> Any:
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
     command = importlib.import_module(module)
     with importlib.import_module("solo.run.failures").explained():
+        if parsed.fetch is not None:
+            parsed = parsed.fetch()
         return command.run(parsed.config)
 
 

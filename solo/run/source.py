@@ -58,9 +58,11 @@ def _filled(section: Any, values: Mapping[str, Any]) -> Any:
 
 
 def saved_data(path: str) -> dict[str, Any]:
-    """The section `data` of the run that made a checkpoint; empty if it has none."""
+    """The section `data` of the run that made a checkpoint, empty if it has none; paths are absolute."""
     checkpoint = checkpoint_file(path)
-    return dict(saved_settings(load_checkpoint(checkpoint), checkpoint)["cfg"].get("data") or {})
+    saved = saved_settings(load_checkpoint(checkpoint), checkpoint)
+    places = {name: place for name, place in (saved["data"].get("paths") or {}).items() if Path(place).parent.exists()}
+    return {**(saved["cfg"].get("data") or {}), **places}
 
 
 def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
