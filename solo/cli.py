@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import solo
-from solo.args.check import did_you_mean
 from solo.args.compose import compose, compose_words, find_recipe
 from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
@@ -21,7 +20,7 @@ from solo.args.show import help_text, resolved_text
 from solo.args.source import complete, long_names, reads_features
 from solo.args.words import LineParser
 from solo.compat.flags import has_flags, read_flags
-from solo.errors import ConfigError, UserError, no_access
+from solo.errors import ConfigError, UserError, did_you_mean, no_access
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def execute(module: str, parsed: Parsed) -> Any:
     Raises:
         UserError: something that the user has to solve.
     """
-    if _first_process():
+    if is_first_process():
         for note in parsed.notes:
             _say(f"note: {note}")
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
@@ -152,7 +151,7 @@ def execute(module: str, parsed: Parsed) -> Any:
         return command.run(parsed.config)
 
 
-def _first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that speaks, also where torchrun or SLURM has started several."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 

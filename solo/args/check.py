@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
-from solo.errors import ConfigError
+from solo.errors import ConfigError, did_you_mean
 
 MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
 _UNIONS = (Union, types.UnionType)
@@ -57,15 +56,6 @@ def unknown(value: object, choices: Iterable[str]) -> str:
     names = list(dict.fromkeys(str(choice) for choice in choices))
     hint = did_you_mean(value, names) if isinstance(value, str) else ""
     return f"={short(value)} is unknown; {hint}choose {', '.join(names)}"
-
-
-def did_you_mean(word: str, names: Collection[str]) -> str:
-    """`did you mean 'x'? `, or nothing."""
-    if len(word) > 60:  # comparing takes its square
-        return ""
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return f"did you mean {lower[close[0]]!r}? " if close else ""
 
 
 def short(value: object) -> str:

@@ -27,7 +27,8 @@ from solo.data.pretrain_dataloader import prepare_dataloader, training_images
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
-from solo.methods import METHODS, BaseMethod
+from solo.methods import METHODS
+from solo.methods.base import BaseMethod
 from solo.run.report import linear_command, say
 from solo.run.start import start_from
 from solo.run.trainer import prepare

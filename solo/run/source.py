@@ -18,7 +18,9 @@ from solo.backbones.published import published_model
 from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
-from solo.methods import METHODS, BaseMethod
+from solo.methods import METHODS
+from solo.methods.base import BaseMethod
+from solo.methods.catalogue import vit_variant
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
 Features = TypeVar("Features", bound=FeatureCfg)
@@ -85,9 +87,9 @@ def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
         raise UserError(f"checkpoint {path} doesn't name its backbone; set backbone.name, for example resnet18")
     backbone = build_backbone(
         name,
-        method=cfg.pretrain_method,
+        method=vit_variant(cfg.pretrain_method, name),
         channels=cfg.data.channels or 3,
-        small=_small_stem(cfg, saved),
+        small=small_stem(cfg, saved),
         image_size=cfg.data.image_size,
         kwargs=cfg.backbone.kwargs,
     )
@@ -163,7 +165,7 @@ def _adopt(cfg: Cfg, saved: Mapping[str, Any]) -> Cfg:
     return changed  # type: ignore[no-any-return]
 
 
-def _small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:
+def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), cfg.data.spec).small_stem
