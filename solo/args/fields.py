@@ -17,13 +17,14 @@ LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
 
 @dataclass(frozen=True)
 class Key:
-    """One declared key. `bounds` maps `>=`, `>`, `<=`, `<` to numbers."""
+    """One declared key. `bounds` maps `>=`, `>`, `<=`, `<` to numbers; `open`: programs may give other names, too."""
 
     name: str
     type: Any
     default: Any
     help: str
     bounds: dict[str, float]
+    open: bool = False
 
     @property
     def required(self) -> bool:
@@ -42,10 +43,11 @@ class Key:
         return args[0] if args and dataclasses.is_dataclass(args[0]) else None
 
 
-def key(default: Any, help: str, **bounds: float) -> Any:
+def key(default: Any, help: str, open: bool = False, **bounds: float) -> Any:
     """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    metadata = {"help": help, "bounds": {signs.get(name, name): bound for name, bound in bounds.items()}}
+    bounds = {signs.get(name, name): bound for name, bound in bounds.items()}
+    metadata = {"help": help, "bounds": bounds, "open": open}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
     if isinstance(default, type):
@@ -102,7 +104,7 @@ def add_keys(schema: type, keys: type) -> None:
     for found in _read_keys(keys).values():
         if found.name in known:
             raise UserError(f"{keys.__name__}.{found.name}: {schema.__name__} has a key of that name; choose another")
-        new.append((found.name, found.type, key(found.section or found.default, found.help, **found.bounds)))
+        new.append((found.name, found.type, key(found.section or found.default, found.help, found.open, **found.bounds)))
     extended = dataclasses.make_dataclass(
         schema.__name__, new, bases=(with_own_keys(schema),), frozen=True, kw_only=True
     )
