@@ -104,7 +104,8 @@ def add_keys(schema: type, keys: type) -> None:
     for found in _read_keys(keys).values():
         if found.name in known:
             raise UserError(f"{keys.__name__}.{found.name}: {schema.__name__} has a key of that name; choose another")
-        new.append((found.name, found.type, key(found.section or found.default, found.help, found.open, **found.bounds)))
+        default = found.section or found.default
+        new.append((found.name, found.type, key(default, found.help, found.open, **found.bounds)))
     extended = dataclasses.make_dataclass(
         schema.__name__, new, bases=(with_own_keys(schema),), frozen=True, kw_only=True
     )
