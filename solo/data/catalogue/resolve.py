@@ -22,6 +22,7 @@ from solo.data.storage import hub
 from solo.data.storage.facts import LOOKED_AT, ReadingKeys, Sample, spread
 from solo.data.storage.folders import Problems, class_folders, existing_folder, image_folders, is_image_name, of_split
 from solo.data.storage.h5_file import h5_images, is_h5
+from solo.data.storage.hub import is_here as is_here
 from solo.data.storage.shards import label_columns, label_table, read_shards
 from solo.data.storage.stored import Stored, identity
 from solo.data.storage.tables import read_table, table_columns
@@ -29,9 +30,10 @@ from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
 Levels = str | tuple[str, ...] | None
+_ONLY_HERE = "only what is on this machine"
 
 
-def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
+def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     """What a run knows of its data set.
 
     For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (all
@@ -41,6 +43,7 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
 
     Args:
         data: the section `data` of a config, a dict or an OmegaConf node; keys that are missing count as null.
+        fetch: whether a data set of the Hugging Face hub may be loaded; else its classes stay unknown.
 
     Raises:
         UserError: an unknown data set, or data that aren't there or contradict themselves.
@@ -57,7 +60,7 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
     if form in _FORMS:
         if spec.name != "custom":
             raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
-        return _FORMS[form](spec, path, data)
+        return _FORMS[form](spec, path, data if fetch else {**data, _ONLY_HERE: True})
     if form == "h5" and path and is_h5(path):
         return _sampled(spec, h5_images(Path(path)))
     if data.get("no_labels") and spec.folders and path and Path(path).expanduser().is_dir():
@@ -234,10 +237,12 @@ def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> 
 def _of_hub(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
     if not path:
         raise UserError("data.train_path is not set; give the name of a data set on the hub, or a folder")
-    found, wanted = hub.read_hub(path), data.get("path_column")
-    images = hub.images(found, hub.image_column(found, path, wanted), path)
+    wanted = data.get("path_column")
     spec = dataclasses.replace(spec, source="solo.data.sources.own_images:hub", folders=False, path_column=wanted)
-    spec = _sampled(spec, images)
+    if data.get(_ONLY_HERE) and not hub.is_here(path):
+        return spec
+    found = hub.read_hub(path)
+    spec = _sampled(spec, hub.images(found, hub.image_column(found, path, wanted), path))
     columns = [] if data.get("no_labels") else hub.label_columns(found, path, data.get("label_columns"))
     return _with_columns(spec, hub.label_table(found, columns), columns, path)
 
