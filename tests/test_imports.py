@@ -23,13 +23,27 @@ ALLOWED = {
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
-    "checkpoint": GROUND | {"data"},
+    "inert": set(),
+    "weights": {"errors", "inert"},
+    "checkpoint": GROUND | {"weights", "inert"},
     "methods": GROUND
-    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "utils", "checkpoint"},
+    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "utils", "checkpoint", "weights"},
     "utils": GROUND | {"distributed", "nn", "eval", "callbacks", "args", "data"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "run": GROUND
-    | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"}
+    | {
+        "distributed",
+        "args",
+        "data",
+        "nn",
+        "methods",
+        "callbacks",
+        "checkpoint",
+        "weights",
+        "analysis",
+        "eval",
+        "backbones",
+    }
     | {"utils"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from solo import distributed
+from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.losses.pairs import widen
 from solo.methods import optim
@@ -21,9 +22,6 @@ from solo.methods.settings import data_facts
 from solo.taxonomy import Taxonomy
 from solo.utils.metrics import accuracy_at_k, mean_over_processes
 from solo.utils.misc import remove_bias_and_norm_from_weight_decay
-
-# Version of `checkpoint["solo"]`.
-CHECKPOINT_FORMAT = 1
 
 
 class SoloModule(pl.LightningModule):
@@ -270,7 +268,7 @@ class SoloModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config and the data's facts, in plain types, so that weights-only loading works."""
         checkpoint["solo"] = {
-            "format": CHECKPOINT_FORMAT,
+            "format": FORMAT,
             "cfg": OmegaConf.to_container(self.cfg, resolve=True),
             "data": data_facts(self.cfg, self.taxonomy),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 
 from solo.backbones import build_backbone
 from solo.backbones.published import published_model
-from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
 from solo.methods import METHODS, BaseMethod
+from solo.weights import load_weights
 
 
 def source_backbone(cfg: DictConfig) -> nn.Module:
@@ -39,7 +39,8 @@ def published_backbone(cfg: DictConfig) -> nn.Module:
         torch.manual_seed(cfg.seed)
         found = published_model(cfg.model, cfg.pretrained is True, channels=cfg.data.channels, kwargs=kwargs)
     if isinstance(cfg.pretrained, str):
-        _load_weights(found.network, cfg.pretrained, cfg.model)
+        state = load_checkpoint(cfg.pretrained)["state_dict"]
+        load_weights(found.network, state, path=f"pretrained={cfg.pretrained}", name=f"model={cfg.model}")
     cfg.backbone.name = cfg.model
     for key, value in {"image_size": found.size, "mean": list(found.mean), "std": list(found.std)}.items():
         if cfg.data[key] is None:
@@ -77,7 +78,8 @@ def pretrained_backbone(cfg: DictConfig) -> nn.Module:
         image_size=cfg.data.image_size,
         kwargs=OmegaConf.to_container(cfg.backbone.kwargs, resolve=True),  # type: ignore[arg-type]
     )
-    load_backbone(backbone, backbone_state(checkpoint), path=path, name=cfg.backbone.name, saved=trained.get("name"))
+    name = f"backbone.name='{cfg.backbone.name}'"
+    load_weights(backbone, checkpoint["state_dict"], path=f"checkpoint {path}", name=name, saved=trained.get("name"))
     return backbone
 
 
@@ -119,11 +121,7 @@ def pretrained_method(cfg: DictConfig) -> nn.Module:
     if "classifier.weight" in state:
         settings.data.num_classes = len(state["classifier.weight"])
     method: nn.Module = METHODS[name](settings)
-    try:
-        method.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} doesn't fit the method {name!r} built from its own settings: {reason}") from error
+    load_weights(method, state, path=f"checkpoint {path}", name=f"the method {name!r} built from its own settings")
     return method
 
 
@@ -153,35 +151,3 @@ def _small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), get_spec(cfg.data.dataset)).small_stem
-
-
-def _load_weights(network: nn.Module, file: str, model: str) -> None:
-    """All weights of `network` from a file; what else is in it, a classifier, is left out."""
-    state, own = weights_of(Path(file).expanduser(), "pretrained"), network.state_dict()
-    missing = [key for key in own if key not in state]
-    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or shapes:
-        raise UserError(
-            f"pretrained={file} doesn't fit model={model}: {len(missing)} keys missing "
-            f"({', '.join(missing[:3]) or '-'}), {len(shapes)} of another shape ({', '.join(shapes[:3]) or '-'}); "
-            "give weights of this very model"
-        )
-    network.load_state_dict({key: state[key] for key in own})
-
-
-def weights_of(path: Path, key: str) -> dict[str, Tensor]:
-    """The weights in a file, a checkpoint or safetensors; `key` is the setting that names it, for the error.
-
-    Raises:
-        UserError: it is missing or can't be read.
-    """
-    if path.suffix != ".safetensors":
-        return dict(load_checkpoint(path)["state_dict"])
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"{key}={path} doesn't exist; give a file with the weights")
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors' own
-        raise UserError(f"{key}={path} can't be read ({error}); give a file with the weights") from error
