@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import solo
-from solo.args.check import did_you_mean
 from solo.args.compose import compose, compose_words, find_recipe
 from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
-from solo.args.flags import LineParser, has_flags, read_flags
 from solo.args.parse import Parsed, parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, resolved_text
 from solo.args.source import complete, long_names, reads_features
-from solo.errors import ConfigError, UserError, no_access
+from solo.args.words import LineParser
+from solo.compat.flags import has_flags, read_flags
+from solo.errors import ConfigError, UserError, did_you_mean, no_access
 
 
 @dataclass(frozen=True)
@@ -117,22 +117,38 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     elif given.multirun:
         return _sweep(name, schema, given)
     else:
-        parsed = _read_config(schema, *_split(given), for_run=not given.cfg)
+        parsed = read_config(schema, *_split(given), for_run=not given.cfg)
     if given.cfg:
         sys.stdout.write(f"{resolved_text(parsed)}\n")
         return 0
     if given.preview and name != "pretrain":
         raise ConfigError("--preview shows augmented views, which only `solo pretrain` makes")
+    execute("solo.run.preview" if given.preview else command.module, parsed)
+    return 0
+
+
+def execute(module: str, parsed: Parsed) -> Any:
+    """Say what is going to be run, and run it.
+
+    Args:
+        module: of a command.
+        parsed: its config.
+
+    Returns:
+        What the command's `run` returns.
+
+    Raises:
+        UserError: something that the user has to solve.
+    """
     if _first_process():
         for note in parsed.notes:
             _say(f"note: {note}")
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
     from omegaconf import OmegaConf
 
-    module = importlib.import_module("solo.run.preview" if given.preview else command.module)
+    command = importlib.import_module(module)
     with importlib.import_module("solo.run.failures").explained():
-        module.run(OmegaConf.create(parsed.values))
-    return 0
+        return command.run(OmegaConf.create(parsed.values))
 
 
 def _first_process() -> bool:
@@ -147,7 +163,7 @@ def _sweep(name: str, schema: type, given: argparse.Namespace) -> int:
     places, overrides = _split(given)
     sweep = expand(overrides)
     for words in sweep.jobs:
-        _read_config(schema, places, words, for_run=True)
+        read_config(schema, places, words, for_run=True)
     recipe = [str(find_recipe(places).folder), find_recipe(places).name] if places else []
     return int(importlib.import_module("solo.run.multirun").multirun(name, recipe, sweep))
 
@@ -161,7 +177,18 @@ def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
     return named or places, [word for word in given.words if word not in places]
 
 
-def _read_config(schema: type, places: Sequence[str], overrides: list[str], for_run: bool) -> Parsed:
+def read_config(schema: type, places: Sequence[str], overrides: list[str], for_run: bool) -> Parsed:
+    """The config of a command.
+
+    Args:
+        schema: of the command.
+        places: the words that name the recipe; none for a command whose source of features says the rest.
+        overrides: words `key=value`.
+        for_run: also look whether folders and files are there.
+
+    Raises:
+        ConfigError: all problems, one a line.
+    """
     features = reads_features(schema)
     if features:
         overrides = long_names(overrides)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 
 class UserError(ValueError):
     """Something the user gave can't be used; the message says what came, what is allowed and what to do."""
@@ -36,3 +39,10 @@ class BrokenImageError(UserError):
 def no_access(error: OSError) -> str:
     """The line for a file or folder that the user may not read or write."""
     return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
+
+
+def did_you_mean(word: str, names: Collection[str]) -> str:
+    """`did you mean 'x'? `, or nothing."""
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    return f"did you mean {lower[close[0]]!r}? " if close else ""

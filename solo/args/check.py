@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from solo.args.fields import Key, describe_type, keys_of, walk
-from solo.errors import ConfigError
+from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
+from solo.errors import ConfigError, did_you_mean
 
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
@@ -57,13 +56,6 @@ def unknown(value: object, choices: Iterable[str]) -> str:
     return f"={value!r} is unknown; {hint}choose {', '.join(names)}"
 
 
-def did_you_mean(word: str, names: Collection[str]) -> str:
-    """`did you mean 'x'? `, or nothing."""
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return f"did you mean {lower[close[0]]!r}? " if close else ""
-
-
 class _Refused(Exception):
     """Says what would be right."""
 
@@ -105,7 +97,7 @@ class _Check:
                 return None
             return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
         if found.item:
-            if isinstance(value, (list, tuple)):
+            if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
             keys = ", ".join(keys_of(found.item))
             self.problems.append(Problem(name, f"={value!r} is no list of sections; give a list, each with {keys}"))
@@ -132,8 +124,8 @@ def convert(value: Any, kind: Any) -> Any:
         if value in args:
             return value
         raise _Refused(unknown(value, args))
-    if origin is list:
-        if isinstance(value, (list, tuple)):
+    if origin in LISTS:
+        if isinstance(value, LISTS):
             return [convert(entry, args[0]) for entry in value]
         try:
             return [convert(value, args[0])]  # a list of one
@@ -173,7 +165,7 @@ def _convert_scalar(value: Any, kind: type) -> Any:
         raise _wrong(value, kind)
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not math.isfinite(number) or (kind is int and number != int(number)):
         raise _wrong(value, kind)

@@ -26,10 +26,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import solo
-from solo.args.check import did_you_mean
+from solo.args.config import to_plain
 from solo.args.origins import COMMAND_LINE, Origins, display
-from solo.args.parse import one_line, to_plain
-from solo.errors import ConfigError
+from solo.args.parse import one_line
+from solo.errors import ConfigError, did_you_mean
 
 _HYDRA_VERSION = "1.2"  # whose rules solo-learn's files are written for
 

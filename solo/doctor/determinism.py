@@ -13,11 +13,12 @@ from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 from torch import Tensor
 
-from solo.args.pretrain import parse_cfg
+from solo.compat.configs import parse_pretrain
 from solo.doctor.case import Case, Outcome
 from solo.doctor.toy import toy_cfg
 from solo.errors import UserError
 from solo.methods import METHODS
+from solo.methods.catalogue import CATALOGUE
 from solo.run.pretrain import train_loader
 from solo.run.trainer import hush
 
@@ -75,11 +76,11 @@ def _cfg(case: Case, seed: int, workers: int) -> DictConfig:
     changes: dict[str, Any] = {
         "data": {"dataset": "digits", "num_workers": workers, "augment": "batch"},
         "augmentations": [
-            {"num_crops": 1 if case.method == "mae" else 2, "color_jitter": {"prob": 0.8, "contrast": 0.4}}
+            {"num_crops": CATALOGUE[case.method].least_views, "color_jitter": {"prob": 0.8, "contrast": 0.4}}
         ],
         "seed": seed,
         "knn_eval": {"enabled": False},
     }
     cfg = toy_cfg(case, BATCH, **changes)
     logging.getLogger("solo").setLevel(logging.ERROR)  # remarks about the toy's settings
-    return parse_cfg(cfg)
+    return parse_pretrain(cfg)

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from solo.args.fields import keys_of
-from solo.args.methods import METHOD_KWARGS
+from solo.backbones import build_backbone
 from solo.doctor.case import Case
 from solo.methods import METHODS
+from solo.methods.catalogue import CATALOGUE
 from solo.methods.linear import LinearModel
-from solo.methods.settings import backbone_from_cfg
 
 SIDE = 12
 _VIT = {
     "name": "vit_tiny",
     "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1},
 }
-_RESNET = {"name": "resnet10", "kwargs": {"width": 8}}
+_RESNET: dict[str, Any] = {"name": "resnet10", "kwargs": {"width": 8}}
 # For whichever of these keys a method has.
 _KWARGS: dict[str, Any] = {
     "proj_hidden_dim": 16,
@@ -47,21 +47,19 @@ _KWARGS: dict[str, Any] = {
     "decoder_depth": 1,
     "decoder_num_heads": 2,
 }
-_LISTS: dict[str, Any] = {"num_prototypes": [3, 3]}
 
 
 def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
     """A config of the case's method, with everything small; `changes` are dotted keys with `__` for the dot."""
-    schema = METHOD_KWARGS[case.method]
-    known = {key: value for key, value in _KWARGS.items() if key in keys_of(schema)}
-    if case.method == "deepclusterv2":
-        known |= _LISTS
+    facts = CATALOGUE[case.method]
+    keys = keys_of(facts.kwargs) if facts.kwargs else {}
+    known = {key: [3, 3] if keys[key].type == list[int] else value for key, value in _KWARGS.items() if key in keys}
     words = {} if case.type == "standard" else {"type": case.type, "warm_epoch": 0, "distance_thresh": 0.5}
     cfg = OmegaConf.create(
         {
             "method": case.method,
             "max_epochs": 2,
-            "backbone": _VIT if case.method == "mae" else _RESNET,
+            "backbone": _VIT if facts.masked else _RESNET,
             "data": {"dataset": "fashion_mnist"},
             "optimizer": {"name": "sgd", "batch_size": batch_size, "lr": 0.05, "classifier_lr": 0.1},
             "scheduler": {"name": "none"},
@@ -120,7 +118,7 @@ def toy_model(case: Case, batch_size: int, **changes: Any) -> LightningModule:
             "finetune": True,
         }
     )
-    return LinearModel(backbone_from_cfg(cfg), cfg)
+    return LinearModel(build_backbone(_RESNET["name"], channels=1, small=True, kwargs=_RESNET["kwargs"]), cfg)
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

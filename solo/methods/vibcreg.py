@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from solo.args.methods import VIbCRegKwargs
 from solo.losses.vibcreg import vibcreg_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import VIbCRegKwargs
 from solo.nn.heads import mlp
-from solo.utils.whitening import IterNorm
+from solo.nn.whitening import IterNorm
 
 
 class VIbCReg(BaseMethod):

@@ -43,8 +43,12 @@ _OF_MISTAKES = {
 }
 
 
-def run(cfg: DictConfig) -> None:
-    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`; `cfg` is resolved."""
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`; `cfg` is resolved.
+
+    Returns:
+        What `evaluate.json` holds.
+    """
     device = compute_device(cfg)
     found = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
@@ -75,6 +79,7 @@ def run(cfg: DictConfig) -> None:
     title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
     drawn = plot_levels(results, folder / "evaluate.png", title)
     say(f"files in {folder}: evaluate.json, {'evaluate.png, ' if drawn else ''}config.yaml")
+    return facts
 
 
 def _show_hierarchy(found: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,12 +27,30 @@ from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
+from solo.methods.base import BaseMethod
 from solo.run.report import linear_command, say
 from solo.run.start import start_from
 from solo.run.trainer import prepare
 
 
-def run(cfg: DictConfig) -> None:
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a run leaves.
+
+    Attributes:
+        folder: `<checkpoint.dir>/<method>/<run id>`, with all files of the run.
+        summary: what `summary.json` holds; empty in all processes but the first.
+        checkpoint: `last.ckpt`; None with `checkpoint.enabled=false`.
+        model: the trained method, on the device it was trained on.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    checkpoint: Path | None
+    model: BaseMethod
+
+
+def run(cfg: DictConfig) -> PretrainResult:
     """Train `cfg.method` and write everything into `<checkpoint.dir>/<method>/<run id>/`; `cfg` is resolved."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     model = METHODS[cfg.method](cfg)
@@ -40,6 +60,9 @@ def run(cfg: DictConfig) -> None:
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
     prepared.fit(model, train, val, lambda last: linear_command(cfg.data.dataset, last))
+    folder = prepared.directory.path
+    last = folder / "last.ckpt"
+    return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
 
 
 def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoader[Any] | BatchLoader:

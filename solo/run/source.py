@@ -14,7 +14,9 @@ from solo.backbones.published import published_model
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
-from solo.methods import METHODS, BaseMethod
+from solo.methods import METHODS
+from solo.methods.base import BaseMethod
+from solo.methods.catalogue import vit_variant
 from solo.weights import load_weights
 
 
@@ -72,7 +74,7 @@ def pretrained_backbone(cfg: DictConfig) -> nn.Module:
         raise UserError(f"checkpoint {path} doesn't name its backbone; set backbone.name, for example resnet18")
     backbone = build_backbone(
         cfg.backbone.name,
-        method=cfg.pretrain_method,
+        method=vit_variant(cfg.pretrain_method, cfg.backbone.name),
         channels=cfg.data.channels,
         small=_small_stem(cfg, saved),
         image_size=cfg.data.image_size,

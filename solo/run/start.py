@@ -8,7 +8,7 @@ from torch import Tensor
 from solo.backbones.published import published_model
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
-from solo.methods import BaseMethod
+from solo.methods.base import BaseMethod
 from solo.weights import load_weights
 
 

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from solo import distributed
-from solo.args.accumulate import PER_IMAGE
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS
 from solo.doctor.case import Case
+from solo.doctor.columns import all_cases
 from solo.doctor.exact import TAMPERS, exactness
 from solo.doctor.processes import on_processes
 from solo.doctor.toy import ToyImages, toy_model, without_dropout, without_norms
 from solo.errors import UserError
 from solo.methods import exact
+from solo.methods.catalogue import CATALOGUE
 from solo.methods.simclr import SimCLR
 
-CASES = [*(Case(method) for method in METHOD_KWARGS), *(Case(method, "HEX_adaptive") for method in HEX_METHODS)]
+CASES = all_cases()
 EXACT = {"accumulate": "exact", "accumulate_grad_batches": 4}
 
 
@@ -30,7 +30,7 @@ EXACT = {"accumulate": "exact", "accumulate_grad_batches": 4}
 def test_the_gradient_is_that_of_one_big_batch(case: Case) -> None:
     outcome = exactness(case)
     assert outcome.ok, outcome.detail
-    refused = case.method in PER_IMAGE and case.type == "standard"
+    refused = CATALOGUE[case.method].per_image and case.type == "standard"
     assert refused == ("its loss is a mean over images" in outcome.detail)
 
 

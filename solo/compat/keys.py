@@ -1,0 +1,186 @@
+"""Older and shorter spellings, in one place: solo-learn's and the HEX fork's keys, and the dead ones of their recipes.
+
+The HEX words at the top level (`type`, `warm_epoch`, ...) are first-class spellings of `hex.*`, not deprecated ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from solo.args.check import Problem, unknown
+from solo.args.fields import keys_of
+from solo.methods.catalogue import CATALOGUE
+
+# other spelling -> key
+MOVED = {
+    "type": "hex.policy",
+    "warm_epoch": "hex.warm_epoch",
+    "warmm_epoch": "hex.warm_epoch",
+    "distance_thresh": "hex.distance_thresh",
+    "distance_min": "hex.distance_min",
+    "epoch_step": "hex.epoch_step",
+    "step_type": "hex.step_type",
+    "step_down": "hex.step_down",
+    "beta": "hex.beta",
+    "tau_plus": "hex.tau_plus",
+    "alpha": "hex.alpha",
+    "temperature": "hex.temperature",
+}
+
+# spelling of `type` in lower case -> hex.policy
+POLICIES = {
+    "standard": "standard",
+    "hex_fixed": "fixed",
+    "fixed": "fixed",
+    "acl": "fixed",
+    "hex_adaptive": "adaptive",
+    "adaptive": "adaptive",
+    "combined_adaptive": "adaptive",
+    "superclass": "superclass",
+    "superclass_labels": "superclass",
+    "hcl": "hcl",
+    "dcl": "dcl",
+    "infonce": "infonce",
+    "vicreg_simclr": "infonce",
+}
+# spelling of `type` in lower case -> what it is read as, where that has to be said
+_NOTED = {
+    "acl": "HEX_fixed, whose settings its recipe holds",
+    "vicreg_simclr": "InfoNCE: plain InfoNCE blended in with weight alpha * scale, instead of added",
+}
+_POLICIES_SHOWN = ("standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
+
+# key -> why it is left out
+DEAD = {
+    "ntasks-per-node": "a setting of the batch system",
+    "augmentations_cfg": "augmentations are given by the key augmentations",
+    "wandb_cfg": "Weights & Biases is set by the key wandb",
+    "wandb_run_id": "an earlier run's",
+    "dali": "images are read without DALI",
+    "auto_umap": "it is drawn in pretraining only",
+    "logger": "loggers are set by the keys tensorboard and wandb",
+    "callbacks": "set by the program",
+    "enable_checkpointing": "set by the key checkpoint.enabled",
+    "checkpoint.save_constant": "see checkpoint.frequency and checkpoint.keep_prev",
+    "data.model": "the checkpoint knows its architecture",
+    "data.augmentations": "evaluation follows the checkpoint and the data set",
+    "data.train_target": "labels come from the data set",
+    "data.val_target": "labels come from the data set",
+}
+
+# keys of method_kwargs that published recipes give to methods which never read them
+DEAD_METHOD_KWARGS = (
+    "base_tau_momentum",
+    "final_tau_momentum",
+    "momentum_classifier",
+    "temperature",
+    "decoder_embed_dim",
+    "decoder_depth",
+    "decoder_num_heads",
+)
+
+
+@dataclass
+class Modern:
+    """A config in today's keys.
+
+    Attributes:
+        values: the config.
+        spelled: key -> how the user wrote it, where that differs.
+        notes: (key as written, sentence) of what was left out or reinterpreted.
+        problems: spellings that can't be right; their keys are gone from `values`.
+    """
+
+    values: dict[str, Any]
+    spelled: dict[str, str] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def modernise(values: Mapping[str, Any], own: Container[str] = ()) -> Modern:
+    """Rename, translate and drop; pure, and twice is once. Keys in `own` already mean what they say."""
+    modern = Modern(copy.deepcopy(dict(values)))
+    _drop_dead(modern, own)
+    for old, new in MOVED.items():
+        if old not in own:
+            _move(modern, old, new)
+    _translate_policy(modern)
+    if _get(modern.values, "data.format") == "dali":
+        modern.values["data"]["format"] = "image_folder"
+        modern.notes.append(("data.format", "='dali' is read as image_folder: images are read without DALI"))
+    _clean_augmentations(modern)
+    return modern
+
+
+def _get(values: Mapping[str, Any], dotted: str) -> Any:
+    for part in dotted.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return None
+        values = values[part]
+    return values
+
+
+def _pop(values: dict[str, Any], dotted: str) -> bool:
+    """Remove a key; whether it had a value (null is how a recipe leaves out a key of the one it builds on)."""
+    *path, last = dotted.split(".")
+    section = _get(values, ".".join(path)) if path else values
+    return isinstance(section, dict) and section.pop(last, None) is not None
+
+
+def _drop_dead(modern: Modern, own: Container[str]) -> None:
+    method = modern.values.get("method")
+    facts = CATALOGUE.get(str(method))
+    dead = [name for name in DEAD_METHOD_KWARGS if facts and facts.kwargs and name not in keys_of(facts.kwargs)]
+    kwargs = {f"method_kwargs.{name}": f"{method} doesn't read it" for name in dead}
+    for name, why in {**DEAD, **kwargs}.items():
+        if name not in own and _pop(modern.values, name):
+            modern.notes.append((name, f" is ignored: {why}"))
+
+
+def _move(modern: Modern, old: str, new: str) -> None:
+    if old not in modern.values:
+        return
+    value = modern.values.pop(old)
+    section, name = new.split(".")
+    target = modern.values.setdefault(section, {})
+    if not isinstance(target, dict):
+        return  # the check says so
+    if name not in target:
+        target[name] = value
+        modern.spelled[new] = old
+    elif _canonical(target[name]) != _canonical(value):
+        other = modern.spelled.get(new, new)
+        modern.problems.append(Problem(old, f"={value!r} and {other}={target[name]!r} disagree; give one of them only"))
+
+
+def _canonical(value: Any) -> Any:
+    return POLICIES.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _translate_policy(modern: Modern) -> None:
+    written = _get(modern.values, "hex.policy")
+    if not isinstance(written, str) or written == "???":
+        return
+    known = written.lower()
+    if known not in POLICIES:
+        modern.problems.append(Problem("hex.policy", unknown(written, _POLICIES_SHOWN)))
+        del modern.values["hex"]["policy"]
+        return
+    modern.values["hex"]["policy"] = POLICIES[known]
+    if known in _NOTED:
+        name = modern.spelled.get("hex.policy", "hex.policy")
+        modern.notes.append((name, f"={written!r} is read as {_NOTED[known]}"))
+
+
+def _clean_augmentations(modern: Modern) -> None:
+    """Beside `rrc.enabled`, solo-learn never read an `enabled`."""
+    entries = modern.values.get("augmentations")
+    for i, entry in enumerate(entries if isinstance(entries, list) else []):
+        for name, operation in entry.items() if isinstance(entry, dict) else ():
+            if not isinstance(operation, dict) or name == "rrc":
+                continue
+            if operation.pop("enabled", True) in (False, "False", "false") and operation.get("prob"):
+                modern.notes.append((f"augmentations[{i}].{name}.enabled", " is ignored: set prob to 0 instead"))

@@ -1,0 +1,147 @@
+"""solo-learn's helpers (`solo.utils.misc`); what has a home elsewhere is only named here."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
+
+from solo import distributed
+from solo.data.catalogue.registry import get_spec
+from solo.data.sources.load import load
+from solo.nn.positional_encodings import (
+    generate_1d_sincos_pos_embed_from_grid,
+    generate_2d_sincos_pos_embed,
+    generate_2d_sincos_pos_embed_from_grid,
+)
+from solo.optim.build import remove_bias_and_norm_from_weight_decay
+
+__all__ = [
+    "FilterInfNNan",
+    "GatherLayer",
+    "compute_dataset_size",
+    "concat_all_gather_no_grad",
+    "filter_inf_n_nan",
+    "gather",
+    "generate_1d_sincos_pos_embed_from_grid",
+    "generate_2d_sincos_pos_embed",
+    "generate_2d_sincos_pos_embed_from_grid",
+    "get_rank",
+    "make_contiguous",
+    "omegaconf_select",
+    "param_groups_layer_decay",
+    "remove_bias_and_norm_from_weight_decay",
+    "trunc_normal_",
+]
+
+# Known without having the data: (pretraining images, validation images).
+_SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000)}
+
+concat_all_gather_no_grad = distributed.gather_no_grad
+get_rank = distributed.rank
+
+
+class GatherLayer:
+    """All-gather with gradient, one tensor for each process."""
+
+    @staticmethod
+    def apply(x: Tensor) -> tuple[Tensor, ...]:
+        """(N, ...) of this process -> the (N, ...) of every process."""
+        return distributed.gather(x).chunk(distributed.world_size())
+
+
+def gather(X: Tensor, dim: int = 0) -> Tensor:
+    """Concatenate over processes along `dim`, with gradient; the identity without a process group."""
+    return distributed.gather(X) if dim == 0 else torch.cat(GatherLayer.apply(X), dim=dim)
+
+
+def omegaconf_select(cfg: DictConfig, key: str, default: Any = None) -> Any:
+    """`OmegaConf.select`, with the text "None" read as None."""
+    value = OmegaConf.select(cfg, key, default=default)
+    return None if value == "None" else value
+
+
+def filter_inf_n_nan(
+    tensors: Tensor | list[Tensor], return_indexes: bool = False
+) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
+    """Keep the rows (entries, in 1-D) that are finite in all tensors.
+
+    Args:
+        tensors: one or several tensors of 1 or 2 dimensions with equally many rows.
+        return_indexes: also return the boolean mask (N,) of the kept rows.
+
+    Raises:
+        RuntimeError: for a tensor of more than 2 dimensions.
+    """
+    many = tensors if isinstance(tensors, list) else [tensors]
+    if any(t.ndim > 2 for t in many):
+        raise RuntimeError(f"filter_inf_n_nan takes tensors of 1 or 2 dimensions, got {[t.ndim for t in many]}")
+    finite = [torch.isfinite(t) if t.ndim < 2 else torch.isfinite(t).all(dim=1) for t in many]
+    selected = torch.stack(finite).all(dim=0)
+    kept = [t[selected] for t in many]
+    result = kept if isinstance(tensors, list) else kept[0]
+    return (result, selected) if return_indexes else result
+
+
+class FilterInfNNan(nn.Module):
+    """Wrap a module so that rows of its output that are not finite are dropped."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped module's output without its rows that are not finite."""
+        return filter_inf_n_nan(self.module(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        """Forward what this class doesn't have to the wrapped module."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
+
+def compute_dataset_size(
+    dataset: str | None = None,
+    train: bool = True,
+    data_path: str | Path | None = None,
+    data_format: str = "image_folder",
+    no_labels: bool = False,
+    data_fraction: float = -1,
+) -> int:
+    """How many images a data set has.
+
+    Args:
+        dataset: a name of the registry; `None` is `custom`.
+        train: those of pretraining (with unlabelled ones, in STL-10), else those of validation.
+        data_path: folder or HDF5 file; not needed for CIFAR and STL-10.
+        data_format: `image_folder` or `h5`.
+        no_labels: the folder is flat.
+        data_fraction: share in (0, 1) of the images; all of them otherwise.
+
+    Raises:
+        UserError: for an unknown data set, and if the data aren't as expected.
+    """
+    name = (dataset or "custom").lower()
+    if name in _SIZES:
+        size = _SIZES[name][0 if train else 1]
+    else:
+        split: Literal["pretrain", "val"] = "pretrain" if train else "val"
+        size = len(cast(Sized, load(get_spec(name), split, data_path, no_labels=no_labels, data_format=data_format)))
+    return int(size * data_fraction) if 0 < data_fraction < 1 else size
+
+
+def make_contiguous(module: nn.Module) -> None:
+    """Make every parameter contiguous, in place."""
+    with torch.no_grad():
+        for param in module.parameters():
+            param.data = param.data.contiguous()

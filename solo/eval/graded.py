@@ -1,0 +1,115 @@
+"""Retrieval with graded relevance: a gallery image is the more right, the deeper the ancestor it shares with the query.
+
+With `l` the number of levels that query and image share, of L, the three measures are
+
+- **H-AP**, hierarchical average precision: `sum_k Hrank(k) / rank(k) / sum_k rel(k)` over the relevant images, where
+  `Hrank(k)` sums `min(rel(k), rel(j))` over the images j up to k, and `rel = (l / L) / (images that share l levels)`;
+- **NDCG**: gains `2^l - 1`, discounts `log2(1 + rank)`;
+- **ASI**, average set intersection: the mean over the ranks k, up to the number of relevant images, of the share of the
+  first k that belong there level by level.
+
+Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training for pertinent image retrieval (ECCV
+2022): https://arxiv.org/abs/2207.04873. With one level H-AP is average precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class GradedRetrieval:
+    """Results of the queries that count.
+
+    Attributes:
+        h_ap: (Q,) hierarchical average precision, 0 to 1.
+        ndcg: (Q,) normalised discounted cumulative gain, 0 to 1.
+        asi: (Q,) average set intersection, 0 to 1.
+        rows: (Q,) which rows of the features these queries are.
+        unknown: queries left out because their coarsest label is unknown.
+        alone: queries left out because no image of their gallery shares even that one.
+    """
+
+    h_ap: Tensor
+    ndcg: Tensor
+    asi: Tensor
+    rows: Tensor
+    unknown: int
+    alone: int
+
+
+@torch.no_grad()
+def retrieve_graded(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    queries: Tensor | None = None,
+    is_gallery: Tensor | None = None,
+    max_elements: int = 5_000_000,
+) -> GradedRetrieval:
+    """Rank the whole gallery by cosine for each query, a block of queries at a time.
+
+    Images whose coarsest label is unknown are neither queries nor in the gallery; below that, an unknown label ends the
+    path that two images can share.
+
+    Args:
+        features: (N, d).
+        labels: (N, L), coarse first, -1 unknown.
+        queries: (Q,) row numbers; default: all rows.
+        is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
+        max_elements: bound on the similarities held at once, which bounds the memory.
+    """
+    device = features.device
+    labels = labels.to(device)
+    asked = torch.arange(len(features), device=device) if queries is None else queries.to(device)
+    known = labels[:, 0] >= 0
+    gallery = (known if is_gallery is None else known & is_gallery.to(device)).nonzero()[:, 0]
+    unknown = int((~known[asked]).sum())
+    asked = asked[known[asked]]
+    keys = F.normalize(features[gallery].float(), dim=1)
+    rows = max(1, max_elements // max(1, len(gallery)))
+    parts = [_score(features, labels, part, gallery, keys) for part in torch.split(asked, rows)] if len(gallery) else []
+    scores = torch.cat(parts) if parts else torch.full((len(asked), 3), torch.nan, device=device)
+    use = scores[:, 0].isfinite()
+    h_ap, ndcg, asi = scores[use].cpu().unbind(dim=1)
+    return GradedRetrieval(h_ap, ndcg, asi, asked[use].cpu(), unknown, alone=int((~use).sum()))
+
+
+def _score(features: Tensor, labels: Tensor, part: Tensor, gallery: Tensor, keys: Tensor) -> Tensor:
+    """(q, 3): H-AP, NDCG and ASI of the queries `part`, NaN where nothing is relevant."""
+    similarity = F.normalize(features[part].float(), dim=1) @ keys.T
+    own = part[:, None] == gallery
+    order = similarity.masked_fill_(own, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    shared = _shared_levels(labels[part], labels[gallery]).masked_fill_(own, 0).gather(1, order)  # (q, n)
+    num_levels = labels.shape[1]
+    counts = torch.stack([(shared == level).sum(dim=1) for level in range(num_levels + 1)], dim=1)  # (q, L + 1)
+    relevant = counts[:, 1:].sum(dim=1)
+    depth = torch.arange(num_levels + 1, device=part.device) / num_levels
+    relevance = depth / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
+    ranks = torch.arange(1, shared.shape[1] + 1, device=part.device)
+    here = relevance.gather(1, shared)  # (q, n)
+    ideal = shared.sort(dim=1, descending=True).values
+    hierarchical_rank, overlap = torch.zeros_like(here), torch.zeros_like(here)
+    for level in range(1, num_levels + 1):
+        seen = (shared == level).cumsum(dim=1)
+        hierarchical_rank += torch.minimum(here, relevance[:, level, None]) * seen
+        overlap += torch.minimum(seen, (ideal == level).cumsum(dim=1))
+    h_ap = (hierarchical_rank / ranks).sum(dim=1) / here.sum(dim=1)  # 0 / 0 where nothing is relevant
+    discount = torch.log2(ranks + 1.0)
+    gain, best = (((2.0**order - 1) / discount).sum(dim=1) for order in (shared, ideal))
+    asi = (overlap / ranks * (ranks <= relevant[:, None])).sum(dim=1) / relevant
+    return torch.stack([h_ap, gain / best, asi], dim=1)
+
+
+def _shared_levels(a: Tensor, b: Tensor) -> Tensor:
+    """How many levels from the top two rows of labels share: (q, L) and (n, L) -> (q, n)."""
+    shared = torch.zeros(len(a), len(b), dtype=torch.long, device=a.device)
+    same = torch.ones_like(shared, dtype=torch.bool)
+    for level in range(a.shape[1]):
+        same &= (a[:, level, None] == b[:, level]) & (a[:, level, None] >= 0)
+        shared += same
+    return shared

@@ -1,0 +1,66 @@
+"""The model card: what was trained on what, by which protocol, with which numbers, and how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from solo.export.folder import Bundle
+
+_LICENCE = "The weights belong to whoever trained them; name a licence here before you share them."
+
+
+def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
+    """Markdown with the front matter that the Hugging Face hub reads.
+
+    Args:
+        bundle: what is described.
+        usage: lines of Python that load it.
+    """
+    facts = bundle.facts
+    method, dataset = facts.get("method") or "unknown method", facts.get("dataset") or "unknown data"
+    lines = ["---", "library_name: solo-hex", "tags: [image-feature-extraction, self-supervised-learning, solo]", "---"]
+    lines += [f"# {facts.get('name') or bundle.name}", ""]
+    lines += [f"`{bundle.name}` trained with **{method}** on **{dataset}**; {bundle.features_dim} features.", ""]
+    if usage:
+        lines += ["## Load", "", "```python", *usage, "```", ""]
+    lines += ["## Images", "", *_preprocessing(bundle), ""]
+    lines += ["## Numbers", "", *_numbers(facts), ""]
+    if bundle.taxonomy is not None:
+        levels = zip(bundle.taxonomy.levels, bundle.taxonomy.names, strict=True)
+        shown = ", ".join(f"{level} ({len(names)})" for level, names in levels)
+        lines += ["## Labels", "", f"Levels of the label tree, coarse first: {shown}. `taxonomy.json` holds it.", ""]
+    lines += ["## Training", "", *_training(facts), "", "## Licence", "", _LICENCE, ""]
+    return "\n".join(lines)
+
+
+def _preprocessing(bundle: Bundle) -> list[str]:
+    first = (
+        f"shorter side to {bundle.resize} pixels, centre crop of {bundle.size} x {bundle.size}"
+        if bundle.resize
+        else f"resized to {bundle.size} x {bundle.size}"
+    )
+    colours = {1: "grey", 3: "RGB"}.get(bundle.channels, f"{bundle.channels} channels")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (bundle.mean, bundle.std))
+    return [f"{colours}, values in [0, 1], {first}, then minus mean [{mean}], divided by std [{std}]."]
+
+
+def _numbers(facts: Mapping[str, Any]) -> list[str]:
+    numbers, protocol = facts.get("numbers") or {}, facts.get("protocol") or {}
+    if not numbers:
+        return ["None were measured; `solo evaluate` measures them, with intervals."]
+    rows = ["| measure | value | 95 % interval | how |", "|---|---|---|---|"]
+    for name, value in numbers.items():
+        if name.endswith("_ci") or not isinstance(value, (int, float)):
+            continue
+        ends = numbers.get(f"{name}_ci")
+        interval = f"{ends[0]:.2f} to {ends[1]:.2f}" if ends and None not in ends else "-"
+        rows.append(f"| {name} | {value:.2f} | {interval} | {protocol.get(name, '-')} |")
+    return rows
+
+
+def _training(facts: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items())
+    told = {"epochs": facts.get("epochs"), "seed": facts.get("seed"), "versions": versions or None}
+    lines = [f"- {name}: {value}" for name, value in told.items() if value is not None]
+    return lines or ["Nothing is known of the run."]

@@ -1,0 +1,180 @@
+"""The keys of `method_kwargs`: typed dataclasses, which `catalogue` gives to the methods.
+
+They live here, and not beside the methods, so that a misspelt key is refused before torch is imported.
+A field without a default is required.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from solo.args.fields import REQUIRED, key
+
+
+@dataclass(kw_only=True)
+class ProjectorKwargs:
+    """Keys of every method with a projector."""
+
+    proj_hidden_dim: int = key(REQUIRED, "width of the projector's hidden layers", ge=1)
+    proj_output_dim: int = key(REQUIRED, "width of the projection, on which the loss is computed", ge=1)
+
+
+@dataclass(kw_only=True)
+class PredictorKwargs(ProjectorKwargs):
+    """Keys of `method: byol` and `method: simsiam`."""
+
+    pred_hidden_dim: int = key(REQUIRED, "width of the predictor's hidden layer", ge=1)
+
+
+@dataclass(kw_only=True)
+class SimCLRKwargs(ProjectorKwargs):
+    """Keys of `method: simclr` and `method: supcon`."""
+
+    temperature: float = key(REQUIRED, "temperature of the softmax over similarities", gt=0)
+
+
+@dataclass(kw_only=True)
+class QueueKwargs:
+    """Key of every method with a queue."""
+
+    queue_size: int = key(65536, "rows of the queue; a multiple of the batch of all processes", ge=1)
+
+
+@dataclass(kw_only=True)
+class MoCoV2PlusKwargs(SimCLRKwargs, QueueKwargs):
+    """Keys of `method: mocov2plus`."""
+
+
+@dataclass(kw_only=True)
+class NNCLRKwargs(PredictorKwargs, MoCoV2PlusKwargs):
+    """Keys of `method: nnclr` and `method: all4one`."""
+
+
+@dataclass(kw_only=True)
+class VICRegKwargs(ProjectorKwargs):
+    """Keys of `method: vicreg`."""
+
+    sim_loss_weight: float = key(25.0, "weight of the distance between the two views", ge=0)
+    var_loss_weight: float = key(25.0, "weight of the variance term, which keeps features from collapsing", ge=0)
+    cov_loss_weight: float = key(1.0, "weight of the covariance term, which decorrelates the features", ge=0)
+
+    def loss_weights(self) -> dict[str, float]:
+        """The three weights, by their names in the loss functions."""
+        names = ("sim_loss_weight", "var_loss_weight", "cov_loss_weight")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(kw_only=True)
+class BarlowTwinsKwargs(ProjectorKwargs):
+    """Keys of `method: barlow_twins`."""
+
+    lamb: float = key(0.0051, "weight of the off-diagonal entries of the cross-correlation", ge=0)
+    scale_loss: float = key(0.024, "factor on the whole loss", gt=0)
+
+
+@dataclass(kw_only=True)
+class MoCoV3Kwargs(PredictorKwargs, SimCLRKwargs):
+    """Keys of `method: mocov3`."""
+
+
+@dataclass(kw_only=True)
+class NNPredictorKwargs(PredictorKwargs, QueueKwargs):
+    """Keys of `method: nnbyol` and `method: nnsiam`."""
+
+
+@dataclass(kw_only=True)
+class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
+    """Keys of `method: ressl`."""
+
+    temperature_q: float = key(REQUIRED, "temperature of the relations of the strongly augmented view", gt=0)
+    temperature_k: float = key(REQUIRED, "temperature of the relations of the weakly augmented view", gt=0)
+
+
+@dataclass(kw_only=True)
+class VIbCRegKwargs(VICRegKwargs):
+    """Keys of `method: vibcreg`."""
+
+    cov_loss_weight: float = key(200.0, "weight of the correlation term, which decorrelates the features", ge=0)
+    iternorm: bool = key(False, "whiten the projections by iterative normalisation")
+
+
+@dataclass(kw_only=True)
+class WMSEKwargs(ProjectorKwargs):
+    """Keys of `method: wmse`."""
+
+    whitening_iters: int = key(1, "random partitions of the batch that the loss averages over", ge=1)
+    whitening_size: int = key(256, "rows that are whitened together; a divisor of the batch of a process", ge=2)
+    whitening_eps: float = key(0.0, "share of the identity in the covariance", ge=0, le=1)
+
+
+@dataclass(kw_only=True)
+class SwAVKwargs(SimCLRKwargs):
+    """Keys of `method: swav`."""
+
+    queue_size: int = key(65536, "rows of the queue of all processes together; 0 for none", ge=0)
+    num_prototypes: int = key(3000, "number of prototypes", ge=1)
+    sk_epsilon: float = key(0.05, "how soft the assignments are", gt=0)
+    sk_iters: int = key(3, "iterations of Sinkhorn and Knopp's algorithm", ge=1)
+    freeze_prototypes_epochs: int = key(1, "epochs in which the prototypes don't move", ge=0)
+    epoch_queue_starts: int = key(15, "epoch from which the queue takes part", ge=0)
+
+
+@dataclass(kw_only=True)
+class DeepClusterV2Kwargs(ProjectorKwargs):
+    """Keys of `method: deepclusterv2`."""
+
+    num_prototypes: list[int] = key([3000, 3000, 3000], "number of clusters of every set of prototypes")
+    temperature: float = key(0.1, "temperature of the softmax over prototypes", gt=0)
+    kmeans_iters: int = key(10, "iterations of k-means after each epoch", ge=1)
+
+
+@dataclass(kw_only=True)
+class DINOKwargs(ProjectorKwargs):
+    """Keys of `method: dino`."""
+
+    num_prototypes: int = key(REQUIRED, "width of the head's output", ge=1)
+    clip_grad: float = key(0.0, "largest norm of the gradient of each parameter of the backbone; 0 for any", ge=0)
+    freeze_last_layer: int = key(1, "epochs in which the last layer doesn't move", ge=0)
+    norm_last_layer: bool = key(True, "keep the rows of the last layer at length 1")
+    use_bn_in_head: bool = key(False, "BatchNorm in the head")
+    student_temperature: float = key(0.1, "temperature of the trained network", gt=0)
+    teacher_temperature: float = key(0.07, "temperature of the slow network", gt=0)
+    warmup_teacher_temperature: float = key(0.04, "temperature of the slow network at first", gt=0)
+    warmup_teacher_temperature_epochs: int = key(0, "epochs until it has its final temperature", ge=0)
+
+
+@dataclass(kw_only=True)
+class MAEKwargs:
+    """Keys of `method: mae`."""
+
+    decoder_embed_dim: int = key(REQUIRED, "width of the decoder", ge=4)
+    decoder_depth: int = key(REQUIRED, "blocks of the decoder", ge=0)
+    decoder_num_heads: int = key(REQUIRED, "attention heads of the decoder", ge=1)
+    mask_ratio: float = key(0.75, "share of the patches that are removed", gt=0, lt=1)
+    norm_pix_loss: bool = key(False, "standardise each patch before it is compared")
+
+
+@dataclass(kw_only=True)
+class HierarchicalKwargs(SimCLRKwargs):
+    """Keys of `method: himulcon`, `method: hicone` and `method: himulcone`."""
+
+    temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
+    level_penalty: Literal["released", "exp2", "linear", "constant"] | list[float] = key(
+        "released", "weight of each level, or a list, coarse first"
+    )
+    pairs: Literal["lca", "cumulative"] = key("lca", "partners at a level: who parts there, or who shares its label")
+    granularity: Literal["pair", "layer"] = key("pair", "the paper's equations, or what its public release computes")
+    instance: bool = key(True, "the image itself is the finest level, below its labels")
+
+
+@dataclass(kw_only=True)
+class GuidedKwargs(ProjectorKwargs):
+    """Keys of `method: guided`."""
+
+    distortion_weight: float = key(1.0, "weight of the distances between prototypes", ge=0)
+
+
+@dataclass(kw_only=True)
+class CrossEntropyKwargs:
+    """`method: crossentropy` has no keys of its own."""

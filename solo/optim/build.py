@@ -1,0 +1,174 @@
+"""Optimizers and schedules, built the same way for pretraining and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from solo.errors import UserError
+from solo.optim.lars import LARS
+from solo.optim.lr_scheduler import (
+    LinearWarmupCosineAnnealingLR,
+    PureExponentialLR,
+    PureLR,
+    PureMultiStepLR,
+    exponential,
+    multi_step,
+    warmup_cosine,
+)
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "lars": LARS, "adam": Adam, "adamw": AdamW}
+
+Scheduler = LRScheduler | ReduceLROnPlateau | dict[str, Any]
+
+
+def static_lr(
+    get_lr: Callable[[], Sequence[float]], param_group_indexes: Sequence[int], lrs_to_replace: Sequence[float]
+) -> list[float]:
+    """The rates of `get_lr`, those of the given groups replaced."""
+    lrs = list(get_lr())
+    for index, lr in zip(param_group_indexes, lrs_to_replace, strict=True):
+        lrs[index] = lr
+    return lrs
+
+
+def build_optimizer(
+    name: str, groups: Sequence[dict[str, Any]], lr: float, weight_decay: float, kwargs: dict[str, Any]
+) -> Optimizer:
+    """The optimizer `name` over parameter groups.
+
+    Raises:
+        AssertionError: if there is no such optimizer (solo-learn's tests expect this type).
+        UserError: if the optimizer refuses `optimizer.kwargs`, their names or their values.
+    """
+    assert name in OPTIMIZERS, f"optimizer.name={name!r} is unknown; choose one of {', '.join(OPTIMIZERS)}"
+    constructor: Callable[..., Optimizer] = OPTIMIZERS[name]
+    try:
+        return constructor(groups, lr=lr, weight_decay=weight_decay, **kwargs)
+    except (TypeError, ValueError, IndexError) as error:
+        raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
+
+
+def settle(
+    optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
+) -> None:
+    """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
+
+    Args:
+        optimizer: after the checkpoint was loaded.
+        schedulers: that move its rates.
+        fresh: its parameter groups' settings as they were before.
+        static: indexes of the groups that don't follow the schedule.
+    """
+    for group, new in zip(optimizer.param_groups, fresh, strict=True):
+        old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))
+        if base != old_base:
+            group["lr"] = group["lr"] * (base / old_base) if old_base else base
+        group.update({key: value for key, value in new.items() if key != "lr"})
+    for scheduler in schedulers:
+        if isinstance(scheduler, PureLR):
+            for index, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=True)):
+                if index not in static:
+                    group["lr"] = rate
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a schedule needs to know.
+
+    Attributes:
+        name: warmup_cosine, step, exponential, reduce.
+        interval: whether warmup_cosine moves by `step` or by `epoch`.
+        max_epochs: length of the run.
+        total_steps: optimizer steps of the run; None outside of a run, where `interval` is then `epoch`.
+        lr: where a cosine without warm-up starts.
+        warmup_start_lr, warmup_epochs, min_lr: of warmup_cosine.
+        decay_steps: epochs at which `step` divides by 10.
+        gamma: factor of each epoch of `exponential`.
+    """
+
+    name: str
+    interval: str
+    max_epochs: int
+    total_steps: float | None
+    lr: float
+    warmup_start_lr: float
+    warmup_epochs: float
+    min_lr: float
+    decay_steps: Sequence[int] | None
+    gamma: float
+
+    def build(self, optimizer: Optimizer, choices: Sequence[str]) -> Scheduler:
+        """The scheduler in the form that Lightning takes.
+
+        Raises:
+            UserError: if `name` is not among the choices.
+        """
+        if self.name not in choices:
+            raise UserError(f"scheduler.name={self.name!r} is unknown; choose one of {', '.join(choices)}, none")
+        if self.name == "warmup_cosine":
+            return self._warmup_cosine(optimizer)
+        if self.name == "step":
+            return PureMultiStepLR(optimizer, None if self.decay_steps is None else list(self.decay_steps))
+        if self.name == "exponential":
+            return PureExponentialLR(optimizer, self.gamma)
+        plateau = ReduceLROnPlateau(optimizer)
+        # Lightning needs to be told what to watch; outside of a run callers expect the bare scheduler.
+        return plateau if self.total_steps is None else {"scheduler": plateau, "monitor": "val_loss"}
+
+    def rate(self, step: int, steps_per_epoch: float, base: float) -> float | None:
+        """The learning rate of an optimizer step, of a group whose base rate is `base`; None where it depends on data.
+
+        Args:
+            step: 0-based, of the whole run.
+            steps_per_epoch: optimizer steps of an epoch.
+            base: rate of the group.
+        """
+        epoch = int(step // steps_per_epoch)
+        if self.name == "warmup_cosine":
+            moved = step if self.by_step else epoch
+            return warmup_cosine(moved, base, *self._lengths())
+        if self.name == "step":
+            return multi_step(epoch, base, None if self.decay_steps is None else list(self.decay_steps))
+        if self.name == "exponential":
+            return exponential(epoch, base, self.gamma)
+        return base if self.name == "none" else None
+
+    @property
+    def by_step(self) -> bool:
+        """Whether a step moves it; else an epoch does."""
+        return self.interval == "step" and self.total_steps is not None
+
+    def _lengths(self) -> tuple[float, float, float, float]:
+        """Warm-up, everything (both in what the schedule moves by), first and last rate."""
+        unit = self.total_steps / self.max_epochs if self.by_step and self.total_steps is not None else 1
+        start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
+        return self.warmup_epochs * unit, self.max_epochs * unit, start, self.min_lr
+
+    def _warmup_cosine(self, optimizer: Optimizer) -> dict[str, Any]:
+        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *self._lengths())
+        return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
+
+
+def remove_bias_and_norm_from_weight_decay(parameter_groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Split each group into `<name>` and `<name>_no_decay`, the latter without weight decay.
+
+    Args:
+        parameter_groups: dicts with `params` (any iterable) and, optionally, `name`, `lr`, ...
+
+    Returns:
+        Twice as many groups; parameters of one dimension (biases, norms) are in the `_no_decay` ones.
+    """
+    groups = []
+    for group in parameter_groups:
+        params: Sequence[nn.Parameter] = list(group["params"])
+        plain = {**group, "params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0}
+        if "name" in group:
+            plain["name"] = f"{group['name']}_no_decay"
+        groups += [{**group, "params": [p for p in params if p.ndim > 1]}, plain]
+    return groups
