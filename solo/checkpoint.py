@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from solo.errors import UserError
-from solo.files import check_zip, parse_json, plain_values
 from solo.inert import STAND_INS
+from solo.untrusted import check_zip, parse_json, plain_values
 from solo.weights import flat, some
 
 FORMAT = 1  # of `checkpoint["solo"]`

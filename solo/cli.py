@@ -140,7 +140,7 @@ def execute(module: str, parsed: Parsed) -> Any:
     Raises:
         UserError: something that the user has to solve.
     """
-    if _first_process():
+    if is_first_process():
         for note in parsed.notes:
             _say(f"note: {note}")
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
@@ -151,7 +151,7 @@ def execute(module: str, parsed: Parsed) -> Any:
         return command.run(OmegaConf.create(parsed.values))
 
 
-def _first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that speaks, also where torchrun or SLURM has started several."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 

@@ -258,6 +258,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("augment", ["batch", "sample"])
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_images(how, augment, folder, tmp_path, capsys):

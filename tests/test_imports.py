@@ -13,6 +13,7 @@ GROUND = {"errors", "taxonomy", "files", "plugin"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "untrusted": {"errors"},
     "taxonomy": {"errors"},
     "plugin": {"errors"},
     "distributed": set(),

@@ -54,23 +54,23 @@ _STEM = """
 def remote_code(bundle: Bundle) -> str | None:
     """The file's text; None for backbones that have no file of their own."""
     for prefix, module in _SOURCES.items():
-        if bundle.name.startswith(prefix) and hasattr(module, bundle.name):
-            stem = _STEM.format(name=bundle.name) if prefix == "resnet" else ""
-            return inspect.getsource(module) + _WRAPPER.format(name=bundle.name, stem=stem)
+        if bundle.network.name.startswith(prefix) and hasattr(module, bundle.network.name):
+            stem = _STEM.format(name=bundle.network.name) if prefix == "resnet" else ""
+            return inspect.getsource(module) + _WRAPPER.format(name=bundle.network.name, stem=stem)
     return None
 
 
 def remote_config(bundle: Bundle) -> dict[str, object]:
     """`config.json` beside it."""
-    kwargs = dict(bundle.kwargs)
-    if not bundle.name.startswith("resnet"):
-        kwargs = {"in_chans": bundle.channels, **kwargs}
+    kwargs = dict(bundle.network.kwargs)
+    if not bundle.network.name.startswith("resnet"):
+        kwargs = {"in_chans": bundle.network.channels, **kwargs}
     return {
         "architectures": ["SoloModel"],
         "model_type": "solo",
         "auto_map": {"AutoConfig": "modeling_solo.SoloConfig", "AutoModel": "modeling_solo.SoloModel"},
         "backbone_kwargs": kwargs,
-        "channels": bundle.channels,
-        "small_stem": bundle.small_stem,
+        "channels": bundle.network.channels,
+        "small_stem": bundle.network.small_stem,
         "hidden_size": bundle.features_dim,
     }

@@ -156,13 +156,13 @@ def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
         "num_features": bundle.features_dim,
         "model_args": {key: value for key, value in form.kwargs.items() if key != "num_classes"},
         "pretrained_cfg": {
-            "input_size": [bundle.channels, bundle.size, bundle.size],
+            "input_size": [bundle.network.channels, bundle.network.size, bundle.network.size],
             "fixed_input_size": bool(known.get("fixed_input_size")),
             "interpolation": "bilinear",
-            "crop_pct": bundle.size / bundle.resize if bundle.resize else 1.0,
-            "crop_mode": "center" if bundle.resize else "squash",
-            "mean": list(bundle.mean),
-            "std": list(bundle.std),
+            "crop_pct": bundle.network.size / bundle.network.resize if bundle.network.resize else 1.0,
+            "crop_mode": "center" if bundle.network.resize else "squash",
+            "mean": list(bundle.network.mean),
+            "std": list(bundle.network.std),
             "num_classes": 0,
             "first_conv": known.get("first_conv"),
             "classifier": known.get("classifier"),
@@ -207,9 +207,9 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
 
 
 def _torchvision(bundle: Bundle, folder: Path) -> Reading:
-    name, width = bundle.name, bundle.kwargs.get("width", 64)
+    name, width = bundle.network.name, bundle.network.kwargs.get("width", 64)
     plain = name in ("resnet18", "resnet50") or (name == "resnet10" and width == 64)
-    if not plain or bundle.small_stem or bundle.channels != 3:
+    if not plain or bundle.network.small_stem or bundle.network.channels != 3:
         raise UserError(
             f"torchvision has no network like {_described(bundle)}; it has resnet18, resnet50 and resnet10 of width 64 "
             "with three channels and the stem for large images; to=hf brings the code along"
@@ -295,7 +295,7 @@ def _torch_export(bundle: Bundle, folder: Path) -> Reading:
 
 
 def _detectron2(bundle: Bundle, folder: Path) -> Reading:
-    if bundle.name not in ("resnet18", "resnet50") or bundle.small_stem or bundle.channels != 3:
+    if bundle.network.name not in ("resnet18", "resnet50") or bundle.network.small_stem or bundle.network.channels != 3:
         raise UserError(
             f"detectron2 reads resnet18 and resnet50 with three channels and the stem for large images, not "
             f"{_described(bundle)}"
@@ -328,9 +328,9 @@ def _argument(network: nn.Module) -> str:
 
 
 def _described(bundle: Bundle) -> str:
-    kwargs = f" {dict(bundle.kwargs)}" if bundle.kwargs else ""
-    stem = " with the stem for small images" if bundle.small_stem else ""
-    return f"{bundle.name}{kwargs}{stem} for {bundle.channels} channels"
+    kwargs = f" {dict(bundle.network.kwargs)}" if bundle.network.kwargs else ""
+    stem = " with the stem for small images" if bundle.network.small_stem else ""
+    return f"{bundle.network.name}{kwargs}{stem} for {bundle.network.channels} channels"
 
 
 TARGETS: dict[str, Target] = {

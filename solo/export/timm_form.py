@@ -48,9 +48,9 @@ def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
 
 
 def _candidates(bundle: Bundle) -> Iterator[TimmForm]:
-    name, given = bundle.name, dict(bundle.kwargs)
-    common = {"num_classes": 0, "in_chans": bundle.channels}
-    if name.startswith(("resnet18", "resnet50", "resnet10")) and not bundle.small_stem:
+    name, given = bundle.network.name, dict(bundle.network.kwargs)
+    common = {"num_classes": 0, "in_chans": bundle.network.channels}
+    if name.startswith(("resnet18", "resnet50", "resnet10")) and not bundle.network.small_stem:
         given.pop("zero_init_residual", None)  # at the start only
         given.pop("stem_stride", None)  # of the small stem
         width = given.pop("width", 64)
@@ -61,14 +61,14 @@ def _candidates(bundle: Bundle) -> Iterator[TimmForm]:
     elif name.startswith("vit_") and name.count("_") == 1:
         heads = {"num_heads": bundle.backbone.blocks[0].attn.num_heads}  # type: ignore[union-attr, index]
         patch = {"patch_size": given.pop("patch_size", 16)}
-        size = {"img_size": given.pop("img_size", bundle.size)}
+        size = {"img_size": given.pop("img_size", bundle.network.size)}
         given.pop("drop_path_rate", None)  # in training only
         yield TimmForm(f"{name}_patch16_224", {**common, **heads, **patch, **size, **given})
     else:
         config = getattr(bundle.backbone, "pretrained_cfg", None) or {}
         architecture = config.get("architecture")
         if architecture:
-            size = {"img_size": bundle.size} if config.get("fixed_input_size") else {}
+            size = {"img_size": bundle.network.size} if config.get("fixed_input_size") else {}
             given.pop("drop_path_rate", None)
             yield TimmForm(architecture, {**common, **size, **given})
             yield TimmForm(architecture, {**common, **given})

@@ -76,7 +76,7 @@ def pretrained_backbone(cfg: DictConfig) -> nn.Module:
         cfg.backbone.name,
         method=vit_variant(cfg.pretrain_method, cfg.backbone.name),
         channels=cfg.data.channels,
-        small=_small_stem(cfg, saved),
+        small=small_stem(cfg, saved),
         image_size=cfg.data.image_size,
         kwargs=OmegaConf.to_container(cfg.backbone.kwargs, resolve=True),  # type: ignore[arg-type]
     )
@@ -149,7 +149,7 @@ def _adopt(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
             cfg.data[key] = default if value is None else value
 
 
-def _small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
+def small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), get_spec(cfg.data.dataset)).small_stem

@@ -18,6 +18,7 @@ def _keep_warning_filters():
         yield
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", CATALOGUE)
 def test_every_method_goes_on_exactly(method):
     outcome = resume(Case(method, "HEX_adaptive" if CATALOGUE[method].hex else "standard"))

@@ -13,7 +13,7 @@ from torch import nn
 from solo.backbones import build_backbone, features_dim
 from solo.errors import UserError
 from solo.export import TARGETS, export
-from solo.export.folder import Bundle
+from solo.export.folder import Bundle, Network
 from solo.taxonomy import Taxonomy
 
 TREE = Taxonomy.from_groups(("cat", "dog", "car"), {"animal": ("cat", "dog"), "thing": ("car",)})
@@ -60,16 +60,14 @@ def bundle(kind: str) -> Bundle:
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
+    statistics = {"mean": (0.4,) * given["channels"], "std": (0.25,) * given["channels"]}
     return Bundle(
         backbone=network.eval(),
-        resize=None,
-        mean=(0.4,) * given["channels"],
-        std=(0.25,) * given["channels"],
+        network=Network(resize=None, **statistics, **given),
         features_dim=features_dim(network),
         taxonomy=TREE,
         classifier=None,
         facts={"name": f"{kind}-test", "method": "simclr", "dataset": "custom", "numbers": {"knn_acc1": 97.5}},
-        **given,
     )
 
 

@@ -11,6 +11,8 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 
+pytestmark = pytest.mark.sampled(6)  # each of the six tests below takes other methods and types
+
 TYPES = ("standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL")
 CASES = [
     (method, kind)
@@ -33,7 +35,7 @@ def model(request: pytest.FixtureRequest, make_cfg: Any) -> Any:
 def ssl_loss(model: Any, batch: Any) -> tuple[Any, Any]:
     """The method's own loss, and the online classifier's."""
     out = model.view_outputs(batch)
-    return model.ssl_loss(out, model._train_step(batch)), out["loss"]
+    return model.ssl_loss(out, model.step_of(batch)), out["loss"]
 
 
 def test_loss_is_finite_and_every_trainable_parameter_gets_gradient(model: Any, make_batch: Any) -> None:
