@@ -365,7 +365,7 @@ CHECKPOINTS = {
     ),
     "another method": (
         saved(lambda ckpt, folder: {**ckpt, "state_dict": {"projector.weight": torch.zeros(1)}}),
-        "has no weights named 'backbone.*' or 'encoder.*'",
+        "nothing matches, this would evaluate a random backbone",
         "doesn't fit",
     ),
 }

@@ -20,7 +20,7 @@ from solo.args.config import freeze
 from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
 from solo.backbones.published import published_model
-from solo.checkpoint import checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.folders import Problems, image_folders
 from solo.data.storage.reading import ImageReading
@@ -32,6 +32,7 @@ from solo.export.targets import Exported, export
 from solo.run.predictions import Predictions, predictions
 from solo.run.source import pretrained_backbone, small_stem
 from solo.taxonomy import Taxonomy
+from solo.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def _exported(folder: Path, where: torch.device, data: dict[str, Any]) -> Pretra
     description, state, classifier = read_exported(folder)
     network = dataclasses.replace(description.network, **_changed(data))
     backbone = network.build()
-    load_backbone(backbone, state, path=folder, name=network.name)
+    load_weights(backbone, state, path=folder, name=network.name)
     return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
 
 
