@@ -14,9 +14,9 @@ from solo.errors import UserError
 
 # Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
 # Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.
-RUNS = ("#2f7ed8", "#e2711d", "#37cda0", "#5639b1", "#9e1901", "#54bbfe", "#41596a", "#129390")
+RUNS = ("#2f7ed8", "#e2711d", "#48cfa7", "#cd0f00", "#037277", "#fda303", "#29c4fe", "#08a4ab")
 # The same for groups and classes, in an order that starts with what a comparison of two runs doesn't use.
-CATEGORIES = ("#129390", "#9e1901", "#54bbfe", "#5639b1", "#e2711d", "#41596a", "#37cda0", "#2f7ed8")
+CATEGORIES = ("#08a4ab", "#cd0f00", "#29c4fe", "#fda303", "#037277", "#48cfa7", "#e2711d", "#2f7ed8")
 UNKNOWN = "#a8a6a0"
 GOOD, BAD = "#2a9d64", "#d64545"
 INK, SOFT, GRID, GREY = "#2b2a27", "#6b6a66", "#e6e5e1", "#8a8d91"  # text, notes, lines of a grid, plain marks on white

@@ -17,7 +17,7 @@ _SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
 _OF_THE_RUN = (
     *("dataset", "train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns"),
-    *("on_error", "no_labels", "unseen_classes", "split_seed"),
+    *("on_error", "no_labels", "unseen_classes", "split_seed", "unknown_classes", "max_pixels"),
 )
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 import solo
 from solo.callbacks.progress import clock
+from solo.errors import printable
 
 _FILES = ("last.ckpt", "metrics.csv", "summary.json", "curves.png", "config.yaml")
 _PERCENT = {"val_acc1": "linear top-1", "val_acc5": "linear top-5", "knn_acc1": "kNN top-1", "knn_acc5": "kNN top-5"}
@@ -37,7 +38,7 @@ def on_terminal() -> bool:
 @rank_zero_only
 def say(text: str) -> None:
     """Print a line, on the first process only."""
-    _screen().print(text, markup=False)
+    _screen().print("\n".join(map(printable, text.split("\n"))), markup=False)
 
 
 def announce(trainer: Trainer, model: LightningModule) -> None:
