@@ -25,7 +25,7 @@ SAME, OTHER = "#d6478f", "#2f9fe0"  # pairs of one superclass, other pairs
 SCALE = ((0.0, "#eef3f8"), (0.25, "#b9d3ea"), (0.5, "#6aa5d6"), (0.75, "#2f6fae"), (1.0, "#123a63"))
 
 _FIRST_HUE = 250.0  # degrees
-_LIGHTNESS = (0.5, 0.78, 0.64)  # in turn, so that neighbouring hues differ in it, too
+_LIGHTNESS = (0.54, 0.78, 0.64)  # in turn, so that neighbouring hues differ in it, too
 
 
 def run_colour(index: int) -> str:
