@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from solo.args.compose import compose, find_recipe
+from solo.args.compose import compose
 from solo.args.eval_schema import KnnCfg, UmapCfg
 from solo.args.parse import parse
+from solo.args.recipes import find_recipe
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SCHEMAS = {"knn": KnnCfg, "umap": UmapCfg}

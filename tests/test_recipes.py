@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from solo.args.compose import compose, find_recipe
+from solo.args.compose import compose
 from solo.args.methods import METHOD_KWARGS
 from solo.args.parse import parse
+from solo.args.recipes import find_recipe
 from solo.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
