@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_runs_end_like_one_that_is_not(tmp_path):
     words = ["benchmarks/kills.py", "--kills", "2", "--epochs", "2", "--seed", "2", "--fork", "--folder", str(tmp_path)]
     done = subprocess.run([sys.executable, *words], cwd=Path(__file__).parents[1], capture_output=True, text=True)

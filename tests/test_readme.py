@@ -30,7 +30,7 @@ def test_has_the_two_commands():
     assert blocks[:2] == [FIRST, SECOND]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_first_command_and_the_next_one_that_it_names(tmp_path):
     out = run(FIRST.split(" && ")[1], "max_epochs=1", f"checkpoint.dir={tmp_path}")
     (folder,) = (tmp_path / "simclr").iterdir()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from solo.args.fields import REQUIRED, key
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class RandomResizedCropCfg:
     """Cut a random part and resize it to crop_size."""
 
@@ -16,7 +16,7 @@ class RandomResizedCropCfg:
     crop_max_scale: float = key(1.0, "largest share of the area", gt=0, le=1)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class ColorJitterCfg:
     """Change the colours."""
 
@@ -27,21 +27,21 @@ class ColorJitterCfg:
     hue: float = key(0.0, "strength", ge=0, le=0.5)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class SometimesCfg:
     """An operation without further settings."""
 
     prob: float = key(0.0, "how often", ge=0, le=1)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class GrayscaleCfg(SometimesCfg):
     """Take the colours away."""
 
     channels: bool = key(False, "true: make grey images RGB first")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class AugmentationCfg:
     """One pipeline; entries of the first entry's size give large views, others small ones."""
 
@@ -54,5 +54,5 @@ class AugmentationCfg:
     solarization: SometimesCfg = key(SometimesCfg, "solarise")
     equalization: SometimesCfg = key(SometimesCfg, "equalise the histogram")
     horizontal_flip: SometimesCfg = key(SometimesCfg, "mirror")
-    mean: list[float] | None = key(None, "null: data.mean")
-    std: list[float] | None = key(None, "null: data.std", gt=0)
+    mean: tuple[float, ...] | None = key(None, "null: data.mean")
+    std: tuple[float, ...] | None = key(None, "null: data.std", gt=0)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from solo.args.fields import Key, describe_type, keys_of, walk
+from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
+from solo.args.suggest import did_you_mean
 from solo.errors import ConfigError
 
 _UNIONS = (Union, types.UnionType)
@@ -57,13 +57,6 @@ def unknown(value: object, choices: Iterable[str]) -> str:
     return f"={value!r} is unknown; {hint}choose {', '.join(names)}"
 
 
-def did_you_mean(word: str, names: Collection[str]) -> str:
-    """`did you mean 'x'? `, or nothing."""
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return f"did you mean {lower[close[0]]!r}? " if close else ""
-
-
 class _Refused(Exception):
     """Says what would be right."""
 
@@ -88,10 +81,11 @@ class _Check:
         return checked, self.problems
 
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
-        hint = did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
-        if not hint:  # the right word in the wrong place
-            places = [leaf for leaf in self.leaves if leaf.split(".")[-1] == name and "[" not in leaf]
-            hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+        here = [f"{path}{found}" for found in known]
+        leaves = [leaf for leaf in self.leaves if "[" not in leaf]
+        places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
+        hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+        hint = did_you_mean(f"{path}{name}", here) or hint or did_you_mean(f"{path}{name}", leaves)
         allowed = f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys"
         return f" is not a key; {hint}{allowed}"
 
@@ -105,7 +99,7 @@ class _Check:
                 return None
             return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
         if found.item:
-            if isinstance(value, (list, tuple)):
+            if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
             keys = ", ".join(keys_of(found.item))
             self.problems.append(Problem(name, f"={value!r} is no list of sections; give a list, each with {keys}"))
@@ -132,8 +126,8 @@ def convert(value: Any, kind: Any) -> Any:
         if value in args:
             return value
         raise _Refused(unknown(value, args))
-    if origin is list:
-        if isinstance(value, (list, tuple)):
+    if origin in LISTS:
+        if isinstance(value, LISTS):
             return [convert(entry, args[0]) for entry in value]
         try:
             return [convert(value, args[0])]  # a list of one
@@ -173,7 +167,7 @@ def _convert_scalar(value: Any, kind: type) -> Any:
         raise _wrong(value, kind)
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not math.isfinite(number) or (kind is int and number != int(number)):
         raise _wrong(value, kind)

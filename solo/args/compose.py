@@ -23,9 +23,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from solo.args.config import to_plain
 from solo.args.made import Made
 from solo.args.origins import COMMAND_LINE, Origins, display
-from solo.args.parse import one_line, to_plain
+from solo.args.parse import one_line
 from solo.args.recipes import Recipe
 from solo.args.words import Word, read_word
 from solo.errors import ConfigError
@@ -54,11 +55,12 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
     if recipe:
         values, defaults = _call_hydra(recipe, [word.line for word in for_hydra])
         for default in defaults:
-            file = _file_of(default.config_path, recipe)
+            name = default.config_path or ""
+            file = _file_of(name, recipe)
             if file is not None:
                 origins.add_file(file, default.package or "")
-            elif default.config_path in recipe.made:
-                origins.add_places(recipe.made[default.config_path].places)
+            elif name in recipe.made:
+                origins.add_places(recipe.made[name].places)
     for word in read:
         if word in for_hydra:
             continue
@@ -141,8 +143,8 @@ def _is_hydras(word: Word, recipe: Recipe) -> bool:
     return group and isinstance(word.value, str)
 
 
-def _file_of(config_path: str | None, recipe: Recipe) -> Path | None:
-    if config_path is None or config_path.startswith("hydra/"):
+def _file_of(config_path: str, recipe: Recipe) -> Path | None:
+    if not config_path or config_path.startswith("hydra/"):
         return None
     name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
     return next((folder / name for folder in recipe.search if (folder / name).is_file()), None)

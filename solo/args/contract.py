@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from solo.args.check import ParseError, unknown
+from solo.args.config import to_plain
 from solo.args.fields import keys_of
 from solo.args.legacy import modernise
-from solo.args.parse import to_plain, write_back
+from solo.args.parse import write_back
 from solo.args.schema import PretrainCfg
 from solo.data.catalogue.registry import DATASETS
 

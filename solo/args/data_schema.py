@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from solo.args.fields import REQUIRED, key
+from solo.args.fields import REQUIRED, derived, key
+from solo.data.catalogue.rows import DatasetSpec
+from solo.errors import UserError
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class CommonDataCfg:
     """What pretraining and evaluation both say of their data."""
 
+    resolved: DatasetSpec | None = derived()
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
     train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
     val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")
@@ -22,18 +25,29 @@ class CommonDataCfg:
     num_workers: int = key(4, "loader processes for each device", ge=0)
     download: bool = key(True, "fetch the data set if it isn't there")
     num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
-    levels: list[str] | str | None = key(
+    levels: tuple[str, ...] | str | None = key(
         None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
     )
     taxonomy: str | None = key(None, "file with the label tree above the class folders, or wordnet; null: none")
     path_column: str | None = key(None, "table, hf: column of the images; null: the one with image files")
-    label_columns: list[str] | None = key(
+    label_columns: tuple[str, ...] | None = key(
         None, "table, webdataset, hf: columns of labels, coarse first; null: the only other one"
     )
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
+    @property
+    def spec(self) -> DatasetSpec:
+        """What is known of the data set: classes, label tree, how its files are read.
 
-@dataclass(kw_only=True)
+        Raises:
+            UserError: nobody has named one.
+        """
+        if self.resolved is None:
+            raise UserError("data.dataset is missing; give the name of a data set")
+        return self.resolved
+
+
+@dataclass(kw_only=True, frozen=True)
 class AugmentedDataCfg(CommonDataCfg):
     """Images that are augmented."""
 
@@ -50,18 +64,18 @@ class AugmentedDataCfg(CommonDataCfg):
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class DataCfg(AugmentedDataCfg):
     """Images to learn from."""
 
     no_labels: bool = key(False, "custom: one flat folder of images without labels")
-    label_fraction: float | list[float] = key(
+    label_fraction: float | tuple[float, ...] = key(
         -1.0,
         "share of the training images that keep their labels, or one a level, coarse first; -1: all",
         ge=-1,
         le=1,
     )
-    unseen_classes: int | list[str] | None = key(
+    unseen_classes: int | tuple[str, ...] | None = key(
         None, "classes whose images are left out: names or indices, or how many to draw; null: none", ge=0
     )
     split_seed: int = key(42, "seed of label_fraction and unseen_classes, apart from that of the training", ge=0)
@@ -85,21 +99,21 @@ class DataCfg(AugmentedDataCfg):
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the data set's", ge=1)
-    mean: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
-    std: list[float] | None = key(None, "per channel, of images in [0, 1]; null: the data set's", gt=0)
+    mean: tuple[float, ...] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
+    std: tuple[float, ...] | None = key(None, "per channel, of images in [0, 1]; null: the data set's", gt=0)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class EvalDataCfg(CommonDataCfg):
     """Images to evaluate on."""
 
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)
-    mean: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
-    std: list[float] | None = key(None, "per channel; null: the checkpoint's, else the data set's", gt=0)
+    mean: tuple[float, ...] | None = key(None, "per channel; null: the checkpoint's, else the data set's")
+    std: tuple[float, ...] | None = key(None, "per channel; null: the checkpoint's, else the data set's", gt=0)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class SourceDataCfg(EvalDataCfg):
     """The same where a checkpoint can name the data set."""
 
@@ -108,12 +122,12 @@ class SourceDataCfg(EvalDataCfg):
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class OfflineDataCfg(SourceDataCfg):
     """The same where training images and labels may be missing."""
 
     no_labels: bool = key(False, "custom: flat folders of images without labels")
-    unseen_classes: int | list[str] | None = key(
+    unseen_classes: int | tuple[str, ...] | None = key(
         None,
         "classes that are measured apart as well, those that pretraining left out: names or indices, or how many to "
         "draw; null: those of the checkpoint's run",
@@ -123,7 +137,7 @@ class OfflineDataCfg(SourceDataCfg):
     val_only: bool = key(False, "measure the validation images among themselves, without training images")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class LinearDataCfg(EvalDataCfg, AugmentedDataCfg):
     """The same for a classifier that is trained."""
 

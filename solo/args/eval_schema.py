@@ -10,14 +10,14 @@ from solo.args.fields import key
 from solo.args.schema import LinearBackboneCfg
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class FolderCfg:
     """Files of a run, in <dir>/<command>/<run id>/."""
 
     dir: str = key("trained_models", "parent folder of all runs")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class FeatureCfg:
     """Keys of every command that only looks at features; one of the first three says where they come from."""
 
@@ -37,19 +37,21 @@ class FeatureCfg:
     checkpoint: FolderCfg = key(FolderCfg, "files of a run")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class KnnCfg(FeatureCfg):
     """Settings of `solo knn`; all combinations of the four lists are measured."""
 
     name: str = key("knn", "name of the run")
     data: SourceDataCfg = key(SourceDataCfg, "images")
-    feature_type: list[Literal["backbone", "projector"]] = key(["backbone"], "which features")
-    distance_function: list[Literal["cosine", "euclidean"]] = key(["cosine"], "how neighbours are found and weighed")
-    k: list[int] = key([20], "numbers of neighbours", ge=1)
-    temperature: list[float] = key([0.07], "of the weights exp(cosine / temperature); cosine only", gt=0)
+    feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
+    distance_function: tuple[Literal["cosine", "euclidean"], ...] = key(
+        ["cosine"], "how neighbours are found and weighed"
+    )
+    k: tuple[int, ...] = key([20], "numbers of neighbours", ge=1)
+    temperature: tuple[float, ...] = key([0.07], "of the weights exp(cosine / temperature); cosine only", gt=0)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class UmapCfg(FeatureCfg):
     """Settings of `solo umap`."""
 
@@ -62,49 +64,49 @@ class UmapCfg(FeatureCfg):
     plot_name: str | None = key(None, "write <plot_name>_train_<embedding>.pdf, ..; null: into the run's folder")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class EvaluateCfg(FeatureCfg):
     """Settings of `solo evaluate`."""
 
     name: str | None = key(None, "name of the run; null: evaluate-<data set>")
     data: OfflineDataCfg = key(OfflineDataCfg, "images")
-    feature_type: list[Literal["backbone", "projector"]] = key(["backbone"], "which features")
+    feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
     k: int = key(20, "kNN: number of neighbours", ge=1)
     temperature: float = key(0.07, "kNN: of the weights exp(cosine / temperature)", gt=0)
-    measures: list[Literal["linear", "knn", "retrieval", "clustering", "hierarchy"]] = key(
+    measures: tuple[Literal["linear", "knn", "retrieval", "clustering", "hierarchy"], ...] = key(
         ["linear", "knn", "retrieval", "clustering", "hierarchy"], "what is measured"
     )
     l2: float = key(1e-4, "linear: strength of the L2 penalty", gt=0)
     linear_steps: int = key(100, "linear: steps of L-BFGS, at most", ge=1)
-    top_k: list[int] = key([1, 5, 10], "retrieval: whether one of the k most similar images is right", ge=1)
+    top_k: tuple[int, ...] = key([1, 5, 10], "retrieval: whether one of the k most similar images is right", ge=1)
     max_queries: int = key(10_000, "retrieval: images looked up; more are drawn at random", ge=1)
     bootstrap: int = key(1000, "resamples behind the 95 % intervals; 0: none", ge=0)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class AnalyzeDataCfg(OfflineDataCfg):
     """The same where only the validation images are looked at."""
 
     val_only: bool = key(True, "no training images are needed: neighbours are those among the images analysed")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class AnalyzeCfg(FeatureCfg):
     """Settings of `solo analyze`; the sources may be lists, which are compared."""
 
     name: str = key("analyze", "name of the run")
-    pretrained_feature_extractor: list[str] | None = key(  # type: ignore[assignment]
+    pretrained_feature_extractor: tuple[str, ...] | None = key(  # type: ignore[assignment]
         None, "checkpoints, or folders of runs, whose checkpoints are a time series; `checkpoint=PATH` is short for it"
     )
-    model: list[str] | None = key(  # type: ignore[assignment]
+    model: tuple[str, ...] | None = key(  # type: ignore[assignment]
         None, "instead: models of timm or torchvision, timm/NAME or torchvision/NAME"
     )
-    features: list[str] | None = key(  # type: ignore[assignment]
+    features: tuple[str, ...] | None = key(  # type: ignore[assignment]
         None, "instead: files of saved features (.npz .pt .safetensors), see docs/evaluate.md"
     )
     data: AnalyzeDataCfg = key(AnalyzeDataCfg, "images")
     title: str | None = key(None, "of the report; null: the names of the runs and the data set")
-    names: list[str] | None = key(None, "of the runs in the legends, one for each source; null: their own")
+    names: tuple[str, ...] | None = key(None, "of the runs in the legends, one for each source; null: their own")
     epochs: int = key(8, "of a run's folder: checkpoints to look at, evenly spaced; 1: the last one only", ge=1)
     start: bool = key(True, "of a run's folder: also the network before training, drawn again from the run's seed")
     series: bool = key(False, "the sources are one run over time, in this order, instead of several runs")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 REQUIRED = dataclasses.MISSING
+LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Key:
     @property
     def item(self) -> type | None:
         """The dataclass behind each entry of a list of sections."""
-        args = typing.get_args(self.type) if typing.get_origin(self.type) is list else ()
+        args = typing.get_args(self.type) if typing.get_origin(self.type) in LISTS else ()
         return args[0] if args and dataclasses.is_dataclass(args[0]) else None
 
 
@@ -48,24 +48,47 @@ def key(default: Any, help: str, **bounds: float) -> Any:
         return dataclasses.field(metadata=metadata)
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
-    if isinstance(default, (list, dict)):
+    if isinstance(default, (list, tuple, dict)):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@functools.cache
+def derived() -> Any:
+    """A field of a schema that is no key: nobody writes it, the library fills it in; `None` until then."""
+    return dataclasses.field(default=None, repr=False, compare=False, metadata={"derived": True})
+
+
 def keys_of(schema: type) -> dict[str, Key]:
-    """The keys of a schema in the order of their declaration."""
+    """The keys of a schema in the order of their declaration; those that a user has declared come last."""
+    schema = with_own_keys(schema)
+    if schema not in _KEYS:
+        _KEYS[schema] = _read_keys(schema)
+    return _KEYS[schema]
+
+
+def _read_keys(schema: type) -> dict[str, Key]:
     hints = typing.get_type_hints(schema)
     keys = {}
     for field in dataclasses.fields(schema):
+        if "derived" in field.metadata:
+            continue
         factory = field.default_factory
         if dataclasses.is_dataclass(factory):
             default = None
         else:
             default = field.default if factory is REQUIRED else factory()
-        keys[field.name] = Key(field.name, hints[field.name], default, **field.metadata)
+        told = {"help": "", "bounds": {}, **field.metadata}
+        keys[field.name] = Key(field.name, hints[field.name], default, **told)
     return keys
+
+
+def with_own_keys(schema: type) -> type:
+    """The schema, or where a user has declared keys of their own the one that has these, too."""
+    return _OWN.get(schema, schema)
+
+
+_OWN: dict[type, type] = {}
+_KEYS: dict[type, dict[str, Key]] = {}
 
 
 def walk(schema: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
@@ -85,7 +108,7 @@ def describe_type(kind: Any) -> str:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return " | ".join(str(choice) for choice in args)
-    if origin is list:
+    if origin in LISTS:
         inner = "section" if dataclasses.is_dataclass(args[0]) else describe_type(args[0])
         return f"list of {inner}"
     if origin is dict or kind is dict:

@@ -7,22 +7,21 @@ from typing import Any
 
 from solo.args.check import Problem, unknown
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.data.catalogue.resolve import resolve_spec
-from solo.errors import UserError
 
 
-def check_levels(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Levels that aren't there, and batches that a sampler can't make of the labels."""
+def check_levels(values: Mapping[str, Any], spec: DatasetSpec | None) -> Iterator[Problem]:
+    """Levels that aren't there, and batches that a sampler can't make of the labels.
+
+    Args:
+        values: checked.
+        spec: the resolved data set; `None` where it can't be read, which is said elsewhere.
+    """
     hex_ = values.get("hex", {})
     superclass = "superclass" if hex_.get("policy") == "superclass" else "named" if hex_.get("named") else None
     sampler = values["data"].get("sampler") not in (None, "random")
     yield from _withheld(values["data"])
     shares = values["data"].get("label_fraction")
-    if not superclass and not sampler and not isinstance(shares, list):
-        return
-    try:
-        spec = resolve_spec(values["data"])
-    except UserError:  # said where the data set or its classes are looked for
+    if spec is None:
         return
     if isinstance(shares, list):
         yield from _shares(spec, shares)

@@ -131,7 +131,12 @@ def _offline(folder: Path, name: str) -> Made | None:
         values: dict[str, Any] = {"name": f"{name}-{folder.name}"}
         places = _said_by(values, name)
         values["data"], found = _images(folder)
-        return Made(["common", "_self_"], values, places | found, _paths(folder, ["common"]) + [_where(folder)])
+        return Made(
+            ["common", "_self_"],
+            values,
+            places | found,
+            [*_paths(folder, ["common"]), f"pretrain/{folder.name}/data.yaml"],
+        )
     if (above / "parts" / f"{name}.yaml").is_file():
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
         return _with_part(folder, above.name, name, values, name)
@@ -153,7 +158,7 @@ def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, An
         for key, line, _ in lines_of(table, name):
             if not key.startswith("defaults"):
                 places[key] = f"{display(table)}:{line}"
-    parts = _paths(folder, defaults) + ([f"{display(table)} ({name})"] if row else [])
+    parts = _paths(folder, defaults) + ([f"{_short(folder, table)} ({name})"] if row else [])
     return Made(defaults, values | row, places, parts)
 
 
@@ -207,10 +212,6 @@ def _section(folder: Path, name: str, around: tuple[str, ...] = ()) -> tuple[dic
     return values, places
 
 
-def _where(folder: Path) -> str:
-    return display(folder.parent.parent / "pretrain" / folder.name / "data.yaml")
-
-
 def _said_by(values: Mapping[str, Any], name: str) -> dict[str, str]:
     return {key: f"{name}, composed" for key in values}
 
@@ -222,7 +223,12 @@ def _file(folder: Path, name: str) -> Path | None:
 def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:
     """The files of a defaults list, for messages; the name alone of what has none."""
     paths = [str(Path(*next(iter(e.items()))) if isinstance(e, dict) else e) for e in defaults if e != "_self_"]
-    return [display(file) if (file := _file(folder, path)) else path for path in paths]
+    return [_short(folder, file) if (file := _file(folder, path)) else path for path in paths]
+
+
+def _short(folder: Path, file: Path) -> str:
+    """A file as it lies below `scripts`."""
+    return str(file.relative_to(folder.parent.parent))
 
 
 def _table(path: Path) -> dict[str, Any]:

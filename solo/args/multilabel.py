@@ -8,19 +8,18 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.args.methods import LABEL_METHODS, LEVEL_METHODS
-from solo.data.catalogue.resolve import resolve_spec
-from solo.errors import UserError
+from solo.data.catalogue.registry import DatasetSpec
 
 Values = Mapping[str, Any]
 PUBLISHED = ("timm/", "torchvision/")
 
 
-def check_multilabel(values: Values) -> Iterator[Problem]:
-    """Find them in a checked config, where a refused value is None."""
+def check_multilabel(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
+    """Find them in a checked config, where a refused value is None; `spec` is the resolved data set, if any."""
     if values.get("method") in LABEL_METHODS:
         yield from _labels(values)
     if values.get("method") in LEVEL_METHODS:
-        yield from _levels(values)
+        yield from _levels(values, spec)
     if values.get("finetune_layers") is not None and values.get("finetune_from") is None:
         yield Problem(
             "finetune_layers",
@@ -37,7 +36,7 @@ def _labels(values: Values) -> Iterator[Problem]:
         yield Problem("data.label_fraction", f"=0 leaves method={method} nothing to learn from; take simclr")
 
 
-def _levels(values: Values) -> Iterator[Problem]:
+def _levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
     kwargs, hex_, method = values["method_kwargs"], values.get("hex", {}), values["method"]
     layer, penalty = kwargs["granularity"] == "layer", kwargs["level_penalty"]
     if layer and kwargs["pairs"] == "cumulative":
@@ -46,8 +45,8 @@ def _levels(values: Values) -> Iterator[Problem]:
         yield Problem("method_kwargs.instance", "=False goes with granularity=pair only; leave it out")
     if method == "hicone" and penalty not in (None, "released"):
         yield Problem("method_kwargs.level_penalty", f"={penalty!r} does nothing in hicone; take himulcon or himulcone")
-    if isinstance(penalty, list):
-        yield from _penalties(values, penalty, kwargs["instance"] and not layer)
+    if isinstance(penalty, list) and spec is not None:
+        yield from _penalties(penalty, len(spec.levels), kwargs["instance"] and not layer)
     if hex_.get("policy") in (None, "standard"):
         return
     if layer:
@@ -56,11 +55,8 @@ def _levels(values: Values) -> Iterator[Problem]:
         yield Problem("hex.variant", f"='release' is no loss of method={method}; take reweight")
 
 
-def _penalties(values: Values, penalty: list[float], instance: bool) -> Iterator[Problem]:
-    try:
-        levels = len(resolve_spec(values["data"]).levels) + instance
-    except (UserError, KeyError):  # its own message
-        return
+def _penalties(penalty: list[float], levels: int, instance: bool) -> Iterator[Problem]:
+    levels += instance
     if len(penalty) != levels or any(value < 0 for value in penalty):
         what = "the labels' and the image's" if instance else "the labels'"
         yield Problem("method_kwargs.level_penalty", f"={penalty} must be {levels} numbers >= 0, {what}, coarse first")

@@ -36,6 +36,12 @@ class Origins(dict[str, str]):
         else:
             self._put(key, COMMAND_LINE, replaces=True)
 
+    def place(self, key: str) -> str:
+        """Of a key, else of the nearest section around it; empty if nobody wrote either."""
+        while key and key not in self:
+            key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
+        return self[key] if key else ""
+
     def _put(self, key: str, place: str, replaces: bool) -> None:
         if replaces:  # mappings are merged, lists and values replace what was there
             for inner in [name for name in self if name.startswith((f"{key}.", f"{key}["))]:

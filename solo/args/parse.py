@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.check import ParseError, Problem, check
+from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
 from solo.args.legacy import Modern, modernise
+from solo.args.levels import check_levels
+from solo.args.methods import METHOD_KWARGS
+from solo.args.multilabel import check_multilabel
 from solo.args.origins import COMMAND_LINE
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.rules import check_names, check_run, spec_of
 from solo.args.together import check_together, remarks
 from solo.args.unused import unused
+from solo.data.catalogue.registry import DatasetSpec
 from solo.data.catalogue.resolve import resolve_spec
-from solo.errors import ConfigError, UserError
+from solo.errors import UserError
 
 _LOG = logging.getLogger("solo")
 
@@ -31,11 +35,13 @@ class Parsed:
 
     Attributes:
         values: plain dicts and lists, complete and resolved.
+        config: the same as a frozen instance of the schema, with the resolved data set: what a run reads.
         origins: key -> where its value came from; keys that aren't there hold the schema's default.
         notes: one-line remarks for the user.
     """
 
     values: dict[str, Any]
+    config: Any
     origins: dict[str, str]
     notes: list[str]
 
@@ -63,34 +69,60 @@ def parse(
     modern = modernise(values, own=keys_of(schema))
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema)
-    problems = [*modern.problems, *problems, *check_names(checked, any_method), *check_together(checked)]
+    problems = [*modern.problems, *problems, *check_names(checked, any_method)]
+    spec, wrong = _look(checked)
+    if not problems:
+        problems += check_multilabel(checked, spec)
+    problems += [*check_levels(checked, spec), *check_together(checked)]
     idle = list(unused(checked, schema, lambda key: places.of(places.spelled.get(key, key)) == COMMAND_LINE))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
         problems += check_run(checked)
-    spec = spec_of(checked)
-    if checked.get("features") and not problems:  # a file with everything in it
-        checked["name"] = checked["name"] or "features"
-        return Parsed(checked, _origins(places, modern, {}), [places.line(Problem(*note)) for note in modern.notes])
-    if problems or spec is None:
+    features = bool(checked.get("features"))  # a file with everything in it
+    if not problems and not features and wrong:
+        problems = [wrong]
+    if problems or (spec is None and not features):
         raise ParseError("\n".join(dict.fromkeys(places.line(problem) for problem in problems)))
+    notes = [places.line(Problem(key, text)) for key, text in modern.notes]
+    if spec is None:
+        checked["name"] = checked["name"] or "features"
+        return Parsed(checked, frozen(checked, schema, None), _origins(places, modern, {}), notes)
     try:
         resolved, derived = resolve(checked, spec)
     except UserError as error:  # classes can't be counted
-        named = re.match(r"data\.\w+", str(error))
-        problem = Problem(named[0], str(error)[named.end() :]) if named else Problem("data.train_path", f": {error}")
-        raise ParseError(places.line(problem)) from error
-    notes = [places.line(Problem(key, text)) for key, text in modern.notes]
+        raise ParseError(places.line(_data_problem(error))) from error
     notes += [places.line(problem) for _, problem in idle]
-    found = resolved if spec.folders else checked  # what is found beside own images counts as given
+    row = spec_of(checked)
+    found = resolved if row and row.folders else checked  # what is found beside own images counts as given
     given = checked | {"data": checked["data"] | {"val_path": found["data"]["val_path"]}}
     notes += [
         *_remarks(given),
-        *_tree_note(checked["data"]),
+        *_tree_note(checked["data"], spec),
         *_split_note(checked["data"], resolved["data"]),
         *remarks(resolved),
     ]
-    return Parsed(resolved, _origins(places, modern, derived), notes)
+    return Parsed(resolved, frozen(resolved, schema, spec), _origins(places, modern, derived), notes)
+
+
+def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) -> Any:
+    """Checked values as an instance of their schema, with the data set that they are about."""
+    data = {**values["data"], "resolved": spec}
+    return freeze({**values, "data": data}, schema, METHOD_KWARGS.get(str(values.get("method"))))
+
+
+def _look(values: Mapping[str, Any]) -> tuple[DatasetSpec | None, Problem | None]:
+    """What the data say of themselves, or why they don't; neither for a data set that nobody knows."""
+    if spec_of(values) is None:
+        return None, None
+    try:
+        return resolve_spec(values["data"]), None
+    except UserError as error:
+        return None, _data_problem(error)
+
+
+def _data_problem(error: UserError) -> Problem:
+    named = re.match(r"data\.\w+", str(error))
+    return Problem(named[0], str(error)[named.end() :]) if named else Problem("data.train_path", f": {error}")
 
 
 def parse_dict_config(cfg: DictConfig, schema: type) -> DictConfig:
@@ -106,20 +138,6 @@ def parse_dict_config(cfg: DictConfig, schema: type) -> DictConfig:
         _LOG.warning(note)
     write_back(cfg, parsed.values)
     return cfg
-
-
-def to_plain(cfg: DictConfig) -> dict[str, Any]:
-    """Dicts and lists with interpolations resolved.
-
-    Raises:
-        ConfigError: if an interpolation leads nowhere.
-    """
-    try:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise ConfigError(f"{key or 'configuration'}: {str(error).splitlines()[0]}") from error
-    return {str(name): value for name, value in plain.items()}
 
 
 def write_back(cfg: DictConfig, values: Mapping[str, Any]) -> None:
@@ -174,9 +192,8 @@ def _split_note(given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[
         yield f"data.val_path={found['val_path']}, found beside data.train_path"
 
 
-def _tree_note(data: Mapping[str, Any]) -> list[str]:
+def _tree_note(data: Mapping[str, Any], found: DatasetSpec) -> list[str]:
     """Says that nested folders have become levels without being asked for it."""
-    found = resolve_spec(data)
     tree = found.taxonomy
     if data["levels"] is not None or tree is None or not found.source.endswith(":nested_folder"):
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import solo
 from solo.args.made import Made, has_own_name, made_for, names_in
@@ -44,6 +45,12 @@ class Recipe:
         ]
 
     @property
+    def images(self) -> dict[str, Any]:
+        """What a made recipe of `solo linear` and the like says of its images."""
+        found: dict[str, Any] = next((made.values["data"] for made in self.made.values() if "data" in made.values), {})
+        return found
+
+    @property
     def search(self) -> list[Path]:
         """Folders in which files are looked for, the first one wins."""
         return [folder for folder in (self.folder, self.folder.parent) if folder.is_dir()]
@@ -67,11 +74,11 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
     """
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")
-    if len(places) == 1 and not any(folder.is_dir() for folder in _folders(places[0], command)):
+    if len(places) == 1 and not any(folder.is_dir() for folder in findfind_folders(places[0], command)):
         first, last = Path(places[0]).parent, Path(places[0]).name
         places = [str(first), last] if places[0] != last or last.endswith((".yaml", ".yml")) else [last, ""]
     name = places[1] if len(places) > 1 else ""
-    folders = _folders(places[0], command)
+    folders = findfind_folders(places[0], command)
     if not name:
         name = next((folder.parent.name for folder in folders if has_own_name(folder)), "")
     name = name if not name or Path(name).suffix in (".yaml", ".yml") else f"{name}.yaml"
@@ -87,6 +94,11 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
     raise ConfigError(_not_there(places[0], name, folders))
 
 
+def recipes_of(place: str, command: str) -> list[str]:
+    """What can be run of a data set or in a folder."""
+    return list(dict.fromkeys(name for folder in find_folders(place, command) for name in names_in(folder)))
+
+
 def data_sets(command: str) -> list[str]:
     """The folders that have recipes of a command."""
     found = {
@@ -99,7 +111,7 @@ def data_sets(command: str) -> list[str]:
     return sorted(found - {"parts"})
 
 
-def _folders(place: str, command: str) -> list[Path]:
+def find_folders(place: str, command: str) -> list[Path]:
     """Where the recipe may lie; folders that don't exist count where their recipes can be made."""
     path = Path(place).expanduser()
     found = [root / path for root in roots()]
@@ -112,12 +124,10 @@ def _folders(place: str, command: str) -> list[Path]:
 def _not_there(place: str, name: str, folders: Sequence[Path]) -> str:
     if not folders:
         path = Path(place)
-        names = [
-            str(path.parent / other.name) if len(path.parts) > 1 else other.name
-            for root in roots()
-            for other in [*(root / path.parent).glob("*/"), *(root / "scripts/pretrain").glob("*/hex.yaml")]
-            for other in [other.parent if other.name == "hex.yaml" else other]
-        ]
+        if len(path.parts) > 1:
+            names = [str(path.parent / other.name) for root in roots() for other in (root / path.parent).glob("*/")]
+        else:
+            names = [file.parent.name for root in roots() for file in (root / "scripts/pretrain").glob("*/hex.yaml")]
         hint = did_you_mean(place, names)
         return f"the folder {place!r} doesn't exist, neither here nor in {display(roots()[1])}; {hint}".rstrip("; ")
     names = names_in(folders[-1] if len(folders) > 1 and names_in(folders[-1]) else folders[0])

@@ -12,8 +12,8 @@ from typing import Any
 from solo.args.methods import LEVEL_METHODS
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
-from solo.data.catalogue.registry import DatasetSpec, count_classes, validation_path
-from solo.data.catalogue.resolve import resolve_spec, unseen_classes
+from solo.data.catalogue.registry import DatasetSpec, count_classes, get_spec, validation_path
+from solo.data.catalogue.resolve import unseen_classes
 from solo.errors import UserError
 
 BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
@@ -55,12 +55,12 @@ class _Settings:
             self.put(dotted, value, origin)
 
 
-def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any], dict[str, str]]:
+def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, Any], dict[str, str]]:
     """Fill in what is null and can be known, and scale the learning rates.
 
     Args:
         values: a checked config.
-        spec: the row of its data set.
+        found: its data set, with what a look at the data has told.
 
     Returns:
         The new config, and for each key changed here where the value came from.
@@ -68,18 +68,18 @@ def resolve(values: Mapping[str, Any], spec: DatasetSpec) -> tuple[dict[str, Any
     Raises:
         UserError: if classes have to be counted in a folder that isn't there.
     """
-    settings = _Settings(values)
+    settings, spec = _Settings(values), get_spec(found.name)
     pretraining = "method" in values
     if values["name"] is None:
         what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
     if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
         settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
-    _classes(settings, spec)
+    _classes(settings, spec, found)
     if "unseen_classes" in values["data"]:
-        _unseen(settings)
+        _unseen(settings, found)
     if pretraining:
-        _sampler(settings)
+        _sampler(settings, found)
         _images(settings, spec)
         _crops(settings)
         hex_ = HexCfg(**settings.values["hex"])
@@ -98,9 +98,8 @@ def keeps_classifier_lr(values: Mapping[str, Any]) -> bool:
     return values["data"]["dataset"] in _NEEDS_VAL_PATH and values["data"]["val_path"] is None
 
 
-def _classes(settings: _Settings, spec: DatasetSpec) -> None:
+def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None:
     data = settings.values["data"]
-    found = resolve_spec(data)
     if found.num_classes is not None and found.source != spec.source:
         _own_classes(settings, found.num_classes)
     elif found.num_classes is not None:
@@ -122,19 +121,19 @@ def _own_classes(settings: _Settings, found: int) -> None:
     settings.put("data.num_classes", found, "classes of data.train_path")
 
 
-def _unseen(settings: _Settings) -> None:
+def _unseen(settings: _Settings, spec: DatasetSpec) -> None:
     """The names of the classes that are left out, so that evaluation can tell them from the others."""
     data = settings.values["data"]
     if data["unseen_classes"] is None:
         return
-    found = unseen_classes(resolve_spec(data), data["num_classes"], data["unseen_classes"], data["split_seed"])
+    found = unseen_classes(spec, data["num_classes"], data["unseen_classes"], data["split_seed"])
     settings.put("data.unseen_classes", list(found.values()), "drawn by data.split_seed")
 
 
-def _sampler(settings: _Settings) -> None:
+def _sampler(settings: _Settings, spec: DatasetSpec) -> None:
     """The hierarchical sampler for the methods that compare level by level, where labels and batches allow it."""
     data, method = settings.values["data"], settings.values["method"]
-    fits = settings.values["optimizer"]["batch_size"] > len(resolve_spec(data).levels)
+    fits = settings.values["optimizer"]["batch_size"] > len(spec.levels)
     by_level = method in LEVEL_METHODS and not data["no_labels"] and fits
     settings.fill("data.sampler", "hierarchical" if by_level else "random", f"default of {method}")
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check, unknown
-from solo.args.levels import check_levels
 from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS
-from solo.args.multilabel import check_multilabel, check_start
+from solo.args.multilabel import check_start
 from solo.args.source import check_source
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
@@ -44,9 +43,8 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
         problems.append(Problem("pretrain_method", unknown(trained, METHOD_KWARGS)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
-    problems += [*check_accumulate(values), *_variant(values), *check_levels(values)]
+    problems += [*check_accumulate(values), *_variant(values)]
     problems += [*_finetuning(values), *check_source(values)]
-    problems += check_multilabel(values) if not problems else []
     return [*problems, *_devices(values.get("devices"))]
 
 

@@ -7,16 +7,17 @@ those of a view in `augmentations`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from solo.args.augmentations import AugmentationCfg
 from solo.args.data_schema import DataCfg, LinearDataCfg
-from solo.args.fields import REQUIRED, key
+from solo.args.fields import REQUIRED, derived, key
 from solo.args.trainer import TrainerCfg
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class BackboneCfg:
     """The network that is trained, and kept."""
 
@@ -24,7 +25,7 @@ class BackboneCfg:
     kwargs: dict[str, Any] = key({}, "passed to the architecture")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class LinearBackboneCfg:
     """The network that is evaluated."""
 
@@ -32,7 +33,7 @@ class LinearBackboneCfg:
     kwargs: dict[str, Any] = key({}, "passed to the architecture")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class MomentumCfg:
     """The slow copy of the network, in methods that have one."""
 
@@ -41,7 +42,7 @@ class MomentumCfg:
     classifier: bool = key(False, "train an online classifier on it, too")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class HexCfg:
     """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
 
@@ -76,7 +77,7 @@ class HexCfg:
         return 0 if self.policy in ("hcl", "dcl", "infonce") else 10
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class CommonOptimizerCfg:
     """Optimizer of either phase."""
 
@@ -89,7 +90,7 @@ class CommonOptimizerCfg:
     kwargs: dict[str, Any] = key({}, "passed to the optimizer")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class OptimizerCfg(CommonOptimizerCfg):
     """Optimizer of pretraining."""
 
@@ -101,32 +102,32 @@ class OptimizerCfg(CommonOptimizerCfg):
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class LinearOptimizerCfg(CommonOptimizerCfg):
     """Optimizer of evaluation."""
 
     layer_decay: float = key(0.0, "finetuning: factor of the learning rate from layer to layer; 0: none", ge=0, le=1)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class CommonSchedulerCfg:
     """Learning rate over time."""
 
     min_lr: float = key(0.0, "warmup_cosine: at the end; not scaled", ge=0)
     warmup_start_lr: float = key(3e-5, "warmup_cosine: at the start; not scaled", ge=0)
     warmup_epochs: float = key(10, "warmup_cosine: epochs of linear increase", ge=0)
-    lr_decay_steps: list[int] | None = key(None, "step: epochs at which it is divided by 10", ge=1)
+    lr_decay_steps: tuple[int, ...] | None = key(None, "step: epochs at which it is divided by 10", ge=1)
     interval: Literal["step", "epoch"] = key("step", "warmup_cosine: change it after each of these")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class SchedulerCfg(CommonSchedulerCfg):
     """The same in pretraining."""
 
     name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class LinearSchedulerCfg(CommonSchedulerCfg):
     """The same in evaluation."""
 
@@ -134,7 +135,7 @@ class LinearSchedulerCfg(CommonSchedulerCfg):
     gamma: float = key(0.95, "exponential: factor of each epoch", gt=0, le=1)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class KnnEvalCfg:
     """Nearest-neighbour accuracy while training."""
 
@@ -143,7 +144,7 @@ class KnnEvalCfg:
     distance_func: Literal["euclidean", "cosine"] = key("euclidean", "how neighbours are found and weighed")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class OnlineCfg:
     """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
 
@@ -155,14 +156,14 @@ class OnlineCfg:
     replay: bool = key(True, "a loss that is not finite: find where it began, keep batch and state in replay/")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class PerformanceCfg:
     """Speed."""
 
     disable_channel_last: bool = key(False, "keep images channel-first in memory")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class CheckpointCfg:
     """Files of a run, in <dir>/<method>/<run id>/."""
 
@@ -174,7 +175,7 @@ class CheckpointCfg:
     every_minutes: float | None = key(30, "the same by time; null: only after epochs", ge=0)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class AutoUmapCfg:
     """A picture of the validation features while training, in <dir>/<method>/<run id>/."""
 
@@ -184,7 +185,7 @@ class AutoUmapCfg:
     embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class AutoResumeCfg:
     """Go on with an earlier run of the same configuration."""
 
@@ -192,7 +193,7 @@ class AutoResumeCfg:
     max_hours: float = key(36, "ignore runs that are older", gt=0)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class WandbCfg:
     """Weights & Biases."""
 
@@ -202,23 +203,24 @@ class WandbCfg:
     offline: bool = key(False, "keep the log on this machine")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class TensorboardCfg:
     """TensorBoard."""
 
     enabled: bool = key(True, "write its files into the run's folder")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class RunCfg:
     """Keys of every command that trains; Lightning's further ones are accepted beside them."""
 
     EXTRA: ClassVar[type] = TrainerCfg
+    trainer: Mapping[str, Any] = derived()  # those of Lightning's keys that were given
 
     max_epochs: int = key(REQUIRED, "epochs to train", ge=1)
     accumulate_grad_batches: int = key(1, "batches for one optimizer step; scales lr, adds no negatives", ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu"] = key("auto", "what to compute on")
-    devices: int | str | list[int] = key(1, "how many, a list of them, or auto (-1) for all")
+    devices: int | str | tuple[int, ...] = key(1, "how many, a list of them, or auto (-1) for all")
     num_nodes: int = key(1, "machines", ge=1)
     strategy: str | None = key(None, "how processes work together, for example ddp; null: Lightning's choice")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
@@ -226,13 +228,15 @@ class RunCfg:
     checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run")
     auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself")
     resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume")
-    resume_allow: list[str] = key([], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]")
+    resume_allow: tuple[str, ...] = key(
+        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]"
+    )
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing")
     tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard")
     wandb: WandbCfg = key(WandbCfg, "Weights & Biases")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class PretrainCfg(RunCfg):
     """Settings of `solo pretrain`."""
 
@@ -246,13 +250,13 @@ class PretrainCfg(RunCfg):
     finetune_from: str | None = key(
         None, "weights that the backbone starts from: timm/NAME, torchvision/NAME, a file or a run; null: random ones"
     )
-    finetune_layers: list[str] | None = key(
+    finetune_layers: tuple[str, ...] | None = key(
         None, "layers of it that are trained, the rest stays as it is, BatchNorm too; null: all"
     )
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")
-    augmentations: list[AugmentationCfg] = key(REQUIRED, "how views are made, one entry for each pipeline")
+    augmentations: tuple[AugmentationCfg, ...] = key(REQUIRED, "how views are made, one entry for each pipeline")
     debug_augmentations: bool = key(False, "print the pipelines")
     optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
     scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
@@ -261,7 +265,7 @@ class PretrainCfg(RunCfg):
     auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class LinearCfg(RunCfg):
     """Settings of `solo linear`."""
 

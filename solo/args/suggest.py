@@ -100,15 +100,22 @@ def closest(word: str, names: Iterable[str]) -> str | None:
         plain.setdefault(_bare(name), name)
     if _bare(word) in plain:
         return plain[_bare(word)]
-    section, _, last = word.rpartition(".") if not word.endswith((".yaml", ".yml")) else ("", "", word)
-    for other in _SYNONYMS.get(_bare(last), ()):
-        same = [name for name in known if _bare(name.rpartition(".")[2] if section else name) == _bare(other)]
-        same.sort(key=lambda name: not name.startswith(f"{section}."))
+    section = "" if _is_file(word) else word.rpartition(".")[0]
+    for other in _SYNONYMS.get(_bare(_last(word)), ()):
+        same = [name for name in known if _bare(_last(name)) == _bare(other)]
         if same:
-            return same[0]
+            return min(same, key=lambda name: (not name.startswith(f"{section}."), name.count(".")))
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     return lower[close[0]] if close else None
+
+
+def _last(name: str) -> str:
+    return name if _is_file(name) else name.rpartition(".")[2]
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
 
 
 def _bare(name: str) -> str:

@@ -34,7 +34,7 @@ Precision = Literal[
 SET_BY_PROGRAM = ("logger", "callbacks", "enable_checkpointing")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class TrainerCfg:
     """Keys handed to Lightning as they are, besides `RUN_KEYS`."""
 
@@ -66,7 +66,7 @@ class TrainerCfg:
     profiler: str | None = key(None, "simple, advanced, pytorch or xla")
     detect_anomaly: bool = key(False, "find the operation behind a NaN gradient; slow")
     barebones: bool = key(False, "switch off all that costs time besides training")
-    plugins: str | list[str] | None = key(None, "Lightning plug-ins by name")
+    plugins: str | tuple[str, ...] | None = key(None, "Lightning plug-ins by name")
     default_root_dir: str | None = key(None, "Lightning's own folder")
     enable_autolog_hparams: bool = key(True, "log hyper-parameters by itself")
     model_registry: str | None = key(None, "where Lightning uploads checkpoints")

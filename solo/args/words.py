@@ -10,12 +10,12 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from solo.args.fields import walk
@@ -73,6 +73,23 @@ def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Wo
     if holds == "only" and not isinstance(override._value, QuotedString) and plain is not None:
         plain = value
     return Word(word, override.key_or_group, plain, form["sign"] == "~", [word])
+
+
+def as_word(key: str, value: Any) -> str:
+    """The word that sets a key to a value; `read_word` reads it."""
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower() if value is not None else "null"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_as_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_as_text(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return str(QuotedString(literal(str(value)), Quote.single).with_quotes())
 
 
 def literal(text: str) -> str:

@@ -12,17 +12,17 @@ from torch.utils.data import Dataset
 
 from solo.args.fields import keys_of
 from solo.args.methods import METHOD_KWARGS
+from solo.backbones import build_backbone
 from solo.doctor.case import Case
 from solo.methods import METHODS
 from solo.methods.linear import LinearModel
-from solo.methods.settings import backbone_from_cfg
 
 SIDE = 12
 _VIT = {
     "name": "vit_tiny",
     "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1},
 }
-_RESNET = {"name": "resnet10", "kwargs": {"width": 8}}
+_RESNET: dict[str, Any] = {"name": "resnet10", "kwargs": {"width": 8}}
 # For whichever of these keys a method has.
 _KWARGS: dict[str, Any] = {
     "proj_hidden_dim": 16,
@@ -120,7 +120,7 @@ def toy_model(case: Case, batch_size: int, **changes: Any) -> LightningModule:
             "finetune": True,
         }
     )
-    return LinearModel(backbone_from_cfg(cfg), cfg)
+    return LinearModel(build_backbone(_RESNET["name"], channels=1, small=True, kwargs=_RESNET["kwargs"]), cfg)
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from solo.args.fields import keys_of
-from solo.args.schema import BackboneCfg, KnnEvalCfg, OptimizerCfg, PerformanceCfg, SchedulerCfg
+from solo.args.schema import (
+    BackboneCfg,
+    HexCfg,
+    KnnEvalCfg,
+    OptimizerCfg,
+    PerformanceCfg,
+    PretrainCfg,
+    SchedulerCfg,
+)
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
 from solo.hex.plug import Step, build_hex
@@ -51,8 +58,15 @@ class BaseMethod(OnlineEvaluation):
     without an `ssl_loss`, `training_step` returns the outputs instead of a loss.
 
     Args:
-        cfg: config of pretraining; need not be parsed, its defaults are filled in, in place.
+        cfg: config of pretraining, typed as a command has it; or a raw `DictConfig`, whose defaults are filled in, in
+            place.
+
+    Attributes:
+        cfg: as a `DictConfig`, which may be read and extended.
+        config: what the library reads: frozen and typed.
     """
+
+    config: PretrainCfg
 
     _BACKBONES: ClassVar[Mapping[str, Any]] = BACKBONES
     _SECTIONS: ClassVar[dict[str, type]] = {
@@ -61,6 +75,7 @@ class BaseMethod(OnlineEvaluation):
         "scheduler": SchedulerCfg,
         "knn_eval": KnnEvalCfg,
         "performance": PerformanceCfg,
+        "hex": HexCfg,
     }
 
     Kwargs: ClassVar[type | None] = None  # schema of method_kwargs
@@ -68,43 +83,40 @@ class BaseMethod(OnlineEvaluation):
     metric: ClassVar[str] = "train_ssl_loss"  # name under which the loss is logged
     hex_scale: ClassVar[float] = 1.0  # weight of HEX in `hex.blend`
 
-    def __init__(self, cfg: DictConfig) -> None:
-        cfg = self.add_and_assert_specific_cfg(cfg)
-        super().__init__(cfg, settings.taxonomy_of(cfg))
+    def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
+        raw, config = settings.read_config(self, cfg, PretrainCfg)
+        super().__init__(raw, config)
         scale = self.accumulate_grad_batches or 1
-        classifier_lr = cfg.optimizer.classifier_lr
+        classifier_lr = config.optimizer.classifier_lr
         self.classifier_lr: float = self.lr if classifier_lr is None else classifier_lr * scale
-        self.num_large_crops: int = cfg.data.num_large_crops
-        self.num_small_crops: int = cfg.data.num_small_crops
+        self.num_large_crops: int = config.data.num_large_crops or 0
+        self.num_small_crops: int = config.data.num_small_crops or 0
         self.num_crops = self.num_large_crops + self.num_small_crops
         self.multicrop = self.num_small_crops != 0
-        self.backbone_name: str = cfg.backbone.name
-        self.backbone_args = cfg.backbone.kwargs
+        self.backbone_name: str = config.backbone.name
+        self.backbone_args = config.backbone.kwargs
         self.base_model = find_backbone(self.backbone_name)
-        self.backbone = settings.backbone_from_cfg(cfg, cfg.get("method"))
-        layers = cfg.get("finetune_layers")
+        self.backbone = settings.backbone_of(config)
+        layers = config.finetune_layers
         self._frozen = FrozenLayers(self.backbone, layers) if layers is not None else None
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
-        self.build_knn(cfg.knn_eval)
-        self.exact = settings.accumulates_exactly(cfg, has_known_steps(type(self), BaseMethod))
-        self.hex = build_hex(cfg, scale=self.hex_scale)
-        self._group_level = self._find_level(cfg.hex.level)
-        self.build(self._typed_kwargs())
+        self.build_knn(config.knn_eval)
+        self.exact = settings.accumulates_exactly(config, has_known_steps(type(self), BaseMethod))
+        self.hex = build_hex(raw, scale=self.hex_scale)
+        self._group_level = self._find_level(config.hex.level)
+        self.build(config.method_kwargs if self.Kwargs else None)
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
-        """Write the defaults into cfg, in place, and return it; also callable on an instance.
+        """Write the defaults into a raw cfg, in place, and return it; also callable on an instance.
 
         Raises:
             ConfigError: with all missing and wrong values.
         """
-        settings.complete(cfg, cls._SECTIONS)
-        settings.complete_hex(cfg)
-        settings.complete_data(cfg)
-        settings.complete_run(cfg)
-        if cls.Kwargs is not None:
-            settings.complete_method_kwargs(cfg, cls.Kwargs)
+        settings.complete(cfg, cls._SECTIONS, cls.Kwargs)
+        settings.complete_views(cfg)
+        settings.complete_classes(cfg)
         return cfg
 
     # ---- what a method writes ----
@@ -199,7 +211,7 @@ class BaseMethod(OnlineEvaluation):
         for key in ("loss", "acc1", "acc5"):
             out[key] = sum(out[key]) / len(large)
         self.remember(out, targets)
-        if not OmegaConf.select(self.cfg, "data.no_labels"):
+        if not self.config.data.no_labels:
             self.log_classification(out)
         self.fill_knn(out["feats"][: self.num_large_crops], targets)
         return out
@@ -211,12 +223,6 @@ class BaseMethod(OnlineEvaluation):
         self.seen: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
         self.seen["labels"] = self.label_paths(targets)
         self.seen["groups"] = self.seen["labels"][:, self._group_level]
-
-    def _typed_kwargs(self) -> Any:
-        if self.Kwargs is None:
-            return None
-        given = self.cfg.method_kwargs
-        return self.Kwargs(**{key: given[key] for key in keys_of(self.Kwargs)})
 
     def _train_step(self, batch: Any) -> TrainStep:
         ids, _, targets = batch
@@ -231,7 +237,7 @@ class BaseMethod(OnlineEvaluation):
         )
 
     def _hex_stats(self) -> dict[str, Tensor]:
-        unlabelled = bool(OmegaConf.select(self.cfg, "data.no_labels"))
+        unlabelled = self.config.data.no_labels
         return {
             name: value for name, value in self.hex.stats.items() if not (unlabelled and name == "superclass_share")
         }

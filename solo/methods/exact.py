@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -125,7 +124,7 @@ def _product(out: Outputs, cached: dict[str, list[Tensor | None]], rows: slice) 
 def _classify(model: BaseMethod, out: Outputs, targets: Tensor) -> None:
     """Add the classifiers' `loss`, `acc1` and `acc5` of the whole batch to `out`, and log them."""
     out |= model.mean_metrics(out["logits"], targets)
-    if not OmegaConf.select(model.cfg, "data.no_labels"):
+    if not model.config.data.no_labels:
         model.log_classification(out)
     classifier = getattr(model, "momentum_classifier", None)
     if classifier is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from solo.args.check import did_you_mean
+from solo.args.suggest import did_you_mean
 from solo.errors import UserError
 
 

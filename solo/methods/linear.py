@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from solo.args.schema import LinearBackboneCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
+from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
 from solo.backbones import features_dim
 from solo.errors import UserError
 from solo.losses.cross_entropy import LabelledCrossEntropy
@@ -23,7 +23,7 @@ class LinearModel(SoloModule):
 
     Args:
         backbone: images -> features; has `inplanes` or `num_features`.
-        cfg: config of evaluation; need not be parsed, its defaults are filled in, in place.
+        cfg: config of evaluation, as in `BaseMethod`.
         loss_func: (logits, targets) -> scalar, for training; default cross entropy, smoothed by `label_smoothing`.
         mixup_func: (images, targets) -> mixed images and soft targets (B, C), for training.
     """
@@ -39,18 +39,18 @@ class LinearModel(SoloModule):
     def __init__(
         self,
         backbone: nn.Module,
-        cfg: DictConfig,
+        cfg: DictConfig | LinearCfg,
         loss_func: Callable[[Tensor, Tensor], Tensor] | None = None,
         mixup_func: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        cfg = self.add_and_assert_specific_cfg(cfg)
-        super().__init__(cfg, settings.taxonomy_of(cfg))
+        raw, config = settings.read_config(self, cfg, LinearCfg)
+        super().__init__(raw, config)
         self.backbone = backbone
-        self.finetune: bool = cfg.finetune
-        self.layer_decay: float = cfg.optimizer.layer_decay
+        self.finetune: bool = config.finetune
+        self.layer_decay: float = config.optimizer.layer_decay
         self.mixup_func = mixup_func
         # Mixed targets are soft already; timm's Mixup smooths them itself.
-        smoothing = 0.0 if mixup_func else OmegaConf.select(cfg, "label_smoothing", default=0.0)
+        smoothing = 0.0 if mixup_func else config.label_smoothing
         self.loss_func = loss_func or LabelledCrossEntropy(smoothing)
         self.classifier = nn.Linear(features_dim(backbone), self.num_classes)
         if not self.finetune:
@@ -66,7 +66,6 @@ class LinearModel(SoloModule):
         """
         settings.complete(cfg, cls._SECTIONS)
         settings.complete_classes(cfg)
-        settings.complete_run(cfg)
         with open_dict(cfg):
             cfg.finetune = bool(cfg.get("finetune"))
         return cfg

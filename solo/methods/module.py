@@ -7,17 +7,19 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from solo import distributed
+from solo.args.config import to_plain
+from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.errors import NonFiniteError
 from solo.losses.pairs import widen
 from solo.methods import optim
 from solo.methods.plan import plan_groups
-from solo.methods.settings import data_facts
+from solo.methods.settings import data_facts, taxonomy_of
 from solo.taxonomy import Taxonomy
 from solo.utils.metrics import accuracy_at_k, mean_over_processes
 from solo.utils.misc import remove_bias_and_norm_from_weight_decay
@@ -36,35 +38,35 @@ class SoloModule(pl.LightningModule):
     num_classes: int
     _leaf_paths: Tensor
 
-    def __init__(self, cfg: DictConfig, taxonomy: Taxonomy | None) -> None:
+    def __init__(self, cfg: DictConfig, config: PretrainCfg | LinearCfg) -> None:
         super().__init__()
         self.cfg = cfg
-        self.max_epochs: int = cfg.max_epochs
-        self.accumulate_grad_batches: int = cfg.accumulate_grad_batches
+        self.config = config
+        self.max_epochs: int = config.max_epochs
+        self.accumulate_grad_batches: int = config.accumulate_grad_batches
         # One optimizer step sees this many batches, so it may be larger.
         scale = self.accumulate_grad_batches or 1
-        self.optimizer: str = cfg.optimizer.name
-        self.batch_size: int = cfg.optimizer.batch_size
-        self.lr: float = cfg.optimizer.lr * scale
-        self.weight_decay: float = cfg.optimizer.weight_decay
-        self.extra_optimizer_args: dict[str, Any] = OmegaConf.to_container(cfg.optimizer.kwargs)  # type: ignore[assignment]
-        self.exclude_bias_n_norm_wd: bool = cfg.optimizer.exclude_bias_n_norm_wd
-        self.scheduler: str = cfg.scheduler.name
-        self.lr_decay_steps: list[int] | None = cfg.scheduler.lr_decay_steps
-        self.min_lr: float = cfg.scheduler.min_lr * scale
-        self.warmup_start_lr: float = cfg.scheduler.warmup_start_lr * scale
-        self.warmup_epochs: float = cfg.scheduler.warmup_epochs
-        self.scheduler_interval: str = cfg.scheduler.interval
-        assert self.scheduler_interval in ("step", "epoch"), (
-            f"scheduler.interval={self.scheduler_interval!r} is unknown; choose step or epoch"
-        )
-        self.no_channel_last: bool = cfg.performance.disable_channel_last
+        optimizer, scheduler = config.optimizer, config.scheduler
+        self.optimizer: str = optimizer.name
+        self.batch_size: int = optimizer.batch_size
+        self.lr: float = optimizer.lr * scale
+        self.weight_decay: float = optimizer.weight_decay
+        self.extra_optimizer_args: dict[str, Any] = dict(optimizer.kwargs)
+        self.exclude_bias_n_norm_wd: bool = optimizer.exclude_bias_n_norm_wd
+        self.scheduler: str = scheduler.name
+        self.lr_decay_steps: Sequence[int] | None = scheduler.lr_decay_steps
+        self.min_lr: float = scheduler.min_lr * scale
+        self.warmup_start_lr: float = scheduler.warmup_start_lr * scale
+        self.warmup_epochs: float = scheduler.warmup_epochs
+        self.scheduler_interval: str = scheduler.interval
+        self.scheduler_gamma = scheduler.gamma if isinstance(scheduler, LinearSchedulerCfg) else 1.0
+        self.no_channel_last: bool = config.performance.disable_channel_last
         self.validation_step_outputs: list[dict[str, Any]] = []
-        self.num_classes = cfg.data.num_classes
+        self.num_classes = config.data.num_classes or 0
         self._static_groups: list[int] = []
         self.silent = False  # log nothing
         self.exact = False  # one loss over all accumulated batches
-        self.set_taxonomy(taxonomy)
+        self.set_taxonomy(taxonomy_of(config))
 
     @property
     def learnable_params(self) -> list[dict[str, Any]]:
@@ -212,7 +214,7 @@ class SoloModule(pl.LightningModule):
             warmup_epochs=self.warmup_epochs,
             min_lr=self.min_lr,
             decay_steps=self.lr_decay_steps,
-            gamma=OmegaConf.select(self.cfg, "scheduler.gamma", default=0.95),
+            gamma=self.scheduler_gamma,
         )
 
     def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
@@ -271,6 +273,6 @@ class SoloModule(pl.LightningModule):
         """Add the config and the data's facts, in plain types, so that weights-only loading works."""
         checkpoint["solo"] = {
             "format": CHECKPOINT_FORMAT,
-            "cfg": OmegaConf.to_container(self.cfg, resolve=True),
-            "data": data_facts(self.cfg, self.taxonomy),
+            "cfg": to_plain(self.cfg),
+            "data": data_facts(self.config, self.taxonomy),
         }

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from solo.args.schema import MomentumCfg
+from solo.args.schema import MomentumCfg, PretrainCfg
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
 from solo.nn.momentum import MomentumUpdater, initialize_momentum_params, tau_at
@@ -26,17 +26,17 @@ class BaseMomentumMethod(BaseMethod):
 
     averaged: ClassVar[tuple[str, ...]] = ()  # heads `x` that get a copy `momentum_x`
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
         super().__init__(cfg)
-        cfg = self.cfg
-        self.momentum_backbone = settings.backbone_from_cfg(cfg, cfg.get("method"))
+        slow = self.config.momentum
+        self.momentum_backbone = settings.backbone_of(self.config)
         initialize_momentum_params(self.backbone, self.momentum_backbone)
         for name in self.averaged:
             setattr(self, f"momentum_{name}", copy.deepcopy(getattr(self, name)).requires_grad_(False))
         self.momentum_classifier: nn.Linear | None = (
-            nn.Linear(self.features_dim, self.num_classes) if cfg.momentum.classifier else None
+            nn.Linear(self.features_dim, self.num_classes) if slow.classifier else None
         )
-        self.momentum_updater = MomentumUpdater(cfg.momentum.base_tau, cfg.momentum.final_tau)
+        self.momentum_updater = MomentumUpdater(slow.base_tau, slow.final_tau)
         self.last_step = 0
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig
 from torch import Tensor
 
+from solo.args.schema import KnnEvalCfg
 from solo.methods.module import SoloModule
 from solo.utils.knn import WeightedKNNClassifier
 
@@ -15,7 +15,7 @@ from solo.utils.knn import WeightedKNNClassifier
 class OnlineEvaluation(SoloModule):
     """A module whose validation measures its online classifier, and a k-NN on the features of the training views."""
 
-    def build_knn(self, cfg: DictConfig) -> None:
+    def build_knn(self, cfg: KnnEvalCfg) -> None:
         """The k-NN of the section `knn_eval`, where it is on."""
         self.knn_eval: bool = cfg.enabled
         self.knn_k: int = cfg.k

@@ -14,7 +14,7 @@ from solo import cli
 from solo.data.storage.idx import DEBIAN_FASHION_MNIST
 from tests.analysis.browsing import colours, empty_plots, opened, sorted_both_ways
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 FASHION = DEBIAN_FASHION_MNIST.is_dir()
 DATASET = "fashion_mnist" if FASHION else "digits"

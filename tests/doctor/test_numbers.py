@@ -20,7 +20,7 @@ def test_a_loss_is_right_in_every_format(case: Case) -> None:
     assert outcome.ok, outcome.detail
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ALL, ids=tell)
 def test_every_type(case: Case) -> None:
     outcome = numbers(case)

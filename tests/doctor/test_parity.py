@@ -24,7 +24,7 @@ def test_four_processes_train_as_one() -> None:
     assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
 
 
-@pytest.mark.exhaustive
+@pytest.mark.thorough
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_method_with_every_type(processes: int) -> None:
     cases = [*ALL, *(STANDARD if processes == 4 else [])]

@@ -77,7 +77,7 @@ def test_a_killed_data_worker(tmp_path, monkeypatch, capsys):
     assert "a process that loads images" in err and "lower data.num_workers" in err and "Traceback" not in err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("lost", ["first", "second"])
 def test_a_lost_process(lost, tmp_path):
     """Two processes on gloo, started by Lightning; the one that is left ends by itself, soon and with a message."""

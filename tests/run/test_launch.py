@@ -155,7 +155,7 @@ def torchrun(rank, port):
     return {name: str(value) for name, value in names.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("launcher", [slurm, torchrun])
 def test_two_tasks_are_one_run(launcher, tmp_path):
     port = 29500 + torch.randint(0, 2000, ()).item()

@@ -1,0 +1,80 @@
+"""A checked config as frozen dataclasses, which everybody reads; and a user's own keys among them."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from solo.args.fields import LISTS, keys_of, with_own_keys
+from solo.errors import ConfigError
+
+Schema = TypeVar("Schema")
+
+
+def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None = None) -> Schema:
+    """Plain values as an instance of their schema: sections are instances, lists are tuples.
+
+    Args:
+        values: what `check` returns, or a part of it; a key that is missing becomes `None`. A section `data` may hold
+            its data set as `resolved`.
+        schema: a dataclass of `solo.args.schema` or `eval_schema`.
+        kwargs: the schema of `method_kwargs`; without one they stay a dict.
+    """
+    found: dict[str, Any] = {}
+    derived: dict[str, Any] = {}
+    for key in keys_of(schema).values():
+        value = values.get(key.name)
+        if key.section:
+            found[key.name] = freeze(value or {}, key.section)
+        elif key.item and isinstance(value, LISTS):
+            found[key.name] = tuple(freeze(entry or {}, key.item) for entry in value)
+        elif key.name == "method_kwargs" and kwargs is not None:
+            found[key.name] = freeze(value or {}, kwargs)
+        else:
+            found[key.name] = tuple(value) if isinstance(value, list) and _is_tuple(key.type) else value
+    extra = getattr(schema, "EXTRA", None)
+    if extra is not None:
+        derived["trainer"] = {name: values[name] for name in keys_of(extra) if name in values}
+    if "resolved" in values:
+        derived["resolved"] = values["resolved"]
+    return typing.cast(Schema, with_own_keys(schema)(**found, **derived))
+
+
+def _is_tuple(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple or any(_is_tuple(arm) for arm in typing.get_args(kind))
+
+
+def to_plain(cfg: Any) -> dict[str, Any]:
+    """Dicts, lists, texts and numbers of a frozen config, or of a `DictConfig` with interpolations resolved.
+
+    Raises:
+        ConfigError: if an interpolation leads nowhere.
+    """
+    if not isinstance(cfg, DictConfig):
+        plain: Any = _plain(cfg)
+        return dict(plain)
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"{key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    return {str(name): value for name, value in plain.items()}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        keys = {name: _plain(getattr(value, name)) for name in keys_of(type(value))}
+        return {**keys, **(getattr(value, "trainer", None) or {})}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, LISTS) else value
+
+
+def to_yaml(cfg: Any) -> str:
+    """A config as YAML, to be read as a recipe again."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_plain(cfg)))
