@@ -14,6 +14,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from solo.compat import paths
+
+paths.install()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import solo
 from solo.args.compose import compose
 from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
-from solo.args.flags import LineParser, has_flags, read_flags
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import Recipe, data_sets, find_folders, find_recipe, recipes_of
 from solo.args.schema import LinearCfg, PretrainCfg
@@ -24,7 +23,8 @@ from solo.args.show import help_text, recipe_text, resolved_text
 from solo.args.source import SOURCES, complete, image_words, long_names, reads_features, source_word, takes_source
 from solo.args.suggest import did_you_mean
 from solo.args.usage import NO_PREVIEW, recipe_usage, usage
-from solo.args.words import read_word
+from solo.args.words import LineParser, read_word
+from solo.compat.flags import has_flags, read_flags
 from solo.errors import ConfigError, UserError, no_access
 from solo.screen import PIPE_CLOSED, guard_output, reader_is_gone, say_error, shown
 

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from solo.args.check import ParseError, Problem, check
 from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
-from solo.args.legacy import Modern, modernise
 from solo.args.levels import check_levels
 from solo.args.methods import METHOD_KWARGS
 from solo.args.multilabel import check_multilabel
@@ -22,6 +21,7 @@ from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, res
 from solo.args.rules import check_names, check_run, spec_of
 from solo.args.together import check_together, remarks
 from solo.args.unused import unused
+from solo.compat.keys import Modern, modernise
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import UserError

@@ -74,11 +74,11 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
     """
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")
-    if len(places) == 1 and not any(folder.is_dir() for folder in findfind_folders(places[0], command)):
+    if len(places) == 1 and not any(folder.is_dir() for folder in find_folders(places[0], command)):
         first, last = Path(places[0]).parent, Path(places[0]).name
         places = [str(first), last] if places[0] != last or last.endswith((".yaml", ".yml")) else [last, ""]
     name = places[1] if len(places) > 1 else ""
-    folders = findfind_folders(places[0], command)
+    folders = find_folders(places[0], command)
     if not name:
         name = next((folder.parent.name for folder in folders if has_own_name(folder)), "")
     name = name if not name or Path(name).suffix in (".yaml", ".yml") else f"{name}.yaml"

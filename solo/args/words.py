@@ -10,9 +10,10 @@ import functools
 import re
 import types
 import typing
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal, NoReturn, Union
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -22,6 +23,18 @@ from solo.args.fields import walk
 from solo.errors import ConfigError
 
 _FORM = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^\s=~+][^\s=]*)=(?P<value>.*)", re.DOTALL)
+
+
+class LineParser(ArgumentParser):
+    """A parser of argparse whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"command line: {message}; see --help")
 
 
 @dataclass(frozen=True)

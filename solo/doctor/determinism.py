@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 from torch import Tensor
 
-from solo.args.pretrain import parse_cfg
+from solo.compat.configs import parse_pretrain
 from solo.doctor.case import Case, Outcome
 from solo.doctor.toy import toy_cfg
 from solo.errors import UserError
@@ -82,4 +82,4 @@ def _cfg(case: Case, seed: int, workers: int) -> DictConfig:
     }
     cfg = toy_cfg(case, BATCH, **changes)
     logging.getLogger("solo").setLevel(logging.ERROR)  # remarks about the toy's settings
-    return parse_cfg(cfg)
+    return parse_pretrain(cfg)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from solo.args.flags import LineParser
+from solo.args.words import LineParser
 from solo.doctor.case import Case, Outcome
 from solo.doctor.columns import COLUMNS, Column, all_cases
 from solo.doctor.determinism import determinism

@@ -1,7 +1,5 @@
 """Losses: pure functions of tensors that know nothing of configs or Lightning."""
 
-from typing import Any
-
 from solo.losses.barlow import barlow_loss_func
 from solo.losses.byol import byol_loss_func
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
@@ -46,13 +44,3 @@ __all__ = [
     "vicreg_loss_func",
     "wmse_loss_func",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # The HEX fork has its losses here; ours are made in `solo.hex`, which needs this package.
-    if name.startswith(("simclr_loss_func_", "nnclr_loss_func_")):
-        from solo.hex import functions
-
-        if hasattr(functions, name):
-            return getattr(functions, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

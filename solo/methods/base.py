@@ -26,9 +26,9 @@ from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
 from solo.methods.online import OnlineEvaluation
-from solo.methods.optim import static_lr
+from solo.optim.build import static_lr
 
-__all__ = ["BaseMethod", "BaseMomentumMethod", "TrainStep", "static_lr"]  # noqa: F822 (see the end of the file)
+__all__ = ["BaseMethod", "TrainStep", "static_lr"]
 
 Outputs = dict[str, Any]
 
@@ -261,12 +261,3 @@ class BaseMethod(OnlineEvaluation):
             warm = epoch < policy.warm_epoch
             row["hex/threshold"] = None if warm else policy.schedule(epoch, self.max_epochs)
         return row
-
-
-def __getattr__(name: str) -> Any:
-    # solo-learn has both base classes here; ours has a file of its own, which needs this one.
-    if name == "BaseMomentumMethod":
-        from solo.methods.momentum import BaseMomentumMethod
-
-        return BaseMomentumMethod
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from solo.args.methods import PredictorKwargs
+from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
 from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import PredictorHeads, mlp
-from solo.utils.metrics import mean_std
 
 
 class BYOL(PredictorHeads, BaseMomentumMethod):

@@ -19,8 +19,8 @@ from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.pairs import unit
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.nn.heads import mlp
+from solo.nn.kmeans import KMeans
 from solo.nn.late import LateBuffers
-from solo.utils.kmeans import KMeans
 
 
 class DeepClusterV2(LateBuffers, BaseMethod):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo.losses.pairs import widen
-from solo.utils.whitening import IterNorm
+from solo.nn.whitening import IterNorm
 
 if TYPE_CHECKING:
     from solo.methods.base import BaseMethod

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig, open_dict
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
@@ -15,7 +16,6 @@ from solo.errors import UserError
 from solo.losses.cross_entropy import LabelledCrossEntropy
 from solo.methods import settings
 from solo.methods.module import SoloModule
-from solo.utils.misc import param_groups_layer_decay
 
 
 class LinearModel(SoloModule):

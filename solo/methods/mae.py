@@ -18,7 +18,7 @@ from solo.backbones.vit import MaskedViT
 from solo.errors import UserError
 from solo.losses.mae import mae_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
-from solo.utils.misc import generate_2d_sincos_pos_embed
+from solo.nn.positional_encodings import generate_2d_sincos_pos_embed
 
 
 class MAEDecoder(nn.Module):

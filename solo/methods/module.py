@@ -16,13 +16,13 @@ from solo import distributed
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.errors import NonFiniteError
+from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.losses.pairs import widen
-from solo.methods import optim
-from solo.methods.plan import plan_groups
 from solo.methods.settings import data_facts, taxonomy_of
+from solo.optim import build as optim
+from solo.optim.build import remove_bias_and_norm_from_weight_decay
+from solo.optim.plan import plan_groups
 from solo.taxonomy import Taxonomy
-from solo.utils.metrics import accuracy_at_k, mean_over_processes
-from solo.utils.misc import remove_bias_and_norm_from_weight_decay
 
 # Version of `checkpoint["solo"]`.
 CHECKPOINT_FORMAT = 1

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from solo.args.methods import NNPredictorKwargs
+from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
 from solo.losses.pairs import unit
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.byol import BYOL
 from solo.nn.queue import NeighbourQueue
-from solo.utils.metrics import mean_std
 
 
 class NNBYOL(NeighbourQueue, BYOL):

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from solo.args.schema import KnnEvalCfg
+from solo.eval.knn_metric import WeightedKNNClassifier
 from solo.methods.module import SoloModule
-from solo.utils.knn import WeightedKNNClassifier
 
 
 class OnlineEvaluation(SoloModule):

@@ -16,10 +16,10 @@ from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check
 from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
-from solo.args.legacy import MOVED, modernise
 from solo.args.rules import check_policy
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
+from solo.compat.keys import MOVED, modernise
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
 from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import ConfigError, UserError

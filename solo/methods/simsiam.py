@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from solo.args.methods import PredictorKwargs
+from solo.eval.metrics import mean_std
 from solo.losses.pairs import Pairs
 from solo.losses.simsiam import simsiam_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.nn.heads import PredictorHeads, mlp
-from solo.utils.metrics import mean_std
 
 
 class SimSiam(PredictorHeads, BaseMethod):

@@ -19,8 +19,8 @@ from solo.losses.swav import swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.nn.heads import mlp
 from solo.nn.late import LateBuffers
+from solo.nn.sinkhorn_knopp import SinkhornKnopp
 from solo.nn.weight_norm import WeightNormLinear
-from solo.utils.sinkhorn_knopp import SinkhornKnopp
 
 
 class SwAV(LateBuffers, BaseMethod):

@@ -11,7 +11,7 @@ from solo.args.methods import VIbCRegKwargs
 from solo.losses.vibcreg import vibcreg_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.nn.heads import mlp
-from solo.utils.whitening import IterNorm
+from solo.nn.whitening import IterNorm
 
 
 class VIbCReg(BaseMethod):

@@ -18,7 +18,7 @@ from solo.losses.pairs import widen
 from solo.losses.wmse import wmse_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.nn.heads import mlp
-from solo.utils.whitening import Whitening2d
+from solo.nn.whitening import Whitening2d
 
 
 class WMSE(BaseMethod):

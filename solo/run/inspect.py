@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from solo.args.flags import LineParser
+from solo.args.words import LineParser
 from solo.data.sources.survey import SAMPLE, Survey, contact_sheet, look
 from solo.errors import UserError
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from solo.callbacks import auto_umap
-from solo.utils.auto_umap import AutoUMAP, OfflineUMAP
+from solo.callbacks.auto_umap import AutoUMAP, OfflineUMAP
 
 
 @pytest.fixture

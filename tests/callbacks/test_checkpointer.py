@@ -7,7 +7,6 @@ from omegaconf import OmegaConf
 
 from solo.callbacks import Checkpointer
 from solo.errors import UserError
-from solo.utils.checkpointer import Checkpointer as OldName
 
 
 def test_files_of_a_run_and_their_layout(cfg, fit, tmp_path):
@@ -83,7 +82,7 @@ def test_a_failed_write_leaves_the_old_file(cfg, fit, tmp_path, monkeypatch):
 
 
 def test_defaults_are_written_into_the_configuration():
-    cfg = OldName.add_and_assert_specific_cfg(OmegaConf.create({"checkpoint": {"frequency": 7}}))
+    cfg = Checkpointer.add_and_assert_specific_cfg(OmegaConf.create({"checkpoint": {"frequency": 7}}))
     assert cfg.checkpoint == {"enabled": False, "dir": "trained_models", "frequency": 7, "keep_prev": False}
 
 

@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 from omegaconf import OmegaConf
-
 from solo.args.pretrain import parse_cfg
+
 from solo.callbacks.schedule import MOST_ROWS, shown_steps, steps_of_epoch
 from solo.data.batches.loaders import train_loader
-from solo.methods.optim import Schedule
-from solo.methods.plan import plan_groups
 from solo.nn.momentum import tau_at
+from solo.optim.build import Schedule
+from solo.optim.plan import plan_groups
 
 
 def by_hand(step, total, base, warmup, start, end):

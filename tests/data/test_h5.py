@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 import solo.data
 from solo.args.parse import ParseError, parse
 from solo.args.schema import PretrainCfg
+from solo.compat.misc import compute_dataset_size
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.h5_dataset import H5Dataset
@@ -25,7 +26,6 @@ from solo.data.sources.load import BrokenImageError, load
 from solo.data.storage import h5_file
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
-from solo.utils.misc import compute_dataset_size
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "utils" / "convert_imgfolder_to_h5.py"
 

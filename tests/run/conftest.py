@@ -1,6 +1,5 @@
 import pytest
 from omegaconf import OmegaConf
-
 from solo.args.linear import parse_cfg as parse_linear
 from solo.args.pretrain import parse_cfg as parse_pretrain
 

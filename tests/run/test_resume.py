@@ -224,7 +224,7 @@ def test_a_run_that_leaves_its_plan_is_noticed(train, monkeypatch, change, messa
     if change == "steps":
         monkeypatch.setattr("solo.callbacks.schedule.steps_of_epoch", lambda batches, accumulate: 3)
     else:
-        monkeypatch.setattr("solo.methods.plan.Schedule.rate", lambda self, step, per_epoch, base: 0.123)
+        monkeypatch.setattr("solo.optim.plan.Schedule.rate", lambda self, step, per_epoch, base: 0.123)
     with pytest.warns(UserWarning, match=message) as found:
         train("a")
     assert len([warning for warning in found if "see schedule.csv" in str(warning.message)]) == 1

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from solo.utils import misc
+from solo.compat import misc
 
 
 def test_filter_inf_n_nan_keeps_rows_finite_in_all_tensors() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solo.utils.knn import WeightedKNNClassifier
+from solo.eval.knn_metric import WeightedKNNClassifier
 
 
 def test_collects_computes_and_starts_anew() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from solo.errors import UserError
-from solo.utils.lars import LARS
-from solo.utils.lr_scheduler import (
+from solo.optim.lars import LARS
+from solo.optim.lr_scheduler import (
     LinearWarmupCosineAnnealingLR,
     PureExponentialLR,
     PureLR,
@@ -152,3 +153,22 @@ class Schedule:
     def _warmup_cosine(self, optimizer: Optimizer) -> dict[str, Any]:
         scheduler = LinearWarmupCosineAnnealingLR(optimizer, *self._lengths())
         return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
+
+
+def remove_bias_and_norm_from_weight_decay(parameter_groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Split each group into `<name>` and `<name>_no_decay`, the latter without weight decay.
+
+    Args:
+        parameter_groups: dicts with `params` (any iterable) and, optionally, `name`, `lr`, ...
+
+    Returns:
+        Twice as many groups; parameters of one dimension (biases, norms) are in the `_no_decay` ones.
+    """
+    groups = []
+    for group in parameter_groups:
+        params: Sequence[nn.Parameter] = list(group["params"])
+        plain = {**group, "params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0}
+        if "name" in group:
+            plain["name"] = f"{group['name']}_no_decay"
+        groups += [{**group, "params": [p for p in params if p.ndim > 1]}, plain]
+    return groups

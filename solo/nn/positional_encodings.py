@@ -7,9 +7,11 @@ and cosine of one frequency follow each other; frequencies fall from 1 to about 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -97,3 +99,37 @@ class Summer(nn.Module):
         if encoding.shape != tensor.shape:
             raise ValueError(f"the encoding is {tuple(encoding.shape)}, the tensor {tuple(tensor.shape)}")
         return tensor + encoding
+
+
+def generate_2d_sincos_pos_embed(embed_dim: int, grid_size: int, cls_token: bool = False) -> NDArray[np.float64]:
+    """Sin-cos encoding of the places of a square grid, row by row: the first half of the columns encodes x.
+
+    Args:
+        embed_dim: width, divisible by 4.
+        grid_size: places on a side.
+        cls_token: put a row of zeros first.
+
+    Returns:
+        (grid_size^2, embed_dim), or one row more.
+    """
+    xy = np.stack(np.meshgrid(np.arange(grid_size), np.arange(grid_size)))  # (2, rows, columns)
+    table = generate_2d_sincos_pos_embed_from_grid(embed_dim, xy)
+    return np.pad(table, ((int(cls_token), 0), (0, 0)))
+
+
+def generate_2d_sincos_pos_embed_from_grid(embed_dim: int, grid: NDArray[Any]) -> NDArray[np.float64]:
+    """Both coordinates, `grid[0]` and `grid[1]` of any shape with M entries -> (M, embed_dim), one half each."""
+    return np.concatenate([generate_1d_sincos_pos_embed_from_grid(embed_dim // 2, axis) for axis in grid[:2]], axis=1)
+
+
+def generate_1d_sincos_pos_embed_from_grid(embed_dim: int, pos: NDArray[Any]) -> NDArray[np.float64]:
+    """Positions of any shape with M entries -> (M, embed_dim): sines, then cosines, of wave lengths up to 10000 * 2 pi.
+
+    Raises:
+        ValueError: if `embed_dim` is odd.
+    """
+    if embed_dim % 2:
+        raise ValueError(f"one sin-cos coordinate can't have the odd width {embed_dim}; choose an even one")
+    omega = 10000.0 ** (-np.arange(embed_dim // 2) / (embed_dim / 2))
+    angles = np.outer(np.asarray(pos, dtype=np.float64), omega)  # (M, embed_dim / 2)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from solo.utils.lars import LARS
+from solo.optim.lars import LARS
 
 
 def _reference(

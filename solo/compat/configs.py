@@ -1,4 +1,4 @@
-"""solo-learn's small functions around `parse_cfg`, for code that calls them; `pretrain` and `linear` re-export them."""
+"""`parse_cfg` and the small functions around it, as `solo.args.pretrain` and `solo.args.linear` had them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,27 @@ from omegaconf import DictConfig
 from solo.args.check import ParseError, unknown
 from solo.args.config import to_plain
 from solo.args.fields import keys_of
-from solo.args.legacy import modernise
-from solo.args.parse import write_back
-from solo.args.schema import PretrainCfg
+from solo.args.parse import parse_dict_config, write_back
+from solo.args.schema import LinearCfg, PretrainCfg
+from solo.compat.keys import modernise
 from solo.data.catalogue.registry import DATASETS
 
 _N_CLASSES_PER_DATASET = {name: row.num_classes for name, row in DATASETS.items() if row.num_classes is not None}
 _SUPPORTED_DATASETS = list(DATASETS)
+
+
+def parse_pretrain(cfg: DictConfig) -> DictConfig:
+    """Check and complete the config of a pretraining in place and return it; a second call changes nothing.
+
+    Raises:
+        ParseError: (a `ConfigError` and an `AssertionError`) with all problems, one a line.
+    """
+    return parse_dict_config(cfg, PretrainCfg)
+
+
+def parse_linear(cfg: DictConfig) -> DictConfig:
+    """`parse_pretrain` for linear evaluation and finetuning."""
+    return parse_dict_config(cfg, LinearCfg)
 
 
 def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:

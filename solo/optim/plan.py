@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from solo.methods.optim import Schedule
+from solo.optim.build import Schedule
 
 
 def plan_groups(

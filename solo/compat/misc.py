@@ -1,14 +1,12 @@
-"""solo-learn's helpers under their old names; what has a better home is only re-exported here."""
+"""solo-learn's helpers (`solo.utils.misc`); what has a home elsewhere is only named here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
@@ -17,6 +15,12 @@ from torch.nn.init import trunc_normal_
 from solo import distributed
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
+from solo.nn.positional_encodings import (
+    generate_1d_sincos_pos_embed_from_grid,
+    generate_2d_sincos_pos_embed,
+    generate_2d_sincos_pos_embed_from_grid,
+)
+from solo.optim.build import remove_bias_and_norm_from_weight_decay
 
 __all__ = [
     "FilterInfNNan",
@@ -141,56 +145,3 @@ def make_contiguous(module: nn.Module) -> None:
     with torch.no_grad():
         for param in module.parameters():
             param.data = param.data.contiguous()
-
-
-def remove_bias_and_norm_from_weight_decay(parameter_groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Split each group into `<name>` and `<name>_no_decay`, the latter without weight decay.
-
-    Args:
-        parameter_groups: dicts with `params` (any iterable) and, optionally, `name`, `lr`, ...
-
-    Returns:
-        Twice as many groups; parameters of one dimension (biases, norms) are in the `_no_decay` ones.
-    """
-    groups = []
-    for group in parameter_groups:
-        params: Sequence[nn.Parameter] = list(group["params"])
-        plain = {**group, "params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0}
-        if "name" in group:
-            plain["name"] = f"{group['name']}_no_decay"
-        groups += [{**group, "params": [p for p in params if p.ndim > 1]}, plain]
-    return groups
-
-
-def generate_2d_sincos_pos_embed(embed_dim: int, grid_size: int, cls_token: bool = False) -> NDArray[np.float64]:
-    """Sin-cos encoding of the places of a square grid, row by row: the first half of the columns encodes x.
-
-    Args:
-        embed_dim: width, divisible by 4.
-        grid_size: places on a side.
-        cls_token: put a row of zeros first.
-
-    Returns:
-        (grid_size^2, embed_dim), or one row more.
-    """
-    xy = np.stack(np.meshgrid(np.arange(grid_size), np.arange(grid_size)))  # (2, rows, columns)
-    table = generate_2d_sincos_pos_embed_from_grid(embed_dim, xy)
-    return np.pad(table, ((int(cls_token), 0), (0, 0)))
-
-
-def generate_2d_sincos_pos_embed_from_grid(embed_dim: int, grid: NDArray[Any]) -> NDArray[np.float64]:
-    """Both coordinates, `grid[0]` and `grid[1]` of any shape with M entries -> (M, embed_dim), one half each."""
-    return np.concatenate([generate_1d_sincos_pos_embed_from_grid(embed_dim // 2, axis) for axis in grid[:2]], axis=1)
-
-
-def generate_1d_sincos_pos_embed_from_grid(embed_dim: int, pos: NDArray[Any]) -> NDArray[np.float64]:
-    """Positions of any shape with M entries -> (M, embed_dim): sines, then cosines, of wave lengths up to 10000 * 2 pi.
-
-    Raises:
-        ValueError: if `embed_dim` is odd.
-    """
-    if embed_dim % 2:
-        raise ValueError(f"one sin-cos coordinate can't have the odd width {embed_dim}; choose an even one")
-    omega = 10000.0 ** (-np.arange(embed_dim // 2) / (embed_dim / 2))
-    angles = np.outer(np.asarray(pos, dtype=np.float64), omega)  # (M, embed_dim / 2)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)

@@ -2,12 +2,10 @@ from argparse import ArgumentParser
 
 import pytest
 
-from solo.args import dataset
 from solo.args.eval_schema import KnnCfg, UmapCfg
-from solo.args.flags import has_flags, read_flags
-from solo.args.knn import parse_args_knn
 from solo.args.parse import parse
-from solo.args.umap import parse_args_umap
+from solo.compat import flags
+from solo.compat.flags import has_flags, parse_args_knn, parse_args_umap, read_flags
 from solo.errors import ConfigError
 
 DATA = "--dataset cifar10 --train_data_path ./datasets --val_data_path ./datasets"
@@ -28,10 +26,10 @@ def test_the_contracts_namespaces(monkeypatch):
 @pytest.mark.parametrize(
     ("add", "words", "name", "value"),
     [
-        (dataset.dataset_args, DATA, "dataset", "cifar10"),
-        (dataset.augmentations_args, "--num_crops_per_aug 2 6 --brightness 0.4", "num_crops_per_aug", [2, 6]),
-        (dataset.linear_augmentations_args, "--std 1 2 3", "std", [1, 2, 3]),
-        (dataset.custom_dataset_args, "--no_labels", "no_labels", True),
+        (flags.dataset_args, DATA, "dataset", "cifar10"),
+        (flags.augmentations_args, "--num_crops_per_aug 2 6 --brightness 0.4", "num_crops_per_aug", [2, 6]),
+        (flags.linear_augmentations_args, "--std 1 2 3", "std", [1, 2, 3]),
+        (flags.custom_dataset_args, "--no_labels", "no_labels", True),
     ],
 )
 def test_functions_that_add_words(add, words, name, value):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from solo.args.fields import walk
-from solo.args.legacy import DEAD, MOVED, modernise
 from solo.args.schema import PretrainCfg
+from solo.compat.keys import DEAD, MOVED, modernise
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+"""Call forms with flags: `--dataset cifar10 --k 1 20 ...` of `main_knn.py` and `main_umap.py`.
+
+Programs written for solo-learn add these words to their own parsers (`solo.args.dataset`) or read them
+(`solo.args.knn`, `solo.args.umap`); our commands turn them into the config that a recipe would give.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from solo.args.origins import COMMAND_LINE
+from solo.args.words import LineParser
+from solo.data.catalogue.registry import DATASETS
+
+# flag -> key, where they differ
+_KEYS = {
+    "dataset": "data.dataset",
+    "train_data_path": "data.train_path",
+    "val_data_path": "data.val_path",
+    "data_format": "data.format",
+    "data_fraction": "data.fraction",
+    "no_labels": "data.no_labels",
+    "mean": "data.mean",
+    "std": "data.std",
+    "num_workers": "data.num_workers",
+    "pretrained_checkpoint_dir": "pretrained_feature_extractor",
+    "ckpt": "pretrained_feature_extractor",
+}
+_TELLING = ("--dataset", "--ckpt", "--pretrained_checkpoint_dir", "--train_data_path")
+
+
+def dataset_args(parser: ArgumentParser) -> None:
+    """Add the words that say which data set is meant and where it is."""
+    parser.add_argument("--dataset", choices=sorted(DATASETS), required=True, help="name of the data set")
+    parser.add_argument("--train_data_path", help="folder of the training images; not needed where it can be fetched")
+    parser.add_argument("--val_data_path", help="folder of the validation images, likewise")
+    parser.add_argument("--data_format", default="image_folder", choices=["image_folder", "dali", "h5"])
+    parser.add_argument("--data_fraction", type=float, default=-1.0, help="share of the training images; -1: all")
+
+
+def augmentations_args(parser: ArgumentParser) -> None:
+    """Add how the views of pretraining are made; several values stand for several pipelines."""
+    _floats(parser, "--brightness", "--contrast", "--saturation", "--hue")
+    _floats(parser, "--color_jitter_prob", "--gray_scale_prob", "--gaussian_prob", "--solarization_prob")
+    _floats(parser, "--equalization_prob", "--horizontal_flip_prob", "--min_scale", "--max_scale")
+    parser.add_argument("--num_crops_per_aug", type=int, nargs="+", default=[2], help="views of each pipeline")
+    parser.add_argument("--crop_size", type=int, nargs="+", default=[224], help="pixels")
+    parser.add_argument("--debug_augmentations", action="store_true", help="print the pipelines")
+
+
+def linear_augmentations_args(parser: ArgumentParser) -> None:
+    """Add how the images of an evaluation are normalised."""
+    parser.add_argument("--mean", type=float, nargs="+", help="per channel; left out: the checkpoint's")
+    parser.add_argument("--std", type=float, nargs="+", help="per channel; left out: the checkpoint's")
+
+
+def custom_dataset_args(parser: ArgumentParser) -> None:
+    """Add the words that only own images need."""
+    parser.add_argument("--no_labels", action="store_true", help="a flat folder of images without labels")
+
+
+def _floats(parser: ArgumentParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(name, type=float, nargs="+")
+
+
+def _checkpoint_args(parser: ArgumentParser) -> ArgumentParser:
+    dataset_args(parser)
+    custom_dataset_args(parser)
+    linear_augmentations_args(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--pretrained_checkpoint_dir", help="folder with args.json and a .ckpt file")
+    source.add_argument("--ckpt", help="a checkpoint file")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--num_workers", type=int, default=10)
+    return parser
+
+
+def _knn_args(parser: ArgumentParser) -> ArgumentParser:
+    _checkpoint_args(parser)
+    parser.add_argument("--k", type=int, nargs="+", help="numbers of neighbours")
+    parser.add_argument("--temperature", type=float, nargs="+", help="of the votes, with cosine")
+    parser.add_argument("--distance_function", nargs="+", choices=["euclidean", "cosine"])
+    parser.add_argument("--feature_type", nargs="+", choices=["backbone", "projector"])
+    return parser
+
+
+def _umap_args(parser: ArgumentParser) -> ArgumentParser:
+    _checkpoint_args(parser)
+    parser.add_argument("--plot_name", default="im100", help="start of the pictures' names")
+    return parser
+
+
+_FORMS: dict[str, Callable[[ArgumentParser], ArgumentParser]] = {"knn": _knn_args, "umap": _umap_args}
+
+
+def parse_args_knn() -> Namespace:
+    """The words of `main_knn.py` on the running program's command line; what was left out is None."""
+    return _knn_args(ArgumentParser()).parse_args()
+
+
+def parse_args_umap() -> Namespace:
+    """The words of `main_umap.py` on the running program's command line; what was left out is None."""
+    return _umap_args(ArgumentParser()).parse_args()
+
+
+def has_flags(command: str, words: Sequence[str]) -> bool:
+    """Whether the words are in the form with flags."""
+    return command in _FORMS and any(word.split("=")[0] in _TELLING for word in words)
+
+
+def read_flags(command: str, words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The config as a recipe would give it, and the place of each key.
+
+    Raises:
+        ConfigError: for words that the form doesn't have, in one line.
+    """
+    given = vars(_FORMS[command](LineParser(add_help=False, allow_abbrev=False)).parse_args(list(words)))
+    values: dict[str, Any] = {}
+    origins = {"": COMMAND_LINE}
+    for flag, value in given.items():
+        if value is None or value is False:
+            continue
+        section, _, name = _KEYS.get(flag, flag).rpartition(".")
+        target = values.setdefault(section, {}) if section else values
+        target[name] = value
+        origins[_KEYS.get(flag, flag)] = f"{COMMAND_LINE}, --{flag}"
+    return values, origins

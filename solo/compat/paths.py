@@ -1,0 +1,178 @@
+"""Import paths of solo-learn 1.0.6 and of the HEX release, and the names that their modules had beside ours.
+
+`import solo` puts a finder into `sys.meta_path`, which knows the paths in `MODULES` and adds the names in `NAMES` to
+our own modules. Nothing is imported before somebody asks for it, so this costs a look into two tables.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What an old module means.
+
+    Attributes:
+        home: the module whose names it has.
+        renamed: names that are called otherwise there, `name` or `module:name`.
+        method: the file of a backbone's constructors as they are without solo-learn's first argument, the name of the
+            method: it is always this one; `""` leaves the constructors as they are.
+    """
+
+    home: str
+    renamed: dict[str, str] = field(default_factory=dict)
+    method: str | None = ""
+
+    def get(self, name: str) -> Any:
+        """The object of that name.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        home, _, here = self.renamed.get(name, name).rpartition(":")
+        found = getattr(importlib.import_module(home or self.home), here)
+        constructor = self.method != "" and callable(found) and not isinstance(found, type) and name[0] != "_"
+        return partial(found, self.method) if constructor else found
+
+
+_CONFIGS = "solo.compat.configs"
+_FLAGS = "solo.compat.flags"
+_VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT"}
+_TORCHVISION = "torchvision.models"
+
+MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
+    "solo.args.pretrain": Moved(_CONFIGS, {"parse_cfg": "parse_pretrain"}),
+    "solo.args.linear": Moved(_CONFIGS, {"parse_cfg": "parse_linear"}),
+    "solo.args.dataset": Moved(_FLAGS),
+    "solo.args.knn": Moved(_FLAGS),
+    "solo.args.umap": Moved(_FLAGS),
+    "solo.backbones.convnext": Moved("solo.backbones"),
+    "solo.backbones.convnext.convnext": Moved("solo.backbones", method=None),
+    "solo.backbones.swin": Moved("solo.backbones"),
+    "solo.backbones.swin.swin": Moved("solo.backbones", method=None),
+    "solo.backbones.resnet.resnet": Moved(_TORCHVISION),
+    "solo.backbones.vit.vit": Moved("solo.backbones.vit", method=None),
+    "solo.backbones.vit.vit_mae": Moved("solo.backbones.vit", _VIT, method="mae"),
+    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.vit", _VIT, method="mocov3"),
+    "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
+    "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.wide_resnet", method=None),
+    "solo.utils": None,
+    "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
+    "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
+    "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
+    "solo.utils.kmeans": Moved("solo.nn.kmeans"),
+    "solo.utils.knn": Moved("solo.eval.knn_metric"),
+    "solo.utils.lars": Moved("solo.optim.lars"),
+    "solo.utils.lr_scheduler": Moved("solo.optim.lr_scheduler"),
+    "solo.utils.metrics": Moved("solo.eval.metrics"),
+    "solo.utils.misc": Moved("solo.compat.misc"),
+    "solo.utils.momentum": Moved("solo.nn.momentum"),
+    "solo.utils.positional_encodings": Moved("solo.nn.positional_encodings"),
+    "solo.utils.sinkhorn_knopp": Moved("solo.nn.sinkhorn_knopp"),
+    "solo.utils.whitening": Moved("solo.nn.whitening", {"iterative_normalization_py": "iterative_normalization_py"}),
+}
+
+_HEX = Moved("solo.compat.hex_losses")
+# our module -> names that it has beside its own
+NAMES: dict[str, dict[str, Moved]] = {
+    "solo.losses": {"simclr_loss_func_": _HEX, "nnclr_loss_func_": _HEX},
+    "solo.losses.simclr": {"simclr_loss_func_": _HEX},
+    "solo.losses.nnclr": {"nnclr_loss_func_": _HEX},
+    "solo.methods.base": {"BaseMomentumMethod": Moved("solo.methods.momentum")},
+}
+# Packages whose files solo-learn imports all together.
+_PACKAGES = ("solo.args", "solo.backbones", "solo.data", "solo.losses", "solo.methods")
+
+
+def install() -> None:
+    """Let the import system know the tables; twice is once."""
+    if not any(isinstance(finder, OldPaths) for finder in sys.meta_path):
+        sys.meta_path.insert(0, OldPaths())
+
+
+class OldPaths(MetaPathFinder, Loader):
+    """Finds the modules of `MODULES`, and lets `_WithOldNames` load those of `NAMES`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What is known of a module, if a table has it."""
+        if fullname in MODULES:
+            return ModuleSpec(fullname, self, is_package=_is_package(fullname))
+        if not (fullname in NAMES or fullname in _PACKAGES or _is_package(fullname)):
+            return None
+        spec = PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _WithOldNames(spec.loader)
+        return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its names, each looked up when somebody asks for it."""
+        moved = MODULES[module.__name__]
+        module.__doc__ = f"solo-learn's import path of `{moved.home}`." if moved else None
+        _add(module, {} if moved is None else {"": moved})
+        if moved is not None:
+            module.__dir__ = partial(_names, moved)  # type: ignore[method-assign]
+
+
+class _WithOldNames(Loader):
+    """Loads one of our modules, then adds the old names."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        made: ModuleType | None = self.loader.create_module(spec)
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        _add(module, NAMES.get(module.__name__, {}))
+        if _is_package(module.__name__) and not hasattr(module, "__path__"):
+            module.__path__ = []  # a file of ours that was a package
+
+    def __getattr__(self, name: str) -> Any:
+        """Source, data files, ...: the real loader's."""
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
+def _is_package(name: str) -> bool:
+    return any(old.startswith(f"{name}.") for old in MODULES)
+
+
+def _names(moved: Moved) -> list[str]:
+    home = importlib.import_module(moved.home)
+    return sorted({*getattr(home, "__all__", dir(home)), *moved.renamed} - {n for n in dir(home) if n[0] == "_"})
+
+
+def _add(module: ModuleType, names: dict[str, Moved]) -> None:
+    """Let a module look for what it doesn't have: in its own `__getattr__`, in `names`, in its files."""
+    own = module.__dict__.get("__getattr__")
+
+    def find(name: str) -> Any:
+        path = f"{module.__name__}.{name}"
+        if name == "__all__" and "" in names:
+            return _names(names[""])
+        if not name.startswith("__"):  # those of the import system
+            for start, moved in names.items():
+                if name.startswith(start):
+                    return moved.get(name)
+            if path in MODULES or (hasattr(module, "__path__") and importlib.util.find_spec(path)):
+                return importlib.import_module(path)
+        if own is not None:
+            return own(name)
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+    module.__getattr__ = find  # type: ignore[method-assign]
