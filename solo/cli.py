@@ -21,12 +21,13 @@ from solo.args.recipes import Recipe, data_sets, find_folders, find_recipe, reci
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, recipe_text, resolved_text
 from solo.args.source import SOURCES, complete, image_words, long_names, reads_features, source_word, takes_source
-from solo.args.suggest import did_you_mean
 from solo.args.usage import NO_PREVIEW, recipe_usage, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
+from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, no_access
-from solo.screen import PIPE_CLOSED, guard_output, reader_is_gone, say_error, shown
+from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
+from solo.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if the run met something that the user has to solve, 2 for a wrong config or command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    guard_output()
-    code = _exit_code(words)
-    sys.stdout.flush()
+    with guarded_output():
+        code = _exit_code(words)
     return PIPE_CLOSED if reader_is_gone() and code == 0 else code
 
 
@@ -165,9 +165,12 @@ def execute(module: str, parsed: Parsed, **more: Any) -> Any:
     Raises:
         UserError: something that the user has to solve.
     """
-    if _first_process():
+    if is_first_process():
         for note in parsed.notes:
             say_error(f"note: {note}")
+        asked = parsed.values["data"]["num_workers"]
+        if fitting_workers(asked) < asked:
+            say_error(f"note: data.num_workers={asked}: {fitting_workers(asked)} are started, one for each core")
         sys.stdout.write("".join(f"{shown(line)}\n" for line in describe(parsed.values)))
     from omegaconf import OmegaConf
 
@@ -176,7 +179,7 @@ def execute(module: str, parsed: Parsed, **more: Any) -> Any:
         return command.run(OmegaConf.create(parsed.values), **more)
 
 
-def _first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that speaks, also where torchrun or SLURM has started several."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 

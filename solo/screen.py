@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
-from typing import Any, TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
 
 PIPE_CLOSED = 141  # exit code, that of a program that SIGPIPE ends
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -29,12 +31,18 @@ def reader_is_gone() -> bool:
     return _closed
 
 
-def guard_output() -> None:
-    """From here on, what is written to a closed pipe goes nowhere; `reader_is_gone` knows. Twice = once."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, _Guarded):
-            setattr(sys, name, _Guarded(stream))
+@contextlib.contextmanager
+def guarded_output() -> Iterator[None]:
+    """Inside, what is written to a closed pipe goes nowhere; `reader_is_gone` knows."""
+    global _closed
+    _closed = False
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _Guarded(stream)) for stream in before)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 class _Guarded:
@@ -67,14 +75,12 @@ class _Guarded:
 
 
 @contextlib.contextmanager
-def _forgiven(stream: TextIO) -> Any:
+def _forgiven(stream: TextIO) -> Iterator[None]:
     global _closed
     try:
         yield
-    except UnicodeEncodeError:
-        raise
-    except (BrokenPipeError, OSError) as error:
-        if not isinstance(error, BrokenPipeError) and error.errno != 5:  # EIO: the terminal has gone
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal has gone
             raise
         _closed = True
         with contextlib.suppress(OSError, ValueError):

@@ -127,7 +127,7 @@ def test_cfg_resolved(capsys):
 
 def test_help_names_every_key(capsys):
     from solo.args.fields import walk
-    from solo.args.methods import METHOD_KWARGS
+    from solo.methods.catalogue import CATALOGUE
 
     configured = {name: command for name, command in cli.COMMANDS.items() if command.schema is not None}
     for name, command in configured.items():
@@ -135,7 +135,7 @@ def test_help_names_every_key(capsys):
         words = capsys.readouterr().out.split()
         assert {key for key, _ in walk(command.schema)} <= set(words)
     assert cli.main([]) == 0 and "pretrain" in capsys.readouterr().out
-    assert all(found.help for kwargs in METHOD_KWARGS.values() for _, found in walk(kwargs))
+    assert all(found.help for facts in CATALOGUE.values() for _, found in walk(facts.kwargs))
     assert all(found.help for command in configured.values() for _, found in walk(command.schema))
 
 

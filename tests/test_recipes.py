@@ -11,10 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from solo.args.compose import compose
-from solo.args.methods import METHOD_KWARGS
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.cli import COMMANDS
+from solo.methods.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -27,7 +27,7 @@ RECIPES = [
     if len(path.relative_to(SCRIPTS).parts) == 3 and path.parent.name not in FOLDERS_OF_PARTS and path.name not in BASES
 ]
 PARTS = [path for path in FILES if path not in RECIPES]
-METHODS = {"barlow" if name == "barlow_twins" else name for name in METHOD_KWARGS}
+METHODS = {facts.recipe or name for name, facts in CATALOGUE.items()}
 PUBLISHED = (Path(__file__).parent / "solo_learn_recipes.txt").read_text().splitlines()[1:]
 # The HEX paper's Table 6: file -> optimizer, lr, weight decay, and what is said of the heads.
 TABLE_6 = {

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from solo.args.check import Problem
-
-# Methods whose own loss is a mean over images (with a queue, a centre or clusters that no image of the batch changes).
-PER_IMAGE = ("byol", "simsiam", "nnbyol", "nnsiam", "dino", "deepclusterv2", "mae")
+from solo.methods.catalogue import facts_of
 
 
 def check_accumulate(values: Mapping[str, Any]) -> list[Problem]:
@@ -24,7 +22,8 @@ def check_accumulate(values: Mapping[str, Any]) -> list[Problem]:
         text = f"=exact is for several batches, and accumulate_grad_batches={steps}; set that to 2 or more"
         return [Problem("accumulate", text)]
     policy = (values.get("hex") or {}).get("policy") or "standard"
-    if method in PER_IMAGE and policy == "standard":
+    facts = facts_of(method)
+    if facts and facts.per_image and policy == "standard":
         text = f"=exact is not for method={method}: its loss is a mean over images and compares none of the batch"
         return [Problem("accumulate", f"{text}, so plain accumulation has the same gradient; leave it out")]
     return []

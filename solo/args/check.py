@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
-from solo.args.suggest import did_you_mean
 from solo.errors import ConfigError
+from solo.suggest import did_you_mean
 
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")

@@ -82,7 +82,7 @@ class DataCfg(AugmentedDataCfg):
     sampler: Literal["random", "hierarchical", "balanced", "pxk"] | None = key(
         None,
         "what makes a batch: chance, anchors with a partner at each level, equally many or some images a class; "
-        "null: hierarchical in himulcon, hicone and himulcone, else random",
+        "null: hierarchical in methods that learn from all levels, else random",
     )
     sampler_level: int | str | None = key(
         None, "balanced, pxk: level of the label tree, by name or index, that gives the classes; null: the classes"

@@ -7,17 +7,7 @@ from typing import Any
 
 from solo.args.accumulate import exact_parts
 from solo.args.resolve import BASE_BATCH, global_batch
-
-# What an anchor is compared with: all other rows, the other view's rows, or a queue. The methods not named here have
-# no negatives of their own; HEX, where it is blended in, compares all rows.
-_AGAINST = {
-    "simclr": "rows",
-    "supcon": "rows",
-    "nnclr": "keys",
-    "all4one": "keys",
-    "mocov3": "keys",
-    "mocov2plus": "queue",
-}
+from solo.methods.catalogue import facts_of
 
 
 def describe(cfg: Mapping[str, Any]) -> list[str]:
@@ -40,13 +30,14 @@ def negatives(cfg: Mapping[str, Any]) -> list[str]:
     parts = exact_parts(cfg)
     total = global_batch(cfg) * parts
     policy, quantile = cfg["hex"]["policy"], cfg["hex"]["quantile"]
-    against = _AGAINST.get(cfg["method"], "rows" if policy != "standard" else None)
+    facts = facts_of(cfg["method"])
+    against = (facts and facts.negatives) or ("rows" if policy != "standard" else None)
     if against is None:
         return []
     views = cfg["data"]["num_large_crops"] + cfg["data"]["num_small_crops"]
     if against == "rows":
         row, text = views * total, f"{views * total - views} = {views} views x {total} - {views}"
-    elif against == "keys":
+    elif against == "view":
         row, text = total, f"{total - 1} = {total} - 1"
     else:
         row = cfg["method_kwargs"]["queue_size"]

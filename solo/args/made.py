@@ -82,15 +82,16 @@ def has_own_name(folder: Path) -> bool:
 
 def names_in(folder: Path) -> list[str]:
     """What can be run in a folder, files first."""
-    files = sorted(file.stem for file in folder.glob("*.yaml"))
+    files = sorted(file.name for file in folder.glob("*.yaml"))
     above = folder.parent
     if above.name == "pretrain" and (folder / "data.yaml").is_file():
         made = [*_table(folder / "methods.yaml"), *sorted(file.stem for file in (above / "methods").glob("*.yaml"))]
     elif has_own_name(folder):
         made = [above.name, *_table(folder / "methods.yaml"), *sorted(f.stem for f in (above / "parts").glob("*.yaml"))]
     else:
-        made = []
-    return list(dict.fromkeys(name for name in [*files, *made] if not made or name not in _NOT_RECIPES))
+        return files
+    names = (name.removesuffix(".yaml") for name in [*files, *made])
+    return list(dict.fromkeys(name for name in names if name not in _NOT_RECIPES))
 
 
 def _make(folder: Path, name: str) -> Made | None:

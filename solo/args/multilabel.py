@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from solo.args.check import Problem
-from solo.args.methods import LABEL_METHODS, LEVEL_METHODS
+from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DatasetSpec
+from solo.methods.catalogue import facts_of, names
 
 Values = Mapping[str, Any]
 PUBLISHED = ("timm/", "torchvision/")
@@ -16,10 +17,13 @@ PUBLISHED = ("timm/", "torchvision/")
 
 def check_multilabel(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
     """Find them in a checked config, where a refused value is None; `spec` is the resolved data set, if any."""
-    if values.get("method") in LABEL_METHODS:
+    facts = facts_of(values.get("method"))
+    if facts and facts.labels == "needed":
         yield from _labels(values)
-    if values.get("method") in LEVEL_METHODS:
+    if facts and facts.hex == "denominator":
         yield from _levels(values, spec)
+    if facts and facts.kwargs:
+        yield from _ignored(values, facts.kwargs, facts.ignores)
     if values.get("finetune_layers") is not None and values.get("finetune_from") is None:
         yield Problem(
             "finetune_layers",
@@ -28,12 +32,23 @@ def check_multilabel(values: Values, spec: DatasetSpec | None) -> Iterator[Probl
         )
 
 
+def _ignored(values: Values, schema: type, ignores: tuple[str, ...]) -> Iterator[Problem]:
+    for key in ignores:
+        value = values["method_kwargs"][key]
+        if value not in (None, keys_of(schema)[key].default):
+            others = names(lambda other: other.kwargs is schema and not other.ignores)
+            text = f"={value!r} does nothing in {values['method']}; take {' or '.join(others)}"
+            yield Problem(f"method_kwargs.{key}", text)
+
+
 def _labels(values: Values) -> Iterator[Problem]:
     data, method = values["data"], values["method"]
     if data.get("no_labels"):
-        yield Problem("data.no_labels", f"=True leaves method={method} nothing to learn from; take simclr")
+        yield Problem("data.no_labels", f"=True leaves method={method} nothing to learn from; take one that needs none")
     elif data.get("label_fraction") == 0:
-        yield Problem("data.label_fraction", f"=0 leaves method={method} nothing to learn from; take simclr")
+        yield Problem(
+            "data.label_fraction", f"=0 leaves method={method} nothing to learn from; take one that needs none"
+        )
 
 
 def _levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
@@ -43,8 +58,6 @@ def _levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         yield Problem("method_kwargs.pairs", "='cumulative' goes with granularity=pair only; take lca")
     if layer and kwargs["instance"] is False:
         yield Problem("method_kwargs.instance", "=False goes with granularity=pair only; leave it out")
-    if method == "hicone" and penalty not in (None, "released"):
-        yield Problem("method_kwargs.level_penalty", f"={penalty!r} does nothing in hicone; take himulcon or himulcone")
     if isinstance(penalty, list) and spec is not None:
         yield from _penalties(penalty, len(spec.levels), kwargs["instance"] and not layer)
     if hex_.get("policy") in (None, "standard"):

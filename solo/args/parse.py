@@ -14,7 +14,6 @@ from solo.args.check import ParseError, Problem, check
 from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
 from solo.args.levels import check_levels
-from solo.args.methods import METHOD_KWARGS
 from solo.args.multilabel import check_multilabel
 from solo.args.origins import COMMAND_LINE
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
@@ -25,6 +24,7 @@ from solo.compat.keys import Modern, modernise
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import UserError
+from solo.methods.catalogue import facts_of
 
 _LOG = logging.getLogger("solo")
 
@@ -106,8 +106,8 @@ def parse(
 
 def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) -> Any:
     """Checked values as an instance of their schema, with the data set that they are about."""
-    data = {**values["data"], "resolved": spec}
-    return freeze({**values, "data": data}, schema, METHOD_KWARGS.get(str(values.get("method"))))
+    data, facts = {**values["data"], "resolved": spec}, facts_of(values.get("method"))
+    return freeze({**values, "data": data}, schema, facts.kwargs if facts else None)
 
 
 def _look(values: Mapping[str, Any]) -> tuple[DatasetSpec | None, Problem | None]:

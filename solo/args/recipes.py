@@ -10,8 +10,8 @@ from typing import Any
 import solo
 from solo.args.made import Made, has_own_name, made_for, names_in
 from solo.args.origins import display
-from solo.args.suggest import did_you_mean
 from solo.errors import ConfigError
+from solo.suggest import did_you_mean
 
 # The folders of `scripts` in which a command looks for a data set's recipes.
 FOLDERS = {"linear": ("linear", "finetune")}
@@ -134,4 +134,4 @@ def _not_there(place: str, name: str, folders: Sequence[Path]) -> str:
     there = f"choose {', '.join(names)}" if names else "it holds no .yaml file"
     if not name:
         return f"{place!r} is a folder; name a file in it as well: {there}"
-    return f"{place!r} has no recipe {name!r}; {did_you_mean(Path(name).stem, names)}{there}"
+    return f"{place!r} has no recipe {name!r}; {did_you_mean(name, names)}{there}"

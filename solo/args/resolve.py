@@ -9,12 +9,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from solo.args.methods import LEVEL_METHODS
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
 from solo.data.catalogue.registry import DatasetSpec, count_classes, get_spec, validation_path
 from solo.data.catalogue.resolve import unseen_classes
 from solo.errors import UserError
+from solo.methods.catalogue import facts_of
 
 BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
 
@@ -134,7 +134,8 @@ def _sampler(settings: _Settings, spec: DatasetSpec) -> None:
     """The hierarchical sampler for the methods that compare level by level, where labels and batches allow it."""
     data, method = settings.values["data"], settings.values["method"]
     fits = settings.values["optimizer"]["batch_size"] > len(spec.levels)
-    by_level = method in LEVEL_METHODS and not data["no_labels"] and fits
+    facts = facts_of(method)
+    by_level = facts is not None and facts.labels == "levels" and not data["no_labels"] and fits
     settings.fill("data.sampler", "hierarchical" if by_level else "random", f"default of {method}")
 
 

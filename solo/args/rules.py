@@ -9,15 +9,13 @@ from typing import Any
 
 from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check, unknown
-from solo.args.methods import HEX_METHODS, LEVEL_METHODS, METHOD_KWARGS
 from solo.args.multilabel import check_start
 from solo.args.source import check_source
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
 from solo.errors import UserError
+from solo.methods.catalogue import CATALOGUE, facts_of, names
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")
-# Methods which don't compare exactly two full-size views.
-_ANY_CROPS = ("wmse", "mae")
 
 
 def spec_of(values: Mapping[str, Any]) -> DatasetSpec | None:
@@ -29,18 +27,17 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
     """Method, method_kwargs (checked and completed in place), data set, levels of the label tree, devices."""
     problems: list[Problem] = []
     if values.get("method") is not None:
-        method = values["method"]
-        if method in METHOD_KWARGS:
-            kwargs = values["method_kwargs"] or {}
-            values["method_kwargs"], problems = check(kwargs, METHOD_KWARGS[method], "method_kwargs.")
-        elif not any_method:
-            problems.append(Problem("method", unknown(method, METHOD_KWARGS)))
+        facts = facts_of(values["method"])
+        if facts and facts.kwargs:
+            values["method_kwargs"], problems = check(values["method_kwargs"] or {}, facts.kwargs, "method_kwargs.")
+        elif not facts and not any_method:
+            problems.append(Problem("method", unknown(values["method"], CATALOGUE)))
     dataset = values["data"]["dataset"]
     if dataset is not None and dataset not in DATASETS:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
     trained = values.get("pretrain_method")
-    if trained is not None and trained not in METHOD_KWARGS:
-        problems.append(Problem("pretrain_method", unknown(trained, METHOD_KWARGS)))
+    if trained is not None and not facts_of(trained):
+        problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
     policy = values.get("hex", {}).get("policy")
     problems += check_policy(values.get("method"), policy)
     problems += [*check_accumulate(values), *_variant(values)]
@@ -50,11 +47,15 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
 
 def check_policy(method: Any, policy: Any) -> list[Problem]:
     """HEX in a method that has no place for it, which would be ignored otherwise."""
-    if method in LEVEL_METHODS and policy in ("dcl", "infonce"):
-        return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
-    if policy in (None, "standard") or method not in METHOD_KWARGS or method in HEX_METHODS:
+    facts = facts_of(method)
+    if policy in (None, "standard") or facts is None:
         return []
-    text = f"={policy!r} does nothing in method={method}; take standard, or one of {', '.join(HEX_METHODS)}"
+    if facts.hex == "denominator" and policy in ("dcl", "infonce"):
+        return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
+    if facts.hex is not None:
+        return []
+    text = f"={policy!r} does nothing in method={method}; take standard, or one of "
+    text += ", ".join(names(lambda facts: facts.hex))
     return [Problem("hex.policy", text)]
 
 
@@ -150,13 +151,25 @@ def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _views(values: Mapping[str, Any]) -> Iterator[Problem]:
-    entries = values.get("augmentations")
-    if not entries or values["method"] in _ANY_CROPS or any(entry["num_crops"] is None for entry in entries):
-        return
-    spec = spec_of(values)
+    entries, spec = values.get("augmentations"), spec_of(values)
     full = values["data"]["image_size"] or (spec.size if spec else None)
-    sizes = [entry["crop_size"] or full for entry in entries]
-    large = sum(entry["num_crops"] for entry, size in zip(entries, sizes, strict=True) if size == sizes[0])
-    if large != 2:
-        allowed = f"{values['method']} compares 2"
-        yield Problem("augmentations", f" make {large} full-size views; {allowed}: let num_crops of these add up to 2")
+    if entries and not any(entry["num_crops"] is None for entry in entries):
+        sizes = [entry["crop_size"] or full for entry in entries]
+        counts = [entry["num_crops"] for entry in entries]
+        large = sum(count for count, size in zip(counts, sizes, strict=True) if size == sizes[0])
+        yield from check_views(values["method"], large, sum(counts) - large)
+
+
+def check_views(method: object, large: int, small: int) -> Iterator[Problem]:
+    """How many large and small views of an image a method can use."""
+    facts = facts_of(method)
+    if facts is None:
+        return
+    least, most = facts.least_views, facts.most_views
+    if large < least or (most is not None and large > most):
+        allowed = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+        text = f" make {large} full-size views; {method} compares {allowed}: let num_crops of these add up to "
+        yield Problem("augmentations", f"{text}{least if large < least else most}")
+    if small and not facts.small_views:
+        text = f" make {small} small views, which {method} doesn't use; give all views one crop_size, or take one of "
+        yield Problem("augmentations", text + ", ".join(names(lambda facts: facts.small_views)))

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from solo.args.describe import describe
 from solo.args.fields import describe_type, keys_of, walk
-from solo.args.methods import METHOD_KWARGS
 from solo.args.origins import Origins
 from solo.args.parse import Parsed
 from solo.args.words import literal
+from solo.methods.catalogue import CATALOGUE, facts_of
 from solo.screen import shown
 
 
@@ -69,12 +69,18 @@ def _scalar(value: Any) -> str:
     return text if same or value == "???" else json.dumps(value)
 
 
-def help_text(schema: type) -> str:
-    """Every key with its type, default and sentence."""
+def help_text(schema: type, method: str | None = None) -> str:
+    """Every key with its type, default and sentence; the `method_kwargs` of one method, or of all.
+
+    Raises:
+        UserError: a method from outside that can't be imported.
+    """
     lines = ["Keys:", *_key_lines(schema)]
     if "method_kwargs" in keys_of(schema):
-        for method, kwargs in METHOD_KWARGS.items():
-            lines += ["", f"method_kwargs of method={method}:", *_key_lines(kwargs, "method_kwargs.")]
+        chosen = facts_of(method)
+        for name, facts in {method: chosen}.items() if chosen else CATALOGUE.items():
+            if facts.kwargs is not None:
+                lines += ["", f"method_kwargs of method={name}:", *_key_lines(facts.kwargs, "method_kwargs.")]
     if hasattr(schema, "EXTRA"):
         lines += ["", "Keys passed on to Lightning's Trainer:", *_key_lines(schema.EXTRA)]
     return "\n".join(lines)

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from solo.args.check import Problem
-from solo.args.methods import METHOD_KWARGS
 from solo.data.catalogue.registry import DATASETS
+from solo.methods.catalogue import facts_of
 
 Values = Mapping[str, Any]
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
-# Every row of a batch is compared with others, or normalised over the batch.
-_ANY_BATCH = ("mae",)
 
 
 def check_together(values: Values) -> list[Problem]:
@@ -48,8 +46,10 @@ def _length(values: Values) -> Iterator[Problem]:
 
 def _batches(values: Values) -> Iterator[Problem]:
     size = (values.get("optimizer") or {}).get("batch_size")
-    if size == 1 and values.get("method") in METHOD_KWARGS and values["method"] not in _ANY_BATCH:
-        text = f"=1 is too small: {values['method']} compares or normalises the images of a batch; give at least 2"
+    facts = facts_of(values.get("method"))
+    if facts and size is not None and size < facts.least_batch:
+        text = f"={size} is too small: {values['method']} compares or normalises the images of a batch; give at least "
+        text += str(facts.least_batch)
         yield Problem("optimizer.batch_size", text)
     for key in _SHARES:
         limit = values.get(key)

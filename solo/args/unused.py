@@ -11,12 +11,11 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.args.fields import walk
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS, MOMENTUM_METHODS
 from solo.data.catalogue.registry import DATASETS
+from solo.methods.catalogue import MethodFacts, facts_of, names
 
 Values = Mapping[str, Any]
 _MISSING = object()
-_BLENDED = ("vicreg", "barlow_twins", "byol", "simsiam")
 _SELECTING = ("adaptive", "fixed", "superclass", "hcl")
 
 
@@ -92,14 +91,16 @@ READERS = (
     ),
     Reader(
         tuple(map(_hex, ("alpha", "scale"))),
-        lambda values: _get(values, "hex.policy") != "standard" and _get(values, "method") not in _replacing(),
-        f"with another type than standard, in {', '.join(_BLENDED)}",
+        lambda values: (
+            _get(values, "hex.policy") != "standard" and _fact(values, lambda facts: facts.hex in (None, "blends"))
+        ),
+        f"with another type than standard, in {', '.join(names(lambda facts: facts.hex == 'blends'))}",
     ),
     Reader(("hex.named",), _is("hex.policy", "adaptive", "fixed"), "with type=HEX_adaptive or HEX_fixed"),
     Reader(
         ("momentum.base_tau", "momentum.final_tau", "momentum.classifier"),
-        lambda values: _get(values, "method") in MOMENTUM_METHODS or not _known(values),
-        f"in methods with a slow copy: {', '.join(MOMENTUM_METHODS)}",
+        lambda values: _fact(values, lambda facts: facts.momentum),
+        f"in methods with a slow copy: {', '.join(names(lambda facts: facts.momentum))}",
     ),
     Reader(("scheduler.lr_decay_steps",), _is("scheduler.name", "step"), "with scheduler.name=step"),
     Reader(("scheduler.gamma",), _is("scheduler.name", "exponential"), "with scheduler.name=exponential"),
@@ -179,11 +180,7 @@ def _get(values: Values, dotted: str) -> Any:
     return found
 
 
-def _replacing() -> tuple[str, ...]:
-    """Methods whose own loss HEX replaces, with nothing to blend."""
-    return tuple(name for name in HEX_METHODS if name not in _BLENDED)
-
-
-def _known(values: Values) -> bool:
-    """Whether the method is one of ours; what a caller's own method reads is not known here."""
-    return _get(values, "method") in METHOD_KWARGS
+def _fact(values: Values, read: Callable[[MethodFacts], bool]) -> bool:
+    """A fact of the method; true where nothing is known of it, as of a caller's own."""
+    facts = facts_of(_get(values, "method"))
+    return facts is None or read(facts)

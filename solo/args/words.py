@@ -90,6 +90,10 @@ def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Wo
 
 def as_word(key: str, value: Any) -> str:
     """The word that sets a key to a value; `read_word` reads it."""
+    if isinstance(value, str):
+        plain = _parsed(f"{key}={value}")
+        if plain is None or (not plain.is_sweep_override() and plain._value == value and "${" not in value):
+            return f"{key}={value}"
     return f"{key}={_as_text(value)}"
 
 
@@ -101,7 +105,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{name}:{_as_text(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, (int, float)):
-        return str(value)
+        return repr(value)
     return str(QuotedString(literal(str(value)), Quote.single).with_quotes())
 
 

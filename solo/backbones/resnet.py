@@ -56,3 +56,30 @@ class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def adapt_stem(backbone: nn.Module, name: str, channels: int = 3, small: bool = False) -> nn.Module:
+    """Fit the first layer of a ResNet to the images, in place; other backbones are left as they are.
+
+    Small images keep their resolution: a 3x3 convolution with stride 1 and no pooling. Its padding is 2 (32x32 gives
+    34x34) because solo-learn's weights and numbers depend on it.
+
+    Args:
+        backbone: the network.
+        name: its registry name; the stem is only touched if this starts with "resnet".
+        channels: channels of the images.
+        small: whether the images are small (CIFAR, digits, ...).
+    """
+    conv = getattr(backbone, "conv1", None)
+    if not name.startswith("resnet") or not isinstance(conv, nn.Conv2d):
+        return backbone
+    if small:
+        stride = getattr(backbone, "stem_stride", 1)
+        backbone.conv1 = nn.Conv2d(channels, conv.out_channels, kernel_size=3, stride=stride, padding=2, bias=False)
+        backbone.maxpool = nn.Identity()
+    elif channels != conv.in_channels:
+        like: Any = conv
+        backbone.conv1 = nn.Conv2d(
+            channels, like.out_channels, like.kernel_size, like.stride, like.padding, bias=like.bias is not None
+        )
+    return backbone

@@ -12,15 +12,13 @@ _ONE_POINT = 0.05
 # The centred effective rank of rows on a line is 1; of two classes that are all there is, too.
 _ONE_LINE = 1.5
 _FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
-_NO_NEGATIVES = ("byol", "simsiam", "nnbyol", "nnsiam", "dino", "mocov3", "ressl")
-_DECORRELATED = ("vicreg", "vibcreg", "barlow_twins", "wmse")
 
 
 class Watch:
     """Sees one row an epoch; remembers what it needs and what it said.
 
     Args:
-        method: name of the method, for the likely causes.
+        kept_by: what keeps the method from collapsing (`MethodFacts.collapse`), for the likely causes.
         max_epochs: length of the run; a plateau is `max(5, max_epochs / 10)` epochs.
 
     Attributes:
@@ -28,8 +26,8 @@ class Watch:
         collapsed: whether it raised the alarm.
     """
 
-    def __init__(self, method: str = "", max_epochs: int = 100) -> None:
-        self.method = method
+    def __init__(self, kept_by: str = "contrast", max_epochs: int = 100) -> None:
+        self.kept_by = kept_by
         self.patience = max(5, (max_epochs or 0) // 10)
         self.messages: list[str] = []
         self.collapsed = False
@@ -70,12 +68,12 @@ class Watch:
 
     def _causes(self) -> str:
         rate = "optimizer.lr too high or its warm-up too short"
-        if self.method in _NO_NEGATIVES:
+        if self.kept_by == "prediction":
             return (
                 f"{rate}; the slow network too fast (momentum.base_tau too low); a predictor or projector without "
                 "batch normalisation; weight decay too high"
             )
-        if self.method in _DECORRELATED:
+        if self.kept_by == "decorrelation":
             return f"{rate}; the terms for variance and covariance too weak against the one that pulls views together"
         return (
             f"{rate}; the temperature too high; too few negatives (optimizer.batch_size); images or views that are all "

@@ -12,7 +12,7 @@ from typing import Any
 
 from solo.args.check import Problem, unknown
 from solo.args.fields import keys_of
-from solo.args.methods import METHOD_KWARGS
+from solo.methods.catalogue import CATALOGUE
 
 # other spelling -> key
 MOVED = {
@@ -132,8 +132,9 @@ def _pop(values: dict[str, Any], dotted: str) -> bool:
 
 def _drop_dead(modern: Modern, own: Container[str]) -> None:
     method = modern.values.get("method")
-    read = keys_of(METHOD_KWARGS[method]) if isinstance(method, str) and method in METHOD_KWARGS else {}
-    kwargs = {f"method_kwargs.{name}": f"{method} doesn't read it" for name in DEAD_METHOD_KWARGS if name not in read}
+    facts = CATALOGUE.get(str(method))
+    dead = [name for name in DEAD_METHOD_KWARGS if facts and facts.kwargs and name not in keys_of(facts.kwargs)]
+    kwargs = {f"method_kwargs.{name}": f"{method} doesn't read it" for name in dead}
     for name, why in {**DEAD, **kwargs}.items():
         if name not in own and _pop(modern.values, name):
             modern.notes.append((name, f" is ignored: {why}"))

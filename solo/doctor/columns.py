@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS
 from solo.doctor.case import Case, Outcome
+from solo.methods.catalogue import names
 
 Many = Callable[[Sequence[Case], str | None], list[Outcome | None]]
 
@@ -124,6 +124,6 @@ COLUMNS = (
 
 def all_cases() -> list[Case]:
     """Every method with its own loss, and with HEX where it has a place for it."""
-    found = [Case(method) for method in METHOD_KWARGS]
-    found += [Case(method, "HEX_adaptive") for method in HEX_METHODS if method in METHOD_KWARGS]
+    found = [Case(method) for method in names()]
+    found += [Case(method, "HEX_adaptive") for method in names(lambda facts: facts.hex)]
     return sorted(found, key=lambda case: (case.method, case.type != "standard"))

@@ -18,6 +18,7 @@ from solo.doctor.case import Case, Outcome
 from solo.doctor.toy import toy_cfg
 from solo.errors import UserError
 from solo.methods import METHODS
+from solo.methods.catalogue import CATALOGUE
 from solo.run.pretrain import train_loader
 from solo.run.trainer import hush
 
@@ -75,7 +76,7 @@ def _cfg(case: Case, seed: int, workers: int) -> DictConfig:
     changes: dict[str, Any] = {
         "data": {"dataset": "digits", "num_workers": workers, "augment": "batch"},
         "augmentations": [
-            {"num_crops": 1 if case.method == "mae" else 2, "color_jitter": {"prob": 0.8, "contrast": 0.4}}
+            {"num_crops": CATALOGUE[case.method].least_views, "color_jitter": {"prob": 0.8, "contrast": 0.4}}
         ],
         "seed": seed,
         "knn_eval": {"enabled": False},

@@ -20,6 +20,7 @@ from solo.doctor.compare import Record, compare
 from solo.doctor.toy import ToyImages, toy_model, without_dropout, without_norms
 from solo.errors import UserError
 from solo.methods import base, exact
+from solo.methods.catalogue import CATALOGUE
 
 BATCH, PARTS, STEPS = 16, 4, 3  # three steps fill a queue and read it
 
@@ -74,7 +75,8 @@ def exactness(case: Case, tamper: str | None = None) -> Outcome:
 
 def _train(case: Case, size: int, settings: dict[str, Any]) -> Record:
     torch.manual_seed(0)
-    changes = {"method_kwargs__iternorm": False} if case.method == "vibcreg" else {}  # a norm as well
+    schema = CATALOGUE[case.method].kwargs
+    changes = {"method_kwargs__iternorm": False} if hasattr(schema, "iternorm") else {}  # a norm as well
     made = toy_model(case, size, knn_eval__enabled=False, **changes, **settings)
     model: Any = cast(Any, without_norms(without_dropout(made)).double())
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -17,10 +17,14 @@ from solo.doctor.determinism import determinism
 from solo.doctor.machine import bandwidth, devices, versions
 from solo.doctor.table import Guarantees, Sighting, checks_table, facts_table, guarantees_table, page
 from solo.files import write_text
+from solo.methods.catalogue import CATALOGUE, names
 
 PAGE = "docs/guarantees.md"
 # A contrastive loss with HEX, a queue, statistics of the batch, and a slow copy.
-QUICK = (Case("simclr", "HEX_adaptive"), Case("nnclr"), Case("barlow_twins"), Case("byol"))
+QUICK = tuple(
+    Case(name, "HEX_adaptive" if CATALOGUE[name].negatives == "rows" else "standard")
+    for name in sorted(names(lambda facts: facts.quick), key=lambda name: CATALOGUE[name].negatives != "rows")
+)
 
 Say = Callable[[str], None]
 

@@ -94,11 +94,11 @@ class _Loss:
             logits = self.model(self.batch[0])["logits"]
             self.outputs: dict[str, list[Tensor]] = {"scores": [logits]}
             return
-        if case.method == "deepclusterv2":  # what k-means does between the epochs
+        if hasattr(model, "assignments"):  # what k-means does between the epochs
             self.model.assignments = torch.stack([torch.arange(BATCH) % 3] * 2)
         for _ in range(2):  # fills a queue with rows of the network
             outputs = model.view_outputs(self.batch)
-            model.ssl_loss(outputs, model._train_step(self.batch))
+            model.ssl_loss(outputs, model.step_of(self.batch))
         lists = {key: value for key, value in outputs.items() if isinstance(value, list)}
         self.outputs = {key: value for key, value in lists.items() if value[0].is_floating_point()}
 
@@ -112,7 +112,7 @@ class _Loss:
             if "scores" in outputs:
                 loss: Tensor = model.loss_func(outputs["scores"][0], self.batch[1])
                 return loss
-            loss = (model.double() if double else model).ssl_loss(outputs, model._train_step(self.batch))
+            loss = (model.double() if double else model).ssl_loss(outputs, model.step_of(self.batch))
             return loss
 
     def difference(self, dtype: torch.dtype) -> float:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from solo.args.fields import keys_of
-from solo.args.methods import METHOD_KWARGS
 from solo.backbones import build_backbone
 from solo.doctor.case import Case
 from solo.methods import METHODS
+from solo.methods.catalogue import CATALOGUE
 from solo.methods.linear import LinearModel
 
 SIDE = 12
@@ -47,21 +47,19 @@ _KWARGS: dict[str, Any] = {
     "decoder_depth": 1,
     "decoder_num_heads": 2,
 }
-_LISTS: dict[str, Any] = {"num_prototypes": [3, 3]}
 
 
 def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
     """A config of the case's method, with everything small; `changes` are dotted keys with `__` for the dot."""
-    schema = METHOD_KWARGS[case.method]
-    known = {key: value for key, value in _KWARGS.items() if key in keys_of(schema)}
-    if case.method == "deepclusterv2":
-        known |= _LISTS
+    facts = CATALOGUE[case.method]
+    keys = keys_of(facts.kwargs) if facts.kwargs else {}
+    known = {key: [3, 3] if keys[key].type == list[int] else value for key, value in _KWARGS.items() if key in keys}
     words = {} if case.type == "standard" else {"type": case.type, "warm_epoch": 0, "distance_thresh": 0.5}
     cfg = OmegaConf.create(
         {
             "method": case.method,
             "max_epochs": 2,
-            "backbone": _VIT if case.method == "mae" else _RESNET,
+            "backbone": _VIT if facts.masked else _RESNET,
             "data": {"dataset": "fashion_mnist"},
             "optimizer": {"name": "sgd", "batch_size": batch_size, "lr": 0.05, "classifier_lr": 0.1},
             "scheduler": {"name": "none"},

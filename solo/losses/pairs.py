@@ -15,7 +15,7 @@ from torch import Tensor
 from solo import distributed
 
 # Elements of one block of similarities: small enough for a CPU's cache, large enough to fill a GPU.
-_BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 
 
 def widen(x: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class Pairs:
 
     def blocks(self) -> Iterator[slice]:
         """Slices of anchor rows whose similarities fit the block budget of the device."""
-        budget = _BLOCK_ELEMENTS.get(self.anchors.device.type, _BLOCK_ELEMENTS["cuda"])
+        budget = BLOCK_ELEMENTS.get(self.anchors.device.type, BLOCK_ELEMENTS["cuda"])
         step = max(1, budget // max(1, len(self.keys)))
         return (slice(start, min(start + step, len(self.anchors))) for start in range(0, len(self.anchors), step))
 

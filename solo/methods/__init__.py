@@ -4,80 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# registry name -> (module, class)
-_METHODS = {
-    "base": ("base", "BaseMethod"),
-    "linear": ("linear", "LinearModel"),
-    "all4one": ("all4one", "All4One"),
-    "barlow_twins": ("barlow_twins", "BarlowTwins"),
-    "byol": ("byol", "BYOL"),
-    "crossentropy": ("crossentropy", "CrossEntropy"),
-    "deepclusterv2": ("deepclusterv2", "DeepClusterV2"),
-    "dino": ("dino", "DINO"),
-    "guided": ("guided", "Guided"),
-    "hicone": ("hierarchical", "HiConE"),
-    "himulcon": ("hierarchical", "HiMulCon"),
-    "himulcone": ("hierarchical", "HiMulConE"),
-    "mae": ("mae", "MAE"),
-    "mocov2plus": ("mocov2plus", "MoCoV2Plus"),
-    "mocov3": ("mocov3", "MoCoV3"),
-    "nnbyol": ("nnbyol", "NNBYOL"),
-    "nnclr": ("nnclr", "NNCLR"),
-    "nnsiam": ("nnsiam", "NNSiam"),
-    "ressl": ("ressl", "ReSSL"),
-    "simclr": ("simclr", "SimCLR"),
-    "simsiam": ("simsiam", "SimSiam"),
-    "supcon": ("supcon", "SupCon"),
-    "swav": ("swav", "SwAV"),
-    "vibcreg": ("vibcreg", "VIbCReg"),
-    "vicreg": ("vicreg", "VICReg"),
-    "wmse": ("wmse", "WMSE"),
-}
-_CLASSES = {name: module for module, name in _METHODS.values()} | {"BaseMomentumMethod": "momentum"}
+from solo.methods.catalogue import CATALOGUE, method_class
+from solo.plugin import is_path
 
-__all__ = [
-    "All4One",
-    "BYOL",
-    "BarlowTwins",
-    "BaseMethod",
-    "BaseMomentumMethod",
-    "CrossEntropy",
-    "DINO",
-    "DeepClusterV2",
-    "Guided",
-    "HiConE",
-    "HiMulCon",
-    "HiMulConE",
-    "LinearModel",
-    "MAE",
-    "METHODS",
-    "MoCoV2Plus",
-    "MoCoV3",
-    "NNBYOL",
-    "NNCLR",
-    "NNSiam",
-    "ReSSL",
-    "SimCLR",
-    "SimSiam",
-    "SupCon",
-    "SwAV",
-    "VICReg",
-    "VIbCReg",
-    "WMSE",
-]
+if TYPE_CHECKING:
+    from solo.methods.base import BaseMethod as BaseMethod
+    from solo.methods.linear import LinearModel as LinearModel
+    from solo.methods.momentum import BaseMomentumMethod as BaseMomentumMethod
+
+_BASES = {"base": "solo.methods.base:BaseMethod", "linear": "solo.methods.linear:LinearModel"}
+_PATHS = _BASES | {name: facts.path for name, facts in CATALOGUE.items()}
+_CLASSES = {path.partition(":")[2]: path for path in _PATHS.values()}
+_CLASSES["BaseMomentumMethod"] = "solo.methods.momentum:BaseMomentumMethod"
+
+__all__ = ["METHODS", *_CLASSES]
 
 
 class _Registry(MutableMapping[str, Any]):
-    """Imports the classes of `_METHODS` when they are asked for; users add their own as to a dict."""
+    """Imports a class when it is asked for, by its name or its import path; users add their own as to a dict."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Any] = dict(_METHODS)
+        self._entries: dict[str, Any] = dict(_PATHS)
 
     def __getitem__(self, name: str) -> Any:
-        entry = self._entries[name]
-        return getattr(import_module(f"{__name__}.{entry[0]}"), entry[1]) if isinstance(entry, tuple) else entry
+        entry = self._entries.get(name)
+        if entry is None:
+            if is_path(name):
+                return method_class(name)
+            raise KeyError(name)
+        return _import(entry) if isinstance(entry, str) else entry
 
     def __setitem__(self, name: str, method: Any) -> None:
         self._entries[name] = method
@@ -95,7 +52,12 @@ class _Registry(MutableMapping[str, Any]):
 METHODS: MutableMapping[str, Any] = _Registry()
 
 
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
 def __getattr__(name: str) -> Any:
     if name in _CLASSES:
-        return getattr(import_module(f"{__name__}.{_CLASSES[name]}"), name)
+        return _import(_CLASSES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

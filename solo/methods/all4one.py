@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.args.methods import NNCLRKwargs
 from solo.eval.metrics import mean_std
 from solo.losses.nnclr import nnclr_loss_func
 from solo.losses.numerics import full_precision, off_diagonal
 from solo.losses.pairs import Pairs, unit
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import NNCLRKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import PredictorHeads, mlp
 from solo.nn.positional_encodings import PositionalEncodingPermute1D, Summer

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from solo.args.methods import BarlowTwinsKwargs
 from solo.losses.barlow import barlow_loss_func
 from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import BarlowTwinsKwargs
 from solo.nn.heads import mlp
 
 

@@ -189,7 +189,7 @@ class BaseMethod(OnlineEvaluation):
 
     def total_loss(self, out: Outputs, batch: Any) -> Tensor:
         """The method's loss and the classifier's, of the outputs of a batch; logs the former."""
-        loss = self.ssl_loss(out, self._train_step(batch))
+        loss = self.ssl_loss(out, self.step_of(batch))
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
         self.log_metrics({f"hex/{name}": value for name, value in self._hex_stats().items()}, on_step=False)
@@ -224,7 +224,8 @@ class BaseMethod(OnlineEvaluation):
         self.seen["labels"] = self.label_paths(targets)
         self.seen["groups"] = self.seen["labels"][:, self._group_level]
 
-    def _train_step(self, batch: Any) -> TrainStep:
+    def step_of(self, batch: Any) -> TrainStep:
+        """Where training is and who is in a batch: what `ssl_loss` is told beside the outputs."""
         ids, _, targets = batch
         labels = self.label_paths(targets)
         return TrainStep(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from solo.args.methods import PredictorKwargs
 from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
 from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import PredictorKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import PredictorHeads, mlp
 

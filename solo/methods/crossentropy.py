@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from solo.args.methods import CrossEntropyKwargs
 from solo.losses.guided import cross_entropy_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import CrossEntropyKwargs
 
 
 class CrossEntropy(BaseMethod):

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.args.methods import DeepClusterV2Kwargs
 from solo.errors import UserError
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.pairs import unit
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import DeepClusterV2Kwargs
 from solo.nn.heads import mlp
 from solo.nn.kmeans import KMeans
 from solo.nn.late import LateBuffers

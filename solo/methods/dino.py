@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from solo.args.methods import DINOKwargs
 from solo.losses.dino import DINOLoss
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import DINOKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp
 from solo.nn.weight_norm import WeightNormLinear

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solo.args.methods import GuidedKwargs
 from solo.losses.guided import GuidedLoss
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import GuidedKwargs
 from solo.nn.heads import mlp
 
 

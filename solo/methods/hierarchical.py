@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from solo.args.methods import HierarchicalKwargs
 from solo.losses.hierarchical import Kind, hierarchical_contrastive_loss
 from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import HierarchicalKwargs
 from solo.methods.simclr import SimCLR
 
 

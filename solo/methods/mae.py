@@ -13,11 +13,11 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from solo.args.methods import MAEKwargs
 from solo.backbones.vit import MaskedViT
 from solo.errors import UserError
 from solo.losses.mae import mae_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import MAEKwargs
 from solo.nn.positional_encodings import generate_2d_sincos_pos_embed
 
 

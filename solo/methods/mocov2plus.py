@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from solo.args.methods import MoCoV2PlusKwargs
 from solo.losses.pairs import Pairs, unit
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import MoCoV2PlusKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp
 from solo.nn.queue import QueueMixin

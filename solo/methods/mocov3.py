@@ -9,9 +9,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from solo.args.methods import MoCoV3Kwargs
 from solo.losses.mocov3 import mocov3_loss_func
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import MoCoV3Kwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp
 

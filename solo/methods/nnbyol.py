@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solo.args.methods import NNPredictorKwargs
 from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
 from solo.losses.pairs import unit
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.byol import BYOL
+from solo.methods.kwargs import NNPredictorKwargs
 from solo.nn.queue import NeighbourQueue
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solo.args.methods import NNCLRKwargs
 from solo.losses.pairs import Pairs, unit
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import NNCLRKwargs
 from solo.nn.heads import mlp
 from solo.nn.queue import NeighbourQueue
 

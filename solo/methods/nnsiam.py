@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solo.args.methods import NNPredictorKwargs
 from solo.eval.metrics import mean_std
 from solo.losses.pairs import unit
 from solo.losses.simsiam import simsiam_loss_func
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import NNPredictorKwargs
 from solo.methods.simsiam import SimSiam
 from solo.nn.queue import NeighbourQueue
 

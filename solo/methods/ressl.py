@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from solo.args.methods import ReSSLKwargs
 from solo.losses.pairs import unit
 from solo.losses.ressl import ressl_loss_func
 from solo.methods.base import Outputs, TrainStep
+from solo.methods.kwargs import ReSSLKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp
 from solo.nn.queue import QueueMixin

@@ -16,13 +16,14 @@ from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check
 from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
-from solo.args.rules import check_policy
+from solo.args.rules import check_policy, check_views
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
 from solo.compat.keys import MOVED, modernise
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
 from solo.data.catalogue.resolve import resolve_spec
 from solo.errors import ConfigError, UserError
+from solo.methods.catalogue import vit_variant
 from solo.taxonomy import Taxonomy
 
 ModelCfg = TypeVar("ModelCfg", PretrainCfg, LinearCfg)
@@ -105,6 +106,7 @@ def complete_views(cfg: DictConfig) -> None:
             data.num_large_crops = sum(large) if large else 2
         if data.get("num_small_crops") is None:
             data.num_small_crops = sum(entry.num_crops for entry in entries) - sum(large)
+        _refuse([*check_views(cfg.get("method"), data.num_large_crops, data.num_small_crops)])
 
 
 def complete_classes(cfg: DictConfig) -> None:
@@ -149,7 +151,7 @@ def backbone_of(config: PretrainCfg) -> nn.Module:
     facts, spec = data_facts(config, None), config.data.resolved
     return build_backbone(
         config.backbone.name,
-        config.method,
+        vit_variant(config.method, config.backbone.name),
         channels=facts["channels"],
         small=bool(spec and spec.small_stem),
         image_size=facts["size"],

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from solo.args.methods import SimCLRKwargs
 from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import SimCLRKwargs
 from solo.nn.heads import mlp
 
 

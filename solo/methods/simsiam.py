@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solo.args.methods import PredictorKwargs
 from solo.eval.metrics import mean_std
 from solo.losses.pairs import Pairs
 from solo.losses.simsiam import simsiam_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import PredictorKwargs
 from solo.nn.heads import PredictorHeads, mlp
 
 

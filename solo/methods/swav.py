@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from solo import distributed
-from solo.args.methods import SwAVKwargs
 from solo.losses.pairs import unit
 from solo.losses.swav import swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import SwAVKwargs
 from solo.nn.heads import mlp
 from solo.nn.late import LateBuffers
 from solo.nn.sinkhorn_knopp import SinkhornKnopp

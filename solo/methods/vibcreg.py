@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from solo.args.methods import VIbCRegKwargs
 from solo.losses.vibcreg import vibcreg_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import VIbCRegKwargs
 from solo.nn.heads import mlp
 from solo.nn.whitening import IterNorm
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from solo.args.methods import VICRegKwargs
 from solo.losses.pairs import Pairs
 from solo.losses.vicreg import vicreg_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import VICRegKwargs
 from solo.nn.heads import mlp
 
 

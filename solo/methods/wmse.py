@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.args.methods import WMSEKwargs
 from solo.errors import UserError
 from solo.losses.pairs import widen
 from solo.losses.wmse import wmse_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.kwargs import WMSEKwargs
 from solo.nn.heads import mlp
 from solo.nn.whitening import Whitening2d
 

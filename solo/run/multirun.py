@@ -102,7 +102,7 @@ def _submitted(jobs: Sequence[Job], sweep: Sweep) -> list[int]:
         raise UserError("hydra.launcher.tasks_per_node is for SLURM; on this machine devices=N starts N processes")
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        executor.update_parameters(**{_option(name, cluster): value for name, value in options.items()})
+        executor.update_parameters(**{launcher_option(name, cluster): value for name, value in options.items()})
         with executor.batch():
             started = [executor.submit(job) for job in jobs]
     except (RuntimeError, NameError, TypeError, AssertionError, OSError) as error:
@@ -122,6 +122,7 @@ def _submitted(jobs: Sequence[Job], sweep: Sweep) -> list[int]:
     return codes
 
 
-def _option(name: str, cluster: str) -> str:
+def launcher_option(name: str, cluster: str) -> str:
+    """What submitit calls an option of `hydra.launcher` on a cluster: SLURM's own get their prefix."""
     known = name in _COMMON or name.startswith("slurm_") or cluster == "local"
     return name if known else f"slurm_{name}"

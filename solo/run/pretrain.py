@@ -26,7 +26,8 @@ from solo.data.pretrain_dataloader import prepare_dataloader, training_images
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
-from solo.methods import METHODS, BaseMethod
+from solo.methods import METHODS
+from solo.methods.base import BaseMethod
 from solo.run.report import linear_command, say
 from solo.run.start import start_from
 from solo.run.trainer import prepare
@@ -58,7 +59,7 @@ def run(cfg: DictConfig) -> PretrainResult:
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg.data.dataset, last))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +17,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from solo.backbones import features_dim
-from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
-from solo.data.catalogue.registry import DATASETS
-from solo.data.classification_dataloader import prepare_transforms
+from solo.backbones.published import published_model
+from solo.checkpoint import checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.decode import read_image, scaled
 from solo.data.storage.folders import Problems, image_folders
+from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
-from solo.run.source import pretrained_backbone
+from solo.export.card import facts_of, model_card
+from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
+from solo.export.targets import Exported, export
+from solo.run.predictions import Predictions, predictions
+from solo.run.source import pretrained_backbone, small_stem
 from solo.taxonomy import Taxonomy
 
 
@@ -34,17 +41,27 @@ class PretrainedModel:
         transform: what evaluation does to one image: `PIL.Image`, or for other than 1 and 3 channels a uint8 array
             (H, W, C), to a normalised float tensor (C, H, W).
         taxonomy: the label tree of the data it was trained on; None where nothing is known of it.
-        channels: C.
         settings: the resolved config of the run; empty where the file has none.
         device: where `embed` computes.
+        network: how the backbone was built, and what it expects of images.
+        classifier: features -> logits (B, classes); of a linear evaluation, or the one that pretraining trained beside
+            the backbone; None if the run had no labels.
+        facts: about the run, for its card: name, method, dataset, numbers with their protocol, versions.
     """
 
     backbone: nn.Module
     transform: Callable[[Any], Tensor]
     taxonomy: Taxonomy | None
-    channels: int
     settings: dict[str, Any]
     device: torch.device
+    network: Network
+    classifier: nn.Linear | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """C, the channels of an image."""
+        return self.network.channels
 
     @property
     def features_dim(self) -> int:
@@ -79,6 +96,76 @@ class PretrainedModel:
             parts.append(self.backbone(torch.stack(batch).to(self.device)).float().cpu())
         return torch.cat(parts) if parts else torch.empty(0, self.features_dim)
 
+    @torch.no_grad()
+    def predict(
+        self, images: Any, k: int = 5, level: str | None = None, within: str | None = None, batch_size: int = 256
+    ) -> Predictions:
+        """Class probabilities of images, in their order, at every level of the label tree.
+
+        Args:
+            images: as for `embed`.
+            k: names for each image in `.best`.
+            level: which level they are of; None: the classes.
+            within: name of a node; only the classes below it are considered. `LEVEL:NAME` where several have the name.
+            batch_size: images computed at once.
+
+        Raises:
+            UserError: the run has no classifier, or there is no such level or node; see `embed`.
+        """
+        if self.classifier is None:
+            raise UserError("this run has no classifier; train one with solo linear, and load that run")
+        logits = self.classifier(self.embed(images, batch_size).to(self.device)).float().cpu()
+        tree = self.taxonomy
+        if tree is None or tree.num_classes != logits.shape[1]:
+            tree = Taxonomy.flat([str(index) for index in range(logits.shape[1])])
+        return predictions(logits, tree, k, level, within)
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown: what was trained on what, with which numbers."""
+        return model_card(self.bundle())
+
+    def export(self, to: str, out: str | Path) -> Exported:
+        """Write a folder that another program reads, see `solo.export`.
+
+        Args:
+            to: `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`.
+            out: the folder.
+
+        Raises:
+            UserError: the program doesn't know such a network, or its package is missing.
+        """
+        return export(self.bundle(), to, out)
+
+    def push_to_hub(self, repo: str, **options: Any) -> str:
+        """Upload the backbone, its label tree and its card to the Hugging Face hub; `solo.load("hf://REPO")` reads it.
+
+        Args:
+            repo: `NAME/REPOSITORY`.
+            options: of `huggingface_hub.HfApi.upload_folder` (`commit_message`, `token`, ...), and `private`.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            UserError: the hub can't be reached, or refuses.
+        """
+        from solo.export.hub import push
+
+        return push(self.bundle(), repo, **options)
+
+    def bundle(self) -> Bundle:
+        """What `solo.export` needs of it."""
+        weights = None if self.classifier is None else {k: v.cpu() for k, v in self.classifier.state_dict().items()}
+        return Bundle(
+            backbone=copy.deepcopy(self.backbone).cpu().eval(),
+            network=self.network,
+            features_dim=self.features_dim,
+            taxonomy=self.taxonomy,
+            classifier=weights,
+            facts=self.facts,
+        )
+
     def _input(self, image: Any) -> Tensor:
         if isinstance(image, Tensor):
             if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
@@ -102,10 +189,11 @@ class PretrainedModel:
 
 
 def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
-    """Build the backbone of a run and load its weights.
+    """Build a backbone and load its weights.
 
     Args:
-        source: a checkpoint of ours or of solo-learn, or the folder of a run.
+        source: a checkpoint of ours or of solo-learn, the folder of a run, a folder that `solo export` wrote,
+            `hf://NAME/REPOSITORY` with such a folder, `timm/NAME` or `torchvision/NAME`.
         device: default: a GPU where there is one.
         data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
 
@@ -115,8 +203,22 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     unknown = sorted(set(data) - {"dataset", "image_size", "channels", "mean", "std"})
     if unknown:
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if str(source).startswith("hf://"):
+        from solo.export.hub import fetch
+
+        source = fetch(str(source).removeprefix("hf://"))
+    if str(source).startswith(("timm/", "torchvision/")):
+        return _published(str(source), where, data)
+    if (Path(source).expanduser() / DESCRIPTION).is_file():
+        return _exported(Path(source).expanduser(), where, data)
+    return _trained(source, where, data)
+
+
+def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
     file = checkpoint_file(source)
-    saved = saved_settings(load_checkpoint(file), file)
+    checkpoint = load_checkpoint(file)
+    saved = saved_settings(checkpoint, file)
     name = data.get("dataset") or saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     facts = {"dataset": name if name in DATASETS else "custom"}
     asked = {key: data.get(key) for key in ("image_size", "channels", "mean", "std")}
@@ -130,18 +232,76 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     )
     backbone = pretrained_backbone(cfg)  # which fills in what is left open
     images: Any = OmegaConf.to_container(cfg.data)
-    transform = prepare_transforms(
-        images["dataset"], images["mean"], images["std"], images["image_size"], images["channels"]
-    )[1]
+    spec = get_spec(images["dataset"])
+    size = images["image_size"]
+    network = Network(
+        name=cfg.backbone.name,
+        kwargs=cast("dict[str, Any]", OmegaConf.to_container(cfg.backbone.kwargs)),
+        method=cfg.pretrain_method,
+        small_stem=small_stem(cfg, saved),
+        channels=images["channels"],
+        size=size,
+        resize=round(spec.resize * size / spec.size) if spec.resize else None,
+        mean=tuple(images["mean"]),
+        std=tuple(images["std"]),
+    )
     tree = saved["data"].get("taxonomy")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return _model(
+        backbone,
+        network,
+        Taxonomy.from_dict(tree) if tree else spec.taxonomy,
+        {key: checkpoint["state_dict"].get(f"classifier.{key}") for key in ("weight", "bias")},
+        facts_of(file.parent, saved["cfg"]),
+        where,
+        saved["cfg"],
+    )
+
+
+def _exported(folder: Path, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
+    description, state, classifier = read_exported(folder)
+    network = dataclasses.replace(description.network, **_changed(data))
+    backbone = network.build()
+    load_backbone(backbone, state, path=folder, name=network.name)
+    return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
+
+
+def _published(name: str, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
+    channels = data.get("channels") or 3
+    found = published_model(name, channels=channels)
+    network = Network(name, {}, None, False, channels, found.size, round(found.size / 0.875), found.mean, found.std)
+    network = dataclasses.replace(network, **_changed(data))
+    return _model(found.network, network, None, {}, {"name": name, "dataset": "see its publisher"}, where, {})
+
+
+def _changed(data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"image_size": "size", "mean": "mean", "std": "std"}
+    return {new: data[old] for old, new in names.items() if data.get(old) is not None}
+
+
+def _model(
+    backbone: nn.Module,
+    network: Network,
+    tree: Taxonomy | None,
+    weights: Mapping[str, Tensor | None],
+    facts: Mapping[str, Any],
+    where: torch.device,
+    settings: dict[str, Any],
+) -> PretrainedModel:
+    classifier, weight, bias = None, weights.get("weight"), weights.get("bias")
+    if weight is not None and bias is not None and len(weight) > 1:  # one class: a run without labels
+        classifier = nn.Linear(weight.shape[1], len(weight))
+        classifier.load_state_dict({"weight": weight, "bias": bias})
+        classifier.to(where).eval()
+    transform = build_eval_pipeline(network.size, network.mean, network.std, network.channels, network.resize)
     return PretrainedModel(
         backbone=backbone.to(where).eval(),
         transform=cast(Callable[[Any], Tensor], transform),
-        taxonomy=Taxonomy.from_dict(tree) if tree else DATASETS[images["dataset"]].taxonomy,
-        channels=images["channels"],
-        settings=saved["cfg"],
+        taxonomy=tree,
+        settings=settings,
         device=where,
+        network=network,
+        classifier=classifier,
+        facts=facts,
     )
 
 

@@ -15,7 +15,9 @@ from solo.backbones.published import published_model
 from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
-from solo.methods import METHODS, BaseMethod
+from solo.methods import METHODS
+from solo.methods.base import BaseMethod
+from solo.methods.catalogue import vit_variant
 
 
 def source_backbone(cfg: DictConfig) -> nn.Module:
@@ -71,9 +73,9 @@ def pretrained_backbone(cfg: DictConfig) -> nn.Module:
         raise UserError(f"checkpoint {path} doesn't name its backbone; set backbone.name, for example resnet18")
     backbone = build_backbone(
         cfg.backbone.name,
-        method=cfg.pretrain_method,
+        method=vit_variant(cfg.pretrain_method, cfg.backbone.name),
         channels=cfg.data.channels,
-        small=_small_stem(cfg, saved),
+        small=small_stem(cfg, saved),
         image_size=cfg.data.image_size,
         kwargs=OmegaConf.to_container(cfg.backbone.kwargs, resolve=True),  # type: ignore[arg-type]
     )
@@ -149,7 +151,7 @@ def _adopt(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
             cfg.data[key] = default if value is None else value
 
 
-def _small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
+def small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), get_spec(cfg.data.dataset)).small_stem

@@ -10,7 +10,7 @@ from torch import Tensor
 from solo.backbones.published import published_model
 from solo.checkpoint import backbone_state, load_backbone
 from solo.errors import UserError
-from solo.methods import BaseMethod
+from solo.methods.base import BaseMethod
 from solo.run.source import weights_of
 
 

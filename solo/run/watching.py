@@ -13,6 +13,7 @@ from solo.callbacks.online import Online
 from solo.callbacks.run_directory import RunDirectory
 from solo.callbacks.summary import Facts
 from solo.callbacks.watch import Watch
+from solo.methods.catalogue import MethodFacts, facts_of
 
 
 def watchers(cfg: DictConfig, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
@@ -30,7 +31,8 @@ def watchers(cfg: DictConfig, run: RunDirectory, meter: Meter, facts: Facts) -> 
         found.append(Guard(run))
     if settings is None or not settings.enabled:
         return found, facts
-    watch = Watch(cfg.method, cfg.max_epochs) if settings.alarm else None
+    known = facts_of(cfg.method) or MethodFacts()
+    watch = Watch(known.collapse, cfg.max_epochs) if settings.alarm else None
     quantile = cfg.hex.quantile
     found.append(Online(settings.rows, settings.every, quantile, watch, settings.stop_on_collapse, meter))
     how = (

@@ -36,7 +36,11 @@ def test_the_hierarchical_sampler_is_the_default_where_levels_are_compared():
         ("hex_himulcon", ["method_kwargs.granularity=layer"], "goes with method_kwargs.granularity=pair only"),
         ("hex_himulcon", ["hex.variant=release"], "'release' is no loss of method=himulcon; take reweight"),
         ("himulcone", ["type=DCL"], "is no loss of method=himulcone; take adaptive, fixed or superclass"),
-        ("crossentropy", ["data.label_fraction=0"], "leaves method=crossentropy nothing to learn from; take simclr"),
+        (
+            "crossentropy",
+            ["data.label_fraction=0"],
+            "nothing to learn from; take one that needs none",
+        ),
         ("simclr", ["finetune_layers=[layer4]"], "say where from, for example finetune_from=torchvision/resnet50"),
         ("simclr", ["hex.named=True"], "hex.named"),
     ],

@@ -34,7 +34,7 @@ def test_other_pictures(fit, drawing, tmp_path, embedding, monkeypatch):
 
 @pytest.mark.parametrize(("keep", "epochs"), [(True, [0, 2]), (False, [2])])
 def test_pictures_appear_where_the_callback_says(fit, drawing, tmp_path, keep, epochs):
-    callback = AutoUMAP("test", tmp_path / "umap", frequency=2, keep_previous=keep)
+    callback = AutoUMAP("test", tmp_path / "umap", frequency=2, keep_previous=keep, embedding="pca")
     fit([callback], max_epochs=3, model=drawing)
     assert callback.path.parent == tmp_path / "umap" and callback.path.name.startswith("offline-")
     assert callback.umap_placeholder == f"test-{callback.path.name}-ep={{}}.pdf"

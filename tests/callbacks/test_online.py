@@ -174,6 +174,7 @@ def _worker(rank, port, path):
     dist.destroy_process_group()
 
 
+@pytest.mark.thorough
 def test_two_processes_log_what_one_does_and_the_first_one_speaks(tmp_path):
     said = []
     alone = _one_epoch(0, 1, said)

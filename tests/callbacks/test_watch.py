@@ -23,9 +23,11 @@ def _see(watch, rows):
         ({"online/effective_rank/projection": 1.1}, "line"),
     ],
 )
-@pytest.mark.parametrize(("method", "cause"), [("byol", "momentum"), ("vicreg", "variance"), ("simclr", "temperature")])
-def test_a_collapse_is_said_once_with_its_causes(sick, words, method, cause):
-    watch = Watch(method)
+@pytest.mark.parametrize(
+    ("kept_by", "cause"), [("prediction", "momentum"), ("decorrelation", "variance"), ("contrast", "temperature")]
+)
+def test_a_collapse_is_said_once_with_its_causes(sick, words, kept_by, cause):
+    watch = Watch(kept_by)
     said = _see(watch, [HEALTHY, *[{**HEALTHY, **sick}] * 5])
     assert len(said) == 1 and said == watch.messages and watch.collapsed
     assert "COLLAPSE, epoch 3" in said[0] and words in said[0] and cause in said[0] and "\n" not in said[0]
@@ -39,7 +41,7 @@ def test_an_untrained_network_is_no_collapse():
 
 
 def test_features_are_judged_where_there_is_no_projection():
-    said = _see(Watch("mae"), [{"online/std/features": 0.001, "online/effective_rank/features": 3.0}] * 3)
+    said = _see(Watch(), [{"online/std/features": 0.001, "online/effective_rank/features": 3.0}] * 3)
     assert "nearly the same features" in said[0]
 
 

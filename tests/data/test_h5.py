@@ -100,17 +100,17 @@ def test_imagenet100_takes_its_classes_out_of_all(tmp_path: Path, folder: Path) 
     assert load(get_spec("imagenet100"), "train", tmp_path / "all").classes == [names[2], names[5]]  # type: ignore
 
 
-def test_index_is_kept_until_the_file_changes(h5: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_kept_until_the_file_changes(h5: Path, folder: Path) -> None:
+    index = h5.with_name("train.h5.index.json")
     assert len(H5Dataset("custom", h5)) == 4
-    calls: list[Path] = []
-    listing = h5_file._list_images
-    monkeypatch.setattr(h5_file, "_list_images", lambda path: calls.append(path) or listing(path))
-    assert len(H5Dataset("custom", h5)) == 4 and not calls
+    written = index.stat()
+    assert len(H5Dataset("custom", h5)) == 4 and index.stat() == written
     with h5py.File(h5, "a") as file:
         file["cat/new.png"] = encoded(folder / "dog" / "a.png")
-    assert len(H5Dataset("custom", h5)) == 5 and calls == [h5]
-    h5.with_name("train.h5.index.json").write_text("half of")
-    assert len(H5Dataset("custom", h5)) == 5 and len(calls) == 2
+    assert len(H5Dataset("custom", h5)) == 5 and index.stat() != written
+    kept = index.read_text()
+    index.write_text("half of")
+    assert len(H5Dataset("custom", h5)) == 5 and index.read_text() == kept
 
 
 def test_decoded_once_and_kept(h5: Path, tmp_path: Path) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from solo.args.methods import HEX_METHODS, LEVEL_METHODS
 from solo.doctor.case import Case
 from solo.methods import METHODS
+from solo.methods.catalogue import CATALOGUE, names
 
 TYPES = ("HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
 
 
 def types(method: str) -> tuple[str, ...]:
     """The types that a method with HEX takes, `standard` left out."""
-    return TYPES[:4] if method in LEVEL_METHODS else TYPES
+    return TYPES[:4] if CATALOGUE[method].hex == "denominator" else TYPES
 
 
+HEX_METHODS = names(lambda facts: facts.hex)
 STANDARD = [Case(method) for method in METHODS if method != "base"]
 # Each method with one type, every type with one method at least.
 SOME = [Case(method, types(method)[i % len(types(method))]) for i, method in enumerate(HEX_METHODS)]

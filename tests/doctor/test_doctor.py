@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from solo.args.methods import METHOD_KWARGS
 from solo.cli import main as solo
 from solo.doctor import columns, determinism, machine, main, table
 from solo.doctor.case import Case, Outcome
 from solo.errors import UserError
+from solo.methods.catalogue import CATALOGUE
 
 GOOD, BAD = Outcome(True, "differs by 1e-16"), Outcome(False, "gradient differs by 0.5 | allowed <1e-6")
 
@@ -76,7 +76,7 @@ def test_a_check_that_raises_is_red():
 
 def test_all_methods_are_there():
     cases = columns.all_cases()
-    assert {case.method for case in cases} == set(METHOD_KWARGS) and len(cases) == len(set(cases))
+    assert {case.method for case in cases} == set(CATALOGUE) and len(cases) == len(set(cases))
     assert Case("byol", "HEX_adaptive") in cases and Case("dino", "HEX_adaptive") not in cases
 
 

@@ -14,6 +14,7 @@ def tell(case: Case) -> str:
     return f"{case.method}-{case.type}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", [*STANDARD, Case("nnclr", "HEX_adaptive"), Case("vicreg", "HEX_fixed")], ids=tell)
 def test_a_loss_is_right_in_every_format(case: Case) -> None:
     outcome = numbers(case)

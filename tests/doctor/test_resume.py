@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 
-from solo.args.methods import HEX_METHODS, METHOD_KWARGS
 from solo.doctor.case import Case
 from solo.doctor.resume import TAMPERS, differing, resume
+from solo.methods.catalogue import CATALOGUE
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +18,10 @@ def _keep_warning_filters():
         yield
 
 
-@pytest.mark.parametrize("method", METHOD_KWARGS)
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("method", CATALOGUE)
 def test_every_method_goes_on_exactly(method):
-    outcome = resume(Case(method, "HEX_adaptive" if method in HEX_METHODS else "standard"))
+    outcome = resume(Case(method, "HEX_adaptive" if CATALOGUE[method].hex else "standard"))
     assert outcome.ok, outcome.detail
     assert outcome.detail == "6 steps, killed, resumed: identical to 8 steps"
 

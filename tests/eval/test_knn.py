@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from solo.eval import knn
 from solo.eval.knn import knn_accuracy, nearest, nearest_others
 
 
@@ -91,19 +91,11 @@ def test_a_small_temperature_does_not_overflow() -> None:
     assert knn_accuracy(z, torch.arange(20), z, torch.arange(20), temperature=1e-3) == [(100.0, 100.0)]
 
 
-def test_no_block_of_similarities_is_larger_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    block_of = knn._nearest_of
-
-    def spy(query: Tensor, keys: Tensor, k: int, distance: knn.Distance, columns: int) -> tuple[Tensor, Tensor]:
-        sizes.append(len(query) * min(columns, len(keys)))
-        return block_of(query, keys, k, distance, columns)
-
-    monkeypatch.setattr(knn, "_nearest_of", spy)
+def test_no_block_of_similarities_is_larger_than_the_bound(sizes_of_results: Any) -> None:
     z, y = torch.randn(500, 3), torch.arange(500) % 7
     whole = knn_accuracy(z, y, z[:90], y[:90], k=5)
-    sizes.clear()
-    assert knn_accuracy(z, y, z[:90], y[:90], k=5, max_elements=120) == whole
+    with sizes_of_results("matmul", "__matmul__", "mm") as sizes:
+        assert knn_accuracy(z, y, z[:90], y[:90], k=5, max_elements=120) == whole
     assert len(sizes) > 1 and max(sizes) <= 120
 
 

@@ -42,6 +42,11 @@ def test_states_gathered_over_processes_are_tensors() -> None:
     metric = WeightedKNNClassifier(k=1)
     z, y = torch.eye(4), torch.arange(4)
     metric.update(z, y, z, y)
-    for name in metric._STATES:  # what torchmetrics makes of a list before `compute` on several processes
+    for name in (
+        "train_features",
+        "train_targets",
+        "test_features",
+        "test_targets",
+    ):  # what torchmetrics makes of a list before `compute` on several processes
         setattr(metric, name, torch.cat([getattr(metric, name)[0]] * 2))
     assert metric.compute() == (100.0, 100.0) and metric.train_features == []

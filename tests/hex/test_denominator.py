@@ -77,7 +77,7 @@ def test_gradcheck(kind):
 def test_blocks_change_nothing(monkeypatch):
     z = views()
     whole = loss_of(z, LABELS, WithNamed(POLICY))
-    monkeypatch.setitem(pairs_module._BLOCK_ELEMENTS, "cpu", 48)
+    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 48)
     blocks = loss_of(z, LABELS, WithNamed(POLICY))
     torch.testing.assert_close(blocks.loss, whole.loss, rtol=1e-13, atol=0)
     torch.testing.assert_close(grad_of(blocks.loss, z), grad_of(whole.loss, z), rtol=1e-10, atol=1e-13)

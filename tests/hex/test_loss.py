@@ -161,7 +161,7 @@ def test_blocks_change_nothing(monkeypatch):
     z, _, pairs = batch(n=40, classes=20)
     policy = AdaptivePercentile(quantile=0.8, warm_epoch=0)
     whole, whole_stats = hex_nce(pairs, policy, temperature=0.5, tau_plus=0.02)
-    monkeypatch.setitem(pairs_module._BLOCK_ELEMENTS, "cpu", 120)
+    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 120)
     blocks, stats = hex_nce(pairs, policy, temperature=0.5, tau_plus=0.02)
     close(blocks, whole, z, value=1e-13, gradient=1e-12)
     assert stats.keys() == whole_stats.keys()

@@ -35,7 +35,7 @@ def test_adaptive_threshold_is_the_mean_of_the_rows_quantiles(monkeypatch):
     s = pairs.anchors @ pairs.keys.T
     expected = torch.quantile(s, 0.99, dim=1, interpolation="nearest").mean()
     policy = AdaptivePercentile(0.99, warm_epoch=0)
-    monkeypatch.setitem(pairs_module._BLOCK_ELEMENTS, "cpu", 3000)
+    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 3000)
     torch.testing.assert_close(policy.selector(pairs, 0, 1).threshold, expected, rtol=1e-13, atol=0)
     assert torch.equal(select(policy, pairs), s > expected)
 

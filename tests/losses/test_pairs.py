@@ -24,7 +24,7 @@ def test_masks_do_not_depend_on_the_blocks(monkeypatch):
     torch.manual_seed(0)
     z, ids = torch.randn(13, 3), torch.randint(0, 4, (13,))
     whole = Pairs.from_ids(z, ids).masks(slice(0, 13))
-    monkeypatch.setitem(pairs_module._BLOCK_ELEMENTS, "cpu", 50)
+    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 50)
     pairs = Pairs.from_ids(z, ids)
     blocks = list(pairs.blocks())
     assert len(blocks) > 3

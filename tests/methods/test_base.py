@@ -126,7 +126,7 @@ def test_without_labels_the_class_loss_is_zero(make_cfg: Any, make_batch: Any) -
 
 def test_coarse_accuracy_adds_the_leaves_probabilities(make_cfg: Any) -> None:
     model = BaseMethod(make_cfg("base"))
-    parents = model._leaf_paths[:, 0].tolist()
+    parents = [path[0] for path in model.taxonomy.path_table()]
     group = max(set(parents), key=parents.count)
     members = [leaf for leaf, parent in enumerate(parents) if parent == group]
     other = next(leaf for leaf, parent in enumerate(parents) if parent != group)

@@ -38,7 +38,7 @@ def test_clusters_follow_from_the_memory_and_load_on_resume(
 def test_without_clusters_the_loss_is_zero_with_a_zero_gradient(make_cfg: Any, make_batch: Any) -> None:
     model = METHODS["deepclusterv2"](make_cfg("deepclusterv2"))
     batch = make_batch()
-    loss = model.ssl_loss(model.view_outputs(batch), model._train_step(batch))
+    loss = model.ssl_loss(model.view_outputs(batch), model.step_of(batch))
     loss.backward()
     assert loss == 0 and not model.projector[0].weight.grad.any()
 

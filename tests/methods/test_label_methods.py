@@ -17,7 +17,7 @@ PATHS = torch.tensor([[0, 0], [0, 0], [0, 2], [1, 3], [1, -1], [-1, -1], [-1, -1
 
 def ssl_loss(model, batch):
     out = model.view_outputs(batch)
-    return model.ssl_loss(out, model._train_step(batch)), out
+    return model.ssl_loss(out, model.step_of(batch)), out
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,7 +24,7 @@ def layers(head: nn.Sequential) -> list[str]:
 
 def ssl_loss(model: Any, batch: Any) -> tuple[Any, Any]:
     out = model.view_outputs(batch)
-    return out, model.ssl_loss(out, model._train_step(batch))
+    return out, model.ssl_loss(out, model.step_of(batch))
 
 
 def test_supcon_attracts_equal_labels_and_without_labels_the_views(make_cfg: Any, make_batch: Any) -> None:

@@ -17,10 +17,10 @@ def test_the_queue_holds_the_newest_first_and_joins_late(make_cfg: Any, make_bat
     first = model.view_outputs(make_batch(seed=1))
     alone = [model.sk(p) for p in first["p"]]
     torch.testing.assert_close(model.get_assignments(first["p"]), alone)  # an empty queue takes no part
-    model.ssl_loss(first, model._train_step(make_batch(seed=1)))
+    model.ssl_loss(first, model.step_of(make_batch(seed=1)))
     second = model.view_outputs(make_batch(seed=2))
     joint = model.get_assignments(second["p"])
-    model.ssl_loss(second, model._train_step(make_batch(seed=2)))
+    model.ssl_loss(second, model.step_of(make_batch(seed=2)))
     for view in (0, 1):
         z1, z2 = first["z"][view], second["z"][view]
         torch.testing.assert_close(model.queue[view], torch.cat([z2, z1])[:12].detach())
@@ -55,4 +55,4 @@ def test_small_crops_predict_only(make_cfg: Any, make_batch: Any) -> None:
     a = model.get_assignments(out["p"][:2])
     pairs = [(i, j) for i in range(2) for j in range(4) if i != j]
     terms = [-(a[i] * (out["p"][j] / 0.1).log_softmax(1)).sum(1).mean() for i, j in pairs]
-    torch.testing.assert_close(model.ssl_loss(out, model._train_step(batch)), sum(terms) / 6)
+    torch.testing.assert_close(model.ssl_loss(out, model.step_of(batch)), sum(terms) / 6)

@@ -90,7 +90,7 @@ def train(method: str, make_cfg: Any, make_batch: Any, **changes: Any) -> tuple[
     batch = make_batch()
     out = model.view_outputs(batch)
     queue = model.queue.clone() if hasattr(model, "queue") else None
-    loss = model.ssl_loss(out, model._train_step(batch))
+    loss = model.ssl_loss(out, model.step_of(batch))
     return model, {**out, "queue": queue}, loss
 
 
@@ -147,7 +147,7 @@ def test_all4one_adds_up_three_losses(make_cfg: Any, make_batch: Any) -> None:
     out, queue = model.view_outputs(batch), model.queue.clone()
     logged: dict[str, Any] = {}
     model.log_metrics = lambda metrics, **_: logged.update(metrics)
-    loss = model.ssl_loss(out, model._train_step(batch))
+    loss = model.ssl_loss(out, model.step_of(batch))
     (z1, z2), (p1, p2), (m1, m2) = out["z"], out["p"], out["momentum_z"]
     nn1, nn2 = (queue[(m @ queue.T).topk(5).indices] for m in (m1, m2))
     first = (nnclr_loss_func(nn1[:, 0], p2, 0.2) + nnclr_loss_func(nn2[:, 0], p1, 0.2)) / 2
@@ -198,7 +198,7 @@ def test_byol_predicts_the_large_views_from_small_crops_too(make_cfg: Any, make_
     (p1, p2, p3), (m1, m2) = out["p"], out["momentum_z"]
     pairs = ((p2, m1), (p3, m1), (p1, m2), (p3, m2))
     expected = sum(byol_loss_func(p, m) for p, m in pairs)
-    torch.testing.assert_close(model.ssl_loss(out, model._train_step(batch)), expected)
+    torch.testing.assert_close(model.ssl_loss(out, model.step_of(batch)), expected)
 
 
 def test_simsiam_keeps_the_predictors_rate_and_a_frozen_bias(make_cfg: Any, ToyViews: Any, fit: Any) -> None:
@@ -231,10 +231,10 @@ def test_stats_of_two_calls_in_one_step_are_their_mean(make_cfg: Any) -> None:
     rows = torch.randn(3, 8, 4)
     groups = torch.zeros(8, dtype=torch.long)
     pairs = [Pairs.between(rows[0], rows[i], torch.arange(8)) for i in (1, 2)]
-    step = model._train_step([torch.arange(8), None, groups])
+    step = model.step_of([torch.arange(8), None, groups])
     single = []
     for one in pairs:
-        model.hex.nce(one, model._train_step([torch.arange(8), None, groups]))
+        model.hex.nce(one, model.step_of([torch.arange(8), None, groups]))
         single.append(model.hex.stats)
     for one in pairs:
         model.hex.nce(one, step)

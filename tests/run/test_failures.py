@@ -19,7 +19,7 @@ import solo
 import solo.files
 from solo.cli import main
 from solo.data.sources.images import ArrayDataset
-from solo.run.failures import _LAUNCHER, explain, watch_children
+from solo.run.failures import explain, watch_children
 
 ROOT = Path(solo.__file__).parents[1]
 DIGITS = "pretrain scripts/pretrain/digits simclr.yaml backbone.name=test_resnet ~backbone.kwargs"
@@ -39,7 +39,7 @@ def _keep_warning_filters():
 
 @pytest.mark.parametrize(("code", "text"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only file system")])
 def test_a_full_or_read_only_disk(code, text, tmp_path, monkeypatch, capsys):
-    flush, written = solo.files._flush, []
+    flush, written = solo.files.flush, []
 
     def fail_later(path):
         written.extend([path] if path.name == ".last.ckpt.tmp" else [])
@@ -47,7 +47,7 @@ def test_a_full_or_read_only_disk(code, text, tmp_path, monkeypatch, capsys):
             raise OSError(code, os.strerror(code), str(path))
         flush(path)
 
-    monkeypatch.setattr(solo.files, "_flush", fail_later)
+    monkeypatch.setattr(solo.files, "flush", fail_later)
     short = ["max_epochs=3", "limit_train_batches=1", "limit_val_batches=1"]
     assert main(words(tmp_path, *short)) == 1
     out, err = capsys.readouterr()
@@ -104,7 +104,8 @@ def test_a_lost_process(lost, tmp_path):
 
 def test_the_observer_of_processes_is_heard(capsys):
     watch_children()
-    logging.getLogger(_LAUNCHER).info("[rank: 1] Child process with PID 77 terminated with code -9. Forcefully ...")
+    launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
+    launcher.info("[rank: 1] Child process with PID 77 terminated with code -9. Forcefully ...")
     err = capsys.readouterr().err
     assert err.startswith("error: process 77 of this run has ended with code -9; all are stopped, and resume_from_")
     assert err.count("\n") == 1

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 import solo
 from solo.args.sweep import expand
-from solo.cli import _first_process, main
+from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
 from solo.run import multirun
 from solo.run.launch import check_launch
@@ -65,7 +65,7 @@ def test_launcher_and_its_options():
     sweep = expand(["seed=1,2", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "lr=1"])
     assert (sweep.launcher, sweep.options) == ("submitit_slurm", {"partition": "gpu"})
     assert sweep.differing == [["seed=1"], ["seed=2"]]
-    assert [multirun._option(name, "slurm") for name in ("partition", "mem_gb", "slurm_qos")] == [
+    assert [multirun.launcher_option(name, "slurm") for name in ("partition", "mem_gb", "slurm_qos")] == [
         "slurm_partition",
         "mem_gb",
         "slurm_qos",
@@ -88,6 +88,7 @@ def test_a_job_that_goes_on_resumes():
     assert again.function.words == ["pretrain", "seed=1", "auto_resume.enabled=True"]
 
 
+@pytest.mark.thorough
 def test_submitit_local(tmp_path, monkeypatch, capfd):
     pytest.importorskip("submitit")
     words = ["--help", "--nonsense"]  # of `solo pretrain`: exit codes 0 and 2
@@ -133,12 +134,12 @@ def test_other_machines_need_someone_who_starts_them(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["LOCAL_RANK", "RANK", "SLURM_PROCID"])
-def test_only_the_first_process_speaks(name, monkeypatch):
+def test_only_theis_first_process_speaks(name, monkeypatch):
     for other in ("LOCAL_RANK", "RANK", "SLURM_PROCID"):
         monkeypatch.delenv(other, raising=False)
-    assert _first_process()
+    assert is_first_process()
     monkeypatch.setenv(name, "1")
-    assert not _first_process()
+    assert not is_first_process()
 
 
 def slurm(rank, port):
@@ -155,8 +156,7 @@ def torchrun(rank, port):
     return {name: str(value) for name, value in names.items()}
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("launcher", [slurm, torchrun])
+@pytest.mark.parametrize("launcher", [pytest.param(slurm, marks=pytest.mark.thorough), torchrun])
 def test_two_tasks_are_one_run(launcher, tmp_path):
     port = 29500 + torch.randint(0, 2000, ()).item()
     command = [sys.executable, "-m", "solo", "pretrain", *WORDS.split(), "checkpoint.frequency=1"]

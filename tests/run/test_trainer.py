@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from solo.callbacks.summary import Facts
 from solo.errors import UserError
 from solo.run import trainer as module
-from solo.run.report import linear_command
 from solo.run.synced import SyncedNorms
 
 
@@ -31,8 +30,12 @@ class Tiny(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+def prepare(cfg):
+    return module.prepare(cfg, "simclr", Facts("pretrain", {"name": "tiny"}))
+
+
 def fit(cfg, model):
-    run = module.prepare(cfg, "simclr", Facts("pretrain", {"name": "tiny"}))
+    run = prepare(cfg)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run.fit(model, DataLoader(TensorDataset(torch.randn(8, 2)), 4), None)
@@ -70,19 +73,20 @@ def test_only_the_trainers_keys_reach_the_trainer(pretrain_cfg):
 def test_devices_on_a_cpu_are_processes(pretrain_cfg, devices, processes):
     cfg = pretrain_cfg()
     cfg.devices = devices
-    assert module._devices(cfg) == {"devices": processes}
+    trainer = prepare(cfg).trainer
+    assert trainer.num_devices == trainer.world_size == processes
 
 
 def test_ddp_looks_for_no_unused_parameters(pretrain_cfg):
-    strategy = module._strategy(pretrain_cfg(strategy="ddp"))
+    strategy = prepare(pretrain_cfg(strategy="ddp")).trainer.strategy
     assert isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs["find_unused_parameters"] is False
-    assert module._strategy(pretrain_cfg()) == "auto"
+    assert not isinstance(prepare(pretrain_cfg()).trainer.strategy, DDPStrategy)
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_batch_norms_of_processes_on_a_cpu_are_synchronised_if_asked_for(pretrain_cfg, wanted):
     cfg = pretrain_cfg(sync_batchnorm=wanted, strategy="ddp", devices=2)
-    strategy = module.prepare(cfg, "simclr", Facts("pretrain", {"name": "tiny"})).trainer.strategy
+    strategy = prepare(cfg).trainer.strategy
     assert isinstance(strategy._layer_sync, SyncedNorms) == wanted
 
 
@@ -109,7 +113,3 @@ def test_auto_resume_goes_on_with_the_interrupted_run(pretrain_cfg, tmp_path):
     assert run.resume.parent == folder and run.directory.path == folder
     assert [row["epoch"] for row in run.recorder.rows] == [0, 1]
     assert fit(cfg, Tiny()).resume is None  # it is finished now
-
-
-def test_the_next_command_for_a_data_set_without_a_recipe(tmp_path):
-    assert "FOLDER RECIPE.yaml" in linear_command("somebodys", tmp_path / "last.ckpt")

@@ -1,4 +1,4 @@
-"""The keys of `method_kwargs`, method by method: `METHOD_KWARGS[method]` is the typed dataclass.
+"""The keys of `method_kwargs`: typed dataclasses, which `catalogue` gives to the methods.
 
 They live here, and not beside the methods, so that a misspelt key is refused before torch is imported.
 A field without a default is required.
@@ -161,7 +161,7 @@ class HierarchicalKwargs(SimCLRKwargs):
 
     temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
     level_penalty: Literal["released", "exp2", "linear", "constant"] | list[float] = key(
-        "released", "weight of each level, or a list, coarse first; hicone has none"
+        "released", "weight of each level, or a list, coarse first"
     )
     pairs: Literal["lca", "cumulative"] = key("lca", "partners at a level: who parts there, or who shares its label")
     granularity: Literal["pair", "layer"] = key("pair", "the paper's equations, or what its public release computes")
@@ -178,52 +178,3 @@ class GuidedKwargs(ProjectorKwargs):
 @dataclass(kw_only=True)
 class CrossEntropyKwargs:
     """`method: crossentropy` has no keys of its own."""
-
-
-METHOD_KWARGS: dict[str, type] = {
-    "all4one": NNCLRKwargs,
-    "barlow_twins": BarlowTwinsKwargs,
-    "byol": PredictorKwargs,
-    "crossentropy": CrossEntropyKwargs,
-    "deepclusterv2": DeepClusterV2Kwargs,
-    "dino": DINOKwargs,
-    "guided": GuidedKwargs,
-    "hicone": HierarchicalKwargs,
-    "himulcon": HierarchicalKwargs,
-    "himulcone": HierarchicalKwargs,
-    "mae": MAEKwargs,
-    "mocov2plus": MoCoV2PlusKwargs,
-    "mocov3": MoCoV3Kwargs,
-    "nnbyol": NNPredictorKwargs,
-    "nnclr": NNCLRKwargs,
-    "nnsiam": NNPredictorKwargs,
-    "ressl": ReSSLKwargs,
-    "simclr": SimCLRKwargs,
-    "simsiam": PredictorKwargs,
-    "supcon": SimCLRKwargs,
-    "swav": SwAVKwargs,
-    "vibcreg": VIbCRegKwargs,
-    "vicreg": VICRegKwargs,
-    "wmse": WMSEKwargs,
-}
-
-# Methods with a socket for HEX; the others have only their own loss.
-HEX_METHODS = (
-    "simclr",
-    "nnclr",
-    "all4one",
-    "mocov2plus",
-    "vicreg",
-    "barlow_twins",
-    "byol",
-    "simsiam",
-    "himulcon",
-    "hicone",
-    "himulcone",
-)
-# Methods whose batches the hierarchical sampler makes unless told otherwise.
-LEVEL_METHODS = ("himulcon", "hicone", "himulcone")
-# Methods which learn nothing from images without labels.
-LABEL_METHODS = ("crossentropy", "guided")
-# Methods with a slow copy of the network, which the section `momentum` is for.
-MOMENTUM_METHODS = ("all4one", "byol", "dino", "mocov2plus", "mocov3", "nnbyol", "ressl")

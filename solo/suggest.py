@@ -105,8 +105,8 @@ def closest(word: str, names: Iterable[str]) -> str | None:
         same = [name for name in known if _bare(_last(name)) == _bare(other)]
         if same:
             return min(same, key=lambda name: (not name.startswith(f"{section}."), name.count(".")))
-    lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    lower = {_stem(name): name for name in known}
+    close = difflib.get_close_matches(_stem(word), lower, n=1, cutoff=0.6)
     return lower[close[0]] if close else None
 
 
@@ -119,4 +119,8 @@ def _is_file(name: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    return re.sub(r"[\W_]", "", re.sub(r"\.ya?ml$", "", name.lower()))
+    return re.sub(r"[\W_]", "", _stem(name))
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.ya?ml$", "", name.lower())

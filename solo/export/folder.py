@@ -1,0 +1,169 @@
+"""What every exported folder holds beside the weights: `solo.json`, `taxonomy.json` and a card, `README.md`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solo.backbones import build_backbone
+from solo.backbones.published import published_model
+from solo.errors import UserError
+from solo.files import write_text
+from solo.taxonomy import Taxonomy
+
+DESCRIPTION = "solo.json"
+_FORMAT = 1
+# Arguments of timm.create_model and torchvision that open files or addresses.
+_OPENED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights")
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a backbone is built, and what it expects of images.
+
+    Attributes:
+        name: its registry name, `backbone.name` of the run, or `timm/NAME`, `torchvision/NAME`.
+        kwargs: what it was built with.
+        method: registry name of the pretraining method, by which some backbones differ; None if unknown.
+        small_stem: whether a ResNet has the stem for small images.
+        channels: C.
+        size: height and width of an image in pixels.
+        resize: length of the shorter side before the centre crop; None: images are resized to `size` x `size`.
+        mean: per channel, of images in [0, 1].
+        std: likewise.
+    """
+
+    name: str
+    kwargs: Mapping[str, Any]
+    method: str | None
+    small_stem: bool
+    channels: int
+    size: int
+    resize: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def build(self) -> nn.Module:
+        """The backbone with random weights: images (B, C, H, W) -> features (B, F).
+
+        Raises:
+            UserError: no such backbone, or it refuses the kwargs.
+        """
+        if "/" in self.name:
+            return published_model(self.name, fetch=False, channels=self.channels, kwargs=self.kwargs).network
+        return build_backbone(
+            self.name,
+            self.method,
+            channels=self.channels,
+            small=self.small_stem,
+            image_size=self.size,
+            kwargs=self.kwargs,
+        )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A backbone and all that has to be known to use it.
+
+    Attributes:
+        backbone: images (B, C, H, W) -> features (B, F); in eval mode, on the CPU.
+        network: how it is built.
+        features_dim: F.
+        taxonomy: the label tree of the data it was trained on.
+        classifier: weight (classes, F) and bias (classes,), if the run has a classifier.
+        facts: about the run, for the card, see `solo.export.card.facts_of`.
+    """
+
+    backbone: nn.Module
+    network: Network
+    features_dim: int
+    taxonomy: Taxonomy | None
+    classifier: Mapping[str, Tensor] | None
+    facts: Mapping[str, Any]
+
+    def example(self, count: int = 2) -> Tensor:
+        """Random images (count, C, size, size), the same ones each time."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(count, self.network.channels, self.network.size, self.network.size, generator=generator)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """(B, F) of images (B, C, H, W)."""
+        found: Tensor = self.backbone(images)
+        return found
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `solo.json` says: all of a `Bundle` but the weights."""
+
+    network: Network
+    features_dim: int
+    taxonomy: Taxonomy | None
+    facts: Mapping[str, Any]
+
+
+def write_description(bundle: Bundle, folder: Path, card: str) -> None:
+    """Write `solo.json`, `taxonomy.json` (where there is a tree) and `README.md`."""
+    told = {
+        "format": _FORMAT,
+        "network": dataclasses.asdict(bundle.network),
+        "features_dim": bundle.features_dim,
+        "taxonomy": bundle.taxonomy.to_dict() if bundle.taxonomy else None,
+        "facts": dict(bundle.facts),
+    }
+    write_text(folder / DESCRIPTION, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    if bundle.taxonomy is not None:
+        write_text(folder / "taxonomy.json", json.dumps(bundle.taxonomy.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "README.md", card)
+
+
+def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[str, Tensor]]:
+    """A folder with `solo.json` and `model.safetensors`: description, weights of the backbone and of the classifier.
+
+    Backbone kwargs that name files or addresses are refused, since the folder may be anybody's.
+
+    Raises:
+        UserError: a file is missing, damaged, or from a newer version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file, weights = folder / DESCRIPTION, folder / "model.safetensors"
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if told["format"] != _FORMAT:
+            raise UserError(f"{file} has format {told['format']}, this version reads {_FORMAT}; update solo")
+        network = Network(**told["network"])
+        network = dataclasses.replace(network, mean=tuple(network.mean), std=tuple(network.std))
+        _refuse_foreign_code(network, file)
+        tree = Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None
+        description = Description(network, int(told["features_dim"]), tree, told["facts"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
+    if not weights.is_file():
+        raise UserError(f"{folder} has no {weights.name}; export the run with to=safetensors, timm or hf")
+    try:
+        state = load_file(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{weights} can't be read ({error}); export the run again") from error
+    classifier = {
+        key.removeprefix("classifier."): state.pop(key) for key in list(state) if key.startswith("classifier.")
+    }
+    return description, {key.removeprefix("backbone."): value for key, value in state.items()}, classifier
+
+
+def _refuse_foreign_code(network: Network, file: Path) -> None:
+    """The folder may be anybody's: it may not name code, nor files or addresses that a library would open."""
+    if ":" in network.name:
+        raise UserError(f"{file} names its backbone by code, {network.name!r}, which is not run; build it yourself")
+    wrong = [key for key in network.kwargs if key in _OPENED]
+    if wrong:
+        raise UserError(f"{file} gives the backbone {wrong[0]!r}, which opens a file or an address; take that out")

@@ -1,0 +1,74 @@
+"""Our backbones under timm's names, found by trying: a candidate counts if its features are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+
+from solo.export.folder import Bundle
+
+TOLERANCE = 1e-5  # of features, relative to their largest
+
+
+@dataclass(frozen=True)
+class TimmForm:
+    """How timm builds a backbone whose state dict is ours.
+
+    Attributes:
+        architecture: timm's name.
+        kwargs: for `timm.create_model`.
+    """
+
+    architecture: str
+    kwargs: dict[str, Any]
+
+
+def timm_form(bundle: Bundle) -> TimmForm | None:
+    """The form that gives the same features; None if timm can't build this network."""
+    for form in _candidates(bundle):
+        try:
+            network = timm.create_model(form.architecture, **form.kwargs).eval()
+            network.load_state_dict(bundle.backbone.state_dict())
+        except (RuntimeError, TypeError, ValueError, AssertionError):  # other layers, or arguments it doesn't know
+            continue
+        with torch.no_grad():
+            if close(network(bundle.example()), bundle.features(bundle.example())):
+                return form
+    return None
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether features are equal to 1e-5 of their largest."""
+    bound = TOLERANCE * max(float(wanted.abs().max()), 1e-6)
+    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= bound)
+
+
+def _candidates(bundle: Bundle) -> Iterator[TimmForm]:
+    name, given = bundle.network.name, dict(bundle.network.kwargs)
+    common = {"num_classes": 0, "in_chans": bundle.network.channels}
+    if name.startswith(("resnet18", "resnet50", "resnet10")) and not bundle.network.small_stem:
+        given.pop("zero_init_residual", None)  # at the start only
+        given.pop("stem_stride", None)  # of the small stem
+        width = given.pop("width", 64)
+        if name == "resnet10" and width == 64:
+            yield TimmForm("resnet18", {**common, **given, "layers": [1, 1, 1, 1]})
+        elif name in ("resnet18", "resnet50"):
+            yield TimmForm(name, {**common, **given})
+    elif name.startswith("vit_") and name.count("_") == 1:
+        heads = {"num_heads": bundle.backbone.blocks[0].attn.num_heads}  # type: ignore[union-attr, index]
+        patch = {"patch_size": given.pop("patch_size", 16)}
+        size = {"img_size": given.pop("img_size", bundle.network.size)}
+        given.pop("drop_path_rate", None)  # in training only
+        yield TimmForm(f"{name}_patch16_224", {**common, **heads, **patch, **size, **given})
+    else:
+        config = getattr(bundle.backbone, "pretrained_cfg", None) or {}
+        architecture = config.get("architecture")
+        if architecture:
+            size = {"img_size": bundle.network.size} if config.get("fixed_input_size") else {}
+            given.pop("drop_path_rate", None)
+            yield TimmForm(architecture, {**common, **size, **given})
+            yield TimmForm(architecture, {**common, **given})

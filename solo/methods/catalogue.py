@@ -1,0 +1,164 @@
+"""What is known of each method before torch is imported: one row a method, and everything else follows from it.
+
+Checks of a config, `--help`, hints, accumulation, watching, `solo doctor`, tables of the documentation and the tests
+read these rows. A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from solo import plugin
+from solo.errors import UserError
+from solo.methods import kwargs as of
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodFacts:
+    """Facts of one method.
+
+    A class of one's own may say what differs from these defaults: `facts = MethodFacts(hex="replaces")`. `path`,
+    `kwargs` and `momentum` are read off the class; what it doesn't say is its parent's.
+
+    Attributes:
+        path: where its class is, `module:Class`.
+        kwargs: schema of its `method_kwargs`; None for a method that doesn't say.
+        hex: what HEX does in it: replaces its loss, blends into it, or gives its loss a denominator; None: nothing.
+        momentum: it has a slow copy of its network, which the section `momentum` is for.
+        labels: what it does with them. `used`: it does without where there are none; `levels`: the same, of the whole
+            tree, so that batches are drawn for it (`data.sampler`); `needed`: it learns nothing without.
+        negatives: what an anchor is compared with, beside its positives: all other `rows`, those of the other `view`,
+            or a `queue`; None for a loss without negatives.
+        per_image: its own loss is a mean over images which no other image of the batch changes.
+        least_views: large views of an image that it needs.
+        most_views: and that it can use; None for any number.
+        small_views: it uses small views (multi-crop), too.
+        least_batch: images of a process that it needs in a batch.
+        collapse: what keeps the embedding from collapsing: `contrast`, `prediction` of a target without gradient, or
+            `decorrelation`.
+        vit: variant of ViT that it trains, a name of `solo.backbones.vit`; None for the plain one.
+        masked: its backbone must be able to encode a part of an image.
+        recipe: name of its file below `scripts/pretrain`, where it isn't the method's.
+        quick: `solo doctor` tries it, for all that are like it.
+        ignores: keys of its `kwargs` that it doesn't read.
+    """
+
+    path: str = ""
+    kwargs: type | None = None
+    hex: Literal["replaces", "blends", "denominator"] | None = None
+    momentum: bool = False
+    labels: Literal["used", "levels", "needed"] | None = None
+    negatives: Literal["rows", "view", "queue"] | None = None
+    per_image: bool = False
+    least_views: int = 2
+    most_views: int | None = 2
+    small_views: bool = False
+    least_batch: int = 2
+    collapse: Literal["contrast", "prediction", "decorrelation"] = "contrast"
+    vit: str | None = None
+    masked: bool = False
+    recipe: str | None = None
+    quick: bool = False
+    ignores: tuple[str, ...] = ()
+
+
+def _row(where: str, kwargs: type, **facts: Any) -> MethodFacts:
+    return MethodFacts(path=f"solo.methods.{where}", kwargs=kwargs, **facts)
+
+
+_ANY_VIEWS: dict[str, Any] = {"most_views": None, "small_views": True}
+_LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_ANY_VIEWS}
+_DISTILLED: dict[str, Any] = {"collapse": "prediction", "per_image": True}
+_NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VIEWS}
+
+CATALOGUE: dict[str, MethodFacts] = {
+    "all4one": _row("all4one:All4One", of.NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
+    "barlow_twins": _row(
+        "barlow_twins:BarlowTwins",
+        of.BarlowTwinsKwargs,
+        hex="blends",
+        collapse="decorrelation",
+        recipe="barlow",
+        quick=True,
+    ),
+    "byol": _row("byol:BYOL", of.PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS),
+    "crossentropy": _row("crossentropy:CrossEntropy", of.CrossEntropyKwargs, **_NEEDS_LABELS),
+    "deepclusterv2": _row("deepclusterv2:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, **_ANY_VIEWS),
+    "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "guided": _row("guided:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
+    "hicone": _row("hierarchical:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
+    "himulcon": _row("hierarchical:HiMulCon", of.HierarchicalKwargs, **_LEVELS),
+    "himulcone": _row("hierarchical:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
+    "mae": _row(
+        "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True
+    ),
+    "mocov2plus": _row("mocov2plus:MoCoV2Plus", of.MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),
+    "mocov3": _row(
+        "mocov3:MoCoV3", of.MoCoV3Kwargs, momentum=True, negatives="view", collapse="prediction", vit="mocov3"
+    ),
+    "nnbyol": _row("nnbyol:NNBYOL", of.NNPredictorKwargs, momentum=True, **_DISTILLED),
+    "nnclr": _row("nnclr:NNCLR", of.NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
+    "nnsiam": _row("nnsiam:NNSiam", of.NNPredictorKwargs, **_DISTILLED),
+    "ressl": _row("ressl:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
+    "simclr": _row("simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", quick=True, **_ANY_VIEWS),
+    "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
+    "supcon": _row("supcon:SupCon", of.SimCLRKwargs, labels="used", negatives="rows", **_ANY_VIEWS),
+    "swav": _row("swav:SwAV", of.SwAVKwargs, small_views=True),
+    "vibcreg": _row("vibcreg:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
+    "vicreg": _row("vicreg:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),
+    "wmse": _row("wmse:WMSE", of.WMSEKwargs, collapse="decorrelation", most_views=None),
+}
+
+
+def facts_of(name: object) -> MethodFacts | None:
+    """The facts of a method, by its name or by its import path; None where there is no such method.
+
+    Raises:
+        UserError: an import path that leads nowhere, or not to a method.
+    """
+    if isinstance(name, str) and plugin.is_path(name):
+        return facts_of_class(method_class(name))
+    return CATALOGUE.get(name) if isinstance(name, str) else None
+
+
+def names(which: Callable[[MethodFacts], object] = lambda facts: True) -> tuple[str, ...]:
+    """Names of the methods whose facts are as asked for."""
+    return tuple(name for name, facts in CATALOGUE.items() if which(facts))
+
+
+def method_class(path: str) -> Any:
+    """The class of a method outside of the library.
+
+    Raises:
+        UserError: it isn't there, or is no method.
+    """
+    found = plugin.load(path, "method")
+    if not (isinstance(found, type) and "solo.methods.base:BaseMethod" in map(_path_of, found.mro())):
+        raise UserError(f"method={path} is no method; give a subclass of solo.methods.BaseMethod")
+    return found
+
+
+def facts_of_class(method: Any) -> MethodFacts:
+    """The facts of a class: its own `facts`, else those of the nearest parent that has any."""
+    rows = {facts.path: facts for facts in CATALOGUE.values()}
+    said = (vars(parent).get("facts") or rows.get(_path_of(parent)) for parent in method.mro())
+    facts = next((found for found in said if isinstance(found, MethodFacts)), MethodFacts())
+    return replace(facts, path=_path_of(method), kwargs=method.Kwargs, momentum=hasattr(method, "momentum_pairs"))
+
+
+def _path_of(method: type) -> str:
+    return f"{method.__module__}:{method.__qualname__}"
+
+
+def vit_variant(method: str | None, backbone: str) -> str | None:
+    """The word that a backbone's constructor gets as `method`: its name, or the `vit` of one from outside.
+
+    Raises:
+        UserError: see `facts_of`.
+    """
+    if not plugin.is_path(method):
+        return method
+    facts = facts_of(method) if backbone.startswith("vit_") else None
+    return facts.vit if facts else None

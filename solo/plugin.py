@@ -1,0 +1,69 @@
+"""Code of the user's own, named by its import path `module:name`: methods, policies, backbones, data sets, ...
+
+A file that someone else wrote (a recipe, a checkpoint) must not run code. So an import path counts where the user gave
+it, on the command line or in a program; one in a file is refused until the user names its module, see `permit`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from solo.errors import UserError
+from solo.suggest import did_you_mean
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_permitted: set[str] = set()
+
+
+def is_path(value: object) -> bool:
+    """Whether a value is an import path."""
+    return isinstance(value, str) and _PATH.fullmatch(value) is not None
+
+
+def permit(paths: Iterable[str]) -> None:
+    """Let these import paths, or all of these modules, be loaded in this process: the user has named them."""
+    _permitted.update(paths)
+
+
+def is_permitted(path: str) -> bool:
+    """Whether the user has named this import path, its module or a package around it."""
+    parts = path.partition(":")[0].split(".")
+    return path in _permitted or any(".".join(parts[: i + 1]) in _permitted for i in range(len(parts)))
+
+
+def load(path: str, key: str) -> Any:
+    """What an import path leads to; its module may lie in the working directory.
+
+    Args:
+        path: `module:name`.
+        key: the setting that names it, for the message.
+
+    Raises:
+        UserError: nobody permitted it, the module or the name is missing, or the module can't be imported.
+    """
+    module, _, name = path.partition(":")
+    if not is_permitted(path):
+        raise UserError(
+            f"{key}={path} would run code of the module {module}, which a file names and not you; if you trust it, "
+            f"give {key}={path} or plugins=[{module.partition('.')[0]}] on the command line"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # behind everything that is installed
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:  # whatever the user's module raises
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "") in (module, module.partition(".")[0])
+        reason = f"there is no module {error.name}" if missing else f"{type(error).__name__}: {error}"  # type: ignore[attr-defined]
+        where = "; it must be installed, or lie in the working directory" if missing else ""
+        raise UserError(f"{key}={path} can't be imported: {' '.join(reason.split())}{where}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            hint = did_you_mean(part, [known for known in dir(found) if not known.startswith("_")])
+            raise UserError(f"{key}={path} can't be imported: {module} has no {part!r}{hint and '; ' + hint.rstrip()}")
+        found = getattr(found, part)
+    return found
