@@ -19,7 +19,7 @@ from solo.methods.catalogue import CATALOGUE
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
 FOLDERS_OF_PARTS = ("augmentations", "methods", "large", "parts")
-BASES = ("data.yaml", "methods.yaml")  # what others build on
+BASES = ("data.yaml", "methods.yaml", "paper.yaml")  # what others build on
 FILES = sorted(SCRIPTS.rglob("*.yaml"))
 RECIPES = [
     path

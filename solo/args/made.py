@@ -156,8 +156,8 @@ def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, An
     defaults = [*defaults, *row.pop("defaults", []), "_self_"]
     places = _said_by(values, name)
     if row:
-        for key, line, _ in lines_of(table, name):
-            if not key.startswith("defaults"):
+        for key, line, replaces in lines_of(table, name):
+            if (replaces or "[" in key) and not key.startswith("defaults"):
                 places[key] = f"{display(table)}:{line}"
     parts = _paths(folder, defaults) + ([f"{_short(folder, table)} ({name})"] if row else [])
     return Made(defaults, values | row, places, parts)

@@ -23,9 +23,9 @@ class Origins(dict[str, str]):
                 self._put(key, f"{display(path)}:{line}", replaces)
 
     def add_places(self, places: Mapping[str, str]) -> None:
-        """Keys whose places are known."""
+        """Values whose places are known."""
         for key, place in places.items():
-            self._put(key, place, replaces=True)
+            self._put(key, place, replaces="[" not in key)
 
     def add_override(self, key: str, value: Any) -> None:
         """A `key=value` of the command line; list positions may be written `a.0.b`."""
