@@ -172,11 +172,11 @@ def execute(module: str, parsed: Parsed, **more: Any) -> Any:
         if fitting_workers(asked) < asked:
             say_error(f"note: data.num_workers={asked}: {fitting_workers(asked)} are started, one for each core")
         sys.stdout.write("".join(f"{shown(line)}\n" for line in describe(parsed.values)))
-    from omegaconf import OmegaConf
-
     command = importlib.import_module(module)
     with importlib.import_module("solo.run.failures").explained():
-        return command.run(OmegaConf.create(parsed.values), **more)
+        if parsed.fetch is not None:
+            parsed = parsed.fetch()
+        return command.run(parsed.config, **more)
 
 
 def is_first_process() -> bool:

@@ -36,3 +36,14 @@ class BrokenImageError(UserError):
 def no_access(error: OSError) -> str:
     """The line for a file or folder that the user may not read or write."""
     return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
+
+
+def printable(text: object) -> str:
+    """A name on one line, as any terminal can show it: line breaks, escapes, bytes that are no text spelled out."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    # File names may be any bytes; Python keeps those that are no UTF-8 as these code points.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else char.encode("unicode_escape").decode()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
+from solo.errors import printable
+
 PIPE_CLOSED = 141  # exit code, that of a program that SIGPIPE ends
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _closed = False
 
 
 def shown(text: object) -> str:
-    r"""A text of somebody else (a key, a path, a class) as it can be printed: `\x1b[2J` instead of a cleared screen."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], str(text))
+    r"""Lines with somebody else's words (keys, paths, classes), as any terminal can show them: `\x1b[2J`, spelt out."""
+    return "\n".join(map(printable, str(text).split("\n")))
 
 
 def say_error(text: str) -> None:

@@ -94,6 +94,8 @@ def did_you_mean(word: str, names: Collection[str]) -> str:
 
 def closest(word: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant."""
+    if len(word) > 60:  # comparing takes its square
+        return None
     known = list(dict.fromkeys(names))
     plain: dict[str, str] = {}
     for name in known:

@@ -9,13 +9,14 @@ import pytest
 
 SOLO = Path(__file__).parents[1] / "solo"
 # Room -> rooms it may import from (beside itself). Torch-free ground floor: errors, taxonomy.
-GROUND = {"cores", "errors", "files", "plugin", "screen", "suggest", "taxonomy"}
+GROUND = {"cores", "errors", "files", "plugin", "screen", "suggest", "taxonomy", "untrusted"}
 ALLOWED = {
     "errors": set(),
     "cores": set(),
-    "screen": set(),
+    "screen": {"errors"},
     "suggest": set(),
     "files": {"errors"},
+    "untrusted": {"errors"},
     "taxonomy": {"errors"},
     "plugin": {"errors", "suggest"},
     "distributed": set(),
@@ -27,15 +28,18 @@ ALLOWED = {
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
-    "checkpoint": GROUND | {"data"},
+    "inert": set(),
+    "weights": {"errors", "inert"},
+    "checkpoint": GROUND | {"weights", "inert"},
     "methods": GROUND
-    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"},
+    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"}
+    | {"weights"},
     "optim": GROUND,
     "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "export": GROUND | {"backbones"},
     "run": GROUND
-    | {"export"}
+    | {"export", "weights"}
     | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}

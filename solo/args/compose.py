@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.config import to_plain
+from solo.args.harmless import check_files, refuse_resolvers
 from solo.args.made import Made
 from solo.args.origins import COMMAND_LINE, Origins, display
 from solo.args.parse import one_line
@@ -53,6 +54,9 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
     origins = Origins({"": recipe.shown if recipe else COMMAND_LINE})
     values = OmegaConf.create()
     if recipe:
+        chosen = {word.key: word.value for word in for_hydra if isinstance(word.value, str)}
+        named = [entry for made in recipe.made.values() for entry in made.defaults]
+        check_files([recipe.name, *named], recipe.search, chosen)
         values, defaults = _call_hydra(recipe, [word.line for word in for_hydra])
         for default in defaults:
             name = default.config_path or ""
@@ -67,6 +71,8 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
         if word.removes:
             raise ConfigError(f"command line: {word.line!r} takes a key out, and no recipe is named")
         try:
+            if "${" in str(word.value).replace("\\${", ""):
+                refuse_resolvers(OmegaConf.create({word.key: word.value}), COMMAND_LINE)
             OmegaConf.update(values, word.key, word.value, merge=True, force_add=True)
         except (OmegaConfBaseException, AttributeError, TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"command line: {word.key}: {one_line(error)}") from error
@@ -88,6 +94,7 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[DictConfig, list[
             warnings.filterwarnings("error", ".*missing `_self_`.*", UserWarning)
             loader = GlobalHydra.instance().config_loader()
             values = hydra_compose(name, overrides=words)
+            refuse_resolvers(values, recipe.shown)
             OmegaConf.set_struct(values, False)
             return values, list(loader.compute_defaults_list(name, words, RunMode.RUN).defaults)
     except yaml.MarkedYAMLError as error:

@@ -255,5 +255,5 @@ def _read(path: Path) -> Any:
 def _read_once(path: Path, changed: int) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+    except (yaml.YAMLError, ValueError, RecursionError, OSError):
         return None  # whoever composes it says what is wrong

@@ -22,7 +22,7 @@ _SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
 _OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
 _OF_THE_RUN = (
     *("dataset", *_OF_THE_IMAGES),
-    *("on_error", "no_labels", "unseen_classes", "split_seed"),
+    *("on_error", "no_labels", "unseen_classes", "split_seed", "unknown_classes", "max_pixels"),
 )
 
 

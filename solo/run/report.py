@@ -9,13 +9,14 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 import solo
 from solo.args.compose import compose
+from solo.args.config import to_plain
 from solo.args.recipes import find_recipe
+from solo.args.schema import PretrainCfg
 from solo.args.source import image_words
 from solo.args.words import as_word
 from solo.callbacks.progress import clock
@@ -133,16 +134,17 @@ def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
     return f"{shown} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else shown
 
 
-def linear_command(cfg: DictConfig, checkpoint: Path) -> str | None:
+def linear_command(cfg: PretrainCfg, checkpoint: Path) -> str | None:
     """The command that evaluates `checkpoint`, ready to be pasted; None where there is nothing to measure on.
 
     Args:
         cfg: of the run, resolved.
         checkpoint: of the run.
     """
-    data: Any = OmegaConf.to_container(cfg.data)
-    own = data["dataset"] in DATASETS and DATASETS[data["dataset"]].folders or data["format"] != "image_folder"
-    if data.get("no_labels") or data["num_classes"] in (None, 1) or (own and not data["val_path"]):
+    data = to_plain(cfg)["data"]
+    spec = DATASETS.get(data["dataset"])
+    own = spec is None or spec.folders or data["format"] != "image_folder"
+    if data["no_labels"] or data["num_classes"] in (None, 1) or (own and not data["val_path"]):
         return None
     try:
         recipe = find_recipe([data["dataset"], "linear"], "linear")
