@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from solo.args.accumulate import check_accumulate
-from solo.args.check import Problem, check, unknown
+from solo.args.check import ParseError, Problem, check, unknown
 from solo.args.multilabel import check_start
 from solo.args.source import check_source
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
+from solo.data.catalogue.resolve import is_here
 from solo.errors import UserError
 from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of, names
@@ -125,18 +126,50 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _published(spec: DatasetSpec, data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Both splits of a data set in its authors' layout; what is missing is fetched, where that is possible."""
-    key = "train_path"
+    """Both splits of a data set in its authors' layout, unless what is missing can be fetched, see `to_fetch`."""
+    train, val = data["train_path"], data["val_path"]
     try:
-        obtain(spec, data["train_path"], data["download"])
-        key = "val_path"
-        path = data["val_path"] or validation_path(spec, data["train_path"])
-        if data["train_path"] and not path:
+        here = is_there(spec, train, data["download"])
+        val = val or validation_path(spec, train)
+        if train and not val and here:
             yield Problem("data.val_path", " is missing; give the folder of the validation images")
-        elif path != data["train_path"]:
-            obtain(spec, path, data["download"])
     except UserError as error:
-        yield Problem(f"data.{key}", f": {error}")
+        yield Problem("data.train_path", f": {error}")
+        return
+    try:
+        if val and val != train:
+            is_there(spec, val, data["download"])
+    except UserError as error:
+        yield Problem("data.val_path", f": {error}")
+
+
+def to_fetch(values: Mapping[str, Any]) -> list[str | None]:
+    """The folders (`None`: the package's own) or hub names that a run has to fetch before it can start.
+
+    Args:
+        values: checked and without problems. Looks at the disk only.
+    """
+    spec, data = spec_of(values), values["data"]
+    if data["format"] == "hf":
+        return [] if is_here(data["train_path"]) else [data["train_path"]]
+    if spec is None or not spec.layout or data["format"] != "image_folder":
+        return []
+    places = dict.fromkeys((data["train_path"], data["val_path"] or data["train_path"]))
+    return [place for place in places if not is_there(spec, place, data["download"])]
+
+
+def obtain_all(values: Mapping[str, Any], places: Iterable[str | None]) -> None:
+    """Fetch what `to_fetch` has found.
+
+    Raises:
+        ParseError: it can't be fetched.
+    """
+    spec, data = spec_of(values), values["data"]
+    try:
+        for place in places if spec and data["format"] == "image_folder" else ():
+            obtain(cast(DatasetSpec, spec), place, data["download"])
+    except UserError as error:
+        raise ParseError(f"data.train_path: {error}") from error
 
 
 def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -154,7 +187,7 @@ def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _views(values: Mapping[str, Any]) -> Iterator[Problem]:
     entries, spec = values.get("augmentations"), spec_of(values)
-    full = values["data"]["image_size"] or (spec.size if spec else None)
+    full = values["data"].get("image_size") or (spec.size if spec else None)
     if entries and not any(entry["num_crops"] is None for entry in entries):
         sizes = [entry["crop_size"] or full for entry in entries]
         counts = [entry["num_crops"] for entry in entries]
