@@ -24,6 +24,11 @@ _SIGNS = {
     "<": lambda value, bound: value < bound,
 }
 
+# Keys that people look for -> why there are none.
+_ABSENT = {
+    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned"
+}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -101,6 +106,8 @@ class _Check:
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
         if len(self.problems) >= MOST_SHOWN:
             return " is not a key"
+        if f"{path}{name}" in _ABSENT:
+            return f" is not a key: {_ABSENT[f'{path}{name}']}"
         hint = did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
         if not hint:  # the right word in the wrong place
             places = [leaf for leaf in self.leaves if leaf.split(".")[-1] == name and "[" not in leaf]
