@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from solo.data.labels.subsets import Around
 from solo.data.storage.stored import Source, Stored
-from solo.errors import BrokenImageError, UserError
+from solo.errors import BrokenImageError, UserError, printable
 
 
 class SkipBroken(Around):
@@ -57,7 +57,7 @@ class SkipBroken(Around):
 
 def not_an_image(name: str) -> str:
     """The line on a file that was skipped."""
-    return f"{name} can't be read as an image"
+    return f"{printable(name)} can't be read as an image"
 
 
 def nothing_readable(count: int) -> UserError:
