@@ -71,6 +71,7 @@ def parse(
     Raises:
         ParseError: (a `ConfigError`) with all problems, one a line.
     """
+    facts_of(values.get("method"))  # imports a plug-in, which may declare keys
     places = _Places(dict(origins or {}))
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
