@@ -14,8 +14,9 @@ from solo.args.check_data import check_data, check_folders, check_levels, obtain
 from solo.args.check_method import check_labels_of_method, check_method, count_views
 from solo.args.check_run import check_files, check_run, remarks
 from solo.args.config import freeze
-from solo.args.fields import keys_of, walk
+from solo.args.fields import declarations, keys_of, walk
 from solo.args.origins import COMMAND_LINE
+from solo.args.outside import check_outside
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.source import check_source
 from solo.args.unread import unread_keys
@@ -71,12 +72,20 @@ def parse(
     Raises:
         ParseError: (a `ConfigError`) with all problems, one a line.
     """
-    facts_of(values.get("method"))  # imports a plug-in, which may declare keys
     places = _Places(dict(origins or {}))
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema, open_names=from_code)
-    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_source(checked)]
+
+    def typed(key: str) -> bool:
+        return places.of(places.spelled.get(key, key)) == COMMAND_LINE
+
+    declared = declarations()
+    outside = list(check_outside(checked, None if origins is None else typed))
+    if declarations() != declared:  # a plug-in that was imported just now has keys of its own
+        checked, problems = check(modern.values, schema, open_names=from_code)
+        outside = list(check_outside(checked, None if origins is None else typed))
+    problems = [*modern.problems, *problems, *outside, *check_method(checked, from_code), *check_source(checked)]
     problems += [*check_data(checked), *check_run(checked)]
     if from_code:
         problems = [problem for problem in problems if not _is_late(problem)]
@@ -89,7 +98,7 @@ def parse(
     if not problems:
         problems += check_labels_of_method(checked, known)
     problems += check_levels(checked, known)
-    idle = list(unread_keys(checked, schema, lambda key: places.of(places.spelled.get(key, key)) == COMMAND_LINE))
+    idle = list(unread_keys(checked, schema, typed))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
         problems += [*check_folders(checked), *check_files(checked), *count_views(checked)]
