@@ -94,7 +94,7 @@ class Run:
         model: LightningModule,
         train: DataLoader[Any] | BatchLoader,
         val: DataLoader[Any] | None,
-        next_command: Callable[[Path], str] | None,
+        next_command: Callable[[Path], str | None] | None,
     ) -> None:
         announce(self.trainer, model)
         self.order.loader = train
