@@ -79,7 +79,7 @@ def test_dropout_is_the_same_in_both_passes_and_statistics_move_once_a_part() ->
     assert not torch.equal(seen[0], first[0]) and torch.equal(seen[0], seen[8])
 
 
-class Watch(Callback):
+class TrainingDiagnosis(Callback):
     """Gradients before they are clipped."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ def fit(settings: dict[str, Any]) -> dict[str, Any]:
     model.lr = model.classifier_lr = 0.05  # which are scaled by the number of batches
     images = ToyImages(64, dtype=torch.float64 if settings["precision"] == "64-true" else torch.float32)
     own = [start + i for start in range(rank * rows, 64, 32) for i in range(rows)]
-    watch = Watch()
+    watch = TrainingDiagnosis()
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
