@@ -10,7 +10,7 @@ from PIL import Image
 
 from solo.analysis.analyze import Options, analyze
 from solo.analysis.findings import findings
-from solo.analysis.png import write_png
+from solo.analysis.png import draw
 from solo.errors import UserError
 from solo.eval.intervals import wilson
 from solo.eval.knn import knn_accuracy
@@ -118,7 +118,7 @@ def test_every_kind_of_panel_as_png(tmp_path):
     shown = {figure.key: figure for figure in outcome.figures}
     assert {"confusable-examples", "confusable"} <= set(shown)
     for key in ("knn", "points-inside", "tree", "collapse-profile", "mixing", "neighbours"):
-        write_png(shown[key], tmp_path / f"{key}.png", pixels)
+        draw(shown[key], tmp_path / f"{key}.png", pixels)
         with Image.open(tmp_path / f"{key}.png") as image:
             assert image.width > 500 and len(set(np.asarray(image.convert("L")).ravel().tolist())) > 10
 
