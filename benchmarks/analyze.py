@@ -22,7 +22,7 @@ from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
 from solo.eval.features import Features, FeatureTable
 from solo.taxonomy import Taxonomy
 
-PARTS = ("measure", "embed", "write_report", "write_png", "find_labelling")
+PARTS = ("measure", "embed", "write_report", "draw", "find_labelling")
 
 
 def synthetic(rows: int, dim: int, classes: int) -> Features:
