@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from solo import plugin
 from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check, unknown
 from solo.args.multilabel import check_start
 from solo.args.source import check_source
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, get_spec, obtain, validation_path
 from solo.errors import UserError
 from solo.methods.catalogue import CATALOGUE, facts_of, names
 
@@ -33,8 +34,11 @@ def check_names(values: dict[str, Any], any_method: bool = False) -> list[Proble
         elif not facts and not any_method:
             problems.append(Problem("method", unknown(values["method"], CATALOGUE)))
     dataset = values["data"]["dataset"]
-    if dataset is not None and dataset not in DATASETS:
+    if plugin.is_path(dataset):
+        get_spec(dataset)  # says what is wrong with it
+    elif dataset is not None and dataset not in DATASETS:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
+    problems += _own_transforms(values.get("augmentations") or [])
     trained = values.get("pretrain_method")
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
@@ -57,6 +61,16 @@ def check_policy(method: Any, policy: Any) -> list[Problem]:
     text = f"={policy!r} does nothing in method={method}; take standard, or one of "
     text += ", ".join(names(lambda facts: facts.hex))
     return [Problem("hex.policy", text)]
+
+
+def _own_transforms(entries: list[dict[str, Any]]) -> Iterator[Problem]:
+    for i, entry in enumerate(entries):
+        for path in entry.get("transforms") or ():
+            place = f"augmentations[{i}].transforms"
+            if not plugin.is_path(path):
+                yield Problem(place, f" has {path!r}, which is no import path; give module:function")
+            elif not callable(plugin.load(path, place)):
+                yield Problem(place, f": {path} can't be called; give a function from a PIL image to one")
 
 
 def _variant(values: Mapping[str, Any]) -> Iterator[Problem]:

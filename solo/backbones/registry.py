@@ -11,6 +11,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from solo import plugin
 from solo.backbones import from_timm, poolformer, resnet, vit, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
@@ -47,13 +48,19 @@ BACKBONES: Mapping[str, Constructor] = MappingProxyType(
 
 
 def find_backbone(name: str) -> Constructor:
-    """The constructor of a backbone, ours or timm's.
+    """The constructor of a backbone: ours, timm's, or `module:function` of the user's own code.
+
+    The latter is called as timm's are, `function(in_chans=.., **kwargs)`, and what it makes says in `num_features` how
+    wide its features are.
 
     Raises:
         UserError: if neither has the name; says which ones are close.
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    if plugin.is_path(name):
+        own = plugin.load(name, "backbone.name")
+        return lambda method, **kwargs: own(**kwargs)
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
     names = list(dict.fromkeys([*BACKBONES, *timm.list_models()]))
@@ -120,7 +127,7 @@ def features_dim(backbone: nn.Module) -> int:
 
 
 def _fixed_size(name: str, image_size: int | None) -> dict[str, int]:
-    if image_size is None:
+    if image_size is None or plugin.is_path(name):
         return {}
     if name in BACKBONES:
         return {"img_size": image_size} if name.startswith(("vit_", "swin_")) else {}

@@ -12,7 +12,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_AT_ONCE = 10_000_000  # numbers drawn
+AT_ONCE = 10_000_000  # numbers drawn
 
 
 def interval(values: Array, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
@@ -40,7 +40,7 @@ def interval(values: Array, resamples: int = 1000, level: float = 0.95, seed: in
         means = rng.binomial(n, values.mean(), resamples) / n
     else:
         means = np.empty(resamples)
-        step = max(1, _AT_ONCE // n)
+        step = max(1, AT_ONCE // n)
         for start in range(0, resamples, step):
             part = means[start : start + step]
             part[:] = values[rng.integers(n, size=(len(part), n))].mean(axis=1)

@@ -14,7 +14,7 @@ from solo.eval.bootstrap import interval
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("at_once", [10_000_000, 100])
 def test_a_loop_finds_the_same_ends(binary, at_once, monkeypatch):
-    monkeypatch.setattr(bootstrap, "_AT_ONCE", at_once)
+    monkeypatch.setattr(bootstrap, "AT_ONCE", at_once)
     values = np.random.default_rng(0).random(40)
     values = (values > 0.6).astype(float) if binary else values
     rng = np.random.default_rng(1)

@@ -13,16 +13,9 @@ from PIL import Image
 
 from solo import cli
 from solo.eval.feature_file import read_features
-from solo.run import feature_source, pretrain
+from solo.run import feature_source
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def pretrained(pretrain_cfg, tmp_path):
-    pretrain.run(pretrain_cfg(max_epochs=1, knn_eval={"enabled": False}, tensorboard={"enabled": False}))
-    (folder,) = (tmp_path / "simclr").iterdir()
-    return folder
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ import difflib
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
+from solo import plugin
 from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.folders import (
@@ -41,7 +43,27 @@ __all__ = [
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
 
-DATASETS: dict[str, DatasetSpec] = {row.name: row for row in ROWS}
+
+class _Rows(dict[str, DatasetSpec]):
+    """The rows by name; `module:ROW` is the row of a data set in the user's own code, and listed nowhere."""
+
+    def __missing__(self, name: object) -> DatasetSpec:
+        if not plugin.is_path(name):
+            raise KeyError(name)
+        row = plugin.load(str(name), "data.dataset")
+        if not isinstance(row, DatasetSpec):
+            raise UserError(f"data.dataset={name} is a {type(row).__name__}; give a DatasetSpec of solo.data.catalogue")
+        return dataclasses.replace(row, name=str(name))
+
+    def __contains__(self, name: object) -> bool:
+        own = plugin.is_path(name) and plugin.is_permitted(str(name))
+        return super().__contains__(name) or (own and self.__missing__(name) is not None)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
+
+
+DATASETS: dict[str, DatasetSpec] = _Rows({row.name: row for row in ROWS})
 DATASETS.update({alias: DATASETS[name] for alias, name in ALIASES.items()})
 
 
@@ -53,7 +75,7 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     """
     if isinstance(name, DatasetSpec):
         return name
-    if name in DATASETS:
+    if name in DATASETS or plugin.is_path(name):
         return DATASETS[name]
     close = difflib.get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision import transforms as tvt
 
+from solo import plugin
 from solo.data.catalogue.registry import DATASETS
 from solo.data.views.image_ops import (
     ColorJitter,
@@ -25,6 +26,7 @@ from solo.data.views.image_ops import (
     normalisation,
 )
 from solo.data.views.multichannel import PlanesEval, PlanesViews
+from solo.errors import UserError
 
 
 class NCropAugmentation(Named):
@@ -68,7 +70,8 @@ def build_transform_pipeline(
 ) -> tvt.Compose:
     """One pipeline from one entry of `augmentations`.
 
-    Order: crop or resize (bicubic), colour jitter, greyscale, blur, solarise, equalise, flip, tensor, normalise.
+    Order: crop or resize (bicubic), `transforms` of the user's own, colour jitter, greyscale, blur, solarise,
+    equalise, flip, tensor, normalise.
 
     Args:
         dataset: its constants normalise; unknown names and custom data use `cfg.mean` and `cfg.std`, or ImageNet's.
@@ -85,11 +88,14 @@ def build_transform_pipeline(
     as_grey = bool(_get(entry, "grayscale.channels"))
     last = normalisation(mean, std, 3 if as_grey else channels)
 
+    code = [plugin.load(path, "augmentations.transforms") for path in _get(entry, "transforms") or ()]
     if len(last.mean) not in (1, 3):
+        if code:
+            raise UserError(f"augmentations.transforms are for PIL images, which don't have {len(last.mean)} channels")
         return tvt.Compose([PlanesViews(entry, last.mean, last.std)])
     ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
     ops.append(ToMode("L" if len(last.mean) == 1 else "RGB"))
-    ops.append(_crop(entry))
+    ops += [_crop(entry), *code]
     ops.extend(Maybe(op, prob) for op, prob in _colour_ops(entry) if prob)
     return tvt.Compose([*ops, last])
 
