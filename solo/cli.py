@@ -144,11 +144,11 @@ def execute(module: str, parsed: Parsed) -> Any:
         for note in parsed.notes:
             _say(f"note: {note}")
         sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
-    from omegaconf import OmegaConf
-
     command = importlib.import_module(module)
     with importlib.import_module("solo.run.failures").explained():
-        return command.run(OmegaConf.create(parsed.values))
+        if parsed.fetch is not None:
+            parsed = parsed.fetch()
+        return command.run(parsed.config)
 
 
 def is_first_process() -> bool:

@@ -43,6 +43,8 @@ def no_access(error: OSError) -> str:
 
 def did_you_mean(word: str, names: Collection[str]) -> str:
     """`did you mean 'x'? `, or nothing."""
+    if len(word) > 60:  # comparing takes its square
+        return ""
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     return f"did you mean {lower[close[0]]!r}? " if close else ""

@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from solo.args.parse import parse
+from solo.args.schema import LinearCfg
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.run.source import pretrained_backbone
@@ -194,7 +196,6 @@ def test_every_name_and_shape_loads_strictly(method: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("prefix", ["backbone", "encoder"])
 def test_evaluation_takes_the_backbone_from_args_json(prefix: str, tmp_path: Path) -> None:
-    from solo.args.linear import parse_cfg
 
     state = {name.replace("backbone.", f"{prefix}."): value for name, value in old_state("byol").items()}
     path = write(tmp_path, "byol", state)
@@ -207,7 +208,7 @@ def test_evaluation_takes_the_backbone_from_args_json(prefix: str, tmp_path: Pat
         "max_epochs": 1,
         "devices": [0],
     }
-    backbone = pretrained_backbone(parse_cfg(OmegaConf.create(given)))
+    backbone, _ = pretrained_backbone(parse(given, LinearCfg).config)
     expected = stem()
     weights = {name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(f"{prefix}.")}
     expected.load_state_dict(weights)
@@ -217,4 +218,4 @@ def test_evaluation_takes_the_backbone_from_args_json(prefix: str, tmp_path: Pat
     state.pop(f"{prefix}.conv1.weight")
     write(tmp_path, "byol", state)
     with pytest.raises(UserError, match=r"1 keys missing \(conv1.weight\)"):
-        pretrained_backbone(parse_cfg(OmegaConf.create(given)))
+        pretrained_backbone(parse(given, LinearCfg).config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal, Union
 from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
 from solo.errors import ConfigError, did_you_mean
 
+MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
 _TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
@@ -35,25 +37,40 @@ class ParseError(ConfigError, AssertionError):
     """What solo-learn's `parse_cfg` asserted; code written for it may catch it as an `AssertionError`."""
 
 
-def check(values: Mapping[str, Any], schema: type, path: str = "") -> tuple[dict[str, Any], list[Problem]]:
+def check(
+    values: Mapping[str, Any], schema: type, path: str = "", open_names: bool = False
+) -> tuple[dict[str, Any], list[Problem]]:
     """Compare a section with its schema.
 
     Args:
         values: plain dicts, lists and numbers.
         schema: a dataclass of `solo.args.schema`.
         path: where the section stands, `""` or ending in a dot.
+        open_names: names that a program may add to, such as `optimizer.name`, are the caller's to check.
 
     Returns:
         A new dict with every key of the schema (a wrong or missing value is `None`), and the problems.
     """
-    return _Check(schema, path).section(values, schema, path)
+    return _Check(schema, path, open_names).section(values, schema, path)
 
 
 def unknown(value: object, choices: Iterable[str]) -> str:
     """The sentence for a value that is not one of `choices`: `='x' is unknown; did you mean 'y'? choose ...`."""
     names = list(dict.fromkeys(str(choice) for choice in choices))
     hint = did_you_mean(value, names) if isinstance(value, str) else ""
-    return f"={value!r} is unknown; {hint}choose {', '.join(names)}"
+    return f"={short(value)} is unknown; {hint}choose {', '.join(names)}"
+
+
+def short(value: object) -> str:
+    """A value for a message of one line."""
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return f"{'-' * (value < 0)}1e{int(math.log10(abs(value)))}"
+    return _REPR.repr(value)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+_REPR.maxlist = 12
 
 
 class _Refused(Exception):
@@ -61,25 +78,29 @@ class _Refused(Exception):
 
 
 class _Check:
-    def __init__(self, schema: type, path: str) -> None:
+    def __init__(self, schema: type, path: str, open_names: bool) -> None:
+        self.open_names = open_names
         self.problems: list[Problem] = []
         self.leaves = [name for name, _ in walk(schema, path)]
 
     def section(self, values: Any, schema: type, path: str) -> tuple[dict[str, Any], list[Problem]]:
         if not isinstance(values, Mapping):
-            self.problems.append(Problem(path[:-1], f"={values!r} is no section; give {', '.join(keys_of(schema))}"))
+            keys = ", ".join(keys_of(schema))
+            self.problems.append(Problem(path[:-1], f"={short(values)} is no section; give {keys}"))
             values = {}
-        keys = keys_of(schema)
+        known = keys_of(schema)
         extra = keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {}
-        checked = {name: self._value(values, found, path) for name, found in keys.items()}
+        checked = {name: self._value(values, found, path) for name, found in known.items()}
         for name in values:
             if name in extra:
                 checked[name] = self._value(values, extra[name], path)
-            elif name not in keys:
-                self.problems.append(Problem(f"{path}{name}", self._unknown_key(str(name), [*keys, *extra], path)))
+            elif name not in known:
+                self.problems.append(Problem(f"{path}{name}", self._unknown_key(str(name), [*known, *extra], path)))
         return checked, self.problems
 
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
+        if len(self.problems) >= MOST_SHOWN:
+            return " is not a key"
         hint = did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
         if not hint:  # the right word in the wrong place
             places = [leaf for leaf in self.leaves if leaf.split(".")[-1] == name and "[" not in leaf]
@@ -96,11 +117,13 @@ class _Check:
                 self.problems.append(Problem(name, f" is missing; give {describe_type(found.type)}: {found.help}"))
                 return None
             return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
+        if found.open and self.open_names and isinstance(value, str):
+            return value
         if found.item:
             if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
             keys = ", ".join(keys_of(found.item))
-            self.problems.append(Problem(name, f"={value!r} is no list of sections; give a list, each with {keys}"))
+            self.problems.append(Problem(name, f"={short(value)} is no list of sections; each has {keys}"))
             return None
         try:
             converted = convert(value, found.type)
@@ -173,11 +196,11 @@ def _convert_scalar(value: Any, kind: type) -> Any:
 
 
 def _wrong(value: Any, kind: Any) -> _Refused:
-    return _Refused(f"={value!r} has the wrong type; give {describe_type(kind)}")
+    return _Refused(f"={short(value)} has the wrong type; give {describe_type(kind)}")
 
 
 def _require_bounds(value: Any, written: Any, bounds: Mapping[str, float]) -> None:
     numbers = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, (int, float))]
     if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
         allowed = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
-        raise _Refused(f"={written!r} is out of range; give a number {allowed}")
+        raise _Refused(f"={short(written)} is out of range; give a number {allowed}")

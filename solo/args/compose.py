@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 import solo
 from solo import plugin
 from solo.args.config import to_plain
+from solo.args.harmless import check_files, refuse_resolvers
 from solo.args.origins import COMMAND_LINE, Origins, display
 from solo.args.parse import one_line
 from solo.errors import ConfigError, did_you_mean
@@ -98,6 +99,11 @@ def compose(recipe: Recipe, words: Sequence[str]) -> tuple[dict[str, Any], Origi
     # Where a folder of files has the key's name, Hydra takes every value for a file; these are put in afterwards.
     late = [o for o in overrides if _names_folder(o, recipe) and not isinstance(o.value(), str)]
     groups = {o.key_or_group for o in overrides if _names_folder(o, recipe) and o not in late}
+    check_files(
+        recipe.folder / recipe.name,
+        [recipe.folder, recipe.folder.parent],
+        {o.key_or_group: str(o.value()) for o in overrides if o.key_or_group in groups},
+    )
     final = [_searchpath(recipe), *(_may_add(o, groups) for o in overrides if o not in late)]
     values, defaults = _call_hydra(recipe, final)
     values |= {o.key_or_group: o.value() for o in late}
@@ -130,6 +136,7 @@ def compose_words(words: Sequence[str]) -> tuple[dict[str, Any], Origins]:
         except OmegaConfBaseException as error:
             raise ConfigError(f"command line: {key}: {one_line(error)}") from error
         origins.add_override(key, override.value())
+    refuse_resolvers(values, COMMAND_LINE)
     return to_plain(values), origins
 
 
@@ -139,7 +146,9 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], l
         with initialize_config_dir(str(recipe.folder), version_base=_HYDRA_VERSION), warnings.catch_warnings():
             warnings.filterwarnings("error", ".*missing `_self_`.*", UserWarning)
             loader = GlobalHydra.instance().config_loader()
-            values = to_plain(hydra_compose(recipe.name, overrides=overrides))
+            composed = hydra_compose(recipe.name, overrides=overrides)
+            refuse_resolvers(composed, recipe.shown)
+            values = to_plain(composed)
             return values, list(loader.compute_defaults_list(recipe.name, overrides, RunMode.RUN).defaults)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark

@@ -15,6 +15,12 @@ class CommonDataCfg:
     """What pretraining and evaluation both say of their data."""
 
     resolved: DatasetSpec | None = derived()
+    # Keys of some commands.
+    no_labels: bool = derived(False)
+    val_only: bool = derived(False)
+    unseen_classes: int | tuple[str, ...] | None = derived()
+    split_seed: int = derived(42)
+
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
     train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
     val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")

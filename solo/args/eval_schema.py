@@ -35,6 +35,8 @@ class FeatureCfg:
     cache: bool = key(True, "keep the features of a network, and take those that were kept for the same images")
     cache_dir: str | None = key(None, "where features are kept; null: features in the user's cache folder")
     checkpoint: FolderCfg = key(FolderCfg, "files of a run")
+    name: str | None = key(None, "name of the run")
+    data: SourceDataCfg = key(SourceDataCfg, "images")
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from solo import plugin
 from solo.args.accumulate import check_accumulate
-from solo.args.check import Problem, check, unknown
+from solo.args.check import ParseError, Problem, check, unknown
 from solo.args.multilabel import check_start
 from solo.args.source import check_source
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, get_spec, obtain, validation_path
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, get_spec, is_there, obtain, validation_path
+from solo.data.catalogue.resolve import is_here
 from solo.errors import UserError
 from solo.methods.catalogue import CATALOGUE, facts_of, names
 
@@ -24,14 +25,14 @@ def spec_of(values: Mapping[str, Any]) -> DatasetSpec | None:
     return DATASETS.get(str(values["data"]["dataset"]))
 
 
-def check_names(values: dict[str, Any], any_method: bool = False) -> list[Problem]:
+def check_names(values: dict[str, Any], from_code: bool = False) -> list[Problem]:
     """Method, method_kwargs (checked and completed in place), data set, levels of the label tree, devices."""
     problems: list[Problem] = []
     if values.get("method") is not None:
         facts = facts_of(values["method"])
         if facts and facts.kwargs:
             values["method_kwargs"], problems = check(values["method_kwargs"] or {}, facts.kwargs, "method_kwargs.")
-        elif not facts and not any_method:
+        elif not facts and not from_code:
             problems.append(Problem("method", unknown(values["method"], CATALOGUE)))
     dataset = values["data"]["dataset"]
     if plugin.is_path(dataset):
@@ -137,18 +138,50 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _published(spec: DatasetSpec, data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Both splits of a data set in its authors' layout; what is missing is fetched, where that is possible."""
-    key = "train_path"
+    """Both splits of a data set in its authors' layout, unless what is missing can be fetched, see `to_fetch`."""
+    train, val = data["train_path"], data["val_path"]
     try:
-        obtain(spec, data["train_path"], data["download"])
-        key = "val_path"
-        path = data["val_path"] or validation_path(spec, data["train_path"])
-        if data["train_path"] and not path:
+        here = is_there(spec, train, data["download"])
+        val = val or validation_path(spec, train)
+        if train and not val and here:
             yield Problem("data.val_path", " is missing; give the folder of the validation images")
-        elif path != data["train_path"]:
-            obtain(spec, path, data["download"])
     except UserError as error:
-        yield Problem(f"data.{key}", f": {error}")
+        yield Problem("data.train_path", f": {error}")
+        return
+    try:
+        if val and val != train:
+            is_there(spec, val, data["download"])
+    except UserError as error:
+        yield Problem("data.val_path", f": {error}")
+
+
+def to_fetch(values: Mapping[str, Any]) -> list[str | None]:
+    """The folders (`None`: the package's own) or hub names that a run has to fetch before it can start.
+
+    Args:
+        values: checked and without problems. Looks at the disk only.
+    """
+    spec, data = spec_of(values), values["data"]
+    if data["format"] == "hf":
+        return [] if is_here(data["train_path"]) else [data["train_path"]]
+    if spec is None or not spec.layout or data["format"] != "image_folder":
+        return []
+    places = dict.fromkeys((data["train_path"], data["val_path"] or data["train_path"]))
+    return [place for place in places if not is_there(spec, place, data["download"])]
+
+
+def obtain_all(values: Mapping[str, Any], places: Iterable[str | None]) -> None:
+    """Fetch what `to_fetch` has found.
+
+    Raises:
+        ParseError: it can't be fetched.
+    """
+    spec, data = spec_of(values), values["data"]
+    try:
+        for place in places if spec and data["format"] == "image_folder" else ():
+            obtain(cast(DatasetSpec, spec), place, data["download"])
+    except UserError as error:
+        raise ParseError(f"data.train_path: {error}") from error
 
 
 def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:

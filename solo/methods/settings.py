@@ -7,6 +7,7 @@ open is filled in, in place, and it is parsed once, here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -19,6 +20,7 @@ from solo.args.fields import keys_of
 from solo.args.rules import check_policy, check_views
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
+from solo.backbones.registry import Constructor
 from solo.compat.keys import MOVED, modernise
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
 from solo.data.catalogue.resolve import resolve_spec
@@ -26,6 +28,7 @@ from solo.errors import ConfigError, UserError
 from solo.methods.catalogue import vit_variant
 from solo.taxonomy import Taxonomy
 
+PATHS = ("train_path", "val_path", "taxonomy")  # of `data`
 ModelCfg = TypeVar("ModelCfg", PretrainCfg, LinearCfg)
 
 
@@ -49,7 +52,9 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
         spec, cfg = cfg.data.resolved, OmegaConf.create(to_plain(cfg))
     raw: DictConfig = model.add_and_assert_specific_cfg(cfg)
     values = {key: _plain(raw, key) for key in keys_of(schema) if not OmegaConf.is_missing(raw, key) and key in raw}
-    checked, _ = check(values, schema)  # what a model reads is right; the rest may be anything, or missing
+    checked, _ = check(
+        values, schema, open_names=True
+    )  # what a model reads is right; the rest may be anything, or missing
     checked["data"]["resolved"] = spec or dataset_spec(raw)
     config = freeze(checked, schema, kwargs)
     return raw, config
@@ -73,7 +78,7 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
         for section, schema in sections.items():
             hex_ = section == "hex"
             given = modern.values["hex"] if hex_ else _plain(cfg, section) or {}
-            checked, found = check(given if hex_ else _known(given, schema), schema, f"{section}.")
+            checked, found = check(given if hex_ else _known(given, schema), schema, f"{section}.", True)
             problems += found
             cfg[section] = {**given, **checked}
         for word in words:
@@ -142,8 +147,12 @@ def taxonomy_of(config: PretrainCfg | LinearCfg) -> Taxonomy | None:
     return taxonomy if taxonomy and taxonomy.num_classes == config.data.num_classes else None
 
 
-def backbone_of(config: PretrainCfg) -> nn.Module:
+def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Module:
     """The backbone that `backbone.*` and `data.*` ask for, without classifier.
+
+    Args:
+        config: of the model.
+        table: the constructors by name.
 
     Raises:
         UserError: if the name or its kwargs are wrong.
@@ -156,11 +165,15 @@ def backbone_of(config: PretrainCfg) -> nn.Module:
         small=bool(spec and spec.small_stem),
         image_size=facts["size"],
         kwargs=config.backbone.kwargs,
+        table=table,
     )
 
 
 def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> dict[str, Any]:
-    """What a checkpoint remembers of its data, in plain types: dataset, channels, size, mean, std, taxonomy."""
+    """What a checkpoint remembers of its data, in plain types: dataset, channels, size, mean, std, taxonomy, paths.
+
+    The paths are absolute, so that a command in another folder finds the images; the config has what was typed.
+    """
     data, spec = config.data, config.data.resolved
     mean, std = data.mean or getattr(spec, "mean", None), data.std or getattr(spec, "std", None)
     return {
@@ -170,7 +183,14 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
         "mean": mean and list(mean),
         "std": std and list(std),
         "taxonomy": taxonomy.to_dict() if taxonomy else None,
+        "paths": {name: str(path) for name in PATHS if (path := absolute(getattr(data, name)))},
     }
+
+
+def absolute(typed: str | None) -> Path | None:
+    """Where something on this machine is; `None` for what isn't, such as the name of a data set on a hub."""
+    path = Path(typed).expanduser() if typed else None
+    return path.absolute() if path and (path.exists() or path.parent != Path(".") and path.parent.exists()) else None
 
 
 def accumulates_exactly(config: PretrainCfg, known: bool) -> bool:

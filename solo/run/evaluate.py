@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
-
 from solo.analysis.levels import plot_levels
-from solo.callbacks.checkpointer import plain_cfg
+from solo.args.config import to_plain
+from solo.args.eval_schema import EvaluateCfg
 from solo.callbacks.summary import config_hash, versions
 from solo.eval.features import Features
 from solo.eval.suite import Protocol, evaluate
@@ -43,14 +42,14 @@ _OF_MISTAKES = {
 }
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
-    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`; `cfg` is resolved.
+def run(cfg: EvaluateCfg) -> dict[str, Any]:
+    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`.
 
     Returns:
         What `evaluate.json` holds.
     """
     device = compute_device(cfg)
-    found = load_features(cfg, cfg.feature_type, device)
+    found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
         say("no training images: the linear classifier is left out, and neighbours are the other validation images")
     protocol = Protocol(
@@ -72,9 +71,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             if len(features.levels) > 1:  # with one, they say what the accuracies say
                 _show_hierarchy(result.get("hierarchy", {}))
     folder = open_folder(cfg, "evaluate")
-    facts = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
+    facts: dict[str, Any] = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
     facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
-    facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": results}
+    facts |= {"config_hash": config_hash(to_plain(cfg)), "versions": versions(), "results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
     title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
     drawn = plot_levels(results, folder / "evaluate.png", title)

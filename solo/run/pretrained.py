@@ -12,10 +12,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
+from solo.args.check import check
+from solo.args.config import freeze
+from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
 from solo.backbones.published import published_model
 from solo.checkpoint import checkpoint_file, load_backbone, load_checkpoint, saved_settings
@@ -222,28 +224,20 @@ def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> P
     name = data.get("dataset") or saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     facts = {"dataset": name if name in DATASETS else "custom"}
     asked = {key: data.get(key) for key in ("image_size", "channels", "mean", "std")}
-    cfg = OmegaConf.create(
-        {
-            "pretrained_feature_extractor": str(file),
-            "pretrain_method": None,
-            "backbone": {"name": None, "kwargs": {}},
-            "data": {**facts, **asked},
-        }
-    )
-    backbone = pretrained_backbone(cfg)  # which fills in what is left open
-    images: Any = OmegaConf.to_container(cfg.data)
-    spec = get_spec(images["dataset"])
-    size = images["image_size"]
+    values, _ = check({"pretrained_feature_extractor": str(file), "data": {**facts, **asked}}, EvaluateCfg)
+    values["data"]["resolved"] = spec = get_spec(facts["dataset"])
+    backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
+    images, size = cfg.data, cfg.data.image_size or spec.size
     network = Network(
-        name=cfg.backbone.name,
-        kwargs=cast("dict[str, Any]", OmegaConf.to_container(cfg.backbone.kwargs)),
+        name=str(cfg.backbone.name),
+        kwargs=cfg.backbone.kwargs,
         method=cfg.pretrain_method,
         small_stem=small_stem(cfg, saved),
-        channels=images["channels"],
+        channels=images.channels or 3,
         size=size,
         resize=round(spec.resize * size / spec.size) if spec.resize else None,
-        mean=tuple(images["mean"]),
-        std=tuple(images["std"]),
+        mean=images.mean or spec.mean,
+        std=images.std or spec.std,
     )
     tree = saved["data"].get("taxonomy")
     return _model(

@@ -4,10 +4,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
-from solo.args.linear import parse_cfg as parse_linear
-from solo.args.pretrain import parse_cfg as parse_pretrain
 
+from solo.args.parse import parse
+from solo.args.schema import LinearCfg, PretrainCfg
 from solo.run import pretrain
 
 
@@ -35,7 +34,7 @@ def tiny_run(root, **more):
         "num_sanity_val_steps": 0,
         "max_epochs": 2,
     }
-    return parse_pretrain(OmegaConf.create({**values, **more}))
+    return parse({**values, **more}, PretrainCfg).config
 
 
 @pytest.fixture
@@ -69,6 +68,6 @@ def linear_cfg(tmp_path):
             "limit_train_batches": 2,
             "max_epochs": 2,
         }
-        return parse_linear(OmegaConf.create({**values, **more}))
+        return parse({**values, **more}, LinearCfg).config
 
     return make

@@ -72,9 +72,7 @@ def test_only_the_trainers_keys_reach_the_trainer(pretrain_cfg):
 
 @pytest.mark.parametrize(("devices", "processes"), [(1, 1), ([0], 1), ([0, 1], 2), ("2", 2), ("auto", 1), (-1, 1)])
 def test_devices_on_a_cpu_are_processes(pretrain_cfg, devices, processes):
-    cfg = pretrain_cfg()
-    cfg.devices = devices
-    trainer = prepare(cfg).trainer
+    trainer = prepare(pretrain_cfg(devices=devices)).trainer
     assert trainer.num_devices == trainer.world_size == processes
 
 
@@ -93,8 +91,7 @@ def test_batch_norms_of_processes_on_a_cpu_are_synchronised_if_asked_for(pretrai
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(pretrain_cfg):
-    cfg = pretrain_cfg()
-    cfg.accelerator = "cuda"
+    cfg = pretrain_cfg(accelerator="cuda")
     with pytest.raises(UserError, match="no GPU is visible; use accelerator=auto"):
         module.prepare(cfg, "simclr", Facts("pretrain", {}))
 

@@ -34,6 +34,7 @@ __all__ = [
     "choose_classes",
     "count_classes",
     "get_spec",
+    "is_there",
     "layout_of",
     "obtain",
     "query_images",
@@ -165,19 +166,30 @@ def _has_images(folder: Path) -> bool:
     return 2 * sum(name.endswith(kinds) for name in names) > len(names)
 
 
+def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
+    """Whether a data set in its authors' layout lies in a folder; touches no network.
+
+    Raises:
+        UserError: it doesn't, and can't be fetched.
+    """
+    layout, folder = layout_of(spec), Path(path).expanduser() if path else DEFAULT_ROOT
+    if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
+        return True
+    if not (download and layout.torchvision):
+        raise UserError(layout.how_to(folder))
+    return False
+
+
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
-    """Look for a data set in its authors' layout; fetch it if that is allowed and possible.
+    """Fetch a data set in its authors' layout where it isn't there.
 
     Done before a model is built, because the number of classes and the label tree come from the files.
 
     Raises:
         UserError: it isn't there, and can't be fetched.
     """
-    layout, folder = layout_of(spec), Path(path).expanduser() if path else DEFAULT_ROOT
-    if layout.tree(folder) is None and layout.tree(folder, train=False) is None:
-        if not (download and layout.torchvision):
-            raise UserError(layout.how_to(folder))
-        layout.fetch(folder)
+    if not is_there(spec, path, download):
+        layout_of(spec).fetch(Path(path).expanduser() if path else DEFAULT_ROOT)
 
 
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:

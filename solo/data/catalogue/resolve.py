@@ -26,6 +26,7 @@ from solo.data.storage.folders import (
     existing_folder,
     image_folders,
 )
+from solo.data.storage.hub import is_here as is_here
 from solo.data.storage.shards import label_columns, label_table, read_shards
 from solo.data.storage.tables import read_table, table_columns
 from solo.errors import UserError
@@ -34,7 +35,7 @@ from solo.taxonomy import Taxonomy
 Levels = str | tuple[str, ...] | None
 
 
-def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
+def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     """What a run knows of its data set.
 
     For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (all
@@ -43,6 +44,7 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
 
     Args:
         data: the section `data` of a config, a dict or an OmegaConf node; keys that are missing count as null.
+        fetch: whether a data set of the Hugging Face hub may be loaded; else its classes stay unknown.
 
     Raises:
         UserError: an unknown data set, or data that aren't there or contradict themselves.
@@ -61,7 +63,7 @@ def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
     if form == "webdataset":
         return _of_shards(_custom(spec, form), path, data)
     if form == "hf":
-        return _of_hub(_custom(spec, form), path, data)
+        return _of_hub(_custom(spec, form), path, data, fetch)
     if form == "timm":
         return dataclasses.replace(
             _custom(spec, form), source="solo.data.sources.own_images:timm_reader", folders=False
@@ -182,12 +184,15 @@ def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> 
     return _with_columns(spec, table, label_columns(table, path, data.get("label_columns")), path)
 
 
-def _of_hub(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
+def _of_hub(spec: DatasetSpec, path: str | None, data: Mapping[str, Any], fetch: bool) -> DatasetSpec:
     if not path:
         raise UserError("data.train_path is not set; give the name of a data set on the hub, or a folder")
-    found, wanted = hub.read_hub(path), data.get("path_column")
-    hub.image_column(found, path, wanted)
+    wanted = data.get("path_column")
     spec = dataclasses.replace(spec, source="solo.data.sources.own_images:hub", folders=False, path_column=wanted)
+    if not fetch and not hub.is_here(path):
+        return spec
+    found = hub.read_hub(path)
+    hub.image_column(found, path, wanted)
     columns = [] if data.get("no_labels") else hub.label_columns(found, path, data.get("label_columns"))
     return _with_columns(spec, hub.label_table(found, columns), columns, path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,13 @@ def read_table(path: str | Path) -> Table:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"the table {file} {what}; data.format=table needs a file: {', '.join(TABLE_EXTENSIONS)}")
+    stat = file.stat()
+    return _read(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(file: Path, size: int, changed_ns: int) -> Table:
+    """Asked for by the check, and for each split; a large table takes seconds."""
     readers = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
     kind = file.suffix.lower()
     if kind not in readers:
