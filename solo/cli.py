@@ -21,6 +21,7 @@ from solo.args.source import complete, long_names, reads_features
 from solo.args.words import LineParser
 from solo.compat.flags import has_flags, read_flags
 from solo.errors import ConfigError, UserError, did_you_mean, no_access
+from solo.plugin import permit
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ usage: solo {name} FOLDER FILE [KEY=VALUE ...]
 
   --cfg resolved   print every value and where it comes from, and stop
   --preview        pretrain: write a picture of what the model will see, and stop
-  --help           print this text
+  --help           print this text; with method=NAME its own keys only
 
 Example: {example}
 """
@@ -109,7 +110,9 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
         if name in ("evaluate", "analyze"):
             example = f"solo {name} checkpoint=PATH"
         usage = _USAGE.format(name=name, help=command.help.capitalize(), example=example)
-        sys.stdout.write(f"{usage}\n{help_text(schema)}\n")
+        method = next((word.partition("=")[2] for word in given.words if word.startswith("method=")), None)
+        permit([method] if method else [])
+        sys.stdout.write(f"{usage}\n{help_text(schema, method)}\n")
         return 0
     if flags:
         values, origins = read_flags(name, words)

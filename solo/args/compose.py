@@ -6,10 +6,9 @@ any working directory.
 
 from __future__ import annotations
 
-import itertools
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import solo
-from solo import plugin
 from solo.args.config import to_plain
 from solo.args.harmless import check_files, refuse_resolvers
 from solo.args.origins import COMMAND_LINE, Origins, display
@@ -95,7 +93,6 @@ def compose(recipe: Recipe, words: Sequence[str]) -> tuple[dict[str, Any], Origi
         ConfigError: for anything that YAML, OmegaConf or Hydra refuses, in one line.
     """
     overrides = [_parse_word(word) for word in words]
-    _permit_code(overrides)
     # Where a folder of files has the key's name, Hydra takes every value for a file; these are put in afterwards.
     late = [o for o in overrides if _names_folder(o, recipe) and not isinstance(o.value(), str)]
     groups = {o.key_or_group for o in overrides if _names_folder(o, recipe) and o not in late}
@@ -125,9 +122,7 @@ def compose_words(words: Sequence[str]) -> tuple[dict[str, Any], Origins]:
         ConfigError: a word is not `key=value`.
     """
     values, origins = OmegaConf.create(), Origins({"": COMMAND_LINE})
-    overrides = [_parse_word(word) for word in words]
-    _permit_code(overrides)
-    for override in overrides:
+    for override in map(_parse_word, words):
         if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
             raise ConfigError(f"command line: {override.input_line!r} takes a key out, and no recipe is named")
         key = override.key_or_group
@@ -166,17 +161,6 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], l
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         text = one_line(error) or "Hydra can't read it; give keys that are texts and values that are plain"
         raise ConfigError(f"{recipe.shown}: {text}") from error
-
-
-def _permit_code(overrides: Sequence[Override]) -> None:
-    """Import paths of the user's own code, `method=my_pkg.mine:MyMethod`, may be loaded: these words are the user's."""
-    given = itertools.chain.from_iterable(_leaves(override.value()) for override in overrides)
-    plugin.permit(str(value) for value in given if plugin.is_path(value))
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    yield from [value] if inner is None else itertools.chain.from_iterable(map(_leaves, inner))
 
 
 def _parse_word(word: str) -> Override:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from solo import plugin
 from solo.args.accumulate import check_accumulate
 from solo.args.check import ParseError, Problem, check, unknown
 from solo.args.multilabel import check_start
 from solo.args.source import check_source
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, get_spec, is_there, obtain, validation_path
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
 from solo.data.catalogue.resolve import is_here
 from solo.errors import UserError
+from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of, names
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")
@@ -35,11 +35,8 @@ def check_names(values: dict[str, Any], from_code: bool = False) -> list[Problem
         elif not facts and not from_code:
             problems.append(Problem("method", unknown(values["method"], CATALOGUE)))
     dataset = values["data"]["dataset"]
-    if plugin.is_path(dataset):
-        get_spec(dataset)  # says what is wrong with it
-    elif dataset is not None and dataset not in DATASETS:
+    if dataset is not None and dataset not in DATASETS:
         problems.append(Problem("data.dataset", unknown(dataset, DATASETS)))
-    problems += _own_transforms(values.get("augmentations") or [])
     trained = values.get("pretrain_method")
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
@@ -55,7 +52,7 @@ def check_policy(method: Any, policy: Any) -> list[Problem]:
     facts = facts_of(method)
     if policy in (None, "standard") or facts is None:
         return []
-    if facts.hex == "denominator" and policy in ("dcl", "infonce"):
+    if facts.hex == "denominator" and not policy_facts(policy).selects:
         return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if facts.hex is not None:
         return []
@@ -64,22 +61,13 @@ def check_policy(method: Any, policy: Any) -> list[Problem]:
     return [Problem("hex.policy", text)]
 
 
-def _own_transforms(entries: list[dict[str, Any]]) -> Iterator[Problem]:
-    for i, entry in enumerate(entries):
-        for path in entry.get("transforms") or ():
-            place = f"augmentations[{i}].transforms"
-            if not plugin.is_path(path):
-                yield Problem(place, f" has {path!r}, which is no import path; give module:function")
-            elif not callable(plugin.load(path, place)):
-                yield Problem(place, f": {path} can't be called; give a function from a PIL image to one")
-
-
 def _variant(values: Mapping[str, Any]) -> Iterator[Problem]:
     """The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss."""
     settings = values.get("hex", {})
     policy = settings.get("policy")
-    if settings.get("variant") == "release" and policy in ("hcl", "infonce"):
-        advice = "DCL is the decoupled loss" if policy == "infonce" else "leave hex.variant out"
+    facts = policy_facts(policy)
+    if settings.get("variant") == "release" and facts.variant == "reweight":
+        advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"
         yield Problem("hex.variant", f"='release' has no meaning with {policy}; {advice}")
 
 

@@ -11,7 +11,6 @@ import difflib
 import itertools
 import os
 from pathlib import Path
-from typing import Any
 
 from solo import plugin
 from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
@@ -44,27 +43,7 @@ __all__ = [
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
 
-
-class _Rows(dict[str, DatasetSpec]):
-    """The rows by name; `module:ROW` is the row of a data set in the user's own code, and listed nowhere."""
-
-    def __missing__(self, name: object) -> DatasetSpec:
-        if not plugin.is_path(name):
-            raise KeyError(name)
-        row = plugin.load(str(name), "data.dataset")
-        if not isinstance(row, DatasetSpec):
-            raise UserError(f"data.dataset={name} is a {type(row).__name__}; give a DatasetSpec of solo.data.catalogue")
-        return dataclasses.replace(row, name=str(name))
-
-    def __contains__(self, name: object) -> bool:
-        own = plugin.is_path(name) and plugin.is_permitted(str(name))
-        return super().__contains__(name) or (own and self.__missing__(name) is not None)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default
-
-
-DATASETS: dict[str, DatasetSpec] = _Rows({row.name: row for row in ROWS})
+DATASETS: dict[str, DatasetSpec] = {row.name: row for row in ROWS}
 DATASETS.update({alias: DATASETS[name] for alias, name in ALIASES.items()})
 
 
@@ -76,11 +55,26 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     """
     if isinstance(name, DatasetSpec):
         return name
-    if name in DATASETS or plugin.is_path(name):
+    if plugin.is_path(name) and name not in DATASETS:
+        DATASETS[name] = _outside(name)
+    if name in DATASETS:
         return DATASETS[name]
     close = difflib.get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
+
+
+def _outside(path: str) -> DatasetSpec:
+    """The row of a data set that a user names by its import path: a row, or a function that gives one."""
+    found = plugin.load(path, "data.dataset")
+    if callable(found) and not isinstance(found, type):
+        found = found()
+    if not isinstance(found, DatasetSpec):
+        raise UserError(
+            f"data.dataset={path} is no data set; give a DatasetSpec of solo.data.catalogue.rows, or a function "
+            "that returns one"
+        )
+    return dataclasses.replace(found, name=path)
 
 
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
