@@ -31,8 +31,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import cli
-from solo.args.compose import compose, find_recipe
+from solo.args.compose import compose
 from solo.args.parse import parse
+from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.callbacks import Meter
 from solo.callbacks.meter import peak_memory_mb

@@ -10,12 +10,16 @@ import pytest
 TESTS = Path(__file__).parent
 SOLO = TESTS.parent / "solo"
 # Room -> rooms it may import from (beside itself). Torch-free ground floor: errors, taxonomy.
-GROUND = {"errors", "taxonomy", "files", "plugin"}
+GROUND = {"cores", "errors", "files", "plugin", "screen", "suggest", "taxonomy", "untrusted"}
 ALLOWED = {
     "errors": set(),
+    "cores": set(),
+    "screen": {"errors"},
+    "suggest": set(),
     "files": {"errors"},
+    "untrusted": {"errors"},
     "taxonomy": {"errors"},
-    "plugin": {"errors"},
+    "plugin": {"errors", "suggest"},
     "distributed": set(),
     "args": GROUND | {"data", "methods", "hex", "compat"},  # the catalogues and compat.keys only, see below
     "data": GROUND | {"distributed"},
@@ -25,22 +29,25 @@ ALLOWED = {
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
-    "checkpoint": GROUND | {"data"},
+    "inert": set(),
+    "weights": {"errors", "inert"},
+    "checkpoint": GROUND | {"weights", "inert"},
     "methods": GROUND
-    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"},
+    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"}
+    | {"weights"},
     "optim": GROUND,
     "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "export": GROUND | {"backbones"},
     "run": GROUND
-    | {"export"}
+    | {"export", "weights"}
     | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
     | {"eval", "compat"},
     "cli": GROUND | {"args", "run", "compat"},
     "__main__": {"cli"},
-    "api": {"cli", "run"},
+    "api": {"args", "cli", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
 TORCH_FREE = ["compat/keys.py", "compat/configs.py", "compat/flags.py", "compat/paths.py", "plugin.py"]
@@ -52,6 +59,7 @@ TORCH_FREE += [
     "hex/__init__.py",
 ]
 TORCH_FREE += ["args", "cli.py", "api.py", "errors.py", "taxonomy.py", "__init__.py", "__main__.py"]
+TORCH_FREE += ["cores.py", "screen.py", "suggest.py"]
 TORCH_FREE += ["data/catalogue", "data/labels/trees.py", "data/labels/tree_files.py", "data/storage", "data/layouts"]
 HEAVY = {"torch", "torchvision", "lightning", "timm", "lightly", "wandb", "sklearn", "umap", "matplotlib"}
 

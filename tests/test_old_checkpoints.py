@@ -131,7 +131,9 @@ NAMES: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]]]] = {
         | spell("predictor2", PREDICT)
         | attention("transformer_encoder")
         | QUEUE
-        | {"queue_index": (K,)},
+        | {"queue_index": (K,)}
+        | {f"pos_enc.{penc}.inv_freq": (3,) for penc in ("penc", "penc.penc")}  # computed here
+        | {f"pos_enc.{penc}.cached_penc": (1, 5, D) for penc in ("penc", "penc.penc")},
     ),
 }
 SLOW = {name for name, (_, names) in NAMES.items() if any(key.startswith("momentum_") for key in names)}
@@ -180,6 +182,7 @@ def write(folder: Path, method: str, state: dict[str, Tensor]) -> Path:
     return folder / "old.ckpt"
 
 
+@pytest.mark.fault(4, "solo-learn's checkpoint of any method, All4One's `pos_enc.penc.inv_freq` too", "loads strictly")
 @pytest.mark.parametrize("method", NAMES)
 def test_every_name_and_shape_loads_strictly(method: str, tmp_path: Path) -> None:
     state = old_state(method)
@@ -187,7 +190,7 @@ def test_every_name_and_shape_loads_strictly(method: str, tmp_path: Path) -> Non
     model = METHODS[method].load_from_checkpoint(path, cfg=OmegaConf.create(old_args(method)), map_location="cpu")
     loaded = model.state_dict()
     for name, value in state.items():
-        assert torch.equal(loaded[name], value), name
+        assert name.startswith("pos_enc.") or torch.equal(loaded[name], value), name
     assert set(loaded) - set(state) <= {"queue_y"}  # MoCo's labels of the queue are ours
     for name in (next(iter(NAMES[method][1])), "backbone.layer1.0.conv1.weight"):
         with pytest.raises(RuntimeError, match="Missing key"):

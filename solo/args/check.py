@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
-from solo.errors import ConfigError, did_you_mean
+from solo.errors import ConfigError
+from solo.suggest import did_you_mean
 
 MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
 _UNIONS = (Union, types.UnionType)
@@ -101,10 +102,11 @@ class _Check:
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
         if len(self.problems) >= MOST_SHOWN:
             return " is not a key"
-        hint = did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
-        if not hint:  # the right word in the wrong place
-            places = [leaf for leaf in self.leaves if leaf.split(".")[-1] == name and "[" not in leaf]
-            hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+        here = [f"{path}{found}" for found in known]
+        leaves = [leaf for leaf in self.leaves if "[" not in leaf]
+        places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
+        hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+        hint = did_you_mean(f"{path}{name}", here) or hint or did_you_mean(f"{path}{name}", leaves)
         allowed = f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys"
         return f" is not a key; {hint}{allowed}"
 

@@ -23,29 +23,29 @@ _ALLOWED = re.compile(f"{_NODE}|{_VARIABLE}")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def check_files(file: Path, folders: Sequence[Path], chosen: Mapping[str, str]) -> None:
+def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mapping[str, str]) -> None:
     """Look at a recipe and all files that its `defaults` name, before Hydra builds anything of them.
 
     Args:
-        file: the recipe.
+        defaults: the recipe, or what it is composed of, as in a defaults list.
         folders: where Hydra looks for files.
         chosen: group -> file, as the command line chooses them.
 
     Raises:
         ConfigError: one of them is too large, nested too deeply, refers to itself, or reads the environment.
     """
-    waiting, seen = [file, *_found(chosen.items(), folders)], set()
+    waiting, seen = [*_found([*_named(defaults), *chosen.items()], folders)], set()
     while waiting:
         current = waiting.pop()
         if current in seen:
             continue
         seen.add(current)
         content = _checked(current)
-        defaults = content.get("defaults") if isinstance(content, dict) else None
-        if isinstance(defaults, list):
-            for text in _texts(defaults):
+        named = content.get("defaults") if isinstance(content, dict) else None
+        if isinstance(named, list):
+            for text in _texts(named):
                 _refuse_resolvers(text, f"{display(current)}: defaults")
-            waiting += _found(_named(defaults), [current.parent, *folders])
+            waiting += _found(_named(named), [current.parent, *folders])
 
 
 def refuse_resolvers(values: DictConfig, shown: str) -> None:

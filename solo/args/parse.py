@@ -23,6 +23,7 @@ from solo.args.unused import unused
 from solo.compat.keys import Modern, modernise
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
 from solo.methods.catalogue import facts_of
 
@@ -116,6 +117,8 @@ def parse(
     notes += [
         *_remarks(given),
         *_tree_note(checked["data"], spec),
+        *spec.notes,
+        *_size_note(resolved, spec),
         *_split_note(checked["data"], resolved["data"]),
         *remarks(resolved),
     ]
@@ -217,6 +220,15 @@ def _tree_note(data: Mapping[str, Any], found: DatasetSpec) -> list[str]:
         return []
     sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
     return [f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"]
+
+
+def _size_note(values: Mapping[str, Any], spec: DatasetSpec) -> Iterator[str]:
+    """Proposes the size of own images where they are enlarged a lot."""
+    side, size = spec.sample.side, values["data"].get("image_size")
+    if "method" in values and side and size and size >= 1.5 * side:
+        stem = " data.small_stem=true" if side <= SMALL and not spec.small_stem else ""
+        what = f"the images of data.train_path have about {side} pixels a side and are enlarged to {size}"
+        yield f"{what}; data.image_size={side}{stem} (and crop_size, where it is written down) trains faster, as well"
 
 
 def _remarks(values: Mapping[str, Any]) -> list[str]:

@@ -86,6 +86,8 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
     if pretraining:
         _sampler(settings, found)
         _images(settings, spec)
+        if found.reading.range is not None:
+            settings.fill("data.range", list(found.reading.range), "found in a sample of data.train_path")
         _crops(settings)
         hex_ = freeze(settings.values["hex"], HexCfg)
         settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")

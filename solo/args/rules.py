@@ -187,7 +187,7 @@ def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _views(values: Mapping[str, Any]) -> Iterator[Problem]:
     entries, spec = values.get("augmentations"), spec_of(values)
-    full = values["data"]["image_size"] or (spec.size if spec else None)
+    full = values["data"].get("image_size") or (spec.size if spec else None)
     if entries and not any(entry["num_crops"] is None for entry in entries):
         sizes = [entry["crop_size"] or full for entry in entries]
         counts = [entry["num_crops"] for entry in entries]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -44,6 +45,11 @@ BACKBONES: dict[str, Constructor] = {
     "wide_resnet28w8": wide_resnet.wide_resnet28w8,
 }
 _OURS = frozenset(BACKBONES.values())  # a program may add its own, which are called as solo-learn calls them
+
+# What timm's and torchvision's constructors load from a file or an address.
+_WEIGHTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "weights", "cache_dir"}
+_WORD = re.compile(r"\w[\w -]{0,60}|")
+_LARGEST = 2**17
 
 
 def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Constructor:
@@ -117,8 +123,9 @@ def build_backbone(
         UserError: if the name is unknown or the constructor refuses the kwargs.
     """
     constructor = find_backbone(name, table)
-    given = dict(kwargs or {})
-    if name not in table or (constructor in _OURS and not name.startswith("resnet")):
+    ours = name not in table or constructor in _OURS
+    given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
+    if ours and not (name in table and name.startswith("resnet")):
         given = {"in_chans": channels, **_fixed_size(name, image_size), **given}
     try:
         backbone = constructor(method, **given)
@@ -128,6 +135,32 @@ def build_backbone(
         backbone.fc = nn.Identity()
     adapt_stem(backbone, name, channels, small)
     return backbone
+
+
+def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's settings, which may come from somebody else's checkpoint or recipe: plain values, no files.
+
+    Raises:
+        UserError: one of them names weights to load, or is no number, short word, or list or mapping of them.
+    """
+    for key, value in kwargs.items():
+        if key in _WEIGHTS or not _is_plain(value):
+            raise UserError(
+                f"backbone.kwargs: {key}={str(value)[:60]!r} is refused: numbers below {_LARGEST:,} and words are "
+                "allowed, no files, addresses or weights; finetune_from and pretrained_feature_extractor load weights"
+            )
+    return dict(kwargs)
+
+
+def _is_plain(value: Any, depth: int = 4) -> bool:
+    if isinstance(value, (Mapping, list, tuple)):
+        parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+        return depth > 0 and len(parts) < 1000 and all(_is_plain(part, depth - 1) for part in parts)
+    if isinstance(value, str):
+        return _WORD.fullmatch(value) is not None
+    if isinstance(value, (bool, int, float)):
+        return abs(value) < _LARGEST
+    return value is None or callable(value)  # which only code can give
 
 
 def features_dim(backbone: nn.Module) -> int:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from solo import distributed
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
+from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.losses.pairs import widen
@@ -23,9 +24,6 @@ from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
 from solo.optim.plan import plan_groups
 from solo.taxonomy import Taxonomy
-
-# Version of `checkpoint["solo"]`.
-CHECKPOINT_FORMAT = 1
 
 
 class SoloModule(pl.LightningModule):
@@ -272,7 +270,7 @@ class SoloModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config and the data's facts, in plain types, so that weights-only loading works."""
         checkpoint["solo"] = {
-            "format": CHECKPOINT_FORMAT,
+            "format": FORMAT,
             "cfg": to_plain(self.cfg),
             "data": data_facts(self.config, self.taxonomy),
         }

@@ -170,7 +170,7 @@ def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Mod
 
 
 def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> dict[str, Any]:
-    """What a checkpoint remembers of its data, in plain types: dataset, channels, size, mean, std, taxonomy, paths.
+    """What a checkpoint remembers of its data, in plain types: what evaluation needs to make the same inputs of it.
 
     The paths are absolute, so that a command in another folder finds the images; the config has what was typed.
     """
@@ -184,6 +184,18 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
         "std": std and list(std),
         "taxonomy": taxonomy.to_dict() if taxonomy else None,
         "paths": {name: str(path) for name in PATHS if (path := absolute(getattr(data, name)))},
+        "small_stem": bool(spec and spec.small_stem),
+        **_reading(spec),
+    }
+
+
+def _reading(spec: DatasetSpec | None) -> dict[str, Any]:
+    """How files become images, see `solo.data.storage.facts`."""
+    keys = spec.reading if spec else DATASETS["custom"].reading
+    return {
+        "range": keys.range and list(keys.range),
+        "exif": keys.exif,
+        "background": list(keys.background),
     }
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from solo.analysis.analyze import Images, Options, analyze
 from solo.analysis.numbers import Settings
 from solo.args.eval_schema import AnalyzeCfg
-from solo.data.storage.decode import as_picture, read_rgb
+from solo.data.storage.reading import ImageReading, as_picture
 from solo.eval.feature_file import read_features
 from solo.run.evaluation import open_folder
 from solo.run.features import stored_images
@@ -50,7 +50,7 @@ def pictures(cfg: AnalyzeCfg) -> Images | None:
     if cfg.features:
         paths = read_features(cfg.features[0]).val.paths
         known = bool(paths) and all(Path(path).is_file() for path in paths[:1])
-        return (lambda row: read_rgb(paths[row])) if known else None
+        return (lambda row: ImageReading().read(paths[row])) if known else None
     data = cfg.data
     if data.channels is None and cfg.pretrained_feature_extractor:
         data = replace(data, channels=saved_data(cfg.pretrained_feature_extractor[0]).get("channels"))

@@ -29,7 +29,10 @@ from solo.run.source import BackboneAndProjector, pretrained_method, source_back
 from solo.taxonomy import Taxonomy
 
 Cfg = TypeVar("Cfg", bound=FeatureCfg)
-_DATA = ("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error")
+_DATA = (
+    *("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error", "unknown_classes"),
+    *("range", "exif", "background"),
+)
 
 
 def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple[dict[str, Features], Cfg]:

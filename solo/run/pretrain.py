@@ -62,7 +62,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg.data.dataset, last))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)

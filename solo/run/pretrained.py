@@ -20,10 +20,10 @@ from solo.args.config import freeze
 from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
 from solo.backbones.published import published_model
-from solo.checkpoint import checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
-from solo.data.storage.decode import read_image, scaled
 from solo.data.storage.folders import Problems, image_folders
+from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
 from solo.export.card import facts_of, model_card
@@ -32,6 +32,7 @@ from solo.export.targets import Exported, export
 from solo.run.predictions import Predictions, predictions
 from solo.run.source import pretrained_backbone, small_stem
 from solo.taxonomy import Taxonomy
+from solo.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class PretrainedModel:
     def channels(self) -> int:
         """C, the channels of an image."""
         return self.network.channels
+
+    @property
+    def reading(self) -> ImageReading:
+        """How files become images, as in the run."""
+        return ImageReading.of({**(self.settings.get("data") or {}), "channels": self.channels})
 
     @property
     def features_dim(self) -> int:
@@ -177,10 +183,10 @@ class PretrainedModel:
                 )
             return image
         if isinstance(image, (str, Path)):
-            image = read_image(Path(image).expanduser(), self.channels)
+            image = self.reading.read(Path(image).expanduser())
         elif isinstance(image, np.ndarray):
             try:
-                image = scaled(image)
+                image = self.reading.eight_bits(image)
             except ValueError as error:
                 raise UserError(f"an array can't be read as an image: {error}") from error
             if self.channels in (1, 3):
@@ -255,7 +261,7 @@ def _exported(folder: Path, where: torch.device, data: dict[str, Any]) -> Pretra
     description, state, classifier = read_exported(folder)
     network = dataclasses.replace(description.network, **_changed(data))
     backbone = network.build()
-    load_backbone(backbone, state, path=folder, name=network.name)
+    load_weights(backbone, state, path=folder, name=network.name)
     return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
 
 

@@ -15,12 +15,13 @@ from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
 from solo.backbones.published import published_model
-from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
+from solo.weights import load_weights
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
 Features = TypeVar("Features", bound=FeatureCfg)
@@ -48,7 +49,8 @@ def published_backbone(cfg: Features) -> tuple[nn.Module, Features]:
         torch.manual_seed(cfg.seed)
         found = published_model(model, cfg.pretrained is True, channels=channels, kwargs=cfg.backbone.kwargs)
     if isinstance(cfg.pretrained, str):
-        _load_weights(found.network, cfg.pretrained, model)
+        state = load_checkpoint(cfg.pretrained)["state_dict"]
+        load_weights(found.network, state, path=f"pretrained={cfg.pretrained}", name=f"model={model}")
     own = {"channels": channels, "image_size": found.size, "mean": tuple(found.mean), "std": tuple(found.std)}
     backbone = replace(cfg.backbone, name=model)
     return found.network, replace(cfg, backbone=backbone, data=_filled(data, own))
@@ -93,7 +95,8 @@ def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
         image_size=cfg.data.image_size,
         kwargs=cfg.backbone.kwargs,
     )
-    load_backbone(backbone, backbone_state(checkpoint), path=path, name=name, saved=trained.get("name"))
+    called, state = f"backbone.name='{name}'", checkpoint["state_dict"]
+    load_weights(backbone, state, path=f"checkpoint {path}", name=called, saved=trained.get("name"))
     return backbone, cfg
 
 
@@ -135,11 +138,7 @@ def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     if "classifier.weight" in state:
         settings.data.num_classes = len(state["classifier.weight"])
     method: nn.Module = METHODS[name](settings)
-    try:
-        method.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} doesn't fit the method {name!r} built from its own settings: {reason}") from error
+    load_weights(method, state, path=f"checkpoint {path}", name=f"the method {name!r} built from its own settings")
     return method
 
 
@@ -155,49 +154,30 @@ def _adopt(cfg: Cfg, saved: Mapping[str, Any]) -> Cfg:
         "channels": row.channels,
         "mean": row.eval_mean or row.mean,
         "std": row.eval_std or row.std,
+        **dict.fromkeys(_READING),
     }
     names = {"image_size": "size"}  # the checkpoint's word for it
     for key, default in own.items():
         value = data.get(names.get(key, key), data.get(key))
         own[key] = default if value is None else tuple(value) if isinstance(value, list) else value
     method = saved["cfg"].get("method") if cfg.pretrain_method is None else cfg.pretrain_method
-    changed: Any = replace(cfg, backbone=backbone, data=_filled(cfg.data, own), pretrain_method=method)
+    changed: Any = replace(cfg, backbone=backbone, data=_as_read(_filled(cfg.data, own)), pretrain_method=method)
     return changed  # type: ignore[no-any-return]
+
+
+_READING = ("range", "exif", "background", "max_pixels")
+
+
+def _as_read(data: Any) -> Any:
+    """The section `data` with a data set whose files are read as the keys say, those of the checkpoint among them."""
+    keys = {key: getattr(data, key) for key in _READING if getattr(data, key) is not None}
+    return replace(data, resolved=replace(data.spec, reading=replace(data.spec.reading, **keys)))
 
 
 def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
+    data = {**(saved["cfg"].get("data") or {}), **saved["data"]}
+    if data.get("small_stem") is not None:
+        return bool(data["small_stem"])
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), cfg.data.spec).small_stem
-
-
-def _load_weights(network: nn.Module, file: str, model: str) -> None:
-    """All weights of `network` from a file; what else is in it, a classifier, is left out."""
-    state, own = weights_of(Path(file).expanduser(), "pretrained"), network.state_dict()
-    missing = [key for key in own if key not in state]
-    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or shapes:
-        raise UserError(
-            f"pretrained={file} doesn't fit model={model}: {len(missing)} keys missing "
-            f"({', '.join(missing[:3]) or '-'}), {len(shapes)} of another shape ({', '.join(shapes[:3]) or '-'}); "
-            "give weights of this very model"
-        )
-    network.load_state_dict({key: state[key] for key in own})
-
-
-def weights_of(path: Path, key: str) -> dict[str, Tensor]:
-    """The weights in a file, a checkpoint or safetensors; `key` is the setting that names it, for the error.
-
-    Raises:
-        UserError: it is missing or can't be read.
-    """
-    if path.suffix != ".safetensors":
-        return dict(load_checkpoint(path)["state_dict"])
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"{key}={path} doesn't exist; give a file with the weights")
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors' own
-        raise UserError(f"{key}={path} can't be read ({error}); give a file with the weights") from error

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from solo.callbacks.summary import Facts
 from solo.errors import UserError
 from solo.run import trainer as module
-from solo.run.report import linear_command
 from solo.run.synced import SyncedNorms
 
 
@@ -111,7 +110,3 @@ def test_auto_resume_goes_on_with_the_interrupted_run(pretrain_cfg, tmp_path):
     assert run.resume.parent == folder and run.directory.path == folder
     assert [row["epoch"] for row in run.recorder.rows] == [0, 1]
     assert fit(cfg, Tiny()).resume is None  # it is finished now
-
-
-def test_the_next_command_for_a_data_set_without_a_recipe(tmp_path):
-    assert "FOLDER RECIPE.yaml" in linear_command("somebodys", tmp_path / "last.ckpt")

@@ -7,6 +7,7 @@ The sampler hands out `(index, seed)` pairs, all of them a function of (seed, ep
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, cast
@@ -15,8 +16,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
+from solo.cores import fitting_workers
 from solo.data.cache.in_memory import as_it_is, plain
 from solo.errors import UserError
+
+_GRACE = 60  # seconds that a loader outlives a stop, at most
 
 # Keeps the streams of neighbouring seeds apart: epochs stay far below it.
 _EPOCHS_PER_SEED = 1_000_003
@@ -227,10 +231,22 @@ def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> Dat
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
     """Arguments of every `DataLoader` here."""
+    num_workers = fitting_workers(num_workers)
     return {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
         # Without its own generator a loader advances the model's random numbers at the start of each epoch.
         "generator": _seeded_generator(seed),
+        "worker_init_fn": outlive_stop if num_workers else None,
     }
+
+
+def outlive_stop(worker: int) -> None:
+    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it.
+
+    A stop by `timeout`, SLURM or a container reaches the whole group; the main process ends its loaders itself.
+    """
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name) and hasattr(signal, "alarm"):  # not on Windows
+            signal.signal(getattr(signal, name), lambda number, frame: signal.alarm(_GRACE))

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from solo.data.storage.decode import read_image
-from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.data.storage.folders import is_image_name
+from solo.data.storage.reading import ImageReading
+from solo.data.storage.stored import Stored
 from solo.errors import UserError
 
 Transform = Callable[[Any], Any]
@@ -23,7 +24,12 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
     Args:
         targets: of each image the leaf class, -1 for unlabelled.
         transform, target_transform: applied to each PIL image and target.
+
+    Attributes:
+        reading: how files become images.
     """
+
+    reading = ImageReading()
 
     def __init__(
         self, targets: Iterable[int], transform: Transform | None = None, target_transform: Transform | None = None
@@ -73,17 +79,11 @@ class ArrayDataset(LabelledImages):
 
 
 class ImageFiles(LabelledImages):
-    """Image files as RGB; `samples` (file, class) and `classes` (names) as in torchvision's folders.
-
-    Attributes:
-        channels: other than 1 and 3: the images are arrays `(H, W, channels)`, see `solo.data.storage.decode`.
-    """
-
-    channels = 3
+    """Image files, or images inside of larger ones; `samples` (file, class), `classes` (names) as in torchvision."""
 
     def __init__(
         self,
-        files: Sequence[str | Path],
+        files: Sequence[str | Path | Stored],
         targets: Sequence[int],
         classes: Sequence[str],
         transform: Transform | None = None,
@@ -99,7 +99,7 @@ class ImageFiles(LabelledImages):
         Raises:
             BrokenImageError: it can't be decoded.
         """
-        return read_image(self.samples[index][0], self.channels)
+        return self.reading.read(self.samples[index][0])
 
 
 class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
@@ -107,13 +107,13 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
 
     Attributes:
         images: file names, sorted.
-        channels: as of `ImageFiles`.
+        reading: how files become images.
 
     Raises:
         UserError: if there is no file, or if files are no images; names them.
     """
 
-    channels = 3
+    reading = ImageReading()
 
     def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
         self.root = Path(root)
@@ -122,7 +122,7 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
         if not self.images:
             raise UserError(f"{self.root} holds no files; give a folder with images directly inside")
         # Names without a known ending may still be images; a look at their first bytes decides.
-        strange = [name for name in self.images if not name.lower().endswith(IMAGE_EXTENSIONS)]
+        strange = [name for name in self.images if not is_image_name(name)]
         foreign = [name for name in strange if not _is_image(self.root / name)]
         if foreign:
             more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
@@ -137,7 +137,7 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = read_image(self.root / self.images[index], self.channels)
+        image = self.reading.read(self.root / self.images[index])
         return (self.transform(image) if self.transform else image), -1
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from solo.data.storage.stored import Source, Stored
-from solo.errors import BrokenImageError, UserError
+from solo.errors import BrokenImageError, UserError, printable
 
 
 class SkipBroken(Dataset[tuple[Any, Any]]):
@@ -61,7 +61,7 @@ class SkipBroken(Dataset[tuple[Any, Any]]):
 
 def not_an_image(name: str) -> str:
     """The line on a file that was skipped."""
-    return f"{name} can't be read as an image"
+    return f"{printable(name)} can't be read as an image"
 
 
 def nothing_readable(count: int) -> UserError:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.data.storage.folders import is_image_name
 from solo.errors import UserError
 
 Table = dict[str, list[str]]
@@ -68,7 +68,7 @@ def table_columns(
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 raise UserError(f"data.{key}: {file} has no column {column!r}; {hint}it has {', '.join(table)}")
     if path_column is None:
-        likely = [name for name, cells in table.items() if cells[0].lower().endswith(IMAGE_EXTENSIONS)]
+        likely = [name for name, cells in table.items() if is_image_name(cells[0])]
         if not likely:
             raise UserError(f"{file} has no column of image files; set data.path_column to one of {', '.join(table)}")
         path_column = likely[0]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
 
+from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
 
 ImageOp = Callable[[Image.Image], Image.Image]
@@ -226,8 +227,10 @@ def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | N
     """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
 
     Raises:
-        UserError: if the numbers of values and channels differ.
+        UserError: if the numbers of values and channels differ, or images in [0, 1] have no such mean or std.
     """
+    for name, text in wrong_statistics(mean, std).items():
+        raise UserError(f"{name}{text}")
     count = channels or len(mean)
     mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
     if not len(mean) == len(std) == count:
