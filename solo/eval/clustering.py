@@ -56,7 +56,7 @@ def cluster(features: Array, count: int, seed: int = 0) -> Array:
     from sklearn.exceptions import ConvergenceWarning
 
     rows = unit_rows(torch.from_numpy(features)).numpy()
-    runs = _RUNS if count <= MANY_CLUSTERS else _RUNS_OFMANY
+    runs = _RUNS if count <= MANY_CLUSTERS else _RUNS_OF_MANY
     options: dict[str, Any] = {"n_clusters": count, "n_init": runs, "random_state": seed}
     large = len(rows) > MINI_BATCHES_FROM
     model = MiniBatchKMeans(batch_size=max(4096, 2 * count), **options) if large else KMeans(**options)
