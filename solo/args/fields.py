@@ -113,6 +113,11 @@ def add_keys(schema: type, keys: type) -> None:
     _ADDED[schema].append(keys)
 
 
+def declarations() -> int:
+    """How often keys have been added."""
+    return sum(map(len, _ADDED.values()))
+
+
 _OWN: dict[type, type] = {}
 _ADDED: dict[type, list[type]] = {}
 _KEYS: dict[type, dict[str, Key]] = {}

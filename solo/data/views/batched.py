@@ -85,7 +85,7 @@ class Plan:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-class ViewMaker:
+class EntryViews:
     """The views of one entry of `augmentations`, of each image of a batch.
 
     Args:
@@ -229,7 +229,7 @@ class BatchAugment:
         ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
         streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
         self.entries = [
-            ViewMaker(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
+            EntryViews(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
         ]
         self.size = max(entry.size for entry in self.entries)
 
@@ -244,6 +244,25 @@ class BatchAugment:
             seeds: int64 `(B,)`, on the CPU.
         """
         return [view for entry in self.entries for view in entry(images, seeds)]
+
+    def prepare(self, images: Tensor | list[Tensor], seeds: Tensor) -> Tensor | list[Tensor]:
+        """The images, or of differing sizes the crops, uint8."""
+        if isinstance(images, Tensor):
+            return images
+        sizes = image_sizes(images)
+        plans = [(entry, entry.plan(seeds, sizes).by_turns()) for entry in self.entries]
+        return [entry.crop(images, plan).to(torch.uint8) for entry, plan in plans]
+
+    def finish(self, prepared: Tensor | list[Tensor], seeds: Tensor, device: torch.device) -> list[Tensor]:
+        """The views of what `prepare` has made, on `device`."""
+        if isinstance(prepared, Tensor):
+            return self(prepared.to(device, non_blocking=True), seeds)
+        views: list[Tensor] = []
+        for entry, crops in zip(self.entries, prepared, strict=True):
+            plan = entry.plan(seeds, torch.full((len(seeds), 2), entry.size)).by_turns()  # cropped already
+            x = entry.colour(crops.to(device, non_blocking=True).float(), plan)
+            views += torch.empty_like(x).index_copy_(0, plan.rows.to(device), x).chunk(len(entry.streams))
+        return views
 
 
 def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
