@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from solo import distributed
-from solo.data.batches.loader import BatchLoader, _Batches
+from solo.data.batches.loader import BatchLoader
 from solo.data.cache import images as cache
 from solo.data.cache.files import FileImages
 from solo.data.cache.images import CantCacheError, cached
@@ -170,12 +170,11 @@ def test_a_batch_larger_than_the_data() -> None:
 
 
 def test_views_made_later_are_those_made_at_once(folder: Path) -> None:
-    keys = [(3, 5), (9, 7), (0, 11)]
+    maker, seeds = augment(), torch.tensor([5, 7, 11])
     for images in (files(folder), cached(arrays(), augment())):
-        loader = BatchLoader(images, augment(), 3)
-        _, at_once, _, seeds = _Batches(images, augment(), later=False)[keys]
-        _, found, _, _ = _Batches(images, augment(), later=True)[keys]
-        torch.testing.assert_close(loader._finish(found, seeds), at_once, atol=1e-3, rtol=0)
+        found = images.fetch([3, 9, 0])
+        later = maker.finish(maker.prepare(found, seeds), seeds, torch.device("cpu"))
+        torch.testing.assert_close(later, maker(found, seeds), atol=1e-3, rtol=0)
 
 
 # ---- files ----
@@ -365,7 +364,7 @@ def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.Monkey
     data: Any = load(get_spec("custom"), "train", folder)
     with pytest.raises(CantCacheError, match=r"rrc\.enabled"):
         cached(data, augment(rrc={"enabled": False}))
-    monkeypatch.setattr(cache, "_UNASKED_BYTES", 1000)
+    monkeypatch.setattr(cache, "UNASKED_BYTES", 1000)
     with pytest.raises(CantCacheError, match=r"data\.augment=batch"):
         cached(data, augment(), folder=str(folder.parent / "cache"))
     assert len(files(folder, asked=True)) == 12
