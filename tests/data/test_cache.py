@@ -364,7 +364,7 @@ def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.Monkey
     data: Any = load(get_spec("custom"), "train", folder)
     with pytest.raises(CantCacheError, match=r"rrc\.enabled"):
         cached(data, augment(rrc={"enabled": False}))
-    monkeypatch.setattr(cache, "_UNASKED_BYTES", 1000)
+    monkeypatch.setattr(cache, "UNASKED_BYTES", 1000)
     with pytest.raises(CantCacheError, match=r"data\.augment=batch"):
         cached(data, augment(), folder=str(folder.parent / "cache"))
     assert len(files(folder, asked=True)) == 12

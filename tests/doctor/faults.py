@@ -152,5 +152,5 @@ def a_number_too_many() -> Any:
 
 def seed_ignored() -> Any:
     """Every seed is the same."""
-    train = determinism._train
-    return patch.object(determinism, "_train", lambda case, seed, workers=0: train(case, 5, workers))
+    train = determinism.train_once
+    return patch.object(determinism, "train_once", lambda case, seed, workers=0: train(case, 5, workers))

@@ -23,12 +23,12 @@ from solo.data.views.image_ops import normalisation
 _RATIO = (3 / 4, 4 / 3)
 _SIGMA = (0.1, 2.0)
 _JITTER = ("brightness", "contrast", "saturation", "hue")
-_ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
+ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
 # Columns of a view's random numbers: crop, strengths of the jitter, its order, blur, and who gets what.
 _CROP, _STRENGTH, _ORDER, _BLUR, _CHOICE = slice(22), slice(22, 26), slice(26, 30), 30, slice(31, 37)
 _COLUMNS = 37
 # Values of the images that are changed at once; more of them leave the processor's cache.
-_CHUNK = 2**18
+CHUNK = 2**18
 
 
 def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
@@ -170,7 +170,7 @@ class EntryViews:
         plan, device = self.plan(seeds, image_sizes(images)), images[0].device
         shape = (len(plan.rows), images[0].shape[0], self.size, self.size)
         out = self._buffers(shape) if device.type == "cpu" else torch.empty(shape, device=device)
-        limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
+        limit = max(1, CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
         if limit == 1:
             singly = list(images)
             for view, part in zip(out[:, None], plan.split(1), strict=True):
@@ -194,7 +194,7 @@ class EntryViews:
             for code, same in itertools.groupby(code >> shift for code in codes):
                 stop = start + len(list(same))
                 if code >= 0:
-                    _ADJUST[code & 3](x[start:stop], strengths[start:stop, code & 3])
+                    ADJUST[code & 3](x[start:stop], strengths[start:stop, code & 3])
                 start = stop
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision import transforms as tvt
 from torchvision.transforms.v2 import functional as tvf
 
+from solo import plugin
 from solo.data.catalogue.registry import DATASETS
 from solo.data.storage.reading import Array
 from solo.data.views.batched import BatchAugment
@@ -33,6 +34,7 @@ from solo.data.views.image_ops import (
 )
 from solo.data.views.maker import OneByOne
 from solo.data.views.tensor_ops import Resample
+from solo.errors import UserError
 
 
 class NCropAugmentation(Named):
@@ -76,7 +78,8 @@ def build_transform_pipeline(
 ) -> tvt.Compose:
     """One pipeline from one entry of `augmentations`.
 
-    Order: crop or resize (bicubic), colour jitter, greyscale, blur, solarise, equalise, flip, tensor, normalise.
+    Order: crop or resize (bicubic), `transforms` of the user's own, colour jitter, greyscale, blur, solarise,
+    equalise, flip, tensor, normalise.
 
     Args:
         dataset: its constants normalise; unknown names and custom data use `cfg.mean` and `cfg.std`, or ImageNet's.
@@ -93,10 +96,13 @@ def build_transform_pipeline(
     as_grey = bool(_get(entry, "grayscale.channels"))
     last = normalisation(mean, std, 3 if as_grey else channels)
 
+    code = [plugin.load(path, "augmentations.transforms") for path in _get(entry, "transforms") or ()]
     if len(last.mean) not in (1, 3):
+        if code:
+            raise UserError(f"augmentations.transforms are for PIL images, which don't have {len(last.mean)} channels")
         return tvt.Compose([_of_arrays(entry, last)])
     ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
-    steps = [*ops, _crop(entry), *_colour_ops(entry), tvt.ToTensor(), last]
+    steps = [*ops, _crop(entry), *code, *_colour_ops(entry), tvt.ToTensor(), last]
     return Pipeline(steps, _mode(last.mean))
 
 
