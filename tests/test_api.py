@@ -81,14 +81,13 @@ def test_pretrain_returns_the_run(run):
 @pytest.mark.parametrize("value", ["a'b", "\\", "a\\'b", "null", "1e3", "x=1, [y]", "", None, True, 0.5, [1, "b"]])
 def test_values_reach_the_config_as_they_are(monkeypatch, value):
     import solo.api
+    from solo.args.compose import compose
 
     seen = {}
-    monkeypatch.setattr(solo.api, "read_config", lambda schema, places, words, for_run: words)
+    monkeypatch.setattr(solo.api, "read_config", lambda name, places, words, for_run: words)
     monkeypatch.setattr(solo.api, "execute", lambda module, words: seen.update(words=words))
     solo.pretrain("scripts/pretrain/digits/hex.yaml", user={"key": value})
-    from solo.args.compose import compose_words
-
-    assert compose_words(seen["words"])[0] == {"user": {"key": value}}
+    assert compose(None, seen["words"])[0] == {"user": {"key": value}}
 
 
 def test_a_wrong_key_is_refused_before_anything_is_loaded():

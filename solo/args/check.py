@@ -25,6 +25,11 @@ _SIGNS = {
     "<": lambda value, bound: value < bound,
 }
 
+# Keys that people look for -> why there are none.
+_ABSENT = {
+    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned"
+}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -102,6 +107,8 @@ class _Check:
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
         if len(self.problems) >= MOST_SHOWN:
             return " is not a key"
+        if f"{path}{name}" in _ABSENT:
+            return f" is not a key: {_ABSENT[f'{path}{name}']}"
         here = [f"{path}{found}" for found in known]
         leaves = [leaf for leaf in self.leaves if "[" not in leaf]
         places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
@@ -124,8 +131,8 @@ class _Check:
         if found.item:
             if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
-            keys = ", ".join(keys_of(found.item))
-            self.problems.append(Problem(name, f"={short(value)} is no list of sections; each has {keys}"))
+            give = f"give a list, each with {', '.join(keys_of(found.item))}"
+            self.problems.append(Problem(name, f"={short(value)} is no list of sections; {give}"))
             return None
         try:
             converted = convert(value, found.type)

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
 from solo.cores import fitting_workers
-from solo.data.cache.in_memory import as_it_is, plain
+from solo.data.cache.in_memory import uncollated, whole_batches
+from solo.data.labels.subsets import Around
 from solo.errors import UserError
 
 _GRACE = 60  # seconds that a loader outlives a stop, at most
@@ -73,7 +74,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         yield from zip(order.tolist(), seeds.tolist(), strict=True)
 
 
-class Share(DistributedSampler[tuple[int, int]]):
+class ProcessShare(DistributedSampler[tuple[int, int]]):
     """What one of n processes gets: every n-th sample of a seeded order, as many in each, none twice.
 
     A `DistributedSampler` by type only: Lightning would shuffle and split the order of any other sampler.
@@ -99,17 +100,11 @@ class Share(DistributedSampler[tuple[int, int]]):
         return islice(self.sampler, distributed.rank(), end, processes)
 
 
-class SeededDataset(Dataset[Any]):
+class SeededDataset(Around):
     """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
 
     Reseeds Python's global `random` in the process that makes the samples.
     """
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
 
     def __getitem__(self, item: int | tuple[int, int]) -> Any:
         if isinstance(item, tuple):
@@ -151,7 +146,7 @@ def train_loader(
     return DataLoader(
         SeededDataset(dataset),
         batch_size=batch_size,
-        sampler=Share(sampler),
+        sampler=ProcessShare(sampler),
         drop_last=True,
         **worker_options(num_workers, sampler.seed),
     )
@@ -171,10 +166,10 @@ def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSample
     return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
 
 
-class EvalShare(DistributedSampler[int]):
+class EvaluationShare(DistributedSampler[int]):
     """What one of n processes evaluates: every n-th sample, as many in each; the last ones may be beyond the end.
 
-    A `DistributedSampler` by type only, see `Share`; torch's own would count some samples twice.
+    A `DistributedSampler` by type only, see `ProcessShare`; torch's own would count some samples twice.
     """
 
     def __init__(self, size: int) -> None:
@@ -191,27 +186,15 @@ class EvalShare(DistributedSampler[int]):
         return iter(range(distributed.rank(), len(self) * processes, processes))
 
 
-class Padded(Dataset[Any]):
+class Padded(Around):
     """A data set of `(image, label)` that goes on beyond its end, with its first images, unlabelled: they don't count.
 
     So all processes have equally many batches, as DDP needs.
     """
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
-
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index % len(self)]
         return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
-
-    def __getattr__(self, name: str) -> Any:
-        """What the data set has: its paths, classes, targets, ..."""
-        if name == "dataset":  # not there yet, while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         if not hasattr(self.dataset, "__getitems__"):
@@ -223,10 +206,10 @@ class Padded(Dataset[Any]):
 
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
     """All samples in their order; with several processes each gets its share, none counts twice."""
-    whole = plain(dataset)
-    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": as_it_is} if whole else {})
+    whole = whole_batches(dataset)
+    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": uncollated} if whole else {})
     size = len(cast(Sized, dataset))
-    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvalShare(size), **options)
+    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
 
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:

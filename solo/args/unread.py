@@ -56,6 +56,11 @@ def _stored_as_files(values: Values) -> bool:
     return spec is None or spec.folders or spec.layout is not None
 
 
+def _has_a_stem(values: Values) -> bool:
+    name = _get(values, "backbone.name")
+    return not isinstance(name, str) or "res" in name or ":" in name
+
+
 def _hex(name: str) -> str:
     return f"hex.{name}"
 
@@ -137,6 +142,13 @@ READERS = (
         _is("data.format", "table", "webdataset", "hf"),
         "with data.format=table, webdataset or hf",
     ),
+    Reader(
+        ("data.range", "data.exif", "data.background", "data.max_pixels"),
+        _stored_as_files,
+        "for data sets of image files",
+    ),
+    Reader(("data.unknown_classes",), _is("data.dataset", "custom", "image_folder"), "with data.dataset=custom"),
+    Reader(("data.small_stem",), _has_a_stem, "by ResNets"),
     Reader(("data.levels",), _is("data.dataset", "custom", "image_folder"), "with data.dataset=custom"),
     Reader(
         ("gradient_clip_algorithm",), lambda values: bool(values.get("gradient_clip_val")), "with gradient_clip_val"
@@ -168,7 +180,7 @@ SWITCHED = (
 )
 
 
-def unused(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
+def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
     """Find keys that hold something else than their default, and that nothing reads.
 
     Args:
