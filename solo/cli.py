@@ -26,6 +26,7 @@ from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, no_access
+from solo.plugin import permit
 from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
 from solo.suggest import did_you_mean
 
@@ -109,7 +110,9 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     flags = has_flags(name, words)
     given = _parser().parse_intermixed_args([] if flags else words)
     if given.help:
-        sys.stdout.write(f"{usage(name, command.help, schema)}\n{help_text(schema)}\n")
+        method = next((word.partition("=")[2] for word in given.words if word.startswith("method=")), None)
+        permit([method] if method else [])
+        sys.stdout.write(f"{usage(name, command.help, schema)}\n{help_text(schema, method)}\n")
         return 0
     if flags:
         values, origins = read_flags(name, words)

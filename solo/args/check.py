@@ -25,6 +25,11 @@ _SIGNS = {
     "<": lambda value, bound: value < bound,
 }
 
+# Keys that people look for -> why there are none.
+_ABSENT = {
+    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned"
+}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -102,6 +107,8 @@ class _Check:
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
         if len(self.problems) >= MOST_SHOWN:
             return " is not a key"
+        if f"{path}{name}" in _ABSENT:
+            return f" is not a key: {_ABSENT[f'{path}{name}']}"
         here = [f"{path}{found}" for found in known]
         leaves = [leaf for leaf in self.leaves if "[" not in leaf]
         places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place

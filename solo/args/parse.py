@@ -15,6 +15,7 @@ from solo.args.fields import keys_of, walk
 from solo.args.levels import check_levels
 from solo.args.multilabel import check_multilabel
 from solo.args.origins import COMMAND_LINE
+from solo.args.outside import check_outside
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.rules import check_names, check_run, obtain_all, spec_of, to_fetch
 from solo.args.together import check_together, remarks
@@ -75,7 +76,12 @@ def parse(
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema, open_names=from_code)
-    problems = [*modern.problems, *problems, *check_names(checked, from_code)]
+
+    def typed(key: str) -> bool:
+        return places.of(places.spelled.get(key, key)) == COMMAND_LINE
+
+    problems = [*modern.problems, *problems, *check_outside(checked, None if origins is None else typed)]
+    problems += check_names(checked, from_code)
     if from_code:
         problems = [problem for problem in problems if not _is_late(problem)]
     absent = _absent(checked) if not problems else []
@@ -87,7 +93,7 @@ def parse(
     if not problems:
         problems += check_multilabel(checked, known)
     problems += [*check_levels(checked, known), *check_together(checked)]
-    idle = list(unused(checked, schema, lambda key: places.of(places.spelled.get(key, key)) == COMMAND_LINE))
+    idle = list(unused(checked, schema, typed))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
         problems += check_run(checked)

@@ -14,6 +14,7 @@ from solo.args.source import check_source
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
 from solo.data.catalogue.resolve import is_here
 from solo.errors import UserError
+from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of, names
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")
@@ -51,7 +52,7 @@ def check_policy(method: Any, policy: Any) -> list[Problem]:
     facts = facts_of(method)
     if policy in (None, "standard") or facts is None:
         return []
-    if facts.hex == "denominator" and policy in ("dcl", "infonce"):
+    if facts.hex == "denominator" and not policy_facts(policy).selects:
         return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if facts.hex is not None:
         return []
@@ -64,8 +65,9 @@ def _variant(values: Mapping[str, Any]) -> Iterator[Problem]:
     """The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss."""
     settings = values.get("hex", {})
     policy = settings.get("policy")
-    if settings.get("variant") == "release" and policy in ("hcl", "infonce"):
-        advice = "DCL is the decoupled loss" if policy == "infonce" else "leave hex.variant out"
+    facts = policy_facts(policy)
+    if settings.get("variant") == "release" and facts.variant == "reweight":
+        advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"
         yield Problem("hex.variant", f"='release' has no meaning with {policy}; {advice}")
 
 

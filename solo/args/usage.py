@@ -18,7 +18,7 @@ usage: solo {name} DATASET RECIPE [KEY=VALUE ...]
   ~KEY             take a key out of the recipe
   -m               several runs, one after the other: seed=1,2,3
   --cfg resolved   print every value and where it comes from, and stop
-{preview}  --help           print this text
+{preview}  --help           print this text; with method=NAME its own keys only
 
 Example: {example}
 Data sets: {data_sets}

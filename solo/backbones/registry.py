@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from solo import plugin
 from solo.backbones import from_timm, poolformer, resnet, vit, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
@@ -58,6 +60,8 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
     """
     if name in table:
         return table[name]
+    if plugin.is_path(name):
+        return _outside(name)
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
     names = list(dict.fromkeys([*table, *timm.list_models()]))
@@ -68,6 +72,27 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
         f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(table)} or any model of timm "
         "(list them with timm.list_models())"
     )
+
+
+def _outside(path: str) -> Constructor:
+    """A constructor of the user's own, called with the keywords that it takes."""
+    found = plugin.load_callable(path, "backbone.name", "a torch.nn.Module")
+    takes = inspect.signature(found).parameters
+
+    def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        free = {
+            name: value for name, value in {"method": method, **kwargs}.items() if name not in _OFFERED or name in takes
+        }
+        made: nn.Module = found(*args, **free)
+        if not isinstance(made, nn.Module):
+            raise UserError(f"backbone.name={path} makes a {type(made).__name__}; it must return a torch.nn.Module")
+        return made
+
+    return construct
+
+
+# What a constructor of the user's own may take or leave.
+_OFFERED = ("method", "in_chans", "img_size")
 
 
 def build_backbone(
@@ -155,6 +180,8 @@ def features_dim(backbone: nn.Module) -> int:
 def _fixed_size(name: str, image_size: int | None) -> dict[str, int]:
     if image_size is None:
         return {}
+    if plugin.is_path(name):
+        return {"img_size": image_size}
     if name in BACKBONES:
         return {"img_size": image_size} if name.startswith(("vit_", "swin_")) else {}
     config = timm.get_pretrained_cfg(name)

@@ -63,6 +63,7 @@ class SoloModule(pl.LightningModule):
         self.num_classes = config.data.num_classes or 0
         self._static_groups: list[int] = []
         self.silent = False  # log nothing
+        self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
         self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy_of(config))
 
@@ -135,6 +136,9 @@ class SoloModule(pl.LightningModule):
 
     def log_classification(self, metrics: Mapping[str, Any], which: str = "") -> None:
         """Log `loss`, `acc1` and `acc5` of a training batch, e.g. as `train_class_loss`, `train_momentum_acc1`."""
+        if not self.silent:
+            before = self.classifier_loss if which and self.classifier_loss is not None else 0
+            self.classifier_loss = metrics["loss"].detach() + before
         names = {"class_loss": "loss", "acc1": "acc1", "acc5": "acc5"}
         self.log_metrics({f"train_{which}{name}": metrics[key] for name, key in names.items()})
 

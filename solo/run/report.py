@@ -27,7 +27,8 @@ from solo.screen import shown
 _FILES = ("last.ckpt", "metrics.csv", "summary.json", "curves.png", "config.yaml")
 _PERCENT = {"val_acc1": "linear top-1", "val_acc5": "linear top-5", "knn_acc1": "kNN top-1", "knn_acc5": "kNN top-5"}
 _PLAIN = {
-    "loss": "training loss",
+    "loss": "training loss of the method",
+    "train_class_loss": "training loss of the online classifier",
     "threshold": "HEX threshold",
     "hierarchy_negatives": "hierarchy negatives per anchor",
 }
@@ -122,14 +123,15 @@ def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[
         classes = f" ({level['classes']:,})" if "classes" in level else ""
         table.add_column(f"{level['level']}{classes}", justify="right")
     for name, words in names.items():
-        if any(level.get(name) is not None for level in levels):
-            table.add_row(words, *(_with_interval(level.get(name), level.get(f"{name}_ci")) for level in levels))
+        if any(name in level for level in levels):
+            cells = (_with_interval(level[name], level.get(f"{name}_ci")) if name in level else "-" for level in levels)
+            table.add_row(words, *cells)
     _screen().print(table)
 
 
 def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
     if value is None:
-        return "-"
+        return "not defined"
     shown = f"{value:.2f}" if ends else f"{value:.3f}"
     return f"{shown} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else shown
 

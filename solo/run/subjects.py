@@ -14,11 +14,11 @@ import torch
 from omegaconf import OmegaConf
 
 from solo.analysis.analyze import Moment, Subject
-from solo.analysis.embedding import subsample
 from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.errors import UserError
 from solo.eval.features import Features
+from solo.eval.rows import draw
 from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import load_features
 from solo.run.views import load_views
@@ -78,7 +78,7 @@ def _moment(
         return load_features(alone, kinds, device)[0]
 
     def views(count: int) -> Mapping[str, torch.Tensor]:
-        rows = subsample(count, cfg.lidar_images, cfg.seed).tolist()
+        rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
         return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
 
     return Moment(load, epoch, facts, views if augmentations else None)

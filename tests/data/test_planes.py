@@ -194,7 +194,7 @@ def test_inspect_and_training_from_the_command_line(tmp_path: Path, capsys: pyte
     assert (tmp_path / "p" / "simclr" / "preview.png").is_file()
     found = [
         "measures=[knn]",
-        "bootstrap=0",
+        "intervals=false",
         "cache=False",
         "data.num_workers=0",
         f"checkpoint.dir={tmp_path / 'e'}",

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 from solo import distributed
 from solo.cores import fitting_workers
 from solo.data.cache.in_memory import as_it_is, plain
+from solo.data.labels.subsets import Around
 from solo.errors import UserError
 
 _GRACE = 60  # seconds that a loader outlives a stop, at most
@@ -99,17 +100,11 @@ class Share(DistributedSampler[tuple[int, int]]):
         return islice(self.sampler, distributed.rank(), end, processes)
 
 
-class SeededDataset(Dataset[Any]):
+class SeededDataset(Around):
     """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
 
     Reseeds Python's global `random` in the process that makes the samples.
     """
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
 
     def __getitem__(self, item: int | tuple[int, int]) -> Any:
         if isinstance(item, tuple):
@@ -191,27 +186,15 @@ class EvalShare(DistributedSampler[int]):
         return iter(range(distributed.rank(), len(self) * processes, processes))
 
 
-class Padded(Dataset[Any]):
+class Padded(Around):
     """A data set of `(image, label)` that goes on beyond its end, with its first images, unlabelled: they don't count.
 
     So all processes have equally many batches, as DDP needs.
     """
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
-
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index % len(self)]
         return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
-
-    def __getattr__(self, name: str) -> Any:
-        """What the data set has: its paths, classes, targets, ..."""
-        if name == "dataset":  # not there yet, while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         if not hasattr(self.dataset, "__getitems__"):

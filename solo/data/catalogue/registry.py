@@ -12,6 +12,7 @@ import itertools
 import os
 from pathlib import Path
 
+from solo import plugin
 from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.folders import (
@@ -55,11 +56,26 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     """
     if isinstance(name, DatasetSpec):
         return name
+    if plugin.is_path(name) and name not in DATASETS:
+        DATASETS[name] = _outside(name)
     if name in DATASETS:
         return DATASETS[name]
     close = difflib.get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
+
+
+def _outside(path: str) -> DatasetSpec:
+    """The row of a data set that a user names by its import path: a row, or a function that gives one."""
+    found = plugin.load(path, "data.dataset")
+    if callable(found) and not isinstance(found, type):
+        found = found()
+    if not isinstance(found, DatasetSpec):
+        raise UserError(
+            f"data.dataset={path} is no data set; give a DatasetSpec of solo.data.catalogue.rows, or a function "
+            "that returns one"
+        )
+    return dataclasses.replace(found, name=path)
 
 
 def choose_classes(dataset: str, names: list[str]) -> list[str]:

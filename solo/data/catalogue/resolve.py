@@ -20,7 +20,7 @@ from solo.data.labels.tree_files import read_tree
 from solo.data.labels.trees import folder_classes, from_columns, from_paths
 from solo.data.storage import hub
 from solo.data.storage.facts import LOOKED_AT, ReadingKeys, Sample, spread
-from solo.data.storage.folders import Problems, class_folders, existing_folder, image_folders, is_image_name, of_split
+from solo.data.storage.folders import Problems, class_folders, existing_folder, image_folders, of_split
 from solo.data.storage.h5_file import h5_images, is_h5
 from solo.data.storage.hub import is_here as is_here
 from solo.data.storage.shards import label_columns, label_table, read_shards
@@ -65,7 +65,10 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         return _sampled(spec, h5_images(Path(path)))
     if data.get("no_labels") and spec.folders and path and Path(path).expanduser().is_dir():
         folder = of_split(existing_folder(path), train=True)
-        return _sampled(spec, [str(folder / name) for name in sorted(os.listdir(folder)) if is_image_name(name)])
+        from solo.data.storage.reading import flat_images  # and with it Pillow
+
+        problems = Problems()
+        return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or data.get("no_labels"):
         if taxonomy:
             raise UserError(

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from solo.data.storage.folders import is_image_name
-from solo.data.storage.reading import ImageReading
+from solo.data.storage.reading import ImageReading, flat_images
 from solo.data.storage.stored import Stored
 from solo.errors import UserError
 
@@ -103,14 +102,14 @@ class ImageFiles(LabelledImages):
 
 
 class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
-    """All files directly in `root` as RGB images with target -1; hidden files are left out.
+    """All images directly in `root`, with target -1; other files are left out.
 
     Attributes:
         images: file names, sorted.
         reading: how files become images.
 
     Raises:
-        UserError: if there is no file, or if files are no images; names them.
+        UserError: if there is none.
     """
 
     reading = ImageReading()
@@ -118,15 +117,9 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
     def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
         self.root = Path(root)
         self.transform = transform
-        self.images = sorted(p.name for p in self.root.iterdir() if p.is_file() and not p.name.startswith("."))
+        self.images = flat_images(self.root)
         if not self.images:
-            raise UserError(f"{self.root} holds no files; give a folder with images directly inside")
-        # Names without a known ending may still be images; a look at their first bytes decides.
-        strange = [name for name in self.images if not is_image_name(name)]
-        foreign = [name for name in strange if not _is_image(self.root / name)]
-        if foreign:
-            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-            raise UserError(f"{self.root} holds files that are no images: {', '.join(foreign[:5])}{more}; remove them")
+            raise UserError(f"{self.root} holds no files that are images; give a folder with images directly inside")
 
     @property
     def targets(self) -> list[int]:
@@ -139,11 +132,3 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image = self.reading.read(self.root / self.images[index])
         return (self.transform(image) if self.transform else image), -1
-
-
-def _is_image(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except OSError:
-        return False

@@ -206,15 +206,12 @@ def published(spec: DatasetSpec, request: Request) -> ImageFiles:
 
 def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
     """One folder per class, images inside at any depth."""
+    reading = ImageReading.by(spec.reading)
+    options = {"transform": request.transform, "target_transform": request.target_transform}
     try:
-        return _ImageFolder(
-            spec.name,
-            str(request.path),
-            transform=request.transform,
-            target_transform=request.target_transform,
-            loader=ImageReading.by(spec.reading).read,
-            is_valid_file=is_image_name,
-        )
+        images = _ImageFolder(spec.name, str(request.path), loader=reading.read, is_valid_file=is_image_name, **options)
+        images.reading = reading
+        return images
     except FileNotFoundError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{request.path}: {reason} Put images into these folders or remove them") from error

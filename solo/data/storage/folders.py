@@ -107,7 +107,8 @@ class Problems:
 
     def notes(self) -> list[str]:
         """A line on what is left out, if anything is."""
-        kinds = ", ".join(f"{kind} ({count:,})" for kind, count in self.left_out.most_common(8))
+        known = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{kind} ({count:,})" for kind, count in known[:8])
         more = f" and {len(self.left_out) - 8} more kinds" if len(self.left_out) > 8 else ""
         return [f"left out, for they are no images: {kinds}{more}"] if kinds else []
 

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from solo.data.storage.facts import ReadingKeys
+from solo.data.storage.folders import Problems, is_ignored, is_image_name
 from solo.data.storage.stored import Stored
 from solo.errors import BrokenImageError, printable
 
@@ -334,6 +335,33 @@ def _npy_head(file: Any, most: int) -> tuple[tuple[int, ...], np.dtype[Any], boo
     height, width = sorted(shape)[-2:]
     _require_size(width, height, most)
     return shape, kind, fortran
+
+
+def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
+    """Names of the images directly in a folder, sorted: by their suffix, else by their first bytes.
+
+    Args:
+        folder: an existing one.
+        problems: told of what is left out.
+    """
+    found, problems = [], problems or Problems()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_ignored(entry.name) or not os.path.isfile(entry.path):
+                problems.leave_out(entry.name, None if os.path.isfile(entry.path) else "folders, pipes and dead links")
+            elif is_image_name(entry.name) or _is_image(entry.path):
+                found.append(entry.name)
+            else:
+                problems.leave_out(entry.name)
+    return sorted(found)
+
+
+def _is_image(path: str) -> bool:
+    try:
+        ImageReading().head(path)
+        return True
+    except BrokenImageError:
+        return False
 
 
 def image_shape(shape: tuple[int, ...], channels: Collection[int]) -> tuple[int, int, int]:
