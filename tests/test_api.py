@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import solo
+from solo.args.compose import compose
 
 TINY = {
     "max_epochs": 1,
@@ -83,12 +84,10 @@ def test_values_reach_the_config_as_they_are(monkeypatch, value):
     import solo.api
 
     seen = {}
-    monkeypatch.setattr(solo.api, "read_config", lambda schema, places, words, for_run: words)
+    monkeypatch.setattr(solo.api, "read_config", lambda name, places, words, for_run: words)
     monkeypatch.setattr(solo.api, "execute", lambda module, words: seen.update(words=words))
     solo.pretrain("scripts/pretrain/digits/hex.yaml", user={"key": value})
-    from solo.args.compose import compose_words
-
-    assert compose_words(seen["words"])[0] == {"user": {"key": value}}
+    assert compose(None, seen["words"])[0] == {"user": {"key": value}}
 
 
 def test_a_wrong_key_is_refused_before_anything_is_loaded():
