@@ -38,6 +38,11 @@ def global_batch(values: Mapping[str, Any]) -> int:
     )
 
 
+def exact_parts(accumulate: str, batches: int) -> int:
+    """How many batches share one loss: `accumulate_grad_batches` with `accumulate=exact`, else 1."""
+    return batches if accumulate == "exact" else 1
+
+
 class _Settings:
     """A copy of the values that remembers where the new ones came from."""
 

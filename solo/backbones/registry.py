@@ -53,7 +53,10 @@ _LARGEST = 2**17
 
 
 def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Constructor:
-    """The constructor of a backbone, in the table or timm's.
+    """The constructor of a backbone: of the table, timm's, or `module:function` of the user's own code.
+
+    The latter is called as timm's are, `function(in_chans=.., **kwargs)`, and what it makes says in `num_features` how
+    wide its features are.
 
     Raises:
         UserError: if neither has the name; says which ones are close.

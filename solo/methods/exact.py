@@ -69,7 +69,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
         else:
             carried = carried + surrogate
     _set_random_state(model, after)
-    model.remember(out, batch[2])  # the parts have, too
+    model.keep_views(out, batch[2])  # the parts have, too
     return carried - carried.detach() + loss.detach()
 
 

@@ -12,8 +12,8 @@ from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
-from solo.args.accumulate import exact_parts
 from solo.args.config import to_plain
+from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import BatchLoader

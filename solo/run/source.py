@@ -171,7 +171,8 @@ _READING = ("range", "exif", "background", "max_pixels")
 def _as_read(data: Any) -> Any:
     """The section `data` with a data set whose files are read as the keys say, those of the checkpoint among them."""
     keys = {key: getattr(data, key) for key in _READING if getattr(data, key) is not None}
-    return replace(data, resolved=replace(data.spec, reading=replace(data.spec.reading, **keys)))
+    spec = data.spec if data.channels in (None, 1, 3) else replace(data.spec, channels=data.channels)
+    return replace(data, resolved=replace(spec, reading=replace(spec.reading, **keys, channels=spec.channels)))
 
 
 def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:

@@ -75,6 +75,11 @@ DEEP: dict[str, tuple[str, Any, list[float] | None]] = {
 }
 
 
+@pytest.mark.fault(
+    2,
+    "10, 12 or 14 bits in 16, floating point to 255 or 4,095, CT below zero",
+    "black and white are found in a sample, said, stored; as bright as with 8 bits",
+)
 @pytest.mark.parametrize("kind", DEEP)
 def test_black_and_white_are_found_in_the_training_images(tmp_path: Path, kind: str) -> None:
     name, image, want = DEEP[kind]
@@ -88,6 +93,7 @@ def test_black_and_white_are_found_in_the_training_images(tmp_path: Path, kind: 
         assert abs(grey(picture) - np.rint(RAMP * 255)).max() <= 1, "the same picture as with 8 bits"
 
 
+@pytest.mark.fault(2, "`data.range` of a window", "what lies outside is black or white")
 def test_a_given_range_is_a_window(tmp_path: Path) -> None:
     path = write(tmp_path / "a" / "a.npy", np.array([[-500.0, 0.0, 50.0, 100.0, 900.0]]))
     spec = resolve_spec({"dataset": "custom", "train_path": str(tmp_path), "range": [0, 100]})
@@ -114,6 +120,7 @@ def test_keys_that_say_nothing_are_refused(keys: dict[str, Any], message: str) -
         ImageReading.of(keys)
 
 
+@pytest.mark.fault(2, "each of the eight EXIF orientations", "turned as viewers show it; `data.exif=false` as stored")
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_exif_turns_pictures(tmp_path: Path, orientation: int, suffix: str) -> None:
@@ -132,6 +139,7 @@ def test_exif_turns_pictures(tmp_path: Path, orientation: int, suffix: str) -> N
     assert abs(grey(ImageReading(exif=False).read(path)) - np.asarray(stored).astype(int)).max() <= 3
 
 
+@pytest.mark.fault(2, "damaged EXIF", "the picture is read as stored")
 def test_damaged_exif_says_nothing(tmp_path: Path) -> None:
     for content in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"):
         Image.fromarray(BYTES).save(tmp_path / "a.jpg", exif=content)
@@ -147,6 +155,9 @@ def see_through(mode: str) -> Image.Image:
     return image.quantize() if mode == "P" else image.convert(mode)
 
 
+@pytest.mark.fault(
+    2, "transparent PNG, GIF, WebP, palettes, grey with alpha", "on `data.background`, never the hidden colours"
+)
 @pytest.mark.parametrize(
     ("mode", "suffix"), [("RGBA", ".png"), ("LA", ".png"), ("P", ".png"), ("P", ".gif"), ("RGBA", ".webp")]
 )
@@ -189,6 +200,11 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
 }
 
 
+@pytest.mark.fault(
+    2,
+    "`.npy` that declares 2.7 TiB, is cut off, holds objects or `inf`; empty and truncated files",
+    "named in one line, or skipped",
+)
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_files_are_named_or_skipped(tmp_path: Path, kind: str) -> None:
     name, content, message = BROKEN[kind]
@@ -206,6 +222,7 @@ def test_broken_files_are_named_or_skipped(tmp_path: Path, kind: str) -> None:
     assert [data[i][1] for i in range(2)] == [-1, 0] and len(data.skipped()) == 1
 
 
+@pytest.mark.fault(2, "a picture of too many pixels", "refused by its head; `data.max_pixels`")
 def test_the_number_of_pixels_is_a_setting(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
     assert ImageReading(max_pixels=2000).read(path).size == (50, 40)
@@ -216,6 +233,7 @@ def test_the_number_of_pixels_is_a_setting(tmp_path: Path) -> None:
             ImageReading(max_pixels=1999).head(source)
 
 
+@pytest.mark.fault(2, "a pipe instead of an image", "refused, nothing waits")
 def test_pipes_sockets_and_folders_never_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     for path in (tmp_path / "a.png", tmp_path):
@@ -223,6 +241,7 @@ def test_pipes_sockets_and_folders_never_hang(tmp_path: Path) -> None:
             ImageReading().read(path)
 
 
+@pytest.mark.fault(2, "`.gif`, `.jfif`, `.avif`, `.jp2`, ... beside PNG", "read")
 @pytest.mark.parametrize("suffix", [".gif", ".jfif", ".JPE", ".avif", ".jp2", ".tga", ".qoi", ".ico", ".pcx", ".npy"])
 def test_what_pillow_reads_is_an_image(suffix: str) -> None:
     assert is_image_name(f"a{suffix}")
@@ -253,6 +272,7 @@ def untidy(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.fault(2, "`@eaDir`, `__MACOSX`, texts, sockets, dead links among images", "left out, counted by suffix")
 def test_what_is_no_image_is_left_out_and_counted(untidy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"self.png is a link to a file that isn't there"):
         resolve_spec({"dataset": "custom", "train_path": str(untidy)})
@@ -267,6 +287,9 @@ def test_what_is_no_image_is_left_out_and_counted(untidy: Path, capsys: pytest.C
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.fault(
+    2, "names that are no UTF-8, hold line breaks or terminal escapes", "read; shown escaped, on one line"
+)
 def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (b"\xff\xfe", b"a\nb", b"c\x1b[31m"):
         write(tmp_path / "root" / os.fsdecode(name) / "1.png", BYTES)
@@ -285,6 +308,7 @@ def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 RRC = {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}
 
 
+@pytest.mark.fault(2, "folders of unequal depth", "a ragged tree, or a line that says how to get it")
 @pytest.mark.parametrize(
     ("folders", "classes", "note"),
     [
@@ -304,6 +328,7 @@ def test_unequal_depth(tmp_path: Path, folders: list[str], classes: int, note: s
     assert bool(spec.notes) == bool(note)
 
 
+@pytest.mark.fault(2, "the folder above `train` and `val`", "used")
 def test_the_folder_above_the_splits_is_used(tmp_path: Path) -> None:
     for split, count in (("train", 2), ("val", 1)):
         for name in ("a", "b"):
@@ -329,6 +354,9 @@ def as_table(root: Path, folders: list[str]) -> dict[str, Any]:
     return {"dataset": "custom", "format": "table", "train_path": str(root / "t.csv"), "label_columns": columns}
 
 
+@pytest.mark.fault(
+    2, "validation classes that training lacks", "all listed at once; `data.unknown_classes=drop` or `label`"
+)
 @pytest.mark.parametrize("make", [nested, as_table])
 def test_validation_classes_that_training_lacks(
     tmp_path: Path, make: Callable[[Path, list[str]], dict[str, Any]], caplog: pytest.LogCaptureFixture
@@ -346,6 +374,7 @@ def test_validation_classes_that_training_lacks(
     assert sorted(labels(unknown_classes="label")) == [[-1, -1], [0, -1], [0, 0]]
 
 
+@pytest.mark.fault(2, "one file under two classes in a table", "said")
 def test_a_file_with_two_labels_is_said(tmp_path: Path) -> None:
     write(tmp_path / "1.png", BYTES)
     (tmp_path / "t.csv").write_text("path,label\n1.png,cat\n1.png,cat\n1.png,dog\n")
@@ -353,6 +382,7 @@ def test_a_file_with_two_labels_is_said(tmp_path: Path) -> None:
     assert "1.png: cat in row 1 and dog in row 3" in spec.notes[0] and "can't be learned" in spec.notes[0]
 
 
+@pytest.mark.fault(2, "mean and std of images in [0, 255]", "refused: divide by 255?")
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [

@@ -14,7 +14,7 @@ _ONE_LINE = 1.5
 _FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
 
 
-class Watch:
+class TrainingDiagnosis:
     """Sees one row an epoch; remembers what it needs and what it said.
 
     Args:
@@ -36,7 +36,7 @@ class Watch:
         self._losses: list[float] = []
         self._peak_lr = 0.0
 
-    def see(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
+    def judge(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
         """Judge an epoch.
 
         Args:

@@ -22,7 +22,7 @@ from solo.files import replacing, write_text
 REPLAY_FORMAT = 1
 
 
-class Guard(Callback):
+class NonFiniteGuard(Callback):
     """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
 
     `state.ckpt`: a checkpoint as any other (`state_dict`, `solo`, `optimizer_states`) of the moment before the
