@@ -197,7 +197,7 @@ def test_the_folder_of_a_run_is_enough(command, tmp_path, monkeypatch, capsys):
     run = tmp_path / "ep=0 run"
     run.mkdir()
     (run / "last.ckpt").touch()
-    monkeypatch.setattr(cli, "_saved_data", lambda path: {"dataset": "digits"})
+    monkeypatch.setattr(cli, "saved_data", lambda path: {"dataset": "digits"})
     for place in ([str(run)], ["ep=0 run"], ["ep=0 run/last.ckpt"]):
         assert cli.main([command, *place, "--cfg", "resolved"]) == 0
         out = capsys.readouterr().out
@@ -207,7 +207,7 @@ def test_the_folder_of_a_run_is_enough(command, tmp_path, monkeypatch, capsys):
 def test_linear_takes_the_recipe_of_a_runs_data_set(tmp_path, monkeypatch, capsys):
     (tmp_path / "last.ckpt").touch()
     own = {"dataset": "custom", "train_path": "a b/train", "val_path": "a b/val"}
-    monkeypatch.setattr(cli, "_saved_data", lambda path: own)
+    monkeypatch.setattr(cli, "saved_data", lambda path: own)
     for child in ("train", "val"):
         (tmp_path / "a b" / child / "x").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
