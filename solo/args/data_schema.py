@@ -70,7 +70,7 @@ class CommonDataCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class AugmentedDataCfg(CommonDataCfg):
-    """Images that are augmented."""
+    """Keys of images that are seen through augmentations."""
 
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
@@ -87,7 +87,7 @@ class AugmentedDataCfg(CommonDataCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class DataCfg(AugmentedDataCfg):
-    """Images to learn from."""
+    """Images that pretraining learns from."""
 
     no_labels: bool = key(False, "custom: one flat folder of images without labels")
     label_fraction: float | tuple[float, ...] = key(
@@ -127,7 +127,7 @@ class DataCfg(AugmentedDataCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class EvalDataCfg(CommonDataCfg):
-    """Images to evaluate on."""
+    """Images that a linear classifier learns from and is evaluated on."""
 
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)

@@ -41,7 +41,7 @@ NOT_SET = "(not set)"
 
 
 class Difference(NamedTuple):
-    """A setting that changed."""
+    """A setting that a resumed run has otherwise than before."""
 
     key: str
     old: Any

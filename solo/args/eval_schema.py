@@ -55,7 +55,7 @@ class KnnCfg(FeatureCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class UmapCfg(FeatureCfg):
-    """Settings of `solo umap`."""
+    """Settings of `solo umap`, pictures of features as points."""
 
     name: str = key("umap", "name of the run")
     data: SourceDataCfg = key(SourceDataCfg, "images")
@@ -68,7 +68,7 @@ class UmapCfg(FeatureCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class EvaluateCfg(FeatureCfg):
-    """Settings of `solo evaluate`."""
+    """Settings of `solo evaluate`, measures at every level of the label tree."""
 
     name: str | None = key(None, "name of the run; null: evaluate-<data set>")
     data: OfflineDataCfg = key(OfflineDataCfg, "images")

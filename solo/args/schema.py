@@ -88,7 +88,7 @@ class HexCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class CommonOptimizerCfg:
-    """Optimizer of either phase."""
+    """What the optimizers of pretraining and evaluation share."""
 
     name: Literal["sgd", "lars", "adam", "adamw"] = key(REQUIRED, "optimizer", open=True)
     batch_size: int = key(REQUIRED, "images a step, of each process", ge=1)
@@ -101,7 +101,7 @@ class CommonOptimizerCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class OptimizerCfg(CommonOptimizerCfg):
-    """Optimizer of pretraining."""
+    """The optimizer of pretraining, with the rate of the online classifier."""
 
     classifier_lr: float | None = key(
         None,
@@ -113,14 +113,14 @@ class OptimizerCfg(CommonOptimizerCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class LinearOptimizerCfg(CommonOptimizerCfg):
-    """Optimizer of evaluation."""
+    """The optimizer of linear evaluation and finetuning."""
 
     layer_decay: float = key(0.0, "finetuning: factor of the learning rate from layer to layer; 0: none", ge=0, le=1)
 
 
 @dataclass(kw_only=True, frozen=True)
 class CommonSchedulerCfg:
-    """Learning rate over time."""
+    """How the learning rate changes over time, in any training."""
 
     min_lr: float = key(0.0, "warmup_cosine: at the end; not scaled", ge=0)
     warmup_start_lr: float = key(3e-5, "warmup_cosine: at the start; not scaled", ge=0)
@@ -131,14 +131,14 @@ class CommonSchedulerCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class SchedulerCfg(CommonSchedulerCfg):
-    """The same in pretraining."""
+    """How the learning rate changes in pretraining."""
 
     name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes", open=True)
 
 
 @dataclass(kw_only=True, frozen=True)
 class LinearSchedulerCfg(CommonSchedulerCfg):
-    """The same in evaluation."""
+    """How the learning rate changes in linear evaluation and finetuning."""
 
     name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(
         "warmup_cosine", "how it changes", open=True
@@ -148,7 +148,7 @@ class LinearSchedulerCfg(CommonSchedulerCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class KnnEvalCfg:
-    """Nearest-neighbour accuracy while training."""
+    """Accuracy of nearest neighbours, measured while training."""
 
     enabled: bool = key(False, "measure it after each epoch")
     k: int = key(20, "number of neighbours", ge=1)
@@ -169,7 +169,7 @@ class OnlineCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class PerformanceCfg:
-    """Speed."""
+    """Settings that change the speed and no result."""
 
     disable_channel_last: bool = key(False, "keep images channel-first in memory")
 
@@ -206,7 +206,7 @@ class AutoResumeCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class WandbCfg:
-    """Weights & Biases."""
+    """Whether and where Weights & Biases logs the run."""
 
     enabled: bool = key(False, "log there, too")
     entity: str | None = key(None, "team; null: your own")
@@ -216,7 +216,7 @@ class WandbCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class TensorboardCfg:
-    """TensorBoard."""
+    """Whether TensorBoard's event files are written."""
 
     enabled: bool = key(True, "write its files into the run's folder")
 
@@ -252,7 +252,7 @@ class RunCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class PretrainCfg(RunCfg):
-    """Settings of `solo pretrain`."""
+    """Settings of `solo pretrain`, all of them."""
 
     name: str | None = key(None, "name of the run; null: <method>-<data set>")
     method: str = key(REQUIRED, "self-supervised method")
@@ -281,7 +281,7 @@ class PretrainCfg(RunCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class LinearCfg(RunCfg):
-    """Settings of `solo linear`."""
+    """Settings of `solo linear`, all of them."""
 
     name: str | None = key(None, "name of the run; null: linear-<data set>")
     pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .pt) or the folder of a run")

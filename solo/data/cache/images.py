@@ -88,7 +88,7 @@ class ArrayImages:
         return self.convert(batch)
 
     def labels(self, rows: Tensor) -> Tensor:
-        """Targets of these rows."""
+        """The targets of some rows of the data set."""
         return self.targets[rows]
 
 

@@ -65,7 +65,7 @@ class ImageReading(ReadingKeys):
 
     @classmethod
     def by(cls, keys: ReadingKeys) -> ImageReading:
-        """Reads as `keys` say."""
+        """How images are read, from the section `data` of a config."""
         return cls(**vars(keys))
 
     def read(self, source: File | Stored, name: str | None = None) -> Any:

@@ -38,7 +38,7 @@ class Member:
 
     @property
     def container(self) -> str:
-        """The shard."""
+        """The shard that holds the member."""
         return self.shard
 
     @property
