@@ -24,6 +24,7 @@ from solo.args.source import SOURCES, complete, image_words, long_names, reads_f
 from solo.args.usage import NO_PREVIEW, recipe_usage, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
+from solo.compat.twin import twin
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, no_access
 from solo.plugin import permit
@@ -64,7 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
-        code = _exit_code(words)
+        code = 1
+        try:
+            code = _exit_code(words)
+        finally:
+            other = twin() if code in (1, 2) else None
+            if other:
+                say_error(f"note: {other}")
     return PIPE_CLOSED if reader_is_gone() and code == 0 else code
 
 

@@ -36,7 +36,7 @@ ALLOWED = {
     | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"}
     | {"weights"},
     "optim": GROUND,
-    "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods"},
+    "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods", "eval"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "export": GROUND | {"backbones"},
     "run": GROUND

@@ -159,12 +159,16 @@ class KnnEvalCfg:
 class OnlineCfg:
     """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
 
-    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches")
-    rows: int = key(2048, "images that are measured", ge=2)
-    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1)
-    alarm: bool = key(True, "say once when the embedding collapses or the loss stands still, with likely causes")
+    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches", matters=False)
+    rows: int = key(2048, "images that are measured", ge=2, matters=False)
+    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1, matters=False)
+    alarm: bool = key(
+        True, "say once when the embedding collapses or the loss stands still, with likely causes", matters=False
+    )
     stop_on_collapse: bool = key(False, "end the run then")
-    replay: bool = key(True, "a loss that is not finite: find where it began, keep batch and state in replay/")
+    replay: bool = key(
+        True, "a loss that is not finite: find where it began, keep batch and state in replay/", matters=False
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -236,25 +240,25 @@ class RunCfg:
     strategy: str | None = key(None, "how processes work together, for example ddp; null: Lightning's choice")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
     performance: PerformanceCfg = key(PerformanceCfg, "speed")
-    checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run")
-    auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself")
-    resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume")
+    checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run", matters=False)
+    auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself", matters=False)
+    resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume", matters=False)
     resume_allow: tuple[str, ...] = key(
-        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]"
+        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]", matters=False
     )
     trust: list[str] = key(
         [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
-    progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing")
-    tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard")
-    wandb: WandbCfg = key(WandbCfg, "Weights & Biases")
+    progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
+    tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard", matters=False)
+    wandb: WandbCfg = key(WandbCfg, "Weights & Biases", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)
 class PretrainCfg(RunCfg):
     """Settings of `solo pretrain`, all of them."""
 
-    name: str | None = key(None, "name of the run; null: <method>-<data set>")
+    name: str | None = key(None, "name of the run; null: <method>-<data set>", matters=False)
     method: str = key(REQUIRED, "self-supervised method")
     accumulate: Literal["plain", "exact"] = key(
         "plain", "accumulate_grad_batches batches: each with a loss of its own, or exact: one loss sees them all"
@@ -271,19 +275,19 @@ class PretrainCfg(RunCfg):
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")
     augmentations: tuple[AugmentationCfg, ...] = key(REQUIRED, "how views are made, one entry for each pipeline")
-    debug_augmentations: bool = key(False, "print the pipelines")
+    debug_augmentations: bool = key(False, "print the pipelines", matters=False)
     optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
     scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
     knn_eval: KnnEvalCfg = key(KnnEvalCfg, "nearest neighbours")
     online: OnlineCfg = key(OnlineCfg, "vital signs, and who watches them")
-    auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding")
+    auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)
 class LinearCfg(RunCfg):
     """Settings of `solo linear`, all of them."""
 
-    name: str | None = key(None, "name of the run; null: linear-<data set>")
+    name: str | None = key(None, "name of the run; null: linear-<data set>", matters=False)
     pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .pt) or the folder of a run")
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     finetune: bool = key(False, "train the backbone, too")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from solo import distributed
 from solo.args.config import to_plain
@@ -203,7 +204,10 @@ class SoloModule(pl.LightningModule):
         )
         if self.scheduler == "none":
             return optimizer
-        return [optimizer], [self._schedule().build(optimizer, self._SCHEDULER_CHOICES)]
+        scheduler = self._schedule().build(optimizer, self._SCHEDULER_CHOICES)
+        if isinstance(scheduler, ReduceLROnPlateau) and self.attached and self.trainer.state.status == "running":
+            scheduler = {"scheduler": scheduler, "monitor": "val_loss"}  # Lightning needs to be told what to watch
+        return [optimizer], [scheduler]
 
     def _schedule(self) -> optim.Schedule:
         return optim.Schedule(

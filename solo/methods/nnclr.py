@@ -6,8 +6,6 @@ https://arxiv.org/abs/2104.14548. `type: HEX_*` replaces its loss by HEX, in bot
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,7 @@ class NNCLR(NeighbourQueue, BaseMethod):
 
     def build(self, kw: NNCLRKwargs) -> None:
         """Make projector, predictor and queue."""
-        self.info_nce = partial(info_nce, temperature=kw.temperature)
+        self.temperature = kw.temperature
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")
         self.predictor = mlp(width, kw.pred_hidden_dim, width)
@@ -38,6 +36,10 @@ class NNCLR(NeighbourQueue, BaseMethod):
         """Add `z`, the projections at length 1, and `p`, the predictions, both (B, proj_output_dim)."""
         z = self.projector(feats)
         return {"z": unit(z), "p": self.predictor(z)}
+
+    def info_nce(self, pairs: Pairs) -> Tensor:
+        """The method's own contrast of pairs."""
+        return info_nce(pairs, self.temperature)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE, or HEX, of one view's neighbours and the other's predictions: mean of the two directions."""

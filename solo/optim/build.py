@@ -121,9 +121,7 @@ class Schedule:
             return PureMultiStepLR(optimizer, None if self.decay_steps is None else list(self.decay_steps))
         if self.name == "exponential":
             return PureExponentialLR(optimizer, self.gamma)
-        plateau = ReduceLROnPlateau(optimizer)
-        # Lightning needs to be told what to watch; outside of a run callers expect the bare scheduler.
-        return plateau if self.total_steps is None else {"scheduler": plateau, "monitor": "val_loss"}
+        return ReduceLROnPlateau(optimizer)
 
     def rate(self, step: int, steps_per_epoch: float, base: float) -> float | None:
         """The learning rate of an optimizer step, of a group whose base rate is `base`; None where it depends on data.

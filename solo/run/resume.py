@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from solo.args.config import to_plain
-from solo.args.differences import NEVER_MATTERS, differences, may_change, unknown_names
+from solo.args.differences import differences, may_change, never_matters, unknown_names
 from solo.args.schema import RunCfg
 from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
 from solo.callbacks.checkpointer import BACKUP
@@ -107,7 +107,7 @@ def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
         return
     found = differences(stored, current)
     told = [change for change in found if may_change(change.key, allowed)]
-    refused = [change for change in found if not may_change(change.key, [*NEVER_MATTERS, *allowed])]
+    refused = [change for change in found if not may_change(change.key, [*never_matters(), *allowed])]
     if refused:
         listed = "".join(f"\n  {change}" for change in refused)
         keys = ",".join(change.key for change in refused)

@@ -100,7 +100,7 @@ class H5Image:
 
     @property
     def container(self) -> str:
-        """The HDF5 file that holds the image."""
+        """Path of the HDF5 file that it lies in."""
         return str(self.file.path)
 
     def read(self) -> bytes:
