@@ -42,6 +42,10 @@ COMMANDS: dict[str, Command] = {
     "analyze": Command("solo.run.analyze", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
     "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
+    "embed": Command("solo.run.embed", None, "features of a folder of images"),
+    "search": Command("solo.run.search", None, "find the images most alike to one"),
+    "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
+    "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
 }

@@ -112,13 +112,33 @@ class PretrainedModel:
         Raises:
             UserError: the run has no classifier, or there is no such level or node; see `embed`.
         """
+        return self.classify(self.embed(images, batch_size), k, level, within)
+
+    @torch.no_grad()
+    def classify(
+        self, features: Tensor, k: int = 5, level: str | None = None, within: str | None = None
+    ) -> Predictions:
+        """`predict` for features (N, F) that `embed` has given.
+
+        Raises:
+            UserError: the run has no classifier, or there is no such level or node.
+        """
         if self.classifier is None:
             raise UserError("this run has no classifier; train one with solo linear, and load that run")
-        logits = self.classifier(self.embed(images, batch_size).to(self.device)).float().cpu()
+        logits = self.classifier(features.to(self.device)).float().cpu()
         tree = self.taxonomy
         if tree is None or tree.num_classes != logits.shape[1]:
             tree = Taxonomy.flat([str(index) for index in range(logits.shape[1])])
         return predictions(logits, tree, k, level, within)
+
+    def read(self, image: Any) -> Tensor:
+        """What the backbone sees of one image (a path, `PIL.Image`, array or ready tensor): (C, H, W).
+
+        Raises:
+            BrokenImageError: a file that can't be decoded.
+            UserError: something that is no image.
+        """
+        return self._input(image)
 
     @property
     def card(self) -> str:
