@@ -121,8 +121,8 @@ def _saved(file: Path, width: int) -> tuple[list[Path], Tensor]:
         raise UserError(f"features={file} can't be read ({reason}); give an .npz file of solo embed") from error
     if features.ndim != 2 or features.shape != (len(paths), width) or not np.isfinite(features).all():
         raise UserError(
-            f"features={file} holds {features.shape} numbers of {len(paths)} images, this model gives {width} each; embed "
-            "the images with it"
+            f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
+            "embed the images with it"
         )
     return paths, torch.from_numpy(features.astype(np.float32, copy=False))
 

@@ -1,4 +1,4 @@
-"""`solo embed`, `search`, `predict`, `export` as a user types them: the files, the order, what is resumed and refused."""
+"""`solo embed`, `search`, `predict`, `export` as users type them: files, order, what is resumed, what is refused."""
 
 from __future__ import annotations
 
