@@ -35,18 +35,21 @@ class ParseError(ConfigError, AssertionError):
     """What solo-learn's `parse_cfg` asserted; code written for it may catch it as an `AssertionError`."""
 
 
-def check(values: Mapping[str, Any], schema: type, path: str = "") -> tuple[dict[str, Any], list[Problem]]:
+def check(
+    values: Mapping[str, Any], schema: type, path: str = "", open_names: bool = False
+) -> tuple[dict[str, Any], list[Problem]]:
     """Compare a section with its schema.
 
     Args:
         values: plain dicts, lists and numbers.
         schema: a dataclass of `solo.args.schema`.
         path: where the section stands, `""` or ending in a dot.
+        open_names: names that a program may add to, such as `optimizer.name`, are the caller's to check.
 
     Returns:
         A new dict with every key of the schema (a wrong or missing value is `None`), and the problems.
     """
-    return _Check(schema, path).section(values, schema, path)
+    return _Check(schema, path, open_names).section(values, schema, path)
 
 
 def unknown(value: object, choices: Iterable[str]) -> str:
@@ -61,7 +64,8 @@ class _Refused(Exception):
 
 
 class _Check:
-    def __init__(self, schema: type, path: str) -> None:
+    def __init__(self, schema: type, path: str, open_names: bool) -> None:
+        self.open_names = open_names
         self.problems: list[Problem] = []
         self.leaves = [name for name, _ in walk(schema, path)]
 
@@ -96,6 +100,8 @@ class _Check:
                 self.problems.append(Problem(name, f" is missing; give {describe_type(found.type)}: {found.help}"))
                 return None
             return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
+        if found.open and self.open_names and isinstance(value, str):
+            return value
         if found.item:
             if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]

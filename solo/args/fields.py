@@ -15,13 +15,14 @@ LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
 
 @dataclass(frozen=True)
 class Key:
-    """One declared key. `bounds` maps `>=`, `>`, `<=`, `<` to numbers."""
+    """One declared key. `bounds` maps `>=`, `>`, `<=`, `<` to numbers; `open`: programs may give other names, too."""
 
     name: str
     type: Any
     default: Any
     help: str
     bounds: dict[str, float]
+    open: bool = False
 
     @property
     def required(self) -> bool:
@@ -40,10 +41,10 @@ class Key:
         return args[0] if args and dataclasses.is_dataclass(args[0]) else None
 
 
-def key(default: Any, help: str, **bounds: float) -> Any:
+def key(default: Any, help: str, open: bool = False, **bounds: float) -> Any:
     """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    metadata = {"help": help, "bounds": {signs[name]: bound for name, bound in bounds.items()}}
+    metadata = {"help": help, "bounds": {signs[name]: bound for name, bound in bounds.items()}, "open": open}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
     if isinstance(default, type):

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from solo.args.check import ParseError, Problem, check
-from solo.args.config import freeze, to_plain
-from solo.args.fields import keys_of
+from solo.args.config import freeze
+from solo.args.fields import keys_of, walk
 from solo.args.levels import check_levels
 from solo.args.multilabel import check_multilabel
 from solo.args.origins import COMMAND_LINE
@@ -51,7 +49,7 @@ def parse(
     schema: type,
     origins: Mapping[str, str] | None = None,
     for_run: bool = False,
-    any_method: bool = False,
+    from_code: bool = False,
 ) -> Parsed:
     """From what the user wrote to what a run reads.
 
@@ -60,16 +58,19 @@ def parse(
         schema: `PretrainCfg`, `LinearCfg`, ...
         origins: key as written -> place, for messages; `""` is the place of the whole config.
         for_run: also look whether folders and files are there.
-        any_method: leave a method that isn't ours, and its method_kwargs, to the caller.
+        from_code: a program's own config: what the program may have added (a method, an optimizer, ...) or may still
+            add (a checkpoint, method_kwargs) is the program's to check.
 
     Raises:
         ParseError: (a `ConfigError`) with all problems, one a line.
     """
     places = _Places(dict(origins or {}))
-    modern = modernise(values, own=keys_of(schema))
+    modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
-    checked, problems = check(modern.values, schema)
-    problems = [*modern.problems, *problems, *check_names(checked, any_method)]
+    checked, problems = check(modern.values, schema, open_names=from_code)
+    problems = [*modern.problems, *problems, *check_names(checked, from_code)]
+    if from_code:
+        problems = [problem for problem in problems if not _is_late(problem)]
     spec, wrong = _look(checked)
     if not problems:
         problems += check_multilabel(checked, spec)
@@ -110,6 +111,12 @@ def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) ->
     return freeze({**values, "data": data}, schema, facts.kwargs if facts else None)
 
 
+def _is_late(problem: Problem) -> bool:
+    """What models and programs ask for themselves, after parsing."""
+    late = problem.key.startswith("method_kwargs.") or problem.key == "pretrained_feature_extractor"
+    return late and problem.text.startswith(" is missing")
+
+
 def _look(values: Mapping[str, Any]) -> tuple[DatasetSpec | None, Problem | None]:
     """What the data say of themselves, or why they don't; neither for a data set that nobody knows."""
     if spec_of(values) is None:
@@ -123,30 +130,6 @@ def _look(values: Mapping[str, Any]) -> tuple[DatasetSpec | None, Problem | None
 def _data_problem(error: UserError) -> Problem:
     named = re.match(r"data\.\w+", str(error))
     return Problem(named[0], str(error)[named.end() :]) if named else Problem("data.train_path", f": {error}")
-
-
-def parse_dict_config(cfg: DictConfig, schema: type) -> DictConfig:
-    """`parse` for a config built in Python: written back into `cfg`, which is returned; twice = once.
-
-    The method may be one of the caller's own, as in solo-learn.
-
-    Raises:
-        ParseError: with all problems, one a line.
-    """
-    parsed = parse(to_plain(cfg), schema, any_method=True)
-    for note in parsed.notes:
-        _LOG.warning(note)
-    write_back(cfg, parsed.values)
-    return cfg
-
-
-def write_back(cfg: DictConfig, values: Mapping[str, Any]) -> None:
-    """Make `cfg` hold exactly `values`."""
-    OmegaConf.set_struct(cfg, False)
-    for name in [name for name in cfg if name not in values]:
-        cfg.pop(name)
-    for name, value in values.items():
-        cfg[name] = value
 
 
 def one_line(error: Exception) -> str:

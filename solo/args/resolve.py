@@ -166,7 +166,7 @@ def _crops(settings: _Settings) -> None:
 
 def _optimizer(settings: _Settings) -> None:
     optimizer = settings.values["optimizer"]
-    for name, default in _OPTIMIZER_KWARGS[optimizer["name"]].items():
+    for name, default in _OPTIMIZER_KWARGS.get(optimizer["name"], {}).items():
         if name not in optimizer["kwargs"]:
             settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {optimizer['name']}")
 

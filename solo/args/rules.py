@@ -23,14 +23,14 @@ def spec_of(values: Mapping[str, Any]) -> DatasetSpec | None:
     return DATASETS.get(str(values["data"]["dataset"]))
 
 
-def check_names(values: dict[str, Any], any_method: bool = False) -> list[Problem]:
+def check_names(values: dict[str, Any], from_code: bool = False) -> list[Problem]:
     """Method, method_kwargs (checked and completed in place), data set, levels of the label tree, devices."""
     problems: list[Problem] = []
     if values.get("method") is not None:
         facts = facts_of(values["method"])
         if facts and facts.kwargs:
             values["method_kwargs"], problems = check(values["method_kwargs"] or {}, facts.kwargs, "method_kwargs.")
-        elif not facts and not any_method:
+        elif not facts and not from_code:
             problems.append(Problem("method", unknown(values["method"], CATALOGUE)))
     dataset = values["data"]["dataset"]
     if dataset is not None and dataset not in DATASETS:

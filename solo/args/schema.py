@@ -81,7 +81,7 @@ class HexCfg:
 class CommonOptimizerCfg:
     """Optimizer of either phase."""
 
-    name: Literal["sgd", "lars", "adam", "adamw"] = key(REQUIRED, "optimizer")
+    name: Literal["sgd", "lars", "adam", "adamw"] = key(REQUIRED, "optimizer", open=True)
     batch_size: int = key(REQUIRED, "images a step, of each process", ge=1)
     lr: float = key(REQUIRED, "learning rate for a global batch of 256; scaled with the global batch", ge=0)
     lr_scaled: bool = key(False, "whether that scaling has been done")
@@ -124,14 +124,16 @@ class CommonSchedulerCfg:
 class SchedulerCfg(CommonSchedulerCfg):
     """The same in pretraining."""
 
-    name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes")
+    name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes", open=True)
 
 
 @dataclass(kw_only=True, frozen=True)
 class LinearSchedulerCfg(CommonSchedulerCfg):
     """The same in evaluation."""
 
-    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key("warmup_cosine", "how it changes")
+    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(
+        "warmup_cosine", "how it changes", open=True
+    )
     gamma: float = key(0.95, "exponential: factor of each epoch", gt=0, le=1)
 
 

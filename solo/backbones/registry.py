@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import timm
@@ -18,50 +17,49 @@ from solo.errors import UserError
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
 Constructor = Callable[..., nn.Module]
 
-BACKBONES: Mapping[str, Constructor] = MappingProxyType(
-    {
-        "resnet10": resnet.resnet10,
-        "resnet18": resnet.resnet18,
-        "resnet50": resnet.resnet50,
-        "vit_tiny": vit.vit_tiny,
-        "vit_small": vit.vit_small,
-        "vit_base": vit.vit_base,
-        "vit_large": vit.vit_large,
-        "swin_tiny": from_timm.swin_tiny,
-        "swin_small": from_timm.swin_small,
-        "swin_base": from_timm.swin_base,
-        "swin_large": from_timm.swin_large,
-        "convnext_tiny": from_timm.convnext_tiny,
-        "convnext_small": from_timm.convnext_small,
-        "convnext_base": from_timm.convnext_base,
-        "convnext_large": from_timm.convnext_large,
-        "poolformer_s12": poolformer.poolformer_s12,
-        "poolformer_s24": poolformer.poolformer_s24,
-        "poolformer_s36": poolformer.poolformer_s36,
-        "poolformer_m36": poolformer.poolformer_m36,
-        "poolformer_m48": poolformer.poolformer_m48,
-        "wide_resnet28w2": wide_resnet.wide_resnet28w2,
-        "wide_resnet28w8": wide_resnet.wide_resnet28w8,
-    }
-)
+BACKBONES: dict[str, Constructor] = {
+    "resnet10": resnet.resnet10,
+    "resnet18": resnet.resnet18,
+    "resnet50": resnet.resnet50,
+    "vit_tiny": vit.vit_tiny,
+    "vit_small": vit.vit_small,
+    "vit_base": vit.vit_base,
+    "vit_large": vit.vit_large,
+    "swin_tiny": from_timm.swin_tiny,
+    "swin_small": from_timm.swin_small,
+    "swin_base": from_timm.swin_base,
+    "swin_large": from_timm.swin_large,
+    "convnext_tiny": from_timm.convnext_tiny,
+    "convnext_small": from_timm.convnext_small,
+    "convnext_base": from_timm.convnext_base,
+    "convnext_large": from_timm.convnext_large,
+    "poolformer_s12": poolformer.poolformer_s12,
+    "poolformer_s24": poolformer.poolformer_s24,
+    "poolformer_s36": poolformer.poolformer_s36,
+    "poolformer_m36": poolformer.poolformer_m36,
+    "poolformer_m48": poolformer.poolformer_m48,
+    "wide_resnet28w2": wide_resnet.wide_resnet28w2,
+    "wide_resnet28w8": wide_resnet.wide_resnet28w8,
+}
+_OURS = frozenset(BACKBONES.values())  # a program may add its own, which are called as solo-learn calls them
 
 
-def find_backbone(name: str) -> Constructor:
-    """The constructor of a backbone, ours or timm's.
+def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Constructor:
+    """The constructor of a backbone, in the table or timm's.
 
     Raises:
         UserError: if neither has the name; says which ones are close.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
+    if name in table:
+        return table[name]
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
-    names = list(dict.fromkeys([*BACKBONES, *timm.list_models()]))
+    names = list(dict.fromkeys([*table, *timm.list_models()]))
     close = [known for known in names if name and known.startswith(name)][:3]
     close = close or difflib.get_close_matches(name, names, n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise UserError(
-        f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(BACKBONES)} or any model of timm "
+        f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(table)} or any model of timm "
         "(list them with timm.list_models())"
     )
 
@@ -74,6 +72,7 @@ def build_backbone(
     small: bool = False,
     image_size: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    table: Mapping[str, Constructor] = BACKBONES,
 ) -> nn.Module:
     """A backbone without classifier: images (N, channels, H, W) -> features (N, `features_dim(backbone)`).
 
@@ -84,19 +83,20 @@ def build_backbone(
         small: give a ResNet the stem for small images.
         image_size: side of the images in pixels; only used by models with a fixed size (ViT, Swin, ...).
         kwargs: passed to the constructor, and preferred to what follows from `image_size`.
+        table: the constructors by name; one that isn't ours is called with the method and the kwargs only.
 
     Raises:
         UserError: if the name is unknown or the constructor refuses the kwargs.
     """
-    constructor = find_backbone(name)
+    constructor = find_backbone(name, table)
     given = dict(kwargs or {})
-    if not name.startswith("resnet") or name not in BACKBONES:
+    if name not in table or (constructor in _OURS and not name.startswith("resnet")):
         given = {"in_chans": channels, **_fixed_size(name, image_size), **given}
     try:
         backbone = constructor(method, **given)
     except TypeError as error:
         raise UserError(f"backbone.kwargs={given} don't fit the backbone {name!r}: {error}") from error
-    if name in BACKBONES and hasattr(backbone, "fc"):
+    if name in table and name.startswith("resnet") and hasattr(backbone, "fc"):
         backbone.fc = nn.Identity()
     adapt_stem(backbone, name, channels, small)
     return backbone

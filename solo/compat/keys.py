@@ -71,6 +71,12 @@ DEAD = {
     "data.val_target": "labels come from the data set",
 }
 
+# the same, in the evaluation of what a pretraining has made
+DEAD_IN_EVALUATION = {
+    "method": "the checkpoint knows the method that trained it",
+    "optimizer.classifier_lr": "the rate of the only classifier is optimizer.lr",
+}
+
 # keys of method_kwargs that published recipes give to methods which never read them
 DEAD_METHOD_KWARGS = (
     "base_tau_momentum",
@@ -81,6 +87,18 @@ DEAD_METHOD_KWARGS = (
     "decoder_depth",
     "decoder_num_heads",
 )
+
+
+def is_old_key(dotted: str) -> bool:
+    """Whether `modernise` knows what to do with a key that no schema has."""
+    section, _, name = dotted.rpartition(".")
+    published = section == "method_kwargs" and name in DEAD_METHOD_KWARGS
+    return (
+        dotted in MOVED
+        or dotted in (*DEAD, *DEAD_IN_EVALUATION)
+        or published
+        or (name == "enabled" and section.startswith("augm"))
+    )
 
 
 @dataclass
@@ -135,7 +153,8 @@ def _drop_dead(modern: Modern, own: Container[str]) -> None:
     facts = CATALOGUE.get(str(method))
     dead = [name for name in DEAD_METHOD_KWARGS if facts and facts.kwargs and name not in keys_of(facts.kwargs)]
     kwargs = {f"method_kwargs.{name}": f"{method} doesn't read it" for name in dead}
-    for name, why in {**DEAD, **kwargs}.items():
+    evaluates = "optimizer" in own and "method" not in own
+    for name, why in {**DEAD, **kwargs, **(DEAD_IN_EVALUATION if evaluates else {})}.items():
         if name not in own and _pop(modern.values, name):
             modern.notes.append((name, f" is ignored: {why}"))
 

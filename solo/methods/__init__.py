@@ -22,8 +22,16 @@ _CLASSES["BaseMomentumMethod"] = "solo.methods.momentum:BaseMomentumMethod"
 __all__ = ["METHODS", *_CLASSES]
 
 
-class _Registry(MutableMapping[str, Any]):
-    """Imports a class when it is asked for, by its name or its import path; users add their own as to a dict."""
+if TYPE_CHECKING:
+    _Dict = dict[str, Any]
+else:
+
+    class _Dict(MutableMapping, dict):
+        """A dict by type, whose methods go through `__getitem__`."""
+
+
+class _Registry(_Dict):
+    """A dict that imports a class when it is asked for, by its name or its import path; users may add their own."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Any] = dict(_PATHS)
@@ -48,8 +56,12 @@ class _Registry(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def copy(self) -> dict[str, Any]:
+        """A plain dict, with every class imported."""
+        return dict(self)
 
-METHODS: MutableMapping[str, Any] = _Registry()
+
+METHODS: dict[str, Any] = _Registry()
 
 
 def _import(path: str) -> Any:

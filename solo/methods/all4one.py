@@ -7,8 +7,6 @@ As in solo-learn, the attention's learning rate is 0.1 and its temperature 0.1, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,6 +31,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
 
     Kwargs = NNCLRKwargs
     trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
+    group_options = {"transformer_encoder": {"lr": 0.1}}
     averaged = ("projector",)
     metric = "train_comb_loss"
     momentum_projector: nn.Module
@@ -47,12 +46,6 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         self.transformer_encoder = nn.TransformerEncoder(layer, num_layers=3)
         self.pos_enc = Summer(PositionalEncodingPermute1D(NEIGHBOURS))
         self.make_queue(kw.queue_size, width, labels=("queue_y", "queue_index"))
-
-    @property
-    def learnable_params(self) -> list[dict[str, Any]]:
-        """Adds the heads; the transformer has a learning rate of its own."""
-        *groups, transformer = super().learnable_params
-        return [*groups, {**transformer, "lr": 0.1}]
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the slow projections (B, proj_output_dim) at length 1."""

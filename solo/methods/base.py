@@ -53,9 +53,9 @@ class TrainStep(Step):
 class BaseMethod(OnlineEvaluation):
     """A self-supervised method: a backbone, heads on it, and a loss over the views of a batch.
 
-    A new method sets `Kwargs`, `trainable` and `metric`, and writes `build`, `heads` and `ssl_loss`. The form of
-    solo-learn works as well: override `__init__`, `forward`, `learnable_params` and `training_step`, and call super;
-    without an `ssl_loss`, `training_step` returns the outputs instead of a loss.
+    A new method sets `Kwargs`, `trainable` and `metric`, and writes `build`, `heads` and `ssl_loss`; its class gets a
+    `forward`, `training_step`, ... made of them (`_MADE`). The ones here know of none of these, as in solo-learn, whose
+    form works as well: override `__init__`, `forward`, `learnable_params` and `training_step`, and call super.
 
     Args:
         cfg: config of pretraining, typed as a command has it; or a raw `DictConfig`, whose defaults are filled in, in
@@ -68,7 +68,7 @@ class BaseMethod(OnlineEvaluation):
 
     config: PretrainCfg
 
-    _BACKBONES: ClassVar[Mapping[str, Any]] = BACKBONES
+    _BACKBONES: ClassVar[dict[str, Any]] = BACKBONES
     _SECTIONS: ClassVar[dict[str, type]] = {
         "backbone": BackboneCfg,
         "optimizer": OptimizerCfg,
@@ -80,6 +80,7 @@ class BaseMethod(OnlineEvaluation):
 
     Kwargs: ClassVar[type | None] = None  # schema of method_kwargs
     trainable: ClassVar[tuple[str, ...]] = ()  # attributes that get a parameter group of their own
+    group_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what differs in one of these, e.g. `lr`
     metric: ClassVar[str] = "train_ssl_loss"  # name under which the loss is logged
     hex_scale: ClassVar[float] = 1.0  # weight of HEX in `hex.blend`
 
@@ -95,8 +96,8 @@ class BaseMethod(OnlineEvaluation):
         self.multicrop = self.num_small_crops != 0
         self.backbone_name: str = config.backbone.name
         self.backbone_args = config.backbone.kwargs
-        self.base_model = find_backbone(self.backbone_name)
-        self.backbone = settings.backbone_of(config)
+        self.base_model = find_backbone(self.backbone_name, self._BACKBONES)
+        self.backbone = settings.backbone_of(config, self._BACKBONES)
         layers = config.finetune_layers
         self._frozen = FrozenLayers(self.backbone, layers) if layers is not None else None
         self.features_dim = features_dim(self.backbone)
@@ -106,6 +107,19 @@ class BaseMethod(OnlineEvaluation):
         self.hex = build_hex(raw, scale=self.hex_scale)
         self._group_level = self._find_level(config.hex.level)
         self.build(config.method_kwargs if self.Kwargs else None)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Where a class declares heads or a loss and writes no step of its own, give it the one that uses them."""
+        super().__init_subclass__(**kwargs)
+        base = cls._plain_base()
+        for declared, member, made in cls._MADE if cls is not base else ():
+            if getattr(cls, declared) != getattr(base, declared) and getattr(cls, member) is getattr(base, member):
+                setattr(cls, member, getattr(cls, made))
+
+    @classmethod
+    def _plain_base(cls) -> type[BaseMethod]:
+        """`BaseMethod` or `BaseMomentumMethod`."""
+        return next(base for base in cls.__mro__ if "_MADE" in vars(base))
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
@@ -148,44 +162,68 @@ class BaseMethod(OnlineEvaluation):
 
     @property
     def learnable_params(self) -> list[dict[str, Any]]:
-        """Parameter groups: `backbone`, `classifier` and those of `trainable`; fresh ones in each access."""
+        """Parameter groups `backbone` and `classifier`; fresh ones in each access."""
         return [
             {"name": "backbone", "params": self.backbone.parameters()},
             {"name": "classifier", "params": self.classifier.parameters(), "lr": self.classifier_lr, "weight_decay": 0},
-            *({"name": name, "params": getattr(self, name).parameters()} for name in self.trainable),
         ]
 
     def forward(self, X: Tensor) -> Outputs:
-        """Images (B, C, H, W) -> `logits` (B, classes), `feats` (B, F), and what `heads` adds."""
+        """Images (B, C, H, W) -> `logits` (B, classes) and `feats` (B, F)."""
         feats = self.backbone(self.arrange(X))
-        return {"logits": self.classifier(feats.detach()), "feats": feats, **self.heads(feats)}
+        return {"logits": self.classifier(feats.detach()), "feats": feats}
 
     def multicrop_forward(self, X: Tensor) -> Outputs:
-        """Small crops (B, C, h, w) -> `feats`, and what `heads` adds."""
-        feats = self.backbone(self.arrange(X))
-        return {"feats": feats, **self.heads(feats)}
+        """Small crops (B, C, h, w) -> `feats` (B, F)."""
+        return {"feats": self.backbone(self.arrange(X))}
 
-    def base_training_step(self, X: Tensor, targets: Tensor) -> Outputs:
-        """`forward` of one large view with the online classifier's `loss`, `acc1` and `acc5`."""
+    def _base_shared_step(self, X: Tensor, targets: Tensor) -> Outputs:
         out = self(X)
         return {**out, **self.classification_metrics(out["logits"], targets)}
 
+    def base_training_step(self, X: Tensor, targets: Tensor) -> Outputs:
+        """`forward` of one large view with the online classifier's `loss`, `acc1` and `acc5`."""
+        return self._base_shared_step(X, targets)
+
     def base_validation_step(self, X: Tensor, targets: Tensor) -> Outputs:
         """`forward` of validation images with the online classifier's `loss`, `acc1` and `acc5`."""
-        return self.base_training_step(X, targets)
-
-    # ---- training ----
+        return self._base_shared_step(X, targets)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]`.
+        """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]` -> the outputs of `view_outputs`."""
+        return BaseMethod.view_outputs(self, batch)
 
-        Returns:
-            The total loss; for a class without `ssl_loss` the outputs of `view_outputs`.
-        """
+    # ---- the same with heads and a loss ----
+
+    @property
+    def _params_with_heads(self) -> list[dict[str, Any]]:
+        backbone, classifier, *rest = vars(self._plain_base())["learnable_params"].fget(self)
+        heads = [(name, self.group_options.get(name, {})) for name in self.trainable]
+        groups = [{"name": name, "params": getattr(self, name).parameters(), **own} for name, own in heads]
+        return [backbone, classifier, *groups, *rest]
+
+    def _forward_with_heads(self, X: Tensor) -> Outputs:
+        out = BaseMethod.forward(self, X)
+        return {**out, **self.heads(out["feats"])}
+
+    def _multicrop_with_heads(self, X: Tensor) -> Outputs:
+        out = BaseMethod.multicrop_forward(self, X)
+        return {**out, **self.heads(out["feats"])}
+
+    def _step_with_loss(self, batch: Any, batch_idx: int) -> Tensor:
         if self.exact and len(batch[0]) > self.batch_size:
             return exact_step(self, batch, BaseMethod.view_outputs)
-        out = self.view_outputs(batch)
-        return out if type(self).ssl_loss is BaseMethod.ssl_loss else self.total_loss(out, batch)
+        return self.total_loss(self.view_outputs(batch), batch)
+
+    # (what a class declares, the method that it doesn't write itself, what that is then)
+    _MADE: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("trainable", "learnable_params", "_params_with_heads"),
+        ("heads", "forward", "_forward_with_heads"),
+        ("heads", "multicrop_forward", "_multicrop_with_heads"),
+        ("ssl_loss", "training_step", "_step_with_loss"),
+    )
+
+    # ---- training ----
 
     def total_loss(self, out: Outputs, batch: Any) -> Tensor:
         """The method's loss and the classifier's, of the outputs of a batch; logs the former."""

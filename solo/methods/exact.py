@@ -81,7 +81,7 @@ def has_known_steps(method: type[BaseMethod], base: type[BaseMethod]) -> bool:
         base: `BaseMethod`.
     """
     ours = method.view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
-    return ours and method.training_step is base.training_step and method.ssl_loss is not base.ssl_loss
+    return ours and method.training_step is base._step_with_loss
 
 
 def split(batch: Any, size: int) -> list[Any]:

@@ -5,7 +5,7 @@ Chen, Xie, He: An empirical study of training self-supervised vision transformer
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -28,12 +28,15 @@ class MoCoV3(BaseMomentumMethod):
     def build(self, kw: MoCoV3Kwargs) -> None:
         """Make projector and predictor."""
         self.temperature = kw.temperature
-        resnet = "resnet" in self.backbone_name
-        head = partial(mlp, bias=False, last_bias=False)
-        width = kw.proj_output_dim
-        depth = 2 if resnet else 3
-        self.projector = head(self.features_dim, kw.proj_hidden_dim, width, depth=depth, last_norm="plain")
-        self.predictor = head(width, kw.pred_hidden_dim, width, last_norm=None if resnet else "plain")
+        resnet, width = "resnet" in self.backbone_name, kw.proj_output_dim
+        self.projector = self._build_mlp(2 if resnet else 3, self.features_dim, kw.proj_hidden_dim, width)
+        self.predictor = self._build_mlp(2, width, kw.pred_hidden_dim, width, last_bn=not resnet)
+
+    def _build_mlp(
+        self, num_layers: int, input_dim: int, mlp_dim: int, output_dim: int, last_bn: bool = True
+    ) -> nn.Module:
+        last_norm: Literal["plain"] | None = "plain" if last_bn else None
+        return mlp(input_dim, mlp_dim, output_dim, depth=num_layers, bias=False, last_bias=False, last_norm=last_norm)
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the projections, and `q`, the predictions, both (B, proj_output_dim)."""

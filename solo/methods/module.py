@@ -197,7 +197,7 @@ class SoloModule(pl.LightningModule):
         self._static_groups = [i for i, group in enumerate(groups) if group.get("static_lr")]
         groups = [{key: value for key, value in group.items() if key != "static_lr"} for group in groups]
         optimizer = optim.build_optimizer(
-            self.optimizer, groups, self.lr, self.weight_decay, dict(self.extra_optimizer_args)
+            self.optimizer, groups, self.lr, self.weight_decay, dict(self.extra_optimizer_args), self._OPTIMIZERS
         )
         if self.scheduler == "none":
             return optimizer

@@ -29,7 +29,7 @@ class BaseMomentumMethod(BaseMethod):
     def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
         super().__init__(cfg)
         slow = self.config.momentum
-        self.momentum_backbone = settings.backbone_of(self.config)
+        self.momentum_backbone = settings.backbone_of(self.config, self._BACKBONES)
         initialize_momentum_params(self.backbone, self.momentum_backbone)
         for name in self.averaged:
             setattr(self, f"momentum_{name}", copy.deepcopy(getattr(self, name)).requires_grad_(False))
@@ -51,9 +51,8 @@ class BaseMomentumMethod(BaseMethod):
 
     @property
     def momentum_pairs(self) -> list[tuple[Any, Any]]:
-        """(online, momentum) modules: the backbones, then the heads of `averaged`."""
-        heads = [(getattr(self, name), getattr(self, f"momentum_{name}")) for name in self.averaged]
-        return [(self.backbone, self.momentum_backbone), *heads]
+        """(online, momentum) modules: the backbones."""
+        return [(self.backbone, self.momentum_backbone)]
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Outputs beside `feats`: momentum features (B, F) -> e.g. `{"z": projections}`."""
@@ -61,11 +60,30 @@ class BaseMomentumMethod(BaseMethod):
 
     @torch.no_grad()
     def momentum_forward(self, X: Tensor) -> Outputs:
-        """Images (B, C, H, W) -> `feats` (B, F) of the momentum backbone, and what `momentum_heads` adds."""
-        feats = self.momentum_backbone(self.arrange(X))
-        return {"feats": feats, **self.momentum_heads(feats)}
+        """Images (B, C, H, W) -> `feats` (B, F) of the momentum backbone."""
+        return {"feats": self.momentum_backbone(self.arrange(X))}
 
-    def _momentum_step(self, X: Tensor, targets: Tensor) -> Outputs:
+    @property
+    def _pairs_with_heads(self) -> list[tuple[Any, Any]]:
+        heads = [(getattr(self, name), getattr(self, f"momentum_{name}")) for name in self.averaged]
+        return [(self.backbone, self.momentum_backbone), *heads]
+
+    @torch.no_grad()
+    def _momentum_with_heads(self, X: Tensor) -> Outputs:
+        out = BaseMomentumMethod.momentum_forward(self, X)
+        return {**out, **self.momentum_heads(out["feats"])}
+
+    _MADE: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        *BaseMethod._MADE,
+        ("averaged", "momentum_pairs", "_pairs_with_heads"),
+        ("momentum_heads", "momentum_forward", "_momentum_with_heads"),
+    )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]` -> the outputs of `view_outputs`."""
+        return BaseMomentumMethod.view_outputs(self, batch)
+
+    def _shared_step_momentum(self, X: Tensor, targets: Tensor) -> Outputs:
         out = self.momentum_forward(X)
         if self.momentum_classifier is not None:
             out["logits"] = self.momentum_classifier(out["feats"])
@@ -77,7 +95,7 @@ class BaseMomentumMethod(BaseMethod):
         out = super().view_outputs(batch)
         _, X, targets = batch
         X = [X] if isinstance(X, Tensor) else X[: self.num_large_crops]
-        views = [self._momentum_step(x, targets) for x in X]
+        views = [self._shared_step_momentum(x, targets) for x in X]
         out |= {f"momentum_{key}": [view[key] for view in views] for key in views[0]}
         if self.momentum_classifier is not None:
             for key in ("loss", "acc1", "acc5"):
@@ -119,7 +137,7 @@ class BaseMomentumMethod(BaseMethod):
         """Adds `momentum_val_loss`, `momentum_val_acc1` and `momentum_val_acc5`, if there is a momentum classifier."""
         metrics = super().validation_step(batch, batch_idx, dataloader_idx, update_validation_step_outputs=False)
         if self.momentum_classifier is not None:
-            out = self._momentum_step(*batch)
+            out = self._shared_step_momentum(*batch)
             metrics |= {f"momentum_val_{key}": out[key] for key in ("loss", "acc1", "acc5")}
         if update_validation_step_outputs:
             self.validation_step_outputs.append(metrics)

@@ -19,6 +19,7 @@ from solo.args.fields import keys_of
 from solo.args.rules import check_policy, check_views
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
+from solo.backbones.registry import Constructor
 from solo.compat.keys import MOVED, modernise
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
 from solo.data.catalogue.resolve import resolve_spec
@@ -49,7 +50,9 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
         spec, cfg = cfg.data.resolved, OmegaConf.create(to_plain(cfg))
     raw: DictConfig = model.add_and_assert_specific_cfg(cfg)
     values = {key: _plain(raw, key) for key in keys_of(schema) if not OmegaConf.is_missing(raw, key) and key in raw}
-    checked, _ = check(values, schema)  # what a model reads is right; the rest may be anything, or missing
+    checked, _ = check(
+        values, schema, open_names=True
+    )  # what a model reads is right; the rest may be anything, or missing
     checked["data"]["resolved"] = spec or dataset_spec(raw)
     config = freeze(checked, schema, kwargs)
     return raw, config
@@ -73,7 +76,7 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
         for section, schema in sections.items():
             hex_ = section == "hex"
             given = modern.values["hex"] if hex_ else _plain(cfg, section) or {}
-            checked, found = check(given if hex_ else _known(given, schema), schema, f"{section}.")
+            checked, found = check(given if hex_ else _known(given, schema), schema, f"{section}.", True)
             problems += found
             cfg[section] = {**given, **checked}
         for word in words:
@@ -142,8 +145,12 @@ def taxonomy_of(config: PretrainCfg | LinearCfg) -> Taxonomy | None:
     return taxonomy if taxonomy and taxonomy.num_classes == config.data.num_classes else None
 
 
-def backbone_of(config: PretrainCfg) -> nn.Module:
+def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Module:
     """The backbone that `backbone.*` and `data.*` ask for, without classifier.
+
+    Args:
+        config: of the model.
+        table: the constructors by name.
 
     Raises:
         UserError: if the name or its kwargs are wrong.
@@ -156,6 +163,7 @@ def backbone_of(config: PretrainCfg) -> nn.Module:
         small=bool(spec and spec.small_stem),
         image_size=facts["size"],
         kwargs=config.backbone.kwargs,
+        table=table,
     )
 
 

@@ -6,8 +6,6 @@ HEX on the projections in: `(1 - alpha) * SimSiam + alpha * HEX`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -24,6 +22,7 @@ class SimSiam(PredictorHeads, BaseMethod):
 
     Kwargs = PredictorKwargs
     trainable = ("projector", "predictor")
+    group_options = {"predictor": {"static_lr": True}}  # its learning rate stays where it is
     metric = "train_neg_cos_sim"
 
     def build(self, kw: PredictorKwargs) -> None:
@@ -32,12 +31,6 @@ class SimSiam(PredictorHeads, BaseMethod):
         self.projector = mlp(self.features_dim, hidden, width, depth=3, bias=False, last_norm="plain")
         self.projector[-2].bias.requires_grad_(False)  # the norm after it takes it away again
         self.predictor = mlp(width, kw.pred_hidden_dim, width, bias=False)
-
-    @property
-    def learnable_params(self) -> list[dict[str, Any]]:
-        """Adds projector and predictor; the predictor's learning rate stays where it is."""
-        *groups, predictor = super().learnable_params
-        return [*groups, {**predictor, "static_lr": True}]
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Mean of the two directions, with HEX's share."""

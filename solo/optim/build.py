@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,12 @@ def static_lr(
 
 
 def build_optimizer(
-    name: str, groups: Sequence[dict[str, Any]], lr: float, weight_decay: float, kwargs: dict[str, Any]
+    name: str,
+    groups: Sequence[dict[str, Any]],
+    lr: float,
+    weight_decay: float,
+    kwargs: dict[str, Any],
+    table: Mapping[str, Callable[..., Optimizer]] = OPTIMIZERS,
 ) -> Optimizer:
     """The optimizer `name` over parameter groups.
 
@@ -46,10 +51,9 @@ def build_optimizer(
         AssertionError: if there is no such optimizer (solo-learn's tests expect this type).
         UserError: if the optimizer refuses `optimizer.kwargs`, their names or their values.
     """
-    assert name in OPTIMIZERS, f"optimizer.name={name!r} is unknown; choose one of {', '.join(OPTIMIZERS)}"
-    constructor: Callable[..., Optimizer] = OPTIMIZERS[name]
+    assert name in table, f"optimizer.name={name!r} is unknown; choose one of {', '.join(table)}"
     try:
-        return constructor(groups, lr=lr, weight_decay=weight_decay, **kwargs)
+        return table[name](groups, lr=lr, weight_decay=weight_decay, **kwargs)
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
 
