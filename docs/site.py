@@ -125,10 +125,8 @@ def picture(facts: MethodFacts) -> str:
         f'<path d="M{130 * len(row) - 20} {36 + 64 * i} L{width - 112} {middle}" stroke="currentColor" fill="none"/>'
         for i, row in enumerate(rows)
     ]
-    return (
-        f'<svg viewBox="-1 0 {width + 2} {high}" role="img" aria-label="from views to the loss" style="max-width:46rem">'
-        f"{''.join(ends)}{''.join(parts)}{loss}</svg>"
-    )
+    look = 'role="img" aria-label="from views to the loss" style="max-width:46rem"'
+    return f'<svg viewBox="-1 0 {width + 2} {high}" {look}>{"".join(ends)}{"".join(parts)}{loss}</svg>'
 
 
 def _recipe(facts: MethodFacts) -> str:
