@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
-from omegaconf import DictConfig, OmegaConf
 from online import clock  # type: ignore[import-not-found]
 from rich.console import Console
 from rich.table import Table
@@ -32,8 +31,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import cli
-from solo.args.compose import compose, find_recipe
+from solo.args.compose import compose
 from solo.args.parse import parse
+from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.callbacks import Meter
 from solo.callbacks.meter import peak_memory_mb
@@ -109,13 +109,14 @@ def distances(given: argparse.Namespace) -> dict[str, list[float]]:
     return found
 
 
-def config(form: str, given: argparse.Namespace) -> DictConfig:
+def config(form: str, given: argparse.Namespace) -> PretrainCfg:
     """The resolved settings of one form."""
     values, origins = compose(find_recipe(given.recipe), settings(form, given))
-    return OmegaConf.create(parse(values, PretrainCfg, origins).values)
+    parsed: PretrainCfg = parse(values, PretrainCfg, origins).config
+    return parsed
 
 
-def gradient(form: str, cfg: DictConfig, batch: Any, fixed: bool) -> Tensor:
+def gradient(form: str, cfg: PretrainCfg, batch: Any, fixed: bool) -> Tensor:
     """The gradients of a batch, one after the other, without the online classifier's; at the weights of a fixed seed.
 
     Args:

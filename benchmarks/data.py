@@ -34,7 +34,7 @@ from solo.data.labels.subsets import Indexed
 from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.images import ArrayDataset
 from solo.data.sources.load import load
-from solo.data.storage.decode import read_rgb
+from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import GaussianBlur
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
@@ -134,7 +134,7 @@ def resident(pid: int | str = "self") -> tuple[int, int]:
 def decoded(files: Iterable[str]) -> None:
     """Decode and resize each, and keep nothing."""
     for file in files:
-        read_rgb(file).resize((256, 256))
+        ImageReading().read(file).resize((256, 256))
 
 
 def folder(gigabytes: float, pixels: int, batch: int, workers: int) -> None:

@@ -6,7 +6,7 @@ Every run is the command that a user would type: `solo pretrain` with the recipe
 simclr.yaml` and another `type`, then `solo linear` and `solo knn` on frozen features. What is finished in `--out` is
 not run again: the benchmark can be stopped, and goes on with more seeds or objectives. One seed sets the initial
 weights, the order of the images and their augmentations for every objective: the differences are paired. Printed at
-the end: mean and standard deviation over the seeds, and the difference to `standard` with its standard error.
+the end: mean and standard deviation over the seeds, and the difference to `standard` with its t interval and p value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runs import ROOT, check_settings, difference, finished, read, run_all, show, slug, spread, write_csv
+from runs import (
+    ROOT,
+    check_settings,
+    difference,
+    finished,
+    of_differences,
+    read,
+    run_all,
+    show,
+    slug,
+    spread,
+    write_csv,
+)
 
 WARM_UP = "warm_epoch=2"
 OBJECTIVES = {
@@ -75,9 +87,13 @@ def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
             row.append(spread(values))
             if objective != "standard":
                 base = [found["standard", seed][kind][level] for seed in seeds]
-                row[-1] += f"  ({difference(values, base)})"
+                row[-1] += f"  ({difference(values, base, _comparisons(results))})"
         rows.append(row)
     return rows
+
+
+def _comparisons(results: Sequence[dict[str, Any]]) -> int:
+    return len(MEASURES) * max(1, len({row["objective"] for row in results}) - 1)
 
 
 def main() -> None:
@@ -102,8 +118,8 @@ def main() -> None:
 
 def report(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Print the table and write the single results."""
-    title = "Top-1 in percent; in brackets the paired difference to standard ± its standard error"
-    show(title, ["objective", *MEASURES], table(results), 160)
+    title = f"Top-1 in percent: mean ± deviation over the seeds; {of_differences('standard', _comparisons(results))}"
+    show(title, ["objective", *MEASURES], table(results), 200)
     single = [
         [row["objective"], row["seed"], *(row[kind][level] for kind, level in MEASURES.values())] for row in results
     ]

@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from solo.eval.intervals import paired
+
 ROOT = Path(__file__).parents[1]
 # What says that a command has finished, in the folder of its run.
 RESULTS = {"pretrain": "summary.json", "linear": "summary.json", "knn": "knn.json", "evaluate": "evaluate.json"}
@@ -97,11 +99,17 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def difference(values: Sequence[float], base: Sequence[float]) -> str:
-    """Mean of the paired differences and its standard error."""
-    paired = [value - other for value, other in zip(values, base, strict=True)]
-    error = f" ± {statistics.stdev(paired) / len(paired) ** 0.5:.2f}" if len(paired) > 1 else ""
-    return f"{statistics.mean(paired):+.2f}{error}"
+def difference(values: Sequence[float], base: Sequence[float], comparisons: int) -> str:
+    """Mean of the paired differences, its t interval, and the p value for so many comparisons in all."""
+    return str(paired([value - other for value, other in zip(values, base, strict=True)], comparisons))
+
+
+def of_differences(base: str, comparisons: int) -> str:
+    """What `difference` prints, in words."""
+    return (
+        f"in brackets the paired difference to {base} with its 95 % t interval, and p of no difference, times the "
+        f"{comparisons} comparisons of this table (Bonferroni)"
+    )
 
 
 def show(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:

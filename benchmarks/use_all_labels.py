@@ -5,7 +5,7 @@
 
 Every run is a command that a user would type: `solo pretrain` with a recipe of `scripts/pretrain/fashion_mnist`, then
 `solo evaluate` on frozen features of all validation images. What is finished in `--out` is not run again. Printed at
-the end, mean over the seeds and the paired difference to the first row with its standard error:
+the end, mean over the seeds and the paired difference to the first row with its t interval:
 
 * `all`: every training image has its labels, group and class; the image is the leaf;
 * `unseen`: two of the ten classes have no image in pretraining, and only these two are measured;
@@ -21,7 +21,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runs import ROOT, check_settings, difference, finished, read, run_all, show, slug, spread, write_csv
+from runs import (
+    ROOT,
+    check_settings,
+    difference,
+    finished,
+    of_differences,
+    read,
+    run_all,
+    show,
+    slug,
+    spread,
+    write_csv,
+)
 
 # Budget of a run; the rest is the recipes'.
 SETTINGS = ["backbone.kwargs.width=16", "knn_eval.enabled=False", "limit_val_batches=0"]
@@ -30,7 +42,7 @@ EVALUATE = [
     "measures=[knn,retrieval,clustering]",
     "data.fraction=0.1",
     "max_queries=2000",
-    "bootstrap=0",
+    "intervals=false",
     "cache=False",
 ]
 UNSEEN = ["data.unseen_classes=2"]
@@ -112,16 +124,23 @@ def rows(results: Sequence[Any], table: str) -> list[list[str]]:
             if not seeds or None in values:
                 cells.append("-")
             else:
-                cells.append(spread(values) if name == names[0] else f"{spread(values)} ({difference(values, base)})")
+                cells.append(spread(values))
+                if name != names[0]:
+                    cells[-1] += f" ({difference(values, base, _comparisons(table))})"
         printed.append(cells)
     return printed
+
+
+def _comparisons(table: str) -> int:
+    return len(MEASURES) * (len(TABLES[table]) - 1)
 
 
 def report(results: Sequence[Any], tables: Sequence[str], path: Path) -> None:
     """Print the tables and write the single results."""
     for table in tables:
-        title = f"{table}, in percent: mean ± standard deviation (paired difference to the first row ± its error)"
-        show(title, ["method", *MEASURES], rows(results, table), 220)
+        words = of_differences("the first row", _comparisons(table))
+        title = f"{table}, in percent: mean ± deviation over the seeds; {words}"
+        show(title, ["method", *MEASURES], rows(results, table), 260)
     single = [[table, row, seed, *values.values()] for table, row, seed, values in results]
     write_csv(path, ["table", "method", "seed", *MEASURES], single)
 

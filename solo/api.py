@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solo.args.words import as_word
 from solo.cli import COMMANDS, execute, read_config
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
 def _run(name: str, recipe: Sequence[str | Path], words: list[str]) -> Any:
     command = COMMANDS[name]
     assert command.schema is not None
-    return execute(command.module, read_config(command.schema, [str(place) for place in recipe], words, for_run=True))
+    return execute(command.module, read_config(name, [str(place) for place in recipe], words, for_run=True))
 
 
 def _words(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -102,19 +102,4 @@ def _words(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and value:
             yield from _words(value, f"{above}{name}.")
         else:
-            yield f"{above}{name}={_text(value)}"
-
-
-def _text(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_text(inner)}" for name, inner in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(map(_text, value)) + "]"
-    # Backslashes are taken as they are, but before a quote.
-    quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(value))
-    return f"'{quoted}'"
+            yield as_word(f"{above}{name}", value)

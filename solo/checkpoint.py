@@ -1,22 +1,26 @@
-"""Reading checkpoints: nothing in them can run code, and nothing is loaded in part."""
+"""Reading checkpoints: nothing in them can run code, a damaged byte is seen, and stored settings are plain values.
+
+A file of `torch.save` is a zip archive that has a checksum of each record. torch doesn't look at them, and
+`load_checkpoint` does, so that files of any age and any library are verified and stay readable for everybody.
+"""
 
 from __future__ import annotations
 
-import json
 import pickletools
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from solo.errors import UserError
+from solo.inert import STAND_INS
+from solo.untrusted import check_zip, parse_json, plain_values
+from solo.weights import flat, some
 
-_BACKBONE_KEY = re.compile(r"(?:_orig_mod\.|module\.|model\.)*(backbone|encoder)\.(?:_orig_mod\.)?(.+)")
-_SHOWN = 3  # keys named in an error; the rest is counted
+FORMAT = 1  # of `checkpoint["solo"]`
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -42,40 +46,69 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint (or a plain state dict, as `state_dict`) into CPU memory, as data only.
+    """Read a checkpoint into CPU memory, as data only.
+
+    Weights of other libraries, in a dictionary of any kind or in a `.safetensors` file, become its `state_dict`.
 
     Raises:
-        UserError: missing, empty, truncated, no checkpoint at all, or a pickle that names code to run.
+        UserError: missing, empty, damaged, of a later version, no weights at all, or a pickle that names code to run.
     """
     file = checkpoint_file(path)
     if file.stat().st_size == 0:
         raise UserError(f"checkpoint {file} is empty (0 bytes); give a complete file or train again")
-    try:
-        with warnings.catch_warnings():  # about a pickle that it then refuses
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            loaded = torch.load(file, map_location=lambda storage, _: storage, weights_only=True)
-    except Exception as error:  # a broken file can make the unpickler raise almost anything
-        raise UserError(_unreadable(file, error)) from error
+    loaded = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        record = loaded.get("solo")
+        version = record.get("format") if isinstance(record, Mapping) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise UserError(f"checkpoint {file} is of a later version of this library ({version}); update solo-hex")
         return dict(loaded)
-    if isinstance(loaded, Mapping) and loaded and all(isinstance(value, Tensor) for value in loaded.values()):
-        return {"state_dict": dict(loaded)}
-    held = f"keys {_some(list(loaded))}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+    if found := flat(loaded):
+        return {"state_dict": found}
+    held = f"keys {some(list(loaded))}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
     raise UserError(f"{file} is not a checkpoint: it holds {held} and no 'state_dict'; give a run's last.ckpt")
 
 
-def _unreadable(file: Path, error: Exception) -> str:
+def _read_torch(file: Path) -> Any:
+    try:
+        if _is_zip(file):
+            check_zip(file, stored=True)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # which it then refuses
+            return torch.load(file, map_location=lambda storage, _: storage, weights_only=True)
+    except Exception as error:  # a broken file can make the unpickler raise almost anything
+        raise UserError(_unreadable(file, error)) from error
+
+
+def _read_safetensors(file: Path) -> Any:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except Exception as error:  # safetensors' own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"checkpoint {file} is truncated or damaged ({reason}); copy it again") from error
+
+
+def _is_zip(file: Path) -> bool:
     with file.open("rb") as stream:
-        zipped = stream.read(2) == b"PK"
+        return stream.read(2) == b"PK"
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    zipped = _is_zip(file)
     named = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)", str(error))
     called = (named[1] or named[2]) if named else None if zipped else _first_call(file)
     if called:
         return (
-            f"checkpoint {file} was refused: loading it would run code ({called}); "
-            "only tensors and plain values are read, give a checkpoint written by this library"
+            f"checkpoint {file} was refused: loading it would run code ({called}); only tensors and plain values are "
+            f"read. If you trust its maker, save its weights alone: c = torch.load({str(file)!r}, weights_only=False); "
+            "torch.save({'state_dict': c['state_dict']}, 'weights.pth')"
         )
     what = "is truncated or damaged" if zipped else "is not a checkpoint"
-    return f"checkpoint {file} {what} ({file.stat().st_size} bytes can't be read); copy it again or give another file"
+    reason = f"; {error}" if isinstance(error, UserError) else ""
+    size = f"{file.stat().st_size} bytes can't be read{reason}"
+    return f"checkpoint {file} {what} ({size}); copy it again or give another file"
 
 
 def _first_call(file: Path) -> str | None:
@@ -95,78 +128,25 @@ def _first_call(file: Path) -> str | None:
     return None
 
 
-def backbone_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the online backbone's weights without their prefix (`backbone.`; `encoder.` in old checkpoints).
-
-    Raises:
-        UserError: there are none, so that a random backbone would be used.
-    """
-    found: dict[str, dict[str, Tensor]] = {"backbone": {}, "encoder": {}}
-    for key, value in checkpoint["state_dict"].items():
-        if match := _BACKBONE_KEY.fullmatch(key):
-            found[match[1]][match[2]] = value
-    state = found["backbone"] or found["encoder"]
-    if not state:
-        held = _some(list(checkpoint["state_dict"]))
-        raise UserError(
-            f"the checkpoint has no weights named 'backbone.*' or 'encoder.*' (it has {held}): "
-            "this would evaluate a random backbone; give a checkpoint of a pretraining run"
-        )
-    return state
-
-
-def load_backbone(
-    backbone: nn.Module, state: Mapping[str, Tensor], *, path: str | Path, name: str, saved: str | None = None
-) -> None:
-    """Load `state` into `backbone`, all of it or nothing.
-
-    Args:
-        backbone: the module to fill.
-        state: from `backbone_state`.
-        path: the checkpoint's path, for the error.
-        name: the backbone's name in the configuration, for the error.
-        saved: the name that the checkpoint was trained with, where it is known.
-
-    Raises:
-        UserError: names missing, unexpected and mismatching keys and both backbones.
-    """
-    own = backbone.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
-    ]
-    if not (missing or unexpected or shapes):
-        backbone.load_state_dict(dict(state))
-        return
-    fits = len(own) - len(missing) - len(shapes)
-    trained = f"trained with '{saved}'" if saved else "its backbone's name isn't stored"
-    random = "nothing matches, this would evaluate a random backbone: " if fits == 0 else ""
-    raise UserError(
-        f"checkpoint {path} ({trained}) doesn't fit backbone.name='{name}': {random}{len(missing)} keys missing "
-        f"({_some(missing)}), {len(unexpected)} unexpected ({_some(unexpected)}), {len(shapes)} of another shape "
-        f"({_some(shapes)}); set backbone.name and backbone.kwargs to the checkpoint's"
-    )
-
-
 def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     """Return what a run stored about itself: `{"cfg": ..., "data": ...}`, plain values.
 
     Files of other libraries have no such record; then an `args.json` beside the file gives `cfg`, else both are empty.
+
+    Raises:
+        UserError: they are no plain values of a sensible size, or name a variable that would be looked up.
     """
     record = checkpoint.get("solo")
-    if isinstance(record, Mapping):
-        return {"cfg": dict(record.get("cfg") or {}), "data": dict(record.get("data") or {})}
-    args = checkpoint_file(path).parent / "args.json"
+    if not isinstance(record, Mapping):
+        args = checkpoint_file(path).parent / "args.json"
+        try:
+            found = parse_json(args.read_bytes())
+        except (OSError, ValueError):  # optional help, and not ours
+            found = {}
+        record = {"cfg": found if isinstance(found, dict) else {}}
     try:
-        cfg = json.loads(args.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # optional help, and not ours
-        cfg = {}
-    return {"cfg": cfg if isinstance(cfg, dict) else {}, "data": {}}
-
-
-def _some(keys: Sequence[object]) -> str:
-    shown = ", ".join(str(key) for key in keys[:_SHOWN])
-    return (shown or "none") + (", ..." if len(keys) > _SHOWN else "")
+        return {part: plain_values(record.get(part) or {}, mapping=True) for part in ("cfg", "data")}
+    except ValueError as error:
+        raise UserError(
+            f"the settings stored in {path} can't be used ({error}); train again, or take them out"
+        ) from None

@@ -5,22 +5,30 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import solo
-from solo.args.compose import compose, compose_words, find_recipe
+from solo.args.compose import compose
 from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.parse import Parsed, parse
+from solo.args.recipes import Recipe, data_sets, find_folders, find_recipe, recipes_of
 from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import help_text, resolved_text
-from solo.args.source import complete, long_names, reads_features
-from solo.args.words import LineParser
+from solo.args.show import help_text, recipe_text, resolved_text
+from solo.args.source import SOURCES, complete, image_words, long_names, reads_features, source_word, takes_source
+from solo.args.usage import NO_PREVIEW, recipe_usage, usage
+from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
-from solo.errors import ConfigError, UserError, did_you_mean, no_access
+from solo.cores import fitting_workers
+from solo.errors import ConfigError, UserError, no_access
+from solo.plugin import permit
+from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
+from solo.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -46,22 +54,10 @@ COMMANDS: dict[str, Command] = {
     "search": Command("solo.run.search", None, "find the images most alike to one"),
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
     "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
 }
-
-_USAGE = """\
-usage: solo {name} FOLDER FILE [KEY=VALUE ...]
-       solo {name} --config-path FOLDER --config-name FILE [KEY=VALUE ...]
-
-{help}.
-
-  --cfg resolved   print every value and where it comes from, and stop
-  --preview        pretrain: write a picture of what the model will see, and stop
-  --help           print this text
-
-Example: {example}
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,20 +67,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if the run met something that the user has to solve, 2 for a wrong config or command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    with guarded_output():
+        code = _exit_code(words)
+    return PIPE_CLOSED if reader_is_gone() and code == 0 else code
+
+
+def _exit_code(words: list[str]) -> int:
     try:
         return _dispatch(words)
     except ConfigError as error:
         problems = str(error).splitlines()
-        _say(f"error: {len(problems)} problems\n  " + "\n  ".join(problems) if len(problems) > 1 else f"error: {error}")
+        several = f"error: {len(problems)} problems\n  " + "\n  ".join(problems)
+        say_error(several if len(problems) > 1 else f"error: {error}")
         return 2
     except UserError as error:
-        _say(f"error: {error}")
+        say_error(f"error: {error}")
         return 1
     except PermissionError as error:
-        _say(f"error: {no_access(error)}")
+        say_error(f"error: {no_access(error)}")
         return 1
     except KeyboardInterrupt:
-        _say("stopped by the keyboard")
+        say_error("stopped by the keyboard")
         return 130
 
 
@@ -100,6 +103,8 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}choose {', '.join(COMMANDS)}")
     command = COMMANDS[name]
+    if name == "recipe":
+        return _recipe(words[1:])
     if command.schema is None:
         return int(importlib.import_module(command.module).main(words[1:]))
     return _run(name, command, command.schema, words[1:])
@@ -109,34 +114,57 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     flags = has_flags(name, words)
     given = _parser().parse_intermixed_args([] if flags else words)
     if given.help:
-        example = f"solo {name} scripts/{name}/digits {'hex' if name == 'pretrain' else name}.yaml seed=7"
-        if name in ("evaluate", "analyze"):
-            example = f"solo {name} checkpoint=PATH"
-        usage = _USAGE.format(name=name, help=command.help.capitalize(), example=example)
-        sys.stdout.write(f"{usage}\n{help_text(schema)}\n")
+        method = next((word.partition("=")[2] for word in given.words if word.startswith("method=")), None)
+        permit([method] if method else [])
+        sys.stdout.write(f"{usage(name, command.help, schema)}\n{help_text(schema, method)}\n")
         return 0
     if flags:
         values, origins = read_flags(name, words)
         parsed = parse(values, schema, origins, for_run=True)
     elif given.multirun:
-        return _sweep(name, schema, given)
+        return _sweep(name, command, given)
     else:
-        parsed = read_config(schema, *_split(given), for_run=not given.cfg)
+        parsed = read_config(name, *_split(given), for_run=not given.cfg)
     if given.cfg:
         sys.stdout.write(f"{resolved_text(parsed)}\n")
         return 0
     if given.preview and name != "pretrain":
-        raise ConfigError("--preview shows augmented views, which only `solo pretrain` makes")
+        raise ConfigError(NO_PREVIEW)
     execute("solo.run.preview" if given.preview else command.module, parsed)
     return 0
 
 
-def execute(module: str, parsed: Parsed) -> Any:
+def _recipe(words: list[str]) -> int:
+    configured = {name: command.schema for name, command in COMMANDS.items() if command.schema is not None}
+    places = [word for word in words if not _is_override(word)]
+    if not places or "--help" in words or "-h" in words:
+        sys.stdout.write(recipe_usage(configured))
+        return 0
+    name, *places = places
+    if name not in configured:
+        hint = did_you_mean(name, configured)
+        raise ConfigError(f"{name!r} is no command with recipes; {hint}choose {', '.join(configured)}")
+    if not places:
+        sys.stdout.write("".join(f"{data}\n" for data in data_sets(name)))
+        return 0
+    if len(places) == 1 and (names := recipes_of(places[0], name)):
+        sys.stdout.write("".join(f"{recipe}\n" for recipe in names))
+        return 0
+    recipe = find_recipe(places[:2], name)
+    values, origins = compose(recipe, [word for word in words if _is_override(word)], configured[name])
+    said = " ".join([name, *places[:2]])
+    head = [f"solo recipe {said}: saved as FILE.yaml, `solo {name} . FILE.yaml` runs it.", *recipe.notes]
+    sys.stdout.write("".join(f"# {shown(line)}\n" for line in head) + f"{recipe_text(values, origins)}\n")
+    return 0
+
+
+def execute(module: str, parsed: Parsed, **more: Any) -> Any:
     """Say what is going to be run, and run it.
 
     Args:
         module: of a command.
         parsed: its config.
+        more: arguments of the command's `run`.
 
     Returns:
         What the command's `run` returns.
@@ -146,13 +174,16 @@ def execute(module: str, parsed: Parsed) -> Any:
     """
     if is_first_process():
         for note in parsed.notes:
-            _say(f"note: {note}")
-        sys.stdout.write("".join(f"{line}\n" for line in describe(parsed.values)))
-    from omegaconf import OmegaConf
-
+            say_error(f"note: {note}")
+        asked = parsed.values["data"]["num_workers"]
+        if fitting_workers(asked) < asked:
+            say_error(f"note: data.num_workers={asked}: {fitting_workers(asked)} are started, one for each core")
+        sys.stdout.write("".join(f"{shown(line)}\n" for line in describe(parsed.values)))
     command = importlib.import_module(module)
     with importlib.import_module("solo.run.failures").explained():
-        return command.run(OmegaConf.create(parsed.values))
+        if parsed.fetch is not None:
+            parsed = parsed.fetch()
+        return command.run(parsed.config, **more)
 
 
 def is_first_process() -> bool:
@@ -160,16 +191,24 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
-def _sweep(name: str, schema: type, given: argparse.Namespace) -> int:
+def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
     from solo.args.sweep import expand
 
     places, overrides = _split(given)
     sweep = expand(overrides)
-    for words in sweep.jobs:
-        read_config(schema, places, words, for_run=True)
-    recipe = [str(find_recipe(places).folder), find_recipe(places).name] if places else []
-    return int(importlib.import_module("solo.run.multirun").multirun(name, recipe, sweep))
+    if given.preview and name != "pretrain":
+        raise ConfigError(NO_PREVIEW)
+    parsed = [read_config(name, places, words, for_run=not given.cfg) for words in sweep.jobs]
+    if not given.cfg and not given.preview:
+        return int(importlib.import_module("solo.run.multirun").multirun(name, places, sweep))
+    for number, (job, words) in enumerate(zip(parsed, sweep.differing, strict=True), start=1):
+        sys.stdout.write(f"# run {number} of {len(parsed)}: {shown(' '.join(words))}\n")
+        if given.cfg:
+            sys.stdout.write(f"{resolved_text(job)}\n\n")
+        else:
+            execute("solo.run.preview", job, number=number)
+    return 0
 
 
 def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -177,32 +216,56 @@ def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
     named = [place for place in (given.config_path, given.config_name) if place is not None]
     if len(named) == 1:
         raise ConfigError("--config-path FOLDER and --config-name FILE go together; one of them is missing")
-    places = [] if named else [word for word in given.words if not _is_override(word)][:2]
-    return named or places, [word for word in given.words if word not in places]
+    places = named or [word for word in given.words if not _is_override(word)]
+    return places, [word for word in given.words if _is_override(word)]
 
 
-def read_config(schema: type, places: Sequence[str], overrides: list[str], for_run: bool) -> Parsed:
+def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_run: bool) -> Parsed:
     """The config of a command.
 
     Args:
-        schema: of the command.
-        places: the words that name the recipe; none for a command whose source of features says the rest.
+        name: of the command.
+        places: the words that name the recipe, or a run; none for a command whose source of features says the rest.
         overrides: words `key=value`.
         for_run: also look whether folders and files are there.
 
     Raises:
         ConfigError: all problems, one a line.
     """
-    features = reads_features(schema)
-    if features:
+    schema = COMMANDS[name].schema
+    assert schema is not None
+    overrides = list(overrides)
+    if takes_source(schema):
         overrides = long_names(overrides)
-    if features and overrides and not places:  # the source says the rest
-        values, origins = compose_words(overrides)
-    else:
-        values, origins = compose(find_recipe(places), overrides)
+        if source := source_word(places, schema):
+            places, overrides = [], [source, *overrides]
+        if len(places) == 1 and not find_folders(places[0], name) and not Path(places[0]).expanduser().exists():
+            raise ConfigError(f"{places[0]!r} doesn't exist; give a checkpoint, the folder of a run, or a recipe")
+    features = reads_features(schema)
+    if len(places) > 2:
+        raise ConfigError(f"command line: {places[2]!r} is not key=value; see --help")
+    recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
+    values, origins = compose(recipe, overrides, schema)
     if features:
         complete(values, origins, schema, _saved_data)
-    return parse(values, schema, origins, for_run=for_run)
+    parsed = parse(values, schema, origins, for_run=for_run)
+    parsed.notes[:0] = recipe.notes if recipe else []
+    return parsed
+
+
+def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recipe:
+    """The recipe that is named, or the one for a run's data set, whose images are added to the overrides."""
+    source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
+    if places or source is None:
+        return find_recipe(places, name)
+    saved = _saved_data(str(read_word(source).value))
+    if not saved.get("dataset"):
+        raise ConfigError(
+            f"the checkpoint doesn't say on what it was trained; name a recipe: solo {name} DATASET {name}"
+        )
+    recipe = find_recipe([str(saved["dataset"]), name], name)
+    overrides[:0] = image_words(saved, recipe.images)
+    return recipe
 
 
 def _saved_data(path: str) -> Mapping[str, Any]:
@@ -211,7 +274,7 @@ def _saved_data(path: str) -> Mapping[str, Any]:
 
 
 def _is_override(word: str) -> bool:
-    return "=" in word or word.startswith("~")
+    return ("=" in word and not Path(word).exists()) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -224,7 +287,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--help", "-h", action="store_true")
     return parser
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

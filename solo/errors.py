@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
-
 
 class UserError(ValueError):
     """Something the user gave can't be used; the message says what came, what is allowed and what to do."""
@@ -41,8 +38,12 @@ def no_access(error: OSError) -> str:
     return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
 
 
-def did_you_mean(word: str, names: Collection[str]) -> str:
-    """`did you mean 'x'? `, or nothing."""
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return f"did you mean {lower[close[0]]!r}? " if close else ""
+def printable(text: object) -> str:
+    """A name on one line, as any terminal can show it: line breaks, escapes, bytes that are no text spelled out."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    # File names may be any bytes; Python keeps those that are no UTF-8 as these code points.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else char.encode("unicode_escape").decode()

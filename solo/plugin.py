@@ -10,16 +10,17 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeGuard
 
-from solo.errors import UserError, did_you_mean
+from solo.errors import UserError
+from solo.suggest import did_you_mean
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _permitted: set[str] = set()
 
 
-def is_path(value: object) -> bool:
+def is_path(value: object) -> TypeGuard[str]:
     """Whether a value is an import path."""
     return isinstance(value, str) and _PATH.fullmatch(value) is not None
 
@@ -29,10 +30,32 @@ def permit(paths: Iterable[str]) -> None:
     _permitted.update(paths)
 
 
+def forbid(paths: Iterable[str]) -> None:
+    """Take back what `permit` did."""
+    _permitted.difference_update(paths)
+
+
 def is_permitted(path: str) -> bool:
     """Whether the user has named this import path, its module or a package around it."""
     parts = path.partition(":")[0].split(".")
     return path in _permitted or any(".".join(parts[: i + 1]) in _permitted for i in range(len(parts)))
+
+
+def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
+    """As `load`, of a function or class.
+
+    Args:
+        path: `module:name`.
+        key: the setting that names it.
+        makes: what it should return, for the message.
+
+    Raises:
+        UserError: see `load`; or it can't be called.
+    """
+    found = load(path, key)
+    if not callable(found):
+        raise UserError(f"{key}={path} can't be called; give a function that returns {makes}")
+    return found  # type: ignore[no-any-return]
 
 
 def load(path: str, key: str) -> Any:
@@ -49,7 +72,7 @@ def load(path: str, key: str) -> Any:
     if not is_permitted(path):
         raise UserError(
             f"{key}={path} would run code of the module {module}, which a file names and not you; if you trust it, "
-            f"give {key}={path} or plugins=[{module.partition('.')[0]}] on the command line"
+            f"give {key}={path} or trust=[{module.partition('.')[0]}] on the command line"
         )
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # behind everything that is installed

@@ -251,10 +251,10 @@ def dangle(file):
 
 BROKEN = {
     "truncated": (truncate, 1, "3.png can't be read as an image (image file is truncated)"),
-    "empty": (lambda file: file.write_bytes(b""), 1, "3.png can't be read as an image (no known image format)"),
+    "empty": (lambda file: file.write_bytes(b""), 1, "3.png can't be read as an image (it is empty (0 bytes))"),
     "text": (lambda file: file.write_text("hello"), 1, "3.png can't be read as an image (no known image format)"),
-    "bomb": (lambda file: file.write_bytes(huge_png(60000)), 1, "exceeds limit of 178956970 pixels"),
-    "dangling link": (dangle, 1, "3.png is a link to a file that isn't there"),
+    "bomb": (lambda file: file.write_bytes(huge_png(60000)), 1, "more pixels than data.max_pixels allows"),
+    "dangling link": (dangle, 2, "3.png is a link to a file that isn't there"),
 }
 
 
@@ -365,7 +365,7 @@ CHECKPOINTS = {
     ),
     "another method": (
         saved(lambda ckpt, folder: {**ckpt, "state_dict": {"projector.weight": torch.zeros(1)}}),
-        "has no weights named 'backbone.*' or 'encoder.*'",
+        "nothing matches, this would evaluate a random backbone",
         "doesn't fit",
     ),
 }

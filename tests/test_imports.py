@@ -9,14 +9,18 @@ import pytest
 
 SOLO = Path(__file__).parents[1] / "solo"
 # Room -> rooms it may import from (beside itself). Torch-free ground floor: errors, taxonomy.
-GROUND = {"errors", "taxonomy", "files", "plugin"}
+GROUND = {"cores", "errors", "files", "plugin", "screen", "suggest", "taxonomy", "untrusted"}
 ALLOWED = {
     "errors": set(),
+    "cores": set(),
+    "screen": {"errors"},
+    "suggest": set(),
     "files": {"errors"},
+    "untrusted": {"errors"},
     "taxonomy": {"errors"},
-    "plugin": {"errors"},
+    "plugin": {"errors", "suggest"},
     "distributed": set(),
-    "args": GROUND | {"data", "methods", "compat"},  # the catalogues and compat.keys only, see below
+    "args": GROUND | {"data", "methods", "hex", "compat"},  # the catalogues and compat.keys only, see below
     "data": GROUND | {"distributed"},
     "nn": GROUND | {"distributed"},
     "losses": GROUND | {"distributed"},
@@ -24,27 +28,37 @@ ALLOWED = {
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
-    "checkpoint": GROUND | {"data"},
+    "inert": set(),
+    "weights": {"errors", "inert"},
+    "checkpoint": GROUND | {"weights", "inert"},
     "methods": GROUND
-    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"},
+    | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"}
+    | {"weights"},
     "optim": GROUND,
     "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "export": GROUND | {"backbones"},
     "run": GROUND
-    | {"export"}
+    | {"export", "weights"}
     | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
     | {"eval", "compat"},
     "cli": GROUND | {"args", "run", "compat"},
     "__main__": {"cli"},
-    "api": {"cli", "run"},
+    "api": {"args", "cli", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
 TORCH_FREE = ["compat/keys.py", "compat/configs.py", "compat/flags.py", "compat/paths.py", "plugin.py"]
-TORCH_FREE += ["methods/catalogue.py", "methods/kwargs.py", "methods/__init__.py"]
+TORCH_FREE += [
+    "methods/catalogue.py",
+    "methods/kwargs.py",
+    "methods/__init__.py",
+    "hex/catalogue.py",
+    "hex/__init__.py",
+]
 TORCH_FREE += ["args", "cli.py", "api.py", "errors.py", "taxonomy.py", "__init__.py", "__main__.py"]
+TORCH_FREE += ["cores.py", "screen.py", "suggest.py"]
 TORCH_FREE += ["data/catalogue", "data/labels/trees.py", "data/labels/tree_files.py", "data/storage", "data/layouts"]
 HEAVY = {"torch", "torchvision", "lightning", "timm", "lightly", "wandb", "sklearn", "umap", "matplotlib"}
 
@@ -87,12 +101,12 @@ def test_directions(path):
         if parts[0] != "solo" or len(parts) < 2 or parts[1] == here or not any(room(f) == parts[1] for f in FILES):
             continue
         assert parts[1] in ALLOWED[here], f"{here} may not import {module}"
-        if here == "args" and parts[1] in ("data", "methods"):
+        if here == "args" and parts[1] in ("data", "methods", "hex"):
             assert parts[2] == "catalogue", f"args may import {parts[1]}.catalogue only, not {module}"
         if here == "args" and parts[1] == "compat":
             assert parts[2] == "keys", f"args may import compat.keys only, not {module}"
         if here == "hex" and parts[1] == "args":
-            assert path.name == "plug.py", "only hex/plug.py knows of configs"
+            assert path.name == "objective.py", "only hex/objective.py knows of settings"
 
 
 @pytest.mark.parametrize("name", TORCH_FREE)

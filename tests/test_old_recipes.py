@@ -9,8 +9,9 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from solo.args.compose import compose, find_recipe
+from solo.args.compose import compose
 from solo.args.parse import parse
+from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.cli import main
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from solo.args.recipes import find_recipe
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIRST = "python -m pip install -e . && python main_pretrain.py scripts/pretrain/digits hex.yaml"
@@ -59,5 +61,7 @@ def test_python_example():
 
 
 def test_recipes_and_data_sets_named_exist():
-    for folder, file in re.findall(r"(scripts/\S+) (\S+\.yaml)", README):
-        assert (ROOT / folder / file).is_file(), f"{folder}/{file}"
+    named = re.findall(r"scripts/(\S+/\S+) (\w+)\.yaml", README)
+    assert len(named) > 8
+    for folder, name in named:
+        assert find_recipe([f"scripts/{folder}", name], folder.split("/")[0].replace("finetune", "linear"))

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from solo.analysis.embedding import embed, subsample
+from solo.analysis.embedding import embed
 from solo.analysis.figure import Figure, Pictures
 from solo.analysis.findings import findings
 from solo.analysis.labelling import Labelling, find_labelling
 from solo.analysis.numbers import Numbers, Settings, measure
 from solo.analysis.pairs import nearest_in_batch, pair_figures
-from solo.analysis.png import write_png
+from solo.analysis.png import draw
 from solo.analysis.protocol import lidar_protocol, protocol_of
 from solo.analysis.record import record
 from solo.analysis.report import write_report
@@ -28,6 +28,7 @@ from solo.analysis.tables import tables
 from solo.analysis.trends import trend_figures
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable
+from solo.eval.rows import draw as draw_rows
 from solo.files import write_text
 
 Say = Callable[[str], None]
@@ -176,7 +177,7 @@ def _write(
         say(f"{len(figures)} figures as PNG")
         for figure in figures:
             files.append(folder / "figures" / f"{figure.key}.png")
-            write_png(figure, files[-1], image)
+            draw(figure, files[-1], image)
     return Outcome(analysis, tuple(figures), tuple(files))
 
 
@@ -191,7 +192,7 @@ def _rows(main: Features, options: Options) -> torch.Tensor | None:
         raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
     if options.max_images is None or count <= options.max_images:
         return None
-    return torch.from_numpy(subsample(count, options.max_images, options.numbers.seed))
+    return draw_rows(count, options.max_images, options.numbers.seed)
 
 
 def _taken(features: Features, rows: torch.Tensor | None) -> Features:

@@ -1,77 +1,22 @@
-"""The curves of one run in one picture: numbers in, a PNG out."""
+"""The curves of one run as a figure: rows of `metrics.csv` in, panels out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from solo.files import replacing
+from solo.analysis.figure import Figure, Lines, Series
+from solo.analysis.palette import run_colour
 
 Row = Mapping[str, float]
-_COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#787774", "#d44c47", "#cb912f")
-_INK, _GRID = "#37352f", "#e6e5e1"
-_HEX = ("hex/threshold", "hex/hierarchy_negatives")
 
-
-def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[str]:
-    """Draw loss, accuracies per level, threshold and hierarchy negatives, and learning rate over the epochs.
-
-    Args:
-        rows: one mapping an epoch, as in `metrics.csv`; accuracies in percent. Panels without numbers are left out.
-        path: the PNG to write.
-        title: one line above the panels.
-
-    Returns:
-        The names of the panels drawn.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = [(name, keys) for name, keys in _panels(rows).items() if keys]
-    if not panels:
-        return []
-    columns = min(2 if len(panels) <= 6 else 3, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.4 * lines + 0.3), dpi=130, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, fontsize=11, color=_INK)
-    for position, (name, keys) in enumerate(panels, start=1):
-        axes = figure.add_subplot(lines, columns, position)
-        _style(axes, name, last_line=position > len(panels) - columns)
-        _draw(axes, rows, keys)
-        if name in _MAY_BE_LOG:
-            _spread_out(axes)
-    with replacing(Path(path)) as temporary:
-        figure.savefig(temporary, format="png")
-    return [name for name, _ in panels]
-
-
-def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
-    keys = dict.fromkeys(key for row in rows for key in row)
-    accuracies = [key for key in keys if key.startswith(("val_acc1", "val_knn_acc1"))]
-    if any("/" in key for key in accuracies):  # the finest level is the plain number again
-        accuracies = [key for key in accuracies if "/" in key]
-    loss: list[str] = [key for key in ("loss", "train_loss", "val_loss") if key in keys]
-    if "loss" in loss and "train_loss" in loss:
-        loss.remove("train_loss")
-    hex_keys = [key for key in _HEX if any(_known(row.get(key)) for row in rows)]
-    return {
-        "Loss": loss,
-        "Accuracy (%)": accuracies,
-        "HEX threshold and hierarchy negatives": hex_keys,
-        **{panel: [key for key in keys if _is_one_of(key, names)] for panel, names in _VITALS.items()},
-        "Learning rate": [key for key in ("lr",) if key in keys],
-    }
-
-
-_MAY_BE_LOG = ("Loss", "Directions in use", "LiDAR")
-_LOG_FROM = 20  # times the smallest value
-
-# Panel -> the columns `online/<name>/...` and others that it shows.
-_VITALS = {
+# Panel -> the columns, or families of columns `<name>/...`, that it shows.
+_PANELS = {
+    "Loss": ("loss", "train_loss", "train_class_loss", "val_loss"),
+    "Accuracy (%)": ("val_acc1", "val_knn_acc1"),
+    "HEX threshold": ("hex/threshold",),
+    "Hierarchy negatives per anchor": ("hex/hierarchy_negatives",),
     "Directions in use": ("online/effective_rank", "online/rankme"),
     "LiDAR": ("online/lidar",),
     "Eigenvalue decay (alpha-ReQ)": ("online/alpha",),
@@ -80,84 +25,75 @@ _VITALS = {
     "Spread (0: all in one point, 1: even)": ("online/std",),
     "kNN among the last training batches (%)": ("online/knn_acc1",),
     "Share of the superclass among what HEX selects": ("hex/superclass_share", "online/superclass_share"),
+    "Learning rate": ("lr",),
 }
-
-
-_VITAL_NAMES = {
+_MAY_BE_LOG = ("Loss", "Directions in use", "LiDAR")
+_LOG_FROM = 20  # times the smallest value
+_FROM_WORK = ("hex/threshold", "hex/hierarchy_negatives")  # zero or nothing before HEX's warm-up has ended
+_NAMES = {
+    "val_acc1": "linear",
+    "val_knn_acc1": "kNN",
+    "loss": "training",
+    "train_loss": "training",
+    "train_class_loss": "training, classifier",
+    "val_loss": "validation, classifier",
     "effective_rank": "effective rank",
     "rankme": "RankMe",
     "lidar": "LiDAR",
     "knn_acc1": "kNN",
     "std": "spread",
+    "hex/threshold": "threshold",
+    "hex/hierarchy_negatives": "hierarchy negatives",
     "superclass_share": "last batches together",
     "hex/superclass_share": "in the loss",
 }
 
 
-def _is_one_of(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}/") for name in names)
+def curves(rows: Sequence[Row], title: str = "") -> Figure:
+    """Loss, accuracies, HEX, vital signs and learning rate over the epochs.
+
+    Args:
+        rows: one mapping an epoch, as in `metrics.csv`; accuracies in percent. Panels without numbers are left out.
+        title: one line above the panels.
+    """
+    columns = dict.fromkeys(key for row in rows for key in row)
+    panels = []
+    for name, families in _PANELS.items():
+        keys = [key for key in columns if any(key == family or key.startswith(f"{family}/") for family in families)]
+        if name == "Accuracy (%)" and any("/" in key for key in keys):  # the finest level is the plain number again
+            keys = [key for key in keys if "/" in key]
+        if {"loss", "train_loss"} <= set(keys):
+            keys.remove("train_loss")
+        series = [line for place, key in enumerate(keys) if (line := _line(rows, key, place)) is not None]
+        if series:
+            values = [value for line in series for value in line.y]
+            logarithmic = name in _MAY_BE_LOG and min(values) > 0 and max(values) > _LOG_FROM * min(values)
+            named = len(series) > 1 or families[0].startswith("online/")
+            panels.append(Lines(name, "epochs trained", "", tuple(series), log_y=logarithmic, legend=named))
+    return Figure("curves", "", title, "", "", tuple(panels))
 
 
-def _known(value: float | None) -> bool:
-    """Whether HEX was at work: before its warm-up there is no threshold, and no hierarchy negative."""
-    return value is not None and math.isfinite(value) and value != 0
+def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[str]:
+    """Draw `curves` into a file; the names of the panels drawn, none and no file without numbers."""
+    from solo.analysis.png import draw
+
+    figure = curves(rows, title)
+    if figure.panels:
+        draw(figure, Path(path))
+    return [panel.title for panel in figure.panels]
 
 
-def _draw(axes: Any, rows: Sequence[Row], keys: Sequence[str]) -> None:
-    twin = None
-    for index, key in enumerate(keys):
-        points = [(row["epoch"] + 1, row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
-        if key in _HEX:  # from where it is at work
-            points = points[next(place for place, (_, value) in enumerate(points) if _known(value)) :]
-        target, colour = axes, _COLOURS[index % len(_COLOURS)]
-        if key == "hex/hierarchy_negatives" and len(keys) > 1:  # another unit: its own axis
-            target = twin = axes.twinx()
-            _bare(twin)
-            twin.tick_params(colors=colour, labelsize=8, length=0)
-        marker = "o" if len(points) < 25 else None
-        epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
-        width = max(2.8 - 0.5 * index, 1.3)  # a line below an equal one shows its edges
-        target.plot(epochs, values, color=colour, lw=width, marker=marker, ms=3, label=_label(key))
-    axes.set_xlim(rows[0]["epoch"] + 0.8, rows[-1]["epoch"] + 1.2)
-    if len(keys) > 1 or keys[0].startswith("online/"):
-        handles = [*axes.get_lines(), *(twin.get_lines() if twin else [])]
-        below = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.1), "ncols": 2, "columnspacing": 1.2}
-        axes.legend(handles=handles, fontsize=8, frameon=False, labelcolor=_INK, **below)
-
-
-def _spread_out(axes: Any) -> None:
-    """A logarithmic axis where positive values span more than one order of magnitude."""
-    values = [float(value) for line in axes.get_lines() for value in line.get_ydata()]
-    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
-        axes.set_yscale("log")
-        axes.tick_params(which="minor", length=0)
+def _line(rows: Sequence[Row], key: str, place: int) -> Series | None:
+    points = [(row["epoch"] + 1, row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+    if key in _FROM_WORK:
+        points = points[next((number for number, (_, value) in enumerate(points) if value != 0), len(points)) :]
+    if not points:
+        return None
+    return Series(_label(key), [epoch for epoch, _ in points], [value for _, value in points], run_colour(place))
 
 
 def _label(key: str) -> str:
-    names = {"val_acc1": "linear", "val_knn_acc1": "kNN", "loss": "training", "train_loss": "training"}
-    names |= {"val_loss": "validation (classifier)", "hex/threshold": "threshold"}
-    names |= {"hex/hierarchy_negatives": "hierarchy negatives per anchor (right axis)"}
-    if key.startswith(("online/", "hex/superclass")):
-        name, _, space = key.removeprefix("online/").partition("/")
-        return _VITAL_NAMES.get(key) or f"{_VITAL_NAMES.get(name, name)}, {space}"
-    name, _, level = key.partition("/")
-    return names.get(key) or f"{names.get(name, name)}, {level}"
-
-
-def _style(axes: Any, name: str, last_line: bool) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(name, fontsize=10, loc="left", color=_INK)
-    if last_line:
-        axes.set_xlabel("epochs trained", fontsize=9, color=_INK, loc="right")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color=_GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=8, length=0)
-    _bare(axes)
-
-
-def _bare(axes: Any) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
+    if key in _NAMES:
+        return _NAMES[key]
+    name, _, rest = key.removeprefix("online/").partition("/")
+    return f"{_NAMES.get(name, name)}, {rest}"

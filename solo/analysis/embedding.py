@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import colorsys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
+from solo.analysis.figure import Array, Cloud, Figure, Group
+from solo.analysis.palette import UNKNOWN, named_palette
 from solo.errors import UserError
-from solo.files import replacing
+from solo.eval.rows import draw as draw_rows
 
 Embedding = Literal["umap", "tsne", "pca"]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 _MOST_IN_LEGEND = 40
-_ROWS_OF_LEGEND = 20
-_INK = "#37352f"
 
 
 @dataclass(frozen=True)
@@ -73,32 +71,27 @@ def draw_embedding(
     Raises:
         UserError: an unknown palette, or fewer than two rows.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from solo.analysis.png import draw
 
-    rows = subsample(len(features), max_points, seed)
+    rows = draw_rows(len(features), max_points, seed).numpy()
     points, targets = embed(features[rows], embedding, seed), targets[rows]
     names = names or LabelNames.numbered(targets.shape[1])
-    figure = Figure(figsize=(7.4 * targets.shape[1], 5.6), dpi=130, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     shown = f"{len(rows):,} images" if len(rows) == len(features) else f"{len(rows):,} of {len(features):,} images"
-    figure.suptitle(" · ".join(part for part in (title, TITLES[embedding], shown) if part), fontsize=11, color=_INK)
-    colours = _colours(targets, palette)
-    for level, (name, classes) in enumerate(zip(names.levels, names.classes, strict=True)):
-        axes = figure.add_subplot(1, targets.shape[1], level + 1)
-        _panel(axes, points, targets[:, level], name, classes, colours[level])
+    title = " · ".join(part for part in (title, TITLES[embedding], shown) if part)
+    panels = []
+    for labels, level, classes, order in zip(targets.T, names.levels, names.classes, _orders(targets), strict=True):
+        groups = [
+            Group(classes[label] if label < len(classes) else str(label), colour, np.flatnonzero(labels == label))
+            for label, colour in zip(order, named_palette(palette, len(order)), strict=True)
+        ]
+        if (labels < 0).any():
+            groups.insert(0, Group("unlabelled", UNKNOWN, np.flatnonzero(labels < 0)))
+        few = len(order) <= _MOST_IN_LEGEND
+        words = level if few else f"{level}: {len(order)} classes, too many for a legend"
+        panels.append(Cloud(words, points, tuple(groups), legend=few))
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix.lstrip(".") or "pdf")
+        draw(Figure("embedding", "", title, "", "", tuple(panels), across=len(panels)), path)
     return len(rows)
-
-
-def subsample(count: int, most: int, seed: int) -> Array:
-    """Row numbers, in order: all of `count`, or `most` of them drawn at random."""
-    if count <= most:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 def embed(features: Array, embedding: Embedding, seed: int) -> Array:
@@ -146,53 +139,11 @@ def _pca(features: Array) -> Array:
     return points
 
 
-def _colours(targets: Array, palette: str) -> list[dict[int, tuple[float, ...]]]:
-    """For each level class -> colour; classes of one parent get neighbouring hues."""
+def _orders(targets: Array) -> list[list[int]]:
+    """For each level its classes in the order of the colours: those of one parent get neighbouring hues."""
     known = np.unique(targets[(targets >= 0).all(axis=1)], axis=0)  # rows sorted along the tree
     found = []
     for level in range(targets.shape[1]):
         classes = list(dict.fromkeys(known[:, level].tolist()))
-        rest = sorted(set(targets[:, level].tolist()) - {-1, *classes})
-        order = classes + rest
-        found.append(dict(zip(order, _palette(palette, len(order)), strict=True)))
+        found.append(classes + sorted(set(targets[:, level].tolist()) - {-1, *classes}))
     return found
-
-
-def _palette(name: str, count: int) -> list[tuple[float, ...]]:
-    if name == "hls":
-        return [colorsys.hls_to_rgb(i / max(count, 1), (0.42, 0.62)[i % 2], 0.72) for i in range(count)]
-    import matplotlib
-
-    if name not in matplotlib.colormaps:
-        raise UserError(f"color_palette={name!r} is unknown; give hls, or a colour map of matplotlib such as tab10")
-    colours = matplotlib.colormaps[name]
-    steps = range(count) if count <= colours.N <= 20 else np.linspace(0, 1, count)
-    return [tuple(colours(step)) for step in steps]
-
-
-def _panel(
-    axes: Any, points: Array, labels: Array, name: str, classes: Sequence[str], colours: dict[int, tuple[float, ...]]
-) -> None:
-    size = float(np.clip(30_000 / len(points), 4, 40))
-    unknown = labels < 0
-    if unknown.any():
-        axes.scatter(*points[unknown].T, s=size, c="#c8c6c0", linewidths=0, rasterized=True, label="unlabelled")
-    for index, colour in colours.items():
-        mine = labels == index
-        label = classes[index] if index < len(classes) else str(index)
-        axes.scatter(*points[mine].T, s=size, color=colour, alpha=0.8, linewidths=0, rasterized=True, label=label)
-    shown = name
-    if len(colours) <= _MOST_IN_LEGEND:
-        columns = -(-max(len(colours), 1) // _ROWS_OF_LEGEND)
-        where = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": columns}
-        legend = axes.legend(fontsize=8, frameon=False, labelcolor=_INK, handletextpad=0.2, **where)
-        for handle in legend.legend_handles:
-            handle.set_sizes([36])
-            handle.set_alpha(1)
-    else:
-        shown = f"{name}: {len(colours)} classes, too many for a legend"
-    axes.set_title(shown, fontsize=10, loc="left", color=_INK)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_color("#e6e5e1")

@@ -1,4 +1,4 @@
-"""Figures as plain data: what is drawn, without how. `plotly_panels` and `png` draw it, once for each medium."""
+"""Figures as plain data: what is drawn, without how. `plotly_panels` draws it for the report, `png` into files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,20 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines over a common axis; `x_ticks` are the only positions named on it, where given."""
+    """Lines over a common axis.
+
+    Attributes:
+        title: of the panel.
+        x: what the axis means.
+        y: what the values mean.
+        series: the lines.
+        log_x: logarithmic axis.
+        log_y: likewise.
+        y_range: its ends.
+        x_range: likewise.
+        x_ticks: the only positions named on the axis, where given.
+        legend: the lines are named in the panel itself, as other panels have others.
+    """
 
     title: str
     x: str
@@ -52,6 +65,7 @@ class Lines:
     y_range: tuple[float, float] | None = None
     x_range: tuple[float, float] | None = None
     x_ticks: tuple[float, ...] = ()
+    legend: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,21 +86,31 @@ class Cloud:
         points: (n, 2).
         groups: who has which colour; each point is in one group at most.
         texts: (n,) shown when a point is touched.
+        legend: the groups are named in the panel itself.
     """
 
     title: str
     points: Array
     groups: tuple[Group, ...]
     texts: Sequence[str] = ()
+    legend: bool = False
 
 
 @dataclass(frozen=True)
 class DotRow:
-    """One line of a `Dots` panel: a name and some (series, value, colour); `depth` 0 stands out among deeper ones."""
+    """One line of a `Dots` panel.
+
+    Attributes:
+        name: in front of it.
+        marks: series, value and colour of each dot.
+        depth: 0 stands out among deeper ones.
+        intervals: of each dot its ends, or None; empty where there are none.
+    """
 
     name: str
     marks: tuple[tuple[str, float, str], ...]
     depth: int = 0
+    intervals: tuple[tuple[float, float] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +209,7 @@ class Figure:
         protocol: how the numbers came about.
         panels: side by side where there is room.
         legend: (name, colour) of all panels.
+        across: panels beside each other; None: as fits their kind.
     """
 
     key: str
@@ -194,6 +219,7 @@ class Figure:
     protocol: str
     panels: tuple[Panel, ...]
     legend: tuple[tuple[str, str], ...] = ()
+    across: int | None = None
 
     def filled(self) -> Figure:
         """Without the panels in which there is nothing to see, such as lines without a finite value."""
@@ -202,6 +228,8 @@ class Figure:
     @property
     def columns(self) -> int:
         """How many panels stand beside each other where there is room, at most three."""
+        if self.across is not None:
+            return self.across
         most = 3 if isinstance(self.panels[0], (Lines, Cloud)) else 2
         return min(len(self.panels), 2 if len(self.panels) == 4 else most)
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from solo.errors import UserError
+from solo.eval.clustering import cluster as kmeans
 from solo.eval.features import Features
-from solo.eval.tree import EmergentTree, centroids, emergent_tree, unit
+from solo.eval.tree import EmergentTree, centroids, emergent_tree
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-_CLUSTERED_ROWS = 20_000  # k-means sees at most this many
 
 
 @dataclass(frozen=True)
@@ -117,21 +116,8 @@ def group_count(tree: EmergentTree) -> int:
 
 
 def cluster(features: Array, count: int, seed: int) -> Array:
-    """(n,) number of the k-means cluster of each unit row, the largest cluster first; fitted on 20,000 rows at most."""
-    from sklearn.cluster import KMeans
-
-    rows = unit(features).astype(np.float32)
-    picked = rows
-    if len(rows) > _CLUSTERED_ROWS:
-        picked = rows[np.random.default_rng(seed).choice(len(rows), _CLUSTERED_ROWS, replace=False)]
-    centres = KMeans(count, n_init=1, random_state=seed, max_iter=50).fit(picked).cluster_centers_
-    numbers = np.concatenate(
-        [
-            (part @ centres.T * 2 - (centres**2).sum(axis=1)).argmax(axis=1)
-            for part in np.array_split(rows, -(-len(rows) // 8192))
-        ]
-    )
-    _, numbers, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
+    """(n,) number of the k-means cluster of each unit row, the largest cluster first."""
+    _, numbers, sizes = np.unique(kmeans(features, count, seed), return_inverse=True, return_counts=True)
     rank = np.argsort(np.argsort(-sizes, kind="stable"))
     return np.asarray(rank[numbers])
 
@@ -141,11 +127,7 @@ def _clustered(reference: Features, clusters: int | None, seed: int) -> Labellin
     if n < 8:
         raise UserError(f"{reference.name}: {n} images are too few to look for clusters; give at least 8")
     count = min(clusters or max(10, min(60, n // 20)), n // 2)
-    import warnings
-
-    with warnings.catch_warnings():  # fewer distinct rows than clusters: a collapsed model, which is to be shown
-        warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        fine = cluster(reference.val.features.numpy(), count, seed)
+    fine = cluster(reference.val.features.numpy(), count, seed)
     count = int(fine.max()) + 1
     where = f"{count} k-means clusters of unit features of {reference.name} (seed {seed}), the same for all models"
     names = tuple(f"cluster {number + 1}" for number in range(count))

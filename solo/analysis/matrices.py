@@ -38,7 +38,7 @@ def mixing(analysis: Analysis) -> Figure | None:
         return None
     for values in tables:
         np.fill_diagonal(values, np.nan)
-    high = max(0.05, *(float(np.nanmax(values)) for values in tables))
+    high = max(0.05, *(float(np.nan_to_num(values).max()) for values in tables))
     return Figure(
         "mixing",
         "Local collapse",

@@ -11,9 +11,12 @@ import torch
 from solo.analysis.labelling import Array, Labelling
 from solo.eval.confusable import ConfusablePair, Neighbours, confusable_pairs, mixing_matrix, neighbours
 from solo.eval.cosine import CosineDistributions, Selection, cosine_distributions, selection
-from solo.eval.knn import vote_accuracy
+from solo.eval.intervals import UNDEFINED, Interval, cuts
+from solo.eval.knn import vote_ranking
+from solo.eval.predict import hits, neighbour_intervals
 from solo.eval.profile import NodeRank, collapse_profile
 from solo.eval.rank import alpha_req, effective_rank, lidar, rankme, spectrum
+from solo.eval.rows import draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree, unit
 from solo.eval.uniformity import uniformity
 
@@ -55,6 +58,7 @@ class Numbers:
         uniformity: over at most 5,000 images.
         eigenvalues: of the covariance as shares of their sum, the largest first, without zeros.
         knn: top-1 accuracy in percent of each level, leave-one-out.
+        knn_interval: its 95 % interval, in percent; NaN where not all images are looked at.
         cosine: same-superclass and other pairs; None with fewer than two labelled images.
         selection: what the adaptive threshold would select.
         profile: ranks inside every node of the label tree.
@@ -76,6 +80,7 @@ class Numbers:
     uniformity: float
     eigenvalues: Array
     knn: dict[str, float]
+    knn_interval: dict[str, Interval]
     cosine: CosineDistributions | None
     selection: Selection
     profile: list[NodeRank]
@@ -103,17 +108,11 @@ def measure(
     near = neighbours(rows, settings.k, settings.max_anchors, settings.seed)
     labels = torch.from_numpy(labelling.labels)
     fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
-    votes = vote_accuracy(
-        torch.from_numpy(near.similarity),
-        torch.from_numpy(near.rows),
-        labels,
-        labels[torch.from_numpy(near.queries)],
-        temperature=settings.temperature,
-    )
+    accuracies, intervals = _knn(features, labels, near, settings)
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     few = len(classes) <= _MOST_CLASSES_DRAWN
-    draw = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
+    anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
@@ -121,11 +120,12 @@ def measure(
         rankme=rankme(features),
         alpha=alpha_req(features),
         lidar=math.nan if views is None else lidar(views),
-        uniformity=uniformity(_some(features, 5000, settings.seed)),
+        uniformity=uniformity(features[draw(len(features), 5000, settings.seed)]),
         eigenvalues=_eigenvalues(features),
-        knn={level: acc1 for level, (acc1, _) in zip(labelling.levels, votes, strict=True)},
-        cosine=cosine_distributions(features, coarse, **draw) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=selection(features, coarse, quantile=settings.quantile, **draw),  # type: ignore[arg-type]
+        knn=dict(zip(labelling.levels, accuracies, strict=True)),
+        knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
+        cosine=cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
+        selection=selection(features, coarse, quantile=settings.quantile, **anchors),  # type: ignore[arg-type]
         profile=collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
@@ -135,6 +135,25 @@ def measure(
         pairs=confusable_pairs(rows, fine, near),
         near=near,
     )
+
+
+def _knn(
+    features: torch.Tensor, labels: torch.Tensor, near: Neighbours, settings: Settings
+) -> tuple[list[float], list[Interval]]:
+    """Leave-one-out accuracy of each level, and its interval, in percent."""
+    similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
+    counts = [int(column.max()) + 1 for column in labels.T]
+    best = [
+        vote_ranking(similarity, column[rows], max(n, 1), temperature=settings.temperature)
+        for column, n in zip(labels.T, counts, strict=True)
+    ]
+    right = hits(best, labels[torch.from_numpy(near.queries)])
+    ends = [UNDEFINED] * len(right)
+    if len(near.queries) == len(features):
+        halves = cuts(len(features), settings.seed)
+        found = neighbour_intervals(features, labels, right, settings.k, settings.temperature, halves)
+        ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
+    return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
 
 
 def _agreement(tree: EmergentTree | None, classes: Array, labelling: Labelling) -> TreeAgreement | None:
@@ -147,10 +166,3 @@ def _eigenvalues(features: torch.Tensor) -> Array:
     values = spectrum(features, center=True).square().numpy()
     total = values.sum()
     return values[values > 0] / total if total > 0 else values[:0]
-
-
-def _some(features: torch.Tensor, most: int, seed: int) -> torch.Tensor:
-    if len(features) <= most:
-        return features
-    rows = np.random.default_rng(seed).choice(len(features), most, replace=False)
-    return features[torch.from_numpy(rows)]

@@ -6,18 +6,26 @@ equal steps look equal.
 
 from __future__ import annotations
 
+import colorsys
 import math
+from collections.abc import Sequence
+
+from solo.errors import UserError
 
 # Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
 # Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.
-RUNS = ("#2f7ed8", "#e2711d", "#37cda0", "#5639b1", "#9e1901", "#54bbfe", "#41596a", "#129390")
+RUNS = ("#2f7ed8", "#e2711d", "#48cfa7", "#cd0f00", "#037277", "#fda303", "#29c4fe", "#08a4ab")
 # The same for groups and classes, in an order that starts with what a comparison of two runs doesn't use.
-CATEGORIES = ("#129390", "#9e1901", "#54bbfe", "#5639b1", "#e2711d", "#41596a", "#37cda0", "#2f7ed8")
+CATEGORIES = ("#08a4ab", "#cd0f00", "#29c4fe", "#fda303", "#037277", "#48cfa7", "#e2711d", "#2f7ed8")
 UNKNOWN = "#a8a6a0"
 GOOD, BAD = "#2a9d64", "#d64545"
+INK, SOFT, GRID, GREY = "#2b2a27", "#6b6a66", "#e6e5e1", "#8a8d91"  # text, notes, lines of a grid, plain marks on white
+SAME, OTHER = "#d6478f", "#2f9fe0"  # pairs of one superclass, other pairs
+# From low to high, of a matrix on white; the page's script has another one for its dark theme.
+SCALE = ((0.0, "#eef3f8"), (0.25, "#b9d3ea"), (0.5, "#6aa5d6"), (0.75, "#2f6fae"), (1.0, "#123a63"))
 
 _FIRST_HUE = 250.0  # degrees
-_LIGHTNESS = (0.5, 0.78, 0.64)  # in turn, so that neighbouring hues differ in it, too
+_LIGHTNESS = (0.54, 0.78, 0.64)  # in turn, so that neighbouring hues differ in it, too
 
 
 def run_colour(index: int) -> str:
@@ -30,6 +38,24 @@ def category_colours(count: int) -> list[str]:
     if count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
     return [oklch(_LIGHTNESS[place % 3], 0.14, _FIRST_HUE + 360 * place / count) for place in range(count)]
+
+
+def named_palette(name: str, count: int) -> list[str]:
+    """Colours of a palette that a user names: hls, evenly spaced hues, or a colour map of matplotlib.
+
+    Raises:
+        UserError: there is no such palette.
+    """
+    if name == "hls":
+        hues = [colorsys.hls_to_rgb(place / max(count, 1), (0.42, 0.62)[place % 2], 0.72) for place in range(count)]
+        return [_text(hue) for hue in hues]
+    import matplotlib
+
+    if name not in matplotlib.colormaps:
+        raise UserError(f"color_palette={name!r} is unknown; give hls, or a colour map of matplotlib such as tab10")
+    colours = matplotlib.colormaps[name]
+    own = count <= colours.N <= 20
+    return [_text(colours(place if own else place / max(count - 1, 1))[:3]) for place in range(count)]
 
 
 def oklch(lightness: float, chroma: float, hue: float) -> str:
@@ -48,7 +74,11 @@ def oklch(lightness: float, chroma: float, hue: float) -> str:
         chroma = max(chroma - 0.005, 0)
     else:
         rgb = _linear_rgb(lightness, 0, 0)
-    return "#" + "".join(f"{round(255 * _gamma(min(max(part, 0.0), 1.0))):02x}" for part in rgb)
+    return _text([_gamma(min(max(part, 0.0), 1.0)) for part in rgb])
+
+
+def _text(rgb: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def _linear_rgb(lightness: float, a: float, b: float) -> tuple[float, float, float]:

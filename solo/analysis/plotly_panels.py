@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Matrix, Panel, Pictures, Series
+from solo.analysis.palette import GREY, SCALE
 
 Json = dict[str, Any]
 _DIGITS = 4
+_LONGEST = 400  # characters of a name that are shown
 _ROW = 22  # pixels of a row of dots, a leaf of a tree
-_GREY = "#8a8d91"
 _EDGE = "rgba(255,255,255,0.75)"  # between dots that overlap
-SCALE = ((0.0, "#eef3f8"), (0.25, "#b9d3ea"), (0.5, "#6aa5d6"), (0.75, "#2f6fae"), (1.0, "#123a63"))
 
 
 def plotly_panel(panel: Panel) -> Json:
@@ -72,8 +72,8 @@ def _lines(panel: Lines) -> Json:
             {
                 "type": "scatter",
                 "mode": "lines+markers" if few else "lines",
-                "name": series.name,
-                "legendgroup": series.name,
+                "name": printable(series.name),
+                "legendgroup": printable(series.name),
                 "x": numbers(series.x),
                 "y": numbers(series.y),
                 "line": {"color": series.colour, "width": 2, "dash": "dot" if series.dash else "solid"},
@@ -101,8 +101,8 @@ def _band(series: Series) -> Json:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": series.name,
-        "legendgroup": series.name,
+        "name": printable(series.name),
+        "legendgroup": printable(series.name),
         "x": x + x[::-1],
         "y": numbers(series.high) + numbers(series.low)[::-1],
         "line": {"width": 0, "color": series.colour},
@@ -118,12 +118,12 @@ def _cloud(panel: Cloud) -> Json:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": group.name,
-            "legendgroup": group.name,
+            "name": printable(group.name),
+            "legendgroup": printable(group.name),
             "x": numbers(panel.points[group.rows, 0]),
             "y": numbers(panel.points[group.rows, 1]),
             "marker": {"color": group.colour, "size": size, "opacity": 0.8, "line": {"width": 0}},
-            "text": [panel.texts[row] for row in group.rows] if panel.texts else [group.name] * len(group.rows),
+            "text": [escape(panel.texts[row]) for row in group.rows] if panel.texts else escape(group.name),
             "hovertemplate": "%{text}<extra></extra>",
         }
         for group in panel.groups
@@ -144,17 +144,22 @@ def _dots(panel: Dots) -> Json:
             joined_x += [*numbers([min(values), max(values)]), None]
             joined_y += [place, place, None]
         for mark, (name, value, colour) in enumerate(row.marks):
-            found = marks.setdefault((name, colour), ([], [], []))
+            ends = row.intervals[mark] if row.intervals else None
+            if ends is not None:
+                joined_x += [*numbers(list(ends)), None]
+                joined_y += [panel.dodged(place, mark, row)] * 2 + [None]
+            found = marks.setdefault((printable(name), colour), ([], [], []))
             if math.isfinite(value):
                 found[0].append(*numbers([value]))
                 found[1].append(panel.dodged(place, mark, row))
                 found[2].append(row.name)
     data: list[Json] = [
         {"type": "scatter", "mode": "lines", "x": joined_x, "y": joined_y, "hoverinfo": "skip"}
-        | {"line": {"color": faded(_GREY, 0.45), "width": 2}}
+        | {"line": {"color": faded(GREY, 0.45), "width": 2}}
     ]
     data += [
-        {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y, "text": texts}
+        {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y}
+        | {"text": [escape(text) for text in texts]}
         | {"marker": {"color": colour, "size": 8, "symbol": _symbol(name), "line": {"color": _EDGE, "width": 1}}}
         | {"hovertemplate": f"%{{text}}<br>{escape(name)}: %{{x:.4~g}}<extra></extra>"}
         for (name, colour), (x, y, texts) in marks.items()
@@ -170,7 +175,7 @@ def _dots(panel: Dots) -> Json:
     if panel.reference is not None:
         layout["shapes"] = [
             {"type": "line", "x0": panel.reference, "x1": panel.reference, "yref": "paper", "y0": 0, "y1": 1}
-            | {"line": {"color": _GREY, "width": 1, "dash": "dot"}}
+            | {"line": {"color": GREY, "width": 1, "dash": "dot"}}
         ]
     return {"data": data, "layout": layout}
 
@@ -205,7 +210,7 @@ def _tree(panel: Dendrogram) -> Json:
         found[1].extend([*numbers(positions), None])
     data: list[Json] = [
         {"type": "scatter", "mode": "lines", "x": x, "y": y, "hoverinfo": "skip"}
-        | {"line": {"color": colour or _GREY, "width": 2}, "meta": {"textcolour": not colour}}
+        | {"line": {"color": colour or GREY, "width": 2}, "meta": {"textcolour": not colour}}
         for colour, (x, y) in by_colour.items()
     ]
     places = list(range(len(panel.leaves)))
@@ -241,7 +246,13 @@ def faded(colour: str, alpha: float) -> str:
 
 def escape(text: str) -> str:
     """Text that plotly shows as it is."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which are spelled out, as is half a surrogate pair; cut where it is huge."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_LONGEST])
+    return shown if len(text) <= _LONGEST else f"{shown}…"
 
 
 def _short(name: str, most: int = 24) -> str:

@@ -1,10 +1,10 @@
-"""Figures as PNG, for papers and slides: the same plain data, drawn by matplotlib on white."""
+"""Figures as files, for papers and slides: the same plain data, drawn by matplotlib on white."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,22 @@ import numpy as np
 from PIL import Image
 
 from solo.analysis.figure import Array, Cloud, Dendrogram, Dots, Figure, Lines, Matrix, Panel, Pictures
-from solo.analysis.palette import BAD, GOOD
-from solo.analysis.plotly_panels import SCALE, legend_of
+from solo.analysis.palette import BAD, GOOD, GREY, GRID, INK, SCALE, SOFT
+from solo.analysis.plotly_panels import legend_of
 from solo.files import replacing
 
 Images = Callable[[int], "Image.Image"]
 
-_INK, _SOFT, _GRID = "#2b2a27", "#6b6a66", "#e6e5e1"
 _MOST_IN_LEGEND = 24
+_ROWS_OF_LEGEND = 20
 
 
-def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
+def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
     """Draw one figure, title and caption above, its protocol below.
 
     Args:
-        figure: what to draw; pictures need `image`.
-        path: the file to write.
+        figure: what to draw, at least one panel; pictures need `image`.
+        path: the file to write; its suffix is the format, PDF without one.
         image: from a row of the data set to its picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,7 +38,8 @@ def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
     lines = [figure.panels[start : start + columns] for start in range(0, len(figure.panels), columns)]
     heights = [max(_height(panel) for panel in line) for line in lines]
     width = _width(figure.panels[0]) * columns
-    legend = figure.legend or legend_of(figure.panels)
+    own = any(isinstance(panel, (Lines, Cloud)) and panel.legend for panel in figure.panels)
+    legend = figure.legend or (() if own else legend_of(figure.panels))
     caption = textwrap.wrap(figure.caption, int(width * 12))
     rows = _legend_rows(legend, width) if 1 < len(legend) <= _MOST_IN_LEGEND else 0
     head = 0.46 + 0.18 * len(caption) + 0.28 * rows
@@ -49,17 +50,20 @@ def write_png(figure: Figure, path: Path, image: Images | None = None) -> None:
     canvas = Canvas(figsize=(width, total), dpi=140, facecolor="white", layout=engine)
     FigureCanvasAgg(canvas)
     left = 0.08 / width
-    canvas.text(left, 1 - 0.12 / total, figure.title, size=13, weight="bold", color=_INK, va="top")
-    canvas.text(left, 1 - 0.4 / total, "\n".join(caption), size=9, color=_INK, va="top", linespacing=1.3)
-    canvas.text(left, 0.06 / total, "\n".join(words), size=7.5, color=_SOFT, va="bottom")
+    canvas.text(left, 1 - 0.12 / total, figure.title, size=13, weight="bold", color=INK, va="top")
+    canvas.text(left, 1 - 0.4 / total, "\n".join(caption), size=9, color=INK, va="top", linespacing=1.3)
+    canvas.text(left, 0.06 / total, "\n".join(words), size=7.5, color=SOFT, va="bottom")
     if rows:
         _legend(canvas, legend, width, 1 - (0.4 + 0.18 * len(caption)) / total)
     grid = canvas.add_gridspec(len(lines), columns, height_ratios=heights)
     for place, panel in enumerate(figure.panels):
-        _panel(canvas.add_subplot(grid[place // columns, place % columns]), panel, image)
+        axes = canvas.add_subplot(grid[place // columns, place % columns])
+        _panel(axes, panel, image)
+        if isinstance(panel, (Lines, Cloud)) and panel.legend:
+            _own_legend(axes, panel)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        canvas.savefig(temporary, format="png")
+        canvas.savefig(temporary, format=path.suffix.lstrip(".") or "pdf")
 
 
 def _width(panel: Panel) -> float:
@@ -81,29 +85,44 @@ def _legend_rows(legend: tuple[tuple[str, str], ...], width: float) -> int:
 
 
 def _legend(canvas: Any, legend: tuple[tuple[str, str], ...], width: float, top: float) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], marker="o", ls="", color=colour, markersize=6, label=name) for name, colour in legend]
     rows = _legend_rows(legend, width)
     canvas.legend(
-        handles=handles,
+        handles=_handles(legend),
         loc="upper left",
         bbox_to_anchor=(0.004, top),
         ncols=-(-len(legend) // rows),
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=INK,
         handletextpad=0.1,
         columnspacing=1.2,
     )
 
 
+def _own_legend(axes: Any, panel: Lines | Cloud) -> None:
+    """Below lines, beside points."""
+    names = legend_of((panel,))
+    handles = _handles(names)
+    look = {"fontsize": 8, "frameon": False, "labelcolor": INK, "handletextpad": 0.2, "columnspacing": 1.2}
+    if isinstance(panel, Lines):
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.02, -0.17), ncols=2, **look)
+    else:
+        columns = -(-len(names) // _ROWS_OF_LEGEND)
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns, **look)
+
+
+def _handles(legend: Sequence[tuple[str, str]]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], marker="o", ls="", color=colour, markersize=6, label=name) for name, colour in legend]
+
+
 def _panel(axes: Any, panel: Panel, image: Images | None) -> None:
-    axes.set_title(panel.title, fontsize=10, loc="left", color=_INK)
+    axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
-    axes.tick_params(colors=_INK, labelsize=8.5, length=0)
+    axes.spines["bottom"].set_color(GRID)
+    axes.tick_params(colors=INK, labelsize=8.5, length=0)
     axes.set_axisbelow(True)
     if isinstance(panel, Lines):
         _lines(axes, panel)
@@ -120,7 +139,7 @@ def _panel(axes: Any, panel: Panel, image: Images | None) -> None:
 
 
 def _lines(axes: Any, panel: Lines) -> None:
-    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     for series in panel.series:
         x, y = np.asarray(series.x, float), np.asarray(series.y, float)
         if series.low is not None and series.high is not None:
@@ -129,8 +148,8 @@ def _lines(axes: Any, panel: Lines) -> None:
             axes.fill_between(x, 0, y, color=series.colour, alpha=0.14, lw=0)
         marker = "o" if series.markers and len(x) <= 40 else None
         axes.plot(x, y, color=series.colour, lw=1.7, ls=":" if series.dash else "-", marker=marker, ms=3.2)
-    axes.set_xlabel(panel.x, fontsize=9, color=_INK)
-    axes.set_ylabel(panel.y, fontsize=9, color=_INK)
+    axes.set_xlabel(panel.x, fontsize=9, color=INK)
+    axes.set_ylabel(panel.y, fontsize=9, color=INK)
     if panel.log_x:
         axes.set_xscale("log")
     if panel.log_y:
@@ -148,7 +167,7 @@ def _lines(axes: Any, panel: Lines) -> None:
 def _cloud(axes: Any, panel: Cloud) -> None:
     size = float(np.clip(9000 / max(len(panel.points), 1), 3, 30))
     for group in panel.groups:
-        axes.scatter(*panel.points[group.rows].T, s=size, color=group.colour, alpha=0.8, linewidths=0)
+        axes.scatter(*panel.points[group.rows].T, s=size, color=group.colour, alpha=0.8, linewidths=0, rasterized=True)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)
@@ -156,14 +175,17 @@ def _cloud(axes: Any, panel: Cloud) -> None:
 
 def _dots(axes: Any, panel: Dots) -> None:
     places = np.arange(len(panel.rows))[::-1]
-    axes.grid(axis="x", color=_GRID, lw=0.8)
+    axes.grid(axis="x", color=GRID, lw=0.8)
     for place, row in zip(places, panel.rows, strict=True):
         values = [value for _, value, _ in row.marks if math.isfinite(value)]
         if len(values) > 1:
-            axes.plot([min(values), max(values)], [place, place], color="#c9c8c3", lw=1.8, zorder=1)
+            axes.plot([min(values), max(values)], [place, place], color=GREY, alpha=0.45, lw=1.8, zorder=1)
         for mark, (name, value, colour) in enumerate(row.marks):
+            at = panel.dodged(place, mark, row)
+            ends = row.intervals[mark] if row.intervals else None
+            if ends is not None:
+                axes.plot(ends, [at, at], color=colour, lw=1.4)
             if math.isfinite(value):
-                at = panel.dodged(place, mark, row)
                 marker = "|" if name.startswith("as many") else "o"
                 axes.plot(value, at, ls="", marker=marker, color=colour, ms=6, mec="white", mew=0.7, clip_on=False)
     axes.set_yticks(places, [row.name for row in panel.rows])
@@ -171,11 +193,11 @@ def _dots(axes: Any, panel: Dots) -> None:
         if not row.depth and any(other.depth for other in panel.rows):
             label.set_weight("bold")
     axes.set_ylim(-0.7, len(places) - 0.3)
-    axes.set_xlabel(panel.x, fontsize=9, color=_INK)
+    axes.set_xlabel(panel.x, fontsize=9, color=INK)
     if panel.from_zero:
         axes.set_xlim(0, panel.right)
     if panel.reference is not None:
-        axes.axvline(panel.reference, color=_SOFT, lw=0.9, ls=":")
+        axes.axvline(panel.reference, color=SOFT, lw=0.9, ls=":")
 
 
 def _matrix(axes: Any, panel: Matrix) -> None:
@@ -191,14 +213,14 @@ def _matrix(axes: Any, panel: Matrix) -> None:
 
 def _tree(axes: Any, panel: Dendrogram) -> None:
     for (heights, positions), colour in zip(panel.links, panel.colours, strict=True):
-        axes.plot(heights, positions, color=colour or _SOFT, lw=1.6, solid_capstyle="round")
+        axes.plot(heights, positions, color=colour or SOFT, lw=1.6, solid_capstyle="round")
     few = len(panel.leaves) <= 120
     axes.set_yticks(range(len(panel.leaves)) if few else [], panel.leaves if few else [])
     for label, colour in zip(axes.get_yticklabels(), panel.leaf_colours, strict=False):
         label.set_color(colour)
     axes.set_ylim(-0.7, len(panel.leaves) - 0.3)
     axes.set_xlim(0, 1.03 * max(height for heights, _ in panel.links for height in heights) or 1)
-    axes.set_xlabel(panel.x, fontsize=9, color=_INK)
+    axes.set_xlabel(panel.x, fontsize=9, color=INK)
 
 
 def _pictures(axes: Any, panel: Pictures, image: Images | None) -> None:
@@ -208,13 +230,13 @@ def _pictures(axes: Any, panel: Pictures, image: Images | None) -> None:
     top = 0.0
     for row in panel.rows:
         note = f"\n{row.note}" if row.note else ""
-        axes.text(0, top - 0.5, textwrap.fill(row.title, 15) + note, fontsize=8, color=_INK, va="center")
+        axes.text(0, top - 0.5, textwrap.fill(row.title, 15) + note, fontsize=8, color=INK, va="center")
         for place, picture in enumerate(row.pictures):
             left = 1.6 + place
             if image is not None:
                 pixels: Array = np.asarray(image(picture.row).convert("RGB"))
                 axes.imshow(pixels, extent=(left + 0.05, left + 0.95, top - 0.95, top - 0.05), interpolation="nearest")
-            colour = _SOFT if picture.good is None else GOOD if picture.good else BAD
+            colour = SOFT if picture.good is None else GOOD if picture.good else BAD
             axes.text(left + 0.5, top - 1.02, picture.caption, fontsize=7, color=colour, ha="center", va="top")
         top -= 1.22
     axes.set_xlim(0, across)

@@ -53,7 +53,7 @@ def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings
         "mixing": (
             f"Of the {settings.k} nearest neighbours (cosine) of one class's images, the share in the other class "
             f"among those in either, added up for both directions and clipped to 1; {anchors}. Separation: distance "
-            "of the centroids over the root mean square distance to them."
+            "of the centroids over the root mean square distance to them. Classes of fewer than 8 images are left out."
         ),
     }
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from solo.analysis.figure import Dendrogram, Figure, Pictures
 from solo.analysis.findings import Finding
-from solo.analysis.plotly_panels import Json, legend_of, plotly_panel
+from solo.analysis.plotly_panels import Json, legend_of, plotly_panel, printable
 from solo.analysis.runs import Analysis
 from solo.analysis.tables import Cell, Column, Table
 
@@ -73,7 +73,9 @@ def write_report(
 def _page(title: str, body: str, panels: list[Json]) -> str:
     from plotly.offline import get_plotlyjs
 
-    data = json.dumps(panels, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    data = json.dumps(panels, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
     theme = (  # before anything is painted
         "(()=>{let t;try{t=localStorage.getItem('solo-theme')}catch{}"
         "const dark=matchMedia('(prefers-color-scheme: dark)').matches;"
@@ -245,7 +247,8 @@ def _asset(name: str) -> str:
 
 
 def _text(words: object) -> str:
-    return html.escape(str(words), quote=True)
+    """Words as HTML."""
+    return html.escape(printable(str(words)), quote=True)
 
 
 def _slug(name: str) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.embedding import Embedding, subsample
+from solo.analysis.embedding import Embedding
 from solo.analysis.labelling import Array, Labelling
 from solo.analysis.numbers import Numbers
 from solo.analysis.palette import run_colour
+from solo.eval.rows import draw
 
 _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 
@@ -152,4 +153,4 @@ def worst_superclass(numbers: Numbers) -> int | None:
 
 
 def _drawn(rows: Array, most: int, seed: int) -> Array:
-    return np.asarray(rows[subsample(len(rows), most, seed)])
+    return np.asarray(rows[draw(len(rows), most, seed).numpy()])

@@ -11,11 +11,10 @@ from solo.analysis.figure import Cloud, Dendrogram, DotRow, Dots, Figure, Group,
 from solo.analysis.labelling import Labelling
 from solo.analysis.matrices import similarity
 from solo.analysis.numbers import SPACES, Numbers
-from solo.analysis.palette import UNKNOWN, category_colours
+from solo.analysis.palette import OTHER, SAME, UNKNOWN, category_colours
 from solo.analysis.runs import Analysis, Run, Snapshot, View
 from solo.eval.tree import EmergentTree
 
-_SAME, _OTHER = "#d6478f", "#54bbfe"
 _FRAME = 2.5  # height of a panel of distributions, in those of the last snapshot
 _LEAST_SHARE = 1e-8  # of the variance; below it there is only rounding
 _MOST_ROWS = 80  # nodes in a profile
@@ -43,8 +42,8 @@ def distributions(analysis: Analysis) -> Figure | None:
                 if cosine is None:
                     return None
                 kinds = (
-                    (f"same {analysis.labelling.superlevel}", _SAME, cosine.same),
-                    ("other pairs", _OTHER, cosine.other),
+                    (f"same {analysis.labelling.superlevel}", SAME, cosine.same),
+                    ("other pairs", OTHER, cosine.other),
                 )
                 for name, colour, part in kinds:
                     share = part.histogram.numpy()

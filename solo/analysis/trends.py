@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from solo.analysis.figure import DotRow, Dots, Figure, Lines, Panel, Series
-from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis, Run, Snapshot
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
@@ -16,7 +15,10 @@ Band = Callable[[Snapshot], tuple[float, float, float]]
 Entry = tuple[str, bool, Value]
 _EMERGENCE = "Emergence"
 _LEAST_COSINE = 0.02
-_BANDS = " Bands: Wilson's 95 % intervals over the images; runs see the same ones, so smaller differences can be real."
+_BANDS = (
+    " Bands: 95 % intervals over the images, from random halves; runs see the same ones, so smaller differences can be "
+    "real."
+)
 
 
 def trend_figures(analysis: Analysis) -> list[Figure]:
@@ -30,7 +32,7 @@ def accuracy(analysis: Analysis) -> Figure:
     space = analysis.spaces[0]
 
     def panel(level: str) -> Panel:
-        bands = {0: lambda snapshot: _interval(analysis.labelling, snapshot.spaces[space], level)}
+        bands = {0: lambda snapshot: _interval(snapshot.spaces[space], level)}
         return _trend(analysis, level, "accuracy (%)", [("", False, _in(space, lambda n: n.knn[level]))], bands)
 
     levels = analysis.labelling.levels
@@ -263,15 +265,10 @@ def _band_in(space: str) -> Band:
     return lambda snapshot: local_rank(snapshot.spaces[space])
 
 
-def _interval(labelling: Labelling, numbers: Numbers, level: str) -> tuple[float, float, float]:
-    """Wilson's 95 % interval of a kNN accuracy, with the accuracy in between, in percent."""
-    known = labelling.labels[numbers.near.queries, labelling.levels.index(level)] >= 0
-    n, share, z = int(known.sum()), numbers.knn[level] / 100, 1.96
-    if not n:
-        return (math.nan,) * 3
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return 100 * (middle - half), 100 * share, 100 * (middle + half)
+def _interval(numbers: Numbers, level: str) -> tuple[float, float, float]:
+    """The interval of a kNN accuracy, with the accuracy in between, in percent."""
+    low, high = numbers.knn_interval[level]
+    return low, numbers.knn[level], high
 
 
 def _against(

@@ -29,6 +29,6 @@ def check_accumulate(values: Mapping[str, Any]) -> list[Problem]:
     return []
 
 
-def exact_parts(values: Any) -> int:
-    """How many batches share one loss in a config: `accumulate_grad_batches` with `accumulate=exact`, else 1."""
-    return int(values["accumulate_grad_batches"]) if values.get("accumulate") == "exact" else 1
+def exact_parts(accumulate: str, batches: int) -> int:
+    """How many batches share one loss: `accumulate_grad_batches` with `accumulate=exact`, else 1."""
+    return batches if accumulate == "exact" else 1

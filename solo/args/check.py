@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
-from solo.errors import ConfigError, did_you_mean
+from solo.errors import ConfigError
+from solo.suggest import did_you_mean
 
+MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
 _TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
@@ -20,6 +23,11 @@ _SIGNS = {
     ">": lambda value, bound: value > bound,
     "<=": lambda value, bound: value <= bound,
     "<": lambda value, bound: value < bound,
+}
+
+# Keys that people look for -> why there are none.
+_ABSENT = {
+    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned"
 }
 
 
@@ -56,7 +64,19 @@ def unknown(value: object, choices: Iterable[str]) -> str:
     """The sentence for a value that is not one of `choices`: `='x' is unknown; did you mean 'y'? choose ...`."""
     names = list(dict.fromkeys(str(choice) for choice in choices))
     hint = did_you_mean(value, names) if isinstance(value, str) else ""
-    return f"={value!r} is unknown; {hint}choose {', '.join(names)}"
+    return f"={short(value)} is unknown; {hint}choose {', '.join(names)}"
+
+
+def short(value: object) -> str:
+    """A value for a message of one line."""
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return f"{'-' * (value < 0)}1e{int(math.log10(abs(value)))}"
+    return _REPR.repr(value)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+_REPR.maxlist = 12
 
 
 class _Refused(Exception):
@@ -71,23 +91,29 @@ class _Check:
 
     def section(self, values: Any, schema: type, path: str) -> tuple[dict[str, Any], list[Problem]]:
         if not isinstance(values, Mapping):
-            self.problems.append(Problem(path[:-1], f"={values!r} is no section; give {', '.join(keys_of(schema))}"))
+            keys = ", ".join(keys_of(schema))
+            self.problems.append(Problem(path[:-1], f"={short(values)} is no section; give {keys}"))
             values = {}
-        keys = keys_of(schema)
+        known = keys_of(schema)
         extra = keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {}
-        checked = {name: self._value(values, found, path) for name, found in keys.items()}
+        checked = {name: self._value(values, found, path) for name, found in known.items()}
         for name in values:
             if name in extra:
                 checked[name] = self._value(values, extra[name], path)
-            elif name not in keys:
-                self.problems.append(Problem(f"{path}{name}", self._unknown_key(str(name), [*keys, *extra], path)))
+            elif name not in known:
+                self.problems.append(Problem(f"{path}{name}", self._unknown_key(str(name), [*known, *extra], path)))
         return checked, self.problems
 
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
-        hint = did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
-        if not hint:  # the right word in the wrong place
-            places = [leaf for leaf in self.leaves if leaf.split(".")[-1] == name and "[" not in leaf]
-            hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+        if len(self.problems) >= MOST_SHOWN:
+            return " is not a key"
+        if f"{path}{name}" in _ABSENT:
+            return f" is not a key: {_ABSENT[f'{path}{name}']}"
+        here = [f"{path}{found}" for found in known]
+        leaves = [leaf for leaf in self.leaves if "[" not in leaf]
+        places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
+        hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+        hint = did_you_mean(f"{path}{name}", here) or hint or did_you_mean(f"{path}{name}", leaves)
         allowed = f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys"
         return f" is not a key; {hint}{allowed}"
 
@@ -106,7 +132,7 @@ class _Check:
             if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
             keys = ", ".join(keys_of(found.item))
-            self.problems.append(Problem(name, f"={value!r} is no list of sections; give a list, each with {keys}"))
+            self.problems.append(Problem(name, f"={short(value)} is no list of sections; each has {keys}"))
             return None
         try:
             converted = convert(value, found.type)
@@ -179,11 +205,11 @@ def _convert_scalar(value: Any, kind: type) -> Any:
 
 
 def _wrong(value: Any, kind: Any) -> _Refused:
-    return _Refused(f"={value!r} has the wrong type; give {describe_type(kind)}")
+    return _Refused(f"={short(value)} has the wrong type; give {describe_type(kind)}")
 
 
 def _require_bounds(value: Any, written: Any, bounds: Mapping[str, float]) -> None:
     numbers = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, (int, float))]
     if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
         allowed = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
-        raise _Refused(f"={written!r} is out of range; give a number {allowed}")
+        raise _Refused(f"={short(written)} is out of range; give a number {allowed}")

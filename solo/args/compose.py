@@ -1,89 +1,47 @@
-"""From a command line to a plain config: finds the recipe, lets Hydra compose it, remembers where each value came from.
+"""From a recipe and words to a plain config: Hydra composes the files, every value remembers where it came from.
 
-Hydra's compose API is used, so that nothing is logged, no folder is made, and both forms of naming a recipe work from
-any working directory.
+Hydra's compose API is used, so that nothing is logged, no folder is made, and it works from any working directory.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import solo
 from solo.args.config import to_plain
+from solo.args.harmless import check_files, refuse_resolvers
+from solo.args.made import Made
 from solo.args.origins import COMMAND_LINE, Origins, display
 from solo.args.parse import one_line
-from solo.errors import ConfigError, did_you_mean
+from solo.args.recipes import Recipe
+from solo.args.words import Word, read_word
+from solo.errors import ConfigError
 
 _HYDRA_VERSION = "1.2"  # whose rules solo-learn's files are written for
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A YAML file: the folder that Hydra searches first, and the file's name in it."""
+def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = None) -> tuple[dict[str, Any], Origins]:
+    """Compose a recipe with the words of a command line; `key=value` also works for keys that the files don't have.
 
-    folder: Path
-    name: str
-
-    @property
-    def shown(self) -> str:
-        """Its path, for messages."""
-        return display(self.folder / self.name)
-
-
-def find_recipe(places: Sequence[str]) -> Recipe:
-    """The recipe for `FOLDER FILE` or `FOLDER/FILE`.
-
-    A relative folder is looked up in the working directory, then beside `main_pretrain.py`.
-
-    Raises:
-        ConfigError: if there is no such folder or file; names similar files.
-    """
-    if not places:
-        raise ConfigError("no recipe is named; give its folder and file, for example scripts/pretrain/digits hex.yaml")
-    bases = [Path.cwd(), Path(solo.__file__).parents[1]]
-    if len(places) == 1 and any((base / places[0]).is_dir() for base in bases):
-        places = [places[0], ""]
-    elif len(places) == 1:
-        places = [str(Path(places[0]).parent), Path(places[0]).name]
-    folders = [folder for folder in (base / Path(places[0]).expanduser() for base in bases) if folder.is_dir()]
-    if not folders:
-        raise ConfigError(f"the folder {places[0]!r} doesn't exist, neither here nor in {display(bases[1])}")
-    name = places[1] if Path(places[1]).suffix in (".yaml", ".yml") else f"{places[1]}.yaml"
-    for folder in folders:
-        if (folder / name).is_file():
-            if name.endswith(".yml"):
-                raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
-            return Recipe(folder.resolve(), name)
-    raise ConfigError(_no_file(places[0], places[1] and name, folders[0]))
-
-
-def _no_file(folder: str, name: str, path: Path) -> str:
-    files = sorted(file.name for file in path.glob("*.yaml"))
-    there = f"choose {', '.join(files)}" if files else "it holds no .yaml file"
-    if not name:
-        return f"{folder!r} is a folder; name a file in it as well: {there}"
-    return f"{folder!r} has no file {name!r}; {did_you_mean(name, files)}{there}"
-
-
-def compose(recipe: Recipe, words: Sequence[str]) -> tuple[dict[str, Any], Origins]:
-    """Compose a recipe with overrides in Hydra's grammar; `key=value` also works for keys that the files don't have.
+    Args:
+        recipe: `None` for the words alone, where a command needs no recipe.
+        words: see `solo.args.words`.
+        schema: of the command.
 
     Returns:
         The config as written, and the place of each key.
@@ -91,51 +49,54 @@ def compose(recipe: Recipe, words: Sequence[str]) -> tuple[dict[str, Any], Origi
     Raises:
         ConfigError: for anything that YAML, OmegaConf or Hydra refuses, in one line.
     """
-    overrides = [_parse_word(word) for word in words]
-    # Where a folder of files has the key's name, Hydra takes every value for a file; these are put in afterwards.
-    late = [o for o in overrides if _names_folder(o, recipe) and not isinstance(o.value(), str)]
-    groups = {o.key_or_group for o in overrides if _names_folder(o, recipe) and o not in late}
-    final = [_searchpath(recipe), *(_may_add(o, groups) for o in overrides if o not in late)]
-    values, defaults = _call_hydra(recipe, final)
-    values |= {o.key_or_group: o.value() for o in late}
-    origins = Origins({"": recipe.shown})
-    for default in defaults:
-        file = _file_of(default.config_path, recipe)
-        if file is not None:
-            origins.add_file(file, default.package or "")
-    for override in overrides:
-        if override.key_or_group not in groups:
-            origins.add_override(override.key_or_group, override.value())
-    return values, origins
-
-
-def compose_words(words: Sequence[str]) -> tuple[dict[str, Any], Origins]:
-    """A config of overrides alone, for commands that need no recipe.
-
-    Raises:
-        ConfigError: a word is not `key=value`.
-    """
-    values, origins = OmegaConf.create(), Origins({"": COMMAND_LINE})
-    for override in map(_parse_word, words):
-        if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
-            raise ConfigError(f"command line: {override.input_line!r} takes a key out, and no recipe is named")
-        key = override.key_or_group
+    read = [read_word(word, schema) for word in words]
+    for_hydra = [word for word in read if recipe is not None and _is_hydras(word, recipe)]
+    origins = Origins({"": recipe.shown if recipe else COMMAND_LINE})
+    values = OmegaConf.create()
+    if recipe:
+        chosen = {word.key: word.value for word in for_hydra if isinstance(word.value, str)}
+        named = [entry for made in recipe.made.values() for entry in made.defaults]
+        check_files([recipe.name, *named], recipe.search, chosen)
+        values, defaults = _call_hydra(recipe, [word.line for word in for_hydra])
+        for default in defaults:
+            name = default.config_path or ""
+            file = _file_of(name, recipe)
+            if file is not None:
+                origins.add_file(file, default.package or "")
+            elif name in recipe.made:
+                origins.add_places(recipe.made[name].places)
+    for word in read:
+        if word in for_hydra:
+            continue
+        if word.removes:
+            raise ConfigError(f"command line: {word.line!r} takes a key out, and no recipe is named")
         try:
-            OmegaConf.update(values, key, override.value(), merge=True, force_add=True)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"command line: {key}: {one_line(error)}") from error
-        origins.add_override(key, override.value())
-    return to_plain(values), origins
+            if "${" in str(word.value).replace("\\${", ""):
+                refuse_resolvers(OmegaConf.create({word.key: word.value}), COMMAND_LINE)
+            OmegaConf.update(values, word.key, word.value, merge=True, force_add=True)
+        except (OmegaConfBaseException, AttributeError, TypeError, ValueError, IndexError) as error:
+            raise ConfigError(f"command line: {word.key}: {one_line(error)}") from error
+        origins.add_override(word.key, word.value)
+    return _plain(values, recipe), origins
 
 
-def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], list[ResultDefault]]:
+def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[DictConfig, list[ResultDefault]]:
     """The composed values, and the files they came from in the order in which they replace each other."""
+    first, *others = recipe.search
+    name = recipe.name.removesuffix(".yaml")
+    words = [_searchpath(others), *overrides]
     try:
-        with initialize_config_dir(str(recipe.folder), version_base=_HYDRA_VERSION), warnings.catch_warnings():
+        with (
+            _in_store(recipe.made),
+            initialize_config_dir(str(first), version_base=_HYDRA_VERSION),
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("error", ".*missing `_self_`.*", UserWarning)
             loader = GlobalHydra.instance().config_loader()
-            values = to_plain(hydra_compose(recipe.name, overrides=overrides))
-            return values, list(loader.compute_defaults_list(recipe.name, overrides, RunMode.RUN).defaults)
+            values = hydra_compose(name, overrides=words)
+            refuse_resolvers(values, recipe.shown)
+            OmegaConf.set_struct(values, False)
+            return values, list(loader.compute_defaults_list(name, words, RunMode.RUN).defaults)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{display(Path(mark.name))}:{mark.line + 1}" if mark else recipe.shown
@@ -154,40 +115,43 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[dict[str, Any], l
         raise ConfigError(f"{recipe.shown}: {text}") from error
 
 
-def _parse_word(word: str) -> Override:
+def _plain(values: DictConfig, recipe: Recipe | None) -> dict[str, Any]:
     try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        raise ConfigError(f"command line: {word!r} is not key=value: {one_line(error)}") from error
-    if override.is_sweep_override():
-        raise ConfigError(f"command line: {word!r} has several values; write a list as key=[a,b], quote a text: 'a,b'")
-    return override
+        return to_plain(values)
+    except RecursionError as error:
+        where = recipe.shown if recipe else COMMAND_LINE
+        raise ConfigError(f"{where}: values refer to each other in a circle") from error
 
 
-def _searchpath(recipe: Recipe) -> str:
+@contextmanager
+def _in_store(made: Mapping[str, Made]) -> Iterator[None]:
+    """Lets Hydra find recipes that have no file."""
+    store = ConfigStore.instance()
+    for name, found in made.items():
+        store.store(name=name, node={"defaults": found.defaults, **found.values})
+    try:
+        yield
+    finally:
+        for name in made:
+            store.repo.pop(f"{name}.yaml", None)
+
+
+def _searchpath(folders: Sequence[Path]) -> str:
     """Lets recipes share files: what isn't beside them is looked up one folder above."""
-    parent = re.sub(r"(['\\])", r"\\\1", str(recipe.folder.parent))
-    return f"hydra.searchpath=['file://{parent}']"
+    quoted = ("'file://" + re.sub(r"(['\\])", r"\\\1", str(folder)) + "'" for folder in folders)
+    return f"hydra.searchpath=[{','.join(quoted)}]"
 
 
-def _names_folder(override: Override, recipe: Recipe) -> bool:
-    """Whether the word may choose a file, as in `augmentations=symmetric`."""
-    name = override.key_or_group
-    return "/" in name or (recipe.folder / name).is_dir() or (recipe.folder.parent / name).is_dir()
+def _is_hydras(word: Word, recipe: Recipe) -> bool:
+    """Whether the word takes something out, is about Hydra, or chooses a file, as in `augmentations=symmetric`."""
+    if word.removes or word.key.startswith("hydra"):
+        return True
+    group = "/" in word.key or any((folder / word.key).is_dir() for folder in recipe.search)
+    return group and isinstance(word.value, str)
 
 
-def _may_add(override: Override, groups: set[str]) -> str:
-    """Hydra wants `++` for new keys; the schema finds misspelt ones better, so every value may be new."""
-    word = str(override.input_line)
-    name = override.key_or_group
-    if override.type != OverrideType.CHANGE or name in groups or name.startswith("hydra."):
-        return word
-    return f"++{word}"
-
-
-def _file_of(config_path: str | None, recipe: Recipe) -> Path | None:
-    if config_path is None or config_path.startswith("hydra/"):
+def _file_of(config_path: str, recipe: Recipe) -> Path | None:
+    if not config_path or config_path.startswith("hydra/"):
         return None
     name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
-    files = (recipe.folder / name, recipe.folder.parent / name)
-    return next((file for file in files if file.is_file()), None)
+    return next((folder / name for folder in recipe.search if (folder / name).is_file()), None)

@@ -15,6 +15,12 @@ class CommonDataCfg:
     """What pretraining and evaluation both say of their data."""
 
     resolved: DatasetSpec | None = derived()
+    # Keys of some commands.
+    no_labels: bool = derived(False)
+    val_only: bool = derived(False)
+    unseen_classes: int | tuple[str, ...] | None = derived()
+    split_seed: int = derived(42)
+
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
     train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
     val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")
@@ -34,6 +40,21 @@ class CommonDataCfg:
         None, "table, webdataset, hf: columns of labels, coarse first; null: the only other one"
     )
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
+    unknown_classes: Literal["drop", "label"] | None = key(
+        None,
+        "validation classes that training lacks: leave their images out, or keep the labels that they share; null: "
+        "refuse them",
+    )
+    range: tuple[float, ...] | None = key(
+        None,
+        "values that are black and white in images with more than 8 bits a value; null: the checkpoint's, else found "
+        "in a sample of the training images",
+    )
+    exif: bool | None = key(None, "turn pictures as their EXIF says; null: the checkpoint's, else true")
+    background: tuple[int, ...] | None = key(
+        None, "red, green, blue behind transparent pictures; null: the checkpoint's, else white", ge=0, le=255
+    )
+    max_pixels: int | None = key(None, "of one image, larger ones are refused; null: 178956970", ge=1)
 
     @property
     def spec(self) -> DatasetSpec:
@@ -98,6 +119,7 @@ class DataCfg(AugmentedDataCfg):
     num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)
+    small_stem: bool | None = key(None, "ResNets for images of at most 64 pixels; null: the data set's, own: false")
     channels: int | None = key(None, "colour channels; null: the data set's", ge=1)
     mean: tuple[float, ...] | None = key(None, "per channel, of images in [0, 1]; null: the data set's")
     std: tuple[float, ...] | None = key(None, "per channel, of images in [0, 1]; null: the data set's", gt=0)

@@ -27,7 +27,7 @@ def describe(cfg: Mapping[str, Any]) -> list[str]:
 
 def negatives(cfg: Mapping[str, Any]) -> list[str]:
     """How many negatives an anchor of a pretraining config has; nothing for a loss without any."""
-    parts = exact_parts(cfg)
+    parts = exact_parts(cfg["accumulate"], cfg["accumulate_grad_batches"])
     total = global_batch(cfg) * parts
     policy, quantile = cfg["hex"]["policy"], cfg["hex"]["quantile"]
     facts = facts_of(cfg["method"])

@@ -35,6 +35,8 @@ class FeatureCfg:
     cache: bool = key(True, "keep the features of a network, and take those that were kept for the same images")
     cache_dir: str | None = key(None, "where features are kept; null: features in the user's cache folder")
     checkpoint: FolderCfg = key(FolderCfg, "files of a run")
+    name: str | None = key(None, "name of the run")
+    data: SourceDataCfg = key(SourceDataCfg, "images")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -77,10 +79,10 @@ class EvaluateCfg(FeatureCfg):
         ["linear", "knn", "retrieval", "clustering", "hierarchy"], "what is measured"
     )
     l2: float = key(1e-4, "linear: strength of the L2 penalty", gt=0)
-    linear_steps: int = key(100, "linear: steps of L-BFGS, at most", ge=1)
+    linear_steps: int = key(1000, "linear: steps of L-BFGS for each level, at most", ge=1)
     top_k: tuple[int, ...] = key([1, 5, 10], "retrieval: whether one of the k most similar images is right", ge=1)
     max_queries: int = key(10_000, "retrieval: images looked up; more are drawn at random", ge=1)
-    bootstrap: int = key(1000, "resamples behind the 95 % intervals; 0: none", ge=0)
+    intervals: bool = key(True, "find the 95 % intervals, too")
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from solo.errors import UserError
+
 REQUIRED = dataclasses.MISSING
 LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
 
@@ -44,7 +46,8 @@ class Key:
 def key(default: Any, help: str, open: bool = False, **bounds: float) -> Any:
     """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    metadata = {"help": help, "bounds": {signs[name]: bound for name, bound in bounds.items()}, "open": open}
+    bounds = {signs.get(name, name): bound for name, bound in bounds.items()}
+    metadata = {"help": help, "bounds": bounds, "open": open}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
     if isinstance(default, type):
@@ -54,9 +57,9 @@ def key(default: Any, help: str, open: bool = False, **bounds: float) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def derived() -> Any:
-    """A field of a schema that is no key: nobody writes it, the library fills it in; `None` until then."""
-    return dataclasses.field(default=None, repr=False, compare=False, metadata={"derived": True})
+def derived(default: Any = None) -> Any:
+    """A field of a schema that is no key: nobody writes it, the library fills it in, or a subclass makes it one."""
+    return dataclasses.field(default=default, repr=False, compare=False, metadata={"derived": True})
 
 
 def keys_of(schema: type) -> dict[str, Key]:
@@ -88,7 +91,30 @@ def with_own_keys(schema: type) -> type:
     return _OWN.get(schema, schema)
 
 
+def add_keys(schema: type, keys: type) -> None:
+    """Add the fields of a user's dataclass to a schema, see `solo.args.own_keys`.
+
+    Raises:
+        UserError: a key of that name is there already.
+    """
+    if keys in _ADDED.setdefault(schema, []):
+        return
+    known = {*keys_of(schema), *keys_of(getattr(schema, "EXTRA", schema))}
+    new = []
+    for found in _read_keys(keys).values():
+        if found.name in known:
+            raise UserError(f"{keys.__name__}.{found.name}: {schema.__name__} has a key of that name; choose another")
+        default = found.section or found.default
+        new.append((found.name, found.type, key(default, found.help, found.open, **found.bounds)))
+    extended = dataclasses.make_dataclass(
+        schema.__name__, new, bases=(with_own_keys(schema),), frozen=True, kw_only=True
+    )
+    _OWN[schema] = extended
+    _ADDED[schema].append(keys)
+
+
 _OWN: dict[type, type] = {}
+_ADDED: dict[type, list[type]] = {}
 _KEYS: dict[type, dict[str, Key]] = {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ class Origins(dict[str, str]):
 
     def add_file(self, path: Path, package: str = "") -> None:
         """All keys of a YAML file, which Hydra puts below `package`."""
-        with path.open(encoding="utf-8") as file:
-            node = yaml.compose(file, Loader=yaml.SafeLoader)
-        for key, line, replaces in _lines(node, package) if node else ():
+        for key, line, replaces in lines_of(path, package=package):
             if not re.match(r"(defaults|hydra)(\W|$)", key):
                 self._put(key, f"{display(path)}:{line}", replaces)
+
+    def add_places(self, places: Mapping[str, str]) -> None:
+        """Values whose places are known."""
+        for key, place in places.items():
+            self._put(key, place, replaces="[" not in key)
 
     def add_override(self, key: str, value: Any) -> None:
         """A `key=value` of the command line; list positions may be written `a.0.b`."""
@@ -32,6 +35,12 @@ class Origins(dict[str, str]):
                 self.add_override(f"{key}.{name}", inner)
         else:
             self._put(key, COMMAND_LINE, replaces=True)
+
+    def place(self, key: str) -> str:
+        """Of a key, else of the nearest section around it; empty if nobody wrote either."""
+        while key and key not in self:
+            key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
+        return self[key] if key else ""
 
     def _put(self, key: str, place: str, replaces: bool) -> None:
         if replaces:  # mappings are merged, lists and values replace what was there
@@ -46,8 +55,16 @@ def display(path: Path) -> str:
     return str(path) if here.startswith("..") else here
 
 
+def lines_of(path: Path, entry: str | None = None, package: str = "") -> Iterator[tuple[str, int, bool]]:
+    """(key, line, replaces what was there) of a YAML file, or of one `entry` at its top; outer keys first."""
+    with path.open(encoding="utf-8") as file:
+        node = yaml.compose(file, Loader=yaml.SafeLoader)
+    if entry is not None and isinstance(node, yaml.MappingNode):
+        node = next((value for name, value in node.value if name.value == entry), None)
+    yield from _lines(node, package) if node else ()
+
+
 def _lines(node: yaml.Node, key: str) -> Iterator[tuple[str, int, bool]]:
-    """(key, line, replaces) of a node and everything below it, outer ones first."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if name.tag.endswith(":merge"):

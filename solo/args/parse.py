@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from solo.args.check import ParseError, Problem, check
+from solo.args.check import MOST_SHOWN, ParseError, Problem, check
 from solo.args.config import freeze
 from solo.args.fields import keys_of, walk
 from solo.args.levels import check_levels
 from solo.args.multilabel import check_multilabel
 from solo.args.origins import COMMAND_LINE
+from solo.args.outside import check_outside
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
-from solo.args.rules import check_names, check_run, spec_of
+from solo.args.rules import check_names, check_run, obtain_all, spec_of, to_fetch
 from solo.args.together import check_together, remarks
 from solo.args.unused import unused
 from solo.compat.keys import Modern, modernise
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
 from solo.methods.catalogue import facts_of
 
@@ -36,12 +39,15 @@ class Parsed:
         config: the same as a frozen instance of the schema, with the resolved data set: what a run reads.
         origins: key -> where its value came from; keys that aren't there hold the schema's default.
         notes: one-line remarks for the user.
+        fetch: what the run has to call first, where its data aren't on this machine: fetches them, and gives the config
+            that knows them; `None` where they are here.
     """
 
     values: dict[str, Any]
     config: Any
     origins: dict[str, str]
     notes: list[str]
+    fetch: Callable[[], Parsed] | None = None
 
 
 def parse(
@@ -50,8 +56,9 @@ def parse(
     origins: Mapping[str, str] | None = None,
     for_run: bool = False,
     from_code: bool = False,
+    fetch: bool = False,
 ) -> Parsed:
-    """From what the user wrote to what a run reads.
+    """From what the user wrote to what a run reads; looks at the disk, and touches no network.
 
     Args:
         values: plain dicts and lists.
@@ -60,6 +67,7 @@ def parse(
         for_run: also look whether folders and files are there.
         from_code: a program's own config: what the program may have added (a method, an optimizer, ...) or may still
             add (a checkpoint, method_kwargs) is the program's to check.
+        fetch: get what is not on this machine first.
 
     Raises:
         ParseError: (a `ConfigError`) with all problems, one a line.
@@ -68,14 +76,24 @@ def parse(
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema, open_names=from_code)
-    problems = [*modern.problems, *problems, *check_names(checked, from_code)]
+
+    def typed(key: str) -> bool:
+        return places.of(places.spelled.get(key, key)) == COMMAND_LINE
+
+    problems = [*modern.problems, *problems, *check_outside(checked, None if origins is None else typed)]
+    problems += check_names(checked, from_code)
     if from_code:
         problems = [problem for problem in problems if not _is_late(problem)]
-    spec, wrong = _look(checked)
+    absent = _absent(checked) if not problems else []
+    if fetch and absent and for_run:
+        obtain_all(checked, absent)
+        absent = []
+    spec, wrong = _look(checked, fetch)
+    known = spec if not absent or (spec and spec.taxonomy) else None  # what isn't here has no levels yet
     if not problems:
-        problems += check_multilabel(checked, spec)
-    problems += [*check_levels(checked, spec), *check_together(checked)]
-    idle = list(unused(checked, schema, lambda key: places.of(places.spelled.get(key, key)) == COMMAND_LINE))
+        problems += check_multilabel(checked, known)
+    problems += [*check_levels(checked, known), *check_together(checked)]
+    idle = list(unused(checked, schema, typed))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
         problems += check_run(checked)
@@ -83,7 +101,7 @@ def parse(
     if not problems and not features and wrong:
         problems = [wrong]
     if problems or (spec is None and not features):
-        raise ParseError("\n".join(dict.fromkeys(places.line(problem) for problem in problems)))
+        raise ParseError(places.text(problems))
     notes = [places.line(Problem(key, text)) for key, text in modern.notes]
     if spec is None:
         checked["name"] = checked["name"] or "features"
@@ -99,10 +117,24 @@ def parse(
     notes += [
         *_remarks(given),
         *_tree_note(checked["data"], spec),
+        *spec.notes,
+        *_size_note(resolved, spec),
         *_split_note(checked["data"], resolved["data"]),
         *remarks(resolved),
     ]
-    return Parsed(resolved, frozen(resolved, schema, spec), _origins(places, modern, derived), notes)
+    again = None
+    if absent and for_run:
+        again = functools.partial(parse, values, schema, origins, for_run, from_code, fetch=True)
+        where = ", ".join(place or "the package's folder" for place in absent)
+        notes.append(f"data.dataset={checked['data']['dataset']} is not in {where}; the run begins by fetching it")
+    return Parsed(resolved, frozen(resolved, schema, spec), _origins(places, modern, derived), notes, again)
+
+
+def _absent(values: Mapping[str, Any]) -> list[str | None]:
+    try:
+        return to_fetch(values)
+    except UserError:  # it can't be fetched, which `check_run` says
+        return []
 
 
 def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) -> Any:
@@ -117,12 +149,12 @@ def _is_late(problem: Problem) -> bool:
     return late and problem.text.startswith(" is missing")
 
 
-def _look(values: Mapping[str, Any]) -> tuple[DatasetSpec | None, Problem | None]:
+def _look(values: Mapping[str, Any], fetch: bool) -> tuple[DatasetSpec | None, Problem | None]:
     """What the data say of themselves, or why they don't; neither for a data set that nobody knows."""
     if spec_of(values) is None:
         return None, None
     try:
-        return resolve_spec(values["data"]), None
+        return resolve_spec(values["data"], fetch), None
     except UserError as error:
         return None, _data_problem(error)
 
@@ -150,6 +182,12 @@ class _Places:
         while key and key not in self.origins and not inside:
             key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
         return self.origins.get(key, inside) if key else None
+
+    def text(self, problems: Sequence[Problem]) -> str:
+        """All of them, a line each; of very many the first ones."""
+        lines = [self.line(problem) for problem in dict.fromkeys(problems[:MOST_SHOWN])]
+        left = len(problems) - MOST_SHOWN
+        return "\n".join([*lines, *([f"and {left:,} more problems"] if left > 0 else [])])
 
     def line(self, problem: Problem) -> str:
         key = self.spelled.get(problem.key, problem.key)
@@ -182,6 +220,15 @@ def _tree_note(data: Mapping[str, Any], found: DatasetSpec) -> list[str]:
         return []
     sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
     return [f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"]
+
+
+def _size_note(values: Mapping[str, Any], spec: DatasetSpec) -> Iterator[str]:
+    """Proposes the size of own images where they are enlarged a lot."""
+    side, size = spec.sample.side, values["data"].get("image_size")
+    if "method" in values and side and size and size >= 1.5 * side:
+        stem = " data.small_stem=true" if side <= SMALL and not spec.small_stem else ""
+        what = f"the images of data.train_path have about {side} pixels a side and are enlarged to {size}"
+        yield f"{what}; data.image_size={side}{stem} (and crop_size, where it is written down) trains faster, as well"
 
 
 def _remarks(values: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from solo.args.config import freeze
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
 from solo.data.catalogue.registry import DatasetSpec, count_classes, get_spec, validation_path
@@ -30,7 +31,11 @@ _NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "c
 
 def global_batch(values: Mapping[str, Any]) -> int:
     """Images in one forward pass of all processes together."""
-    return int(values["optimizer"]["batch_size"]) * count_devices(values) * int(values["num_nodes"])
+    return (
+        int(values["optimizer"]["batch_size"])
+        * count_devices(values["devices"], values["accelerator"])
+        * int(values["num_nodes"])
+    )
 
 
 class _Settings:
@@ -81,8 +86,10 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
     if pretraining:
         _sampler(settings, found)
         _images(settings, spec)
+        if found.reading.range is not None:
+            settings.fill("data.range", list(found.reading.range), "found in a sample of data.train_path")
         _crops(settings)
-        hex_ = HexCfg(**settings.values["hex"])
+        hex_ = freeze(settings.values["hex"], HexCfg)
         settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
     if "optimizer" in values:
         _optimizer(settings)
@@ -106,7 +113,7 @@ def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None
         settings.put("data.num_classes", found.num_classes, f"data set {spec.name}")
     elif data.get("no_labels"):
         settings.fill("data.num_classes", 1, "derived")
-    elif data["num_classes"] is None:
+    elif data["num_classes"] is None and data["format"] != "hf":  # known when it has been fetched
         settings.put("data.num_classes", count_classes(spec, data["train_path"]), "folders of data.train_path")
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from solo.args.accumulate import check_accumulate
-from solo.args.check import Problem, check, unknown
+from solo.args.check import ParseError, Problem, check, unknown
 from solo.args.multilabel import check_start
 from solo.args.source import check_source
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, obtain, validation_path
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
+from solo.data.catalogue.resolve import is_here
 from solo.errors import UserError
+from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of, names
 
 _CHECKPOINTS = (".ckpt", ".pth", ".pt")
@@ -50,7 +52,7 @@ def check_policy(method: Any, policy: Any) -> list[Problem]:
     facts = facts_of(method)
     if policy in (None, "standard") or facts is None:
         return []
-    if facts.hex == "denominator" and policy in ("dcl", "infonce"):
+    if facts.hex == "denominator" and not policy_facts(policy).selects:
         return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if facts.hex is not None:
         return []
@@ -63,8 +65,9 @@ def _variant(values: Mapping[str, Any]) -> Iterator[Problem]:
     """The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss."""
     settings = values.get("hex", {})
     policy = settings.get("policy")
-    if settings.get("variant") == "release" and policy in ("hcl", "infonce"):
-        advice = "DCL is the decoupled loss" if policy == "infonce" else "leave hex.variant out"
+    facts = policy_facts(policy)
+    if settings.get("variant") == "release" and facts.variant == "reweight":
+        advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"
         yield Problem("hex.variant", f"='release' has no meaning with {policy}; {advice}")
 
 
@@ -123,18 +126,50 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _published(spec: DatasetSpec, data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Both splits of a data set in its authors' layout; what is missing is fetched, where that is possible."""
-    key = "train_path"
+    """Both splits of a data set in its authors' layout, unless what is missing can be fetched, see `to_fetch`."""
+    train, val = data["train_path"], data["val_path"]
     try:
-        obtain(spec, data["train_path"], data["download"])
-        key = "val_path"
-        path = data["val_path"] or validation_path(spec, data["train_path"])
-        if data["train_path"] and not path:
+        here = is_there(spec, train, data["download"])
+        val = val or validation_path(spec, train)
+        if train and not val and here:
             yield Problem("data.val_path", " is missing; give the folder of the validation images")
-        elif path != data["train_path"]:
-            obtain(spec, path, data["download"])
     except UserError as error:
-        yield Problem(f"data.{key}", f": {error}")
+        yield Problem("data.train_path", f": {error}")
+        return
+    try:
+        if val and val != train:
+            is_there(spec, val, data["download"])
+    except UserError as error:
+        yield Problem("data.val_path", f": {error}")
+
+
+def to_fetch(values: Mapping[str, Any]) -> list[str | None]:
+    """The folders (`None`: the package's own) or hub names that a run has to fetch before it can start.
+
+    Args:
+        values: checked and without problems. Looks at the disk only.
+    """
+    spec, data = spec_of(values), values["data"]
+    if data["format"] == "hf":
+        return [] if is_here(data["train_path"]) else [data["train_path"]]
+    if spec is None or not spec.layout or data["format"] != "image_folder":
+        return []
+    places = dict.fromkeys((data["train_path"], data["val_path"] or data["train_path"]))
+    return [place for place in places if not is_there(spec, place, data["download"])]
+
+
+def obtain_all(values: Mapping[str, Any], places: Iterable[str | None]) -> None:
+    """Fetch what `to_fetch` has found.
+
+    Raises:
+        ParseError: it can't be fetched.
+    """
+    spec, data = spec_of(values), values["data"]
+    try:
+        for place in places if spec and data["format"] == "image_folder" else ():
+            obtain(cast(DatasetSpec, spec), place, data["download"])
+    except UserError as error:
+        raise ParseError(f"data.train_path: {error}") from error
 
 
 def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -152,7 +187,7 @@ def _checkpoints(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _views(values: Mapping[str, Any]) -> Iterator[Problem]:
     entries, spec = values.get("augmentations"), spec_of(values)
-    full = values["data"]["image_size"] or (spec.size if spec else None)
+    full = values["data"].get("image_size") or (spec.size if spec else None)
     if entries and not any(entry["num_crops"] is None for entry in entries):
         sizes = [entry["crop_size"] or full for entry in entries]
         counts = [entry["num_crops"] for entry in entries]

@@ -15,6 +15,7 @@ from solo.args.augmentations import AugmentationCfg
 from solo.args.data_schema import DataCfg, LinearDataCfg
 from solo.args.fields import REQUIRED, derived, key
 from solo.args.trainer import TrainerCfg
+from solo.hex.catalogue import policy_facts, shown
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -46,8 +47,16 @@ class MomentumCfg:
 class HexCfg:
     """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
 
-    policy: Literal["standard", "fixed", "adaptive", "superclass", "hcl", "dcl", "infonce"] = key(
-        "standard", "which negatives count as hierarchy negatives; usually written `type: HEX_adaptive`"
+    policy: str = key(
+        "standard",
+        f"which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or a "
+        "policy of your own as module:name",
+    )
+    policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own")
+    positives: Literal["inside", "outside"] = key(
+        "inside",
+        "several positives of one anchor (of more than two views, or of labels): summed inside the log, as in "
+        "solo-learn, or the mean of their logs",
     )
     variant: Literal["reweight", "release"] = key("reweight", "the paper's loss, or what its public release trains")
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
@@ -74,7 +83,7 @@ class HexCfg:
         """`warm_epoch`, or what it is where it is null."""
         if self.warm_epoch is not None:
             return self.warm_epoch
-        return 0 if self.policy in ("hcl", "dcl", "infonce") else 10
+        return policy_facts(self.policy).warm_up
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -232,6 +241,9 @@ class RunCfg:
     resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume")
     resume_allow: tuple[str, ...] = key(
         [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]"
+    )
+    trust: list[str] = key(
+        [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing")
     tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard")

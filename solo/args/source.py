@@ -8,16 +8,21 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.args.eval_schema import FeatureCfg
+from solo.args.fields import keys_of
 from solo.args.origins import Origins
+from solo.args.words import as_word
 from solo.data.catalogue.registry import DATASETS
 
 SOURCES = ("pretrained_feature_extractor", "model", "features")
 _SHORT = "checkpoint"
+_CHECKPOINTS = (".ckpt", ".pth", ".pt")
+_FEATURE_FILES = (".npz", ".safetensors")
 _SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
+_OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
 _OF_THE_RUN = (
-    *("dataset", "train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns"),
-    *("on_error", "no_labels", "unseen_classes", "split_seed"),
+    *("dataset", *_OF_THE_IMAGES),
+    *("on_error", "no_labels", "unseen_classes", "split_seed", "unknown_classes", "max_pixels"),
 )
 
 
@@ -26,9 +31,41 @@ def reads_features(schema: type) -> bool:
     return issubclass(schema, FeatureCfg)
 
 
+def takes_source(schema: type) -> bool:
+    """Whether the command starts from a checkpoint."""
+    return any(name == SOURCES[0] for name in keys_of(schema))
+
+
 def long_names(words: Sequence[str]) -> list[str]:
     """`checkpoint=PATH` as `pretrained_feature_extractor=PATH`; `checkpoint.dir` is another key."""
     return [f"{SOURCES[0]}={word.partition('=')[2]}" if word.startswith(f"{_SHORT}=") else word for word in words]
+
+
+def source_word(places: Sequence[str], schema: type) -> str | None:
+    """The word that names the source, if all places are checkpoints or folders of runs, or a file of features."""
+    if not places or not takes_source(schema) or not all(map(_is_source, places)):
+        return None
+    if Path(places[0]).suffix in _FEATURE_FILES and reads_features(schema) and len(places) == 1:
+        return as_word(SOURCES[2], places[0])
+    return as_word(SOURCES[0], places[0] if len(places) == 1 else list(places))
+
+
+def _is_source(place: str) -> bool:
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
+    return path.is_file() and path.suffix in (*_CHECKPOINTS, *_FEATURE_FILES)
+
+
+def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """Words that give a recipe the images of a run, where it has others.
+
+    Args:
+        run: section `data` of the run.
+        recipe: of the recipe.
+    """
+    names = [name for name in _OF_THE_IMAGES if run.get(name) is not None and run[name] != recipe.get(name)]
+    return [as_word(f"data.{name}", run[name]) for name in names]
 
 
 def complete(
@@ -67,8 +104,6 @@ def _adopt(data: dict[str, Any], origins: Origins, saved: Mapping[str, Any], sch
 
 
 def _data_keys(schema: type) -> set[str]:
-    from solo.args.fields import keys_of
-
     section = keys_of(schema)["data"].section
     return set(keys_of(section)) if section else set()
 

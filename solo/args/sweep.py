@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-
 from solo.args.check import unknown
-from solo.args.parse import one_line
+from solo.args.words import read_word
 from solo.errors import ConfigError
 
 LAUNCHERS = ("basic", "submitit_local", "submitit_slurm")
@@ -44,19 +40,19 @@ def expand(words: Sequence[str]) -> Sweep:
     """
     launcher, options = "basic", {}
     choices: list[list[str]] = []
-    for word in words:
-        override = _parse(word)
-        name = override.key_or_group
+    for line in words:
+        word = read_word(line, sweeps=True)
+        name = word.key
         if name == "hydra/launcher":
-            launcher = str(override.value())
+            launcher = str(word.value)
             if launcher not in LAUNCHERS:
                 raise ConfigError(f"command line: {name}{unknown(launcher, LAUNCHERS)}")
         elif name.startswith("hydra.launcher."):
-            options[name.removeprefix("hydra.launcher.")] = override.value()
+            options[name.removeprefix("hydra.launcher.")] = word.value
         elif name.startswith("hydra"):
-            raise ConfigError(f"command line: {word!r} does nothing here: runs go to checkpoint.dir; leave it out")
+            raise ConfigError(f"command line: {line!r} does nothing here: runs go to checkpoint.dir; leave it out")
         else:
-            choices.append(_values(word, override))
+            choices.append(word.choices)
     sizes = [len(values) for values in choices]
     if not any(size > 1 for size in sizes):
         raise ConfigError("--multirun needs a word with several values, such as seed=1,2,3; or leave --multirun out")
@@ -67,26 +63,3 @@ def expand(words: Sequence[str]) -> Sweep:
         raise ConfigError("command line: hydra.launcher.* is read with hydra/launcher=submitit_local or submitit_slurm")
     differing = [[word for word, size in zip(job, sizes, strict=True) if size > 1] for job in jobs]
     return Sweep(jobs, differing, launcher, options)
-
-
-def _parse(word: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        raise ConfigError(f"command line: {word!r} is not key=value: {one_line(error)}") from error
-
-
-def _values(word: str, override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [word]
-    if not override.is_discrete_sweep() or override.is_choice_sweep() and _has_glob(word):
-        raise ConfigError(f"command line: {word!r} can't be listed; give the values, as in key=1,2,3")
-    try:
-        key = word.split("=", 1)[0]
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    except HydraException as error:
-        raise ConfigError(f"command line: {word!r}: {one_line(error)}") from error
-
-
-def _has_glob(word: str) -> bool:
-    return "glob(" in word

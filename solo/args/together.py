@@ -9,6 +9,7 @@ from typing import Any
 
 from solo.args.check import Problem
 from solo.data.catalogue.registry import DATASETS
+from solo.data.catalogue.rows import wrong_statistics
 from solo.methods.catalogue import facts_of
 
 Values = Mapping[str, Any]
@@ -19,7 +20,14 @@ _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 def check_together(values: Values) -> list[Problem]:
     """Find them in a checked config, where a refused value is None."""
-    found = [*_name(values), *_length(values), *_batches(values), *_images(values), *_views(values)]
+    found = [
+        *_name(values),
+        *_length(values),
+        *_batches(values),
+        *_images(values),
+        *_statistics(values),
+        *_views(values),
+    ]
     return [*found, *_objective(values), *_free(values)]
 
 
@@ -78,6 +86,19 @@ def _images(values: Values) -> Iterator[Problem]:
     if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
         text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
         yield Problem("data.num_classes", text)
+
+
+def _statistics(values: Values) -> Iterator[Problem]:
+    """Mean and std of images in [0, 255], as other libraries want them, and others that can't be right."""
+    places = [
+        ("data", values["data"]),
+        *((f"augmentations[{i}]", e) for i, e in enumerate(values.get("augmentations") or [])),
+    ]
+    for place, section in places:
+        if isinstance(section, Mapping):
+            mean, std = (section.get(name) for name in ("mean", "std"))
+            for name, text in wrong_statistics(mean, std).items():
+                yield Problem(f"{place}.{name}", text)
 
 
 def _views(values: Values) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ compares this list with the signature of the installed Lightning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,13 +77,12 @@ RUN_KEYS = ("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "ac
 TRAINER_KEYS = (*RUN_KEYS, *keys_of(TrainerCfg))
 
 
-def count_devices(cfg: Mapping[str, Any]) -> int:
+def count_devices(devices: int | str | Sequence[int], accelerator: str) -> int:
     """How many processes a node will run; torch is imported only where the machine has to be asked.
 
     `devices` is a number, a list (`[0, 1]`), a text (`"2"`, `"0,1"`), or `"auto"` and -1 for all there are. A CPU
     counts as one device; there a list of n means n processes.
     """
-    devices = cfg.get("devices", 1)
     if isinstance(devices, str) and "," in devices:
         return len([part for part in devices.split(",") if part.strip()])
     if isinstance(devices, str):
@@ -92,7 +91,7 @@ def count_devices(cfg: Mapping[str, Any]) -> int:
         return len(devices)
     if devices >= 0:
         return devices
-    if cfg.get("accelerator", "auto") == "cpu":
+    if accelerator == "cpu":
         return 1
     import torch
 

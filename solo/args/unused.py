@@ -12,11 +12,12 @@ from typing import Any
 from solo.args.check import Problem
 from solo.args.fields import walk
 from solo.data.catalogue.registry import DATASETS
+from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts
 from solo.methods.catalogue import MethodFacts, facts_of, names
+from solo.plugin import is_path
 
 Values = Mapping[str, Any]
 _MISSING = object()
-_SELECTING = ("adaptive", "fixed", "superclass", "hcl")
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,50 @@ def _stored_as_files(values: Values) -> bool:
     return spec is None or spec.folders or spec.layout is not None
 
 
+def _has_a_stem(values: Values) -> bool:
+    name = _get(values, "backbone.name")
+    return not isinstance(name, str) or "res" in name or ":" in name
+
+
 def _hex(name: str) -> str:
     return f"hex.{name}"
 
 
-_REWEIGHTS = _all(_is("hex.policy", *_SELECTING), _is("hex.variant", "reweight"))
+def _policy(read: Callable[[PolicyFacts], object]) -> tuple[Callable[[Values], bool], str]:
+    """A fact of the policy, and the types that have it."""
+    types = ", ".join(facts.shown for facts in POLICIES.values() if read(facts))
+    return lambda values: bool(read(policy_facts(_get(values, "hex.policy")))), f"with type={types}"
+
+
+def _readers_of_policies() -> Iterator[Reader]:
+    for name in dict.fromkeys(name for facts in POLICIES.values() for name in facts.reads):
+        yield Reader((_hex(name),), *_policy(lambda facts, name=name: name in facts.reads))  # type: ignore[misc]
+
+
+_SELECTS, _SELECTING = _policy(lambda facts: facts.selects)
+
+
+def _on_hex(values: Values) -> bool:
+    return bool(_get(values, "hex.policy") != "standard")
+
+
 _COSINE = _is("scheduler.name", "warmup_cosine")
 
 READERS = (
-    Reader(("hex.quantile",), _is("hex.policy", "adaptive"), "with type=HEX_adaptive"),
+    *_readers_of_policies(),
+    Reader(tuple(map(_hex, ("epoch_step", "step_down"))), _is("hex.step_type", "step"), "with hex.step_type=step"),
     Reader(
-        tuple(map(_hex, ("distance_thresh", "distance_min", "step_type", "similarity"))),
-        _is("hex.policy", "fixed"),
-        "with type=HEX_fixed",
+        ("hex.policy_kwargs",),
+        lambda values: is_path(_get(values, "hex.policy")),
+        "by a policy of your own, type=module:name",
     ),
     Reader(
-        tuple(map(_hex, ("epoch_step", "step_down"))),
-        _all(_is("hex.policy", "fixed"), _is("hex.step_type", "step")),
-        "with type=HEX_fixed and hex.step_type=step",
+        ("hex.positives",),
+        lambda values: _fact(
+            values, lambda facts: facts.negatives == "rows" or (facts.hex == "blends" and _on_hex(values))
+        ),
+        "in methods that compare all rows with each other, where an anchor can have several positives: "
+        + ", ".join(names(lambda facts: facts.negatives == "rows")),
     ),
     Reader(
         ("hex.level",),
@@ -81,19 +108,17 @@ READERS = (
     ),
     Reader(
         tuple(map(_hex, ("beta", "tau_plus"))),
-        _REWEIGHTS,
-        "with type=HEX_adaptive, HEX_fixed, superclass or HCL, and hex.variant=reweight",
+        _all(_SELECTS, _is("hex.variant", "reweight")),
+        f"{_SELECTING}, and hex.variant=reweight",
     ),
     Reader(
         tuple(map(_hex, ("warm_epoch", "variant", "temperature"))),
-        lambda values: _get(values, "hex.policy") != "standard",
+        _on_hex,
         "with another type than standard",
     ),
     Reader(
         tuple(map(_hex, ("alpha", "scale"))),
-        lambda values: (
-            _get(values, "hex.policy") != "standard" and _fact(values, lambda facts: facts.hex in (None, "blends"))
-        ),
+        lambda values: _on_hex(values) and _fact(values, lambda facts: facts.hex in (None, "blends")),
         f"with another type than standard, in {', '.join(names(lambda facts: facts.hex == 'blends'))}",
     ),
     Reader(("hex.named",), _is("hex.policy", "adaptive", "fixed"), "with type=HEX_adaptive or HEX_fixed"),
@@ -117,6 +142,13 @@ READERS = (
         _is("data.format", "table", "webdataset", "hf"),
         "with data.format=table, webdataset or hf",
     ),
+    Reader(
+        ("data.range", "data.exif", "data.background", "data.max_pixels"),
+        _stored_as_files,
+        "for data sets of image files",
+    ),
+    Reader(("data.unknown_classes",), _is("data.dataset", "custom", "image_folder"), "with data.dataset=custom"),
+    Reader(("data.small_stem",), _has_a_stem, "by ResNets"),
     Reader(("data.levels",), _is("data.dataset", "custom", "image_folder"), "with data.dataset=custom"),
     Reader(
         ("gradient_clip_algorithm",), lambda values: bool(values.get("gradient_clip_val")), "with gradient_clip_val"

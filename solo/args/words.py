@@ -1,15 +1,32 @@
-"""A parser of command-line words whose complaint is one line."""
+"""One reader for the words of a command line: `key=value`, `+key=value`, `~key`, and with `-m` several values.
+
+A value is what Hydra's grammar makes of it; what that can't read is text, and a key that holds a path or a name takes
+everything behind the first `=` as it stands.
+"""
 
 from __future__ import annotations
 
+import functools
+import re
+import types
+import typing
 from argparse import ArgumentParser
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, Union
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from solo.args.fields import walk
 from solo.errors import ConfigError
+
+_FORM = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^\s=~+][^\s=]*)=(?P<value>.*)", re.DOTALL)
 
 
 class LineParser(ArgumentParser):
-    """argparse's, but it raises instead of exiting."""
+    """A parser of argparse whose complaint is one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong.
@@ -18,3 +35,108 @@ class LineParser(ArgumentParser):
             ConfigError: always.
         """
         raise ConfigError(f"command line: {message}; see --help")
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word that sets or removes something.
+
+    Attributes:
+        line: as it was typed.
+        key: dotted, or with slashes for a group of files.
+        value: plain; `None` if the key is removed.
+        removes: whether it takes something out.
+        choices: the words of a sweep, with one value each; otherwise only the line.
+    """
+
+    line: str
+    key: str
+    value: Any
+    removes: bool
+    choices: list[str]
+
+
+def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Word:
+    """Read a word.
+
+    Args:
+        word: as it came from the shell.
+        schema: says which keys hold text.
+        sweeps: whether commas separate values of several runs, as with `-m`.
+
+    Raises:
+        ConfigError: it isn't of the form `key=value`, or has several values where one is needed.
+    """
+    form = _FORM.fullmatch(word)
+    if form is None:
+        if re.fullmatch(r"~[^\s=~+]+", word):
+            return Word(word, word[1:], None, True, [word])
+        raise ConfigError(f"command line: {word!r} is not key=value; see --help")
+    key, value = form["key"], form["value"]
+    holds = _text_keys(schema).get(key) if schema else None
+    override = _parsed(word)
+    if sweeps and override is not None and override.is_sweep_override():
+        return Word(word, key, None, False, list(_listed(word, override)))
+    if override is None or override.is_sweep_override():
+        if override is not None and holds is None:
+            advice = "write a list as key=[a,b], quote a text: 'a,b', and start several runs with -m"
+            raise ConfigError(f"command line: {word!r} has several values; {advice}")
+        return Word(word, key, literal(value), form["sign"] == "~", [word])
+    plain = override.value()
+    if holds == "only" and not isinstance(override._value, QuotedString) and plain is not None:
+        plain = value
+    return Word(word, override.key_or_group, plain, form["sign"] == "~", [word])
+
+
+def as_word(key: str, value: Any) -> str:
+    """The word that sets a key to a value; `read_word` reads it."""
+    if isinstance(value, str):
+        plain = _parsed(f"{key}={value}")
+        if plain is None or (not plain.is_sweep_override() and plain._value == value and "${" not in value):
+            return f"{key}={value}"
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower() if value is not None else "null"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_as_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_as_text(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return str(QuotedString(literal(str(value)), Quote.single).with_quotes())
+
+
+def literal(text: str) -> str:
+    """A text in which OmegaConf finds nothing to fill in."""
+    return text.replace("${", "\\${")
+
+
+def _parsed(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def _listed(word: str, override: Override) -> Iterator[str]:
+    if not override.is_discrete_sweep() or (override.is_choice_sweep() and "glob(" in word):
+        raise ConfigError(f"command line: {word!r} can't be listed; give the values, as in key=1,2,3")
+    key = word.split("=", 1)[0]
+    for value in override.sweep_string_iterator():
+        yield f"{key}={value}"
+
+
+@functools.cache
+def _text_keys(schema: type) -> dict[str, Literal["only", "also"]]:
+    """The keys that may hold a text: only that (or null), or other things as well."""
+    keys: dict[str, Literal["only", "also"]] = {}
+    for name, found in walk(schema):
+        kinds = {found.type}
+        if typing.get_origin(found.type) in (Union, types.UnionType):
+            kinds = set(typing.get_args(found.type)) - {type(None)}
+        if str in kinds:
+            keys[name] = "only" if kinds == {str} else "also"
+    return keys

@@ -10,6 +10,7 @@ import timm
 from torch import nn
 
 from solo.backbones.from_timm import timm_model
+from solo.backbones.registry import checked_kwargs
 from solo.errors import UserError
 
 _IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -49,13 +50,13 @@ def published_model(
     library, _, model = name.partition("/")
     if library not in ("timm", "torchvision") or not model:
         raise UserError(f"model={name!r} is unknown; give timm/NAME or torchvision/NAME, for example timm/resnet18")
-    build = _timm if library == "timm" else _torchvision
+    build, given = _timm if library == "timm" else _torchvision, checked_kwargs(kwargs or {})
     try:
-        return build(model, fetch, channels, dict(kwargs or {}))
+        return build(model, fetch, channels, given)
     except UserError:
         raise
     except TypeError as error:
-        raise UserError(f"backbone.kwargs={dict(kwargs or {})} don't fit model={name}: {error}") from error
+        raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
     except Exception as error:  # whatever the two and their ways to fetch raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if not fetch:

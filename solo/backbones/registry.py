@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from solo import plugin
 from solo.backbones import from_timm, poolformer, resnet, vit, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
@@ -43,6 +46,11 @@ BACKBONES: dict[str, Constructor] = {
 }
 _OURS = frozenset(BACKBONES.values())  # a program may add its own, which are called as solo-learn calls them
 
+# What timm's and torchvision's constructors load from a file or an address.
+_WEIGHTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "weights", "cache_dir"}
+_WORD = re.compile(r"\w[\w -]{0,60}|")
+_LARGEST = 2**17
+
 
 def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Constructor:
     """The constructor of a backbone, in the table or timm's.
@@ -52,6 +60,8 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
     """
     if name in table:
         return table[name]
+    if plugin.is_path(name):
+        return _outside(name)
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
     names = list(dict.fromkeys([*table, *timm.list_models()]))
@@ -62,6 +72,27 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
         f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(table)} or any model of timm "
         "(list them with timm.list_models())"
     )
+
+
+def _outside(path: str) -> Constructor:
+    """A constructor of the user's own, called with the keywords that it takes."""
+    found = plugin.load_callable(path, "backbone.name", "a torch.nn.Module")
+    takes = inspect.signature(found).parameters
+
+    def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        free = {
+            name: value for name, value in {"method": method, **kwargs}.items() if name not in _OFFERED or name in takes
+        }
+        made: nn.Module = found(*args, **free)
+        if not isinstance(made, nn.Module):
+            raise UserError(f"backbone.name={path} makes a {type(made).__name__}; it must return a torch.nn.Module")
+        return made
+
+    return construct
+
+
+# What a constructor of the user's own may take or leave.
+_OFFERED = ("method", "in_chans", "img_size")
 
 
 def build_backbone(
@@ -89,8 +120,9 @@ def build_backbone(
         UserError: if the name is unknown or the constructor refuses the kwargs.
     """
     constructor = find_backbone(name, table)
-    given = dict(kwargs or {})
-    if name not in table or (constructor in _OURS and not name.startswith("resnet")):
+    ours = name not in table or constructor in _OURS
+    given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
+    if ours and not (name in table and name.startswith("resnet")):
         given = {"in_chans": channels, **_fixed_size(name, image_size), **given}
     try:
         backbone = constructor(method, **given)
@@ -100,6 +132,32 @@ def build_backbone(
         backbone.fc = nn.Identity()
     adapt_stem(backbone, name, channels, small)
     return backbone
+
+
+def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's settings, which may come from somebody else's checkpoint or recipe: plain values, no files.
+
+    Raises:
+        UserError: one of them names weights to load, or is no number, short word, or list or mapping of them.
+    """
+    for key, value in kwargs.items():
+        if key in _WEIGHTS or not _is_plain(value):
+            raise UserError(
+                f"backbone.kwargs: {key}={str(value)[:60]!r} is refused: numbers below {_LARGEST:,} and words are "
+                "allowed, no files, addresses or weights; finetune_from and pretrained_feature_extractor load weights"
+            )
+    return dict(kwargs)
+
+
+def _is_plain(value: Any, depth: int = 4) -> bool:
+    if isinstance(value, (Mapping, list, tuple)):
+        parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+        return depth > 0 and len(parts) < 1000 and all(_is_plain(part, depth - 1) for part in parts)
+    if isinstance(value, str):
+        return _WORD.fullmatch(value) is not None
+    if isinstance(value, (bool, int, float)):
+        return abs(value) < _LARGEST
+    return value is None or callable(value)  # which only code can give
 
 
 def features_dim(backbone: nn.Module) -> int:
@@ -122,6 +180,8 @@ def features_dim(backbone: nn.Module) -> int:
 def _fixed_size(name: str, image_size: int | None) -> dict[str, int]:
     if image_size is None:
         return {}
+    if plugin.is_path(name):
+        return {"img_size": image_size}
     if name in BACKBONES:
         return {"img_size": image_size} if name.startswith(("vit_", "swin_")) else {}
     config = timm.get_pretrained_cfg(name)

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from solo.args.config import to_plain
 from solo.args.differences import Difference, differences, may_change
 
 
@@ -40,7 +41,7 @@ class AutoResumer:
     # Compared where the candidate's args.json has them; solo-learn's resumer continued the wrong run without.
     ALSO_MATCH = ["method_kwargs", "augmentations", "seed", "scheduler", "momentum", "hex", "optimizer.kwargs"]
 
-    def __init__(self, checkpoint_dir: str | Path = Path("trained_models"), max_hours: int = 36) -> None:
+    def __init__(self, checkpoint_dir: str | Path = Path("trained_models"), max_hours: float = 36) -> None:
         self.checkpoint_dir = Path(checkpoint_dir)
         self.max_hours = max_hours
         self.passed_over: list[str] = []
@@ -53,8 +54,13 @@ class AutoResumer:
                 OmegaConf.update(cfg, f"auto_resume.{key}", value, force_add=True)
         return cfg
 
-    def find_checkpoint(self, cfg: DictConfig) -> tuple[Path, str | None] | tuple[None, None]:
-        """Return the newest matching checkpoint and its W&B run's id, or `(None, None)`."""
+    def find_checkpoint(self, cfg: Any) -> tuple[Path, str | None] | tuple[None, None]:
+        """Return the newest matching checkpoint and its W&B run's id, or `(None, None)`.
+
+        Args:
+            cfg: of the run, typed or a `DictConfig`.
+        """
+        cfg = OmegaConf.create(to_plain(cfg))
         self.passed_over = []
         candidates = []
         for args in self.checkpoint_dir.rglob("args.json"):

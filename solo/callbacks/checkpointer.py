@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from solo import distributed
+from solo.args.config import to_plain
 from solo.callbacks.process_state import capture, restore, step_plateaus
 from solo.callbacks.rng import rng_state, set_rng_state
 from solo.callbacks.run_directory import RunDirectory, random_string
@@ -33,7 +34,7 @@ class Checkpointer(Callback):
     It makes itself the last callback, since it saves what the others have done in the epoch.
 
     Args:
-        cfg: the run's configuration, written to `args.json` as it is.
+        cfg: of the run, typed or a `DictConfig`; written to `args.json` as it is.
         logdir: the folder of all runs of this kind, `<checkpoint.dir>/<method>`.
         frequency: the epochs divisible by it are kept under their own name.
         keep_prev: keep the earlier epochs' files.
@@ -45,7 +46,7 @@ class Checkpointer(Callback):
 
     def __init__(
         self,
-        cfg: DictConfig,
+        cfg: Any,
         logdir: str | Path = Path("trained_models"),
         frequency: int = 1,
         keep_prev: bool = False,
@@ -88,7 +89,7 @@ class Checkpointer(Callback):
     def save_args(self, trainer: Trainer) -> None:
         """Write `args.json`: the whole configuration and the id of the W&B run, if it is one."""
         if trainer.is_global_zero:
-            args = {**plain_cfg(self.cfg), "wandb_run_id": self.run.wandb_run_id}
+            args = {**to_plain(self.cfg), "wandb_run_id": self.run.wandb_run_id}
             write_text(self.run.path / "args.json", json.dumps(args, indent=2, default=str) + "\n")
 
     def save(self, trainer: Trainer) -> None:
@@ -278,10 +279,3 @@ def _same_file(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def plain_cfg(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as dictionaries, lists, texts and numbers."""
-    container = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}

@@ -46,7 +46,7 @@ class Meter(Callback):
 
     @property
     def loss(self) -> float:
-        """Mean training loss of the epoch so far, NaN before the first step."""
+        """Mean training loss of the epoch so far, without that of online classifiers; NaN before the first step."""
         return float("nan") if self._loss is None else float(self._loss) / self._steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,10 +82,13 @@ class Meter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step; the loss stays on its device."""
+        """Count the step; the loss, the method's own, stays on its device."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        classifiers = getattr(pl_module, "classifier_loss", None)
         if isinstance(loss, Tensor):
             loss = loss.detach().float() * trainer.accumulate_grad_batches
+            if classifiers is not None:  # the step minimises both at once
+                loss = loss - classifiers.float()
             self._loss = loss if self._loss is None else self._loss + loss
             self._steps += 1
         self.images += len(batch[-1]) * trainer.world_size

@@ -13,9 +13,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
 
 from solo.analysis.curves import plot_curves
+from solo.args.config import to_yaml
 from solo.callbacks.meter import Meter, peak_memory_mb
 from solo.callbacks.run_directory import RunDirectory
 from solo.callbacks.summary import Facts, Row, summarize
@@ -37,7 +37,7 @@ class Recorder(Callback):
     The first three are renewed every epoch, so that a killed run keeps what it had. Place it last.
 
     Args:
-        cfg: the resolved configuration.
+        cfg: of the run, typed or a `DictConfig`.
         run: the run's folder.
         meter: measures speed and loss; placed before this callback.
         facts: what the summary says besides the numbers.
@@ -47,7 +47,7 @@ class Recorder(Callback):
 
     def __init__(
         self,
-        cfg: DictConfig,
+        cfg: Any,
         run: RunDirectory,
         meter: Meter,
         facts: Facts,
@@ -69,7 +69,7 @@ class Recorder(Callback):
         if self.tensorboard:
             trainer.loggers = [*trainer.loggers, _Events(self.run.root, name="", version=self.run.run_id)]
         if trainer.is_global_zero:
-            write_text(folder / "config.yaml", OmegaConf.to_yaml(self.cfg, resolve=True))
+            write_text(folder / "config.yaml", to_yaml(self.cfg))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         """Take over the finished epochs of the run that is resumed."""

@@ -16,9 +16,10 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
 
 from solo.errors import UserError
+from solo.screen import PIPE_CLOSED, reader_is_gone
 
 TIME_LIMIT = 124  # exit code, that of `timeout`
-_SIGNALS = ("SIGTERM", "SIGUSR1")
+_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP")
 
 
 class StopRunError(SystemExit):
@@ -36,7 +37,9 @@ class StopRunError(SystemExit):
 
 
 class StopRequests:
-    """Whether somebody wants the run to end: SIGTERM, SIGUSR1 or a time limit. Nothing happens in the handler itself.
+    """Whether the run shall end: SIGTERM, SIGUSR1, SIGHUP, a reader of the output that left, or a time limit.
+
+    Nothing happens in the handler itself.
 
     Args:
         max_time: as Lightning's: `DD:HH:MM:SS`, a timedelta or its arguments; of this start of the program.
@@ -59,7 +62,8 @@ class StopRequests:
         if threading.current_thread() is not threading.main_thread():
             return
         for name in _SIGNALS:
-            if number := getattr(signal, name, None):  # not all on Windows
+            number = getattr(signal, name, None)  # not all on Windows
+            if number and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
                 self._former[number] = signal.signal(number, self._note)
 
     def unlisten(self) -> None:
@@ -72,7 +76,7 @@ class StopRequests:
         """The exit code to stop with, 0 to go on."""
         if self._limit is not None and time.monotonic() - self._started >= self._limit:
             return self.code or TIME_LIMIT
-        return self.code
+        return self.code or (PIPE_CLOSED if reader_is_gone() else 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.code = 128 + number

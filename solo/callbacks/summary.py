@@ -15,6 +15,8 @@ Row = dict[str, float]
 # Where a run writes, continues or reports doesn't change what it computes.
 _REPORTS = ("wandb", "tensorboard", "progress", "auto_umap", "online")
 _NOT_HASHED = ("name", "checkpoint", "auto_resume", "resume_from_checkpoint", *_REPORTS)
+# hex.policy -> `type`, where the two differ.
+_TYPES = {"fixed": "HEX_fixed", "adaptive": "HEX_adaptive", "hcl": "HCL", "dcl": "DCL", "infonce": "InfoNCE"}
 _NOT_HASHED_DATA = ("train_path", "val_path", "download", "num_workers")
 
 
@@ -54,7 +56,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     """
     last = rows[-1] if rows else {}
     names = {"val_acc1": "val_acc1", "val_acc5": "val_acc5", "knn_acc1": "val_knn_acc1", "knn_acc5": "val_knn_acc5"}
-    names |= {"loss": "loss", "val_loss": "val_loss", "threshold": "hex/threshold"}
+    names |= {name: name for name in ("loss", "train_class_loss", "val_loss")} | {"threshold": "hex/threshold"}
     names |= {"hierarchy_negatives": "hex/hierarchy_negatives", "superclass_share": "hex/superclass_share"}
     numbers = {name: _number(last[key]) for name, key in names.items() if key in last}
     numbers |= {key: _number(value) for key, value in last.items() if key.startswith("online/")}
@@ -66,6 +68,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "kind": facts.kind,
         "name": facts.cfg.get("name"),
         "method": facts.cfg.get("method"),
+        "type": _type(facts.cfg),
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
@@ -97,6 +100,12 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # run from a source tree
             found[name] = "unknown"
     return found
+
+
+def _type(cfg: Mapping[str, Any]) -> str | None:
+    """The objective as recipes write it (`type`); None where there is none, as in linear evaluation."""
+    policy = (cfg.get("hex") or {}).get("policy")
+    return _TYPES.get(str(policy), policy)
 
 
 def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | None]]:

@@ -51,7 +51,7 @@ def _parse(cfg: DictConfig, schema: type) -> DictConfig:
             "read; let Hydra compose it (hydra.compose, hydra.main), or write the augmentations into the file"
         )
     own: dict[str, Any] = {}
-    parsed = parse(_without_own(values, schema, own), schema, from_code=True)
+    parsed = parse(_without_own(values, schema, own), schema, from_code=True, fetch=True)
     for note in parsed.notes:
         _LOG.warning(note)
     if own:

@@ -12,7 +12,9 @@ from typing import Any
 
 from solo.args.check import Problem, unknown
 from solo.args.fields import keys_of
+from solo.hex.catalogue import POLICIES
 from solo.methods.catalogue import CATALOGUE
+from solo.plugin import is_path
 
 # other spelling -> key
 MOVED = {
@@ -31,19 +33,11 @@ MOVED = {
 }
 
 # spelling of `type` in lower case -> hex.policy
-POLICIES = {
-    "standard": "standard",
-    "hex_fixed": "fixed",
-    "fixed": "fixed",
+SPELLINGS = {word.lower(): name for name, facts in POLICIES.items() for word in (name, facts.shown)}
+SPELLINGS |= {
     "acl": "fixed",
-    "hex_adaptive": "adaptive",
-    "adaptive": "adaptive",
     "combined_adaptive": "adaptive",
-    "superclass": "superclass",
     "superclass_labels": "superclass",
-    "hcl": "hcl",
-    "dcl": "dcl",
-    "infonce": "infonce",
     "vicreg_simclr": "infonce",
 }
 # spelling of `type` in lower case -> what it is read as, where that has to be said
@@ -51,7 +45,6 @@ _NOTED = {
     "acl": "HEX_fixed, whose settings its recipe holds",
     "vicreg_simclr": "InfoNCE: plain InfoNCE blended in with weight alpha * scale, instead of added",
 }
-_POLICIES_SHOWN = ("standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE")
 
 # key -> why it is left out
 DEAD = {
@@ -176,19 +169,19 @@ def _move(modern: Modern, old: str, new: str) -> None:
 
 
 def _canonical(value: Any) -> Any:
-    return POLICIES.get(value.lower(), value) if isinstance(value, str) else value
+    return SPELLINGS.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _translate_policy(modern: Modern) -> None:
     written = _get(modern.values, "hex.policy")
-    if not isinstance(written, str) or written == "???":
+    if not isinstance(written, str) or written == "???" or is_path(written):
         return
     known = written.lower()
-    if known not in POLICIES:
-        modern.problems.append(Problem("hex.policy", unknown(written, _POLICIES_SHOWN)))
+    if known not in SPELLINGS:
+        modern.problems.append(Problem("hex.policy", unknown(written, [facts.shown for facts in POLICIES.values()])))
         del modern.values["hex"]["policy"]
         return
-    modern.values["hex"]["policy"] = POLICIES[known]
+    modern.values["hex"]["policy"] = SPELLINGS[known]
     if known in _NOTED:
         name = modern.spelled.get("hex.policy", "hex.policy")
         modern.notes.append((name, f"={written!r} is read as {_NOTED[known]}"))

@@ -43,7 +43,6 @@ __all__ = [
 # Known without having the data: (pretraining images, validation images).
 _SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000)}
 
-concat_all_gather_no_grad = distributed.gather_no_grad
 get_rank = distributed.rank
 
 
@@ -59,6 +58,11 @@ class GatherLayer:
 def gather(X: Tensor, dim: int = 0) -> Tensor:
     """Concatenate over processes along `dim`, with gradient; the identity without a process group."""
     return distributed.gather(X) if dim == 0 else torch.cat(GatherLayer.apply(X), dim=dim)
+
+
+def concat_all_gather_no_grad(tensor: Tensor) -> Tensor:
+    """Rows of all processes, without gradient; without a process group the tensor itself, with its gradient."""
+    return distributed.gather_no_grad(tensor) if distributed.is_distributed() else tensor
 
 
 def omegaconf_select(cfg: DictConfig, key: str, default: Any = None) -> Any:

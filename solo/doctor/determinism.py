@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from omegaconf import DictConfig
 from torch import Tensor
 
-from solo.compat.configs import parse_pretrain
+from solo.args.config import to_plain
+from solo.args.parse import parse
+from solo.args.schema import PretrainCfg
 from solo.doctor.case import Case, Outcome
 from solo.doctor.toy import toy_cfg
 from solo.errors import UserError
@@ -72,7 +73,7 @@ def _train(case: Case, seed: int, workers: int = 0, shifted: bool = False) -> di
         return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _cfg(case: Case, seed: int, workers: int) -> DictConfig:
+def _cfg(case: Case, seed: int, workers: int) -> PretrainCfg:
     changes: dict[str, Any] = {
         "data": {"dataset": "digits", "num_workers": workers, "augment": "batch"},
         "augmentations": [
@@ -83,4 +84,5 @@ def _cfg(case: Case, seed: int, workers: int) -> DictConfig:
     }
     cfg = toy_cfg(case, BATCH, **changes)
     logging.getLogger("solo").setLevel(logging.ERROR)  # remarks about the toy's settings
-    return parse_pretrain(cfg)
+    parsed: PretrainCfg = parse(to_plain(cfg), PretrainCfg).config
+    return parsed

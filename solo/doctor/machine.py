@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from solo.data.storage.decode import read_rgb
+from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 
@@ -74,7 +74,7 @@ def bandwidth(folder: Path | None = None) -> list[Fact]:
         place = Path(name)
         write, read = _disk(place)
         files = _pictures(place)
-        decode = _rate(lambda: [read_rgb(file) for file in files], len(files))
+        decode = _rate(lambda: [ImageReading().read(file) for file in files], len(files))
     found = [
         ("disk", f"{write:,.0f} MiB/s written, {read:,.0f} MiB/s read in {folder or Path(tempfile.gettempdir())}"),
         ("decode", f"{decode:,.0f} JPEG images/s of 400 x 300 pixels"),

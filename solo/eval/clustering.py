@@ -27,10 +27,10 @@ class Agreement:
     """Of clusters and labels.
 
     Attributes:
-        nmi: 0 to 1; NaN where there are fewer than two classes.
+        nmi: 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong.
         ami: at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters.
         classes: clusters asked for; with `inside`, their mean.
-        groups: 1; with `inside`, classes of the level above with at least two classes below, over which is averaged.
+        groups: 1; with `inside`, classes of the level above over which is averaged: those where it is defined.
         unknown: rows left out because a label is unknown.
     """
 
@@ -76,7 +76,7 @@ def agreement(features: Array, labels: Array, seed: int = 0) -> Agreement:
     rows, classes = (features, labels) if known.all() else (features[known], labels[known])
     unknown = int(len(labels) - known.sum())
     count = len(np.unique(classes))
-    if count < 2:
+    if count < 2 or count == len(rows):
         return Agreement(math.nan, math.nan, count, 1, unknown)
     nmi, ami = scores(classes, cluster(rows, count, seed))
     return Agreement(nmi, ami, count, 1, unknown)
@@ -94,7 +94,7 @@ def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0
     known = (labels >= 0) & (above >= 0)
     parts = [known & (above == group) for group in np.unique(above[known])]
     found = [agreement(features[part], labels[part], seed) for part in parts]
-    found = [one for one in found if one.classes > 1]
+    found = [one for one in found if not math.isnan(one.nmi)]
     unknown = int(len(labels) - known.sum())
     if not found:
         return Agreement(math.nan, math.nan, 0, 0, unknown)
@@ -103,11 +103,14 @@ def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0
 
 
 def scores(labels: Array, clusters: Array) -> tuple[float, float]:
-    """NMI and AMI of two (n,) numberings; AMI is NaN above 2,000 clusters."""
+    """NMI and AMI of two (n,) numberings; AMI is NaN above 2,000 clusters, both where each row is its own class."""
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
+    classes = len(np.unique(labels))
+    if classes in (1, len(labels)):
+        return math.nan, math.nan
     nmi = normalized_mutual_info_score(labels, clusters)
-    if max(len(np.unique(labels)), len(np.unique(clusters))) > _MOST_ADJUSTED:
+    if max(classes, len(np.unique(clusters))) > _MOST_ADJUSTED:
         return float(nmi), math.nan
     return float(nmi), float(adjusted_mutual_info_score(labels, clusters))
 

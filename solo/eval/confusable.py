@@ -13,9 +13,12 @@ import numpy as np
 import torch
 
 from solo.eval.knn import nearest_others
+from solo.eval.rows import draw
 from solo.eval.tree import centroids, unit
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+FEWEST = 8  # images of a class that is judged
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,16 @@ def neighbours(features: Array, k: int = 20, most: int = 10_000, seed: int = 0) 
         seed: of the draw.
     """
     n = len(features)
-    queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+    queries = draw(n, most, seed)
     bank = torch.as_tensor(np.asarray(features))
-    similarity, rows = nearest_others(bank, min(k, n - 1), queries=torch.from_numpy(queries))
-    return Neighbours(queries, rows.numpy(), similarity.numpy())
+    similarity, rows = nearest_others(bank, min(k, n - 1), queries=queries)
+    return Neighbours(queries.numpy(), rows.numpy(), similarity.numpy())
 
 
 def confusable_pairs(
     features: Array, labels: Array, near: Neighbours, most: int = 20, examples: int = 6
 ) -> list[ConfusablePair]:
-    """The pairs of classes that collapse onto each other most, the worst first.
+    """The pairs of classes that collapse onto each other most, the worst first; of classes with at least 8 images.
 
     Args:
         features: (n, d).
@@ -86,7 +89,8 @@ def confusable_pairs(
     Returns:
         Sorted by mixing, then by separation.
     """
-    means, known, _ = centroids(features, labels)
+    means, known, counts = centroids(features, labels)
+    means, known = means[counts >= FEWEST], known[counts >= FEWEST]
     if len(known) < 2:
         return []
     spread = _spread(features, labels, means, known)
@@ -111,7 +115,8 @@ def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -
     """(m, m) symmetric mixing of each pair of labels, the diagonal 1.
 
     For labels a and b, p_ab is the share of b among those neighbours of a's rows that are a or b; mixing is
-    p_ab + p_ba, clipped to 1: for two classes in one place p_ab = n_b / (n_a + n_b), so that their sum is 1.
+    p_ab + p_ba, clipped to 1: for two classes in one place p_ab = n_b / (n_a + n_b), so that their sum is 1. NaN for
+    classes of fewer than 8 images, of which it would say little.
 
     Args:
         labels: (n,), -1 unknown.
@@ -125,6 +130,8 @@ def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -
         share = np.where(table > 0, table / (table + own), 0.0)
     mixing: Array = np.minimum(share + share.T, 1.0)
     np.fill_diagonal(mixing, 1.0)
+    few = np.array([(labels == label).sum() < FEWEST for label in known], dtype=bool)
+    mixing[few] = mixing[:, few] = np.nan
     return mixing
 
 
@@ -132,10 +139,11 @@ def neighbour_counts(labels: Array, near: Neighbours, known: Array) -> Array:
     """(m, m) how many neighbours of label b (column) the rows of label a (row) have together."""
     place = np.full(int(max(labels.max(), 0)) + 1, -1)
     place[known] = np.arange(len(known))
-    mine, theirs = labels[near.queries], labels[near.rows]
-    used = (mine[:, None] >= 0) & (theirs >= 0)
-    a = np.broadcast_to(place[mine][:, None], theirs.shape)[used]
-    table: Array = np.bincount(a * len(known) + place[theirs[used]], minlength=len(known) ** 2)
+    places = np.where(labels >= 0, place[labels], -1)
+    theirs = places[near.rows]
+    mine = np.broadcast_to(places[near.queries][:, None], theirs.shape)
+    used = (mine >= 0) & (theirs >= 0)
+    table: Array = np.bincount(mine[used] * len(known) + theirs[used], minlength=len(known) ** 2)
     return table.reshape(len(known), len(known)).astype(float)
 
 

@@ -11,7 +11,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from solo.eval.rows import unit_rows, widened
 
 Distance = Literal["cosine", "euclidean"]
 
@@ -96,7 +97,7 @@ def vote_accuracy(
     options = {"temperature": temperature, "distance": distance, "epsilon": epsilon, "max_elements": max_elements}
     found = []
     for level, count in enumerate(classes):
-        best = vote_ranking(similarity, neighbours, train_targets[:, level], count, **options)  # type: ignore[arg-type]
+        best = vote_ranking(similarity, train_targets[neighbours, level], count, **options)  # type: ignore[arg-type]
         truth = test_targets[:, level, None]
         right = (best == truth) & (truth >= 0)
         labelled = int((truth >= 0).sum())
@@ -108,7 +109,6 @@ def vote_accuracy(
 @torch.no_grad()
 def vote_ranking(
     similarity: Tensor,
-    neighbours: Tensor,
     labels: Tensor,
     num_classes: int,
     *,
@@ -121,8 +121,7 @@ def vote_ranking(
 
     Args:
         similarity: (M, k), descending.
-        neighbours: (M, k), rows of the training set.
-        labels: (N,) of the training set, -1 unknown.
+        labels: (M, k) of the neighbours, -1 unknown.
         num_classes: above all of them.
         temperature: as in `knn_accuracy`, like the others.
         distance: with which the neighbours were found.
@@ -133,8 +132,7 @@ def vote_ranking(
     parts = []
     for start in range(0, len(similarity), rows):
         part = slice(start, start + rows)
-        votes = vote(labels[neighbours[part]], weights[part], num_classes)
-        best = votes.topk(min(5, similarity.shape[1], num_classes), dim=1)
+        best = vote(labels[part], weights[part], num_classes).topk(min(5, similarity.shape[1], num_classes), dim=1)
         # A class without a vote is no answer, even where fewer than five got one.
         parts.append(best.indices.masked_fill(best.values <= 0, -1))
     return torch.cat(parts)
@@ -219,8 +217,7 @@ def _weights(similarity: Tensor, distance: Distance, temperature: float, epsilon
 
 
 def _prepare(features: Tensor, distance: Distance) -> Tensor:
-    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-    return F.normalize(features, dim=1) if distance == "cosine" else features
+    return unit_rows(features) if distance == "cosine" else widened(features)
 
 
 def _columns(targets: Tensor) -> Tensor:

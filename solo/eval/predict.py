@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from solo.eval.features import FeatureTable
+from solo.eval.intervals import HalfMeans, Interval, wilson
 from solo.eval.knn import nearest, nearest_others, vote_ranking
-from solo.eval.linear import fit_linear
+from solo.eval.linear import LinearClassifier, fit_linear
+
+
+def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
+    """For each level whether the first of the ranked classes is right (`acc1`), and whether any is (`acc5`).
+
+    Args:
+        rankings: for each level (n, up to 5) classes.
+        truth: (n, L), -1 unknown: such rows are left out.
+    """
+    found = []
+    for best, column in zip(rankings, truth.T, strict=True):
+        right = (best == column[:, None])[column >= 0]
+        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
+    return found
+
+
+def intervals_of(each: Sequence[dict[str, Tensor]]) -> list[dict[str, Interval]]:
+    """Wilson's intervals of the shares of hits of independent images."""
+    return [
+        {name: wilson(float(hit.double().mean()), len(hit)) if len(hit) else wilson(0, 0) for name, hit in one.items()}
+        for one in each
+    ]
+
+
+def neighbour_intervals(
+    features: Tensor, truth: Tensor, each: Sequence[dict[str, Tensor]], k: int, temperature: float, cuts: Tensor
+) -> list[dict[str, Interval]]:
+    """Intervals of the accuracies by votes of the *other measured* images, which would change with the images.
+
+    Args:
+        features: (n, d), on the device to compute on.
+        truth: (n, L), -1 unknown.
+        each: what `hits` gave.
+        k: neighbours that vote.
+        temperature: of the votes' weights.
+        cuts: (c, n) halves, see `solo.eval.intervals`.
+    """
+    depth = min(2 * k + int(4 * k**0.5) + 12, len(features) - 1)  # seldom do as many lie in the other half
+    similarity, rows = nearest_others(features, depth)
+    truth, counts = truth.to(rows.device), _classes(truth, truth)
+    halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
+    for number, cut in enumerate(cuts.to(rows.device)):
+        member = cut[rows] == cut[:, None]
+        place = (~member).byte().argsort(dim=1, stable=True)[:, :k]
+        near = rows.gather(1, place)
+        for column, count, half in zip(truth.T, counts, halves, strict=True):
+            votes = column[near].masked_fill(~member.gather(1, place), -1)
+            best = vote_ranking(similarity.gather(1, place), votes, count, temperature=temperature)
+            right = (best == column[:, None]) & (column >= 0)[:, None]
+            half.add(number, cut, torch.stack([right[:, 0], right.any(dim=1)]).float(), column >= 0)
+    return [{name: half.interval(name, one[name]) for name in one} for half, one in zip(halves, each, strict=True)]
 
 
 def knn_ranking(
@@ -33,14 +87,14 @@ def knn_ranking(
     voters = (val if bank is None else bank).labels
     counts = _classes(voters, val.labels)
     return [
-        vote_ranking(similarity, rows, labels.to(device), count, temperature=temperature).cpu()
+        vote_ranking(similarity, labels.to(device)[rows], count, temperature=temperature).cpu()
         for labels, count in zip(voters.T, counts, strict=True)
     ]
 
 
 def linear_ranking(
     bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
-) -> list[Tensor]:
+) -> tuple[list[Tensor], LinearClassifier]:
     """By `solo.eval.linear`, fitted to the bank.
 
     Args:
@@ -52,11 +106,11 @@ def linear_ranking(
         device: where to compute.
 
     Returns:
-        For each column of the labels (n, at most 5) classes, the best first.
+        For each column of the labels (n, at most 5) classes, the best first; and the classifier.
     """
     counts = _classes(bank.labels, labels)
     model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)
-    return [best.cpu() for best in model.ranking(features.to(device))]
+    return [best.cpu() for best in model.ranking(features.to(device))], model
 
 
 def _classes(one: Tensor, other: Tensor) -> list[int]:

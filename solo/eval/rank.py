@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from solo.eval.rows import widened
+
 _CHUNK = 4096  # rows widened to float64 at once
 _EPS = torch.finfo(torch.float64).eps
 _SUMMED = 64 * _EPS  # relative error of a mean of many rows
@@ -20,8 +22,8 @@ _SUMMED = 64 * _EPS  # relative error of a mean of many rows
 def spectrum(features: Tensor, center: bool = False) -> Tensor:
     """Singular values of the features, largest first, in float64 on the CPU.
 
-    Those that the precision of the features can't tell from 0 are 0: a network that maps everything to one point, up
-    to rounding, has none.
+    Those that float32 (or float64) can't tell from 0 are 0, and all of them if the largest is no more than the
+    rounding of the features' own precision: a network that maps everything to one point, up to rounding, has none.
 
     Args:
         features: (N, D) of any floating type, on any device.
@@ -35,18 +37,20 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
     """
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"expected features (N, D) with at least one row and column, got {tuple(features.shape)}")
+    given, features = features.dtype, widened(features)
     mean = mean_row(features) if center else torch.zeros(features.shape[1], dtype=torch.float64)
     gram = _gram(features, mean) if len(features) >= features.shape[1] else _gram_of_rows(features, mean)
     if not bool(gram.isfinite().all()):
         return torch.full((len(gram),), math.nan, dtype=torch.float64)
     scale = gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
     values: Tensor = (torch.linalg.eigvalsh(gram / scale) * scale).clamp(min=0).sqrt().flip(0)
-    return values.masked_fill(values <= _noise(features, values), 0)
+    at_all = values[0] > _noise(features, values, given)
+    return values.masked_fill((values <= _noise(features, values, features.dtype)) | ~at_all, 0)
 
 
-def _noise(features: Tensor, values: Tensor) -> float:
-    """Largest singular value that rounding alone makes: of the features, and of the Gram matrix."""
-    relative = max(2 * torch.finfo(features.dtype).eps / math.sqrt(len(values)), _SUMMED)
+def _noise(features: Tensor, values: Tensor, precision: torch.dtype) -> float:
+    """Largest singular value that rounding alone makes: of the features to this precision, and of the Gram matrix."""
+    relative = max(2 * torch.finfo(precision).eps / math.sqrt(len(values)), _SUMMED)
     return max(relative * math.sqrt(_energy(features)), math.sqrt(len(values) * _EPS) * float(values[0]))
 
 
@@ -200,6 +204,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     """
     if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
         raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
+    precision, features = features.dtype, widened(features)
     n, views, width = features.shape
     within = torch.zeros(width, width, dtype=torch.float64)
     means = []
@@ -213,7 +218,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     between = (between - between.mean(dim=0)) / math.sqrt(n - 1)
     if not bool(within.isfinite().all() and between.isfinite().all()):
         return math.nan
-    noise = max(torch.finfo(features.dtype).eps, _SUMMED) ** 2 * _energy(features) / (n * views)
+    noise = max(torch.finfo(precision).eps, _SUMMED) ** 2 * _energy(features) / (n * views)
     if float(between.square().sum()) <= noise:
         return 0.0
     within = within / (n * (views - 1)) + delta * torch.eye(width, dtype=torch.float64)

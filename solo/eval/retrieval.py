@@ -8,11 +8,13 @@ Belongie, Lim, A Metric Learning Reality Check (ECCV 2020), section 3.1: https:/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from solo.eval.intervals import HalfMeans, Interval
+from solo.eval.rows import unit_rows
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Retrieval:
         rows: (Q,) which rows of the features these queries are.
         unknown: queries left out because their label is unknown.
         alone: queries left out because nothing in their gallery is right.
+        intervals: 95 % intervals of the means, `top<k>`, `r_precision` and `map_at_r`, where `cuts` were given.
     """
 
     top_k: dict[int, Tensor]
@@ -34,6 +37,7 @@ class Retrieval:
     rows: Tensor
     unknown: int
     alone: int
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -44,6 +48,7 @@ def retrieve(
     queries: Tensor | None = None,
     is_gallery: Tensor | None = None,
     top_k: Sequence[int] = (1, 5, 10),
+    cuts: Tensor | None = None,
     max_elements: int = 5_000_000,
 ) -> list[Retrieval]:
     """Rank the gallery for each query, a block of queries at a time.
@@ -56,6 +61,7 @@ def retrieve(
         queries: (Q,) row numbers; default: all rows.
         is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
         top_k: which k.
+        cuts: (c, N) halves of the images, for the intervals; see `solo.eval.intervals`.
         max_elements: bound on the similarities held at once, which bounds the memory.
 
     Returns:
@@ -66,15 +72,15 @@ def retrieve(
     gallery = torch.arange(count, device=device) if is_gallery is None else is_gallery.to(device).nonzero()[:, 0]
     place = torch.full((count,), -1, device=device)
     place[gallery] = torch.arange(len(gallery), device=device)
-    levels = [_Level(labels[:, level], queries, gallery, place, top_k) for level in range(labels.shape[1])]
+    halves = None if cuts is None else cuts.to(device)
+    levels = [_Level(column, queries, gallery, place, top_k, halves) for column in labels.to(device).T]
     depth = max((level.depth for level in levels), default=0)
     if depth:
-        keys = features[gallery].float()  # a copy, which there is no room for twice
-        keys /= torch.linalg.vector_norm(keys, dim=1, keepdim=True).clamp(min=1e-12)
+        keys = unit_rows(features[gallery])
         rows = max(1, max_elements // len(gallery))
         for start in range(0, len(queries), rows):
             part = queries[start : start + rows]
-            similarity = F.normalize(features[part].float(), dim=1) @ keys.T
+            similarity = unit_rows(features[part]) @ keys.T
             own = place[part]
             inside = own >= 0
             similarity[inside.nonzero()[:, 0], own[inside]] = -torch.inf  # behind everybody
@@ -94,42 +100,73 @@ def _best(similarity: Tensor, depth: int) -> Tensor:
 class _Level:
     """The results of one level while they are collected."""
 
-    def __init__(self, labels: Tensor, queries: Tensor, gallery: Tensor, place: Tensor, top_k: Sequence[int]) -> None:
-        labels = labels.to(queries.device)
+    def __init__(
+        self,
+        labels: Tensor,
+        queries: Tensor,
+        gallery: Tensor,
+        place: Tensor,
+        top_k: Sequence[int],
+        cuts: Tensor | None,
+    ) -> None:
         self.asked, self.there, self.queries = labels[queries], labels[gallery], queries
-        counts = torch.bincount(self.there.clamp(min=0) + (self.there >= 0), minlength=max(int(labels.max()), 0) + 2)[
-            1:
-        ]
-        right = counts[self.asked.clamp(min=0)] - (place[queries] >= 0).long()
-        self.right = right.masked_fill(self.asked < 0, 0)  # R of each query
-        unknown = int((self.there < 0).sum())
+        self.inside = place[queries] >= 0  # of the gallery themselves
+        self.right = self._right(torch.ones_like(self.there, dtype=torch.bool))  # R of each query
         most = max(int(self.right.max()) if len(queries) else 0, *top_k)
+        self.names = [f"top{k}" for k in top_k] + ["r_precision", "map_at_r"]
+        self.top_k, self.values = tuple(top_k), torch.zeros(len(top_k) + 2, len(queries), device=queries.device)
+        self.cuts: list[tuple[Tensor, Tensor, Tensor]] = []  # half of the queries and of the gallery, R in one's half
+        self.halves = HalfMeans(self.names)
+        if cuts is not None:
+            for cut in cuts:
+                mine, theirs = cut[queries], cut[gallery]
+                self.cuts.append((mine, theirs, torch.where(mine, self._right(theirs), self._right(~theirs))))
+            most = max(most, 2 * max(top_k)) + int(4 * most**0.5) + 12  # seldom do as many lie in the other half
+        unknown = int((self.there < 0).sum())
         self.depth = min(len(gallery), most + unknown)  # unknown ones are skipped, and may all come first
-        self.top_k = {k: torch.zeros(len(queries), dtype=torch.bool, device=queries.device) for k in top_k}
-        self.r_precision = torch.zeros(len(queries), device=queries.device)
-        self.map_at_r = torch.zeros(len(queries), device=queries.device)
+
+    def _right(self, members: Tensor) -> Tensor:
+        """How many of these (bool, gallery) are right for each query, itself left out; 0 for an unknown label."""
+        known = self.there[members & (self.there >= 0)]
+        counts = torch.bincount(known, minlength=max(int(self.asked.max()), 0) + 1 if len(self.asked) else 1)
+        found = counts[self.asked.clamp(min=0)] - self.inside.long()
+        return found.masked_fill(self.asked < 0, 0).clamp(min=0)
 
     def add(self, part: slice, order: Tensor) -> None:
         """Score the queries `part`, for which the gallery's columns are in `order` (q, depth)."""
-        found = self.there[order[:, : self.depth]]
+        order = order[:, : self.depth]
+        found = self.there[order]
         known, hit = found >= 0, found == self.asked[part, None]
-        rank, hits = known.int().cumsum(dim=1), hit.int().cumsum(dim=1)
-        for k, right in self.top_k.items():
-            right[part] = (hit & (rank <= k)).any(dim=1)
-        total = self.right[part].clamp(min=1)
+        self.values[:, part] = self._score(known, hit, self.right[part])
+        for number, (mine, theirs, right) in enumerate(self.cuts):
+            member = known & (theirs[order] == mine[part, None])
+            values = self._score(member, hit & member, right[part])
+            self.halves.add(number, mine[part], values, right[part] > 0)
+
+    def _score(self, known: Tensor, hit: Tensor, right: Tensor) -> Tensor:
+        """(measures, q) of ranked images, of which only the `known` ones are there."""
+        rank, hits = known.cumsum(dim=1, dtype=torch.int32), hit.cumsum(dim=1, dtype=torch.int32)
+        total = right.clamp(min=1)
         counted = hit & (rank <= total[:, None])
-        self.r_precision[part] = counted.sum(dim=1) / total
-        self.map_at_r[part] = (counted * hits / rank.clamp(min=1)).sum(dim=1) / total
+        return torch.stack(
+            [
+                *((hit & (rank <= k)).any(dim=1).float() for k in self.top_k),
+                counted.sum(dim=1) / total,
+                (counted * hits / rank.clamp(min=1)).sum(dim=1) / total,
+            ]
+        )
 
     def result(self) -> Retrieval:
         """Only the queries that count."""
         known = self.asked >= 0
         use = known & (self.right > 0)
+        values = dict(zip(self.names, self.values[:, use].cpu(), strict=True))
         return Retrieval(
-            {k: right[use].cpu() for k, right in self.top_k.items()},
-            self.r_precision[use].cpu(),
-            self.map_at_r[use].cpu(),
+            {k: values[f"top{k}"].bool() for k in self.top_k},
+            values["r_precision"],
+            values["map_at_r"],
             self.queries[use].cpu(),
             unknown=int((~known).sum()),
             alone=int((known & ~use).sum()),
+            intervals={name: self.halves.interval(name, values[name]) for name in self.names} if self.cuts else {},
         )

@@ -7,10 +7,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def widened(features: Tensor) -> Tensor:
+    """Half precision as float32, everything else as it is."""
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+
+
 def unit_rows(features: Tensor) -> Tensor:
     """Rows of length 1, half precision widened to float32: (..., D) -> (..., D); a zero row stays zero."""
-    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-    return F.normalize(features, dim=-1)
+    return F.normalize(widened(features), dim=-1)
 
 
 def draw(count: int, most: int, seed: int = 0) -> Tensor:

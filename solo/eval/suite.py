@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
-from solo.eval.bootstrap import interval
 from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
 from solo.eval.hierarchy import consistent, hierarchy_scores
-from solo.eval.predict import knn_ranking, linear_ranking
+from solo.eval.intervals import UNDEFINED, Interval, cuts, wilson
+from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
 from solo.eval.retrieval import retrieve
+from solo.eval.rows import draw
 from solo.eval.tree import centroids, compare_with_labels, emergent_tree
 from solo.taxonomy import Taxonomy
 
@@ -43,18 +44,18 @@ class Protocol:
         temperature: kNN, of the weights exp(cosine / temperature).
         top_k: retrieval.
         max_queries: retrieval; more are drawn at random.
-        bootstrap: resamples behind the 95 % intervals; 0 leaves them out.
+        intervals: whether the 95 % intervals are found, too.
         seed: of all draws.
     """
 
     measures: tuple[str, ...] = MEASURES
     l2: float = 1e-4
-    linear_steps: int = 100
+    linear_steps: int = 1000
     k: int = 20
     temperature: float = 0.07
     top_k: tuple[int, ...] = (1, 5, 10)
     max_queries: int = 10_000
-    bootstrap: int = 1000
+    intervals: bool = True
     seed: int = 0
 
 
@@ -136,11 +137,21 @@ def _measure(part: Part, features: Features, protocol: Protocol, device: torch.d
     truth = _with_classes(features, val)
     bank = None if part.train is None else FeatureTable(part.train.features, _with_classes(features, part.train))
     rankings: dict[str, list[Tensor]] = {}
+    measured: list[list[Numbers]] = []
     if "linear" in protocol.measures and bank is not None:
-        rankings["linear"] = linear_ranking(bank, val.features, truth, protocol.l2, protocol.linear_steps, device)
+        rankings["linear"], model = linear_ranking(
+            bank, val.features, truth, protocol.l2, protocol.linear_steps, device
+        )
+        measured.append(_accuracies("linear", hits(rankings["linear"], truth), protocol))
+        measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
     if "knn" in protocol.measures:
         rankings["knn"] = knn_ranking(bank, FeatureTable(val.features, truth), protocol.k, protocol.temperature, device)
-    measured = [_accuracies(name, ranking, truth, protocol) for name, ranking in rankings.items()]
+        right = hits(rankings["knn"], truth)
+        ends = None
+        if bank is None and protocol.intervals:
+            where, how = val.features.to(device), (protocol.k, protocol.temperature)
+            ends = neighbour_intervals(where, truth, right, *how, cuts(len(val), protocol.seed))
+        measured.append(_accuracies("knn", right, protocol, ends))
     if "retrieval" in protocol.measures:
         measured.append(_retrieval(part, protocol, device))
     if "clustering" in protocol.measures:
@@ -154,7 +165,7 @@ def _measure(part: Part, features: Features, protocol: Protocol, device: torch.d
         images |= {"queries": queries, "gallery": len(val) - queries}
     result = {"classes": part.classes, "images": images, "levels": levels}
     if "hierarchy" in protocol.measures and tree is not None:
-        result["hierarchy"] = _hierarchy(tree, rankings, val, truth[:, -1].numpy(), protocol)
+        result["hierarchy"] = _hierarchy(tree, rankings, val, truth[:, -1].numpy(), protocol, bank is not None)
     return result
 
 
@@ -171,16 +182,24 @@ def _with_classes(features: Features, table: FeatureTable) -> Tensor:
     return torch.cat([table.labels, classes[:, None]], dim=1)
 
 
-def _accuracies(name: str, rankings: list[Tensor], truth: Tensor, protocol: Protocol) -> list[Numbers]:
-    found = []
-    for best, column in zip(rankings, truth.T, strict=True):
-        hits = best[column >= 0] == column[column >= 0, None]
-        found.append(percent({f"{name}_acc1": hits[:, 0], f"{name}_acc5": hits.any(dim=1)}, protocol))
-    return found
+def _accuracies(
+    name: str, each: list[dict[str, Tensor]], protocol: Protocol, intervals: list[dict[str, Interval]] | None = None
+) -> list[Numbers]:
+    """Top-1 and top-5; by default with the intervals of independent images."""
+    ends = intervals or intervals_of(each)
+    return [
+        percent({f"{name}_{key}": (hit, end[key]) for key, hit in one.items()}, protocol)
+        for one, end in zip(each, ends, strict=True)
+    ]
 
 
 def _hierarchy(
-    tree: Taxonomy, rankings: dict[str, list[Tensor]], val: FeatureTable, classes: np.ndarray, protocol: Protocol
+    tree: Taxonomy,
+    rankings: dict[str, list[Tensor]],
+    val: FeatureTable,
+    classes: np.ndarray,
+    protocol: Protocol,
+    voters: bool,
 ) -> Numbers:
     """Of the predictions of each classifier, and of the tree of the classes' mean features."""
     numbers: Numbers = {}
@@ -190,8 +209,11 @@ def _hierarchy(
         own |= {"mistakes": found.mistakes, "images": found.images, "unknown": found.unknown}
         if tree.num_levels > 1:
             predicted = torch.stack([best[:, 0] for best in ranking[: tree.num_levels]], dim=1).numpy()
-            fits = consistent(tree, predicted, val.labels.numpy())
-            own |= percent({"consistency": torch.from_numpy(fits)}, protocol)
+            fits = torch.from_numpy(consistent(tree, predicted, val.labels.numpy()))
+            share = float(fits.double().mean()) if len(fits) else math.nan
+            # Where the measured images vote themselves, they are not independent.
+            ends = wilson(share, len(fits)) if voters or name == "linear" else UNDEFINED
+            own |= percent({"consistency": (fits, ends)}, protocol)
         numbers[name] = own
     present = np.unique(classes[classes >= 0])
     if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
@@ -205,18 +227,24 @@ def _hierarchy(
 
 def _retrieval(part: Part, protocol: Protocol, device: torch.device) -> list[Numbers]:
     queries = torch.arange(len(part.val)) if part.queries is None else part.queries.nonzero()[:, 0]
-    if len(queries) > protocol.max_queries:
-        drawn = np.random.default_rng(protocol.seed).choice(len(queries), protocol.max_queries, replace=False)
-        queries = queries[torch.from_numpy(np.sort(drawn))]
+    queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
     gallery = None if part.queries is None else ~part.queries
+    halves = cuts(len(part.val), protocol.seed) if protocol.intervals else None
     found = []
     for one in retrieve(
-        part.val.features.to(device), part.val.labels, queries=queries, is_gallery=gallery, top_k=protocol.top_k
+        part.val.features.to(device),
+        part.val.labels,
+        queries=queries,
+        is_gallery=gallery,
+        top_k=protocol.top_k,
+        cuts=halves,
     ):
-        values = {f"retrieval_top{k}": hits for k, hits in one.top_k.items()}
+        values = {f"top{k}": right for k, right in one.top_k.items()}
         values |= {"r_precision": one.r_precision, "map_at_r": one.map_at_r}
+        both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in values.items()}
+        both = {f"retrieval_{name}" if name.startswith("top") else name: pair for name, pair in both.items()}
         counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-        found.append(percent(values, protocol) | counts)
+        found.append(percent(both, protocol) | counts)
     return found
 
 
@@ -230,18 +258,17 @@ def _clustering(val: FeatureTable, level: int, protocol: Protocol) -> Numbers:
     return numbers
 
 
-def percent(values: dict[str, Tensor], protocol: Protocol) -> Numbers:
-    """Mean of the values of each image, in percent, with its interval."""
+def percent(values: dict[str, tuple[Tensor, Interval]], protocol: Protocol) -> Numbers:
+    """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
     numbers: Numbers = {}
-    for name, each in values.items():
-        array = each.double().numpy()
-        numbers[name] = plain(100 * array.mean()) if len(array) else None
-        if protocol.bootstrap:
-            ends = interval(array, protocol.bootstrap, seed=protocol.seed)
-            numbers[f"{name}_ci"] = [plain(100 * end) for end in ends]
+    for name, (each, ends) in values.items():
+        numbers[name] = plain(100 * float(each.double().mean())) if len(each) else None
+        if protocol.intervals:
+            defined = all(map(math.isfinite, ends))
+            numbers[f"{name}_ci"] = [plain(100 * end) for end in ends] if defined else None
     return numbers
 
 
-def plain(value: float) -> float | None:
-    """For JSON: four digits behind the point, None where it is not defined."""
-    return round(float(value), 4) if math.isfinite(value) else None
+def plain(value: float, digits: int = 4) -> float | None:
+    """For JSON: rounded, None where it is not defined."""
+    return round(float(value), digits) if math.isfinite(value) else None

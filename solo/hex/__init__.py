@@ -1,20 +1,25 @@
-"""HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules, and the plug for methods.
+"""HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules; `objective` puts them into methods.
 
-``plug`` is not imported here: the rest needs nothing but torch and works in any training loop.
+Everything but `objective` needs nothing but torch and works in any training loop; it is imported when it is asked for.
 """
 
-from solo.hex.loss import HEXLoss, hex_nce
-from solo.hex.policy import (
-    AdaptivePercentile,
-    EveryNegative,
-    FixedThreshold,
-    NoNegative,
-    Policy,
-    Selector,
-    Superclass,
-    WithNamed,
-)
-from solo.hex.schedule import Constant, Cosine, Schedule, Step
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from solo.hex.loss import HEXLoss, hex_nce
+    from solo.hex.policy import (
+        AdaptivePercentile,
+        EveryNegative,
+        FixedThreshold,
+        NoNegative,
+        Policy,
+        Selector,
+        Superclass,
+        WarmUp,
+        WithNamed,
+    )
+    from solo.hex.schedule import Constant, Cosine, Schedule, Step
 
 __all__ = [
     "AdaptivePercentile",
@@ -29,6 +34,14 @@ __all__ = [
     "Selector",
     "Step",
     "Superclass",
+    "WarmUp",
     "WithNamed",
     "hex_nce",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        where = "schedule" if name in ("Constant", "Cosine", "Schedule", "Step") else "policy"
+        return getattr(import_module(f"solo.hex.{'loss' if name in ('HEXLoss', 'hex_nce') else where}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,7 +25,7 @@ from solo import distributed
 from solo.hex.local import LocalTerm, debias
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.losses.blockwise import blockwise
-from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Terms, sum_per_row
+from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms, sum_per_row
 from solo.losses.pairs import Pairs
 
 Variant = Literal["reweight", "release"]
@@ -43,8 +43,9 @@ class _HexRows(InfoNCERows):
         beta: float,
         tau_plus: float,
         variant: Variant,
+        positives: Positives,
     ) -> None:
-        super().__init__(pairs, temperature)
+        super().__init__(pairs, temperature, positives)
         if not beta >= 0:
             raise ValueError(f"beta must be at least 0, got {beta}")
         if not 0 <= tau_plus < 1:
@@ -69,7 +70,9 @@ class _HexRows(InfoNCERows):
             return self._score_release(terms, hierarchy, rest)
         local = LocalTerm(block.x, listed, self.beta)
         log_size = local.log_size[terms.row]
-        log_debiased, active = debias(local.log[terms.row], log_size, terms.x, self.tau_plus, self.inverse_temperature)
+        log_debiased, active = debias(
+            local.log[terms.row], log_size, terms.mean, self.tau_plus, self.inverse_temperature
+        )
         log_denominator = torch.logaddexp(terms.x, torch.logaddexp(rest.lse[terms.row], log_debiased))
         loss = (terms.weight * (log_denominator - terms.x)).sum()
 
@@ -80,7 +83,7 @@ class _HexRows(InfoNCERows):
         d_positive = -d_rest - terms.weight * local_share
         d_local = torch.where(active, terms.weight * (local.log[terms.row] - log_norm).exp(), 0.0)
         if self.tau_plus > 0:
-            taken = math.log(self.tau_plus) + log_size + terms.x - log_norm
+            taken = math.log(self.tau_plus) + log_size + terms.mean - log_norm
             d_positive -= torch.where(active, terms.weight * taken.exp(), 0.0)
 
         grad = rest.gradient(sum_per_row(d_rest, terms, rest.lse))
@@ -135,6 +138,7 @@ def hex_nce(
     beta: float = 1.0,
     tau_plus: float = 0.1,
     variant: Variant = "reweight",
+    positives: Positives = "outside",
     epoch: int = 0,
     max_epochs: int = 1,
 ) -> tuple[Tensor, Stats]:
@@ -148,6 +152,8 @@ def hex_nce(
         tau_plus: expected share of false negatives among them, in [0, 1).
         variant: ``reweight``, the paper; ``release``, what the public code trains: plain InfoNCE during warm-up,
             then ``-x_ip + log G_i``, without its constant (``beta`` and ``tau_plus`` have no effect there).
+        positives: how several positives of one anchor count, see ``InfoNCERows``; ``inside``: exp(x_ip) is their sum,
+            in the debiasing their mean.
         epoch: 0-based.
         max_epochs: length of the run, for schedules.
 
@@ -161,7 +167,7 @@ def hex_nce(
     Raises:
         ValueError: if a setting is out of its range.
     """
-    rows = _HexRows(pairs, policy.selector(pairs, epoch, max_epochs), temperature, beta, tau_plus, variant)
+    rows = _HexRows(pairs, policy.selector(pairs, epoch, max_epochs), temperature, beta, tau_plus, variant, positives)
     loss = blockwise(pairs, rows)
     return loss, rows.stats()
 

@@ -1,20 +1,20 @@
 """Policies: which negatives of an anchor belong to its hierarchy, H(i), always a subset of N(i).
 
 A policy is a frozen dataclass. For the epoch and the batch at hand it makes a ``Selector``, or None for an empty set.
-Nothing is stored between batches and nothing has a gradient. To add one, write the dataclass and give it a
-row in ``solo/hex/plug.py``.
+Nothing is stored between batches and nothing has a gradient. To add one, write the dataclass and give it a row in
+``solo/hex/catalogue.py``, which says the settings that become its fields; ``from_settings`` makes the others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.hex.schedule import Schedule
+from solo.hex.schedule import Cosine, Schedule, Step
 from solo.losses.pairs import Pairs
 
 Similarity = Literal["row", "cosine"]
@@ -77,12 +77,23 @@ class FixedThreshold:
         if self.similarity not in ("row", "cosine"):
             raise ValueError(f"similarity must be 'row' or 'cosine', got {self.similarity!r}")
 
+    @staticmethod
+    def from_settings(settings: Any) -> dict[str, Any]:
+        """The fields that are no settings of the section ``hex`` as they are."""
+        start, end = settings.distance_thresh, settings.distance_min
+        step = Step(start, end, settings.step_down, settings.epoch_step)
+        return {"schedule": Cosine(start, end) if settings.step_type == "cos" else step}
+
+    def planned(self, epoch: int, max_epochs: int) -> float | None:
+        """The threshold of an epoch; None during warm-up."""
+        return None if epoch < self.warm_epoch else self.schedule(epoch, max_epochs)
+
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """Pairs above the threshold of this epoch."""
-        if epoch < self.warm_epoch:
+        threshold = self.planned(epoch, max_epochs)
+        if threshold is None:
             return None
-        threshold = pairs.anchors.new_tensor(self.schedule(epoch, max_epochs))
-        return _Above(threshold, self.similarity, pairs.positives_only)
+        return _Above(pairs.anchors.new_tensor(threshold), self.similarity, pairs.positives_only)
 
 
 @dataclass(frozen=True)
@@ -166,6 +177,23 @@ class WithNamed:
         """The union of both."""
         chosen = self.policy.selector(pairs, epoch, max_epochs)
         return None if chosen is None else _Either(chosen, pairs)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Another policy, after some epochs in which H is empty.
+
+    Attributes:
+        policy: the other policy.
+        epochs: their number.
+    """
+
+    policy: Policy
+    epochs: int
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
+        """The other policy's."""
+        return None if epoch < self.epochs else self.policy.selector(pairs, epoch, max_epochs)
 
 
 @dataclass(frozen=True)

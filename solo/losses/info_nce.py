@@ -14,7 +14,7 @@ from solo import distributed
 from solo.losses.blockwise import blockwise
 from solo.losses.pairs import Pairs
 
-Positives = Literal["each", "joint"]
+Positives = Literal["outside", "inside"]
 
 
 class Block(NamedTuple):
@@ -34,18 +34,20 @@ class Block(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The terms whose mean is the loss of an anchor: one a positive (``each``) or one an anchor (``joint``).
+    """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``).
 
     Attributes:
         row: (K,) row of the term within its block.
-        column: (K,) key of the positive; None for ``joint``.
+        column: (K,) key of the positive; None where the numerator sums over several.
         x: (K,) logit of its numerator.
+        mean: (K,) log of the mean of exp(logit) over the positives in its numerator.
         weight: (K,) share of its anchor's loss; the weights of one anchor sum to 1.
     """
 
     row: Tensor
     column: Tensor | None
     x: Tensor
+    mean: Tensor
     weight: Tensor
 
 
@@ -80,16 +82,19 @@ class InfoNCERows:
     Args:
         pairs: who is compared with whom.
         temperature: > 0.
-        positives: ``each``: the mean over an anchor's positives p; ``joint``: one term whose numerator sums over
-            them (the log is outside of the sum, as in SimCLR and SupCon of solo-learn). One positive: the same.
+        positives: ``outside``: the mean over an anchor's positives p of the log above (Khosla et al., 2020, L_out);
+            ``inside``: one term whose numerator sums over them, inside the log (SimCLR and SupCon of solo-learn). One
+            positive: the same, to the last bit.
 
     Raises:
-        ValueError: if the temperature is not above 0.
+        ValueError: if the temperature is not above 0, or `positives` unknown.
     """
 
-    def __init__(self, pairs: Pairs, temperature: float, positives: Positives = "each") -> None:
+    def __init__(self, pairs: Pairs, temperature: float, positives: Positives = "outside") -> None:
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
+        if positives not in ("outside", "inside"):
+            raise ValueError(f"positives must be 'inside' or 'outside' (of the log), got {positives!r}")
         self.pairs, self.positives = pairs, positives
         self.inverse_temperature = 1.0 / temperature
         self.anchors_with_positive = pairs.anchors.new_zeros(())
@@ -98,8 +103,12 @@ class InfoNCERows:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
         positive, negative = self.pairs.masks(rows)
         block = Block(rows, similarity, similarity * self.inverse_temperature, negative)
-        joint = MaskedSoftmax(block.x, positive) if self.positives == "joint" else None
-        terms = self._terms(block.x, positive, joint)
+        row, column = positive.nonzero(as_tuple=True)
+        count = torch.bincount(row, minlength=len(positive))
+        self.anchors_with_positive += (count > 0).sum()
+        summed = self.positives == "inside" and bool((count > 1).any())
+        joint = MaskedSoftmax(block.x, positive) if summed else None
+        terms = self._terms(block.x, row, column, count.to(block.x.dtype), joint)
         loss, d_terms, grad = self.score(block, terms)
         if joint is None:
             grad[terms.row, terms.column] = d_terms  # P(i) and N(i) are disjoint: nothing is overwritten
@@ -107,15 +116,14 @@ class InfoNCERows:
             grad += joint.gradient(torch.zeros_like(joint.lse).index_copy_(0, terms.row, d_terms))
         return loss, grad.mul_(self.inverse_temperature)
 
-    def _terms(self, x: Tensor, positive: Tensor, joint: MaskedSoftmax | None) -> Terms:
-        if joint is not None:
-            row = (joint.lse != -torch.inf).nonzero()[:, 0]  # NaN has to come through
-            self.anchors_with_positive += len(row)
-            return Terms(row, None, joint.lse[row], torch.ones_like(joint.lse[row]))
-        row, column = positive.nonzero(as_tuple=True)
-        count = torch.bincount(row, minlength=len(x)).to(x.dtype)
-        self.anchors_with_positive += (count > 0).sum()
-        return Terms(row, column, x[row, column], (1.0 / count)[row])
+    @staticmethod
+    def _terms(x: Tensor, row: Tensor, column: Tensor, count: Tensor, joint: MaskedSoftmax | None) -> Terms:
+        if joint is None:
+            positive = x[row, column]
+            return Terms(row, column, positive, positive, (1.0 / count)[row])
+        row = (count > 0).nonzero()[:, 0]
+        log_sum = joint.lse[row]
+        return Terms(row, None, log_sum, log_sum - count[row].log(), torch.ones_like(log_sum))
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
         """The denominator: what a loss with another one overrides.
@@ -141,7 +149,7 @@ def sum_per_row(values: Tensor, terms: Terms, like: Tensor) -> Tensor:
     return torch.zeros_like(like).index_add_(0, terms.row, values)
 
 
-def info_nce(pairs: Pairs, temperature: float, positives: Positives = "each") -> Tensor:
+def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside") -> Tensor:
     """InfoNCE loss (van den Oord et al., 2018), mean over the anchors that have a positive.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from solo import distributed
 from solo.losses.nnclr import nnclr_loss_func
 
 
@@ -12,10 +13,12 @@ def mocov3_loss_func(query: Tensor, key: Tensor, temperature: float = 0.2) -> Te
 
     Args:
         query: (N, D) predictions, any length.
-        key: (N, D) momentum projections, any length; gathered over processes, get no gradient.
+        key: (N, D) momentum projections, any length; gathered over processes, where they get no gradient (on one
+            process they do, as in solo-learn).
         temperature: > 0.
 
     Returns:
         Scalar.
     """
-    return 2 * temperature * nnclr_loss_func(query, key.detach(), temperature)
+    key = key.detach() if distributed.world_size() > 1 else key
+    return 2 * temperature * nnclr_loss_func(query, key, temperature)

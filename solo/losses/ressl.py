@@ -17,12 +17,12 @@ def ressl_loss_func(
     Args:
         q: (N, D) unit rows of the student.
         k: (N, D) unit rows of the teacher; get no gradient.
-        queue: (K, D) unit rows, the same on all processes.
+        queue: (K, D) unit rows, the same on all processes; get a gradient through the student only.
         temperature_q: > 0, of the student.
         temperature_k: > 0, of the teacher; the smaller, the sharper its relations.
 
     Returns:
         Scalar.
     """
-    target = F.softmax(k.detach() @ queue.T / temperature_k, dim=1)  # (N, K)
+    target = F.softmax((k @ queue.T).detach() / temperature_k, dim=1)  # (N, K)
     return F.cross_entropy(q @ queue.T / temperature_q, target)

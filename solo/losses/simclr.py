@@ -19,4 +19,4 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Te
     Returns:
         Scalar. The log is outside the sum over positives, as in solo-learn.
     """
-    return info_nce(Pairs.from_ids(z, indexes), temperature, positives="joint")
+    return info_nce(Pairs.from_ids(z, indexes), temperature, positives="inside")

@@ -7,12 +7,15 @@ As in solo-learn, the attention's learning rate is 0.1 and its temperature 0.1, 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
 from solo.eval.metrics import mean_std
+from solo.losses.info_nce import info_nce
 from solo.losses.nnclr import nnclr_loss_func
 from solo.losses.numerics import full_precision, off_diagonal
 from solo.losses.pairs import Pairs, unit
@@ -39,6 +42,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
 
     def build(self, kw: NNCLRKwargs) -> None:
         """Make projector, predictors, transformer and queue."""
+        self.info_nce = partial(info_nce, temperature=kw.temperature)
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")
         self.predictor, self.predictor2 = (mlp(width, kw.pred_hidden_dim, width) for _ in range(2))
@@ -72,7 +76,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         (places, nn1, _, _), (_, nn2, _, _) = self.find_nn(m1), self.find_nn(m2)
         self.dequeue_and_enqueue(m1, step.targets, step.ids)
         directions = (Pairs.between(nn[:, 0], p, step.ids, step.groups) for nn, p in ((nn1, p2), (nn2, p1)))
-        neighbour = torch.stack([self.hex.nce(pairs, step) for pairs in directions]).mean()
+        neighbour = torch.stack([self.hex.replace(self.info_nce, pairs, step) for pairs in directions]).mean()
         (context1, own1), (context2, own2) = self.attend(z1, nn1), self.attend(z2, nn2)
         attention = (nnclr_loss_func(context1, own2, 0.1) + nnclr_loss_func(context2, own1, 0.1)) / 2
         feature = redundancy(torch.stack([m1, m2]), torch.stack([z2, z1]))

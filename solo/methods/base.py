@@ -20,8 +20,7 @@ from solo.args.schema import (
 )
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
-from solo.hex.plug import Step, build_hex
-from solo.hex.policy import FixedThreshold
+from solo.hex.objective import Step, build_objective
 from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
@@ -104,9 +103,11 @@ class BaseMethod(OnlineEvaluation):
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
         self.build_knn(config.knn_eval)
         self.exact = settings.accumulates_exactly(config, has_known_steps(type(self), BaseMethod))
-        self.hex = build_hex(raw, scale=self.hex_scale)
+        kw = config.method_kwargs
+        temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
+        self.hex = build_objective(config.hex, temperature, self.hex_scale)
         self._group_level = self._find_level(config.hex.level)
-        self.build(config.method_kwargs if self.Kwargs else None)
+        self.build(kw if self.Kwargs else None)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Where a class declares heads or a loss and writes no step of its own, give it the one that uses them."""
@@ -294,9 +295,4 @@ class BaseMethod(OnlineEvaluation):
     def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
         """Adds HEX's threshold where a schedule gives it; None in the epochs of the plain loss."""
         row = super().planned(step, steps_per_epoch)
-        policy = getattr(self.hex, "policy", None)
-        if isinstance(policy, FixedThreshold):
-            epoch = int(step // steps_per_epoch)
-            warm = epoch < policy.warm_epoch
-            row["hex/threshold"] = None if warm else policy.schedule(epoch, self.max_epochs)
-        return row
+        return row | self.hex.planned(int(step // steps_per_epoch), self.max_epochs)

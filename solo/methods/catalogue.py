@@ -104,7 +104,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "ressl": _row("ressl:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
     "simclr": _row("simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", quick=True, **_ANY_VIEWS),
     "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
-    "supcon": _row("supcon:SupCon", of.SimCLRKwargs, labels="used", negatives="rows", **_ANY_VIEWS),
+    "supcon": _row("supcon:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", **_ANY_VIEWS),
     "swav": _row("swav:SwAV", of.SwAVKwargs, small_views=True),
     "vibcreg": _row("vibcreg:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
     "vicreg": _row("vicreg:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from solo.errors import UserError, did_you_mean
+from solo.errors import UserError
+from solo.suggest import did_you_mean
 
 
 class FrozenLayers:

@@ -2,7 +2,8 @@
 
 Zhang, Xu, Xiong, Ramaiah: Use All The Labels, https://arxiv.org/abs/2204.13207. Any image may have all, some or none of
 its labels: what it has no label for, it is compared by itself, as in SimCLR. `type: HEX_adaptive` (or another) takes
-the hierarchy from the batch where labels don't give it, see `solo/hex/denominator.py`.
+the hierarchy from the batch where labels don't give it, see `solo/hex/denominator.py`; `hex.temperature` is then the
+temperature of the whole loss, as in the methods whose loss HEX replaces.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class HiMulConE(SimCLR):
             pairs,
             labels,
             self.kind,
-            self.kw.temperature,
+            self.hex.temperature,
             self.kw.level_penalty,
             self.kw.pairs,
             self.kw.granularity,

@@ -6,9 +6,12 @@ Chen, Fan, Girshick, He: Improved baselines with momentum contrastive learning, 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs, unit
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import MoCoV2PlusKwargs
@@ -28,6 +31,7 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
 
     def build(self, kw: MoCoV2PlusKwargs) -> None:
         """Make projector and queue."""
+        self.info_nce = partial(info_nce, temperature=kw.temperature)
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         self.make_queue(kw.queue_size, kw.proj_output_dim, views=2)
 
@@ -52,6 +56,6 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
             Pairs.with_queue(query, key, bank, step.groups, self.queue_y)
             for query, key, bank in ((q1, k2, bank2), (q2, k1, bank1))
         )
-        loss = torch.stack([self.hex.nce(pairs, step) for pairs in directions]).mean()
+        loss = torch.stack([self.hex.replace(self.info_nce, pairs, step) for pairs in directions]).mean()
         self._dequeue_and_enqueue(torch.stack([k1, k2]), step.groups)
         return loss

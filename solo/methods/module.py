@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from solo import distributed
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
+from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.losses.pairs import widen
@@ -23,9 +24,6 @@ from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
 from solo.optim.plan import plan_groups
 from solo.taxonomy import Taxonomy
-
-# Version of `checkpoint["solo"]`.
-CHECKPOINT_FORMAT = 1
 
 
 class SoloModule(pl.LightningModule):
@@ -65,6 +63,7 @@ class SoloModule(pl.LightningModule):
         self.num_classes = config.data.num_classes or 0
         self._static_groups: list[int] = []
         self.silent = False  # log nothing
+        self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
         self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy_of(config))
 
@@ -137,6 +136,9 @@ class SoloModule(pl.LightningModule):
 
     def log_classification(self, metrics: Mapping[str, Any], which: str = "") -> None:
         """Log `loss`, `acc1` and `acc5` of a training batch, e.g. as `train_class_loss`, `train_momentum_acc1`."""
+        if not self.silent:
+            before = self.classifier_loss if which and self.classifier_loss is not None else 0
+            self.classifier_loss = metrics["loss"].detach() + before
         names = {"class_loss": "loss", "acc1": "acc1", "acc5": "acc5"}
         self.log_metrics({f"train_{which}{name}": metrics[key] for name, key in names.items()})
 
@@ -272,7 +274,7 @@ class SoloModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config and the data's facts, in plain types, so that weights-only loading works."""
         checkpoint["solo"] = {
-            "format": CHECKPOINT_FORMAT,
+            "format": FORMAT,
             "cfg": to_plain(self.cfg),
             "data": data_facts(self.config, self.taxonomy),
         }

@@ -6,9 +6,12 @@ https://arxiv.org/abs/2104.14548. `type: HEX_*` replaces its loss by HEX, in bot
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs, unit
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import NNCLRKwargs
@@ -25,6 +28,7 @@ class NNCLR(NeighbourQueue, BaseMethod):
 
     def build(self, kw: NNCLRKwargs) -> None:
         """Make projector, predictor and queue."""
+        self.info_nce = partial(info_nce, temperature=kw.temperature)
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")
         self.predictor = mlp(width, kw.pred_hidden_dim, width)
@@ -42,4 +46,4 @@ class NNCLR(NeighbourQueue, BaseMethod):
         self.log_metrics({"train_nn_acc": self.neighbour_accuracy(places, step.targets)})
         self.dequeue_and_enqueue(z1.detach(), step.targets)
         directions = (Pairs.between(nn, p, step.ids, step.groups) for nn, p in ((nn1, p2), (nn2, p1)))
-        return torch.stack([self.hex.nce(pairs, step) for pairs in directions]).mean()
+        return torch.stack([self.hex.replace(self.info_nce, pairs, step) for pairs in directions]).mean()

@@ -7,6 +7,7 @@ open is filled in, in place, and it is parsed once, here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -27,6 +28,7 @@ from solo.errors import ConfigError, UserError
 from solo.methods.catalogue import vit_variant
 from solo.taxonomy import Taxonomy
 
+PATHS = ("train_path", "val_path", "taxonomy")  # of `data`
 ModelCfg = TypeVar("ModelCfg", PretrainCfg, LinearCfg)
 
 
@@ -168,7 +170,10 @@ def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Mod
 
 
 def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> dict[str, Any]:
-    """What a checkpoint remembers of its data, in plain types: dataset, channels, size, mean, std, taxonomy."""
+    """What a checkpoint remembers of its data, in plain types: what evaluation needs to make the same inputs of it.
+
+    The paths are absolute, so that a command in another folder finds the images; the config has what was typed.
+    """
     data, spec = config.data, config.data.resolved
     mean, std = data.mean or getattr(spec, "mean", None), data.std or getattr(spec, "std", None)
     return {
@@ -178,7 +183,26 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
         "mean": mean and list(mean),
         "std": std and list(std),
         "taxonomy": taxonomy.to_dict() if taxonomy else None,
+        "paths": {name: str(path) for name in PATHS if (path := absolute(getattr(data, name)))},
+        "small_stem": bool(spec and spec.small_stem),
+        **_reading(spec),
     }
+
+
+def _reading(spec: DatasetSpec | None) -> dict[str, Any]:
+    """How files become images, see `solo.data.storage.facts`."""
+    keys = spec.reading if spec else DATASETS["custom"].reading
+    return {
+        "range": keys.range and list(keys.range),
+        "exif": keys.exif,
+        "background": list(keys.background),
+    }
+
+
+def absolute(typed: str | None) -> Path | None:
+    """Where something on this machine is; `None` for what isn't, such as the name of a data set on a hub."""
+    path = Path(typed).expanduser() if typed else None
+    return path.absolute() if path and (path.exists() or path.parent != Path(".") and path.parent.exists()) else None
 
 
 def accumulates_exactly(config: PretrainCfg, known: bool) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SimCLRKwargs
@@ -23,6 +24,7 @@ class SimCLR(BaseMethod):
 
     def build(self, kw: SimCLRKwargs) -> None:
         """Make the projector."""
+        self.temperature = kw.temperature
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
 
     def heads(self, feats: Tensor) -> Outputs:
@@ -31,4 +33,8 @@ class SimCLR(BaseMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE over all views, or HEX."""
-        return self.hex.nce(Pairs.from_views(out["z"], step.ids, step.groups), step)
+        return self.hex.replace(self.info_nce, Pairs.from_views(out["z"], step.ids, step.groups), step)
+
+    def info_nce(self, pairs: Pairs) -> Tensor:
+        """The method's own loss; `hex.positives` says how several positives of one anchor count."""
+        return info_nce(pairs, self.temperature, self.hex.positives)

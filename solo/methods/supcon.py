@@ -1,6 +1,8 @@
 """SupCon: SimCLR whose positives are all images of the same label.
 
-Khosla et al.: Supervised contrastive learning, https://arxiv.org/abs/2004.11362.
+Khosla et al.: Supervised contrastive learning, https://arxiv.org/abs/2004.11362. Positives are summed inside the log
+(their L_in), as in solo-learn; `hex.positives=outside` takes the mean of the logs (L_out, which they recommend).
+`type: HEX_*` replaces its loss by HEX, with the same positives.
 """
 
 from __future__ import annotations
@@ -17,6 +19,6 @@ class SupCon(SimCLR):
     """SimCLR's network; an image without a label has its own views as positives, as in SimCLR."""
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """InfoNCE over all views, with the labels for ids."""
+        """InfoNCE over all views, or HEX, with the labels for ids."""
         ids = torch.where(step.targets >= 0, step.targets, -1 - step.ids)
-        return self.hex.nce(Pairs.from_views(out["z"], ids, step.groups), step)
+        return self.hex.replace(self.info_nce, Pairs.from_views(out["z"], ids, step.groups), step)

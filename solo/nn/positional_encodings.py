@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
+def _forget_tables(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """solo-learn stores what is computed here."""
+    for name in ("inv_freq", "cached_penc", "penc.inv_freq", "penc.cached_penc"):
+        state.pop(prefix + name, None)
+
+
 class _Encoding(nn.Module):
     dims: ClassVar[int]
     permuted: ClassVar[bool] = False  # channels second instead of last
@@ -23,6 +29,7 @@ class _Encoding(nn.Module):
         super().__init__()
         self.org_channels = channels
         self.channels = 2 * math.ceil(channels / (2 * self.dims))  # of one dimension
+        self.register_load_state_dict_pre_hook(_forget_tables)  # type: ignore[no-untyped-call]
 
     def forward(self, tensor: Tensor) -> Tensor:
         """Encodings of the shape, type and device of the tensor; the same for all N.

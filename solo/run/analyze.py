@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from solo.analysis.analyze import Images, Options, analyze
 from solo.analysis.numbers import Settings
-from solo.data.storage.decode import as_picture, read_rgb
+from solo.args.eval_schema import AnalyzeCfg
+from solo.data.storage.reading import ImageReading, as_picture
 from solo.eval.feature_file import read_features
 from solo.run.evaluation import open_folder
 from solo.run.features import stored_images
@@ -21,8 +22,8 @@ from solo.run.subjects import subjects
 from solo.run.trainer import compute_device
 
 
-def run(cfg: DictConfig) -> None:
-    """Analyse what `cfg` names; write `report.html`, `analysis.json` and `figures/*.png`; `cfg` is resolved."""
+def run(cfg: AnalyzeCfg) -> None:
+    """Analyse what `cfg` names; write `report.html`, `analysis.json` and `figures/*.png`."""
     with tempfile.TemporaryDirectory() as scratch:
         found = subjects(cfg, compute_device(cfg), Path(scratch))
         folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")
@@ -44,15 +45,15 @@ def run(cfg: DictConfig) -> None:
     say(f"files in {folder}: report.html, analysis.json{', figures/*.png' if cfg.png else ''}")
 
 
-def pictures(cfg: DictConfig) -> Images | None:
+def pictures(cfg: AnalyzeCfg) -> Images | None:
     """From a row of the features to its image; None where a file of features doesn't say where they are."""
     if cfg.features:
         paths = read_features(cfg.features[0]).val.paths
         known = bool(paths) and all(Path(path).is_file() for path in paths[:1])
-        return (lambda row: read_rgb(paths[row])) if known else None
+        return (lambda row: ImageReading().read(paths[row])) if known else None
     data = cfg.data
     if data.channels is None and cfg.pretrained_feature_extractor:
-        data = OmegaConf.merge(data, {"channels": saved_data(cfg.pretrained_feature_extractor[0]).get("channels")})
+        data = replace(data, channels=saved_data(cfg.pretrained_feature_extractor[0]).get("channels"))
     images: Any = stored_images(data)
 
     def picture(row: int) -> Image.Image:

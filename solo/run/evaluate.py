@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
-
 from solo.analysis.levels import plot_levels
-from solo.callbacks.checkpointer import plain_cfg
+from solo.args.config import to_plain
+from solo.args.eval_schema import EvaluateCfg
 from solo.callbacks.summary import config_hash, versions
 from solo.eval.features import Features
+from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
 from solo.run.evaluation import open_folder
@@ -43,14 +43,14 @@ _OF_MISTAKES = {
 }
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
-    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`; `cfg` is resolved.
+def run(cfg: EvaluateCfg) -> dict[str, Any]:
+    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`.
 
     Returns:
         What `evaluate.json` holds.
     """
     device = compute_device(cfg)
-    found = load_features(cfg, cfg.feature_type, device)
+    found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
         say("no training images: the linear classifier is left out, and neighbours are the other validation images")
     protocol = Protocol(
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         temperature=cfg.temperature,
         top_k=tuple(cfg.top_k),
         max_queries=cfg.max_queries,
-        bootstrap=cfg.bootstrap,
+        intervals=cfg.intervals,
         seed=cfg.seed,
     )
     results: list[dict[str, Any]] = []
@@ -69,12 +69,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         for result in evaluate(features, protocol, device):
             results.append({"feature_type": kind, **result})
             show_levels(_title(features, result), result["levels"], _shown(protocol))
+            _warn_of_gradients(result["levels"], protocol)
             if len(features.levels) > 1:  # with one, they say what the accuracies say
                 _show_hierarchy(result.get("hierarchy", {}))
     folder = open_folder(cfg, "evaluate")
-    facts = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
+    facts: dict[str, Any] = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
     facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
-    facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": results}
+    facts |= {"config_hash": config_hash(to_plain(cfg)), "versions": versions(), "results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
     title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
     drawn = plot_levels(results, folder / "evaluate.png", title)
@@ -95,6 +96,16 @@ def _show_hierarchy(found: Mapping[str, Any]) -> None:
         )
 
 
+def _warn_of_gradients(levels: Sequence[Mapping[str, Any]], protocol: Protocol) -> None:
+    for level in levels:
+        if level.get("linear_gap", 0) > CLOSE:
+            say(
+                f"warning: the linear classifier of level '{level['level']}' is not solved after "
+                f"{protocol.linear_steps:,} steps: gradient {level['linear_gradient']:.2g}, objective up to "
+                f"{level['linear_gap']:.2g} above its optimum; raise linear_steps or l2"
+            )
+
+
 def _title(features: Features, result: dict[str, Any]) -> str:
     which = "" if result["classes"] == "all" else f", {result['classes']} classes only"
     return f"{features.name}, {features.kind}{which}: {result['images']['val']:,} images"
@@ -111,8 +122,9 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
     texts = {}
     if "linear" in protocol.measures:
         texts["linear"] = (
-            f"logistic regression on standardised features of training images, L2 penalty {protocol.l2:g}, L-BFGS to "
-            f"the optimum or {protocol.linear_steps} steps, each level by itself; left out without training images"
+            f"logistic regression on standardised features of training images, L2 penalty {protocol.l2:g}, each level "
+            f"by itself, by L-BFGS until the objective is within {CLOSE:g} of its optimum or {protocol.linear_steps} "
+            "steps; linear_gap bounds what is left, linear_gradient is its size; left out without training images"
         )
     if "knn" in protocol.measures:
         texts["knn"] = (
@@ -139,8 +151,10 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
         )
     texts["unknown labels"] = "left out at their level, and counted (unknown, queries_unknown)"
     texts["seen and unseen classes"] = "validation and training images of these classes only"
-    if protocol.bootstrap:
+    if protocol.intervals:
         texts["_ci"] = (
-            f"95 % percentile bootstrap over validation images, {protocol.bootstrap} resamples; not over training runs"
+            "95 % interval over the choice of the images measured, not over training runs: Wilson's where training "
+            "images vote or teach; else, and for retrieval, by the differences of 50 random halves, whose images are "
+            "each other's gallery"
         )
     return texts

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from solo.analysis.embedding import LabelNames
+from solo.args.config import to_yaml
+from solo.args.eval_schema import FeatureCfg
 from solo.callbacks.run_directory import RunDirectory
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable
@@ -32,12 +32,12 @@ def training_table(features: Features, command: str) -> FeatureTable:
     return features.train
 
 
-def open_folder(cfg: DictConfig, command: str) -> Path:
+def open_folder(cfg: FeatureCfg, command: str) -> Path:
     """Make `<checkpoint.dir>/<command>/<run id>/` with the resolved config in it.
 
     Raises:
         UserError: it can't be written.
     """
     folder = RunDirectory(Path(cfg.checkpoint.dir).expanduser() / command).open_alone()
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_text(folder / "config.yaml", to_yaml(cfg))
     return folder

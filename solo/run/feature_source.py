@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from solo.args.config import to_plain
+from solo.args.eval_schema import FeatureCfg
 from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
 from solo.data.catalogue.registry import get_spec, query_images
-from solo.data.catalogue.resolve import resolve_spec, unseen_classes
+from solo.data.catalogue.resolve import unseen_classes
 from solo.data.labels.subsets import Subset
 from solo.data.sources.skip import file_names, skipped_files
 from solo.errors import UserError
@@ -27,17 +28,23 @@ from solo.run.report import say
 from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone
 from solo.taxonomy import Taxonomy
 
-_DATA = ("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error")
+Cfg = TypeVar("Cfg", bound=FeatureCfg)
+_DATA = (
+    *("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error", "unknown_classes"),
+    *("range", "exif", "background"),
+)
 
 
-def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -> dict[str, Features]:
+def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple[dict[str, Features], Cfg]:
     """Features of all images for each of `kinds`, computed in one pass, or taken from an earlier command.
 
     Args:
-        cfg: a resolved config of a command whose schema is a `FeatureCfg`; what the source says about backbone and
-            images is filled in, in place.
+        cfg: of the command.
         kinds: `backbone`, `projector` or both. A file of features has one kind, which it names.
         device: where to compute.
+
+    Returns:
+        Kind -> features, and the config with what the source says about backbone and images.
 
     Raises:
         UserError: the source can't be read or doesn't fit, or has no projector and that is asked for.
@@ -49,19 +56,20 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
                 f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}; "
                 f"set feature_type={found.kind}"
             )
-        if cfg.data.get("unseen_classes"):
+        if cfg.data.unseen_classes:
             found = replace(found, unseen=_drawn(cfg, found))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
-        return {found.kind: found}
-    network = find_network(cfg, kinds)
+        return {found.kind: found}, cfg
+    network, cfg = find_network(cfg, kinds)
     train, val = plain_images(cfg)
     tree = _tree(cfg, val)
     tables = {"val": _tables(cfg, network, val, tree, device, "validation")}
-    if not cfg.data.get("val_only"):
+    if not cfg.data.val_only:
         tables["train"] = _tables(cfg, network, train, tree, device, "training")
     facts = _facts(cfg)
     levels = tree.levels if tree else ()
-    return {
+    unseen = cfg.data.unseen_classes
+    loaded = {
         kind: Features(
             name=_name(cfg),
             kind=kind,
@@ -70,11 +78,12 @@ def load_features(cfg: DictConfig, kinds: Sequence[str], device: torch.device) -
             levels=levels,
             tree=tree,
             queries=_queries(cfg, tables["val"][kind]),
-            unseen=tuple(cfg.data.get("unseen_classes") or ()),
+            unseen=unseen if isinstance(unseen, tuple) else (),
             facts={**facts, "feature_type": kind},
         )
         for kind in network.columns
     }
+    return loaded, cfg
 
 
 @dataclass(frozen=True)
@@ -86,25 +95,26 @@ class Network:
     parts: dict[str, nn.Module]
 
 
-def find_network(cfg: DictConfig, kinds: Sequence[str]) -> Network:
-    """The network of a checkpoint or a published model; what it says about backbone and images goes into `cfg`.
+def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
+    """The network of a checkpoint or a published model, and the config with what it says about backbone and images.
 
     Raises:
         UserError: it can't be read or doesn't fit, or has no projector and that is asked for.
     """
-    backbone = source_backbone(cfg)
+    backbone, cfg = source_backbone(cfg)
     if "projector" not in kinds:
-        return Network(backbone, {"backbone": slice(None)}, {"backbone": backbone})
+        return Network(backbone, {"backbone": slice(None)}, {"backbone": backbone}), cfg
     if cfg.model:
         raise UserError(f"model={cfg.model} has no projector; set feature_type=backbone")
     width, method = features_dim(backbone), pretrained_method(cfg)
     columns = {"backbone": slice(0, width), "projector": slice(width, None)}
     parts = {"backbone": backbone, "projector": method}
-    return Network(BackboneAndProjector(method), {kind: columns[kind] for kind in dict.fromkeys(kinds)}, parts)
+    chosen = {kind: columns[kind] for kind in dict.fromkeys(kinds)}
+    return Network(BackboneAndProjector(method), chosen, parts), cfg
 
 
 def _tables(
-    cfg: DictConfig,
+    cfg: FeatureCfg,
     network: Network,
     images: Dataset[Any],
     tree: Taxonomy | None,
@@ -112,7 +122,8 @@ def _tables(
     what: str,
 ) -> dict[str, FeatureTable]:
     """Features of one split: of each kind from disk, or all of them computed, and kept."""
-    settings = {name: OmegaConf.to_container(cfg.data).get(name) for name in _DATA}  # type: ignore[union-attr]
+    data = to_plain(cfg.data)
+    settings = {name: data.get(name) for name in _DATA}
     settings |= {"backbone": cfg.backbone.name, "kwargs": dict(cfg.backbone.kwargs)}
     files = {}
     if cfg.cache:
@@ -148,44 +159,43 @@ def _paths(images: Any) -> tuple[str, ...]:
     return tuple(files) if rows is None or not files else tuple(files[row] for row in rows)
 
 
-def _tree(cfg: DictConfig, images: Any) -> Taxonomy | None:
+def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
     """The data set's label tree; flat with the classes' names, or their numbers, where it has none."""
     data = cfg.data
-    if data.get("no_labels"):
+    if data.no_labels:
         return None
-    spec = resolve_spec(data)
+    spec = data.spec
     if spec.taxonomy is not None:
         return spec.taxonomy
-    names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes)]
+    names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes or 0)]
     return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
 
 
-def _queries(cfg: DictConfig, val: FeatureTable) -> Tensor | None:
+def _queries(cfg: FeatureCfg, val: FeatureTable) -> Tensor | None:
     """Which validation images are queries, where the data set says so; the others are the gallery."""
-    spec = get_spec(cfg.data.dataset)
+    spec = cfg.data.spec
     named = query_images(spec, cfg.data.val_path) if spec.layout and val.paths else None
     return torch.tensor([path in named for path in val.paths]) if named else None
 
 
-def _drawn(cfg: DictConfig, features: Features) -> tuple[str, ...]:
+def _drawn(cfg: FeatureCfg, features: Features) -> tuple[str, ...]:
     """`data.unseen_classes` among the classes of a file of features."""
     if not features.levels:
         raise UserError(f"data.unseen_classes needs labels, and {features.name} has none")
     tree = features.tree or Taxonomy.flat(features.class_names(len(features.levels) - 1))
     spec, wanted = replace(get_spec("custom"), taxonomy=tree), cfg.data.unseen_classes
-    wanted = wanted if isinstance(wanted, int) else list(wanted)
     return tuple(unseen_classes(spec, tree.num_classes, wanted, cfg.data.split_seed).values())
 
 
-def _name(cfg: DictConfig) -> str:
+def _name(cfg: FeatureCfg) -> str:
     if cfg.model:
         return f"{cfg.model}{'' if cfg.pretrained else ', random weights'}"
-    path = checkpoint_file(cfg.pretrained_feature_extractor)
+    path = checkpoint_file(str(cfg.pretrained_feature_extractor))
     return f"{cfg.pretrain_method or cfg.backbone.name}, {path.parent.name}"
 
 
-def _facts(cfg: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(cfg)
+def _facts(cfg: FeatureCfg) -> dict[str, Any]:
+    plain = to_plain(cfg)
     names = ("pretrained_feature_extractor", "model", "pretrain_method", "backbone")
     facts = {name: plain[name] for name in names if plain[name] is not None}
     facts |= {"pretrained": plain["pretrained"]} if plain["model"] else {}

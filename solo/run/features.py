@@ -7,13 +7,14 @@ from collections.abc import Sized
 from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from solo.args.data_schema import SourceDataCfg
+from solo.args.eval_schema import FeatureCfg
+from solo.args.schema import LinearCfg
 from solo.data.batches.loaders import SeededSampler, eval_loader
-from solo.data.catalogue.resolve import resolve_spec
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.labels.subsets import take_fraction
 from solo.data.sources.load import load
@@ -21,7 +22,7 @@ from solo.run.report import on_terminal, say
 
 
 def feature_loaders(
-    cfg: DictConfig, backbone: nn.Module, device: torch.device
+    cfg: LinearCfg, backbone: nn.Module, device: torch.device
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation batches of the features of all images, without augmentation; computed now."""
     batch_size = cfg.optimizer.batch_size
@@ -30,7 +31,7 @@ def feature_loaders(
 
 
 def plain_features(
-    cfg: DictConfig, backbone: nn.Module, device: torch.device, batch_size: int
+    cfg: LinearCfg, backbone: nn.Module, device: torch.device, batch_size: int
 ) -> tuple[FeatureSet, FeatureSet]:
     """Features of all training and all validation images, none of them augmented, in their order."""
     train, val = (
@@ -40,21 +41,21 @@ def plain_features(
     return train, val
 
 
-def plain_images(cfg: DictConfig) -> tuple[Dataset[Any], Dataset[Any]]:
+def plain_images(cfg: LinearCfg | FeatureCfg) -> tuple[Dataset[Any], Dataset[Any]]:
     """The training and the validation images, without augmentation, with their labels at all levels."""
     data = cfg.data
-    _, transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)
-    if data.get("no_labels"):
-        spec, options = resolve_spec(data), dict[str, Any](transform=transform, no_labels=True)
+    _, transform = prepare_transforms(data.spec, data.mean, data.std, data.image_size, data.channels)
+    if data.no_labels:
+        spec, options = data.spec, dict[str, Any](transform=transform, no_labels=True)
         train, val = load(spec, "train", data.train_path, **options), load(spec, "val", data.val_path, **options)
         return take_fraction(train, data.fraction), val
     paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
-    return prepare_datasets(resolve_spec(data), transform, transform, *paths, levels=True)
+    return prepare_datasets(data.spec, transform, transform, *paths, levels=True)
 
 
-def stored_images(data: DictConfig) -> Dataset[Any]:
+def stored_images(data: SourceDataCfg) -> Dataset[Any]:
     """The validation images of a section `data` as they are stored, for pictures or other views than a network's."""
-    return load(resolve_spec(data), "val", data.val_path, data.download, None, no_labels=bool(data.no_labels))
+    return load(data.spec, "val", data.val_path, data.download, None, no_labels=data.no_labels)
 
 
 class FeatureSet(Dataset[tuple[Tensor, Tensor]]):

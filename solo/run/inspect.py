@@ -1,8 +1,10 @@
-"""`solo inspect PATH`: what is in a folder or table of images, and the settings that train on it."""
+"""`solo inspect PATH`: what is in a folder, table, tar or HDF5 file of images, and the settings that train on it."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,10 +14,16 @@ from rich.console import Console
 from rich.progress import track
 
 from solo.args.words import LineParser
+from solo.data.catalogue.rows import SMALL
 from solo.data.sources.survey import SAMPLE, Survey, contact_sheet, look
-from solo.errors import UserError
+from solo.errors import UserError, printable
 
 _SHOWN = 5
+_READING = (
+    ("range", 2, "values that are black and white, in images with more than 8 bits a value"),
+    ("background", 3, "red, green and blue, 0 to 255, behind transparent pictures"),
+    ("max_pixels", None, "of one image; larger ones are not read"),
+)
 
 
 def main(words: Sequence[str]) -> int:
@@ -37,14 +45,24 @@ def main(words: Sequence[str]) -> int:
     def progress(items: Iterable[Any], what: str, length: int) -> Iterable[Any]:
         return track(items, what, total=length, console=screen, transient=True, disable=not screen.is_terminal)
 
-    found = look(given.path, progress, given.label_columns)
+    found = look(given.path, progress, _keys(given))
     sheet = Path(given.sheet).expanduser()
     try:
-        contact_sheet(found.files, found.classes, found.channels).save(sheet)
+        contact_sheet(found.files, found.classes, found.reading).save(sheet)
     except (OSError, ValueError) as error:
         raise UserError(f"--sheet {sheet} can't be written ({error}); give the path of a .png file") from error
     screen.print("\n".join([*describe(found), f"contact sheet: {sheet}"]), markup=False)
     return 0
+
+
+def _keys(given: argparse.Namespace) -> dict[str, Any]:
+    """The keys of `data` that were given as options."""
+    numbers = {key: getattr(given, key) for key, _, _ in _READING if getattr(given, key) is not None}
+    whole = {key: [int(n) for n in value] for key, value in numbers.items() if key == "background"}
+    found = {**numbers, **whole, "label_columns": given.label_columns, "exif": False if given.no_exif else None}
+    if "max_pixels" in found:
+        found["max_pixels"] = int(found["max_pixels"])
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def describe(found: Survey) -> list[str]:
@@ -68,18 +86,29 @@ def describe(found: Survey) -> list[str]:
     lines += [f"  {problem}" for problem in found.problems[:_SHOWN]]
     if len(found.problems) > _SHOWN:
         lines.append(f"  and {len(found.problems) - _SHOWN} more")
+    lines += found.notes
     kind = "a sample of" if len(found.files) > SAMPLE else "all that can be decoded:"
     lines.append(f"mean and std are of {kind} {found.sample:,} images")
+    lines = [printable(line) for line in "\n".join(lines).split("\n")]
     return [*lines, "", *_yaml(found), ""]
 
 
 def _yaml(found: Survey) -> list[str]:
-    settings = {**found.settings, "channels": found.channels, "mean": found.mean, "std": found.std}
-    if len(found.sizes) == 1 and max(next(iter(found.sizes))) < 224:
-        settings["image_size"] = max(next(iter(found.sizes)))
+    settings = {**found.settings, "channels": found.reading.channels, "mean": found.mean, "std": found.std}
+    largest = max(map(max, found.sizes))
+    if largest <= SMALL or (len(found.sizes) == 1 and largest < 224):
+        settings["image_size"] = largest
+        settings |= {"small_stem": True} if largest <= SMALL else {}
     if found.problems:
         settings["on_error"] = "skip"
-    return ["data:", *(f"  {key}: {str(value).lower() if value is True else value}" for key, value in settings.items())]
+    return ["data:", *(f"  {key}: {_as_yaml(value)}" for key, value in settings.items())]
+
+
+def _as_yaml(value: object) -> str:
+    """As YAML reads it again: a name in quotes where it has more than plain characters."""
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[\w./-]+", value, re.ASCII) else json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _most(counter: Counter[Any]) -> str:
@@ -92,7 +121,11 @@ def _most(counter: Counter[Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = LineParser(prog="solo inspect", description=__doc__)
-    parser.add_argument("path", help="a folder of images, or a table (csv, tsv, json, jsonl, parquet) with their paths")
+    kinds = "a folder of images, a table (csv, tsv, json, jsonl, parquet) with their paths, a tar or an HDF5 file"
+    parser.add_argument("path", help=kinds)
     parser.add_argument("--label-columns", nargs="+", help="columns of a table that hold labels, coarse first")
+    for key, count, text in _READING:
+        parser.add_argument(f"--{key.replace('_', '-')}", nargs=count, type=float, help=text)
+    parser.add_argument("--no-exif", action="store_true", help="take pictures as stored, not as their EXIF turns them")
     parser.add_argument("--sheet", default="contact_sheet.png", help="where the picture of some images is written")
     return parser

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
-from solo.callbacks.checkpointer import plain_cfg
+from solo.args.config import to_plain
+from solo.args.eval_schema import KnnCfg
 from solo.callbacks.summary import config_hash, versions
 from solo.errors import UserError
 from solo.eval.features import FeatureTable
@@ -26,10 +26,10 @@ from solo.run.trainer import compute_device
 Row = dict[str, Any]
 
 
-def run(cfg: DictConfig) -> None:
-    """Measure the features that `cfg` names; write into `<checkpoint.dir>/knn/<run id>/`; `cfg` is resolved."""
+def run(cfg: KnnCfg) -> None:
+    """Measure the features that `cfg` names; write into `<checkpoint.dir>/knn/<run id>/`."""
     device = compute_device(cfg)
-    found = load_features(cfg, cfg.feature_type, device)
+    found, cfg = load_features(cfg, cfg.feature_type, device)
     rows: list[Row] = []
     for kind, features in found.items():
         bank, queries, levels = training_table(features, "knn"), features.val, features.levels
@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _measure(
-    cfg: DictConfig, bank: FeatureTable, queries: FeatureTable, levels: Sequence[str], device: torch.device
+    cfg: KnnCfg, bank: FeatureTable, queries: FeatureTable, levels: Sequence[str], device: torch.device
 ) -> Iterator[Row]:
     keys, query = bank.features.to(device), queries.features.to(device)
     targets = bank.labels.to(device), queries.labels.to(device)
@@ -63,7 +63,7 @@ def _measure(
             for temperature in cfg.temperature if distance == "cosine" else [None]:
                 t = "" if temperature is None else f", T={temperature:g}"
                 say(f"Running k-NN with params: distance_fx={distance}, k={k}{t}")
-                options = {} if temperature is None else {"temperature": temperature}
+                options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
                 found = vote_accuracy(similarity[:, :k], rows[:, :k], *targets, distance=distance, **options)
                 say(f"Result: acc@1={found[-1][0]:.2f}, acc@5={found[-1][1]:.2f}")
                 row: Row = {"distance_function": distance, "k": k, "temperature": temperature}
@@ -72,15 +72,20 @@ def _measure(
                 yield row
 
 
-def _write(cfg: DictConfig, folder: Path, rows: list[Row], protocol: str) -> None:
-    facts = {"kind": "knn", "name": cfg.name, "method": cfg.pretrain_method, "backbone": cfg.backbone.name}
+def _write(cfg: KnnCfg, folder: Path, rows: list[Row], protocol: str) -> None:
+    facts: dict[str, Any] = {
+        "kind": "knn",
+        "name": cfg.name,
+        "method": cfg.pretrain_method,
+        "backbone": cfg.backbone.name,
+    }
     facts |= {
         "checkpoint": cfg.pretrained_feature_extractor,
         "features": cfg.features,
         "dataset": cfg.data.dataset,
         "protocol": protocol,
     }
-    facts |= {"config_hash": config_hash(plain_cfg(cfg)), "versions": versions(), "results": rows}
+    facts |= {"config_hash": config_hash(to_plain(cfg)), "versions": versions(), "results": rows}
     write_text(folder / "knn.json", json.dumps(facts, indent=2) + "\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

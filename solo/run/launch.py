@@ -6,13 +6,13 @@ import os
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
 
+from solo.args.schema import RunCfg
 from solo.args.trainer import count_devices
 from solo.errors import UserError
 
 
-def check_launch(cfg: DictConfig, trainer: Trainer) -> None:
+def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
     """Compare the processes that torchrun, SLURM or Lightning start with `devices` and `num_nodes`.
 
     The learning rate and the length of the schedules were derived from these, so that other numbers would train
@@ -21,8 +21,9 @@ def check_launch(cfg: DictConfig, trainer: Trainer) -> None:
     Raises:
         UserError: they differ, or nobody has started the other machines' processes.
     """
-    said = count_devices({"devices": cfg.get("devices", 1), "accelerator": cfg.get("accelerator", "auto")})
-    nodes = int(cfg.get("num_nodes") or 1)
+    said = count_devices(cfg.devices, cfg.accelerator)
+    nodes = cfg.num_nodes
+    shown = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     environment = trainer._accelerator_connector.cluster_environment
     if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise UserError(
@@ -34,6 +35,6 @@ def check_launch(cfg: DictConfig, trainer: Trainer) -> None:
     started = environment.world_size()
     if started != said * nodes:
         raise UserError(
-            f"{started} processes were started, but devices={cfg.get('devices', 1)} and num_nodes={nodes} "
+            f"{started} processes were started, but devices={shown} and num_nodes={nodes} "
             f"mean {said * nodes}; set devices to the number on each machine, so that learning rate and schedules fit"
         )

@@ -6,16 +6,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
-from omegaconf import DictConfig
 from torch import nn
 from torch.utils.data import DataLoader
 
-from solo.callbacks.checkpointer import plain_cfg
+from solo.args.config import to_plain
+from solo.args.schema import LinearCfg
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import LabelledBatches
 from solo.data.batches.loaders import eval_loader
 from solo.data.cache.images import CantCacheError, cached
-from solo.data.catalogue.resolve import resolve_spec
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
 from solo.methods import LinearModel
@@ -27,16 +26,12 @@ from solo.run.trainer import prepare
 Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 
 
-def run(cfg: DictConfig) -> None:
-    """Evaluate `cfg.pretrained_feature_extractor`; write everything into `<checkpoint.dir>/linear/<run id>/`.
-
-    Args:
-        cfg: resolved; what the checkpoint says about its backbone and images is filled in, in place.
-    """
+def run(cfg: LinearCfg) -> None:
+    """Evaluate `cfg.pretrained_feature_extractor`; write everything into `<checkpoint.dir>/linear/<run id>/`."""
     if cfg.data.cache_features and cfg.finetune:
         raise UserError("data.cache_features=True needs a frozen backbone, but finetune=True; switch one of them off")
     seed_everything(cfg.seed, workers=True, verbose=False)
-    backbone = pretrained_backbone(cfg)
+    backbone, cfg = pretrained_backbone(cfg)
     loss, mixup = _mixup(cfg)
     model = LinearModel(backbone, cfg, loss_func=loss, mixup_func=mixup)
     prepared = prepare(cfg, "linear", _facts(cfg))
@@ -45,14 +40,14 @@ def run(cfg: DictConfig) -> None:
     prepared.fit(model, train, val)
 
 
-def image_loaders(cfg: DictConfig, backbone: nn.Module | None = None, device: torch.device | None = None) -> Loaders:
+def image_loaders(cfg: LinearCfg, backbone: nn.Module | None = None, device: torch.device | None = None) -> Loaders:
     """Augmented training images, made on `device` (default: the CPU) from decoded ones, and plain validation images.
 
     RandAugment (`auto_augment`) is made image by image.
     """
-    data, spec = cfg.data, resolve_spec(cfg.data)
+    data, spec = cfg.data, cfg.data.spec
     paths = (data.train_path, data.val_path, data.format)
-    stats = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}
+    stats: dict[str, Any] = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}
     size, workers = cfg.optimizer.batch_size, data.num_workers
     if data.augment != "sample" and not cfg.auto_augment:
         _, plain = prepare_transforms(spec, **stats)
@@ -65,11 +60,11 @@ def image_loaders(cfg: DictConfig, backbone: nn.Module | None = None, device: to
         else:
             say(f"training images are made of whole batches on {where.type}: {images.size_text}")
             return LabelledBatches(images, augment, size, workers, cfg.seed, where), eval_loader(val, size, workers)
-    options = (size, workers, data.download, data.fraction, cfg.auto_augment)
+    options: Any = (size, workers, data.download, data.fraction, cfg.auto_augment)
     return prepare_data(spec, *paths, *options, levels=True, seed=cfg.seed, **stats)
 
 
-def _mixup(cfg: DictConfig) -> tuple[Any, Any]:
+def _mixup(cfg: LinearCfg) -> tuple[Any, Any]:
     """The loss for soft targets and the function that mixes images; None for both without mixup."""
     if cfg.mixup <= 0 and cfg.cutmix <= 0:
         return None, None
@@ -81,7 +76,7 @@ def _mixup(cfg: DictConfig) -> tuple[Any, Any]:
     return soft(), mix(cfg.mixup, cfg.cutmix, label_smoothing=cfg.label_smoothing, num_classes=cfg.data.num_classes)
 
 
-def _facts(cfg: DictConfig) -> Facts:
+def _facts(cfg: LinearCfg) -> Facts:
     what = "finetuned with a linear classifier" if cfg.finetune else "linear classifier on the frozen backbone"
     images = "cached features of plain images" if cfg.data.cache_features else "augmented images"
     text = f"{what}, trained offline on {images} for {cfg.max_epochs} epochs; all validation images, last epoch"
@@ -90,8 +85,8 @@ def _facts(cfg: DictConfig) -> Facts:
         "pretrain_method": cfg.pretrain_method,
         "backbone": cfg.backbone.name,
     }
-    levels = resolve_spec(cfg.data).levels
+    levels = cfg.data.spec.levels
     protocol = {"val_acc1": text, "val_acc5": text}
     if cfg.data.cache_features:
         protocol["images_per_second"] = "cached features, without the backbone"
-    return Facts("linear", plain_cfg(cfg), levels, protocol, extra)
+    return Facts("linear", to_plain(cfg), levels, protocol, extra)

@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from solo.args.accumulate import exact_parts
-from solo.callbacks.checkpointer import plain_cfg
+from solo.args.config import to_plain
+from solo.args.schema import PretrainCfg
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
 from solo.data.cache.images import CantCacheError, cached
-from solo.data.catalogue.resolve import resolve_spec, unseen_classes
+from solo.data.catalogue.resolve import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import Indexed, level_targets
 from solo.data.labels.withholding import withhold
@@ -50,26 +51,28 @@ class PretrainResult:
     model: BaseMethod
 
 
-def run(cfg: DictConfig) -> PretrainResult:
-    """Train `cfg.method` and write everything into `<checkpoint.dir>/<method>/<run id>/`; `cfg` is resolved."""
+def run(cfg: PretrainCfg) -> PretrainResult:
+    """Train `cfg.method` and write everything into `<checkpoint.dir>/<method>/<run id>/`."""
     seed_everything(cfg.seed, workers=True, verbose=False)
-    model = METHODS[cfg.method](cfg)
+    method = METHODS[cfg.method]
+    own = method.__init__.__module__.startswith("solo.")  # solo-learn's form of a method reads a DictConfig
+    model = method(cfg if own else OmegaConf.create(to_plain(cfg)))
     if cfg.finetune_from is not None:
-        start_from(model, cfg.finetune_from, cfg.data.channels)
+        start_from(model, cfg.finetune_from, cfg.data.spec.channels if cfg.data.channels is None else cfg.data.channels)
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg.data.dataset, last))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
 
 
-def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoader[Any] | BatchLoader:
+def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLoader[Any] | BatchLoader:
     """Batches of `[indexes (B,), [view (B, C, H, W), ...], targets]`; says how they are made.
 
     Args:
-        cfg: resolved.
+        cfg: of the run.
         device: where whole batches are augmented; default: the CPU.
     """
     data = cfg.data
@@ -79,7 +82,7 @@ def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoa
         except CantCacheError as reason:
             say(f"views are made image by image: {reason}")
     pipelines = [
-        build_transform_pipeline(data.dataset, entry, mean=data.mean, std=data.std, channels=data.channels)
+        build_transform_pipeline(data.dataset, to_plain(entry), mean=data.mean, std=data.std, channels=data.channels)
         for entry in cfg.augmentations
     ]
     views = prepare_n_crop_transform(pipelines, [entry.num_crops for entry in cfg.augmentations])
@@ -90,18 +93,20 @@ def train_loader(cfg: DictConfig, device: torch.device | None = None) -> DataLoa
     return prepare_dataloader(Indexed(images), _rows(cfg), data.num_workers, cfg.seed, sampler)
 
 
-def _images(cfg: DictConfig, views: Any = None) -> Dataset[tuple[Any, Any]]:
+def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
     """What there is to learn from, with the labels that may be known."""
-    data, spec = cfg.data, resolve_spec(cfg.data)
+    data, spec = cfg.data, cfg.data.spec
     source = (data.train_path, data.format, data.no_labels, data.download, data.fraction)
     images = training_images(spec, views, *source, levels=True)
-    unseen = unseen_classes(spec, data.num_classes, data.unseen_classes, data.split_seed)
-    return withhold(images, list(unseen), plain_cfg(cfg)["data"]["label_fraction"], data.split_seed)
+    unseen = unseen_classes(spec, data.num_classes or 0, data.unseen_classes, data.split_seed)
+    return withhold(images, list(unseen), data.label_fraction, data.split_seed)
 
 
-def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> BatchLoader:
+def _batch_loader(cfg: PretrainCfg, images: Any, device: torch.device | None) -> BatchLoader:
     data = cfg.data
-    augment = BatchAugment(cfg.augmentations, data.mean, data.std, data.channels)
+    augment = BatchAugment(
+        [to_plain(entry) for entry in cfg.augmentations], data.mean or (), data.std or (), data.channels
+    )
     if cfg.debug_augmentations:
         say(str(augment))
     cache = cached(images, augment, data.cache_size, data.cache_dir, asked=data.augment == "batch")
@@ -111,17 +116,17 @@ def _batch_loader(cfg: DictConfig, images: Any, device: torch.device | None) -> 
     return BatchLoader(cache, augment, _rows(cfg), data.num_workers, cfg.seed, where, sampler)
 
 
-def _rows(cfg: DictConfig) -> int:
+def _rows(cfg: PretrainCfg) -> int:
     """Images of a batch of this process: with `accumulate=exact` all that one loss sees."""
-    return int(cfg.optimizer.batch_size) * exact_parts(cfg)
+    return int(cfg.optimizer.batch_size) * exact_parts(cfg.accumulate, cfg.accumulate_grad_batches)
 
 
-def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
+def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
     """The sampler of `data.sampler`, `None` for a random order; says what its batches hold."""
     data = cfg.data
     if data.sampler in (None, "random") and data.labelled_share is None:
         return None
-    spec, labels = resolve_spec(data), level_targets(images).numpy()
+    spec, labels = data.spec, level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
     kind, size = data.sampler or "random", _rows(cfg)
     composed = (spec.taxonomy, level, data.per_class, data.labelled_share)
@@ -130,9 +135,9 @@ def _sampler(cfg: DictConfig, images: Any) -> RuleSampler | None:
     return sampler
 
 
-def val_loader(cfg: DictConfig) -> DataLoader[Any] | None:
+def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
     """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
-    data, spec = cfg.data, resolve_spec(cfg.data)
+    data, spec = cfg.data, cfg.data.spec
     if data.no_labels or (data.val_path is None and (spec.folders or spec.name == "custom")):
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
@@ -140,23 +145,23 @@ def val_loader(cfg: DictConfig) -> DataLoader[Any] | None:
     return eval_loader(images, cfg.optimizer.batch_size, data.num_workers)
 
 
-def _facts(cfg: DictConfig) -> Facts:
+def _facts(cfg: PretrainCfg) -> Facts:
     online = "online linear classifier on detached features of augmented training views; all validation images"
     knn = (
         f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, "
         "bank: the last epoch's augmented training views; all validation images"
     )
     protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
-    levels = () if cfg.data.no_labels else resolve_spec(cfg.data).levels
+    levels = () if cfg.data.no_labels else cfg.data.spec.levels
     withheld, text = _withheld(cfg)
     return Facts(
-        "pretrain", plain_cfg(cfg), levels, {key: f"{how}{text}, last epoch" for key, how in protocol.items()}, withheld
+        "pretrain", to_plain(cfg), levels, {key: f"{how}{text}, last epoch" for key, how in protocol.items()}, withheld
     )
 
 
-def _withheld(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+def _withheld(cfg: PretrainCfg) -> tuple[dict[str, Any], str]:
     """Which classes and labels the training had to do without, for the summary and for its protocol."""
-    data = plain_cfg(cfg)["data"]
+    data = to_plain(cfg)["data"]
     facts, text = {}, ""
     if data["unseen_classes"]:
         facts["unseen_classes"] = data["unseen_classes"]

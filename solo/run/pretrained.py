@@ -12,16 +12,18 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
+from solo.args.check import check
+from solo.args.config import freeze
+from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
 from solo.backbones.published import published_model
-from solo.checkpoint import checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
-from solo.data.storage.decode import read_image, scaled
 from solo.data.storage.folders import Problems, image_folders
+from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
 from solo.export.card import facts_of, model_card
@@ -30,6 +32,9 @@ from solo.export.targets import Exported, export
 from solo.run.predictions import Predictions, predictions
 from solo.run.source import pretrained_backbone, small_stem
 from solo.taxonomy import Taxonomy
+from solo.weights import load_weights
+
+_READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.name != "channels")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class PretrainedModel:
     def channels(self) -> int:
         """C, the channels of an image."""
         return self.network.channels
+
+    @property
+    def reading(self) -> ImageReading:
+        """How files become images, as in the run."""
+        return ImageReading.of({**self.network.reading, "channels": self.channels})
 
     @property
     def features_dim(self) -> int:
@@ -195,10 +205,10 @@ class PretrainedModel:
                 )
             return image
         if isinstance(image, (str, Path)):
-            image = read_image(Path(image).expanduser(), self.channels)
+            image = self.reading.read(Path(image).expanduser())
         elif isinstance(image, np.ndarray):
             try:
-                image = scaled(image)
+                image = self.reading.eight_bits(image)
             except ValueError as error:
                 raise UserError(f"an array can't be read as an image: {error}") from error
             if self.channels in (1, 3):
@@ -242,30 +252,24 @@ def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> P
     name = data.get("dataset") or saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     facts = {"dataset": name if name in DATASETS else "custom"}
     asked = {key: data.get(key) for key in ("image_size", "channels", "mean", "std")}
-    cfg = OmegaConf.create(
-        {
-            "pretrained_feature_extractor": str(file),
-            "pretrain_method": None,
-            "backbone": {"name": None, "kwargs": {}},
-            "data": {**facts, **asked},
-        }
-    )
-    backbone = pretrained_backbone(cfg)  # which fills in what is left open
-    images: Any = OmegaConf.to_container(cfg.data)
-    spec = get_spec(images["dataset"])
-    size = images["image_size"]
+    values, _ = check({"pretrained_feature_extractor": str(file), "data": {**facts, **asked}}, EvaluateCfg)
+    values["data"]["resolved"] = spec = get_spec(facts["dataset"])
+    backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
+    images, size = cfg.data, cfg.data.image_size or spec.size
+    told = {**(saved["cfg"].get("data") or {}), **saved["data"]}
     network = Network(
-        name=cfg.backbone.name,
-        kwargs=cast("dict[str, Any]", OmegaConf.to_container(cfg.backbone.kwargs)),
+        name=str(cfg.backbone.name),
+        kwargs=cfg.backbone.kwargs,
         method=cfg.pretrain_method,
         small_stem=small_stem(cfg, saved),
-        channels=images["channels"],
+        channels=images.channels or 3,
         size=size,
         resize=round(spec.resize * size / spec.size) if spec.resize else None,
-        mean=tuple(images["mean"]),
-        std=tuple(images["std"]),
+        mean=images.mean or spec.mean,
+        std=images.std or spec.std,
+        reading={key: told[key] for key in _READING if told.get(key) is not None},
     )
-    tree = saved["data"].get("taxonomy")
+    tree = told.get("taxonomy")
     return _model(
         backbone,
         network,
@@ -281,7 +285,7 @@ def _exported(folder: Path, where: torch.device, data: dict[str, Any]) -> Pretra
     description, state, classifier = read_exported(folder)
     network = dataclasses.replace(description.network, **_changed(data))
     backbone = network.build()
-    load_backbone(backbone, state, path=folder, name=network.name)
+    load_weights(backbone, state, path=folder, name=network.name)
     return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
 
 

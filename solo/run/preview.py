@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
+from solo.args.schema import PretrainCfg
 from solo.run.pretrain import train_loader
 from solo.run.report import say
 
@@ -18,15 +18,15 @@ _IMAGES = 8
 _PIXELS = 112
 
 
-def run(cfg: DictConfig) -> None:
-    """Write `<checkpoint.dir>/<method>/preview.png`: a row an image, a column a view; `cfg` is resolved.
+def run(cfg: PretrainCfg, number: int | None = None) -> None:
+    """Write `<checkpoint.dir>/<method>/preview.png`: a row an image, a column a view.
 
-    These are the first views of the training's first batch.
+    These are the first views of the training's first batch. `number` tells the pictures of several runs apart.
     """
     _, views, _ = next(iter(train_loader(cfg)))
-    path = Path(cfg.checkpoint.dir).expanduser() / cfg.method / "preview.png"
+    path = Path(cfg.checkpoint.dir).expanduser() / cfg.method / f"preview{'' if number is None else f'-{number}'}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(grid([view[:_IMAGES] for view in views], cfg.data.mean, cfg.data.std), path)
+    save_image(grid([view[:_IMAGES] for view in views], cfg.data.mean or (), cfg.data.std or ()), path)
     say(f"{len(views)} views of {min(_IMAGES, len(views[0]))} images in {path}")
 
 

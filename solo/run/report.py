@@ -13,12 +13,22 @@ from rich.console import Console
 from rich.table import Table
 
 import solo
+from solo.args.compose import compose
+from solo.args.config import to_plain
+from solo.args.recipes import find_recipe
+from solo.args.schema import PretrainCfg
+from solo.args.source import image_words
+from solo.args.words import as_word
 from solo.callbacks.progress import clock
+from solo.data.catalogue.registry import DATASETS
+from solo.errors import ConfigError
+from solo.screen import shown
 
 _FILES = ("last.ckpt", "metrics.csv", "summary.json", "curves.png", "config.yaml")
 _PERCENT = {"val_acc1": "linear top-1", "val_acc5": "linear top-5", "knn_acc1": "kNN top-1", "knn_acc5": "kNN top-5"}
 _PLAIN = {
-    "loss": "training loss",
+    "loss": "training loss of the method",
+    "train_class_loss": "training loss of the online classifier",
     "threshold": "HEX threshold",
     "hierarchy_negatives": "hierarchy negatives per anchor",
 }
@@ -36,7 +46,7 @@ def on_terminal() -> bool:
 @rank_zero_only
 def say(text: str) -> None:
     """Print a line, on the first process only."""
-    _screen().print(text, markup=False)
+    _screen().print(shown(text), markup=False)
 
 
 def announce(trainer: Trainer, model: LightningModule) -> None:
@@ -58,9 +68,11 @@ def show_result(summary: Mapping[str, Any], folder: Path, next_command: str | No
         table.add_row(name, value)
     screen.print()
     screen.print(table)
-    screen.print(f"files in {folder}: {', '.join(name for name in _FILES if (folder / name).exists())}", markup=False)
+    screen.print(
+        f"files in {shown(folder)}: {', '.join(name for name in _FILES if (folder / name).exists())}", markup=False
+    )
     if next_command:
-        screen.print(f"next: {next_command}", markup=False, style="bold")
+        screen.print(f"next: {shown(next_command)}", markup=False, style="bold")
 
 
 def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -111,28 +123,42 @@ def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[
         classes = f" ({level['classes']:,})" if "classes" in level else ""
         table.add_column(f"{level['level']}{classes}", justify="right")
     for name, words in names.items():
-        if any(level.get(name) is not None for level in levels):
-            table.add_row(words, *(_with_interval(level.get(name), level.get(f"{name}_ci")) for level in levels))
+        if any(name in level for level in levels):
+            cells = (_with_interval(level[name], level.get(f"{name}_ci")) if name in level else "-" for level in levels)
+            table.add_row(words, *cells)
     _screen().print(table)
 
 
 def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
     if value is None:
-        return "-"
+        return "not defined"
     shown = f"{value:.2f}" if ends else f"{value:.3f}"
     return f"{shown} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else shown
 
 
-def linear_command(dataset: str, checkpoint: Path) -> str:
-    """The command that evaluates `checkpoint`, ready to be pasted."""
-    root = Path(solo.__file__).parents[1]
-    recipe = root / "scripts" / "linear" / dataset
-    program = "solo linear"
-    if (root / "main_linear.py").is_file():
-        program = f"python {shlex.quote(_short(root / 'main_linear.py'))}"
-    known = (recipe / "linear.yaml").is_file()
-    files = f"{shlex.quote(_short(recipe))} linear.yaml" if known else "FOLDER RECIPE.yaml"
-    return f"{program} {files} {shlex.quote(f'pretrained_feature_extractor={_short(checkpoint)}')}"
+def linear_command(cfg: PretrainCfg, checkpoint: Path) -> str | None:
+    """The command that evaluates `checkpoint`, ready to be pasted; None where there is nothing to measure on.
+
+    Args:
+        cfg: of the run, resolved.
+        checkpoint: of the run.
+    """
+    data = to_plain(cfg)["data"]
+    spec = DATASETS.get(data["dataset"])
+    own = spec is None or spec.folders or data["format"] != "image_folder"
+    if data["no_labels"] or data["num_classes"] in (None, 1) or (own and not data["val_path"]):
+        return None
+    try:
+        recipe = find_recipe([data["dataset"], "linear"], "linear")
+    except ConfigError:
+        return None
+    written = compose(recipe, [])[0]["data"]
+    written.setdefault("format", "image_folder")
+    written.setdefault("val_path", written.get("train_path"))
+    script = Path(solo.__file__).parents[1] / "main_linear.py"
+    program = f"python {shlex.quote(_short(script))}" if script.is_file() else "solo linear"
+    words = [as_word("pretrained_feature_extractor", _short(checkpoint)), *image_words(data, written)]
+    return " ".join([program, shlex.quote(_short(recipe.folder)), recipe.name, *map(shlex.quote, words)])
 
 
 def resume_command(checkpoint: Path) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
+from solo.args.config import to_plain
 from solo.args.differences import NEVER_MATTERS, differences, may_change, unknown_names
+from solo.args.schema import RunCfg
 from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
-from solo.callbacks.checkpointer import BACKUP, plain_cfg
+from solo.callbacks.checkpointer import BACKUP
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.batches.loader import BatchLoader
 from solo.errors import ConfigError, UserError
@@ -39,20 +40,20 @@ class ResumeOrder(Callback):
         sampler.start_at(epochs["processed"], samples if inside else 0)
 
 
-def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
+def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None]:
     """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found.
 
     What a killed process left half written is removed.
 
     Args:
-        cfg: the resolved configuration.
+        cfg: of the run.
         root: the folder of all runs of this kind.
 
     Raises:
         UserError: nothing can be read of what is there.
         UserError: or the run was made with other settings than these, and `resume_allow` doesn't have them.
     """
-    if cfg.get("resume_from_checkpoint"):
+    if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)
         file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
@@ -68,7 +69,7 @@ def find_resume(cfg: DictConfig, root: Path) -> tuple[Path | None, str | None]:
     return file, stored_wandb_id(file.parent)
 
 
-def _search(cfg: DictConfig, root: Path) -> Path | None:
+def _search(cfg: RunCfg, root: Path) -> Path | None:
     """What `auto_resume` finds; a job that SLURM has put back into its queue looks for its work in any case."""
     if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         return None
@@ -101,9 +102,9 @@ def _beside(file: Path) -> Sequence[Path]:
     return [other for other in found if not other.samefile(file)]
 
 
-def _check_settings(cfg: DictConfig, stored: Mapping[str, Any], file: Path) -> None:
-    current = plain_cfg(cfg)
-    allowed = list(current.get("resume_allow") or [])
+def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
+    current = to_plain(cfg)
+    allowed = list(cfg.resume_allow)
     if misspelt := unknown_names(allowed, stored, current):
         names = ", ".join(misspelt)
         raise ConfigError(f"resume_allow has {names}, which is no setting; give keys as --cfg resolved prints them")

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.args.take_schema import SearchCfg
-from solo.data.storage.decode import as_picture, read_image
+from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
 from solo.files import replacing
@@ -187,7 +187,7 @@ def _thumbnail(path: Path) -> Image.Image:
     """A square picture; a grey one where the image is gone, as it may be where features were saved earlier."""
     square = Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))
     try:
-        image = as_picture(read_image(path, 3)).convert("RGB")
+        image = as_picture(ImageReading().read(path)).convert("RGB")
     except (BrokenImageError, OSError):
         return square
     scale = _SIDE / max(image.size)

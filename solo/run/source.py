@@ -3,84 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from solo.args.eval_schema import FeatureCfg
+from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
 from solo.backbones.published import published_model
-from solo.checkpoint import backbone_state, checkpoint_file, load_backbone, load_checkpoint, saved_settings
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
+from solo.weights import load_weights
+
+Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
+Features = TypeVar("Features", bound=FeatureCfg)
 
 
-def source_backbone(cfg: DictConfig) -> nn.Module:
+def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
     """The backbone of `cfg.model`, where it is set, else that of `cfg.pretrained_feature_extractor`.
 
-    What `cfg` leaves out of its images is filled in, in place.
+    Returns:
+        The backbone, and the config with what it left open of backbone and images, so that the run's files say what was
+        evaluated.
     """
-    return published_backbone(cfg) if cfg.get("model") else pretrained_backbone(cfg)
+    return published_backbone(cfg) if cfg.model else pretrained_backbone(cfg)
 
 
-def published_backbone(cfg: DictConfig) -> nn.Module:
+def published_backbone(cfg: Features) -> tuple[nn.Module, Features]:
     """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`.
 
     Raises:
         UserError: see `published_model`; or the weights' file can't be read or doesn't fit.
     """
-    if cfg.data.channels is None:
-        cfg.data.channels = 3
-    kwargs: Any = OmegaConf.to_container(cfg.backbone.kwargs, resolve=True)
+    model, data = str(cfg.model), cfg.data
+    channels = data.channels or 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
-        found = published_model(cfg.model, cfg.pretrained is True, channels=cfg.data.channels, kwargs=kwargs)
+        found = published_model(model, cfg.pretrained is True, channels=channels, kwargs=cfg.backbone.kwargs)
     if isinstance(cfg.pretrained, str):
-        _load_weights(found.network, cfg.pretrained, cfg.model)
-    cfg.backbone.name = cfg.model
-    for key, value in {"image_size": found.size, "mean": list(found.mean), "std": list(found.std)}.items():
-        if cfg.data[key] is None:
-            cfg.data[key] = value
-    return found.network
+        state = load_checkpoint(cfg.pretrained)["state_dict"]
+        load_weights(found.network, state, path=f"pretrained={cfg.pretrained}", name=f"model={model}")
+    own = {"channels": channels, "image_size": found.size, "mean": tuple(found.mean), "std": tuple(found.std)}
+    backbone = replace(cfg.backbone, name=model)
+    return found.network, replace(cfg, backbone=backbone, data=_filled(data, own))
+
+
+def _filled(section: Any, values: Mapping[str, Any]) -> Any:
+    """A section with these values where it has none."""
+    return replace(section, **{key: value for key, value in values.items() if getattr(section, key) is None})
 
 
 def saved_data(path: str) -> dict[str, Any]:
-    """The section `data` of the run that made a checkpoint; empty if it has none."""
+    """The section `data` of the run that made a checkpoint, empty if it has none; paths are absolute."""
     checkpoint = checkpoint_file(path)
-    return dict(saved_settings(load_checkpoint(checkpoint), checkpoint)["cfg"].get("data") or {})
+    saved = saved_settings(load_checkpoint(checkpoint), checkpoint)
+    places = {name: place for name, place in (saved["data"].get("paths") or {}).items() if Path(place).parent.exists()}
+    return {**(saved["cfg"].get("data") or {}), **places}
 
 
-def pretrained_backbone(cfg: DictConfig) -> nn.Module:
+def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     """Build and load the backbone of `cfg.pretrained_feature_extractor`.
 
-    What `cfg` leaves out is the checkpoint's, else the data set's; it is written back into `cfg`, so that the run's
-    files say what was evaluated: `backbone`, `pretrain_method`, `data.image_size`, `.channels`, `.mean`, `.std`.
+    Returns:
+        The backbone, and the config in which the checkpoint, else the data set, has filled in what it left open:
+        `backbone`, `pretrain_method`, `data.image_size`, `.channels`, `.mean`, `.std`.
 
     Raises:
         UserError: the checkpoint can't be read, doesn't fit, or neither side names the backbone.
     """
-    path = checkpoint_file(cfg.pretrained_feature_extractor)
+    path = checkpoint_file(str(cfg.pretrained_feature_extractor))
     checkpoint = load_checkpoint(path)
     saved = saved_settings(checkpoint, path)
     trained = saved["cfg"].get("backbone") or {}
-    _adopt(cfg, saved)
-    if cfg.backbone.name is None:
+    cfg = _adopt(cfg, saved)
+    name = cfg.backbone.name
+    if name is None:
         raise UserError(f"checkpoint {path} doesn't name its backbone; set backbone.name, for example resnet18")
     backbone = build_backbone(
-        cfg.backbone.name,
-        method=vit_variant(cfg.pretrain_method, cfg.backbone.name),
-        channels=cfg.data.channels,
+        name,
+        method=vit_variant(cfg.pretrain_method, name),
+        channels=cfg.data.channels or 3,
         small=small_stem(cfg, saved),
         image_size=cfg.data.image_size,
-        kwargs=OmegaConf.to_container(cfg.backbone.kwargs, resolve=True),  # type: ignore[arg-type]
+        kwargs=cfg.backbone.kwargs,
     )
-    load_backbone(backbone, backbone_state(checkpoint), path=path, name=cfg.backbone.name, saved=trained.get("name"))
-    return backbone
+    called, state = f"backbone.name='{name}'", checkpoint["state_dict"]
+    load_weights(backbone, state, path=f"checkpoint {path}", name=called, saved=trained.get("name"))
+    return backbone, cfg
 
 
 class BackboneAndProjector(nn.Module):
@@ -96,7 +113,7 @@ class BackboneAndProjector(nn.Module):
         return torch.cat([out["feats"], out["z"]], dim=1)
 
 
-def pretrained_method(cfg: DictConfig) -> nn.Module:
+def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     """The whole method of the checkpoint, with its heads, built from the settings it was trained with.
 
     Backbone and image size are those of `cfg`, after `pretrained_backbone` has filled them in.
@@ -104,7 +121,7 @@ def pretrained_method(cfg: DictConfig) -> nn.Module:
     Raises:
         UserError: the checkpoint doesn't say its method, or that has no projector, or it doesn't fit its weights.
     """
-    path = checkpoint_file(cfg.pretrained_feature_extractor)
+    path = checkpoint_file(str(cfg.pretrained_feature_extractor))
     checkpoint = load_checkpoint(path)
     saved, state = saved_settings(checkpoint, path)["cfg"], checkpoint["state_dict"]
     name = saved.get("method")
@@ -116,74 +133,51 @@ def pretrained_method(cfg: DictConfig) -> nn.Module:
     if METHODS[name].heads is BaseMethod.heads:
         raise UserError(f"method {name!r} of {path} has no projector; use feature_type=backbone")
     settings = OmegaConf.create(saved)
-    settings.backbone = cfg.backbone
+    settings.backbone = {"name": cfg.backbone.name, "kwargs": cfg.backbone.kwargs}
     settings.data.image_size, settings.data.channels = cfg.data.image_size, cfg.data.channels
     if "classifier.weight" in state:
         settings.data.num_classes = len(state["classifier.weight"])
     method: nn.Module = METHODS[name](settings)
-    try:
-        method.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} doesn't fit the method {name!r} built from its own settings: {reason}") from error
+    load_weights(method, state, path=f"checkpoint {path}", name=f"the method {name!r} built from its own settings")
     return method
 
 
-def _adopt(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
-    backbone = saved["cfg"].get("backbone") or {}
-    if cfg.backbone.name is None:
-        cfg.backbone.name = backbone.get("name")
-    if not cfg.backbone.kwargs and cfg.backbone.name == backbone.get("name"):
-        cfg.backbone.kwargs = backbone.get("kwargs") or {}
-    if cfg.pretrain_method is None:
-        cfg.pretrain_method = saved["cfg"].get("method")
-    spec, data = get_spec(cfg.data.dataset), {**(saved["cfg"].get("data") or {}), **saved["data"]}
+def _adopt(cfg: Cfg, saved: Mapping[str, Any]) -> Cfg:
+    trained, backbone = saved["cfg"].get("backbone") or {}, cfg.backbone
+    backbone = _filled(backbone, {"name": trained.get("name")})
+    if not backbone.kwargs and backbone.name == trained.get("name"):
+        backbone = replace(backbone, kwargs=dict(trained.get("kwargs") or {}))
+    spec, data = cfg.data.spec, {**(saved["cfg"].get("data") or {}), **saved["data"]}
+    row = get_spec(spec.name)
     own = {
-        "image_size": spec.size,
-        "channels": spec.channels,
-        "mean": spec.eval_mean or spec.mean,
-        "std": spec.eval_std or spec.std,
+        "image_size": row.size,
+        "channels": row.channels,
+        "mean": row.eval_mean or row.mean,
+        "std": row.eval_std or row.std,
+        **dict.fromkeys(_READING),
     }
     names = {"image_size": "size"}  # the checkpoint's word for it
     for key, default in own.items():
-        if cfg.data[key] is None:
-            value = data.get(names.get(key, key), data.get(key))
-            cfg.data[key] = default if value is None else value
+        value = data.get(names.get(key, key), data.get(key))
+        own[key] = default if value is None else tuple(value) if isinstance(value, list) else value
+    method = saved["cfg"].get("method") if cfg.pretrain_method is None else cfg.pretrain_method
+    changed: Any = replace(cfg, backbone=backbone, data=_as_read(_filled(cfg.data, own)), pretrain_method=method)
+    return changed  # type: ignore[no-any-return]
 
 
-def small_stem(cfg: DictConfig, saved: Mapping[str, Any]) -> bool:
+_READING = ("range", "exif", "background", "max_pixels")
+
+
+def _as_read(data: Any) -> Any:
+    """The section `data` with a data set whose files are read as the keys say, those of the checkpoint among them."""
+    keys = {key: getattr(data, key) for key in _READING if getattr(data, key) is not None}
+    return replace(data, resolved=replace(data.spec, reading=replace(data.spec.reading, **keys)))
+
+
+def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:
     """The stem is that of the images it was trained on."""
+    data = {**(saved["cfg"].get("data") or {}), **saved["data"]}
+    if data.get("small_stem") is not None:
+        return bool(data["small_stem"])
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
-    return DATASETS.get(str(name), get_spec(cfg.data.dataset)).small_stem
-
-
-def _load_weights(network: nn.Module, file: str, model: str) -> None:
-    """All weights of `network` from a file; what else is in it, a classifier, is left out."""
-    state, own = weights_of(Path(file).expanduser(), "pretrained"), network.state_dict()
-    missing = [key for key in own if key not in state]
-    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or shapes:
-        raise UserError(
-            f"pretrained={file} doesn't fit model={model}: {len(missing)} keys missing "
-            f"({', '.join(missing[:3]) or '-'}), {len(shapes)} of another shape ({', '.join(shapes[:3]) or '-'}); "
-            "give weights of this very model"
-        )
-    network.load_state_dict({key: state[key] for key in own})
-
-
-def weights_of(path: Path, key: str) -> dict[str, Tensor]:
-    """The weights in a file, a checkpoint or safetensors; `key` is the setting that names it, for the error.
-
-    Raises:
-        UserError: it is missing or can't be read.
-    """
-    if path.suffix != ".safetensors":
-        return dict(load_checkpoint(path)["state_dict"])
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"{key}={path} doesn't exist; give a file with the weights")
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors' own
-        raise UserError(f"{key}={path} can't be read ({error}); give a file with the weights") from error
+    return DATASETS.get(str(name), cfg.data.spec).small_stem

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from solo.backbones.published import published_model
-from solo.checkpoint import backbone_state, load_backbone
+from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
 from solo.methods.base import BaseMethod
-from solo.run.source import weights_of
+from solo.weights import load_weights
 
 
 def start_from(model: BaseMethod, source: str, channels: int) -> None:
@@ -19,18 +17,17 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
 
     Args:
         model: just built.
-        source: `timm/NAME`, `torchvision/NAME`, or a file: a checkpoint of ours or of solo-learn, or weights of timm or
-            torchvision. A classifier that is in it is left out.
+        source: `timm/NAME`, `torchvision/NAME`, or a file that `load_checkpoint` reads; what stands beside the backbone
+            in it, a classifier or a projector, is left out.
         channels: of the images.
 
     Raises:
         UserError: an unknown model, weights that can't be fetched or read, or that don't fit the backbone.
     """
-    state = _published(source, channels) if source.startswith(("timm/", "torchvision/")) else _file(source)
-    own = model.backbone.state_dict()
-    fits = {name: value for name, value in state.items() if name in own}
     try:
-        load_backbone(model.backbone, fits, path=source, name=model.backbone_name)
+        published = source.startswith(("timm/", "torchvision/"))
+        state = _published(source, channels) if published else load_checkpoint(source)["state_dict"]
+        load_weights(model.backbone, state, path=source, name=f"backbone.name='{model.backbone_name}'")
     except UserError as error:
         raise UserError(f"finetune_from: {error}") from error
     for online, slow in getattr(model, "momentum_pairs", []):
@@ -43,11 +40,4 @@ def _published(source: str, channels: int) -> dict[str, Tensor]:
             return published_model(source, channels=channels).network.state_dict()
     except UserError as error:
         reason = str(error).split("; set pretrained=")[0]
-        raise UserError(f"finetune_from={source}: {reason}; a file with the weights is possible, too") from error
-
-
-def _file(source: str) -> dict[str, Tensor]:
-    state = weights_of(Path(source).expanduser(), "finetune_from")
-    if any(name.startswith(("backbone.", "encoder.")) for name in state):
-        return backbone_state({"state_dict": state})
-    return state
+        raise UserError(f"{source}: {reason}; a file with the weights is possible, too") from error

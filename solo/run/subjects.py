@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from solo.analysis.analyze import Moment, Subject
-from solo.analysis.embedding import subsample
+from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.errors import UserError
 from solo.eval.features import Features
+from solo.eval.rows import draw
 from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import load_features
 from solo.run.views import load_views
@@ -25,44 +26,48 @@ from solo.run.views import load_views
 _EPOCH = re.compile(r"ep=(\d+)")
 
 
-def subjects(cfg: DictConfig, device: torch.device, scratch: Path) -> list[Subject]:
+def subjects(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[Subject]:
     """The runs that `cfg` names, in its order; nothing is computed yet.
 
     Args:
-        cfg: resolved, of `AnalyzeCfg`.
+        cfg: of the command.
         device: where features will be computed.
         scratch: a folder that exists as long as the subjects are used.
 
     Raises:
         UserError: a checkpoint can't be read, or the number of names isn't that of the runs.
     """
-    kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if cfg[kind])
-    found = [_subject(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(cfg[kind])]
+    kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if getattr(cfg, kind))
+    sources: Sequence[str] = getattr(cfg, kind)
+    found = [_subject(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
     if cfg.series:
         found = [_in_series(found)]
-    names = list(cfg.names) if cfg.names else _distinct([subject.name for subject in found], list(map(str, cfg[kind])))
+    names = list(cfg.names) if cfg.names else _distinct([subject.name for subject in found], list(sources))
     if len(names) != len(found) or len(set(names)) != len(names):
         raise UserError(f"names={names} don't fit {len(found)} runs; give each one a name of its own")
     return [Subject(name, subject.moments) for name, subject in zip(names, found, strict=True)]
 
 
-def _subject(cfg: DictConfig, kind: str, source: str, device: torch.device, scratch: Path) -> Subject:
+def _subject(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scratch: Path) -> Subject:
     if kind != "pretrained_feature_extractor":
         one = _alone(cfg, kind, source)
         name = Path(source).stem if kind == "features" else source
-        return Subject(name, (Moment(lambda: load_features(one, ["backbone"], device), None, {kind: source}),))
+        return Subject(name, (Moment(lambda: load_features(one, ["backbone"], device)[0], None, {kind: source}),))
     last = checkpoint_file(source)
     saved = saved_settings(load_checkpoint(last), last)["cfg"]
     kinds = list(dict.fromkeys(_kinds(saved)))
     moments = []
     for path, epoch in _moments(cfg, Path(source).expanduser(), last, saved, scratch):
         views = _views(cfg, saved)
-        moments.append(_moment(_alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch), views))
+        moments.append(
+            _moment(cfg, _alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch), views)
+        )
     return Subject(str(saved.get("name") or saved.get("method") or last.parent.name), tuple(moments))
 
 
 def _moment(
-    cfg: DictConfig,
+    cfg: AnalyzeCfg,
+    alone: FeatureCfg,
     kinds: Sequence[str],
     device: torch.device,
     epoch: int | None,
@@ -70,16 +75,16 @@ def _moment(
     augmentations: Sequence[Mapping[str, Any]],
 ) -> Moment:
     def load() -> Mapping[str, Features]:
-        return load_features(copy.deepcopy(cfg), kinds, device)  # it fills the config in
+        return load_features(alone, kinds, device)[0]
 
     def views(count: int) -> Mapping[str, torch.Tensor]:
-        rows = subsample(count, cfg.lidar_images, cfg.seed).tolist()
-        return load_views(copy.deepcopy(cfg), kinds, device, augmentations, rows, cfg.lidar_views)
+        rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
+        return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
 
     return Moment(load, epoch, facts, views if augmentations else None)
 
 
-def _views(cfg: DictConfig, saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _views(cfg: AnalyzeCfg, saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """How the run made its views; nothing where they aren't wanted, or nobody knows."""
     if cfg.lidar_images == 1:
         raise UserError("lidar_images=1 is too few to compare; give at least 2, or 0 to leave LiDAR out")
@@ -87,7 +92,7 @@ def _views(cfg: DictConfig, saved: Mapping[str, Any]) -> Sequence[Mapping[str, A
 
 
 def _moments(
-    cfg: DictConfig, source: Path, last: Path, saved: Mapping[str, Any], scratch: Path
+    cfg: AnalyzeCfg, source: Path, last: Path, saved: Mapping[str, Any], scratch: Path
 ) -> Iterator[tuple[Path, int | None]]:
     """(checkpoint, epochs trained): of a folder the network before training and some of its checkpoints, else one."""
     kept = {int(match[1]) + 1: file for file in source.glob("*.ckpt") if (match := _EPOCH.search(file.name))}
@@ -129,9 +134,10 @@ def _facts(saved: Mapping[str, Any], path: Path, epoch: int | None) -> dict[str,
     return {**facts, "batch_size": size, "seed": saved.get("seed")}
 
 
-def _alone(cfg: DictConfig, kind: str, source: str) -> DictConfig:
-    plain: Any = OmegaConf.to_container(cfg)
-    return OmegaConf.create({**plain, kind: source})
+def _alone(cfg: AnalyzeCfg, kind: str, source: str) -> FeatureCfg:
+    """The config of one source, as the other commands have it."""
+    changed: Any = {kind: source}
+    return replace(cfg, **changed)
 
 
 def _in_series(found: Sequence[Subject]) -> Subject:

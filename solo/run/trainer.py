@@ -18,14 +18,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from solo import distributed
-from solo.args.accumulate import exact_parts
+from solo.args.config import to_plain
+from solo.args.eval_schema import FeatureCfg
+from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
-from solo.callbacks.checkpointer import plain_cfg
 from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
@@ -79,7 +79,7 @@ class Run:
         model: LightningModule,
         train: DataLoader[Any] | BatchLoader,
         val: DataLoader[Any] | None,
-        next_command: Callable[[Path], str] | None = None,
+        next_command: Callable[[Path], str | None] | None = None,
     ) -> None:
         """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""
         announce(self.trainer, model)
@@ -129,11 +129,11 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
         say(f"data.on_error=skip: {len(lines)} files were skipped, listed in {folder / 'skipped.txt'}")
 
 
-def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
+def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
     """Build the Trainer from the Trainer's keys in `cfg`, with the run's folder, loggers and callbacks.
 
     Args:
-        cfg: the resolved configuration.
+        cfg: of the run.
         kind: folder of the runs within `checkpoint.dir`: the method's name, or "linear".
         facts: what the summary says besides the numbers.
 
@@ -155,18 +155,22 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
-        options = {key: value for key, value in cfg.checkpoint.items() if key not in ("enabled", "dir")}
-        callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.get("max_time"), **options))
-    if OmegaConf.select(cfg, "auto_umap.enabled"):
+        options = {key: value for key, value in to_plain(cfg.checkpoint).items() if key not in ("enabled", "dir")}
+        callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.trainer.get("max_time"), **options))
+    if isinstance(cfg, PretrainCfg) and cfg.auto_umap.enabled:
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
-        drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.get("embedding", "umap")}
-        callbacks.append(AutoUMAP(cfg.name, pictures, cfg.auto_umap.frequency, run=directory, **drawn))
+        drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
+        callbacks.append(AutoUMAP(str(cfg.name), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
     callbacks += [SchedulePlan(directory), recorder]
+    synced = cfg.trainer.get("sync_batchnorm")
     options = {
         **trainer_options(cfg),
         **_devices(cfg),
         "strategy": _strategy(cfg),
-        "plugins": [SafeCheckpointIO(), *([SyncedNorms(gpu=not _on_cpu(cfg))] if cfg.get("sync_batchnorm") else [])],
+        "plugins": [
+            SafeCheckpointIO(),
+            *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
+        ],
         "logger": _wandb(cfg, root, wandb_id if continued else None) or False,
         "callbacks": callbacks,
         "enable_checkpointing": False,
@@ -180,11 +184,11 @@ def prepare(cfg: DictConfig, kind: str, facts: Facts) -> Run:
     return Run(trainer, directory, recorder, order, resume)
 
 
-def trainer_options(cfg: DictConfig) -> dict[str, Any]:
+def trainer_options(cfg: RunCfg) -> dict[str, Any]:
     """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those that a run sets."""
     known = inspect.signature(Trainer.__init__).parameters
-    options = {key: value for key, value in plain_cfg(cfg).items() if key in known and key not in _OURS}
-    if exact_parts(cfg) > 1:  # the model takes the parts itself
+    options = {key: value for key, value in to_plain(cfg).items() if key in known and key not in _OURS}
+    if isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact":  # the model takes the parts itself
         options["accumulate_grad_batches"] = 1
     if options.get("sync_batchnorm"):
         options["sync_batchnorm"] = False  # `SyncedNorms` does it
@@ -214,14 +218,14 @@ def hush(workers: bool) -> None:
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
 
 
-def _accelerator(cfg: DictConfig) -> str:
-    name = str(cfg.get("accelerator") or "auto")
+def _accelerator(cfg: RunCfg | FeatureCfg) -> str:
+    name = cfg.accelerator
     if name in ("gpu", "cuda") and not (torch.cuda.is_available() or (name == "gpu" and _has_mps())):
         raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
     return name
 
 
-def compute_device(cfg: DictConfig) -> torch.device:
+def compute_device(cfg: FeatureCfg) -> torch.device:
     """The device of a command that doesn't train: what `accelerator` says, the best there is for `auto`.
 
     Raises:
@@ -239,25 +243,25 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def _on_cpu(cfg: DictConfig) -> bool:
+def _on_cpu(cfg: RunCfg) -> bool:
     return cfg.accelerator == "cpu" or (cfg.accelerator == "auto" and not (torch.cuda.is_available() or _has_mps()))
 
 
-def _devices(cfg: DictConfig) -> dict[str, Any]:
+def _devices(cfg: RunCfg) -> dict[str, Any]:
     """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
-    devices = plain_cfg(cfg).get("devices", 1)
+    devices: Any = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     if _on_cpu(cfg):
         devices = len(devices) if isinstance(devices, list) else devices
         devices = 1 if devices in ("auto", -1, "-1") else int(devices)
     return {"devices": devices}
 
 
-def _strategy(cfg: DictConfig) -> str | Strategy:
-    name = cfg.get("strategy")
+def _strategy(cfg: RunCfg) -> str | Strategy:
+    name = cfg.strategy
     return DDPStrategy(find_unused_parameters=False) if name == "ddp" else name or "auto"
 
 
-def _has_tensorboard(cfg: DictConfig) -> bool:
+def _has_tensorboard(cfg: RunCfg) -> bool:
     if not cfg.tensorboard.enabled:
         return False
     if importlib.util.find_spec("tensorboard") is None:
@@ -266,7 +270,7 @@ def _has_tensorboard(cfg: DictConfig) -> bool:
     return True
 
 
-def _wandb(cfg: DictConfig, root: Path, run_id: str | None) -> Logger | None:
+def _wandb(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
     if not cfg.wandb.enabled:
         return None
     try:
@@ -275,12 +279,12 @@ def _wandb(cfg: DictConfig, root: Path, run_id: str | None) -> Logger | None:
         root.mkdir(parents=True, exist_ok=True)
         options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
         logger = WandbLogger(
-            name=cfg.name,
+            name=str(cfg.name),
             project=cfg.wandb.project,
             entity=cfg.wandb.entity,
             offline=cfg.wandb.offline,
             save_dir=root,
-            config=plain_cfg(cfg),
+            config=to_plain(cfg),
             **options,
         )
         _ = logger.experiment  # signs in now, on the first process

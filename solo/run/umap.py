@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from solo.analysis.embedding import draw_embedding
+from solo.args.eval_schema import UmapCfg
 from solo.run.evaluation import label_names, open_folder
 from solo.run.feature_source import load_features
 from solo.run.report import say
 from solo.run.trainer import compute_device
 
 
-def run(cfg: DictConfig) -> None:
-    """Draw the features that `cfg` names, as PDF and PNG; `cfg` is resolved.
+def run(cfg: UmapCfg) -> None:
+    """Draw the features that `cfg` names, as PDF and PNG.
 
     The files are `<checkpoint.dir>/umap/<run id>/{train,val}_<embedding>.*`, or `<plot_name>_{train,val}_..` if given.
     """
-    found = next(iter(load_features(cfg, [cfg.feature_type], compute_device(cfg)).values()))
+    kinds, cfg = load_features(cfg, [cfg.feature_type], compute_device(cfg))
+    found = next(iter(kinds.values()))
     folder = open_folder(cfg, "umap")
     names = label_names(found)
     start = f"{folder}/" if cfg.plot_name is None else f"{Path(cfg.plot_name).expanduser()}_"
@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> None:
             part.labels.numpy(),
             files,
             names=names,
-            title=f"{cfg.data.dataset or Path(cfg.features).name}, {split}, {found.kind} of {found.name}",
+            title=f"{cfg.data.dataset or Path(str(cfg.features)).name}, {split}, {found.kind} of {found.name}",
             embedding=cfg.embedding,
             palette=cfg.color_palette,
             max_points=cfg.max_points,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from solo.args.eval_schema import FeatureCfg
 from solo.data.batches.loaders import eval_loader
 from solo.data.views.pipelines import build_transform_pipeline
 from solo.run.feature_source import find_network
@@ -20,7 +20,7 @@ Pipeline = Callable[[Any], Tensor]
 
 
 def load_views(
-    cfg: DictConfig,
+    cfg: FeatureCfg,
     kinds: Sequence[str],
     device: torch.device,
     augmentations: Sequence[Mapping[str, Any]],
@@ -40,12 +40,12 @@ def load_views(
     Returns:
         (n, count, d) each.
     """
-    network = find_network(cfg, kinds)
+    network, cfg = find_network(cfg, kinds)
     data = cfg.data
     images = stored_images(data)
     largest = max(int(entry["crop_size"]) for entry in augmentations)
     pipelines = [
-        build_transform_pipeline(data.dataset, entry, mean=data.mean, std=data.std, channels=data.channels)
+        build_transform_pipeline(data.spec.name, entry, mean=data.mean, std=data.std, channels=data.channels)
         for entry in augmentations
         if int(entry["crop_size"]) == largest
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lightning.pytorch import Callback
-from omegaconf import DictConfig, OmegaConf
 
+from solo.args.schema import PretrainCfg, RunCfg
 from solo.callbacks.guard import Guard
 from solo.callbacks.meter import Meter
 from solo.callbacks.online import Online
@@ -16,20 +16,20 @@ from solo.callbacks.watch import Watch
 from solo.methods.catalogue import MethodFacts, facts_of
 
 
-def watchers(cfg: DictConfig, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
+def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
     """The callbacks, to be placed before those that show and write, and the facts with what the watch says.
 
     Args:
-        cfg: the resolved configuration; without `online` (evaluation) only the loss is guarded.
+        cfg: of pretraining, or of evaluation, where only the loss is guarded.
         run: the run's folder.
         meter: measures the loss.
         facts: of the run.
     """
-    settings = OmegaConf.select(cfg, "online")
+    settings = cfg.online if isinstance(cfg, PretrainCfg) else None
     found: list[Callback] = []
     if settings is None or settings.replay:
         found.append(Guard(run))
-    if settings is None or not settings.enabled:
+    if settings is None or not isinstance(cfg, PretrainCfg) or not settings.enabled:
         return found, facts
     known = facts_of(cfg.method) or MethodFacts()
     watch = Watch(known.collapse, cfg.max_epochs) if settings.alarm else None

@@ -18,12 +18,21 @@ TREE = Taxonomy(
 
 
 def planted(
-    strength=1.0, collapsed=None, labels=2, flat_group=None, n=480, dim=48, seed=0, kind="backbone", name="net"
+    strength=1.0,
+    collapsed=None,
+    labels=2,
+    flat_group=None,
+    n=480,
+    dim=48,
+    seed=0,
+    kind="backbone",
+    name="net",
+    words="",
 ):
     """Rows around class centres around group centres, of `strength` 0 (noise) to 1.
 
     The two classes in `collapsed` are one point. `labels`: 2 for group and class, 1 for the class only, 0 for none. The
-    rows of `flat_group` differ in one direction only, almost.
+    rows of `flat_group` differ in one direction only, almost. `words` stand before the classes' names.
     """
     rng = np.random.default_rng(seed)
     axes = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
@@ -41,7 +50,8 @@ def planted(
         torch.tensor(rows, dtype=torch.float32),
         torch.tensor(np.stack([group, label], axis=1)[:, 2 - labels :].astype(np.int64)),
     )
-    tree = {2: TREE, 1: Taxonomy.flat(TREE.names[1]), 0: None}[labels]
+    names = tuple(tuple(f"{words}{name}" for name in level) for level in TREE.names)
+    tree = {2: Taxonomy(TREE.levels, names, TREE.parents), 1: Taxonomy.flat(names[1]), 0: None}[labels]
     return Features(name, kind, table, None, tree.levels if tree else (), tree)
 
 

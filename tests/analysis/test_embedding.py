@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solo.analysis.embedding import LabelNames, _colours, draw_embedding, embed, subsample
+from solo.analysis.embedding import LabelNames, draw_embedding, embed
+from solo.analysis.palette import named_palette
 from solo.errors import UserError
 
 
@@ -45,18 +46,11 @@ def test_pca_keeps_distances_in_a_plane():
     assert np.allclose(*distances, atol=1e-5)
 
 
-def test_subsample():
-    assert subsample(5, 5, 0).tolist() == [0, 1, 2, 3, 4]
-    rows = subsample(100, 10, 3)
-    assert len(set(rows.tolist())) == 10 and rows.tolist() == sorted(rows) == subsample(100, 10, 3).tolist()
-
-
-def test_siblings_have_neighbouring_hues():
-    targets = np.array([[1, 0], [0, 1], [1, 2], [0, 3], [-1, -1]])
-    assert list(_colours(targets, "hls")[1]) == [1, 3, 0, 2]
-    assert _colours(targets, "tab10")[0].keys() == {0, 1}
+@pytest.mark.parametrize("palette", ["hls", "tab10", "viridis"])
+def test_palettes_that_a_user_names(palette):
+    assert len(set(named_palette(palette, 7))) == 7 and named_palette(palette, 1)[0].startswith("#")
     with pytest.raises(UserError, match="color_palette='rainbows' is unknown"):
-        _colours(targets, "rainbows")
+        named_palette("rainbows", 2)
 
 
 def test_one_panel_a_level_in_every_file(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from solo.analysis.levels import plot_levels
+from solo.analysis.levels import level_figure, plot_levels
 
 LEVELS = [
     {"level": "group", "classes": 4, "knn_acc1": 96.0, "knn_acc1_ci": [95.0, 97.0], "map_at_r": 60.0, "nmi": 0.5},
@@ -26,7 +26,10 @@ def test_a_panel_for_each_kind_and_a_row_for_each_result(tmp_path):
     assert plot_levels([result(LEVELS)], file, "one") == 3
     width, height = size(file)
     assert plot_levels([result(LEVELS), result(LEVELS, "unseen")], file) == 6
-    assert size(file)[0] == width and size(file)[1] > 1.8 * height
+    assert size(file)[0] == width and size(file)[1] > 1.5 * height
+    knn = level_figure([result(LEVELS)]).panels[0].rows[0]
+    assert [mark[:2] for mark in knn.marks] == [("group", 96.0), ("class", 80.0)]
+    assert knn.intervals == ((95.0, 97.0), None)
     accuracies = [{"level": "class", "classes": 2, "linear_acc1": 50.0}]
     assert plot_levels([result(accuracies)], file) == 1
 

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 
-from solo.analysis.palette import CATEGORIES, RUNS, category_colours, oklch
+from solo.analysis.palette import BAD, CATEGORIES, GOOD, OTHER, RUNS, SAME, category_colours, oklch
 
 # Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision deficiency (2009), table 1,
 # severity 1, on linear RGB; and Ottosson's OKLab.
@@ -51,10 +51,10 @@ def test_colour_blind_eyes_tell_all_eight_apart():
 
 
 def test_they_stand_out_from_both_backgrounds():
-    for colour in RUNS:
-        for paper in ("#ffffff", "#1b1d22"):
+    for colour in (*RUNS, SAME, OTHER, GOOD, BAD, *category_colours(20)):
+        for paper, least in (("#ffffff", 1.8), ("#1b1d22", 2.8)):  # thin lines drown in the dark first
             light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) > 1.8, (colour, paper)
+            assert (light + 0.05) / (dark + 0.05) > least, (colour, paper)
 
 
 def test_many_categories():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -36,12 +37,27 @@ def test_it_is_one_file_without_a_network(outcome):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", body) and "url(" not in body and "@import" not in body
     words = re.sub(r'<script type="application/json".*?</script>', "", body, flags=re.DOTALL)
     assert "one &amp; &lt;b&gt;" in words and '<b>"' not in words
-    assert '"text":"one &amp; &lt;b&gt;, before training"' in body  # plotly reads titles as HTML
+    (data,) = re.findall(r'<script type="application/json" id="panels">(.*?)</script>', body)
+    titles = [panel["layout"]["title"]["text"] for panel in json.loads(data)]
+    assert "one &amp; &lt;b&gt;, before training" in titles  # plotly reads them as HTML
     figures = {figure.key: figure for figure in outcome.figures}
     for key, figure in figures.items():
         assert f'<article id="{key}">' in body
         assert figure.protocol and figure.caption
     assert body.count('class="protocol"') == len(figures) + body.count("<table>")
+
+
+EVIL = ("<!--<script>", "</script><!-- ", "a\u2028b\x1b[2J\udcff\u202e", "x" * 100_000, "'\"`${1}", "]]>&amp;", "")
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_no_name_reaches_beyond_its_text(name, tmp_path):
+    runs = [subject(name, (0.2, 1.0), words=name), subject("two", (0.2, 0.9), words=name)]
+    text = analyze(runs, tmp_path, Options(embedding="none", png=False)).files[0].read_text(encoding="utf-8")
+    page = re.sub(r"<script>[^<]*plotly\.js.*?</script>", "", text, flags=re.DOTALL)
+    assert len(page) < 3 * 2**20 and not re.search(r"<!--|<script>[a-z<]|[\x00-\x08\x1b\u2028\u202e]", page)
+    (data,) = re.findall(r'<script type="application/json" id="panels">(.*?)</script>', page)
+    assert "<" not in data and len(json.loads(data)) > 10
 
 
 def test_every_panel_is_valid_for_plotly(outcome):

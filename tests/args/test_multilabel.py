@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from solo.args.compose import compose, find_recipe
+from solo.args.compose import compose
 from solo.args.parse import parse
+from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.errors import ConfigError
 

@@ -7,7 +7,6 @@ from PIL import Image
 
 from solo.args.parse import parse
 from solo.args.schema import PretrainCfg
-from solo.errors import ConfigError
 
 
 def images(root, *folders):
@@ -37,7 +36,8 @@ def test_other_classes_and_other_names_are_not_taken(tmp_path, pretrain_values, 
     assert parsed(pretrain_values, tmp_path / "train").values["data"]["val_path"] is None
 
 
-def test_splits_are_no_classes(tmp_path, pretrain_values):
+def test_the_folder_above_the_splits_is_used(tmp_path, pretrain_values):
     images(tmp_path, "train/a", "test/a")
-    with pytest.raises(ConfigError, match=r"holds the splits test, train, not classes; give .*/train"):
-        parsed(pretrain_values, tmp_path)
+    found = parsed(pretrain_values, tmp_path)
+    assert found.values["data"]["val_path"] == str(tmp_path / "test") and found.values["data"]["num_classes"] == 1
+    assert any("train is trained on" in note for note in found.notes)

@@ -27,18 +27,18 @@ def test_list_equals_the_installed_signature():
     [(1, 1), (3, 3), ([0], 1), ([0, 2], 2), ("2", 2), ("0,1", 2), ("auto", 1), (-1, 1), ("-1", 1)],
 )
 def test_count_devices_on_a_cpu(devices, count):
-    assert count_devices({"devices": devices, "accelerator": "cpu"}) == count
+    assert count_devices(devices, "cpu") == count
 
 
 def test_count_devices_of_the_machine():
-    assert count_devices({"devices": "auto", "accelerator": "auto"}) >= 1
+    assert count_devices("auto", "auto") >= 1
 
 
 def test_torch_is_only_imported_to_ask_the_machine():
     code = (
         "import sys; from solo.args.trainer import count_devices\n"
-        "count_devices({'devices': [0, 1], 'accelerator': 'gpu'})\n"
-        "count_devices({'devices': 'auto', 'accelerator': 'cpu'})\n"
+        "count_devices([0, 1], 'gpu')\n"
+        "count_devices('auto', 'cpu')\n"
         "assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -561,3 +561,129 @@ def test_models(code):
     names = dict(globals())
     exec(PRELUDE, names)
     exec(code, names)
+
+
+DATA = {
+    "transform of a loader's data set": """
+from solo.data.pretrain_dataloader import *
+T = prepare_n_crop_transform([build_transform_pipeline("custom", OmegaConf.create(AUGMENTATION))], [2])
+dataset = prepare_datasets("custom", T, train_data_path=str(folder / "train"), data_format="image_folder")
+loader = prepare_dataloader(dataset, batch_size=4, num_workers=0)
+ids, views, targets = next(iter(loader))
+assert len(views) == 2 and views[0].shape == (4, 3, 32, 32)
+loader.dataset.transform = lambda image: [torch.zeros(3, 8, 8)] * 3
+ids, views, targets = next(iter(loader))
+assert len(views) == 3 and views[0].shape == (4, 3, 8, 8) and not views[0].any()
+dataset.transform = lambda image: [torch.ones(1)]
+assert float(next(iter(loader))[1][0].sum()) == 4 and dataset[3][0] == 3""",
+    "transform of an evaluation loader's data set": """
+from solo.data.classification_dataloader import *
+T_train, T_val = prepare_transforms("custom")
+train, val = prepare_datasets("custom", T_train, T_val, train_data_path=folder / "train", val_data_path=folder / "val",
+                              data_format="image_folder")
+for loader in prepare_dataloaders(train, val, batch_size=4, num_workers=0):
+    loader.dataset.transform = lambda image: torch.zeros(3, 8, 8)
+    assert next(iter(loader))[0].shape == (4, 3, 8, 8)""",
+    "a folder's attributes": """
+from torchvision.datasets import ImageFolder
+from solo.data.pretrain_dataloader import prepare_datasets, prepare_dataloader
+dataset = prepare_datasets("custom", None, train_data_path=str(folder / "train"), data_format="image_folder")
+for data in (dataset, prepare_dataloader(dataset, batch_size=2, num_workers=0).dataset):
+    assert isinstance(data, ImageFolder) and data.classes == ["cat", "dog"] and len(data) == 12
+    assert data.class_to_idx == {"cat": 0, "dog": 1} and len(data.samples) == len(data.imgs) == 12
+    assert list(data.targets) == [0] * 6 + [1] * 6 and str(data.root) == str(folder / "train")
+    assert data.transform is None and data.samples[0][0].endswith("0.png") and data.loader(data.samples[0][0]).size""",
+    "samples cut by hand": """
+from solo.data.pretrain_dataloader import prepare_datasets, prepare_dataloader
+dataset = prepare_datasets("custom", None, train_data_path=str(folder / "train"), data_format="image_folder")
+dataset.samples = [s for s in dataset.samples if s[1] == 1]
+dataset.targets = [s[1] for s in dataset.samples]
+assert len(dataset) == 6 and {dataset[i][2] for i in range(6)} == {1}""",
+    "a class-incremental split": """
+from torch.utils.data import Subset
+from solo.data.pretrain_dataloader import prepare_datasets, prepare_dataloader
+T = lambda image: [torch.zeros(3, 4, 4)] * 2
+dataset = prepare_datasets("custom", T, train_data_path=str(folder / "train"), data_format="image_folder")
+tasks = torch.tensor([1, 0]).chunk(2)
+mask = [bool((int(c) == tasks[0]).any()) for c in dataset.targets]
+task = Subset(dataset, torch.tensor(mask).nonzero().flatten())
+assert len(task) == 6 and set(next(iter(prepare_dataloader(task, batch_size=6, num_workers=0)))[2].tolist()) == {1}""",
+    "a fraction keeps its folder": """
+from torchvision.datasets import ImageFolder
+from solo.data.classification_dataloader import prepare_datasets
+train, val = prepare_datasets("custom", None, None, train_data_path=str(folder / "train"), val_data_path=folder / "val",
+                              data_format="image_folder", data_fraction=0.5)
+assert isinstance(train, ImageFolder) and isinstance(val, ImageFolder)
+assert len(train) == len(train.samples) == 6 and val.classes == ["cat", "dog"]""",
+    "no labels": """
+from solo.data.pretrain_dataloader import prepare_datasets, CustomDatasetWithoutLabels
+dataset = prepare_datasets("custom", None, train_data_path=str(folder / "train" / "cat"), no_labels=True)
+assert isinstance(dataset, CustomDatasetWithoutLabels) and len(dataset.images) == 6 and dataset[0][2] == -1""",
+    "cifar by torchvision": """
+import unittest.mock, torchvision
+from solo.data.pretrain_dataloader import prepare_datasets, prepare_dataloader
+class Fake(torchvision.datasets.CIFAR10):
+    def __init__(self, root, train=True, transform=None, target_transform=None, download=False):
+        torchvision.datasets.VisionDataset.__init__(self, root, transform=transform)
+        self.data, self.targets = np.zeros((8, 32, 32, 3), np.uint8), [0, 1] * 4
+        self.classes, self.class_to_idx = ["a", "b"], {"a": 0, "b": 1}
+T = lambda image: [torch.zeros(3, 4, 4)] * 2
+with unittest.mock.patch("torchvision.datasets.CIFAR10", Fake):
+    dataset = prepare_datasets("cifar10", T, train_data_path="there")
+loader = prepare_dataloader(dataset, batch_size=4, num_workers=0)
+for data in (dataset, loader.dataset):
+    assert isinstance(data, Fake) and data.data.shape == (8, 32, 32, 3) and data.targets[1] == 1
+dataset.data, dataset.targets = dataset.data[:4], dataset.targets[:4]
+assert len(dataset) == 4 and len(dataset[0]) == 3""",
+    "steps of a pipeline are torchvision's": """
+from torchvision import transforms
+from solo.data.pretrain_dataloader import build_transform_pipeline
+T = build_transform_pipeline("cifar10", OmegaConf.create(AUGMENTATION))
+kinds = (transforms.RandomResizedCrop, transforms.RandomApply, transforms.RandomGrayscale, transforms.RandomApply,
+         transforms.RandomApply, transforms.RandomApply, transforms.RandomHorizontalFlip, transforms.ToTensor,
+         transforms.Normalize)
+assert isinstance(T, transforms.Compose) and len(T.transforms) == len(kinds)
+assert all(isinstance(t, kind) for t, kind in zip(T.transforms, kinds))
+assert isinstance(T.transforms[1].transforms[0], transforms.ColorJitter) and T.transforms[1].p == 0.8
+assert tuple(T.transforms[0].size) == (32, 32) and T.transforms[-1].mean is not None
+plain = transforms.Compose([t for t in T.transforms if not isinstance(t, transforms.Normalize)])
+assert 0 <= float(plain(picture()).min()) and float(plain(picture()).max()) <= 1
+T.transforms[-1] = transforms.Normalize((0.5,) * 3, (0.5,) * 3)
+T.transforms.insert(0, transforms.RandomRotation(10))
+T.transforms[0] = transforms.Resize(36)
+assert T(picture()).shape == (3, 32, 32) and -1 <= float(T(picture()).min())""",
+    "image operations by keyword": """
+from solo.data.pretrain_dataloader import GaussianBlur, Solarization, Equalization
+assert GaussianBlur()(img=picture()).size == Solarization()(img=picture()).size == (40, 40)
+assert Equalization()(img=picture()).size == (40, 40) and GaussianBlur([0.1, 1.0])(picture()).size == (40, 40)
+assert GaussianBlur(sigma=[0.1, 2.0]).sigma is not None""",
+    "transforms of an evaluation": """
+from torchvision import transforms
+from solo.data.classification_dataloader import prepare_transforms, build_custom_pipeline
+T_train, T_val = prepare_transforms("imagenet100")
+assert isinstance(T_train.transforms[0], transforms.RandomResizedCrop)
+assert isinstance(T_val.transforms[0], transforms.Resize)
+assert isinstance(T_val.transforms[1], transforms.CenterCrop) and T_val(picture(300)).shape == (3, 224, 224)
+assert set(build_custom_pipeline()) == {"T_train", "T_val"}""",
+    "dataset_with_index of torchvision": """
+from torchvision.datasets import FakeData, ImageFolder
+from solo.data.pretrain_dataloader import dataset_with_index, prepare_dataloader
+data = dataset_with_index(FakeData)(size=8, image_size=(3, 8, 8), transform=lambda im: [torch.zeros(3, 4, 4)])
+assert len(data[2]) == 3 and data[2][0] == 2 and isinstance(data, FakeData)
+assert next(iter(prepare_dataloader(data, batch_size=4, num_workers=0)))[0].shape == (4,)
+folder_data = dataset_with_index(ImageFolder)(str(folder / "train"))
+assert folder_data[7][0] == 7 and folder_data.classes == ["cat", "dog"]""",
+    "the size of a data set": """
+from solo.utils.misc import compute_dataset_size
+assert compute_dataset_size("custom", train=True, data_path=folder / "train", data_format="image_folder") == 12
+assert compute_dataset_size("cifar10", train=False) == 10000 and compute_dataset_size("stl10") == 105000
+assert compute_dataset_size(dataset="custom", data_path=str(folder / "train" / "cat"), no_labels=True) == 6""",
+}
+
+
+@pytest.mark.parametrize("code", DATA.values(), ids=DATA)
+@pytest.mark.filterwarnings("ignore")
+def test_data(code, folder):
+    names = {**globals(), "folder": folder}
+    exec(PRELUDE, names)
+    exec(code, names)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from solo import distributed
 from solo.data.batches.loader import BatchLoader, _Batches
-from solo.data.cache import files as file_cache
 from solo.data.cache import images as cache
 from solo.data.cache.files import FileImages
 from solo.data.cache.images import CantCacheError, cached
@@ -22,6 +21,7 @@ from solo.data.labels.subsets import Subset
 from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
 from solo.data.sources.load import load
 from solo.data.sources.skip import SkipBroken, skipped_files
+from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
@@ -193,7 +193,7 @@ def test_files_keep_their_pixels_up_to_the_side_that_is_kept(folder: Path) -> No
 def test_what_is_cached_is_not_decoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = files(folder)
     pixels = first.fetch(range(12))
-    monkeypatch.setattr(file_cache, "read_image", lambda path, channels, name: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr(ImageReading, "read", lambda self, path: pytest.fail(f"{path} was decoded again"))
     for images in (first, files(folder), pickle.loads(pickle.dumps(first))):
         assert all(torch.equal(a, b) for a, b in zip(images.fetch(range(12)), pixels, strict=True))
 
@@ -246,7 +246,7 @@ def test_broken_files_are_tried_once_by_all_workers_and_runs(damaged: Path, monk
     targets = torch.cat([batch[-1] for batch in draw(loader)])
     assert (targets == -1).sum() == 4 and len(loader.dataset.skipped()) == 4  # type: ignore[attr-defined]
     again = skipping(damaged)
-    monkeypatch.setattr(file_cache, "read_image", lambda path, channels, name: pytest.fail(f"{path} was tried again"))
+    monkeypatch.setattr(ImageReading, "read", lambda self, path: pytest.fail(f"{path} was tried again"))
     again.fetch(range(len(again)))
     assert len(again.skipped()) == 4
 

@@ -63,7 +63,7 @@ def test_pillow_operations(mode: str) -> None:
     image = picture(mode)
     assert same(ops.Solarization()(image), tvf.solarize(image, 128))
     assert same(ops.Equalization()(image), ImageOps.equalize(image))
-    assert same(ops.HorizontalFlip()(image), tvf.hflip(image))
+    assert same(ops.RandomHorizontalFlip(1.0)(image), tvf.hflip(image))
 
 
 def test_blur_draws_pillows_radius_from_sigma(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,10 +139,10 @@ def test_jitter_refuses_impossible_strengths(settings: dict[str, float]) -> None
 
 def test_maybe_applies_with_its_probability() -> None:
     random.seed(0)
-    image, flipped = picture(), ops.HorizontalFlip()(picture())
-    hits = sum(same(ops.Maybe(ops.HorizontalFlip(), 0.3)(image), flipped) for _ in range(2000))
+    image, flipped = picture(), ops.RandomHorizontalFlip(1.0)(picture())
+    hits = sum(same(ops.RandomApply([ops.RandomHorizontalFlip(1.0)], 0.3)(image), flipped) for _ in range(2000))
     assert abs(hits / 2000 - 0.3) < 0.04
-    assert same(ops.Maybe(ops.HorizontalFlip(), 1.0)(image), flipped)
+    assert same(ops.RandomApply([ops.RandomHorizontalFlip(1.0)], 1.0)(image), flipped)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,6 @@ def test_maybe_applies_with_its_probability() -> None:
 def test_tensor_equals_torchvision_to_the_last_bit(mode: str, mean: tuple, std: tuple) -> None:
     image = picture(mode)
     theirs = tvt.Normalize(mean, std)(tvt.ToTensor()(image))
-    ours = ops.ToNormalizedTensor(mean, std)(image)
+    ours = ops.Normalize(mean, std).of_image(image)
     assert ours.dtype == torch.float32 and ours.is_contiguous()
     assert torch.equal(ours, theirs)

@@ -263,7 +263,7 @@ def test_validation_path_is_found_where_both_splits_are_kept(tmp_path: Path) -> 
     together = [str(tmp_path / name) for name in ("lists", "folders")]
     assert [validation_path(spec, path) for path in together] == together
     assert validation_path(spec, str(tmp_path / "folders" / "train")) is None
-    assert validation_path(get_spec("custom"), together[1]) is None
+    assert validation_path(get_spec("custom"), together[1]) == str(tmp_path / "folders" / "test")
 
 
 def test_every_layout_of_the_registry_is_tested() -> None:

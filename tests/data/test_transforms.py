@@ -46,10 +46,10 @@ EVERYTHING = entry(
 
 def test_order_of_operations() -> None:
     pipeline = build_transform_pipeline("cifar10", OmegaConf.create(EVERYTHING))
-    names = [type(getattr(op, "op", op)).__name__ for op in pipeline.transforms]
-    colours = ["ColorJitter", "Grayscale", "GaussianBlur", "Solarization", "Equalization", "HorizontalFlip"]
-    assert names == ["ToMode", "RandomResizedCrop", *colours, "ToNormalizedTensor"]
-    assert "prob=0.2" in repr(pipeline)
+    names = [type(getattr(op, "transforms", [op])[0]).__name__ for op in pipeline.transforms]
+    colours = ["ColorJitter", "RandomGrayscale", "GaussianBlur", "Solarization", "Equalization", "RandomHorizontalFlip"]
+    assert names == ["RandomResizedCrop", *colours, "ToTensor", "Normalize"]
+    assert "p=0.2" in repr(pipeline)
 
 
 def test_nothing_enabled_is_a_bicubic_resize_with_the_data_sets_constants() -> None:

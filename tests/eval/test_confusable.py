@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from solo.eval.confusable import Neighbours, confusable_pairs, mixing_matrix, neighbours
+from solo.eval.confusable import confusable_pairs, mixing_matrix, neighbours
 
 
 def blobs(collapsed=(), classes=5, each=40, dim=16, noise=0.1, seed=0):
@@ -60,9 +60,9 @@ def test_mixing_is_that_of_a_loop(seed):
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_a_planted_collapse_comes_first(noise):
-    """Also where both classes are exactly one point, and with eight times as many rows in one of them."""
+    """Also where both classes are exactly one point, and with four times as many rows in one of them."""
     features, labels = blobs(collapsed=[(1, 3)], noise=noise)
-    kept = np.flatnonzero((labels != 3) | (np.arange(200) < 23))
+    kept = np.flatnonzero((labels != 3) | (np.arange(200) < 43))
     features, labels = features[kept], labels[kept]
     worst, second = confusable_pairs(features, labels, neighbours(features))[:2]
     assert (worst.first, worst.second) == (1, 3) and worst.mixing > 0.8 > 0.05 > second.mixing
@@ -111,7 +111,14 @@ def test_edges():
     same = np.ones((30, 4), np.float32)
     worst = confusable_pairs(same, np.arange(30) % 3, neighbours(same, k=5))
     assert all(pair.mixing > 0 and pair.separation == 0 for pair in worst)
-    zero = np.zeros((8, 4), np.float32)
-    assert all(np.isfinite(pair.cosine) for pair in confusable_pairs(zero, np.arange(8) % 2, neighbours(zero)))
-    lone = Neighbours(np.array([0]), np.array([[1]]), np.array([[0.5]]))
-    assert mixing_matrix(np.array([0, 1]), lone)[0, 1] == 1.0
+    zero = np.zeros((20, 4), np.float32)
+    (only,) = confusable_pairs(zero, np.arange(20) % 2, neighbours(zero))
+    assert np.isfinite(only.cosine)
+
+
+def test_classes_of_a_few_images_are_not_judged():
+    features, labels = np.zeros((16, 4), np.float32), np.arange(16) // 8
+    assert len(confusable_pairs(features, labels, neighbours(features))) == 1
+    features, labels = features[1:], labels[1:]  # seven images of one class
+    near = neighbours(features)
+    assert confusable_pairs(features, labels, near) == [] and np.isnan(mixing_matrix(labels, near)[0, 1])

@@ -25,13 +25,13 @@ def grad_of(loss, z):
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_equals_the_loops(joint, classes, temperature):
     z, ids = batch(classes=classes)
-    loss = info_nce(Pairs.from_ids(z, ids), temperature, "joint" if joint else "each")
+    loss = info_nce(Pairs.from_ids(z, ids), temperature, "inside" if joint else "outside")
     expected = reference.info_nce(z, ids, temperature, joint)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(grad_of(loss, z), grad_of(expected, z), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("positives", ["each", "joint"])
+@pytest.mark.parametrize("positives", ["outside", "inside"])
 def test_gradcheck(positives):
     z, ids = batch(n=9, classes=3)
     assert torch.autograd.gradcheck(lambda z: info_nce(Pairs.from_ids(z, ids), 0.3, positives), z)
@@ -58,7 +58,7 @@ def test_equals_lightly():
 def test_one_positive_is_the_same_either_way_to_the_last_bit():
     torch.manual_seed(2)
     pairs = Pairs.from_views((torch.randn(16, 8), torch.randn(16, 8)))
-    assert torch.equal(info_nce(pairs, 0.1, "each"), info_nce(pairs, 0.1, "joint"))
+    assert torch.equal(info_nce(pairs, 0.1, "outside"), info_nce(pairs, 0.1, "inside"))
 
 
 def test_anchors_without_a_positive_are_left_out():
@@ -126,7 +126,7 @@ def test_gradient_steps_lower_it():
 
 @pytest.mark.parametrize("rows", [slice(None), slice(0, 1)], ids=["all", "one"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("positives", ["each", "joint"])
+@pytest.mark.parametrize("positives", ["outside", "inside"])
 def test_what_is_not_finite_comes_through(rows, value, positives):
     torch.manual_seed(6)
     z = torch.randn(8, 4)

@@ -11,7 +11,7 @@ from torch import Tensor
 from solo import losses
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, WithNamed
-from solo.hex.plug import Hex, Step
+from solo.hex.objective import Hex, Step
 from tests.losses import hierarchical_reference
 
 N, D, K = 6, 4, 9  # batch of one process, features, entries of a queue

@@ -234,10 +234,10 @@ def test_stats_of_two_calls_in_one_step_are_their_mean(make_cfg: Any) -> None:
     step = model.step_of([torch.arange(8), None, groups])
     single = []
     for one in pairs:
-        model.hex.nce(one, model.step_of([torch.arange(8), None, groups]))
+        model.hex.replace(model.info_nce, one, model.step_of([torch.arange(8), None, groups]))
         single.append(model.hex.stats)
     for one in pairs:
-        model.hex.nce(one, step)
+        model.hex.replace(model.info_nce, one, step)
     for name, value in model.hex.stats.items():
         torch.testing.assert_close(value, (single[0][name] + single[1][name]) / 2)
     assert single[0]["threshold"] != single[1]["threshold"]

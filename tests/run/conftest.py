@@ -1,7 +1,7 @@
 import pytest
-from omegaconf import OmegaConf
-from solo.args.linear import parse_cfg as parse_linear
-from solo.args.pretrain import parse_cfg as parse_pretrain
+
+from solo.args.parse import parse
+from solo.args.schema import LinearCfg, PretrainCfg
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def pretrain_cfg(tmp_path):
             "num_sanity_val_steps": 0,
             "max_epochs": 2,
         }
-        return parse_pretrain(OmegaConf.create({**values, **more}))
+        return parse({**values, **more}, PretrainCfg).config
 
     return make
 
@@ -49,6 +49,6 @@ def linear_cfg(tmp_path):
             "limit_train_batches": 2,
             "max_epochs": 2,
         }
-        return parse_linear(OmegaConf.create({**values, **more}))
+        return parse({**values, **more}, LinearCfg).config
 
     return make

@@ -9,6 +9,8 @@ import torch
 from omegaconf import OmegaConf
 
 from solo import cli
+from solo.args.eval_schema import AnalyzeCfg
+from solo.args.parse import parse
 from solo.eval.feature_file import write_features
 from solo.methods import METHODS
 from solo.run import pretrain
@@ -51,11 +53,11 @@ def test_a_run_is_a_time_series_from_its_first_weights_on(run, tmp_path, capsys)
 
 
 def test_the_start_is_the_network_that_the_run_began_with(run, tmp_path, monkeypatch):
-    values = {"pretrained_feature_extractor": [str(run)], "model": None, "features": None}
-    cfg = OmegaConf.create({**values, "epochs": 9, "start": True, "series": False, "names": None, "lidar_images": 0})
+    values = {"pretrained_feature_extractor": [str(run)], "data": {"dataset": "digits"}}
+    cfg = parse({**values, "epochs": 9, "lidar_images": 0}, AnalyzeCfg).config
     loaded = []
     monkeypatch.setattr(
-        "solo.run.subjects.load_features", lambda cfg, *a: loaded.append(cfg.pretrained_feature_extractor)
+        "solo.run.subjects.load_features", lambda cfg, *a: [loaded.append(cfg.pretrained_feature_extractor)]
     )
     (found,) = subjects(cfg, torch.device("cpu"), tmp_path / "scratch")
     assert [moment.epoch for moment in found.moments] == [0, 1, 2, 3]

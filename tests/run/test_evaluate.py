@@ -45,7 +45,7 @@ def run(tmp_path, *words):
 
 
 def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
-    found = run(tmp_path, f"features={file}", "k=7", "top_k=[1,3]", "bootstrap=200")
+    found = run(tmp_path, f"features={file}", "k=7", "top_k=[1,3]", "intervals=true")
     (result,) = found["results"]
     val, train = table(90, 0), table(120, 1)
     assert result["images"] == {"val": 90, "train": 120}
@@ -83,7 +83,7 @@ def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
 
 
 def test_unseen_classes_are_measured_apart(file, tmp_path):
-    found = run(tmp_path, f"features={file}", "data.unseen_classes=[dog,bus]", "bootstrap=0")
+    found = run(tmp_path, f"features={file}", "data.unseen_classes=[dog,bus]", "intervals=false")
     everything, seen, unseen = found["results"]
     assert [part["classes"] for part in found["results"]] == ["all", "seen", "unseen"]
     assert seen["images"]["val"] + unseen["images"]["val"] == 80
@@ -93,7 +93,7 @@ def test_unseen_classes_are_measured_apart(file, tmp_path):
     (_, leaf) = retrieve(rows.features, rows.labels)
     assert unseen["levels"][1]["map_at_r"] == pytest.approx(100 * leaf.map_at_r.mean().item(), abs=1e-3)
     assert "map_at_r_ci" not in unseen["levels"][1]
-    drawn = run(tmp_path, f"features={file}", "data.unseen_classes=1", "bootstrap=0", "measures=[knn]")
+    drawn = run(tmp_path, f"features={file}", "data.unseen_classes=1", "intervals=false", "measures=[knn]")
     assert drawn["results"][2]["levels"][1]["classes"] == 1
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from omegaconf import OmegaConf
+import yaml
 from PIL import Image
 
 from solo import cli
+from solo.args.eval_schema import EvaluateCfg
+from solo.args.parse import parse
 from solo.eval.feature_file import read_features
 from solo.run import feature_source, pretrain
 
@@ -45,7 +47,9 @@ def evaluate(tmp_path, *words):
     if code:
         return code
     (folder,) = set((tmp_path / "evaluate").glob("*")) - before
-    return json.loads((folder / "evaluate.json").read_text()), OmegaConf.load(folder / "config.yaml")
+    return json.loads((folder / "evaluate.json").read_text()), parse(
+        yaml.safe_load((folder / "config.yaml").read_text()), EvaluateCfg
+    ).config
 
 
 def test_a_run_says_everything_and_runs_once(pretrained, tmp_path, networks):
@@ -89,7 +93,7 @@ def test_random_and_local_weights_of_timm(tmp_path, networks):
     torch.save(whole.state_dict(), tmp_path / "weights.pth")
     _, cfg = evaluate(tmp_path, *words, f"pretrained={tmp_path / 'weights.pth'}")
     assert len(networks) == 4 and cfg.pretrained.endswith("weights.pth")
-    features = feature_source.load_features(cfg, ["backbone"], CPU)["backbone"]
+    features = feature_source.load_features(cfg, ["backbone"], CPU)[0]["backbone"]
     assert len(networks) == 4 and features.val.features.shape == (360, whole.num_features)
 
 
@@ -103,7 +107,7 @@ def test_own_images_without_training_images(tmp_path, networks):
     words = ("model=timm/test_resnet", "pretrained=false", "data.dataset=custom", "data.image_size=32")
     found, cfg = evaluate(tmp_path, *words, f"data.val_path={tmp_path / 'images'}")
     assert networks == ["validation"] and cfg.data.val_only
-    features = feature_source.load_features(cfg, ["backbone"], CPU)["backbone"]
+    features = feature_source.load_features(cfg, ["backbone"], CPU)[0]["backbone"]
     assert features.tree.num_levels == 2 and features.train is None and features.class_names(0) == ("animal", "machine")
     assert features.val.paths[0].endswith("animal/cat/0.png") and len(features.val.paths) == 9
     Image.new("RGB", (16, 16)).save(tmp_path / "images/animal/cat/0.png")  # an image changes: nothing old is taken

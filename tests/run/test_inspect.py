@@ -15,7 +15,11 @@ def test_says_what_is_there(tmp_path, capsys):
     out = capsys.readouterr().out
     for text in ("3 images", "12 x 10 (3)", "level1 (2), level2 (3): 3 classes", "│   ├── eagles (1)", "mean: [0.2]"):
         assert text in out
-    assert "unreadable: 1" in out and "empty.png is empty (0 bytes)" in out and "on_error: skip" in out
+    assert (
+        "unreadable: 1" in out
+        and "empty.png can't be read as an image (it is empty (0 bytes))" in out
+        and "on_error: skip" in out
+    )
     with Image.open(sheet) as image:
         assert image.size == (960, 288)
 

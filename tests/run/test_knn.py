@@ -4,10 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+import yaml
 from PIL import Image
 
 from solo import cli
+from solo.args.eval_schema import KnnCfg
+from solo.args.parse import parse
 from solo.errors import UserError
 from solo.run import pretrain
 from solo.run.feature_source import load_features
@@ -49,8 +51,8 @@ def test_all_combinations_equal_a_direct_computation(pretrained, tmp_path, capsy
     assert cli.main(words("knn", pretrained, tmp_path, *more)) == 0
     (folder,) = (tmp_path / "knn").iterdir()
     found = json.loads((folder / "knn.json").read_text())
-    cfg = OmegaConf.load(folder / "config.yaml")
-    sets = load_features(cfg, ["backbone", "projector"], torch.device("cpu"))
+    cfg = parse(yaml.safe_load((folder / "config.yaml").read_text()), KnnCfg).config
+    sets, _ = load_features(cfg, ["backbone", "projector"], torch.device("cpu"))
     assert sets["backbone"].val.features.shape[1] != sets["projector"].val.features.shape[1] == 8
     assert len(found["results"]) == 2 * 2 * (2 + 1)
     for row in found["results"]:
@@ -119,7 +121,8 @@ def test_a_projector_that_is_not_there(pretrained, tmp_path, monkeypatch):
     from solo.methods.simclr import SimCLR
 
     monkeypatch.delattr(SimCLR, "heads")
-    cfg = OmegaConf.create({"pretrained_feature_extractor": str(pretrained), "feature_type": ["projector"]})
+    given = {"pretrained_feature_extractor": str(pretrained), "feature_type": ["projector"]}
+    cfg = parse({**given, "data": {"dataset": "digits"}}, KnnCfg).config
     with pytest.raises(UserError, match="'simclr' of .* has no projector; use feature_type=backbone"):
         pretrained_method(cfg)
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import solo
+from solo.args.schema import RunCfg
 from solo.args.sweep import expand
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
@@ -114,7 +114,7 @@ def trainer(started, outside=True):
 
 @pytest.mark.parametrize(("devices", "nodes", "started"), [(1, 1, 1), (2, 1, 2), ([0, 1], 2, 4), ("2", 1, 2)])
 def test_as_many_processes_as_the_settings_say(devices, nodes, started):
-    cfg = OmegaConf.create({"devices": devices, "num_nodes": nodes, "accelerator": "cpu"})
+    cfg = RunCfg(max_epochs=1, devices=devices, num_nodes=nodes, accelerator="cpu")
     check_launch(cfg, trainer(started))
     check_launch(cfg, trainer(1, outside=False))  # Lightning starts them itself
     with pytest.raises(UserError, match=f"{started + 1} processes were started, but devices="):
@@ -126,7 +126,7 @@ def test_other_machines_need_someone_who_starts_them(monkeypatch):
 
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     alone = SimpleNamespace(_accelerator_connector=SimpleNamespace(cluster_environment=LightningEnvironment()))
-    cfg = OmegaConf.create({"devices": 1, "num_nodes": 2})
+    cfg = RunCfg(max_epochs=1, num_nodes=2)
     with pytest.raises(UserError, match="num_nodes=2, but nobody has started the other machines' processes"):
         check_launch(cfg, alone)
     monkeypatch.setenv("MASTER_ADDR", "first")

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+import yaml
 
 from solo.errors import UserError
 from solo.run import linear, pretrain
@@ -60,15 +61,14 @@ def test_the_same_seed_gives_the_same_weights(pretrain_cfg, tmp_path):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_linear_evaluation_takes_what_it_needs_from_the_checkpoint(pretrained, linear_cfg, tmp_path, cached):
-    cfg = linear_cfg(pretrained)
-    cfg.data.cache_features = cached
-    linear.run(cfg)
+    linear.run(linear_cfg(pretrained, data={"dataset": "digits", "num_workers": 0, "cache_features": cached}))
     folder = folder_of(tmp_path, "linear")
     summary = json.loads((folder / "summary.json").read_text())
     assert 0 <= summary["val_acc1"] <= summary["val_acc5"] <= 100 and summary["backbone"] == "test_resnet"
     assert summary["levels"] == {"digit": {"val_acc1": summary["val_acc1"]}}
     assert ("cached features" in summary["protocol"]["val_acc1"]) == cached
-    assert cfg.data.mean == [0.3098] and cfg.data.image_size == 16 and cfg.pretrain_method == "simclr"
+    cfg = yaml.safe_load((folder / "config.yaml").read_text())
+    assert cfg["data"]["mean"] == [0.3098] and cfg["data"]["image_size"] == 16 and cfg["pretrain_method"] == "simclr"
     before, after = (torch.load(run / "last.ckpt")["state_dict"] for run in (pretrained, folder))
     frozen = [key for key in before if key.startswith("backbone.")]
     assert frozen and all(torch.equal(before[key], after[key]) for key in frozen)

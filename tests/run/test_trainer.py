@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from solo.callbacks.summary import Facts
 from solo.errors import UserError
 from solo.run import trainer as module
-from solo.run.report import linear_command
 from solo.run.synced import SyncedNorms
 
 
@@ -72,9 +71,7 @@ def test_only_the_trainers_keys_reach_the_trainer(pretrain_cfg):
 
 @pytest.mark.parametrize(("devices", "processes"), [(1, 1), ([0], 1), ([0, 1], 2), ("2", 2), ("auto", 1), (-1, 1)])
 def test_devices_on_a_cpu_are_processes(pretrain_cfg, devices, processes):
-    cfg = pretrain_cfg()
-    cfg.devices = devices
-    trainer = prepare(cfg).trainer
+    trainer = prepare(pretrain_cfg(devices=devices)).trainer
     assert trainer.num_devices == trainer.world_size == processes
 
 
@@ -93,8 +90,7 @@ def test_batch_norms_of_processes_on_a_cpu_are_synchronised_if_asked_for(pretrai
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(pretrain_cfg):
-    cfg = pretrain_cfg()
-    cfg.accelerator = "cuda"
+    cfg = pretrain_cfg(accelerator="cuda")
     with pytest.raises(UserError, match="no GPU is visible; use accelerator=auto"):
         module.prepare(cfg, "simclr", Facts("pretrain", {}))
 
@@ -114,7 +110,3 @@ def test_auto_resume_goes_on_with_the_interrupted_run(pretrain_cfg, tmp_path):
     assert run.resume.parent == folder and run.directory.path == folder
     assert [row["epoch"] for row in run.recorder.rows] == [0, 1]
     assert fit(cfg, Tiny()).resume is None  # it is finished now
-
-
-def test_the_next_command_for_a_data_set_without_a_recipe(tmp_path):
-    assert "FOLDER RECIPE.yaml" in linear_command("somebodys", tmp_path / "last.ckpt")

@@ -7,6 +7,7 @@ The sampler hands out `(index, seed)` pairs, all of them a function of (seed, ep
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, cast
@@ -15,8 +16,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
+from solo.cores import fitting_workers
 from solo.data.cache.in_memory import as_it_is, plain
+from solo.data.labels.subsets import Around
 from solo.errors import UserError
+
+_GRACE = 60  # seconds that a loader outlives a stop, at most
 
 # Keeps the streams of neighbouring seeds apart: epochs stay far below it.
 _EPOCHS_PER_SEED = 1_000_003
@@ -95,17 +100,11 @@ class Share(DistributedSampler[tuple[int, int]]):
         return islice(self.sampler, distributed.rank(), end, processes)
 
 
-class SeededDataset(Dataset[Any]):
+class SeededDataset(Around):
     """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
 
     Reseeds Python's global `random` in the process that makes the samples.
     """
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
 
     def __getitem__(self, item: int | tuple[int, int]) -> Any:
         if isinstance(item, tuple):
@@ -187,27 +186,15 @@ class EvalShare(DistributedSampler[int]):
         return iter(range(distributed.rank(), len(self) * processes, processes))
 
 
-class Padded(Dataset[Any]):
+class Padded(Around):
     """A data set of `(image, label)` that goes on beyond its end, with its first images, unlabelled: they don't count.
 
     So all processes have equally many batches, as DDP needs.
     """
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
-
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index % len(self)]
         return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
-
-    def __getattr__(self, name: str) -> Any:
-        """What the data set has: its paths, classes, targets, ..."""
-        if name == "dataset":  # not there yet, while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         if not hasattr(self.dataset, "__getitems__"):
@@ -227,10 +214,22 @@ def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> Dat
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
     """Arguments of every `DataLoader` here."""
+    num_workers = fitting_workers(num_workers)
     return {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
         # Without its own generator a loader advances the model's random numbers at the start of each epoch.
         "generator": _seeded_generator(seed),
+        "worker_init_fn": outlive_stop if num_workers else None,
     }
+
+
+def outlive_stop(worker: int) -> None:
+    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it.
+
+    A stop by `timeout`, SLURM or a container reaches the whole group; the main process ends its loaders itself.
+    """
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name) and hasattr(signal, "alarm"):  # not on Windows
+            signal.signal(getattr(signal, name), lambda number, frame: signal.alarm(_GRACE))

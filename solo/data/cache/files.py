@@ -15,7 +15,6 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,12 +24,12 @@ from PIL import Image
 from torch import Tensor
 
 from solo.data.sources.skip import not_an_image, nothing_readable
-from solo.data.storage.decode import planes_size, read_image
+from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import Source, identity
 from solo.errors import BrokenImageError
 from solo.taxonomy import UNKNOWN
 
-_FORMAT = "2"
+_FORMAT = "3"
 _LOOK_AT = 200
 _KEPT, _BROKEN = 1, 2  # marks of a file
 
@@ -42,6 +41,7 @@ class FileImages:
         files: paths, or images in tar, HDF5 and other files.
         targets: of all of them.
         side: pixels of the shorter side that are kept; smaller images are kept as they are.
+        reading: how the files become images.
         channels: of what is kept.
         convert: what makes these of `(B, C, H, W)`.
         folder: where the file is kept.
@@ -60,6 +60,7 @@ class FileImages:
         files: Sequence[Source],
         targets: Tensor,
         side: int,
+        reading: ImageReading,
         channels: int,
         convert: Callable[[Tensor], Tensor],
         folder: Path,
@@ -70,8 +71,9 @@ class FileImages:
         self.problems: list[str] = []  # of the data set, one line each
         self.targets = targets
         self.convert = convert
+        self.reading = reading
         self.channels = channels
-        self.path = folder / f"{_digest(self.files, side, channels)}.uint8"
+        self.path = folder / f"{_digest(self.files, side, reading, channels)}.uint8"
         self.shapes = self._find_shapes(side)
         ends = np.cumsum(self.shapes.prod(axis=1) * channels)
         self.nbytes = int(ends[-1])
@@ -89,7 +91,7 @@ class FileImages:
 
     def _size_or_nothing(self, file: Source, side: int) -> tuple[int, int]:
         try:
-            return _kept_size(file, side, self.channels)
+            return _kept_size(file, side, self.reading)
         except BrokenImageError:
             if not self.skip:
                 raise
@@ -113,12 +115,12 @@ class FileImages:
                     os.truncate(path, size)
 
     @staticmethod
-    def estimate(files: Sequence[Source], side: int, channels: int, skip: bool = False) -> int:
+    def estimate(files: Sequence[Source], side: int, reading: ImageReading, channels: int, skip: bool = False) -> int:
         """About how many bytes the cache takes when all images are in it, from a look at some."""
         sizes = []
         for file in files[:: math.ceil(len(files) / _LOOK_AT)]:
             try:
-                sizes.append(math.prod(_kept_size(file, side, channels)))
+                sizes.append(math.prod(_kept_size(file, side, reading)))
             except BrokenImageError:
                 if not skip:
                     raise
@@ -182,7 +184,7 @@ class FileImages:
         return torch.from_numpy(pixels.reshape(height, width, self.channels)).movedim(2, 0)
 
     def _decode(self, row: int, height: int, width: int) -> np.ndarray[Any, Any]:
-        image = _decode(self.files[row], self.channels)
+        image = self.reading.read(self.files[row])
         planes = torch.from_numpy(_resized(image, width, height)).movedim(2, 0)
         return self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy().reshape(-1)
 
@@ -191,14 +193,6 @@ class FileImages:
             self._handle = os.getpid(), os.open(self.path, os.O_RDWR)
             self._done = np.memmap(self._marks, np.uint8, "r+")
         return self._handle[1], self._done
-
-
-def _stream(source: Source) -> str | BytesIO:
-    return source if isinstance(source, str) else BytesIO(source.read())
-
-
-def _decode(source: Source, channels: int) -> Any:
-    return read_image(_stream(source), channels, str(source))
 
 
 def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
@@ -213,20 +207,16 @@ def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
     return np.stack(planes, axis=2)
 
 
-def _kept_size(file: Source, side: int, channels: int) -> tuple[int, int]:
-    try:
-        width, height = planes_size(_stream(file), channels)  # reads the head only
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        _decode(file, channels)  # says what is wrong
-        raise
+def _kept_size(file: Source, side: int, reading: ImageReading) -> tuple[int, int]:
+    width, height = reading.head(file).size
     scale = min(1.0, side / min(width, height))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _digest(files: Sequence[Source], side: int, channels: int) -> str:
-    text = hashlib.sha256(f"{_FORMAT} {side} {channels}".encode())
+def _digest(files: Sequence[Source], side: int, reading: ImageReading, channels: int) -> str:
+    text = hashlib.sha256(f"{_FORMAT} {side} {reading} {channels}".encode())
     for file in files:
-        text.update(f"\n{identity(file)}".encode())
+        text.update(b"\n" + os.fsencode(identity(file)))
     return text.hexdigest()[:24]
 
 

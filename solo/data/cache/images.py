@@ -17,6 +17,7 @@ from solo.data.cache.files import FileImages, readable
 from solo.data.labels.subsets import Subset, level_targets
 from solo.data.labels.withholding import KnownLabels
 from solo.data.sources.skip import SkipBroken, image_sources
+from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import readable_somewhere
 from solo.data.views.batched import BatchAugment
 from solo.data.views.tensor_ops import luminance
@@ -123,10 +124,11 @@ def cached(
     place = Path(folder or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/solo").expanduser()
     chosen, kept = [files[i] for i in indices.tolist()], side or math.ceil(augment.size * 8 / 7)
     skip = isinstance(dataset, SkipBroken)
-    expected = FileImages.estimate(chosen, kept, augment.channels, skip)
+    reading = getattr(dataset, "reading", ImageReading(augment.channels))
+    expected = FileImages.estimate(chosen, kept, reading, augment.channels, skip)
     if expected > _UNASKED_BYTES and not asked:
         raise CantCacheError(f"decoded they would take {readable(expected)} in {place}; data.augment=batch takes it")
-    images = FileImages(chosen, targets, kept, augment.channels, convert, place, skip)
+    images = FileImages(chosen, targets, kept, reading, augment.channels, convert, place, skip)
     images.problems = list(getattr(dataset, "problems", []))
     parent = next(path for path in (place, *place.parents) if path.exists())
     if images.nbytes > shutil.disk_usage(parent).free and not images.path.exists():

@@ -12,15 +12,17 @@ import itertools
 import os
 from pathlib import Path
 
+from solo import plugin
 from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.folders import (
     DEFAULT_ROOT,
-    IMAGE_EXTENSIONS,
     TRAINING,
     VALIDATION,
     class_folders,
     existing_folder,
+    is_image_name,
+    of_split,
 )
 from solo.data.storage.h5_file import is_h5, read_index
 from solo.errors import UserError
@@ -32,6 +34,7 @@ __all__ = [
     "choose_classes",
     "count_classes",
     "get_spec",
+    "is_there",
     "layout_of",
     "obtain",
     "query_images",
@@ -53,11 +56,26 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     """
     if isinstance(name, DatasetSpec):
         return name
+    if plugin.is_path(name) and name not in DATASETS:
+        DATASETS[name] = _outside(name)
     if name in DATASETS:
         return DATASETS[name]
     close = difflib.get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
+
+
+def _outside(path: str) -> DatasetSpec:
+    """The row of a data set that a user names by its import path: a row, or a function that gives one."""
+    found = plugin.load(path, "data.dataset")
+    if callable(found) and not isinstance(found, type):
+        found = found()
+    if not isinstance(found, DatasetSpec):
+        raise UserError(
+            f"data.dataset={path} is no data set; give a DatasetSpec of solo.data.catalogue.rows, or a function "
+            "that returns one"
+        )
+    return dataclasses.replace(found, name=path)
 
 
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
@@ -82,7 +100,7 @@ def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
         return spec.num_classes
     if train_path and is_h5(train_path):
         return len(choose_classes(spec.name, list(read_index(Path(train_path)))))
-    return max(1, len(class_folders(existing_folder(train_path))))
+    return max(1, len(class_folders(of_split(existing_folder(train_path), train=True))))
 
 
 def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, data_format: str = "image_folder") -> None:
@@ -102,7 +120,7 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
         if path and spec.downloads and spec.layout is None:
             _check_target(spec, Path(path).expanduser())
         return
-    folder = existing_folder(path)
+    folder = of_split(existing_folder(path), train=True)
     with os.scandir(folder) as entries:
         has_files = any(entry.is_file() and not entry.name.startswith(".") for entry in entries)
     if no_labels and not has_files:
@@ -138,32 +156,49 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
 def _has_images(folder: Path) -> bool:
     """Whether most of what lies there are images: a single picture may lie beside any data."""
     with os.scandir(folder) as entries:
-        names = [entry.name.lower() for entry in itertools.islice(entries, 100)]
-    kinds = tuple(set(IMAGE_EXTENSIONS) - {".npy"})  # in which some data sets are stored
-    return 2 * sum(name.endswith(kinds) for name in names) > len(names)
+        names = [entry.name for entry in itertools.islice(entries, 100)]
+    # Some data sets are stored as .npy.
+    return 2 * sum(is_image_name(name) and not name.endswith(".npy") for name in names) > len(names)
+
+
+def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
+    """Whether a data set in its authors' layout lies in a folder; touches no network.
+
+    Raises:
+        UserError: it doesn't, and can't be fetched.
+    """
+    layout, folder = layout_of(spec), Path(path).expanduser() if path else DEFAULT_ROOT
+    if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
+        return True
+    if not (download and layout.torchvision):
+        raise UserError(layout.how_to(folder))
+    return False
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
-    """Look for a data set in its authors' layout; fetch it if that is allowed and possible.
+    """Fetch a data set in its authors' layout where it isn't there.
 
     Done before a model is built, because the number of classes and the label tree come from the files.
 
     Raises:
         UserError: it isn't there, and can't be fetched.
     """
-    layout, folder = layout_of(spec), Path(path).expanduser() if path else DEFAULT_ROOT
-    if layout.tree(folder) is None and layout.tree(folder, train=False) is None:
-        if not (download and layout.torchvision):
-            raise UserError(layout.how_to(folder))
-        layout.fetch(folder)
+    if not is_there(spec, path, download):
+        layout_of(spec).fetch(Path(path).expanduser() if path else DEFAULT_ROOT)
 
 
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     """Where the validation images are if only `train_path` is given.
 
-    There, in layouts that keep both together; for own images a folder `val`, `validation` or `test` beside `train`, if
-    it holds the same class folders.
+    There, in layouts that keep both together, and where it is the folder above `train` and `val`; for own images a
+    folder `val`, `validation` or `test` beside `train`, if it holds the same class folders.
     """
+    if (
+        train_path
+        and spec.folders
+        and (val := of_split(Path(train_path).expanduser(), train=False)) != Path(train_path).expanduser()
+    ):
+        return str(val)
     if spec.layout is None:
         return _beside(Path(train_path).expanduser()) if train_path and spec.name == "custom" else None
     if not train_path:

@@ -10,7 +10,8 @@ import difflib
 import functools
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +19,90 @@ from solo.data.catalogue.registry import DatasetSpec, get_spec, with_tree
 from solo.data.labels.tree_files import read_tree
 from solo.data.labels.trees import folder_classes, from_columns, from_paths
 from solo.data.storage import hub
-from solo.data.storage.folders import (
-    TRAINING,
-    VALIDATION,
-    Problems,
-    class_folders,
-    existing_folder,
-    image_folders,
-)
+from solo.data.storage.facts import LOOKED_AT, ReadingKeys, Sample, spread
+from solo.data.storage.folders import Problems, class_folders, existing_folder, image_folders, of_split
+from solo.data.storage.h5_file import h5_images, is_h5
+from solo.data.storage.hub import is_here as is_here
 from solo.data.storage.shards import label_columns, label_table, read_shards
+from solo.data.storage.stored import Stored, identity
 from solo.data.storage.tables import read_table, table_columns
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
 Levels = str | tuple[str, ...] | None
+_ONLY_HERE = "only what is on this machine"
 
 
-def resolve_spec(data: Mapping[str, Any]) -> DatasetSpec:
+def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     """What a run knows of its data set.
 
     For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (all
     images below sub-folders of the class folders: every image folder is a class, and the folders above are its
-    levels), or from the label columns of a table. `data.taxonomy` is a file with the tree of the class folders.
+    levels), or from the label columns of a table. `data.taxonomy` is a file with the tree of the class folders. A look
+    at a sample of the images says where black and white are in those of more than 8 bits.
 
     Args:
         data: the section `data` of a config, a dict or an OmegaConf node; keys that are missing count as null.
+        fetch: whether a data set of the Hugging Face hub may be loaded; else its classes stay unknown.
 
     Raises:
         UserError: an unknown data set, or data that aren't there or contradict themselves.
     """
-    spec = get_spec(data["dataset"])
+    spec, form = get_spec(data["dataset"]), data.get("format") or "image_folder"
     if data.get("channels") not in (None, 1, 3):
         spec = dataclasses.replace(spec, channels=int(data["channels"]))
-    if spec.layout and (data.get("format") or "image_folder") == "image_folder":
+    if spec.layout and form == "image_folder":
         spec = with_tree(spec, data.get("train_path"))
-    skip = data.get("on_error") == "skip"
-    if skip:
-        spec = dataclasses.replace(spec, on_error="skip")
-    path, taxonomy, form = data.get("train_path"), data.get("taxonomy"), data.get("format") or "image_folder"
-    if form == "table":
-        return _of_table(_custom(spec, form), path, data)
-    if form == "webdataset":
-        return _of_shards(_custom(spec, form), path, data)
-    if form == "hf":
-        return _of_hub(_custom(spec, form), path, data)
-    if form == "timm":
-        return dataclasses.replace(
-            _custom(spec, form), source="solo.data.sources.own_images:timm_reader", folders=False
-        )
+    written = {key: data.get(key) for key in ("on_error", "unknown_classes", "small_stem")}
+    given: dict[str, Any] = {key: value for key, value in written.items() if value is not None}
+    spec = dataclasses.replace(spec, reading=ReadingKeys.of({**data, "channels": spec.channels}), **given)
+    path, taxonomy = data.get("train_path"), data.get("taxonomy")
+    if form in _FORMS:
+        if spec.name != "custom":
+            raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
+        return _FORMS[form](spec, path, data if fetch else {**data, _ONLY_HERE: True})
+    if form == "h5" and path and is_h5(path):
+        return _sampled(spec, h5_images(Path(path)))
+    if data.get("no_labels") and spec.folders and path and Path(path).expanduser().is_dir():
+        folder = of_split(existing_folder(path), train=True)
+        from solo.data.storage.reading import flat_images  # and with it Pillow
+
+        problems = Problems()
+        return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or data.get("no_labels"):
-        return _without_tree(spec, taxonomy)
+        if taxonomy:
+            raise UserError(
+                f"data.taxonomy={taxonomy} needs class folders, and data.dataset={spec.name} is not read from any here"
+            )
+        return spec
     if spec.num_classes is not None and not taxonomy:
         return spec
     if data.get("num_classes") is not None and not (path and Path(path).expanduser().is_dir()):
         return spec  # a config that is only looked at, or own loaders
-    folder = existing_folder(path)
+    folder = of_split(existing_folder(path), train=True)
     levels = data.get("levels")
     key = levels if levels is None or isinstance(levels, str) else tuple(levels)
-    tree, nested = _folder_tree(str(folder), key, taxonomy, skip, os.stat(folder).st_mtime_ns)
-    source = "solo.data.sources.own_images:nested_folder" if nested else "solo.data.sources.own_images:class_folder"
-    return dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes, source=source)
+    found = _look_at_folder(str(folder), key, taxonomy, spec.on_error == "skip", os.stat(folder).st_mtime_ns)
+    source = f"solo.data.sources.own_images:{'nested_folder' if found.nested else 'class_folder'}"
+    spec = dataclasses.replace(spec, taxonomy=found.tree, num_classes=found.tree.num_classes, source=source)
+    split = [] if str(folder) == str(existing_folder(path)) else [f"{path} holds splits; {folder.name} is trained on"]
+    return _sampled(spec, found.files, [*split, *found.notes])
+
+
+def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence[str] = ()) -> DatasetSpec:
+    """The row with what a sample of own images says."""
+    chosen = spread(sources)
+    sample = _looked_at(tuple(chosen), spec.reading, "\n".join(map(identity, chosen)))
+    if spec.reading.range is None and sample.range is not None:
+        spec = dataclasses.replace(spec, reading=dataclasses.replace(spec.reading, range=sample.range))
+    return dataclasses.replace(spec, sample=sample, notes=(*notes, *sample.notes(spec.reading)))
+
+
+@functools.lru_cache(maxsize=16)
+def _looked_at(sources: tuple[str | Stored, ...], reading: ReadingKeys, state: str) -> Sample:
+    from solo.data.storage.sample import look_at  # and with it Pillow, which a look at a config has no use for
+
+    return look_at(sources, reading)
 
 
 def unseen_classes(
@@ -119,44 +144,51 @@ def _class_index(names: Sequence[str], name: str) -> int:
     )
 
 
-def _custom(spec: DatasetSpec, form: str) -> DatasetSpec:
-    if spec.name != "custom":
-        raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
-    return spec
+@dataclass(frozen=True)
+class _Folder:
+    """A folder of classes: its tree, whether that is one of nested folders, some of its files, and what to say."""
 
-
-def _without_tree(spec: DatasetSpec, taxonomy: str | None) -> DatasetSpec:
-    if taxonomy:
-        raise UserError(
-            f"data.taxonomy={taxonomy} needs class folders, and data.dataset={spec.name} is not read from any here"
-        )
-    return spec
+    tree: Taxonomy
+    nested: bool
+    files: list[str]
+    notes: list[str]
 
 
 @functools.lru_cache(maxsize=16)
-def _folder_tree(root: str, levels: Levels, taxonomy: str | None, skip: bool, changed_ns: int) -> tuple[Taxonomy, bool]:
-    """The tree of a folder, and whether its classes are nested folders; asked several times in a run."""
+def _look_at_folder(root: str, levels: Levels, taxonomy: str | None, skip: bool, changed_ns: int) -> _Folder:
+    """One walk through all names, kept: a run asks several times."""
     names = levels if isinstance(levels, tuple) else None
-    classes_found = class_folders(root)
-    train = next((name for name in classes_found if name in TRAINING), None)
-    if train and len(classes_found) > 1 and all(name in (*TRAINING, *VALIDATION) for name in classes_found):
-        raise UserError(f"{root} holds the splits {', '.join(classes_found)}, not classes; give {root}/{train}")
+    problems, folders, files, count, step = Problems(skip), [], list[str](), 0, 1
+    for parts, images in image_folders(root, problems):
+        folders += [parts] if parts else []
+        for name in images:
+            if count % step == 0:
+                files.append(os.path.join(root, *parts, name))
+            count += 1
+            if len(files) > 2 * LOOKED_AT:  # every second one of them is as good a sample
+                files, step = files[::2], 2 * step
     if taxonomy:
-        return read_tree(taxonomy, class_folders(root), names), False
+        return _Folder(read_tree(taxonomy, class_folders(root), names), False, files, problems.notes())
+    notes = problems.notes()
+    if levels is None:
+        # A folder with images and with image folders may be a class with more of its images, or a node with children.
+        direct, deeper = {parts[0] for parts in folders if len(parts) == 1}, {p[0] for p in folders if len(p) > 1}
+        both = sorted(direct & deeper)
+        if both:
+            levels = "flat"
+            notes.append(
+                f"{len(both):,} class folders hold images beside folders with images ({', '.join(both[:3])}), so that "
+                "only the first folders are classes; data.levels=folders makes a label tree of all folders"
+            )
     if levels != "flat":
-        folders = []
-        for parts, _ in image_folders(root, Problems(skip)):
-            if len(parts) == 1 and levels is None:
-                break  # images directly in a class folder: one level, whatever lies deeper
-            folders.append(parts)
-        else:
-            classes = folder_classes(parts for parts in folders if parts)
-            if classes:
-                tree = from_paths(classes, names)
-                return tree, tree.num_levels > 1
+        classes = folder_classes(folders)
+        if classes:
+            tree = from_paths(classes, names)
+            return _Folder(tree, tree.num_levels > 1, files, notes)
+    classes_found = class_folders(root)
     if not classes_found:
         raise UserError(f"{root} holds no folder; expected one folder per class with images inside")
-    return Taxonomy.flat(classes_found), False
+    return _Folder(Taxonomy.flat(classes_found), False, files, notes)
 
 
 def _of_table(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
@@ -168,7 +200,29 @@ def _of_table(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> D
     spec = dataclasses.replace(
         spec, source="solo.data.sources.own_images:table", folders=False, path_column=path_column
     )
-    return _with_columns(spec, table, [] if data.get("no_labels") else columns, str(file))
+    columns = [] if data.get("no_labels") else columns
+    spec = _with_columns(spec, table, columns, str(file))
+    files = [str(file.parent / Path(name).expanduser()) for name in spread(table[path_column])]
+    return _sampled(spec, files, _repeated(table[path_column], [table[column] for column in columns]))
+
+
+def _repeated(files: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+    """A line on files that stand in several rows with different labels."""
+    seen: dict[str, int] = {}
+    rows = list(zip(*columns, strict=True))
+    contradicting: dict[str, tuple[int, int]] = {}
+    for number, (file, labels) in enumerate(zip(files, rows, strict=False)):
+        first = seen.setdefault(file, number)
+        if rows[first] != labels:
+            contradicting.setdefault(file, (first, number))
+    if not contradicting:
+        return []
+    file, places = next(iter(contradicting.items()))
+    shown = " and ".join(f"{' > '.join(rows[place])} in row {place + 1}" for place in places)
+    return [
+        f"{len(contradicting):,} files stand in several rows with different labels ({file}: {shown}), and each row is "
+        "an image of its own; several labels of one image can't be learned"
+    ]
 
 
 def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
@@ -176,6 +230,7 @@ def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> 
         raise UserError("data.train_path is not set; give a tar file, a folder of them, or name-{000..099}.tar")
     spec = dataclasses.replace(spec, source="solo.data.sources.own_images:webdataset", folders=False)
     samples = list(read_shards(path).values())
+    spec = _sampled(spec, [sample.image for sample in spread(samples) if sample.image])
     if data.get("no_labels"):
         return dataclasses.replace(spec, num_classes=1)
     table = label_table(samples)
@@ -185,9 +240,12 @@ def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> 
 def _of_hub(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
     if not path:
         raise UserError("data.train_path is not set; give the name of a data set on the hub, or a folder")
-    found, wanted = hub.read_hub(path), data.get("path_column")
-    hub.image_column(found, path, wanted)
+    wanted = data.get("path_column")
     spec = dataclasses.replace(spec, source="solo.data.sources.own_images:hub", folders=False, path_column=wanted)
+    if data.get(_ONLY_HERE) and not hub.is_here(path):
+        return spec
+    found = hub.read_hub(path)
+    spec = _sampled(spec, hub.images(found, hub.image_column(found, path, wanted), path))
     columns = [] if data.get("no_labels") else hub.label_columns(found, path, data.get("label_columns"))
     return _with_columns(spec, hub.label_table(found, columns), columns, path)
 
@@ -203,3 +261,15 @@ def _with_columns(
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
+
+
+def _of_timm(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
+    return dataclasses.replace(spec, source="solo.data.sources.own_images:timm_reader", folders=False)
+
+
+_FORMS: dict[str, Callable[[DatasetSpec, str | None, Mapping[str, Any]], DatasetSpec]] = {
+    "table": _of_table,
+    "webdataset": _of_shards,
+    "hf": _of_hub,
+    "timm": _of_timm,
+}

@@ -7,18 +7,33 @@ import path), or one `Layout` in `solo.data.layouts`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from solo.data.catalogue import class_names as classes
 from solo.data.layouts.layout import find_layout
+from solo.data.storage.facts import ReadingKeys, Sample
 from solo.taxonomy import Taxonomy
 
 Stats = tuple[float, ...]
+SMALL = 64  # pixels of a side, up to which ResNets begin with a small stem
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # solo-learn normalises CIFAR-100 like this, too, when it classifies; published numbers depend on it.
 _CIFAR_EVAL_MEAN, _CIFAR_EVAL_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+
+
+def wrong_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, str]:
+    """What is wrong with the mean and std, per channel, of images in [0, 1]: the name of the one and why."""
+    found = {}
+    for name, values, least in (("mean", mean, 0.0), ("std", std, 0.002)):
+        # A std of 1 leaves the values as they are; half a step of 256 is the least that pictures have.
+        bad = [value for value in values or () if not least <= value <= 1]
+        if bad:
+            hint = "divide by 255?" if all(1 < value <= 255 for value in bad) else f"give {least:g} to 1"
+            found[name] = f"={list(values or ())}: these are values of images in [0, 1]; {hint}"
+    return found
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,11 @@ class DatasetSpec:
         crop_min_scale, flip: how a classifier's training images may be cropped and whether they may be mirrored.
         layout: `"module:NAME"` of a `solo.data.layouts.layout.Layout`, for data sets whose classes and label tree come
             from their own files; `num_classes` is the published number until they are read.
+        reading: how files become images.
+        unknown_classes: what happens to validation images of classes that the training data lack: an error, they are
+            left out, or they keep the labels that they share with the training data.
+        sample: of own training images.
+        notes: what was found in own images and has to be said, a line each.
     """
 
     name: str
@@ -65,6 +85,10 @@ class DatasetSpec:
     path_column: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
     layout: str | None = None
+    reading: ReadingKeys = ReadingKeys()
+    unknown_classes: Literal["raise", "drop", "label"] = "raise"
+    sample: Sample = Sample()
+    notes: tuple[str, ...] = ()
 
     @property
     def levels(self) -> tuple[str, ...]:

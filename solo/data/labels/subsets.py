@@ -1,9 +1,9 @@
-"""Wrappers around a data set: a seeded share of it, and items that carry their index."""
+"""Data sets around others: what passes for the one inside, a seeded share of it, items that carry their index."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from typing import Any, cast
+from collections.abc import Collection, Sequence, Sized
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -13,14 +13,67 @@ from torch.utils.data import Dataset
 from solo.errors import UserError
 
 
-class Subset(Dataset[Any]):
-    """The samples `indices` of a data set, in that order; `targets` follows."""
+class Around(Dataset[Any]):
+    """A data set around another one, which passes for it: in `isinstance`, and its attributes can be read and set.
+
+    So `loader.dataset.transform = mine` reaches the data set that makes the items, and code that asks for a folder of
+    torchvision gets one. Attributes that only the outer one has are its own; `vars(self)` sets one of the same name.
+    """
+
+    _HIDDEN: ClassVar[Collection[str]] = ()  # attributes of the inner one that aren't true of this one
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        vars(self)["dataset"] = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        inner = vars(self).get("dataset")  # not there yet, while it is unpickled
+        if inner is None or name.startswith("__") or name in self._HIDDEN:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) or hasattr(type(self), name) or not hasattr(self.dataset, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
+
+    @property  # type: ignore[misc, override]
+    def __class__(self) -> type:
+        """The inner one's, for `isinstance`; `type` tells the truth."""
+        return cast(type, self.dataset.__class__)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), vars(self))
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+
+def _unpickled(kind: type[Around], attributes: dict[str, Any]) -> Around:
+    made = kind.__new__(kind)
+    vars(made).update(attributes)
+    return made
+
+
+class Subset(Around):
+    """The samples `indices` of a data set, in that order; `targets`, `samples`, `imgs` and `data` follow."""
+
+    _HIDDEN = ("images", "labels", "sources", "skipped", "broken", "problems")
 
     def __init__(self, dataset: Dataset[Any], indices: Sequence[int]) -> None:
-        self.dataset = dataset
-        self.indices = [int(i) for i in indices]
+        super().__init__(dataset)
         targets = _targets(dataset)
-        self.targets = [int(targets[i]) for i in self.indices]
+        vars(self)["indices"] = [int(i) for i in indices]
+        vars(self)["targets"] = [int(targets[i]) for i in self.indices]
+
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+        if name == "data":
+            return found[self.indices]
+        return [found[i] for i in self.indices] if name in ("samples", "imgs") else found
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -29,19 +82,8 @@ class Subset(Dataset[Any]):
         return self.dataset[self.indices[index]]
 
 
-class Indexed(Dataset[tuple[Any, ...]]):
+class Indexed(Around):
     """Items `(index, *item)`."""
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    @property
-    def targets(self) -> Sequence[int]:
-        """Leaf classes of all samples."""
-        return _targets(self.dataset)
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         return (index, *self.dataset[index])

@@ -9,6 +9,7 @@ from solo.errors import UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 Names = tuple[str, ...]
+_NO_LABELS = {"image", "images", "img", "imgs", "photos", "pictures", "data"}  # folders inside of a class
 
 
 def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> Taxonomy:
@@ -56,7 +57,8 @@ def level_names(depth: int, given: Sequence[str] | None = None) -> Names:
 def folder_classes(folders: Iterable[Names]) -> list[Names]:
     """Class paths of the folders that hold images, without a last level that distinguishes nothing.
 
-    Layouts such as `n01443537/images/*.jpg` have one folder in each class folder, always; it is no label.
+    Layouts such as `n01443537/images/*.jpg` have one folder in each class folder, always; it is no label. Where folders
+    end at different depths, it is one only if it is called the same everywhere.
 
     Args:
         folders: of each image folder the parts below the root.
@@ -67,6 +69,10 @@ def folder_classes(folders: Iterable[Names]) -> list[Names]:
         deepest = {path for path in paths if len(path) == depth}
         siblings = Counter(path[:-1] for path in deepest)
         if max(siblings.values()) > 1 or any(path in siblings for path in paths):
+            break
+        names = {path[-1] for path in deepest}
+        alike = len(names) == 1 and (len(deepest) > 1 or names <= _NO_LABELS)
+        if len(deepest) < len(paths) and not alike:
             break
         depth -= 1
         paths = sorted({path[:depth] for path in paths})

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
-from solo.data.storage.folders import IMAGE_EXTENSIONS, Problems, class_folders, image_folders
+from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
@@ -195,9 +195,7 @@ def _are_classes(folder: Path) -> bool:
     """Whether the first sub-folder, or a folder `images` in it, holds images: other data sets don't look like that."""
     names = class_folders(folder)
     first = [folder / name / deeper for name in names[:1] for deeper in ("", "images")]
-    return any(
-        name.lower().endswith(IMAGE_EXTENSIONS) for place in first if place.is_dir() for name in os.listdir(place)
-    )
+    return any(is_image_name(name) for place in first if place.is_dir() for name in os.listdir(place))
 
 
 def _in_class_folders(folder: Path) -> Iterator[tuple[str, int]]:

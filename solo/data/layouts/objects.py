@@ -9,13 +9,13 @@ from pathlib import Path
 
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, lines
-from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
+from solo.data.storage.folders import class_folders, is_image_name
 
 _CALTECH_TRAIN, _CALTECH_SEED = 30, 0
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+    return sorted(file for file in folder.iterdir() if is_image_name(file.name))
 
 
 def _tiny_classes(root: Path) -> list[Names]:

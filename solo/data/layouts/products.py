@@ -13,7 +13,7 @@ from pathlib import Path
 
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, either, lines
-from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
+from solo.data.storage.folders import class_folders, is_image_name
 
 _PARTITION = "list_eval_partition.txt"
 _HEADER_LINES = 2  # the number of images, and the names of the columns
@@ -56,7 +56,7 @@ def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
     for category in class_folders(root):
         for split in ("train", "test"):
             for file in sorted((root / category / split).iterdir()):
-                if file.suffix.lower() in IMAGE_EXTENSIONS:
+                if is_image_name(file.name):
                     found = re.match(rf"{re.escape(category)}_\d+", file.name)
                     model = found[0] if found else file.stem.rpartition("_")[0]
                     yield file, (category, model), split == "train"

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from solo.data.catalogue.registry import choose_classes
 from solo.data.sources.images import LabelledImages, Transform
-from solo.data.storage.decode import read_rgb
-from solo.data.storage.h5_file import open_h5, read_index
-
-
-@dataclass(frozen=True)
-class H5Image:
-    """One image of the file."""
-
-    dataset: H5Dataset
-    part: str
-
-    def __str__(self) -> str:
-        return f"{self.container}: {self.part}"
-
-    @property
-    def container(self) -> str:
-        """The HDF5 file."""
-        return str(self.dataset.root)
-
-    def read(self) -> bytes:
-        """Its bytes."""
-        return self.dataset.content(self.part)
+from solo.data.storage.h5_file import H5Image, OpenH5, read_index
 
 
 class H5Dataset(LabelledImages):
@@ -68,31 +42,16 @@ class H5Dataset(LabelledImages):
             (f"{name}/{image}", target) for target, name in enumerate(self.classes) for image in index[name]
         ]
         super().__init__([target for _, target in self.samples], transform, target_transform)
-        self._file: Any = None
-        self._owner = -1
+        self._file = OpenH5(self.root)
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Any:
         """Decode the stored file.
 
         Raises:
             BrokenImageError: it can't be decoded.
         """
-        entry = H5Image(self, self.samples[index][0])
-        return read_rgb(io.BytesIO(entry.read()), str(entry))
+        return self.reading.read(H5Image(self._file, self.samples[index][0]))
 
     def sources(self) -> list[H5Image]:
         """Where each image lies, for who decodes by himself."""
-        return [H5Image(self, name) for name, _ in self.samples]
-
-    def content(self, name: str) -> bytes:
-        """The stored image file of that name."""
-        return bytes(self._open()[name][()].tobytes())
-
-    def _open(self) -> Any:
-        """This process's own handle: one that was opened before a fork reads other processes' bytes."""
-        if self._owner != os.getpid():
-            self._file, self._owner = open_h5(self.root), os.getpid()
-        return self._file
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_owner": -1}
+        return [H5Image(self._file, name) for name, _ in self.samples]

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from solo.data.storage.decode import read_image
-from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.data.storage.reading import ImageReading, flat_images
+from solo.data.storage.stored import Stored
 from solo.errors import UserError
 
 Transform = Callable[[Any], Any]
@@ -23,7 +23,12 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
     Args:
         targets: of each image the leaf class, -1 for unlabelled.
         transform, target_transform: applied to each PIL image and target.
+
+    Attributes:
+        reading: how files become images.
     """
+
+    reading = ImageReading()
 
     def __init__(
         self, targets: Iterable[int], transform: Transform | None = None, target_transform: Transform | None = None
@@ -73,17 +78,11 @@ class ArrayDataset(LabelledImages):
 
 
 class ImageFiles(LabelledImages):
-    """Image files as RGB; `samples` (file, class) and `classes` (names) as in torchvision's folders.
-
-    Attributes:
-        channels: other than 1 and 3: the images are arrays `(H, W, channels)`, see `solo.data.storage.decode`.
-    """
-
-    channels = 3
+    """Image files, or images inside of larger ones; `samples` (file, class), `classes` (names) as in torchvision."""
 
     def __init__(
         self,
-        files: Sequence[str | Path],
+        files: Sequence[str | Path | Stored],
         targets: Sequence[int],
         classes: Sequence[str],
         transform: Transform | None = None,
@@ -99,34 +98,28 @@ class ImageFiles(LabelledImages):
         Raises:
             BrokenImageError: it can't be decoded.
         """
-        return read_image(self.samples[index][0], self.channels)
+        return self.reading.read(self.samples[index][0])
 
 
 class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
-    """All files directly in `root` as RGB images with target -1; hidden files are left out.
+    """All images directly in `root`, with target -1; other files are left out.
 
     Attributes:
         images: file names, sorted.
-        channels: as of `ImageFiles`.
+        reading: how files become images.
 
     Raises:
-        UserError: if there is no file, or if files are no images; names them.
+        UserError: if there is none.
     """
 
-    channels = 3
+    reading = ImageReading()
 
     def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
         self.root = Path(root)
         self.transform = transform
-        self.images = sorted(p.name for p in self.root.iterdir() if p.is_file() and not p.name.startswith("."))
+        self.images = flat_images(self.root)
         if not self.images:
-            raise UserError(f"{self.root} holds no files; give a folder with images directly inside")
-        # Names without a known ending may still be images; a look at their first bytes decides.
-        strange = [name for name in self.images if not name.lower().endswith(IMAGE_EXTENSIONS)]
-        foreign = [name for name in strange if not _is_image(self.root / name)]
-        if foreign:
-            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-            raise UserError(f"{self.root} holds files that are no images: {', '.join(foreign[:5])}{more}; remove them")
+            raise UserError(f"{self.root} holds no files that are images; give a folder with images directly inside")
 
     @property
     def targets(self) -> list[int]:
@@ -137,13 +130,5 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = read_image(self.root / self.images[index], self.channels)
+        image = self.reading.read(self.root / self.images[index])
         return (self.transform(image) if self.transform else image), -1
-
-
-def _is_image(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except OSError:
-        return False

@@ -18,14 +18,14 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
 from solo.data.sources.h5_dataset import H5Dataset
-from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, Transform
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, LabelledImages, Transform
 from solo.data.sources.request import LevelTargets, Request, Split
 from solo.data.sources.skip import SkipBroken
 from solo.data.storage.archives import guarded
-from solo.data.storage.decode import read_rgb
-from solo.data.storage.folders import class_folders
+from solo.data.storage.folders import class_folders, is_image_name, of_split
 from solo.data.storage.h5_file import is_h5
 from solo.data.storage.idx import FashionFiles
+from solo.data.storage.reading import ImageReading
 from solo.errors import BrokenImageError, UserError
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "Split",
     "Transform",
     "load",
-    "read_rgb",
 ]
 
 _DIGITS_SPLIT_SEED = 0
@@ -90,33 +89,36 @@ def load(
         UserError: if the data aren't there, can't be fetched, or don't look as expected.
     """
     folder = Path(path).expanduser() if path else None
+    if folder is not None and spec.folders and folder.is_dir():
+        folder = of_split(folder, train=split != "val")
     if data_format is None:
         data_format = "h5" if folder is not None and spec.folders and is_h5(folder) else "image_folder"
-    check_path(spec, str(path) if path else None, no_labels, data_format)
+    check_path(spec, str(folder) if folder else None, no_labels, data_format)
     if no_labels and data_format not in ("table", "webdataset", "hf"):
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
-        unlabelled = _of_channels(CustomDatasetWithoutLabels(folder, transform), spec)
+        unlabelled = _as_read(CustomDatasetWithoutLabels(folder, transform), spec)
         return SkipBroken(unlabelled) if spec.on_error == "skip" else unlabelled
     target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
     if data_format == "h5":
         images: Any = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
+        images.reading = ImageReading.by(spec.reading)
     else:
         module, _, name = spec.source.partition(":")
         source = getattr(importlib.import_module(module), name)
-        images = _of_channels(source(spec, Request(split, folder, download, transform, target_transform)), spec)
+        images = _as_read(source(spec, Request(split, folder, download, transform, target_transform)), spec)
     return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
 
 
-def _of_channels(images: Any, spec: DatasetSpec) -> Any:
-    """The same data set, which reads images of as many channels as there are."""
-    if spec.channels not in (1, 3):
-        if not isinstance(images, (ImageFiles, CustomDatasetWithoutLabels)):
-            raise UserError(
-                f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3; other numbers are read from "
-                "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
-            )
-        images.channels = spec.channels
+def _as_read(images: Any, spec: DatasetSpec) -> Any:
+    """The same data set, whose files are read as the row says."""
+    if isinstance(images, (LabelledImages, CustomDatasetWithoutLabels)):
+        images.reading = ImageReading.by(spec.reading)
+    if spec.channels not in (1, 3) and not isinstance(images, (ImageFiles, CustomDatasetWithoutLabels)):
+        raise UserError(
+            f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3; other numbers are read from "
+            "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
+        )
     return images
 
 
@@ -204,14 +206,12 @@ def published(spec: DatasetSpec, request: Request) -> ImageFiles:
 
 def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
     """One folder per class, images inside at any depth."""
+    reading = ImageReading.by(spec.reading)
+    options = {"transform": request.transform, "target_transform": request.target_transform}
     try:
-        return _ImageFolder(
-            spec.name,
-            str(request.path),
-            transform=request.transform,
-            target_transform=request.target_transform,
-            loader=read_rgb,
-        )
+        images = _ImageFolder(spec.name, str(request.path), loader=reading.read, is_valid_file=is_image_name, **options)
+        images.reading = reading
+        return images
     except FileNotFoundError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{request.path}: {reason} Put images into these folders or remove them") from error

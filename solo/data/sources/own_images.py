@@ -15,34 +15,36 @@ for training data. Own code can hand any `torch.utils.data.Dataset` to the loade
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.labels.trees import folder_labels, from_columns
 from solo.data.sources.images import ImageFiles, LabelledImages
 from solo.data.sources.request import Request
 from solo.data.storage import hub as hf
-from solo.data.storage.decode import read_image, read_rgb
 from solo.data.storage.folders import Parts, Problems, image_folders
 from solo.data.storage.shards import label_columns, label_table, read_shards
+from solo.data.storage.stored import Stored
 from solo.data.storage.tables import read_table, table_columns
-from solo.errors import UserError
+from solo.errors import UserError, printable
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 Labels = tuple[int, ...]
+_LOG = logging.getLogger("solo")
 
 
 class FileDataset(ImageFiles):
     """Image files with labels at every level of a tree.
 
     Args:
-        files: paths of the images.
+        files: paths of the images, or images inside of larger files.
         labels: for each file one int a level, coarse first, -1 for unknown; `None`: no labels.
         tree: whose classes these are; `None`: no labels.
         request: transforms; with a target transform, items have the `(levels,)` labels instead of the class.
@@ -54,7 +56,7 @@ class FileDataset(ImageFiles):
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[Path | Stored],
         labels: Sequence[Labels] | None,
         tree: Taxonomy | None,
         request: Request,
@@ -101,18 +103,21 @@ def _folder(spec: DatasetSpec, request: Request, labels_of: Callable[[Parts], La
     problems = Problems(skip=spec.on_error == "skip")
     files: list[Path] = []
     labels: list[Labels] = []
+    unknown: dict[str, int] = {}
     for parts, names in image_folders(root, problems):
         if not parts:  # images beside the class folders belong to none of them
             continue
         found = labels_of(parts)
         if found is None:
-            hint = "; training folders that can't be read are none, solo inspect lists them" if problems.skip else ""
-            raise UserError(
-                f"{root.joinpath(*parts)} is no class of the training data; take the folder out, or name it as there"
-                f"{hint}"
-            )
+            unknown["/".join(parts)] = len(names)
+            if spec.unknown_classes != "label":
+                continue
+            known = (labels_of(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+            found = next((labels for labels in known if labels), (UNKNOWN,) * tree.num_levels)
         files += [root.joinpath(*parts, name) for name in names]
         labels += [found] * len(names)
+    if unknown:
+        _settle_unknown(spec, str(root), unknown)
     if not files:
         raise UserError(f"{root} holds no images in its folders")
     data = FileDataset(files, labels, tree, request, problems.found)
@@ -124,64 +129,81 @@ def _folder(spec: DatasetSpec, request: Request, labels_of: Callable[[Parts], La
     return data
 
 
+def _settle_unknown(spec: DatasetSpec, where: str, unknown: Mapping[str, int]) -> None:
+    """Refuse all classes that training lacks at once, or say what becomes of their images."""
+    shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
+    count = sum(unknown.values())
+    what = f"{where}: {len(unknown):,} classes of {count:,} images are not among the training data's labels: {shown}"
+    if spec.unknown_classes == "raise":
+        hint = " (training folders that can't be read are none, too)" if spec.on_error == "skip" else ""
+        raise UserError(
+            f"{what}; take them out, or set data.unknown_classes=drop to leave them out, or label to keep the labels "
+            f"that they share with the training data{hint}"
+        )
+    kept = "left out" if spec.unknown_classes == "drop" else "kept with the labels that they share"
+    _LOG.warning("note: %s: %s (data.unknown_classes)", what, kept)
+
+
 def table(spec: DatasetSpec, request: Request) -> FileDataset:
     """Paths, relative to the table's folder, and label columns."""
     file, tree = request.path, spec.taxonomy
     assert file is not None
     rows = read_table(file)
-    columns = list(tree.levels) if tree else []
-    path_column, columns = table_columns(rows, file, spec.path_column, columns)
+    path_column, columns = table_columns(rows, file, spec.path_column, list(tree.levels) if tree else [])
     files = [file.parent / Path(name).expanduser() for name in rows[path_column]]
+    return _of_columns(spec, request, files, rows, columns)
+
+
+def _of_columns(
+    spec: DatasetSpec,
+    request: Request,
+    files: Sequence[Path | Stored],
+    table: Mapping[str, Sequence[str]],
+    columns: Sequence[str],
+) -> FileDataset:
+    """Images with the labels of their rows, by the tree of the training data."""
+    tree = spec.taxonomy
     if tree is None:
         return FileDataset(files, None, None, request)
-    return FileDataset(files, _labels(rows, columns, tree, file), tree, request)
-
-
-def _labels(
-    table: Mapping[str, Sequence[str]], columns: Sequence[str], tree: Taxonomy, where: str | Path
-) -> list[Labels]:
-    """The labels of each row of a table by the tree of the training data; errors say where the table is."""
+    rows = list(zip(*(table[name] for name in columns), strict=True))
+    known = [set(names) for names in tree.names]
+    unknown: Counter[str] = Counter()
+    strange = set()
+    for number, row in enumerate(rows):
+        names = [name for name, level in zip(row, known, strict=True) if name and name not in level]
+        if names:
+            strange.add(number)
+            unknown[names[-1]] += 1
+    if unknown:
+        _settle_unknown(spec, str(request.path), unknown)
+    if spec.unknown_classes == "drop":
+        files = [file for number, file in enumerate(files) if number not in strange]
+        rows = [row for number, row in enumerate(rows) if number not in strange]
+    rows = [tuple(name if name in level else "" for name, level in zip(row, known, strict=True)) for row in rows]
     try:
-        return from_columns(list(zip(*(table[name] for name in columns), strict=True)), columns, tree)[1]
+        labels = from_columns(rows, columns, tree)[1]
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{request.path}: {error}") from error
+    return FileDataset(files, labels, tree, request)
 
 
-class StoredImages(FileDataset):
-    """Images that lie inside of larger files: `samples` has a `Stored` for each."""
-
-    def read(self, index: int) -> Any:
-        """Decode the image.
-
-        Raises:
-            BrokenImageError: it can't be decoded.
-        """
-        source: Any = self.samples[index][0]
-        return read_image(BytesIO(source.read()), self.channels, str(source))
-
-
-def webdataset(spec: DatasetSpec, request: Request) -> StoredImages:
+def webdataset(spec: DatasetSpec, request: Request) -> FileDataset:
     """Tar files of images with labels beside them, see `solo.data.storage.shards`."""
     assert request.path is not None
-    samples, tree = list(read_shards(request.path).values()), spec.taxonomy
-    files: list[Any] = [sample.image for sample in samples]
-    if tree is None:
-        return StoredImages(files, None, None, request)
-    table = label_table(samples)
-    columns = label_columns(table, request.path, tree.levels)
-    return StoredImages(files, _labels(table, columns, tree, request.path), tree, request)
+    samples = list(read_shards(request.path).values())
+    table = label_table(samples) if spec.taxonomy else {}
+    columns = label_columns(table, request.path, spec.taxonomy.levels) if spec.taxonomy else []
+    files = [sample.image for sample in samples if sample.image]
+    return _of_columns(spec, request, files, table, columns)
 
 
-def hub(spec: DatasetSpec, request: Request) -> StoredImages:
+def hub(spec: DatasetSpec, request: Request) -> FileDataset:
     """A data set of Hugging Face, see `solo.data.storage.hub`."""
-    path, tree = str(request.path), spec.taxonomy
+    path = str(request.path)
     data = hf.read_hub(path, train=request.split != "val")
-    files: list[Any] = hf.images(data, hf.image_column(data, path, spec.path_column), path)
-    if tree is None:
-        return StoredImages(files, None, None, request)
-    columns = hf.label_columns(data, path, tree.levels)
-    table = hf.label_table(data, columns)
-    return StoredImages(files, _labels(table, columns, tree, path), tree, request)
+    files = hf.images(data, hf.image_column(data, path, spec.path_column), path)
+    columns = hf.label_columns(data, path, spec.taxonomy.levels) if spec.taxonomy else []
+    return _of_columns(spec, request, files, hf.label_table(data, columns), columns)
 
 
 class TimmDataset(LabelledImages):
@@ -191,7 +213,7 @@ class TimmDataset(LabelledImages):
         super().__init__(_targets(reader), request.transform, request.target_transform)
         self.reader = reader
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Any:
         """Decode the item.
 
         Raises:
@@ -203,7 +225,7 @@ class TimmDataset(LabelledImages):
             content = BytesIO(stream.read())
         if archive is not None:  # the tar file around it, which timm leaves open
             archive.close()
-        return read_rgb(content, f"item {index} of {type(self.reader).__name__}")
+        return self.reading.read(content, f"item {index} of {type(self.reader).__name__}")
 
 
 def _targets(reader: Any) -> list[int]:

@@ -8,11 +8,12 @@ from typing import Any, cast
 import torch
 from torch.utils.data import Dataset
 
+from solo.data.labels.subsets import Around
 from solo.data.storage.stored import Source, Stored
-from solo.errors import BrokenImageError, UserError
+from solo.errors import BrokenImageError, UserError, printable
 
 
-class SkipBroken(Dataset[tuple[Any, Any]]):
+class SkipBroken(Around):
     """A data set in which the next readable image, with an unknown label (-1), stands for one that is broken.
 
     Which ones are broken is shared with the loader's workers, so that no file is tried twice and all of them can be
@@ -23,13 +24,8 @@ class SkipBroken(Dataset[tuple[Any, Any]]):
     """
 
     def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.broken = torch.zeros(len(cast(Sized, dataset)), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "dataset" not in self.__dict__:  # while it is being unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.broken)
@@ -61,7 +57,7 @@ class SkipBroken(Dataset[tuple[Any, Any]]):
 
 def not_an_image(name: str) -> str:
     """The line on a file that was skipped."""
-    return f"{name} can't be read as an image"
+    return f"{printable(name)} can't be read as an image"
 
 
 def nothing_readable(count: int) -> UserError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,13 @@ import numpy as np
 from PIL import Image
 
 from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.rows import DatasetSpec
 from solo.data.labels.trees import folder_labels, from_columns
-from solo.data.storage.decode import as_picture, image_shape, npy_head, read_image
-from solo.data.storage.folders import Problems, image_folders
+from solo.data.storage.folders import Problems, image_folders, of_split
+from solo.data.storage.h5_file import h5_images, is_h5
+from solo.data.storage.reading import Head, ImageReading, as_picture
+from solo.data.storage.shards import label_table, read_shards
+from solo.data.storage.stored import Source
 from solo.data.storage.tables import read_table
 from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
@@ -32,33 +37,32 @@ class Survey:
 
     Attributes:
         path: what was looked at.
-        files: the images whose header can be read.
+        files: the images whose head can be read.
         classes: of each of them the class, -1 for none.
         tree: of the classes; `None` without labels.
         sizes: (width, height) -> number of images.
         modes: Pillow's mode (L, RGB, ...), or for arrays and several pages "n channels" -> number of images.
         problems: what can't be read, one line each.
+        notes: what has to be decided or was left out, one line each.
+        reading: how the files become images.
         sample: how many images mean and std come from.
         mean, std: per channel, of images in [0, 1].
         settings: the keys of `data` that train on it.
     """
 
     path: Path
-    files: list[Path]
+    files: list[Source]
     classes: list[int]
     tree: Taxonomy | None
     sizes: Counter[tuple[int, int]]
     modes: Counter[str]
     problems: list[str]
+    notes: list[str]
+    reading: ImageReading
     sample: int
     mean: list[float]
     std: list[float]
     settings: dict[str, object]
-
-    @property
-    def channels(self) -> int:
-        """1 if all images are grey, n if all have n, else 3."""
-        return _channels(self.modes)
 
     def counts(self) -> list[int]:
         """Images of each class."""
@@ -66,94 +70,136 @@ class Survey:
         return [found[leaf] for leaf in range(self.tree.num_classes if self.tree else 0)]
 
 
-def look(path: str | Path, progress: Progress, label_columns: Sequence[str] | None = None, threads: int = 8) -> Survey:
-    """Read all headers and a sample of the pixels of a folder or table.
+def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = None, threads: int = 8) -> Survey:
+    """Read all heads and a sample of the pixels of a folder, table, tar file or HDF5 file.
 
     Args:
-        path: a folder, or a table with image paths.
+        path: of these.
         progress: wraps an iterable, its name and length; shows how far it is.
-        label_columns: of a table.
-        threads: how many headers are read at once.
+        keys: of `data`: `label_columns`, and how images are read.
+        threads: how many heads are read at once.
 
     Raises:
         UserError: there is nothing to look at.
     """
     root, problems = Path(path).expanduser(), Problems(skip=True)
-    if not root.exists():
-        raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")
-    listed, tree, settings = _of_table(root, label_columns) if root.is_file() else _of_folder(root, problems)
-    sizes: Counter[tuple[int, int]] = Counter()
-    modes: Counter[str] = Counter()
+    settings: dict[str, object] = {"dataset": "custom", "train_path": str(root.resolve()), **(keys or {})}
+    listed, spec, settings = _list_images(root, problems, settings)
+    heads = Counter[Head]()
     files, classes = [], []
     with ThreadPoolExecutor(threads) as pool:
-        headers = pool.map(_header, [file for file, _ in listed])
-        for (file, leaf), header in zip(listed, progress(headers, "headers", len(listed)), strict=True):
-            if isinstance(header, str):
-                problems.add(file, header)
+        reading = ImageReading.by(spec.reading)
+        found = pool.map(lambda source: _head(reading, source), [source for source, _ in listed])
+        for (source, leaf), head in zip(listed, progress(found, "heads", len(listed)), strict=True):
+            if isinstance(head, str):
+                problems.found.append(head)
                 continue
-            sizes[header[0]] += 1
-            modes[header[1]] += 1
-            files.append(file)
+            heads[head] += 1
+            files.append(source)
             classes.append(leaf)
     if not files:
         raise UserError(
             f"{root} holds no image that can be read" + (f" ({problems.found[0]})" if problems.found else "")
         )
-    sample = random.Random(0).sample(files, min(SAMPLE, len(files)))
-    mean, std, decoded = _statistics(sample, _channels(modes), problems, progress)
-    return Survey(root, files, classes, tree, sizes, modes, problems.found, decoded, mean, std, settings)
+    sizes, modes = _count(heads, "size"), _count(heads, "mode")
+    reading = dataclasses.replace(reading, channels=_channels(modes))
+    mean, std, decoded = _statistics(
+        random.Random(0).sample(files, min(SAMPLE, len(files))), reading, problems, progress
+    )
+    if reading.range is not None:
+        settings["range"] = list(reading.range)
+    return Survey(
+        path=root,
+        files=files,
+        classes=classes,
+        tree=spec.taxonomy,
+        sizes=sizes,
+        modes=modes,
+        problems=problems.found,
+        notes=list(spec.notes),
+        reading=reading,
+        sample=decoded,
+        mean=mean,
+        std=std,
+        settings=settings,
+    )
 
 
-def _of_folder(root: Path, problems: Problems) -> tuple[list[tuple[Path, int]], Taxonomy | None, dict[str, object]]:
-    found = [(parts, root.joinpath(*parts, name)) for parts, names in image_folders(root, problems) for name in names]
-    settings: dict[str, object] = {"dataset": "custom", "train_path": str(root.resolve())}
+def _list_images(
+    root: Path, problems: Problems, settings: dict[str, Any]
+) -> tuple[list[tuple[Source, int]], DatasetSpec, dict[str, object]]:
+    """Images with their classes, what is known of them, and the keys of `data` that train on them."""
+    if root.suffix == ".tar" or "{" in root.name:
+        settings["format"] = "webdataset"
+        spec, samples = resolve_spec(settings), list(read_shards(root).values())
+        images: list[Any] = [sample.image for sample in samples]
+        return _labelled(images, label_table(samples), spec), spec, settings
+    if not root.exists():
+        raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")
+    if root.is_dir():
+        return _of_folder(of_split(root, train=True), problems, settings)
+    if is_h5(root):
+        settings |= {"format": "h5"}
+        stored, spec = h5_images(root), resolve_spec(settings)
+        classes = list(dict.fromkeys(image.part.partition("/")[0] for image in stored))
+        spec = dataclasses.replace(spec, taxonomy=Taxonomy.flat(classes))
+        return [(image, classes.index(image.part.partition("/")[0])) for image in stored], spec, settings
+    settings |= {"format": "table"}
+    spec, rows = resolve_spec(settings), read_table(root)
+    assert spec.path_column is not None
+    return _labelled([str(root.parent / name) for name in rows[spec.path_column]], rows, spec), spec, settings
+
+
+def _of_folder(
+    root: Path, problems: Problems, settings: dict[str, Any]
+) -> tuple[list[tuple[Source, int]], DatasetSpec, dict[str, object]]:
+    found = [
+        (parts, str(root.joinpath(*parts, name))) for parts, names in image_folders(root, problems) for name in names
+    ]
     if not any(parts for parts, _ in found):
-        return [(file, UNKNOWN) for _, file in found], None, {**settings, "no_labels": True}
+        settings["no_labels"] = True
+        spec = resolve_spec(settings)
+        return (
+            [(file, UNKNOWN) for _, file in found],
+            dataclasses.replace(spec, notes=(*problems.notes(), *spec.notes)),
+            settings,
+        )
     spec = resolve_spec({**settings, "on_error": "skip"})
     assert spec.taxonomy is not None
     tree, places = spec.taxonomy, folder_labels(spec.taxonomy)
-    listed = []
+    listed: list[tuple[Source, int]] = []
     for parts, file in found:
         known = next((places[parts[:end]] for end in range(len(parts), 0, -1) if parts[:end] in places), None)
         listed.append((file, UNKNOWN if known is None else tree.leaf_of(known)))
-    return listed, tree, settings
+    return listed, spec, settings
 
 
-def _of_table(
-    file: Path, label_columns: Sequence[str] | None
-) -> tuple[list[tuple[Path, int]], Taxonomy | None, dict[str, object]]:
-    settings: dict[str, object] = {"dataset": "custom", "format": "table", "train_path": str(file.resolve())}
-    if label_columns is not None:
-        settings["label_columns"] = list(label_columns)
-    spec, rows = resolve_spec(settings), read_table(file)
-    assert spec.path_column is not None
-    files = [file.parent / name for name in rows[spec.path_column]]
+def _labelled(
+    sources: Sequence[Source], table: Mapping[str, Sequence[str]], spec: DatasetSpec
+) -> list[tuple[Source, int]]:
     if spec.taxonomy is None:
-        return [(name, UNKNOWN) for name in files], None, settings
-    columns = list(zip(*(rows[name] for name in spec.levels), strict=True))
+        return [(source, UNKNOWN) for source in sources]
+    columns = list(zip(*(table[name] for name in spec.levels), strict=True))
     _, labels = from_columns(columns, spec.levels, spec.taxonomy)
-    return list(zip(files, map(spec.taxonomy.leaf_of, labels), strict=True)), spec.taxonomy, settings
+    return list(zip(sources, map(spec.taxonomy.leaf_of, labels), strict=True))
 
 
-def _header(file: Path) -> tuple[tuple[int, int], str] | str:
+def _head(reading: ImageReading, source: Source) -> Head | str:
     try:
-        if file.stat().st_size == 0:
-            return "is empty (0 bytes)"
-        if file.suffix.lower() == ".npy":
-            with file.open("rb") as stream:
-                shape = npy_head(stream)[0]
-            # There are fewer channels than pixels; grey has no axis for them.
-            height, width, channels = image_shape(shape, (1 if len(shape) == 2 else min(shape[0], shape[-1]),))
-            return (width, height), {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
-        with Image.open(file) as image:
-            pages = getattr(image, "n_frames", 1) * len(image.getbands())
-            paged = image.format == "TIFF" and pages > len(image.getbands())
-            return image.size, f"{pages} channels" if paged else image.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"can't be read as an image ({type(error).__name__})"
+        return reading.head(source)
+    except BrokenImageError as error:
+        return str(error)
+
+
+def _count(heads: Counter[Head], name: str) -> Counter[Any]:
+    found = Counter[Any]()
+    for head, count in heads.items():
+        found[getattr(head, name)] += count
+    return found
 
 
 def _channels(modes: Counter[str]) -> int:
+    """1 if all images are grey, n if all have n, else 3."""
     if set(modes) <= GREY:
         return 1
     kinds = [mode.partition(" channels") for mode in modes]
@@ -161,15 +207,16 @@ def _channels(modes: Counter[str]) -> int:
 
 
 def _statistics(
-    files: Sequence[Path], channels: int, problems: Problems, progress: Progress
+    files: Sequence[Source], reading: ImageReading, problems: Problems, progress: Progress
 ) -> tuple[list[float], list[float], int]:
     """Mean and std per channel over the pixels of these images, and how many could be decoded."""
+    channels = reading.channels
     total, squares, pixels, decoded = np.zeros(channels), np.zeros(channels), 0, 0
     for file in progress(files, "pixels", len(files)):
         try:
-            image = read_image(file, channels)
+            image = reading.read(file)
         except BrokenImageError as error:
-            problems.add(file, f"can't be decoded ({' '.join(str(error.__cause__).split())})")
+            problems.found.append(str(error))
             continue
         flat = np.asarray(image.convert("L") if channels == 1 else image).reshape(-1, channels)
         values = flat.astype(np.float64) / 255
@@ -181,10 +228,10 @@ def _statistics(
 
 
 def contact_sheet(
-    files: Sequence[Path], classes: Sequence[int], channels: int = 3, columns: int = 10, tile: int = 96
+    files: Sequence[Source], classes: Sequence[int], reading: ImageReading, columns: int = 10, tile: int = 96
 ) -> Image.Image:
     """Up to `columns` x 10 images side by side, a row for each of ten classes where there are classes."""
-    rows: dict[int, list[Path]] = {}
+    rows: dict[int, list[Source]] = {}
     for file, leaf in zip(files, classes, strict=True):
         rows.setdefault(leaf, []).append(file)
     chosen = sorted(rows)[:: max(1, len(rows) // 10)][:10]
@@ -196,7 +243,7 @@ def contact_sheet(
     for y, line in enumerate(lines):
         for x, file in enumerate(line):
             try:
-                small = as_picture(read_image(file, channels)).convert("RGB")
+                small = as_picture(reading.read(file)).convert("RGB")
             except BrokenImageError:  # named among the problems if it was sampled
                 continue
             scale = (tile - 4) / max(small.size)

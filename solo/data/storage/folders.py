@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from solo.errors import UserError
+from solo.errors import UserError, printable
 
 Parts = tuple[str, ...]
 
-# What Pillow reads without plug-ins, the same list as torchvision's ImageFolder, and NumPy's arrays.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".npy")
 # Where data sets are looked for, and fetched into, without a path.
 DEFAULT_ROOT = Path(__file__).parents[2] / "datasets"
 # Names of the folders of the two splits.
 TRAINING = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test")
+
+# Made by operating systems, network storage and editors, beside hidden ones.
+_SYSTEM_FOLDERS = {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin"}
+_SYSTEM_FOLDERS |= {"__macosx", "lost+found", "system volume information", "__pycache__"}
+# What Pillow knows by name and can't decode, or only with other programs.
+_NO_PICTURES = {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".ps", ".wmf"}
+
+
+@functools.cache
+def image_suffixes() -> tuple[str, ...]:
+    """In lower case: what Pillow with its plug-ins reads, and NumPy's arrays."""
+    from PIL import Image  # takes a while, and not everyone looks at images
+
+    Image.init()
+    known = {suffix for suffix, format_ in Image.registered_extensions().items() if format_ in Image.OPEN}
+    return (*sorted(known - _NO_PICTURES), ".npy")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return name.lower().endswith(image_suffixes())
 
 
 def existing_folder(path: str | None) -> Path:
@@ -36,9 +57,22 @@ def existing_folder(path: str | None) -> Path:
 
 
 def class_folders(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in `path`, sorted, without hidden ones: the classes of an image folder."""
+    """Names of the folders in `path`, sorted: the classes of an image folder. Hidden and system folders are none."""
     with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if _is_folder(entry) and not is_ignored(entry.name))
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or made by a system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
+def of_split(folder: Path, train: bool) -> Path:
+    """The folder of a split, where `folder` is the one above `train` and `val`; else `folder` itself."""
+    names = class_folders(folder) if folder.is_dir() else []
+    known = [name for name in (TRAINING if train else VALIDATION) if name in names]
+    splits = any(name in TRAINING for name in names) and set(names) <= {*TRAINING, *VALIDATION}
+    return folder / known[0] if known and splits and len(names) > 1 else folder
 
 
 @dataclass
@@ -48,10 +82,12 @@ class Problems:
     Attributes:
         skip: whether to go on.
         found: one line each, beginning with the path.
+        left_out: what else lies there: a file's suffix, or the name of a system's folder -> how many.
     """
 
     skip: bool = False
     found: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, path: str | Path, reason: str) -> None:
         """Note a problem.
@@ -59,9 +95,22 @@ class Problems:
         Raises:
             UserError: unless problems are skipped.
         """
+        path = printable(path)
         if not self.skip:
             raise UserError(f"{path} {reason}; repair or remove it, or set data.on_error=skip")
         self.found.append(f"{path} {reason}")
+
+    def leave_out(self, name: str, kind: str | None = None) -> None:
+        """Count a file or folder that is no image; what is hidden is expected anywhere."""
+        if not name.startswith("."):
+            self.left_out[printable(kind or os.path.splitext(name)[1].lower() or "no suffix")] += 1
+
+    def notes(self) -> list[str]:
+        """A line on what is left out, if anything is."""
+        known = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{kind} ({count:,})" for kind, count in known[:8])
+        more = f" and {len(self.left_out) - 8} more kinds" if len(self.left_out) > 8 else ""
+        return [f"left out, for they are no images: {kinds}{more}"] if kinds else []
 
 
 def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts, list[str]]]:
@@ -72,7 +121,7 @@ def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts,
 
     Args:
         root: an existing folder.
-        problems: told of folders that can't be listed and of links that lead nowhere.
+        problems: told of folders that can't be listed, of links that lead nowhere, and of what is left out.
     """
     yield from _walk(Path(root), (), problems, frozenset())
 
@@ -86,15 +135,19 @@ def _walk(folder: Path, parts: Parts, problems: Problems, above: frozenset[str])
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
-                    if entry.is_symlink() and not os.path.exists(entry.path):
-                        problems.add(entry.path, "is a link to a file that isn't there")
+                if _is_folder(entry):
+                    if is_ignored(entry.name):
+                        problems.leave_out(entry.name, entry.name)
                     else:
-                        images.append(entry.name)
+                        folders.append(entry.name)
+                elif is_ignored(entry.name) or not is_image_name(entry.name):
+                    problems.leave_out(entry.name)
+                elif os.path.isfile(entry.path):
+                    images.append(entry.name)
+                elif entry.is_symlink():
+                    problems.add(entry.path, "is a link to a file that isn't there")
+                else:
+                    problems.leave_out(entry.name, "pipes, sockets and devices")
     except OSError as error:
         problems.add(folder, f"can't be listed ({error.strerror})")
         return
@@ -102,3 +155,10 @@ def _walk(folder: Path, parts: Parts, problems: Problems, above: frozenset[str])
         yield parts, sorted(images)
     for name in sorted(folders):
         yield from _walk(folder / name, (*parts, name), problems, above | {real})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -6,10 +6,12 @@ One large file instead of a million small ones, for network file systems. No tor
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.folders import IMAGE_EXTENSIONS, class_folders
+from solo.data.storage.folders import class_folders, is_image_name
 from solo.errors import UserError
 from solo.files import replacing, write_text
 
@@ -86,6 +88,51 @@ def _list_images(path: Path) -> Index:
     return index
 
 
+@dataclass(frozen=True)
+class H5Image:
+    """One image of a file."""
+
+    file: OpenH5
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.container}: {self.part}"
+
+    @property
+    def container(self) -> str:
+        """The HDF5 file."""
+        return str(self.file.path)
+
+    def read(self) -> bytes:
+        """The stored bytes of the image file."""
+        return bytes(self.file.get()[self.part][()].tobytes())
+
+
+class OpenH5:
+    """A file that is opened by each process for itself: a handle from before a fork reads other processes' bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: Any = None
+        self._owner = -1
+
+    def get(self) -> Any:
+        """This process's handle."""
+        if self._owner != os.getpid():
+            self._handle, self._owner = open_h5(self.path), os.getpid()
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_handle": None, "_owner": -1}
+
+
+def h5_images(path: Path) -> list[H5Image]:
+    """All images of a file, class by class."""
+    path = path.expanduser()
+    file = OpenH5(path)
+    return [H5Image(file, f"{name}/{image}") for name, images in read_index(path).items() for image in images]
+
+
 def write_h5(folder: Path, path: Path) -> int:
     """Store a folder with one sub-folder per class; files stay encoded, gzip packs what they leave.
 
@@ -107,7 +154,7 @@ def write_h5(folder: Path, path: Path) -> int:
     count = 0
     with replacing(path) as temporary, open_h5(temporary, "w") as file:
         for name in names:
-            images = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS)
+            images = sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_image_name(p.name))
             if not images:
                 raise UserError(f"{folder / name} holds no images; put some there or remove it")
             group = file.create_group(name)

@@ -31,6 +31,14 @@ def read_hub(path: str, train: bool = True) -> Any:
     return _read(path, train)
 
 
+def is_here(path: str) -> bool:
+    """Whether it can be read without a network: a folder, or what this process has loaded already."""
+    return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
+
+
+_LOADED: set[str] = set()
+
+
 @functools.lru_cache(maxsize=8)
 def _read(path: str, train: bool) -> Any:
     try:
@@ -47,6 +55,7 @@ def _read(path: str, train: bool) -> Any:
     except Exception as error:  # whatever the package and its back ends raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"datasets can't load {name} ({reason}); give a name on the hub or a folder") from error
+    _LOADED.add(path)
     if not isinstance(data, Mapping):
         return data
     wanted = [split] if split else ["train"] if train else list(_VALIDATION)

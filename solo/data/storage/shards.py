@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.data.storage.folders import is_image_name
 from solo.data.storage.tables import as_text
 from solo.errors import UserError
 
@@ -126,7 +126,7 @@ def _members(shard: str, size: int, changed_ns: int) -> dict[str, Sample]:
 
 def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> None:
     member = Member(shard, info.name, info.offset_data, info.size)
-    if extension.endswith(IMAGE_EXTENSIONS):  # the first of several is the image
+    if is_image_name(extension):  # the first of several is the image
         sample.image = sample.image or member
     elif extension in sample.others:
         raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.folders import IMAGE_EXTENSIONS
+from solo.data.storage.folders import is_image_name
 from solo.errors import UserError
 
 Table = dict[str, list[str]]
@@ -27,6 +28,13 @@ def read_table(path: str | Path) -> Table:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"the table {file} {what}; data.format=table needs a file: {', '.join(TABLE_EXTENSIONS)}")
+    stat = file.stat()
+    return _read(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(file: Path, size: int, changed_ns: int) -> Table:
+    """Asked for by the check, and for each split; a large table takes seconds."""
     readers = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
     kind = file.suffix.lower()
     if kind not in readers:
@@ -60,7 +68,7 @@ def table_columns(
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 raise UserError(f"data.{key}: {file} has no column {column!r}; {hint}it has {', '.join(table)}")
     if path_column is None:
-        likely = [name for name, cells in table.items() if cells[0].lower().endswith(IMAGE_EXTENSIONS)]
+        likely = [name for name, cells in table.items() if is_image_name(cells[0])]
         if not likely:
             raise UserError(f"{file} has no column of image files; set data.path_column to one of {', '.join(table)}")
         path_column = likely[0]

@@ -1,5 +1,6 @@
-"""Operations on one PIL image, and the last step to a tensor.
+"""Operations on one PIL image, the last steps to a tensor, and `Pipeline`, which does them one after the other.
 
+By type they are torchvision's, so that code which looks for a step, changes or replaces one finds it.
 Each equals torchvision's (or Pillow's) on the same parameters. The parameters are drawn from Python's `random`, which
 costs a tenth of torch's generator and is seeded per sample by the loaders. Grey images (mode "L") stay grey:
 brightness and contrast work on them; saturation, hue and greyscale change nothing.
@@ -10,11 +11,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
+from torch import nn
+from torchvision import transforms as tvt
 
+from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
 
 ImageOp = Callable[[Image.Image], Image.Image]
@@ -24,42 +29,36 @@ class Named:
     """A readable form for `debug_augmentations`: the class and its public settings."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items() if k[0] != '_')})"
+        shown = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "training"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
 
 class Op(Named):
     """One operation; parameters are drawn anew for each image."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, img: Image.Image) -> Image.Image:
         """The changed image, or the same one."""
-        return self._apply(image)
+        return self._apply(img)
 
     def _apply(self, image: Image.Image) -> Image.Image:
         raise NotImplementedError
 
 
-class ToMode(Op):
-    """Convert to `mode` ("L" or "RGB") unless the image has it already."""
+class RandomApply(Op, tvt.RandomApply):  # type: ignore[misc]
+    """Apply `transforms` with probability `p`."""
 
-    def __init__(self, mode: str) -> None:
-        self.mode = mode
-
-    def _apply(self, image: Image.Image) -> Image.Image:
-        return image if image.mode == self.mode else image.convert(self.mode)
-
-
-class Maybe(Op):
-    """Apply `op` with probability `prob`."""
-
-    def __init__(self, op: ImageOp, prob: float) -> None:
-        self.op = op
-        self.prob = prob
+    def __init__(self, transforms: Sequence[ImageOp], p: float) -> None:
+        nn.Module.__init__(self)
+        self.transforms, self.p = list(transforms), p
 
     def _apply(self, image: Image.Image) -> Image.Image:
-        return self.op(image) if random.random() < self.prob else image
+        if random.random() < self.p:
+            for op in self.transforms:
+                image = op(image)
+        return image
 
 
-class RandomResizedCrop(Op):
+class RandomResizedCrop(Op, tvt.RandomResizedCrop):  # type: ignore[misc]
     """A crop of random area and aspect ratio, resized to `size` x `size` (Szegedy et al., 2015; as torchvision's).
 
     Args:
@@ -76,9 +75,7 @@ class RandomResizedCrop(Op):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         resample: Image.Resampling = Image.Resampling.BICUBIC,
     ) -> None:
-        self.size = size
-        self.scale = scale
-        self.ratio = ratio
+        tvt.RandomResizedCrop.__init__(self, size, scale, ratio, tvt.InterpolationMode(resample.name.lower()))
         self.resample = resample
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -98,7 +95,7 @@ class RandomResizedCrop(Op):
 
     def _apply(self, image: Image.Image) -> Image.Image:
         # Image.resize(box=...) would be one call, but it lets pixels from outside the box bleed into its rim.
-        return image.crop(self.box(*image.size)).resize((self.size, self.size), self.resample)
+        return image.crop(self.box(*image.size)).resize(self.size[::-1], self.resample)
 
 
 def adjust_brightness(image: Image.Image, factor: float) -> Image.Image:
@@ -131,7 +128,7 @@ def to_grey(image: Image.Image) -> Image.Image:
     return image if image.mode == "L" else image.convert("L").convert(image.mode)
 
 
-class ColorJitter(Op):
+class ColorJitter(Op, tvt.ColorJitter):  # type: ignore[misc]
     """Brightness, contrast, saturation and hue in random order, as torchvision's.
 
     Args:
@@ -147,6 +144,7 @@ class ColorJitter(Op):
                 f"color_jitter brightness={brightness} contrast={contrast} saturation={saturation} hue={hue}: "
                 "none may be negative and hue is at most 0.5"
             )
+        nn.Module.__init__(self)
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
@@ -165,11 +163,24 @@ class ColorJitter(Op):
         return image
 
 
-class Grayscale(Op):
+class Grayscale(Op, tvt.Grayscale):  # type: ignore[misc]
     """Luminance; three equal channels in RGB images."""
+
+    def __init__(self) -> None:
+        tvt.Grayscale.__init__(self, num_output_channels=3)
 
     def _apply(self, image: Image.Image) -> Image.Image:
         return to_grey(image)
+
+
+class RandomGrayscale(Op, tvt.RandomGrayscale):  # type: ignore[misc]
+    """Luminance with probability `p`."""
+
+    def __init__(self, p: float) -> None:
+        tvt.RandomGrayscale.__init__(self, p)
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        return to_grey(image) if random.random() < self.p else image
 
 
 class GaussianBlur(Op):
@@ -196,25 +207,27 @@ class Equalization(Op):
         return ImageOps.equalize(image)
 
 
-class HorizontalFlip(Op):
-    """Mirror left and right."""
+class RandomHorizontalFlip(Op, tvt.RandomHorizontalFlip):  # type: ignore[misc]
+    """Mirror left and right with probability `p`."""
+
+    def __init__(self, p: float) -> None:
+        tvt.RandomHorizontalFlip.__init__(self, p)
 
     def _apply(self, image: Image.Image) -> Image.Image:
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.p else image
 
 
-class ToNormalizedTensor(Named):
-    """`(x / 255 - mean) / std` as float32 `(C, H, W)`: torchvision's ToTensor and Normalize, to the last bit."""
+class Normalize(Named, tvt.Normalize):  # type: ignore[misc]
+    """`(x - mean) / std` of a float tensor `(C, H, W)`, as torchvision's."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.mean = tuple(mean)
-        self.std = tuple(std)
+        tvt.Normalize.__init__(self, tuple(mean), tuple(std))
         levels = torch.arange(256, dtype=torch.float32) / 255
         m, s = (torch.tensor(v, dtype=torch.float32)[:, None] for v in (self.mean, self.std))
         self._table = ((levels - m) / s).numpy()  # (C, 256)
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """`(C, H, W)` of a grey or RGB image."""
+    def of_image(self, image: Image.Image) -> torch.Tensor:
+        """`(x / 255 - mean) / std` of a grey or RGB image, float32 `(C, H, W)`: what ToTensor and this give, faster."""
         pixels = np.asarray(image)
         if pixels.ndim == 2:
             return torch.from_numpy(self._table[0].take(pixels))[None]
@@ -222,16 +235,36 @@ class ToNormalizedTensor(Named):
         return torch.from_numpy(np.stack(planes))
 
 
-def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> ToNormalizedTensor:
+class Pipeline(tvt.Compose):  # type: ignore[misc]
+    """The image in `mode` ("L" or "RGB"; None: as it is), then the transforms, one after the other."""
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]], mode: str | None = None) -> None:
+        super().__init__(list(transforms))
+        self.mode = mode
+
+    def __call__(self, img: Any) -> Any:
+        """What the last transform gives."""
+        if self.mode and isinstance(img, Image.Image) and img.mode != self.mode:
+            img = img.convert(self.mode)
+        steps = self.transforms
+        at_once = len(steps) > 1 and type(steps[-2]) is tvt.ToTensor and type(steps[-1]) is Normalize
+        for step in steps[:-2] if at_once else steps:
+            img = step(img)
+        return steps[-1].of_image(img) if at_once else img
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
     """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
 
     Raises:
-        UserError: if the numbers of values and channels differ.
+        UserError: if the numbers of values and channels differ, or images in [0, 1] have no such mean or std.
     """
+    for name, text in wrong_statistics(mean, std).items():
+        raise UserError(f"{name}{text}")
     count = channels or len(mean)
     mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
     if not len(mean) == len(std) == count:
         raise UserError(
             f"mean has {len(mean)} values and std {len(std)} for {count} channels; give as many as there are channels"
         )
-    return ToNormalizedTensor(mean, std)
+    return Normalize(mean, std)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from solo.data.storage.decode import Array
+from solo.data.storage.reading import Array
 from solo.data.views.batched import BatchAugment
 
 

@@ -15,13 +15,14 @@ from solo.data.views.image_ops import (
     Equalization,
     GaussianBlur,
     Grayscale,
-    HorizontalFlip,
     ImageOp,
-    Maybe,
     Named,
+    Pipeline,
+    RandomApply,
+    RandomGrayscale,
+    RandomHorizontalFlip,
     RandomResizedCrop,
     Solarization,
-    ToMode,
     normalisation,
 )
 from solo.data.views.multichannel import PlanesEval, PlanesViews
@@ -88,10 +89,12 @@ def build_transform_pipeline(
     if len(last.mean) not in (1, 3):
         return tvt.Compose([PlanesViews(entry, last.mean, last.std)])
     ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
-    ops.append(ToMode("L" if len(last.mean) == 1 else "RGB"))
-    ops.append(_crop(entry))
-    ops.extend(Maybe(op, prob) for op, prob in _colour_ops(entry) if prob)
-    return tvt.Compose([*ops, last])
+    steps = [*ops, _crop(entry), *_colour_ops(entry), tvt.ToTensor(), last]
+    return Pipeline(steps, _mode(last.mean))
+
+
+def _mode(mean: Sequence[float]) -> str:
+    return "L" if len(mean) == 1 else "RGB"
 
 
 def _get(entry: Any, key: str) -> Any:
@@ -108,17 +111,22 @@ def _crop(entry: Any) -> Callable[[Any], Any]:
     return RandomResizedCrop(size, (float(entry.rrc.crop_min_scale), float(entry.rrc.crop_max_scale)))
 
 
-def _colour_ops(entry: Any) -> list[tuple[ImageOp, float]]:
+def _colour_ops(entry: Any) -> list[ImageOp]:
     names = ("brightness", "contrast", "saturation", "hue")
     jitter = ColorJitter(**{name: float(_get(entry, f"color_jitter.{name}")) for name in names})
-    return [
-        (jitter, _get(entry, "color_jitter.prob")),
-        (Grayscale(), _get(entry, "grayscale.prob")),
-        (GaussianBlur(), _get(entry, "gaussian_blur.prob")),
-        (Solarization(), _get(entry, "solarization.prob")),
-        (Equalization(), _get(entry, "equalization.prob")),
-        (HorizontalFlip(), _get(entry, "horizontal_flip.prob")),
-    ]
+    share = {name: _get(entry, f"{name}.prob") for name in _OPERATIONS}
+    ops = {
+        "color_jitter": RandomApply([jitter], share["color_jitter"]),
+        "grayscale": RandomGrayscale(share["grayscale"]),
+        "gaussian_blur": RandomApply([GaussianBlur()], share["gaussian_blur"]),
+        "solarization": RandomApply([Solarization()], share["solarization"]),
+        "equalization": RandomApply([Equalization()], share["equalization"]),
+        "horizontal_flip": RandomHorizontalFlip(share["horizontal_flip"]),
+    }
+    return [op for name, op in ops.items() if share[name]]
+
+
+_OPERATIONS = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
 
 
 def build_eval_pipeline(
@@ -128,9 +136,8 @@ def build_eval_pipeline(
     last = normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
         return tvt.Compose([PlanesEval(size, last.mean, last.std, resize)])
-    mode = ToMode("L" if len(last.mean) == 1 else "RGB")
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
-    return tvt.Compose([mode, *shape, last])
+    return Pipeline([*shape, tvt.ToTensor(), last], _mode(last.mean))
 
 
 def build_train_pipeline(
@@ -147,8 +154,6 @@ def build_train_pipeline(
         crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
         entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
         return tvt.Compose([PlanesViews(entry, last.mean, last.std, "bilinear")])
-    mode = ToMode("L" if len(last.mean) == 1 else "RGB")
-    mirror = [Maybe(HorizontalFlip(), 0.5)] if flip else []
-    return tvt.Compose(
-        [mode, RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR), *mirror, last]
-    )
+    crop_op = RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR)
+    mirror = [RandomHorizontalFlip(0.5)] if flip else []
+    return Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _mode(last.mean))

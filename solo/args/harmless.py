@@ -1,0 +1,155 @@
+"""What a recipe from elsewhere may not do: take minutes or all memory to read, or read the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from solo.args.origins import display
+from solo.errors import ConfigError
+
+# Far more than any recipe has; what is larger is refused before it is built.
+MOST_VALUES, DEEPEST, MOST_BYTES = 5_000, 30, 1_000_000
+# The environment variables that `${oc.env:NAME}` may name; whoever shares a recipe can read no other.
+ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDIR")
+_NODE = r"\$\{\s*[\w.\[\]/-]+\s*\}"
+_VARIABLE = rf"\$\{{\s*oc\.env\s*:\s*(?:{'|'.join(ENVIRONMENT)}|SOLO_\w*)\s*(?:,[^${{}}]*)?\}}"
+_ALLOWED = re.compile(f"{_NODE}|{_VARIABLE}")
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mapping[str, str]) -> None:
+    """Look at a recipe and all files that its `defaults` name, before Hydra builds anything of them.
+
+    Args:
+        defaults: the recipe, or what it is composed of, as in a defaults list.
+        folders: where Hydra looks for files.
+        chosen: group -> file, as the command line chooses them.
+
+    Raises:
+        ConfigError: one of them is too large, nested too deeply, refers to itself, or reads the environment.
+    """
+    waiting, seen = [*_found([*_named(defaults), *chosen.items()], folders)], set()
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        content = _checked(current)
+        named = content.get("defaults") if isinstance(content, dict) else None
+        if isinstance(named, list):
+            for text in _texts(named):
+                _refuse_resolvers(text, f"{display(current)}: defaults")
+            waiting += _found(_named(named), [current.parent, *folders])
+
+
+def refuse_resolvers(values: DictConfig, shown: str) -> None:
+    """Refuse interpolations that do more than naming another value or an allowed environment variable.
+
+    Args:
+        values: not resolved yet.
+        shown: the file, for the error.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    for key, text in _leaves(OmegaConf.to_container(values, resolve=False), ""):
+        _refuse_resolvers(text, f"{shown}: {key}")
+
+
+def _refuse_resolvers(text: str, where: str) -> None:
+    if "${" in _ALLOWED.sub("", text):
+        raise ConfigError(
+            f"{where}: {_short(text)} is refused: a value may name other values, ${{data.dataset}}, and of the "
+            f"environment {', '.join(ENVIRONMENT)} and names that begin with SOLO_, ${{oc.env:SOLO_DATA}}"
+        )
+
+
+def _checked(file: Path) -> Any:
+    """The content of a file that is small enough; nothing for what is no YAML, which Hydra says better."""
+    shown = display(file)
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise ConfigError(f"{shown}: {size:,} bytes are too many for a recipe; at most {MOST_BYTES:,} are read")
+    try:
+        text = file.read_text(encoding="utf-8")
+        _measure(text, shown)
+        return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe one)
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    except ValueError as error:  # Python's limit of digits
+        raise ConfigError(f"{shown}: a number is too long ({' '.join(str(error).split())[:80]})") from error
+
+
+def _measure(text: str, shown: str) -> None:
+    """Count values as if every alias were written out, without doing so."""
+    open_: list[tuple[str | None, int]] = [(None, 0)]
+    sizes: dict[str, int] = {}
+    for event in yaml.parse(text, Loader=_LOADER):
+        anchor, size = getattr(event, "anchor", None), 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((anchor, 1))
+            if len(open_) > DEEPEST:
+                line = event.start_mark.line + 1
+                raise ConfigError(f"{shown}:{line}: values lie more than {DEEPEST} levels deep; no key is that deep")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor not in sizes and any(anchor == name for name, _ in open_):
+                raise ConfigError(f"{shown}:{event.start_mark.line + 1}: *{anchor} refers to itself; write it out")
+            size = sizes.get(str(anchor), 1)
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        if anchor is not None and not isinstance(event, yaml.AliasEvent):
+            sizes[anchor] = size
+        outer, inside = open_[-1]
+        open_[-1] = (outer, inside + size)
+        if inside + size > MOST_VALUES:
+            raise ConfigError(f"{shown}: more than {MOST_VALUES:,} values are no recipe; take out most of them")
+
+
+def _named(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """(group or nothing, file) of the entries of a defaults list."""
+    for entry in defaults:
+        if isinstance(entry, str):
+            yield "", entry
+        elif isinstance(entry, dict):
+            for group, names in entry.items():
+                for name in names if isinstance(names, list) else [names]:
+                    yield str(group).split()[-1].partition("@")[0], str(name)
+
+
+def _found(names: Any, folders: Sequence[Path]) -> Iterator[Path]:
+    for group, name in names:
+        if not name.strip("/"):
+            continue
+        place = Path(group.lstrip("/")) / name.partition("@")[0].lstrip("/")
+        files = (folder / place.with_name(f"{place.name.removesuffix('.yaml')}.yaml") for folder in folders)
+        yield from (file for file in files if file.is_file())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    return (text for _, text in _leaves(value, ""))
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            yield from _leaves(inner, f"{key}[{i}]")
+    elif isinstance(value, str):
+        yield key, value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")

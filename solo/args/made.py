@@ -1,0 +1,259 @@
+"""Recipes that no file spells out, made from parts that are there.
+
+    scripts/pretrain/food101 byol            data.yaml of the folder, the method's settings, its views (views.yaml)
+    scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
+    scripts/pretrain/cifar10 simclr_vit      simclr and parts/vit.yaml
+    scripts/linear/food101 linear            common.yaml, and the images of scripts/pretrain/food101/data.yaml
+    scripts/linear/food101 semi_1_percent    linear and parts/semi_1_percent.yaml
+
+What single methods change in a folder is in its `methods.yaml`. A file that is there is always taken as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from solo.args.origins import display, lines_of
+from solo.data.catalogue.registry import DATASETS, DatasetSpec
+from solo.errors import ConfigError
+
+_NOT_RECIPES = ("data", "methods")
+_SMALL = 64  # pixels: of smaller images a blur leaves little
+_LARGE = 128  # pixels: from here on the settings in large/ count
+# What a recipe of the other commands takes over from the pretraining data.yaml.
+_OF_THE_IMAGES = (
+    *("dataset", "train_path", "val_path", "format", "levels", "taxonomy"),
+    *("path_column", "label_columns", "num_workers"),
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A recipe without a file.
+
+    Attributes:
+        defaults: as in a file's defaults list.
+        values: what it says itself.
+        places: dotted key -> where the value was written.
+        parts: paths of what it is made of.
+    """
+
+    defaults: list[Any]
+    values: dict[str, Any]
+    places: dict[str, str]
+    parts: list[str]
+
+
+def made_for(folder: Path, name: str) -> dict[str, Made]:
+    """What has to be made for a recipe, itself or something in its defaults list."""
+    made: dict[str, Made] = {}
+    seen, todo = {"_self_"}, [name]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        file = next(
+            (file for file in (folder / f"{name}.yaml", folder.parent / f"{name}.yaml") if file.is_file()), None
+        )
+        if file is not None:
+            content = _read(file)
+            defaults = content.get("defaults") or [] if isinstance(content, dict) else []
+        elif found := _make(folder, name):
+            made[name], defaults = found, found.defaults
+        else:
+            continue
+        todo += [entry for entry in defaults if isinstance(entry, str)] if isinstance(defaults, list) else []
+    return made
+
+
+def has_own_name(folder: Path) -> bool:
+    """Whether the folder's recipe is called like the command, as in `scripts/linear/digits linear`."""
+    return (folder.parent / "common.yaml").is_file() and folder.parent.name != "pretrain" and bool(_images(folder)[0])
+
+
+def names_in(folder: Path) -> list[str]:
+    """What can be run in a folder, files first."""
+    files = sorted(file.name for file in folder.glob("*.yaml"))
+    above = folder.parent
+    if above.name == "pretrain" and (folder / "data.yaml").is_file():
+        made = [*_table(folder / "methods.yaml"), *sorted(file.stem for file in (above / "methods").glob("*.yaml"))]
+    elif has_own_name(folder):
+        made = [above.name, *_table(folder / "methods.yaml"), *sorted(f.stem for f in (above / "parts").glob("*.yaml"))]
+    else:
+        return files
+    names = (name.removesuffix(".yaml") for name in [*files, *made])
+    return list(dict.fromkeys(name for name in names if name not in _NOT_RECIPES))
+
+
+def _make(folder: Path, name: str) -> Made | None:
+    if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
+        return _pretraining(folder, name)
+    return _offline(folder, name) if has_own_name(folder) else None
+
+
+def _pretraining(folder: Path, name: str) -> Made | None:
+    above = folder.parent
+    full = f"{name}-{folder.name}"
+    if name == "hex" or name.startswith("hex_"):
+        rest = name.removeprefix("hex").removeprefix("_")
+        for base in (rest, f"simclr_{rest}".rstrip("_")):
+            if base and ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
+                values = {"name": full, "type": "HEX_adaptive"}
+                return Made([base, "_self_"], values, _said_by(values, name), [f"{base} and type: HEX_adaptive"])
+        return None
+    base, _, part = name.rpartition("_")
+    small = _small(folder)
+    if base and small and (above / "parts" / f"{part}.yaml").is_file():
+        if not ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
+            return None
+        return _with_part(folder, base, part, {"name": full}, name)
+    method, multicrop = (base, True) if part == "multicrop" else (name, False)
+    if not (above / "methods" / f"{method}.yaml").is_file():
+        return None
+    group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
+    views = _views(folder, method, multicrop)
+    defaults = ["data", {group: method}, *([{"augmentations": views}] if views else [])]
+    values = {"name": full} if multicrop else {}
+    return _with_row(folder, name, defaults, values)
+
+
+def _offline(folder: Path, name: str) -> Made | None:
+    above = folder.parent
+    if name == above.name:
+        values: dict[str, Any] = {"name": f"{name}-{folder.name}"}
+        places = _said_by(values, name)
+        values["data"], found = _images(folder)
+        return Made(
+            ["common", "_self_"],
+            values,
+            places | found,
+            [*_paths(folder, ["common"]), f"pretrain/{folder.name}/data.yaml"],
+        )
+    if (above / "parts" / f"{name}.yaml").is_file():
+        values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
+        return _with_part(folder, above.name, name, values, name)
+    return _with_row(folder, name, [above.name], {}) if name in _table(folder / "methods.yaml") else None
+
+
+def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name: str) -> Made:
+    defaults = [base, {"parts": part}, "_self_"]
+    return Made(defaults, values, _said_by(values, name), _paths(folder, defaults))
+
+
+def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, Any]) -> Made:
+    """With what `methods.yaml` says of this recipe: values, and files (`defaults`) under them."""
+    table = folder / "methods.yaml"
+    row = dict(_table(table).get(name) or {})
+    defaults = [*defaults, *row.pop("defaults", []), "_self_"]
+    places = _said_by(values, name)
+    if row:
+        for key, line, replaces in lines_of(table, name):
+            if (replaces or "[" in key) and not key.startswith("defaults"):
+                places[key] = f"{display(table)}:{line}"
+    parts = _paths(folder, defaults) + ([f"{_short(folder, table)} ({name})"] if row else [])
+    return Made(defaults, values | row, places, parts)
+
+
+def _views(folder: Path, method: str, multicrop: bool) -> str | None:
+    """The file of augmentations/ that `views.yaml` names for a method and this folder's images."""
+    table = _table(folder.parent / "views.yaml")
+    view = table.get("methods", {}).get(method)
+    if multicrop:
+        view = table.get("multicrop", {}).get(view, view)
+    spec = _spec(folder)
+    kinds = ["grey"] if spec is not None and spec.channels == 1 else ["small"] if _small(folder) else []
+    for kind in kinds:
+        view = table.get(kind, {}).get(view, view)
+    return None if view is None else str(view)
+
+
+def _spec(folder: Path) -> DatasetSpec | None:
+    return DATASETS.get(str(_section(folder, "data")[0].get("dataset")))
+
+
+def _pixels(folder: Path) -> int:
+    spec = _spec(folder)
+    return 224 if spec is None or spec.size is None else int(spec.size)
+
+
+def _small(folder: Path) -> bool:
+    return _pixels(folder) <= _SMALL
+
+
+def _images(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the pretraining recipes for the folder's name say of its images, and where; nothing if there are none."""
+    values, places = _section(folder.parent.parent / "pretrain" / folder.name, "data")
+    data = {key: values[key] for key in _OF_THE_IMAGES if key in values}
+    return data, {f"data.{key}": places[f"data.{key}"] for key in data}
+
+
+def _section(folder: Path, name: str, around: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """Section `data` of a file and of those in its defaults list; `around` it stand others."""
+    file = _file(folder, name)
+    content = _table(file) if file else {}
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for entry in content.get("defaults", ["_self_"]):
+        if entry == "_self_" and file and isinstance(content.get("data"), dict):
+            values |= content["data"]
+            places |= {key: f"{display(file)}:{line}" for key, line, _ in lines_of(file) if key.startswith("data.")}
+        elif isinstance(entry, str) and entry not in ("_self_", name, *around):
+            more, found = _section(folder, entry, (*around, name))
+            values |= more
+            places |= found
+    return values, places
+
+
+def _said_by(values: Mapping[str, Any], name: str) -> dict[str, str]:
+    return {key: f"{name}, composed" for key in values}
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((file for file in (folder / f"{name}.yaml", folder.parent / f"{name}.yaml") if file.is_file()), None)
+
+
+def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:
+    """The files of a defaults list, for messages; the name alone of what has none."""
+    paths = [str(Path(*next(iter(e.items()))) if isinstance(e, dict) else e) for e in defaults if e != "_self_"]
+    return [_short(folder, file) if (file := _file(folder, path)) else path for path in paths]
+
+
+def _short(folder: Path, file: Path) -> str:
+    """A file as it lies below `scripts`."""
+    return str(file.relative_to(folder.parent.parent))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    return _table_once(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=256)
+def _table_once(path: Path, changed: int) -> dict[str, Any]:
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{display(path)}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
+    return content
+
+
+def _read(path: Path) -> Any:
+    return _read_once(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_once(path: Path, changed: int) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError, OSError):
+        return None  # whoever composes it says what is wrong

@@ -1,0 +1,61 @@
+"""Code of the user's own that a config names by import path: it runs where the user typed it, not where a file does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from solo import plugin
+from solo.args.check import Problem, check
+from solo.data.catalogue.registry import get_spec
+from solo.errors import UserError
+from solo.hex.catalogue import policy_class
+from solo.methods.catalogue import method_class
+
+# Key -> finds what its import path means, or raises a UserError that begins with a name and the path.
+_MEANING: dict[str, Callable[[str], Any]] = {
+    "method": method_class,
+    "pretrain_method": method_class,
+    "hex.policy": policy_class,
+    "backbone.name": lambda path: plugin.load_callable(path, "backbone.name", "a torch.nn.Module"),
+    "data.dataset": get_spec,
+}
+
+
+def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -> Iterator[Problem]:
+    """Permit the import paths that the user gave, and see whether they lead to what they should.
+
+    Args:
+        values: a checked config; a path that is refused becomes None in it, `hex.policy_kwargs` are checked in place.
+        typed: whether a key was written on the command line; None: a program made the config, so all of it is meant.
+    """
+    named = values.get("trust") or []
+    if named and typed is not None and not typed("trust"):
+        yield Problem("trust", f"={list(named)} counts on the command line only; a file can't permit its own code")
+    else:
+        plugin.permit(named)
+    for key, meaning in _MEANING.items():
+        *path, last = key.split(".")
+        section: Any = values.get(path[0]) if path else values
+        value = section.get(last) if isinstance(section, Mapping) else None
+        if not plugin.is_path(value):
+            continue
+        if typed is None or typed(key):
+            plugin.permit([value])
+        try:
+            found = meaning(value)
+        except UserError as error:
+            section[last] = None
+            yield Problem(key, f"={value}{str(error).partition(value)[2]}")
+        else:
+            yield from _policy_kwargs(section, found) if key == "hex.policy" else ()
+
+
+def _policy_kwargs(section: dict[str, Any], policy: type) -> Iterator[Problem]:
+    given = section["policy_kwargs"]
+    checked, problems = check(given, policy, "hex.policy_kwargs.")
+    section["policy_kwargs"] = {name: checked[name] for name in given if name in checked}
+    fields = {field.name for field in dataclasses.fields(policy)}
+    # Its warm-up is hex.warm_epoch, unless it is given here.
+    yield from (p for p in problems if p.key.split(".")[-1] not in fields & {"warm_epoch"} or "warm_epoch" in given)

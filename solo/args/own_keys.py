@@ -1,0 +1,59 @@
+"""Keys that a user's own program or plug-in adds to a command's config, typed and checked like the library's.
+
+The keys are a dataclass; with `key` they have a sentence for `--help` and bounds, without it name, type and default:
+
+    @dataclass(kw_only=True)
+    class MarginKeys:
+        margin: float = key(0.5, "distance that my loss keeps", ge=0)
+
+    declare_keys(MarginKeys, "optimizer")
+
+A recipe may then hold `optimizer: {margin: 0.7}`. The model has it as `self.config.optimizer.margin` and, like all
+others, as `self.cfg.optimizer.margin`. Keys of `method_kwargs` are the fields of the method's own `Kwargs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
+from solo.args.fields import add_keys, keys_of
+from solo.args.schema import LinearCfg, PretrainCfg
+from solo.errors import UserError
+
+_SCHEMAS: dict[str, type] = {
+    "pretrain": PretrainCfg,
+    "linear": LinearCfg,
+    "evaluate": EvaluateCfg,
+    "analyze": AnalyzeCfg,
+    "knn": KnnCfg,
+    "umap": UmapCfg,
+}
+
+
+def declare_keys(keys: type, section: str = "", command: str = "pretrain") -> None:
+    """Let a command's config have these keys; the same call twice is one.
+
+    Args:
+        keys: a dataclass. A field without a default must be given by every recipe.
+        section: where they stand: the top level, a section (`data`, `optimizer`, `checkpoint`, ...), or `augmentations`
+            for each entry of that list.
+        command: whose config: pretrain, linear, evaluate, analyze, knn or umap.
+
+    Raises:
+        UserError: no dataclass, command or section, or a key of that name is there already.
+    """
+    if not dataclasses.is_dataclass(keys):
+        raise UserError(f"declare_keys: {keys!r} is no dataclass; give a class with @dataclass(kw_only=True)")
+    if command not in _SCHEMAS:
+        raise UserError(f"declare_keys: command={command!r} is unknown; choose {', '.join(_SCHEMAS)}")
+    schema = _SCHEMAS[command]
+    for name in section.split(".") if section else ():
+        found = keys_of(schema).get(name)
+        inner = found and (found.section or found.item)
+        if inner is None:
+            places = [key.name for key in keys_of(schema).values() if key.section or key.item]
+            raise UserError(f"declare_keys: section={section!r} is none; choose {', '.join(places)}, or '' for the top")
+        schema = typing.cast(type, inner)
+    add_keys(schema, keys)

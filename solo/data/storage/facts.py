@@ -1,0 +1,101 @@
+"""What is known of images before one is read: the keys that say how, what a sample has shown. No torch, no Pillow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from solo.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LOOKED_AT = 128  # files of a sample
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ReadingKeys:
+    """The keys of `data` that say how files are read. The defaults leave 8-bit pictures as they are.
+
+    Attributes:
+        channels: 1 or 3: RGB images of Pillow; any other number: arrays.
+        range: the values that are black and white; what lies outside is cut off. Of images with more than 8 bits a
+            value, and of all if white is at most 255. None: 0 to 65,535 in integers, 0 to 1 in floating point, and
+            other values are refused.
+        exif: turn pictures as their EXIF says and viewers show them. (What a TIFF file says Pillow always obeys.)
+        background: what is seen behind transparent pictures: red, green, blue, 0 to 255.
+        max_pixels: of one image; larger ones are refused, a small file may unpack to any size.
+    """
+
+    channels: int = 3
+    range: tuple[float, float] | None = None
+    exif: bool = True
+    background: tuple[int, int, int] = (255, 255, 255)
+    max_pixels: int = 178_956_970
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """From a section `data`, a dict or an OmegaConf node; keys that are missing or null are the defaults.
+
+        Raises:
+            UserError: black isn't below white, or the background is no colour.
+        """
+        given = {key: data.get(key) for key in ("channels", "range", "exif", "background", "max_pixels")}
+        options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        for key, count in (("range", 2), ("background", 3)):
+            if key in options:
+                options[key] = tuple(options[key])
+                if len(options[key]) != count:
+                    raise UserError(f"data.{key}={list(options[key])} has {len(options[key])} numbers; give {count}")
+        black, white = options.get("range") or (0, 1)
+        if not (math.isfinite(black) and math.isfinite(white) and black < white):
+            raise UserError(f"data.range=[{black:g},{white:g}]: black must be below white, for example [0,4095]")
+        return cls(**options)
+
+
+def spread(items: Sequence[Item], most: int = LOOKED_AT) -> list[Item]:
+    """At most so many of them, the same ones each time, from everywhere."""
+    return list(items[:: max(1, math.ceil(len(items) / most))])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images of a training set.
+
+    Attributes:
+        count: how many could be looked at.
+        side: pixels of the median shorter side; 0 of no image.
+        turned, transparent, deep: how many have an EXIF orientation, transparency, or more than 8 bits a value.
+        range: black and white of the deep ones, where that is another one than of their type; None: that of the type.
+    """
+
+    count: int = 0
+    side: int = 0
+    turned: int = 0
+    transparent: int = 0
+    deep: int = 0
+    range: tuple[float, float] | None = None
+
+    def notes(self, reading: ReadingKeys) -> list[str]:
+        """What differs from pictures that need no decision, a line each.
+
+        Args:
+            reading: how they will be read.
+        """
+        of = f"of a sample of {self.count:,} images"
+        lines = []
+        if self.deep and reading.range is not None:
+            black, white = reading.range
+            lines.append(
+                f"images with more than 8 bits a value: {black:g} is black and {white:,.15g} white (data.range)"
+            )
+        if self.turned and reading.exif:
+            lines.append(f"{self.turned:,} {of} are turned as their EXIF says; data.exif=false takes them as stored")
+        if self.transparent and reading.channels in (1, 3):
+            lines.append(
+                f"{self.transparent:,} {of} are transparent; behind them is data.background={[*reading.background]}"
+            )
+        return lines

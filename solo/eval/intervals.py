@@ -1,0 +1,153 @@
+"""How sure a mean over images is: 95 % intervals whose coverage is simulated (`benchmarks/coverage.py`).
+
+Images that are judged one by one, against training images that stay, are independent: Wilson's interval (Wilson, JASA
+1927). Where the measured images are each other's gallery, an image that moves takes its neighbours' results with it;
+then the images are cut into random halves again and again, which are independent of each other, and the difference of
+the halves' means says how far a mean moves (half-sampling: McCarthy, Review of the International Statistical
+Institute 1969). Leaving single images out would not do: results of nearest neighbours are not smooth in the images,
+and the jackknife's intervals are then far too wide.
+
+They cover the choice of the images that were measured, not that of the training images, nor the training's seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Interval = tuple[float, float]
+
+UNDEFINED: Interval = (math.nan, math.nan)
+_CUTS = 50
+_T = 2.009  # Student's 97.5 % point for as many degrees of freedom
+_FEWEST_CUTS = 10  # of those in which both halves have something to measure
+
+
+def wilson(share: float, count: float, z: float = 1.96) -> Interval:
+    """Wilson's interval of a share of independent images; NaN without images.
+
+    Args:
+        share: 0 to 1.
+        count: of images, or as many independent ones as they are worth.
+        z: quantile of the normal distribution, 1.96 for 95 %.
+    """
+    if not count > 0 or math.isnan(share):
+        return UNDEFINED
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(max(share * (1 - share), 0.0) / count + z * z / (4 * count * count))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def cuts(count: int, seed: int = 0) -> Tensor:
+    """(50, count) bool: random halves of the images; False is the other half."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.stack([torch.randperm(count, generator=generator) for _ in range(_CUTS)])
+    return order < count // 2
+
+
+class HalfMeans:
+    """Collects the values that images have within their own half, a block of images at a time.
+
+    Args:
+        names: of the measures.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.sums = torch.zeros(_CUTS, 2, len(names), 3, dtype=torch.float64)  # count, sum, sum of squares
+
+    def add(self, cut: int, half: Tensor, values: Tensor, use: Tensor) -> None:
+        """Take values of some images.
+
+        Args:
+            cut: number of the cut.
+            half: (n,) bool, in which half each image is.
+            values: (measures, n) between 0 and 1, measured within the image's half.
+            use: (n,) bool, the images for which that can be measured.
+        """
+        for side in (0, 1):
+            mine = values[:, use & (half == bool(side))].double().cpu()
+            ones = torch.ones_like(mine)
+            self.sums[cut, side] += torch.stack([ones.sum(1), mine.sum(1), mine.square().sum(1)], dim=-1)
+
+    def interval(self, name: str, values: Tensor) -> Interval:
+        """The interval of the mean of all images' values.
+
+        Args:
+            name: of the measure.
+            values: (n,) measured among all images.
+
+        Returns:
+            Lower and upper end in 0..1; NaN where too few cuts have something to measure in both halves.
+        """
+        sums = self.sums[:, :, self.names.index(name)]
+        count, total, squares = sums[(sums[:, :, 0] > 1).all(dim=1)].unbind(dim=-1)
+        if len(count) < _FEWEST_CUTS or len(values) < 2:
+            return UNDEFINED
+        means = total / count
+        of_half = float((means[:, 0] - means[:, 1]).square().mean()) / 2  # variance of the mean of one half
+        mean_half, mean = float(means.mean()), float(values.double().mean())
+        if of_half == 0 or not 0 < mean < 1 or not 0 < mean_half < 1:
+            return wilson(mean, len(values), _T)
+        # A mean of twice as many images: half the variance, if single values spread as much. For 0/1 values that is
+        # p (1 - p); values in between are means over a query's own class, which is twice as large, too: a middle way.
+        spread_half = float((squares / count - means.square()).mean())
+        spread = float(values.double().var(correction=0))
+        binary = mean * (1 - mean) / (mean_half * (1 - mean_half))
+        ratio = math.sqrt(min(max(spread / spread_half / binary, 0.5), 1.0)) if spread_half > 0 else 1.0
+        variance = of_half * binary * ratio / 2
+        return wilson(mean, mean * (1 - mean) / variance, _T)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A mean of paired differences.
+
+    Attributes:
+        mean: of the differences.
+        low: lower end of Student's 95 % interval; NaN for fewer than two pairs.
+        high: its upper end.
+        p_value: of no difference, two-sided, corrected for the number of comparisons (Bonferroni), at most 1.
+        pairs: how many.
+        comparisons: how many there are in all, of which this is one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    pairs: int
+    comparisons: int
+
+    def __str__(self) -> str:
+        if self.pairs < 2:
+            return f"{self.mean:+.2f} (one seed)"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}], p {self.p_value:.2g}"
+
+
+def paired(differences: Sequence[float], comparisons: int = 1) -> Paired:
+    """Student's t interval and test of paired differences, such as those of two methods over the same seeds.
+
+    Args:
+        differences: one for each pair.
+        comparisons: how many tests are made in all; p values are multiplied by it.
+
+    Raises:
+        ValueError: no difference, or no comparison.
+    """
+    from scipy.stats import t
+
+    n = len(differences)
+    if not n or comparisons < 1:
+        raise ValueError(f"give at least one difference and one comparison, got {n} and {comparisons}")
+    mean = math.fsum(differences) / n
+    if n < 2:
+        return Paired(mean, *UNDEFINED, math.nan, n, comparisons)
+    error = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1) / n)
+    half = float(t.ppf(0.975, n - 1)) * error
+    p_value = 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
+    return Paired(mean, mean - half, mean + half, min(1.0, p_value * comparisons), n, comparisons)

@@ -1,0 +1,182 @@
+"""Where HEX enters a method: one object with three sockets, chosen once from the settings.
+
+`replace` stands where a contrastive loss does (SimCLR, NNCLR, All4One, MoCo v2+); `blend` adds HEX to a method that has
+no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to the multi-label losses. No method asks
+which of them is on. This is the only file of the room that knows of settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from solo.args.schema import HexCfg
+from solo.errors import UserError
+from solo.hex.catalogue import policy_class, policy_facts
+from solo.hex.denominator import HexDenominator
+from solo.hex.loss import Stats, hex_nce
+from solo.hex.policy import Policy, WarmUp, WithNamed
+from solo.losses.hierarchical_rows import Denominator
+from solo.losses.info_nce import Positives
+from solo.losses.label_levels import LabelLevels
+from solo.losses.pairs import Pairs
+
+_DEFAULT_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training is.
+
+    Attributes:
+        epoch: 0-based.
+        max_epochs: length of the run.
+    """
+
+    epoch: int
+    max_epochs: int
+
+
+class Standard:
+    """`type: standard`: the method's own loss, to the last bit.
+
+    Args:
+        temperature: of the method.
+        positives: how several positives of one anchor count, see `solo.losses.info_nce`.
+    """
+
+    def __init__(self, temperature: float, positives: Positives) -> None:
+        self.temperature, self.positives = temperature, positives
+        self.stats: Stats = {}
+
+    def replace(self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step) -> Tensor:
+        """The method's own loss of the pairs."""
+        return plain(pairs)
+
+    def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
+        """The method's own loss as it is; the pairs are not made."""
+        return base
+
+    def denominator(self, pairs: Pairs, step: Step) -> None:
+        """The multi-label losses keep their own."""
+        return None
+
+    def planned(self, epoch: int, max_epochs: int) -> dict[str, float | None]:
+        """Nothing changes from epoch to epoch."""
+        return {}
+
+
+class Hex:
+    """HEX in a method.
+
+    Args:
+        policy: which negatives are hierarchy negatives.
+        temperature: > 0.
+        settings: beta, tau_plus, variant, positives and alpha.
+        scale: weight of the HEX loss within `blend`, beside alpha.
+
+    Attributes:
+        stats: what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with
+            one `step` object (NNCLR's two directions).
+    """
+
+    def __init__(self, policy: Policy, temperature: float, settings: HexCfg, scale: float) -> None:
+        self.policy, self.temperature, self.settings, self.scale = policy, temperature, settings, scale
+        self.positives: Positives = settings.positives
+        self.stats: Stats = {}
+        self._step: Step | None = None
+        self._calls = 0
+
+    def replace(self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step) -> Tensor:
+        """The HEX loss of the pairs, in place of the method's own."""
+        return self._loss(pairs, step)
+
+    def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
+        """`(1 - alpha) * base + alpha * scale * HEX`.
+
+        Args:
+            base: the method's own loss.
+            pairs: makes the pairs; a function, so that only HEX pays for normalising and gathering them.
+            step: where training is.
+        """
+        alpha = self.settings.alpha
+        return (1 - alpha) * base + alpha * self.scale * self._loss(pairs(), step)
+
+    def denominator(self, pairs: Pairs, step: Step) -> Callable[[LabelLevels], Denominator] | None:
+        """What makes the denominators of a multi-label loss from the label levels of `pairs`; None in warm-up."""
+        selector = self.policy.selector(pairs, step.epoch, step.max_epochs)
+        self.stats = {"hierarchy_negatives": pairs.anchors.new_zeros(())}
+        if selector is None:
+            return None
+
+        def make(levels: LabelLevels) -> Denominator:
+            of = self.settings
+            made = HexDenominator(levels, selector, self.temperature, of.beta, of.tau_plus)
+            self.stats = made.stats  # filled block by block
+            return made
+
+        return make
+
+    def planned(self, epoch: int, max_epochs: int) -> dict[str, float | None]:
+        """The threshold of an epoch, of a policy that knows it before the run; None in the epochs of the plain loss."""
+        known = getattr(self.policy, "planned", None)
+        return {"hex/threshold": known(epoch, max_epochs)} if known else {}
+
+    def _loss(self, pairs: Pairs, step: Step) -> Tensor:
+        loss, stats = hex_nce(
+            pairs,
+            self.policy,
+            temperature=self.temperature,
+            beta=self.settings.beta,
+            tau_plus=self.settings.tau_plus,
+            variant=self.settings.variant,
+            positives=self.positives,
+            epoch=step.epoch,
+            max_epochs=step.max_epochs,
+        )
+        self._calls = self._calls + 1 if step is self._step else 1
+        self._step = step
+        if self._calls > 1:
+            stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
+        self.stats = stats
+        return loss
+
+
+def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0) -> Hex | Standard:
+    """What the section `hex` asks for.
+
+    Args:
+        settings: the section.
+        temperature: the method's, used where `hex.temperature` is null.
+        scale: the method's own weight of the HEX loss in `blend`, used where `hex.scale` is null.
+
+    Raises:
+        UserError: a policy from outside that isn't there or refuses its `hex.policy_kwargs`.
+    """
+    temperature = temperature or _DEFAULT_TEMPERATURE
+    if settings.policy == "standard":
+        return Standard(temperature, settings.positives)
+    facts = policy_facts(settings.policy)
+    policy = _policy(settings)
+    if facts.variant is not None:
+        settings = dataclasses.replace(settings, variant=facts.variant)
+    scale = scale if settings.scale is None else settings.scale
+    return Hex(WithNamed(policy) if settings.named else policy, settings.temperature or temperature, settings, scale)
+
+
+def _policy(settings: HexCfg) -> Policy:
+    facts = policy_facts(settings.policy)
+    kind = policy_class(facts.path)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    given = {name: getattr(settings, name) for name in facts.reads if name in fields}
+    given |= kind.from_settings(settings) if hasattr(kind, "from_settings") else {}
+    if "warm_epoch" in fields:
+        given["warm_epoch"] = settings.warm_up()
+    try:
+        policy: Policy = kind(**given | dict(settings.policy_kwargs))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"hex.policy_kwargs={dict(settings.policy_kwargs)} don't fit {facts.shown}: {error}") from error
+    return policy if "warm_epoch" in fields or not settings.warm_up() else WarmUp(policy, settings.warm_up())

@@ -1,0 +1,128 @@
+"""`did you mean ...?`: names that are spelt almost alike, and words that other people use for the same thing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable
+
+# What people type -> what it may be called here; the last part of a key counts, and case and punctuation don't.
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "epoch": ("max_epochs",),
+    "epochs": ("max_epochs",),
+    "numepochs": ("max_epochs",),
+    "iterations": ("max_steps",),
+    "steps": ("max_steps",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "learningrate": ("lr",),
+    "wd": ("weight_decay",),
+    "opt": ("optimizer",),
+    "model": ("backbone", "method"),
+    "arch": ("backbone",),
+    "architecture": ("backbone",),
+    "encoder": ("backbone",),
+    "network": ("backbone",),
+    "workers": ("num_workers",),
+    "gpu": ("devices", "accelerator"),
+    "gpus": ("devices",),
+    "device": ("accelerator",),
+    "algorithm": ("method",),
+    "loss": ("method",),
+    "ckpt": ("pretrained_feature_extractor", "checkpoint"),
+    "checkpoint": ("pretrained_feature_extractor",),
+    "weights": ("pretrained_feature_extractor", "finetune_from"),
+    "resume": ("resume_from_checkpoint",),
+    "fp16": ("precision",),
+    "amp": ("precision",),
+    "tau": ("temperature",),
+    "imagesize": ("image_size",),
+    "imgsize": ("image_size",),
+    "cropsize": ("crop_size",),
+    "root": ("train_path",),
+    "traindir": ("train_path",),
+    "valdir": ("val_path",),
+    "outputdir": ("dir",),
+    "output": ("dir",),
+    "augmentation": ("augmentations",),
+    "transforms": ("augmentations",),
+    "hex": ("HEX_adaptive", "hex"),
+    "adaptive": ("HEX_adaptive",),
+    "fixed": ("HEX_fixed",),
+    "none": ("standard",),
+    "mnist": ("digits", "mnist"),
+    "fashion": ("fashion_mnist",),
+    "cub": ("cub200",),
+    "birds": ("cub200", "nabirds"),
+    "inat": ("inat21",),
+    "inaturalist": ("inat21",),
+    "tinyimagenet": ("tinyimagenet200",),
+    "in100": ("imagenet100",),
+    "in1k": ("imagenet",),
+    "imagenet1k": ("imagenet",),
+    "imagefolder": ("custom", "image_folder"),
+    "folder": ("custom", "image_folder"),
+    "own": ("custom",),
+    "barlowtwins": ("barlow", "barlow_twins"),
+    "barlow": ("barlow_twins", "barlow"),
+    "moco": ("mocov2plus", "mocov3"),
+    "mocov2": ("mocov2plus",),
+    "dc2": ("deepclusterv2",),
+    "deepcluster": ("deepclusterv2",),
+    "ce": ("crossentropy",),
+    "supervised": ("crossentropy",),
+    "supervisedcontrastive": ("supcon",),
+    "train": ("pretrain",),
+    "eval": ("evaluate",),
+    "test": ("evaluate",),
+    "finetune": ("linear",),
+    "report": ("analyze",),
+    "plot": ("umap", "analyze"),
+}
+
+
+def did_you_mean(word: str, names: Collection[str]) -> str:
+    """`did you mean 'x'? `, or nothing.
+
+    Args:
+        word: what was typed: a key with dots, a value, a file.
+        names: what is possible, in the same form.
+    """
+    found = closest(word, names)
+    return f"did you mean {found!r}? " if found else ""
+
+
+def closest(word: str, names: Iterable[str]) -> str | None:
+    """The name that was probably meant."""
+    if len(word) > 60:  # comparing takes its square
+        return None
+    known = list(dict.fromkeys(names))
+    plain: dict[str, str] = {}
+    for name in known:
+        plain.setdefault(_bare(name), name)
+    if _bare(word) in plain:
+        return plain[_bare(word)]
+    section = "" if _is_file(word) else word.rpartition(".")[0]
+    for other in _SYNONYMS.get(_bare(_last(word)), ()):
+        same = [name for name in known if _bare(_last(name)) == _bare(other)]
+        if same:
+            return min(same, key=lambda name: (not name.startswith(f"{section}."), name.count(".")))
+    lower = {_stem(name): name for name in known}
+    close = difflib.get_close_matches(_stem(word), lower, n=1, cutoff=0.6)
+    return lower[close[0]] if close else None
+
+
+def _last(name: str) -> str:
+    return name if _is_file(name) else name.rpartition(".")[2]
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", _stem(name))
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.ya?ml$", "", name.lower())

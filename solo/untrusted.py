@@ -1,0 +1,79 @@
+"""Reading what may be damaged, endless or malicious: archives, JSON, settings that somebody else stored."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from solo.errors import UserError
+
+
+def check_zip(file: Path, stored: bool = False) -> None:
+    """Look at each record of a zip archive: whether its checksum is right, and how large it will be.
+
+    Args:
+        file: the archive.
+        stored: records are as they are, not compressed, as `torch.save` writes them.
+
+    Raises:
+        UserError: a record is damaged, appears twice, or is much larger than a packed array of numbers can be.
+    """
+    size = file.stat().st_size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+            largest = size if stored else 2**26 + 20 * size
+            names = {record.filename for record in records}
+            if sum(record.file_size for record in records) > largest or len(names) < len(records):
+                raise UserError("it says that it holds more than can be in it")
+            damaged = archive.testzip()
+    except UserError:
+        raise
+    except Exception as error:  # those of zipfile, zlib, lzma, struct, ...
+        raise UserError(" ".join(str(error).split())[:120] or type(error).__name__) from error
+    if damaged:
+        raise UserError(f"the checksum of {damaged} is wrong")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads` whose only error is `ValueError`, also for brackets without end."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def plain_values(value: Any, mapping: bool = False, depth: int = 32) -> Any:
+    """A copy of plain values that somebody else stored: numbers, texts, lists and mappings, of a sensible size.
+
+    Args:
+        value: what was read.
+        mapping: whether it has to be a mapping.
+        depth: of what it may hold.
+
+    Raises:
+        ValueError: it is something else, or a text has an interpolation (`${...}`), which could look up a secret.
+    """
+    if mapping and not isinstance(value, Mapping):
+        raise ValueError(f"a mapping is expected, not {type(value).__name__}")
+    return _copied(value, depth, [200_000])
+
+
+def _copied(value: Any, depth: int, room: list[int]) -> Any:
+    room[0] -= 1
+    if room[0] < 0 or depth < 0:
+        raise ValueError("too large or too deep")
+    if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, (str, int, float, bool, type(None)))]:
+            raise ValueError(f"a key is a {type(odd[0]).__name__}")
+        return {key: _copied(part, depth - 1, room) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(part, depth - 1, room) for part in value]
+    if isinstance(value, str) and "${" in value:
+        raise ValueError(f"{value[:40]!r} is an interpolation")
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        raise ValueError(f"{type(value).__name__} is no plain value")
+    return value

@@ -1,0 +1,111 @@
+"""Which of the weights in a file are a network's: its prefix is found by fitting the names, whoever wrote the file."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from solo.errors import UserError
+from solo.inert import Array
+
+_SHOWN = 3  # keys named in an error; the rest is counted
+_MOST = 2_000_000  # tensors that are looked at, in a file with cycles, too
+_DEEPEST = 6  # dictionaries in dictionaries
+# torch.compile, FSDP and activation checkpointing put these between the names.
+_INSERTED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# Of two copies that fit, the one that the authors evaluate: DINO's and iBOT's teacher, the online network of others.
+_TEACHER = re.compile(r"(?:^|\.)teacher\.")
+_SLOW = re.compile(r"(?:^|[._])(?:momentum|target|ema|slow|key|encoder_k)(?:[._]|$)")
+# What may stand beside a backbone's own names: classifiers, projectors, decoders, queues, and tables that are computed.
+_BESIDE = re.compile(
+    r"(?:fc|heads?|head_dist|classifier|last_linear|linear|projector|projection_head|predictor|prototypes|queue\w*"
+    r"|momentum\w*|decoder\w*|mask_token|pre_logits)(?:\..*)?|.*(?:attn_mask|relative_position_index"
+    r"|relative_coords_table|num_batches_tracked)"
+)
+
+
+def flat(loaded: object, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
+    """All tensors in dictionaries of dictionaries, under dotted names."""
+    found: dict[str, Tensor] = {}
+    if not isinstance(loaded, Mapping) or depth > _DEEPEST:
+        return found
+    for key, value in loaded.items():
+        if isinstance(value, Array):
+            value = value.tensor()
+        if isinstance(value, Tensor):
+            found[f"{prefix}{key}"] = value
+        elif isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.", depth + 1)
+        if len(found) > _MOST:
+            raise UserError(f"a file of weights holds more than {_MOST:,} tensors; give another one")
+    return found
+
+
+def own_weights(state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of `state` that stand under `names` behind one prefix, without it, and what else is behind it.
+
+    The prefix is the one with most names: `module.`, `backbone.`, `encoder_q.`, `model.module.`, ... or none. Of
+    several with about as many, a teacher goes first (DINO), any other slow copy last.
+    """
+    state, wanted = {_INSERTED.sub("", key): value for key, value in flat(state).items()}, set(names)
+    counts: Counter[str] = Counter()
+    for key in state:
+        places = [0, *(place + 1 for place, letter in enumerate(key) if letter == ".")]
+        counts.update(key[:place] for place in places if key[place:] in wanted)
+
+    most = max(counts.values(), default=0)
+
+    def rank(prefix: str) -> tuple[object, ...]:
+        slow, teacher = _SLOW.search(prefix) is not None, _TEACHER.search(prefix) is not None
+        return 2 * counts[prefix] > most, teacher, not slow, counts[prefix], -len(prefix)
+
+    best = max(counts, key=rank, default="")
+    inside = {key[len(best) :]: value for key, value in state.items() if key.startswith(best)}
+    left = [key for key in inside if key not in wanted and not _BESIDE.fullmatch(key)]
+    return {key: value for key, value in inside.items() if key in wanted}, left
+
+
+def load_weights(
+    network: nn.Module, state: Mapping[str, Any], *, path: str | Path, name: str, saved: str | None = None
+) -> None:
+    """Load the weights of a file into `network`, all of them or nothing.
+
+    Args:
+        network: the module to fill.
+        state: the file's `state_dict`, or any nest of dictionaries with tensors.
+        path: the file, for the error; may begin with the setting that names it.
+        name: what the network is, for the error: `backbone.name='resnet18'`.
+        saved: the name of the backbone that the file was trained with, where it is known.
+
+    Raises:
+        UserError: names missing, unexpected and mismatching keys, both networks, and what to do.
+    """
+    own = network.state_dict()
+    found, unexpected = own_weights(state, list(own))
+    missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
+    shapes = [
+        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
+        for key, value in found.items()
+        if value.shape != own[key].shape
+    ]
+    if not (missing or unexpected or shapes):
+        network.load_state_dict({**own, **found})
+        return
+    trained = f"trained with '{saved}'" if saved else "its backbone's name isn't stored"
+    random = "" if len(found) > len(shapes) else "nothing matches, this would evaluate a random backbone: "
+    raise UserError(
+        f"{path} ({trained}) doesn't fit {name}: {random}{len(missing)} keys missing ({some(missing)}), "
+        f"{len(unexpected)} unexpected ({some(unexpected)}), {len(shapes)} of another shape ({some(shapes)}); set "
+        "backbone.name and backbone.kwargs to those that it was trained with"
+    )
+
+
+def some(keys: Sequence[object]) -> str:
+    """The first few, for an error."""
+    shown = ", ".join(str(key)[:80] for key in keys[:_SHOWN])
+    return (shown or "none") + (", ..." if len(keys) > _SHOWN else "")
