@@ -49,10 +49,15 @@ def predict(cfg: PredictCfg) -> list[Row]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         _write(rows, temporary, out.suffix)
-    shown = [{key: f"{v:.3f}" if isinstance(v, float) else v for key, v in row.items()} for row in rows[:_SHOWN]]
-    show_table(f"{len(rows):,} images", [dict(list(row.items())[:7]) for row in shown])
+    show_table(f"{len(rows):,} images", [_short(row) for row in rows[:_SHOWN]])
     say(f"predictions of {len(rows):,} images: {out}")
     return rows
+
+
+def _short(row: Row) -> Row:
+    """The first columns, for the screen."""
+    first = {"image": Path(row["path"]).name, **dict(list(row.items())[1:7])}
+    return {key: f"{value:.3f}" if isinstance(value, float) else value for key, value in first.items()}
 
 
 def rows_of(found: Predictions) -> Iterator[Row]:

@@ -39,6 +39,10 @@ def pictures(tmp_path_factory):
     return folder
 
 
+def read_csv(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+
+
 def expected(run: Path, pictures: Path) -> tuple[torch.Tensor, list[str]]:
     files = sorted(pictures.rglob("*.png"))
     return solo.load(run).embed(files), [str(file) for file in files]
@@ -104,7 +108,7 @@ def test_search_finds_the_image_itself_and_its_neighbours(run, pictures, tmp_pat
     words = ["search", str(run), f"query={query}", "k=4"]
     for name in ("found.csv", "found.html", "found.png"):
         assert main([*words, f"among={pictures}", f"out={tmp_path / name}"]) == 0
-    rows = list(csv.DictReader((tmp_path / "found.csv").open(encoding="utf-8")))
+    rows = read_csv(tmp_path / "found.csv")
     features, files = expected(run, pictures)
     cosines = torch.nn.functional.normalize(features, dim=1) @ torch.nn.functional.normalize(
         features[files.index(str(query))], dim=0
@@ -140,7 +144,7 @@ def test_predict_writes_a_table(run, pictures, tmp_path, name):
     out = tmp_path / name
     assert main(["predict", str(run), str(pictures), f"out={out}", "k=3"]) == 0
     if name.endswith("csv"):
-        rows = list(csv.DictReader(out.open(encoding="utf-8")))
+        rows = read_csv(out)
     else:
         from pyarrow import parquet
 
