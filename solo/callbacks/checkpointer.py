@@ -173,7 +173,7 @@ class Checkpointer(Callback):
             self._leave(trainer, code)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The run is complete."""
+        """Save the last checkpoint: the run is complete."""
         if trainer.is_global_zero and self.run.is_open:
             (self.run.path / BACKUP).unlink(missing_ok=True)
 
@@ -259,9 +259,9 @@ class _First(Callback):
         if self._state is None:
             return
         self._rng = rng_state()
-        settle: Any = getattr(pl_module, "settle", None)  # solo's own modules have it
-        if settle is not None:
-            settle(self._groups)
+        keep: Any = getattr(pl_module, "keep_own_settings", None)  # solo's own modules have it
+        if keep is not None:
+            keep(self._groups)
         if "buffers" in self._state:
             with _fitting():
                 restore(trainer, pl_module, self._state)
