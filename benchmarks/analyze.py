@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from solo.analysis.analyze import Moment, Options, Subject, analyze
+from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
 from solo.eval.features import Features, FeatureTable
 from solo.taxonomy import Taxonomy
 
-PARTS = ("measure", "embed", "write_report", "write_png", "find_labelling")
+PARTS = ("measure", "embed", "write_report", "draw", "find_labelling")
 
 
 def synthetic(rows: int, dim: int, classes: int) -> Features:
@@ -64,7 +64,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         profile.enable()
         analyze(
-            [Subject("synthetic", (Moment(lambda: {"backbone": features}),))], Path(folder), Options(embedding="pca")
+            [RunSource("synthetic", (SnapshotSource(lambda: {"backbone": features}),))],
+            Path(folder),
+            Options(embedding="pca"),
         )
         profile.disable()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

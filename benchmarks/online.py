@@ -21,16 +21,16 @@ from typing import Any
 import torch
 
 from solo import cli
-from solo.callbacks import Guard, Meter, Online
+from solo.callbacks import EmbeddingMonitor, Meter, NonFiniteGuard
 from solo.hex.loss import _HexRows
 from solo.methods.base import BaseMethod
 
 PARTS = [
-    (Online, "on_train_batch_end", "vital signs: keeping features"),
-    (Online, "on_train_epoch_end", "vital signs: measuring"),
-    (Guard, "on_train_batch_start", "guard"),
-    (Guard, "on_before_backward", "guard"),
-    (BaseMethod, "remember", "vital signs: keeping features"),
+    (EmbeddingMonitor, "on_train_batch_end", "vital signs: keeping features"),
+    (EmbeddingMonitor, "on_train_epoch_end", "vital signs: measuring"),
+    (NonFiniteGuard, "on_train_batch_start", "guard"),
+    (NonFiniteGuard, "on_before_backward", "guard"),
+    (BaseMethod, "keep_views", "vital signs: keeping features"),
     (_HexRows, "_compare_groups", "share of the superclass in the loss"),
 ]
 DEFAULT = ["scripts/pretrain/fashion_mnist", "hex.yaml", "max_epochs=1", "warm_epoch=0"]

@@ -24,6 +24,7 @@ from solo.args.source import SOURCES, complete, image_words, long_names, reads_f
 from solo.args.usage import NO_PREVIEW, recipe_usage, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
+from solo.compat.twin import twin
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, no_access
 from solo.plugin import permit
@@ -68,7 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
-        code = _exit_code(words)
+        code = 1
+        try:
+            code = _exit_code(words)
+        finally:
+            other = twin() if code in (1, 2) else None
+            if other:
+                say_error(f"note: {other}")
     return PIPE_CLOSED if reader_is_gone() and code == 0 else code
 
 
@@ -247,7 +254,7 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
     values, origins = compose(recipe, overrides, schema)
     if features:
-        complete(values, origins, schema, _saved_data)
+        complete(values, origins, schema, saved_data)
     parsed = parse(values, schema, origins, for_run=for_run)
     parsed.notes[:0] = recipe.notes if recipe else []
     return parsed
@@ -258,7 +265,7 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
     source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
     if places or source is None:
         return find_recipe(places, name)
-    saved = _saved_data(str(read_word(source).value))
+    saved = saved_data(str(read_word(source).value))
     if not saved.get("dataset"):
         raise ConfigError(
             f"the checkpoint doesn't say on what it was trained; name a recipe: solo {name} DATASET {name}"
@@ -268,7 +275,8 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
     return recipe
 
 
-def _saved_data(path: str) -> Mapping[str, Any]:
+def saved_data(path: str) -> Mapping[str, Any]:
+    """Section `data` of the run that made a checkpoint; empty if it has none."""
     found: Mapping[str, Any] = importlib.import_module("solo.run.source").saved_data(path)
     return found
 

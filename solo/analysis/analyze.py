@@ -36,7 +36,7 @@ Images = Callable[[int], "Image.Image"]
 
 
 @dataclass(frozen=True)
-class Moment:
+class SnapshotSource:
     """One snapshot to look at.
 
     Attributes:
@@ -60,11 +60,11 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A run to look at: its name in the legends, and its moments in order."""
+class RunSource:
+    """A run to look at: its name in the legends, and its snapshots in order."""
 
     name: str
-    moments: tuple[Moment, ...]
+    snapshots: tuple[SnapshotSource, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Options:
         embedding: how features become points; `none` leaves the pictures of points out.
         max_points: images of a picture of points.
         max_images: images to look at; more are drawn at random. None: all.
-        lidar: images and views of each that the moments' `views` compare, for the protocol.
+        lidar: images and views of each that the snapshots' `views` compare, for the protocol.
         png: write the figures as PNG, too.
     """
 
@@ -104,7 +104,7 @@ class Outcome:
 
 
 def analyze(
-    subjects: Sequence[Subject],
+    sources: Sequence[RunSource],
     folder: Path,
     options: Options | None = None,
     image: Images | None = None,
@@ -113,7 +113,7 @@ def analyze(
     """Look at one or more runs and write what was found into `folder`.
 
     Args:
-        subjects: at least one; all of the same images in the same order.
+        sources: at least one; all of the same images in the same order.
         folder: is made where it isn't there.
         options: see there.
         image: from a row of the features to its picture; None: no pictures.
@@ -123,35 +123,35 @@ def analyze(
         UserError: the features don't fit each other, or are too few.
     """
     options = options or Options()
-    reference = subjects[0].moments[-1].load()
+    reference = sources[0].snapshots[-1].load()
     main = _main(reference)
     rows = _rows(main, options)
     labelling = find_labelling(_taken(main, rows), options.superclass, options.clusters, options.numbers.seed)
     say(f"labels: {labelling.protocol}")
-    first = _measure(subjects[0], subjects[0].moments[-1], reference, rows, labelling, options, say)
+    first = _measure(sources[0], sources[0].snapshots[-1], reference, rows, labelling, options, say)
     worst = worst_superclass(next(iter(first.values())))
     drawn = options.embedding != "none"
     views = choose_views(labelling, worst, options.max_points, options.numbers.seed) if drawn else ()
     runs, grids, embedded = [], {}, dict[str, Any]()
-    for place, subject in enumerate(subjects):
+    for place, source in enumerate(sources):
         snapshots = []
-        for index, moment in enumerate(subject.moments):
-            is_last = index == len(subject.moments) - 1
+        for index, point in enumerate(source.snapshots):
+            is_last = index == len(source.snapshots) - 1
             known = place == 0 and is_last
-            spaces = reference if known else moment.load()
-            _check(subjects[0].name, main, subject.name, _main(spaces))
-            numbers = first if known else _measure(subject, moment, spaces, rows, labelling, options, say)
+            spaces = reference if known else point.load()
+            _check(sources[0].name, main, source.name, _main(spaces))
+            numbers = first if known else _measure(source, point, spaces, rows, labelling, options, say)
             clouds = _clouds(spaces, rows, views, options, embedded) if index == 0 or is_last else {}
-            snapshots.append(Snapshot(_main(spaces).name, moment.epoch, numbers, clouds, moment.facts))
+            snapshots.append(Snapshot(_main(spaces).name, point.epoch, numbers, clouds, point.facts))
             if is_last and image is not None:
-                grids[subject.name] = _grid(subject.name, spaces, rows, labelling, options, len(subjects) > 1)
-        runs.append(Run(subject.name, tuple(snapshots), place))
+                grids[source.name] = _grid(source.name, spaces, rows, labelling, options, len(sources) > 1)
+        runs.append(Run(source.name, tuple(snapshots), place))
     count = len(main.val) if rows is None else len(rows)
-    seen = [moment.views is not None for subject in subjects for moment in subject.moments]
+    seen = [point.views is not None for source in sources for point in source.snapshots]
     lidar = lidar_protocol(min(options.lidar[0], len(main.val)), options.lidar[1], seen, options.numbers.seed)
     protocol = {**protocol_of(count, len(main.val), labelling, options.numbers), "LiDAR": lidar}
     analysis = Analysis(
-        options.title or " · ".join(subject.name for subject in subjects),
+        options.title or " · ".join(source.name for source in sources),
         tuple(runs),
         labelling,
         views,
@@ -213,16 +213,16 @@ def _check(first: str, main: Features, name: str, other: Features) -> None:
 
 
 def _measure(
-    subject: Subject,
-    moment: Moment,
+    source: RunSource,
+    point: SnapshotSource,
     spaces: Mapping[str, Features],
     rows: torch.Tensor | None,
     labelling: Labelling,
     options: Options,
     say: Say,
 ) -> dict[str, Numbers]:
-    say(f"{subject.name}{moment.words}")
-    views = moment.views(len(_main(spaces).val)) if moment.views else {}
+    say(f"{source.name}{point.words}")
+    views = point.views(len(_main(spaces).val)) if point.views else {}
     return {
         kind: measure(_taken(features, rows).val.features, labelling, options.numbers, views.get(kind))
         for kind, features in spaces.items()

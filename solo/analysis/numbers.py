@@ -16,8 +16,8 @@ from solo.eval.knn import vote_ranking
 from solo.eval.predict import hits, neighbour_intervals
 from solo.eval.profile import NodeRank, collapse_profile
 from solo.eval.rank import alpha_req, effective_rank, lidar, rankme, spectrum
-from solo.eval.rows import draw
-from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree, unit
+from solo.eval.rows import draw, unit
+from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 from solo.eval.uniformity import uniformity
 
 SPACES = {"backbone": "representation", "projector": "projection"}

@@ -12,7 +12,7 @@ from solo.analysis.matrices import mixing
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis
 from solo.eval.confusable import ConfusablePair
-from solo.eval.tree import unit
+from solo.eval.rows import unit
 
 _PAIRS = 12  # rows of dots
 _SHOWN = 4  # pairs with pictures, of each run

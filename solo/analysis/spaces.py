@@ -66,7 +66,7 @@ def distributions(analysis: Analysis) -> Figure | None:
 
 
 def spectra(analysis: Analysis) -> Figure:
-    """Eigenvalues of the covariance."""
+    """The eigenvalues of each space's covariance, as curves."""
     panels = []
     for space in analysis.spaces:
         series = []
@@ -106,9 +106,9 @@ def clouds(analysis: Analysis, view: View) -> Figure:
         for snapshot in (run.first, run.last) if len(run.snapshots) > 1 else (run.last,):
             if view.key not in snapshot.clouds or (common and snapshot is run.first and run is not analysis.runs[0]):
                 continue
-            title = _titled(analysis, run, _moment(snapshot) if run.first.epoch != run.last.epoch else "")
+            title = _titled(analysis, run, _time_of(snapshot) if run.first.epoch != run.last.epoch else "")
             if common and snapshot is run.first:
-                title = _moment(snapshot).capitalize() + ", the same for all"
+                title = _time_of(snapshot).capitalize() + ", the same for all"
             panels.append(Cloud(title, snapshot.clouds[view.key], tuple(groups), texts))
     count = f"{len(view.rows):,} images"
     return Figure(
@@ -263,7 +263,7 @@ def _titled(analysis: Analysis, run: Run, text: str) -> str:
     return ", ".join(part for part in (name, text) if part)
 
 
-def _moment(snapshot: Snapshot) -> str:
+def _time_of(snapshot: Snapshot) -> str:
     if snapshot.epoch == 0:
         return "before training"
     return "" if snapshot.epoch is None else f"after {snapshot.epoch} epoch{'s' * (snapshot.epoch != 1)}"

@@ -2,11 +2,20 @@
 
 from solo.callbacks.auto_resumer import AutoResumer
 from solo.callbacks.checkpointer import Checkpointer
-from solo.callbacks.guard import Guard
+from solo.callbacks.embedding_monitor import EmbeddingMonitor
 from solo.callbacks.meter import Meter
-from solo.callbacks.online import Online
+from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.progress import RunProgress
 from solo.callbacks.recorder import Recorder
 from solo.callbacks.run_directory import RunDirectory
 
-__all__ = ["AutoResumer", "Checkpointer", "Guard", "Meter", "Online", "Recorder", "RunDirectory", "RunProgress"]
+__all__ = [
+    "AutoResumer",
+    "Checkpointer",
+    "EmbeddingMonitor",
+    "Meter",
+    "NonFiniteGuard",
+    "Recorder",
+    "RunDirectory",
+    "RunProgress",
+]

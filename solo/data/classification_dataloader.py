@@ -43,7 +43,7 @@ def prepare_transforms(
         mean: per channel, of images in [0, 1].
         std: likewise.
         size: pixels; the shorter side is resized in proportion (256 to 224) before the centre crop.
-        channels: other than 1 or 3: of images as arrays, see `solo.data.views.multichannel`.
+        channels: other than 1 or 3: of images as arrays, see `solo.data.views.pipelines`.
 
     Raises:
         UserError: for an unknown data set, or if mean and std don't fit the channels.

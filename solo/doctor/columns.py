@@ -1,4 +1,4 @@
-"""The guarantees: for each the check that holds it, and the bugs that can be planted to see the check turn red."""
+"""The guarantees: for each the check that holds it. Bugs that turn each of them red are planted in `tests/doctor`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from solo.doctor.case import Case, Outcome
 from solo.methods.catalogue import names
 
-Many = Callable[[Sequence[Case], str | None], list[Outcome | None]]
+Many = Callable[[Any, Sequence[Case]], list[Outcome | None]]
 
 
 @dataclass(frozen=True)
@@ -21,103 +21,79 @@ class Column:
         name: its heading.
         says: what a green cell means, in one sentence.
         module: of `solo.doctor`, imported when it is needed.
-        run: (the module, cases, planted bug) -> an outcome for each case; None where it doesn't apply.
-        bugs: planted bug -> what it does, and a case that must turn red with it.
+        run: (the module, cases) -> an outcome for each case; None where it doesn't apply.
     """
 
     name: str
     says: str
     module: str
-    run: Callable[[Any, Sequence[Case], str | None], list[Outcome | None]]
-    bugs: dict[str, tuple[str, Case]]
+    run: Many
 
-    def check(self, cases: Sequence[Case], tamper: str | None = None) -> list[Outcome | None]:
+    def check(self, cases: Sequence[Case]) -> list[Outcome | None]:
         """Run the check; what it raises is an outcome, too."""
         try:
-            return self.run(importlib.import_module(f"solo.doctor.{self.module}"), cases, tamper)
+            return self.run(importlib.import_module(f"solo.doctor.{self.module}"), cases)
         except Exception as error:
-            text = " ".join(str(error).split())
-            return [Outcome(False, f"{type(error).__name__}: {text[:300]}")] * len(cases)
+            return [_failed(error)] * len(cases)
 
 
-def _each(function: str) -> Callable[[Any, Sequence[Case], str | None], list[Outcome | None]]:
-    def run(module: Any, cases: Sequence[Case], tamper: str | None) -> list[Outcome | None]:
-        return [_one(getattr(module, function), case, tamper) for case in cases]
+def each(function: str) -> Many:
+    """Run a function of the module for every case."""
+
+    def run(module: Any, cases: Sequence[Case]) -> list[Outcome | None]:
+        return [_one(getattr(module, function), case) for case in cases]
 
     return run
 
 
-def _one(check: Callable[..., Outcome | None], case: Case, tamper: str | None) -> Outcome | None:
+def _one(check: Callable[[Case], Outcome | None], case: Case) -> Outcome | None:
     try:
-        return check(case, tamper=tamper)
+        return check(case)
     except Exception as error:
-        text = " ".join(str(error).split())
-        return Outcome(False, f"{type(error).__name__}: {text[:300]}")
+        return _failed(error)
 
 
-def _parity(processes: int) -> Callable[[Any, Sequence[Case], str | None], list[Outcome | None]]:
-    def run(module: Any, cases: Sequence[Case], tamper: str | None) -> list[Outcome | None]:
-        return list(module.parities(cases, processes, tamper))
-
-    return run
+def _failed(error: Exception) -> Outcome:
+    return Outcome(False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _exactness(module: Any, cases: Sequence[Case], tamper: str | None) -> list[Outcome | None]:
+def _parity(processes: int) -> Many:
+    return lambda module, cases: list(module.parities(cases, processes))
+
+
+def _exactness(module: Any, cases: Sequence[Case]) -> list[Outcome | None]:
     """None for methods that refuse `accumulate: exact`, which they say before they train."""
-    found = _each("exactness")(module, cases, tamper)
     refused = "accumulate=exact is not for"
+    found = each("exactness")(module, cases)
     return [None if outcome is not None and outcome.ok and refused in outcome.detail else outcome for outcome in found]
 
 
-_PARITY_BUGS = {
-    "gather": ("the gather passes no gradient to the other processes", Case("simclr")),
-    "queue": ("the queue keeps a process's own rows only", Case("nnclr")),
-    "batchnorm": ("BatchNorm uses a process's own statistics", Case("byol")),
-    "counts": ("means over labelled rows are not shared", Case("linear")),
-}
 COLUMNS = (
     Column(
         "parity 2",
         "loss, gradients, metrics and state on 2 processes equal those of one on the whole batch (1e-6, float64)",
         "parity",
         _parity(2),
-        _PARITY_BUGS,
     ),
-    Column(
-        "parity 4",
-        "the same on 4 processes",
-        "parity",
-        _parity(4),
-        {bug: _PARITY_BUGS[bug] for bug in ("gather", "queue")},
-    ),
+    Column("parity 4", "the same on 4 processes", "parity", _parity(4)),
     Column(
         "resume",
         "k steps, an end by force, n steps: the same weights, to the last bit, as k + n steps",
         "resume",
-        _each("resume"),
-        {
-            "rng": ("the random streams go on one number later", Case("simclr")),
-            "queue": ("the queue starts empty again", Case("nnclr")),
-            "sampler": ("the sampler starts the epoch again", Case("simclr")),
-        },
+        each("resume"),
     ),
     Column(
         "bf16",
         "the loss in bfloat16 (and float16, float32) agrees with float64 to its precision, and is finite for zero, "
         "equal, huge and tiny embeddings",
         "numbers",
-        _each("numbers"),
-        {"half": ("similarities are computed in half precision", Case("simclr"))},
+        each("numbers"),
     ),
     Column(
         "exact accumulation",
         "gradients of `accumulate: exact` equal those of the batch in one piece",
         "exact",
         _exactness,
-        {
-            "plain": ("every part has a loss of its own", Case("simclr")),
-            "last": ("the gradient of the last part is lost", Case("simclr")),
-        },
     ),
 )
 

@@ -6,68 +6,30 @@ whose random numbers can't be the same for a part and for the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
-from unittest.mock import patch
 
 import torch
-from torch import Tensor
 from torch.utils.data import default_collate
 
 from solo.doctor.case import Case, Outcome
 from solo.doctor.compare import Record, compare
 from solo.doctor.toy import ToyImages, toy_model, without_dropout, without_norms
 from solo.errors import UserError
-from solo.methods import base, exact
 from solo.methods.catalogue import CATALOGUE
 
 BATCH, PARTS, STEPS = 16, 4, 3  # three steps fill a queue and read it
 
 
-def _each_for_itself(model: Any, batch: Any, online: Any) -> Tensor:
-    """Plain accumulation: every part has its own loss."""
-    model.zero_grad(set_to_none=True)
-    losses = []
-    for part in exact.split(batch, model.batch_size):
-        loss = model.total_loss(model.view_outputs(part), part) / PARTS
-        loss.backward()
-        losses.append(loss.detach())
-    nothing = torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
-    return torch.stack(losses).sum() + 0 * nothing
-
-
-def _without_last(out: Any, cached: Any, rows: slice) -> Tensor:
-    found = _product(out, cached, rows)
-    return 0 * found if rows.stop == BATCH else found
-
-
-_product = exact._product
-
-TAMPERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "plain": lambda: patch.object(base, "exact_step", _each_for_itself),
-    "last": lambda: patch.object(exact, "_product", _without_last),
-}
-
-
-def exactness(case: Case, tamper: str | None = None) -> Outcome:
+def exactness(case: Case) -> Outcome:
     """Whether a batch in parts, with `accumulate: exact`, trains as the batch in one piece.
 
-    Args:
-        case: method and type; a method that refuses the key says why in the outcome, which is ok.
-        tamper: plant a bug, a key of `TAMPERS`; the outcome must not be ok then.
-
-    Raises:
-        UserError: unknown `tamper`.
+    A method that refuses the key says why in the outcome, which is ok.
     """
-    if tamper is not None and tamper not in TAMPERS:
-        raise UserError(f"tamper={tamper!r} is unknown; choose one of {', '.join(TAMPERS)}")
     with torch.random.fork_rng():
         whole = _train(case, BATCH, {})
         settings = {"accumulate": "exact", "accumulate_grad_batches": PARTS}
         try:
-            with TAMPERS[tamper]() if tamper else nullcontext():
-                parts = _train(case, BATCH // PARTS, settings)
+            parts = _train(case, BATCH // PARTS, settings)
         except UserError as error:
             return Outcome("accumulate=exact is not for" in str(error), str(error))
     return compare(whole, parts)

@@ -9,10 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,7 +24,6 @@ from solo.doctor.compare import Record, compare
 from solo.doctor.processes import on_groups
 from solo.doctor.toy import ToyImages, toy_model, without_dropout
 from solo.errors import UserError
-from solo.nn import queue, sync_norm
 from solo.run.synced import SyncedNorms
 
 BATCH = 16  # of all processes together
@@ -35,55 +31,31 @@ STEPS = 2  # of an epoch; two epochs, for what clusters or warms up between them
 VALIDATION = 13  # no multiple of any number of processes
 
 
-def _instead(module: Any, **functions: Any) -> AbstractContextManager[Any]:
-    """Let `module` see other functions in `distributed`."""
-    return patch.object(module, "distributed", SimpleNamespace(**{**vars(distributed), **functions}))
+Fault = Callable[[], AbstractContextManager[Any]]
 
 
-TAMPERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "gather": lambda: patch.object(distributed, "gather", _gather_without_backward),
-    "queue": lambda: _instead(queue, gather_no_grad=lambda rows: rows.detach()),
-    "batchnorm": lambda: _instead(sync_norm, is_distributed=lambda: False),
-    "counts": lambda: patch.object(distributed, "all_reduce_mean", lambda x: x.detach()),
-}
-
-
-def _gather_without_backward(x: Tensor) -> Tensor:
-    rows = distributed.gather_no_grad(x)
-    start = distributed.rank() * len(x)
-    return torch.cat([rows[:start], x, rows[start + len(x) :]]) if distributed.is_distributed() else x
-
-
-def parity(case: Case, processes: int = 2, tamper: str | None = None) -> Outcome:
-    """Whether `processes` processes train as one does.
+def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullcontext) -> list[Outcome]:
+    """Whether `processes` processes train as one does; one start of them, which costs more than a case, for all cases.
 
     Args:
-        case: method and type.
+        cases: method and type of each.
         processes: 2 or 4.
-        tamper: plant a bug, a key of `TAMPERS`; the outcome must not be ok then.
-    """
-    return parities([case], processes, tamper)[0]
-
-
-def parities(cases: Sequence[Case], processes: int = 2, tamper: str | None = None) -> list[Outcome]:
-    """`parity` for several cases with one start of the processes, which costs more than a case.
+        fault: entered in every process, for a test to break something; a function of a module.
 
     Raises:
-        UserError: unknown `tamper`, or a number of processes that doesn't divide the batch.
+        UserError: a number of processes that doesn't divide the batch.
     """
-    if tamper is not None and tamper not in TAMPERS:
-        raise UserError(f"tamper={tamper!r} is unknown; choose one of {', '.join(TAMPERS)}")
     if processes < 2 or BATCH % (4 * processes):
         raise UserError(f"processes={processes} can't share batches of {BATCH}; choose 2 or 4")
     plain = [(case.method, case.type) for case in cases]
-    one, many = on_groups(_train_all, [1, processes], (plain, tamper))
+    one, many = on_groups(_train_all, [1, processes], (plain, fault))
     return [compare(single, shared) for single, shared in zip(one[0], many[0], strict=True)]
 
 
-def _train_all(argument: tuple[list[tuple[str, str]], str | None]) -> list[Record | str]:
-    cases, tamper = argument
+def _train_all(argument: tuple[list[tuple[str, str]], Fault]) -> list[Record | str]:
+    cases, fault = argument
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with TAMPERS[tamper]() if tamper else nullcontext():
+    with fault():
         return [_tried(Case(*case)) for case in cases]
 
 
@@ -104,7 +76,7 @@ def _train(case: Case) -> Record:
     size = BATCH // processes
     own = [start + i for start in range(rank * size, len(images), BATCH) for i in range(size)]
     train: DataLoader[Any] = DataLoader(images, batch_size=size, sampler=own)
-    watch = _Watch()
+    steps = _Steps()
     trainer = Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -115,7 +87,7 @@ def _train(case: Case) -> Record:
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         logger=False,
-        callbacks=[watch],
+        callbacks=[steps],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -125,10 +97,10 @@ def _train(case: Case) -> Record:
     late = getattr(model, "late", ())  # a process's own share, which shows in the next loss
     state = {name: value.clone() for name, value in model.state_dict().items() if name not in late}
     metrics = {name: value.double() for name, value in trainer.callback_metrics.items()}
-    return {"loss": watch.losses, "gradient": watch.gradients, "state": state, "metric": metrics}
+    return {"loss": steps.losses, "gradient": steps.gradients, "state": state, "metric": metrics}
 
 
-class _Watch(Callback):
+class _Steps(Callback):
     """Keeps each step's loss, the mean over processes, and gradients, which DDP has averaged."""
 
     def __init__(self) -> None:
@@ -146,6 +118,3 @@ class _Watch(Callback):
     ) -> None:
         total = distributed.all_reduce_sum(outputs["loss"].double()) / distributed.world_size()
         self.losses[f"step {trainer.global_step - 1}"] = total
-
-
-check: Callable[[Case], Outcome] = partial(parity, processes=2)

@@ -35,8 +35,6 @@ from solo.methods import METHODS
 from solo.run.resume import ResumeOrder
 
 BATCH, STEPS, EPOCHS, KILLED_AT = 8, 4, 2, 6
-TAMPERS = ("rng", "queue", "sampler")
-_QUEUES = ("queue", "local_memory", "center")
 
 
 class _KilledError(BaseException):
@@ -69,21 +67,17 @@ class _Pictures:
         return self.targets[rows]
 
 
-def resume(case: Case, tamper: str | None = None, processes: int = 1) -> Outcome:
+def resume(case: Case, processes: int = 1) -> Outcome:
     """Whether a killed run of `case` goes on exactly.
 
     Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
 
     Args:
         case: method and objective.
-        tamper: plants a bug into the resume, which must be found: `rng` shifts the random numbers, `queue` skips what
-            was gathered (queues, memories, the k-NN's bank, means), `sampler` forgets the position in the epoch.
         processes: that train together, each with batches and BatchNorm statistics of its own.
     """
-    if tamper is not None and tamper not in TAMPERS:
-        raise ValueError(f"tamper={tamper!r} is unknown; choose {', '.join(TAMPERS)}")
     with tempfile.TemporaryDirectory() as folder:
-        argument = (case.method, case.type, tamper, folder)
+        argument = (case.method, case.type, folder)
         places = _places(argument) if processes == 1 else on_processes(_places, processes, argument)[0]
     steps = EPOCHS * STEPS
     if not places:
@@ -92,9 +86,9 @@ def resume(case: Case, tamper: str | None = None, processes: int = 1) -> Outcome
     return Outcome(False, f"{KILLED_AT} steps, killed, resumed: differs from {steps} steps in {len(places)} ({shown})")
 
 
-def _places(argument: tuple[str, str, str | None, str]) -> list[str]:
+def _places(argument: tuple[str, str, str]) -> list[str]:
     """Where the two runs differ; in each of the processes."""
-    method, kind, tamper, folder = argument
+    method, kind, folder = argument
     case, before = Case(method, kind), rng_state()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -103,11 +97,8 @@ def _places(argument: tuple[str, str, str | None, str]) -> list[str]:
             warnings.simplefilter("ignore")  # Lightning's advice for such small runs
             whole = _train(case, Path(folder) / "whole", seed=1)
             killed = _train(case, Path(folder) / "killed", seed=1, kill=True)
-            if tamper in ("rng", "queue") and distributed.rank() == 0:
-                _spoil(killed, tamper)
-            distributed.any_process(0)  # all wait for it
-            forgetful = tamper == "sampler"
-            resumed = _train(case, Path(folder) / "killed", seed=2, ckpt_path=killed, forgetful=forgetful)
+            distributed.any_process(0)  # all wait for the file
+            resumed = _train(case, Path(folder) / "killed", seed=2, ckpt_path=killed)
             distributed.any_process(0)
             return differing(_result(whole), _result(resumed))
     finally:
@@ -127,23 +118,12 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if type(a) is type(b) and (a == b or (a != a and b != b)) else [where]
 
 
-class _ForgetfulOrder(ResumeOrder):
-    """The planted bug: the epoch's first batches come again."""
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        sampler: Any = self.loader.sampler
-        sampler.start_at(EPOCHS - 1, 0)
-
-
-def _train(
-    case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Path | None = None, forgetful: bool = False
-) -> Path:
+def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Path | None = None) -> Path:
     """Train, or go on with `ckpt_path`; the path of `last.ckpt`."""
     torch.manual_seed(seed)
     schedule = {"name": "warmup_cosine", "warmup_epochs": 0.5}
     cfg = toy_cfg(case, BATCH, max_epochs=EPOCHS, optimizer__name="adamw", scheduler=schedule, name="toy")
-    order = _ForgetfulOrder() if forgetful else ResumeOrder()
+    order = ResumeOrder()
     order.loader = BatchLoader(_Pictures(), BatchAugment([_views()], [0.5], [0.25]), BATCH, seed=3)
     saver = Checkpointer(cfg, root, every_steps=1)
     trainer = Trainer(
@@ -178,20 +158,3 @@ def _result(file: Path) -> dict[str, Any]:
     own = [{key: process[key] for key in keys} for process in processes]
     weights["logged steps"] = state["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
     return weights | {"process": own, "loss": [process["owners"]["Meter"]["loss"] for process in processes]}
-
-
-def _spoil(file: Path, tamper: str) -> None:
-    """Plant a bug in a checkpoint."""
-    state = load_checkpoint(file)
-    process = state["callbacks"]["Checkpointer"]["processes"][-1]
-    if tamper == "rng":
-        generator = torch.Generator()
-        generator.set_state(process["rng"]["torch"])
-        torch.rand(1, generator=generator)
-        process["rng"]["torch"] = generator.get_state()
-    else:
-        for name, value in state["state_dict"].items():
-            if any(part in name for part in _QUEUES):
-                value.zero_()
-        process["means"], process["metrics"], process["buffers"] = {}, {}, {}
-    torch.save(state, file)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from solo.eval.knn import nearest_others
-from solo.eval.rows import draw
-from solo.eval.tree import centroids, unit
+from solo.eval.rows import draw, unit
+from solo.eval.tree import centroids
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

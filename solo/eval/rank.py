@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solo.eval.rows import widened
 
-_CHUNK = 4096  # rows widened to float64 at once
+CHUNK = 4096  # rows widened to float64 at once
 _EPS = torch.finfo(torch.float64).eps
 _SUMMED = 64 * _EPS  # relative error of a mean of many rows
 
@@ -56,20 +56,20 @@ def _noise(features: Tensor, values: Tensor, precision: torch.dtype) -> float:
 
 def _energy(features: Tensor) -> float:
     """Sum of the squares of all entries."""
-    return sum(float(part.double().square().sum()) for part in torch.split(features, _CHUNK))
+    return sum(float(part.double().square().sum()) for part in torch.split(features, CHUNK))
 
 
 @torch.no_grad()
 def mean_row(features: Tensor) -> Tensor:
     """Mean of the rows in float64: (N, D) -> (D,), on the CPU."""
-    return torch.stack([part.cpu().double().sum(dim=0) for part in torch.split(features, _CHUNK)]).sum(dim=0) / len(
+    return torch.stack([part.cpu().double().sum(dim=0) for part in torch.split(features, CHUNK)]).sum(dim=0) / len(
         features
     )
 
 
 def _gram(features: Tensor, mean: Tensor) -> Tensor:
     gram = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64)
-    for part in torch.split(features, _CHUNK):
+    for part in torch.split(features, CHUNK):
         rows = part.cpu().double() - mean
         gram.addmm_(rows.T, rows)
     return gram
@@ -77,7 +77,7 @@ def _gram(features: Tensor, mean: Tensor) -> Tensor:
 
 def _gram_of_rows(features: Tensor, mean: Tensor) -> Tensor:
     gram = torch.zeros(len(features), len(features), dtype=torch.float64)
-    for part, offset in zip(torch.split(features, _CHUNK, dim=1), torch.split(mean, _CHUNK), strict=True):
+    for part, offset in zip(torch.split(features, CHUNK, dim=1), torch.split(mean, CHUNK), strict=True):
         columns = part.cpu().double() - offset
         gram.addmm_(columns, columns.T)
     return gram
@@ -208,7 +208,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     n, views, width = features.shape
     within = torch.zeros(width, width, dtype=torch.float64)
     means = []
-    for part in torch.split(features, max(1, _CHUNK // views)):
+    for part in torch.split(features, max(1, CHUNK // views)):
         rows = part.cpu().double()
         mean = rows.mean(dim=1, keepdim=True)
         spread = (rows - mean).flatten(end_dim=1)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def widened(features: Tensor) -> Tensor:
@@ -15,6 +20,12 @@ def widened(features: Tensor) -> Tensor:
 def unit_rows(features: Tensor) -> Tensor:
     """Rows of length 1, half precision widened to float32: (..., D) -> (..., D); a zero row stays zero."""
     return F.normalize(widened(features), dim=-1)
+
+
+def unit(rows: Array) -> Array:
+    """`unit_rows` of an array (n, d), in float64."""
+    found: Array = unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float64))).numpy()
+    return found
 
 
 def draw(count: int, most: int, seed: int = 0) -> Tensor:

@@ -13,13 +13,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from solo.errors import UserError
+from solo.eval.rows import Array, unit
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Linkage = Literal["average", "complete", "single"]
 
 MOST_LEAVES = 10_000  # whose distances fill 400 MB
@@ -211,13 +211,6 @@ def robinson_foulds(a: EmergentTree, b: EmergentTree) -> float:
 def tree_similarity(a: EmergentTree, b: EmergentTree) -> float:
     """Baker's gamma of two trees over the same leaves, -1 to 1: rank correlation of their joining heights."""
     return spearman(a.cophenetic, b.cophenetic)
-
-
-def unit(rows: Array) -> Array:
-    """Rows (n, d) of length 1, in float64; a zero row stays."""
-    rows = np.asarray(rows, dtype=np.float64)
-    length: Array = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-    return rows / length
 
 
 def pearson(x: Array, y: Array) -> float:

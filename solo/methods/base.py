@@ -108,6 +108,9 @@ class BaseMethod(OnlineEvaluation):
         self.hex = build_objective(config.hex, temperature, self.hex_scale)
         self._group_level = self._find_level(config.hex.level)
         self.build(kw if self.Kwargs else None)
+        for name, value in vars(kw).items() if self.Kwargs else ():  # settings are attributes, as in solo-learn
+            if not hasattr(self, name):
+                setattr(self, name, value)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Where a class declares heads or a loss and writes no step of its own, give it the one that uses them."""
@@ -171,12 +174,12 @@ class BaseMethod(OnlineEvaluation):
 
     def forward(self, X: Tensor) -> Outputs:
         """Images (B, C, H, W) -> `logits` (B, classes) and `feats` (B, F)."""
-        feats = self.backbone(self.arrange(X))
+        feats = self.backbone(self.in_memory_format(X))
         return {"logits": self.classifier(feats.detach()), "feats": feats}
 
     def multicrop_forward(self, X: Tensor) -> Outputs:
         """Small crops (B, C, h, w) -> `feats` (B, F)."""
-        return {"feats": self.backbone(self.arrange(X))}
+        return {"feats": self.backbone(self.in_memory_format(X))}
 
     def _base_shared_step(self, X: Tensor, targets: Tensor) -> Outputs:
         out = self(X)
@@ -249,19 +252,19 @@ class BaseMethod(OnlineEvaluation):
                 out.setdefault(key, []).append(value)
         for key in ("loss", "acc1", "acc5"):
             out[key] = sum(out[key]) / len(large)
-        self.remember(out, targets)
+        self.keep_views(out, targets)
         if not self.config.data.no_labels:
             self.log_classification(out)
         self.fill_knn(out["feats"][: self.num_large_crops], targets)
         return out
 
-    def remember(self, out: Outputs, targets: Tensor) -> None:
+    def keep_views(self, out: Outputs, targets: Tensor) -> None:
         """Let callbacks see the large views of this step: references, detached, until the next one."""
         large = {"features": "feats", "projection": "z"}
         spaces = {name: out[key][: self.num_large_crops] for name, key in large.items() if key in out}
-        self.seen: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
-        self.seen["labels"] = self.label_paths(targets)
-        self.seen["groups"] = self.seen["labels"][:, self._group_level]
+        self.last_views: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
+        self.last_views["labels"] = self.label_paths(targets)
+        self.last_views["groups"] = self.last_views["labels"][:, self._group_level]
 
     def step_of(self, batch: Any) -> TrainStep:
         """Where training is and who is in a batch: what `ssl_loss` is told beside the outputs."""

@@ -14,22 +14,22 @@ from solo.analysis.numbers import Settings
 from solo.args.eval_schema import AnalyzeCfg
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.eval.feature_file import read_features
+from solo.run.analysis_sources import runs
 from solo.run.evaluation import open_folder
 from solo.run.features import stored_images
 from solo.run.report import say
 from solo.run.source import saved_data
-from solo.run.subjects import subjects
 from solo.run.trainer import compute_device
 
 
 def run(cfg: AnalyzeCfg) -> None:
     """Analyse what `cfg` names; write `report.html`, `analysis.json` and `figures/*.png`."""
     with tempfile.TemporaryDirectory() as scratch:
-        found = subjects(cfg, compute_device(cfg), Path(scratch))
+        found = runs(cfg, compute_device(cfg), Path(scratch))
         folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"
         options = Options(
-            title=cfg.title or f"{' · '.join(subject.name for subject in found)} on {of}",
+            title=cfg.title or f"{' · '.join(run.name for run in found)} on {of}",
             numbers=Settings(cfg.k, cfg.temperature, cfg.max_anchors, cfg.quantile, cfg.seed),
             superclass=cfg.superclass,
             clusters=cfg.clusters,

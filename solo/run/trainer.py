@@ -38,6 +38,7 @@ from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
+from solo.run.same_data import SameData
 from solo.run.synced import SyncedNorms
 from solo.run.watching import watchers
 
@@ -72,6 +73,7 @@ class Run:
     directory: RunDirectory
     recorder: Recorder
     order: ResumeOrder
+    data: SameData
     resume: Path | None
 
     def fit(
@@ -82,8 +84,21 @@ class Run:
         next_command: Callable[[Path], str | None] | None = None,
     ) -> None:
         """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""
+        try:
+            self._fit(model, train, val, next_command)
+        finally:
+            self.directory.close()
+
+    def _fit(
+        self,
+        model: LightningModule,
+        train: DataLoader[Any] | BatchLoader,
+        val: DataLoader[Any] | None,
+        next_command: Callable[[Path], str | None] | None,
+    ) -> None:
         announce(self.trainer, model)
         self.order.loader = train
+        self.data.look_at(train.dataset)
         try:
             self.trainer.fit(model, train, val, ckpt_path=str(self.resume) if self.resume else None)
         except SIGTERMException:  # Lightning's would exit with 0
@@ -150,8 +165,8 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
     watching, facts = watchers(cfg, directory, meter, facts)
     history = resume.parent / "metrics.csv" if resume else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
-    order = ResumeOrder()
-    callbacks: list[Callback] = [order, meter, *watching]
+    order, data = ResumeOrder(), SameData(directory, resume.parent if resume else None, cfg.resume_allow)
+    callbacks: list[Callback] = [order, data, meter, *watching]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
@@ -181,7 +196,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
     except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
     check_launch(cfg, trainer)
-    return Run(trainer, directory, recorder, order, resume)
+    return Run(trainer, directory, recorder, order, data, resume)
 
 
 def trainer_options(cfg: RunCfg) -> dict[str, Any]:

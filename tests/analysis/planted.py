@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from solo.analysis.analyze import Moment, Subject
+from solo.analysis.analyze import RunSource, SnapshotSource
 from solo.eval.features import Features, FeatureTable
 from solo.taxonomy import Taxonomy
 
@@ -56,10 +56,10 @@ def planted(
 
 
 def subject(name, strengths=(1.0,), projector=True, **more):
-    """A run whose hierarchy grows over its moments."""
+    """A run whose hierarchy grows over its snapshots."""
     kinds = ("backbone", "projector") if projector else ("backbone",)
 
     def moment(strength, epoch):
-        return Moment(lambda: {kind: planted(strength, kind=kind, name=name, **more) for kind in kinds}, epoch)
+        return SnapshotSource(lambda: {kind: planted(strength, kind=kind, name=name, **more) for kind in kinds}, epoch)
 
-    return Subject(name, tuple(moment(strength, epoch) for epoch, strength in enumerate(strengths)))
+    return RunSource(name, tuple(moment(strength, epoch) for epoch, strength in enumerate(strengths)))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from solo.analysis.analyze import Options, analyze
 from solo.analysis.findings import findings
-from solo.analysis.png import write_png
+from solo.analysis.png import draw
 from solo.errors import UserError
 from solo.eval.intervals import wilson
 from solo.eval.knn import knn_accuracy
@@ -63,7 +63,7 @@ def test_local_collapse_is_found_where_the_whole_looks_healthy(tmp_path):
 def test_global_collapse(tmp_path):
     features = planted()
     features.val.features.copy_(features.val.features[:, :1] * features.val.features[:1])
-    run = subject("run").moments[0].__class__(lambda: {"backbone": features})
+    run = subject("run").snapshots[0].__class__(lambda: {"backbone": features})
     outcome = analyze([type(subject("run"))("run", (run,))], tmp_path, QUICK)
     assert findings(outcome.analysis)[0].topic == "Global collapse" and findings(outcome.analysis)[0].warn
 
@@ -118,7 +118,7 @@ def test_every_kind_of_panel_as_png(tmp_path):
     shown = {figure.key: figure for figure in outcome.figures}
     assert {"confusable-examples", "confusable"} <= set(shown)
     for key in ("knn", "points-inside", "tree", "collapse-profile", "mixing", "neighbours"):
-        write_png(shown[key], tmp_path / f"{key}.png", pixels)
+        draw(shown[key], tmp_path / f"{key}.png", pixels)
         with Image.open(tmp_path / f"{key}.png") as image:
             assert image.width > 500 and len(set(np.asarray(image.convert("L")).ravel().tolist())) > 10
 
@@ -160,8 +160,8 @@ def test_panels_without_a_number_are_left_out(tmp_path):
 
 
 def test_batch_sizes(tmp_path):
-    moments = [(subject(f"{size}").moments[0], size) for size in (64, 256)]
-    runs = [type(subject("x"))(str(size), (type(m)(m.load, None, {"batch_size": size}),)) for m, size in moments]
+    snapshots = [(subject(f"{size}").snapshots[0], size) for size in (64, 256)]
+    runs = [type(subject("x"))(str(size), (type(m)(m.load, None, {"batch_size": size}),)) for m, size in snapshots]
     sweep = next(figure for figure in analyze(runs, tmp_path, QUICK).figures if figure.key == "batch-size")
     assert (
         sweep.panels[-1].series[0].x == [64, 256]

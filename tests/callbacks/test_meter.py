@@ -32,5 +32,14 @@ def test_speed_wait_and_loss_without_the_validation(clock):
     assert meter.loss == pytest.approx(3.0)  # of a full batch: Lightning divides by the accumulation
 
 
+def test_the_loss_is_the_methods_own():
+    meter, trainer = Meter(), SimpleNamespace(world_size=1, accumulate_grad_batches=1)
+    meter.on_train_epoch_start(trainer, None)
+    for loss, classifier in ((3.0, 1.0), (2.0, 0.5)):
+        module = SimpleNamespace(classifier_loss=torch.tensor(classifier))
+        meter.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss)}, [torch.zeros(2)], 0)
+    assert meter.loss == pytest.approx(1.75)
+
+
 def test_memory_of_the_process_is_plausible():
     assert 10 < peak_memory_mb(torch.device("cpu")) < 1e6

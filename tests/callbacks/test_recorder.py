@@ -100,6 +100,16 @@ def test_numbers_that_are_not_finite_become_null():
     json.dumps(summary, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("cfg", "kind"),
+    [({"hex": {"policy": "adaptive"}}, "HEX_adaptive"), ({"hex": {"policy": "standard"}}, "standard"), ({}, None)],
+)
+def test_the_type_is_written_as_in_a_recipe(cfg, kind):
+    row = {"epoch": 0.0, "loss": 1.0, "train_class_loss": 2.0}
+    summary = summarize([row], Facts("pretrain", cfg), "id", "finished")
+    assert (summary["type"], summary["loss"], summary["train_class_loss"]) == (kind, 1.0, 2.0)
+
+
 def test_one_level_repeats_the_plain_numbers():
     row = {"epoch": 0.0, "val_acc1": 90.0, "val_knn_acc1": 91.0}
     summary = summarize([row], Facts("pretrain", {}, ("digit",)), "id", "finished")

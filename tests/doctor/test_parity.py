@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from solo.doctor import parity
 from solo.doctor.case import Case
-from solo.doctor.parity import TAMPERS, parities, parity
+from solo.doctor.parity import parities
 from solo.errors import UserError
+from tests.doctor import faults
 from tests.doctor.cases import ALL, SOME, STANDARD
 
 # A bug -> a method in which it must show.
-SHOWS = {"gather": Case("simclr"), "queue": Case("nnclr"), "batchnorm": Case("byol"), "counts": Case("linear")}
+SHOWS = {
+    faults.gather_without_gradient: Case("simclr"),
+    faults.queue_of_own_rows: Case("nnclr"),
+    faults.own_batch_statistics: Case("byol"),
+    faults.counts_not_shared: Case("linear"),
+}
 
 
 def test_two_processes_train_as_one() -> None:
@@ -32,19 +39,17 @@ def test_every_method_with_every_type(processes: int) -> None:
     assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
 
 
-@pytest.mark.parametrize("bug", TAMPERS)
-def test_a_planted_bug_turns_the_outcome_red(bug: str) -> None:
-    outcome = parity(SHOWS[bug], tamper=bug)
+@pytest.mark.parametrize(("bug", "case"), SHOWS.items(), ids=[bug.__name__ for bug in SHOWS])
+def test_a_planted_bug_turns_the_outcome_red(bug: parity.Fault, case: Case) -> None:
+    (outcome,) = parities([case], fault=bug)
     assert not outcome.ok and "differs by" in outcome.detail
 
 
 def test_what_can_not_be_checked_is_refused() -> None:
-    with pytest.raises(UserError, match="tamper='rng' is unknown; choose one of gather, queue"):
-        parity(Case("simclr"), tamper="rng")
     with pytest.raises(UserError, match="processes=3 can't share batches of 16; choose 2 or 4"):
-        parity(Case("simclr"), 3)
+        parities([Case("simclr")], 3)
 
 
 def test_a_method_that_fails_says_why() -> None:
-    outcome = parity(Case("mocov3", "HEX_fixed"))
+    (outcome,) = parities([Case("mocov3", "HEX_fixed")])
     assert not outcome.ok and "does nothing in method=mocov3" in outcome.detail

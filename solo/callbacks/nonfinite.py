@@ -22,7 +22,7 @@ from solo.files import replacing, write_text
 REPLAY_FORMAT = 1
 
 
-class Guard(Callback):
+class NonFiniteGuard(Callback):
     """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
 
     `state.ckpt`: a checkpoint as any other (`state_dict`, `solo`, `optimizer_states`) of the moment before the
@@ -60,7 +60,7 @@ class Guard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let the batch go."""
+        """Let go of the batch, which was finite."""
         self._batch = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

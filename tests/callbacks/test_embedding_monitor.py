@@ -10,9 +10,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from solo.callbacks.diagnosis import TrainingDiagnosis
+from solo.callbacks.embedding_monitor import EmbeddingMonitor, measure
 from solo.callbacks.feature_queue import FeatureQueue
-from solo.callbacks.online import Online, measure
-from solo.callbacks.watch import Watch
 from solo.eval.rank import effective_rank, lidar, rankme
 from solo.eval.uniformity import alignment, embedding_std
 from solo.eval.vitals import neighbours_agree
@@ -84,7 +84,7 @@ def embed(tiny):
                 if self.collapsed
                 else torch.cat([batch[0], batch[0][:, :2] ** 2], 1)
             )
-            self.seen = {"features": [z, z + 0.01], "projection": [z, z + 0.01]}
+            self.last_views = {"features": [z, z + 0.01], "projection": [z, z + 0.01]}
             return super().training_step(batch, batch_idx)
 
     return Embed
@@ -92,42 +92,46 @@ def embed(tiny):
 
 @pytest.mark.parametrize("collapsed", [True, False])
 def test_a_planted_collapse_raises_the_alarm_and_a_healthy_run_does_not(fit, embed, capsys, collapsed):
-    watch = Watch("simclr", 3)
-    trainer = fit([Online(rows=16, watch=watch)], model=embed(collapsed))
+    diagnosis = TrainingDiagnosis("simclr", 3)
+    trainer = fit([EmbeddingMonitor(rows=16, diagnosis=diagnosis)], model=embed(collapsed))
     assert "online/rankme/projection" in trainer.callback_metrics
-    assert watch.collapsed == collapsed and capsys.readouterr().out.count("COLLAPSE") == int(collapsed)
+    assert diagnosis.collapsed == collapsed and capsys.readouterr().out.count("COLLAPSE") == int(collapsed)
 
 
 def test_a_collapsed_run_can_end_itself(fit, embed):
-    assert fit([Online(watch=Watch(), stop_on_collapse=True)], max_epochs=9, model=embed(True)).current_epoch == 2
-    assert fit([Online(watch=Watch())], max_epochs=4, model=embed(True)).current_epoch == 4
+    assert (
+        fit(
+            [EmbeddingMonitor(diagnosis=TrainingDiagnosis(), stop_on_collapse=True)], max_epochs=9, model=embed(True)
+        ).current_epoch
+        == 2
+    )
+    assert fit([EmbeddingMonitor(diagnosis=TrainingDiagnosis())], max_epochs=4, model=embed(True)).current_epoch == 4
 
 
 def test_training_is_the_same_with_and_without_it(fit, embed):
     weights = []
-    for callbacks in ([], [Online(rows=8)]):
+    for callbacks in ([], [EmbeddingMonitor(rows=8)]):
         torch.manual_seed(0)
         weights.append(fit(callbacks, model=embed()).model.layer.weight)
     assert torch.equal(*weights)
 
 
 def test_epochs_between_measurements(fit, embed, monkeypatch):
-    online, epochs = Online(every=3), []
-    monkeypatch.setattr("solo.callbacks.online.measure", lambda *_: epochs.append(1) or {"online/x": 1.0})
+    online, epochs = EmbeddingMonitor(every=3), []
+    monkeypatch.setattr("solo.callbacks.embedding_monitor.measure", lambda *_: epochs.append(1) or {"online/x": 1.0})
     fit([online], max_epochs=5, model=embed())
     assert len(epochs) == 3  # epochs 0 and 3, and the last one
 
 
-def test_a_method_without_features_is_told_about(fit, tiny, recwarn):
-    online = Online()
-    with pytest.warns(UserWarning, match="nothing can be measured"):
-        online._explain()
-    online._explain()
-    assert "online/rankme/features" not in fit([Online()], model=tiny()).callback_metrics
+def test_a_method_without_features_is_told_about_once(fit, tiny, monkeypatch):
+    said = []
+    monkeypatch.setattr("solo.callbacks.embedding_monitor.rank_zero_warn", said.append)
+    assert "online/rankme/features" not in fit([EmbeddingMonitor()], max_epochs=2, model=tiny()).callback_metrics
+    assert len(said) == 1 and "nothing can be measured" in said[0]
 
 
 def test_rows_inside_an_epoch_go_on():
-    first, second = Online(), Online()
+    first, second = EmbeddingMonitor(), EmbeddingMonitor()
     first.queue.add({"x": torch.arange(4)}, 1)
     second.load_process_state(first.process_state())
     assert second.queue.read()["x"].tolist() == [0, 1, 2, 3]
@@ -149,11 +153,11 @@ def _one_epoch(rank, world, said):
         should_stop=False,
     )
     module = SimpleNamespace(log_dict=logged.update)
-    online = Online(rows=24, watch=Watch("simclr", 1))
+    online = EmbeddingMonitor(rows=24, diagnosis=TrainingDiagnosis("simclr", 1))
     for step in range(2):
         seen, mine = _seen(12, seed=step), slice(rank * 12 // world, (rank + 1) * 12 // world)
         seen["projection"] = [1 + 1e-4 * view for view in seen["projection"]]
-        module.seen = {
+        module.last_views = {
             name: value[mine] if name == "groups" else [v[mine] for v in value] for name, value in seen.items()
         }
         online.on_train_batch_end(trainer, module, None, None, step)

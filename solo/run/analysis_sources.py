@@ -1,4 +1,4 @@
-"""What `solo analyze` looks at: runs with their checkpoints as moments, published models, files of features."""
+"""What `solo analyze` looks at: runs with their checkpoints as snapshots, published models, files of features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from solo.analysis.analyze import Moment, Subject
+from solo.analysis.analyze import RunSource, SnapshotSource
 from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.errors import UserError
@@ -26,46 +26,48 @@ from solo.run.views import load_views
 _EPOCH = re.compile(r"ep=(\d+)")
 
 
-def subjects(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[Subject]:
+def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource]:
     """The runs that `cfg` names, in its order; nothing is computed yet.
 
     Args:
         cfg: of the command.
         device: where features will be computed.
-        scratch: a folder that exists as long as the subjects are used.
+        scratch: a folder that exists as long as the runs are used.
 
     Raises:
         UserError: a checkpoint can't be read, or the number of names isn't that of the runs.
     """
     kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if getattr(cfg, kind))
     sources: Sequence[str] = getattr(cfg, kind)
-    found = [_subject(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
+    found = [_run_of(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
     if cfg.series:
         found = [_in_series(found)]
-    names = list(cfg.names) if cfg.names else _distinct([subject.name for subject in found], list(sources))
+    names = list(cfg.names) if cfg.names else _distinct([run.name for run in found], list(sources))
     if len(names) != len(found) or len(set(names)) != len(names):
         raise UserError(f"names={names} don't fit {len(found)} runs; give each one a name of its own")
-    return [Subject(name, subject.moments) for name, subject in zip(names, found, strict=True)]
+    return [RunSource(name, run.snapshots) for name, run in zip(names, found, strict=True)]
 
 
-def _subject(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scratch: Path) -> Subject:
+def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scratch: Path) -> RunSource:
     if kind != "pretrained_feature_extractor":
         one = _alone(cfg, kind, source)
         name = Path(source).stem if kind == "features" else source
-        return Subject(name, (Moment(lambda: load_features(one, ["backbone"], device)[0], None, {kind: source}),))
+        return RunSource(
+            name, (SnapshotSource(lambda: load_features(one, ["backbone"], device)[0], None, {kind: source}),)
+        )
     last = checkpoint_file(source)
     saved = saved_settings(load_checkpoint(last), last)["cfg"]
     kinds = list(dict.fromkeys(_kinds(saved)))
-    moments = []
-    for path, epoch in _moments(cfg, Path(source).expanduser(), last, saved, scratch):
+    snapshots = []
+    for path, epoch in _snapshots(cfg, Path(source).expanduser(), last, saved, scratch):
         views = _views(cfg, saved)
-        moments.append(
-            _moment(cfg, _alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch), views)
+        snapshots.append(
+            _snapshot(cfg, _alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch), views)
         )
-    return Subject(str(saved.get("name") or saved.get("method") or last.parent.name), tuple(moments))
+    return RunSource(str(saved.get("name") or saved.get("method") or last.parent.name), tuple(snapshots))
 
 
-def _moment(
+def _snapshot(
     cfg: AnalyzeCfg,
     alone: FeatureCfg,
     kinds: Sequence[str],
@@ -73,7 +75,7 @@ def _moment(
     epoch: int | None,
     facts: Mapping[str, Any],
     augmentations: Sequence[Mapping[str, Any]],
-) -> Moment:
+) -> SnapshotSource:
     def load() -> Mapping[str, Features]:
         return load_features(alone, kinds, device)[0]
 
@@ -81,17 +83,21 @@ def _moment(
         rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
         return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
 
-    return Moment(load, epoch, facts, views if augmentations else None)
+    return SnapshotSource(load, epoch, facts, views if augmentations else None)
 
 
 def _views(cfg: AnalyzeCfg, saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """How the run made its views; nothing where they aren't wanted, or nobody knows."""
     if cfg.lidar_images == 1:
         raise UserError("lidar_images=1 is too few to compare; give at least 2, or 0 to leave LiDAR out")
-    return (saved.get("augmentations") or ()) if cfg.lidar_images else ()
+    entries = (saved.get("augmentations") or ()) if cfg.lidar_images else ()
+    trained, asked = (saved.get("data") or {}).get("image_size"), cfg.data.image_size
+    if asked in (None, trained):
+        return entries
+    return [{**entry, "crop_size": asked} if entry["crop_size"] == trained else entry for entry in entries]
 
 
-def _moments(
+def _snapshots(
     cfg: AnalyzeCfg, source: Path, last: Path, saved: Mapping[str, Any], scratch: Path
 ) -> Iterator[tuple[Path, int | None]]:
     """(checkpoint, epochs trained): of a folder the network before training and some of its checkpoints, else one."""
@@ -140,13 +146,14 @@ def _alone(cfg: AnalyzeCfg, kind: str, source: str) -> FeatureCfg:
     return replace(cfg, **changed)
 
 
-def _in_series(found: Sequence[Subject]) -> Subject:
-    moments = [moment for subject in found for moment in subject.moments]
-    known = all(moment.epoch is not None for moment in moments)
+def _in_series(found: Sequence[RunSource]) -> RunSource:
+    snapshots = [snapshot for run in found for snapshot in run.snapshots]
+    known = all(snapshot.epoch is not None for snapshot in snapshots)
     numbered = [
-        moment if known else Moment(moment.load, place + 1, moment.facts) for place, moment in enumerate(moments)
+        snapshot if known else SnapshotSource(snapshot.load, place + 1, snapshot.facts)
+        for place, snapshot in enumerate(snapshots)
     ]
-    return Subject(found[-1].name, tuple(numbered))
+    return RunSource(found[-1].name, tuple(numbered))
 
 
 def _distinct(names: list[str], sources: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ _ONE_LINE = 1.5
 _FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
 
 
-class Watch:
+class TrainingDiagnosis:
     """Sees one row an epoch; remembers what it needs and what it said.
 
     Args:
@@ -36,7 +36,7 @@ class Watch:
         self._losses: list[float] = []
         self._peak_lr = 0.0
 
-    def see(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
+    def judge(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
         """Judge an epoch.
 
         Args:
@@ -111,7 +111,7 @@ class Watch:
         return "optimizer.lr too low, or this network can do no better here (a larger one, a lower temperature)"
 
     def state(self) -> dict[str, Any]:
-        """Plain values."""
+        """What a checkpoint keeps of it, in plain values."""
         names = ("collapsed", "flat", "_suspect", "_losses", "_peak_lr", "messages")
         return {name: list(value) if isinstance(value := getattr(self, name), list) else value for name in names}
 

@@ -11,13 +11,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor
 
+from solo.callbacks.diagnosis import TrainingDiagnosis
 from solo.callbacks.feature_queue import FeatureQueue, Rows
 from solo.callbacks.meter import Meter
-from solo.callbacks.watch import Watch
 from solo.eval.vitals import geometry, neighbours_agree, spread
 
+_FEWEST = 8  # images by which a collapse is judged
 
-class Online(Callback):
+
+class EmbeddingMonitor(Callback):
     """Measures the training features at the end of an epoch and logs them as `online/<measure>/<space>`.
 
     The rows are those of the last training batches, as the network saw them: augmented views, the weights of that
@@ -30,7 +32,7 @@ class Online(Callback):
         rows: images that are measured.
         every: epochs between two measurements; the last epoch is always measured.
         quantile: of HEX's adaptive threshold.
-        watch: judges the numbers; None: nobody does.
+        diagnosis: judges the numbers; None: nobody does.
         stop_on_collapse: end the run when it raises the alarm.
         meter: measures the loss; placed before this callback.
     """
@@ -40,14 +42,14 @@ class Online(Callback):
         rows: int = 2048,
         every: int = 1,
         quantile: float = 0.99,
-        watch: Watch | None = None,
+        diagnosis: TrainingDiagnosis | None = None,
         stop_on_collapse: bool = False,
         meter: Meter | None = None,
     ) -> None:
         self.queue = FeatureQueue(rows)
         self.every = every
         self.quantile = quantile
-        self.watch = watch
+        self.diagnosis = diagnosis
         self.stop_on_collapse = stop_on_collapse
         self.meter = meter
         self._warned = False
@@ -56,7 +58,7 @@ class Online(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the features of the epoch's last batches."""
-        seen: Mapping[str, list[Tensor]] | None = getattr(pl_module, "seen", None)
+        seen: Mapping[str, list[Tensor]] | None = getattr(pl_module, "last_views", None)
         if seen is None or not self._is_measured(trainer):
             return
         size = len(seen["features"][0])
@@ -64,7 +66,7 @@ class Online(Callback):
             self.queue.add(_rows_of(seen), trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, log, judge."""
+        """Measure the epoch's last rows, log the numbers, and judge them."""
         if not self._is_measured(trainer):
             return
         rows = self.queue.read()
@@ -75,39 +77,48 @@ class Online(Callback):
         found = measure(rows, self.quantile, levels) if trainer.is_global_zero else {}
         found = trainer.strategy.broadcast(found)
         pl_module.log_dict(found)
-        if self.watch is not None:
+        if self.diagnosis is not None:
             loss = {} if self.meter is None else {"loss": self.meter.loss}
             rate = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
             is_last = trainer.current_epoch + 1 == trainer.max_epochs
             loss = trainer.strategy.broadcast(loss)  # one verdict for all processes
-            messages = self.watch.see({"epoch": float(trainer.current_epoch), **found, **loss, **rate}, is_last)
+            # A handful of rows always lies on a line, or in a plane.
+            judged = found if len(rows["features/0"]) >= _FEWEST else {}
+            messages = self.diagnosis.judge({"epoch": float(trainer.current_epoch), **judged, **loss, **rate}, is_last)
             for message in messages if trainer.is_global_zero else []:
                 _say(trainer, message)
-            trainer.should_stop |= self.stop_on_collapse and self.watch.collapsed
+            trainer.should_stop |= self.stop_on_collapse and self.diagnosis.collapsed
 
     def process_state(self) -> dict[str, Any]:
         """The rows kept so far, for a run that goes on inside an epoch."""
         return {"batches": self.queue.state()}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Take over the rows that `process_state` gave."""
         self.queue.load(state["batches"])
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints."""
+        return "Online"
+
     def state_dict(self) -> dict[str, Any]:
-        """What the watch has seen and said."""
-        return {} if self.watch is None else self.watch.state()
+        """What the diagnosis has read and said."""
+        return {} if self.diagnosis is None else self.diagnosis.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on watching: what was said isn't said again."""
-        if self.watch is not None and state_dict:
-            self.watch.load(state_dict)
+        if self.diagnosis is not None and state_dict:
+            self.diagnosis.load(state_dict)
 
     def _is_measured(self, trainer: Trainer) -> bool:
         return trainer.current_epoch % self.every == 0 or trainer.current_epoch + 1 == trainer.max_epochs
 
     def _explain(self) -> None:
         if not self._warned:
-            rank_zero_warn("online: the method keeps no features of its views (`seen`), so nothing can be measured")
+            rank_zero_warn(
+                "online: the method keeps no features of its views (`last_views`), so nothing can be measured"
+            )
             self._warned = True
 
 
