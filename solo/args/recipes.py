@@ -34,7 +34,7 @@ class Recipe:
 
     @property
     def shown(self) -> str:
-        """Its path as messages show it."""
+        """The recipe's path as messages show it."""
         return display(self.folder / self.name)
 
     @property
