@@ -250,7 +250,7 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
     values, origins = compose(recipe, overrides, schema)
     if features:
-        complete(values, origins, schema, _saved_data)
+        complete(values, origins, schema, saved_data)
     parsed = parse(values, schema, origins, for_run=for_run)
     parsed.notes[:0] = recipe.notes if recipe else []
     return parsed
@@ -261,7 +261,7 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
     source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
     if places or source is None:
         return find_recipe(places, name)
-    saved = _saved_data(str(read_word(source).value))
+    saved = saved_data(str(read_word(source).value))
     if not saved.get("dataset"):
         raise ConfigError(
             f"the checkpoint doesn't say on what it was trained; name a recipe: solo {name} DATASET {name}"
@@ -271,7 +271,8 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
     return recipe
 
 
-def _saved_data(path: str) -> Mapping[str, Any]:
+def saved_data(path: str) -> Mapping[str, Any]:
+    """Section `data` of the run that made a checkpoint; empty if it has none."""
     found: Mapping[str, Any] = importlib.import_module("solo.run.source").saved_data(path)
     return found
 

@@ -32,7 +32,7 @@ def world_size() -> int:
 
 
 @contextmanager
-def joined(index: int, processes: int, meeting: Path) -> Iterator[None]:
+def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
     """Belong to a group of processes on this machine's CPU (gloo), until the block ends.
 
     Args:

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import solo
+from solo.args.compose import compose
 
 TINY = {
     "max_epochs": 1,
@@ -81,7 +82,6 @@ def test_pretrain_returns_the_run(run):
 @pytest.mark.parametrize("value", ["a'b", "\\", "a\\'b", "null", "1e3", "x=1, [y]", "", None, True, 0.5, [1, "b"]])
 def test_values_reach_the_config_as_they_are(monkeypatch, value):
     import solo.api
-    from solo.args.compose import compose
 
     seen = {}
     monkeypatch.setattr(solo.api, "read_config", lambda name, places, words, for_run: words)

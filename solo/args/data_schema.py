@@ -74,7 +74,7 @@ class CommonDataCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class AugmentedDataCfg(CommonDataCfg):
-    """Images that are augmented."""
+    """Images of which random views are made while training."""
 
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
@@ -92,7 +92,7 @@ class AugmentedDataCfg(CommonDataCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class DataCfg(AugmentedDataCfg):
-    """Images to learn from."""
+    """The images of `solo pretrain`, and what it may know of their labels."""
 
     no_labels: bool = key(False, "custom: one flat folder of images without labels")
     label_fraction: float | tuple[float, ...] = key(
@@ -132,7 +132,7 @@ class DataCfg(AugmentedDataCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class EvalDataCfg(CommonDataCfg):
-    """Images to evaluate on."""
+    """Images that a trained network is shown; a checkpoint knows their size and statistics."""
 
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)

@@ -20,7 +20,7 @@ def never_matters() -> list[str]:
 
 
 class Difference(NamedTuple):
-    """A setting that changed."""
+    """A setting that has another value than in the stored run."""
 
     key: str
     old: Any

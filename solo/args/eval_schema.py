@@ -59,7 +59,7 @@ class KnnCfg(FeatureCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class UmapCfg(FeatureCfg):
-    """Settings of `solo umap`."""
+    """All settings of `solo umap`: whose features become points, and how."""
 
     name: str = key("umap", "name of the run", matters=False)
     data: SourceDataCfg = key(SourceDataCfg, "images")
@@ -72,7 +72,7 @@ class UmapCfg(FeatureCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class EvaluateCfg(FeatureCfg):
-    """Settings of `solo evaluate`."""
+    """All settings of `solo evaluate`: whose features are measured, by what, on which images."""
 
     name: str | None = key(None, "name of the run; null: evaluate-<data set>", matters=False)
     data: OfflineDataCfg = key(OfflineDataCfg, "images")

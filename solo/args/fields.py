@@ -139,7 +139,7 @@ def idle_keys(schema: type, prefix: str = "") -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Nothing:
-    """No keys."""
+    """Stands for a schema without further keys."""
 
 
 def walk(schema: type, prefix: str = "") -> Iterator[tuple[str, Key]]:

@@ -259,9 +259,9 @@ class _First(Callback):
         if self._state is None:
             return
         self._rng = rng_state()
-        settle: Any = getattr(pl_module, "settle", None)  # solo's own modules have it
-        if settle is not None:
-            settle(self._groups)
+        keep: Any = getattr(pl_module, "keep_own_settings", None)  # solo's own modules have it
+        if keep is not None:
+            keep(self._groups)
         if "buffers" in self._state:
             with _fitting():
                 restore(trainer, pl_module, self._state)

@@ -174,12 +174,12 @@ class BaseMethod(OnlineEvaluation):
 
     def forward(self, X: Tensor) -> Outputs:
         """Images (B, C, H, W) -> `logits` (B, classes) and `feats` (B, F)."""
-        feats = self.backbone(self.arrange(X))
+        feats = self.backbone(self.in_memory_format(X))
         return {"logits": self.classifier(feats.detach()), "feats": feats}
 
     def multicrop_forward(self, X: Tensor) -> Outputs:
         """Small crops (B, C, h, w) -> `feats` (B, F)."""
-        return {"feats": self.backbone(self.arrange(X))}
+        return {"feats": self.backbone(self.in_memory_format(X))}
 
     def _base_shared_step(self, X: Tensor, targets: Tensor) -> Outputs:
         out = self(X)

@@ -42,7 +42,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             states.append(_random_state(model))
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
-    out = joined(outputs)
+    out = concatenate(outputs)
     leaves = _leaves(out)
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
@@ -92,7 +92,7 @@ def split(batch: Any, size: int) -> list[Any]:
     return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
 
 
-def joined(outputs: list[Outputs]) -> Outputs:
+def concatenate(outputs: list[Outputs]) -> Outputs:
     """Outputs of the parts -> those of the whole: rows one after the other, view by view; without the summaries."""
     keys = [key for key, value in outputs[0].items() if isinstance(value, list)]
     return {key: [torch.cat(views) for views in zip(*(out[key] for out in outputs), strict=True)] for key in keys}

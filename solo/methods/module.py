@@ -228,10 +228,10 @@ class SoloModule(pl.LightningModule):
         groups = self.trainer.optimizers[0].param_groups
         return plan_groups(self._schedule(), groups, self._static_groups, step, steps_per_epoch)
 
-    def settle(self, fresh: list[dict[str, Any]]) -> None:
-        """A resumed run keeps to its own settings, see `optim.settle`; `fresh` are its groups before the checkpoint."""
+    def keep_own_settings(self, fresh: list[dict[str, Any]]) -> None:
+        """As in `solo.optim.build`; `fresh` are the parameter groups before the checkpoint was loaded."""
         schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-        optim.settle(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
+        optim.keep_own_settings(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""
@@ -250,7 +250,7 @@ class SoloModule(pl.LightningModule):
 
     # ---- the rest ----
 
-    def arrange(self, X: Tensor) -> Tensor:
+    def in_memory_format(self, X: Tensor) -> Tensor:
         """Images (B, C, H, W) in the memory format of `performance.disable_channel_last`."""
         return X if self.no_channel_last or X.ndim != 4 else X.to(memory_format=torch.channels_last)
 

@@ -61,7 +61,7 @@ class BaseMomentumMethod(BaseMethod):
     @torch.no_grad()
     def momentum_forward(self, X: Tensor) -> Outputs:
         """Images (B, C, H, W) -> `feats` (B, F) of the momentum backbone."""
-        return {"feats": self.momentum_backbone(self.arrange(X))}
+        return {"feats": self.momentum_backbone(self.in_memory_format(X))}
 
     @property
     def _pairs_with_heads(self) -> list[tuple[Any, Any]]:

@@ -58,7 +58,7 @@ def build_optimizer(
         raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
 
 
-def settle(
+def keep_own_settings(
     optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
 ) -> None:
     """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import seed_everything
@@ -62,7 +63,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, len(cast(Sized, train.dataset))))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)

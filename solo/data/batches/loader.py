@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from solo.data.batches.loaders import SeededSampler, Share, seeded_sampler, worker_options
+from solo.data.batches.loaders import ProcessShare, SeededSampler, seeded_sampler, worker_options
 from solo.data.cache.images import Images
 from solo.data.views.maker import ViewMaker
 
@@ -71,7 +71,7 @@ class BatchLoader:
         self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
         self.device = device or torch.device("cpu")
         self._maker = maker
-        share: Any = Share(self.sampler)  # torch's stub knows batches of plain indexes only
+        share: Any = ProcessShare(self.sampler)  # torch's stub knows batches of plain indexes only
         self._share = BatchSampler(share, batch_size, drop_last=True)
         batches = _Batches(images, maker if self.device.type == "cpu" else maker.prepare)
         options = worker_options(num_workers, self.sampler.seed)

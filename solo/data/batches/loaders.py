@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
 from solo.cores import fitting_workers
-from solo.data.cache.in_memory import as_it_is, plain
+from solo.data.cache.in_memory import uncollated, whole_batches
 from solo.data.labels.subsets import Around
 from solo.errors import UserError
 
@@ -74,7 +74,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         yield from zip(order.tolist(), seeds.tolist(), strict=True)
 
 
-class Share(DistributedSampler[tuple[int, int]]):
+class ProcessShare(DistributedSampler[tuple[int, int]]):
     """What one of n processes gets: every n-th sample of a seeded order, as many in each, none twice.
 
     A `DistributedSampler` by type only: Lightning would shuffle and split the order of any other sampler.
@@ -146,7 +146,7 @@ def train_loader(
     return DataLoader(
         SeededDataset(dataset),
         batch_size=batch_size,
-        sampler=Share(sampler),
+        sampler=ProcessShare(sampler),
         drop_last=True,
         **worker_options(num_workers, sampler.seed),
     )
@@ -166,10 +166,10 @@ def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSample
     return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
 
 
-class EvalShare(DistributedSampler[int]):
+class EvaluationShare(DistributedSampler[int]):
     """What one of n processes evaluates: every n-th sample, as many in each; the last ones may be beyond the end.
 
-    A `DistributedSampler` by type only, see `Share`; torch's own would count some samples twice.
+    A `DistributedSampler` by type only, see `ProcessShare`; torch's own would count some samples twice.
     """
 
     def __init__(self, size: int) -> None:
@@ -206,10 +206,10 @@ class Padded(Around):
 
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
     """All samples in their order; with several processes each gets its share, none counts twice."""
-    whole = plain(dataset)
-    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": as_it_is} if whole else {})
+    whole = whole_batches(dataset)
+    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": uncollated} if whole else {})
     size = len(cast(Sized, dataset))
-    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvalShare(size), **options)
+    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
 
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class ArrayImages:
         return self.convert(batch)
 
     def labels(self, rows: Tensor) -> Tensor:
-        """Targets of these rows."""
+        """Targets of these rows, `(B,)` or `(B, levels)`."""
         return self.targets[rows]
 
 

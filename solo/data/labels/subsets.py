@@ -83,7 +83,7 @@ class Subset(Around):
 
 
 class Indexed(Around):
-    """Items `(index, *item)`."""
+    """A data set whose items begin with their index: `(index, *item)`."""
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         return (index, *self.dataset[index])

@@ -40,7 +40,7 @@ class Member:
 
     @property
     def container(self) -> str:
-        """The shard."""
+        """Path of the tar file that it lies in."""
         return self.shard
 
     @property

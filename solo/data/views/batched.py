@@ -73,7 +73,7 @@ class Plan:
     sigma: Tensor
 
     def split(self, size: int) -> Iterator[Plan]:
-        """Parts of `size` rows."""
+        """Plans of `size` rows each, the last one of what is left."""
         return (Plan(*parts) for parts in zip(*(torch.split(column, size) for column in self._columns()), strict=True))
 
     def by_turns(self) -> Plan:

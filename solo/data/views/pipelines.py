@@ -45,7 +45,7 @@ class NCropAugmentation(Named):
         self.num_crops = num_crops
 
     def __call__(self, image: Any) -> list[Any]:
-        """`num_crops` views."""
+        """As many views of the image as `num_crops` says."""
         return [self.transform(image) for _ in range(self.num_crops)]
 
 
