@@ -67,7 +67,7 @@ class RunDirectory:
         return self.path
 
     def close(self) -> None:
-        """Let other programs in."""
+        """Let go of the folder, so that other programs may use it."""
         if self.is_open:
             run_lock.release(self.path)
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from solo.args.config import to_plain
 from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
+from solo.backbones.sizes import check_sizes
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
@@ -60,6 +61,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     model = method(cfg if own else OmegaConf.create(to_plain(cfg)))
     if cfg.finetune_from is not None:
         start_from(model, cfg.finetune_from, cfg.data.spec.channels if cfg.data.channels is None else cfg.data.channels)
+    _check_sizes(cfg, model)
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
@@ -67,6 +69,14 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
+
+
+def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
+    """Every size of a view, and that of validation images, goes through the backbone once before anything is read."""
+    sizes = {entry.crop_size: f"augmentations[{i}].crop_size" for i, entry in enumerate(cfg.augmentations)}
+    sizes[cfg.data.image_size] = "data.image_size"
+    known = {size: key for size, key in sizes.items() if size is not None}
+    check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
 
 def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLoader[Any] | BatchLoader:

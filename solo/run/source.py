@@ -15,6 +15,7 @@ from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
 from solo.backbones.published import published_model
+from solo.backbones.sizes import check_sizes
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
@@ -97,6 +98,8 @@ def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     )
     called, state = f"backbone.name='{name}'", checkpoint["state_dict"]
     load_weights(backbone, state, path=f"checkpoint {path}", name=called, saved=trained.get("name"))
+    if cfg.data.image_size is not None:
+        check_sizes(backbone, name, {cfg.data.image_size: "data.image_size"}, cfg.data.channels or 3)
     return backbone, cfg
 
 
