@@ -134,7 +134,7 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:
-    """Mean over processes, detached."""
+    """The mean over all processes, without gradient."""
     return all_reduce_sum(x) / world_size()
 
 

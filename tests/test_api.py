@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -146,6 +147,20 @@ def test_load_takes_statistics_that_are_given(run):
     assert model.transform(Image.new("L", (16, 16), 255)).unique().tolist() == [0.5]
     with pytest.raises(solo.UserError, match="'means' can't be set"):
         solo.load(run.checkpoint, means=[0.5])
+
+
+def short_docstrings(node, place):
+    """Public classes and functions whose docstring has at most four words, which is a name said again."""
+    for inner in getattr(node, "body", ()):
+        if isinstance(inner, (ast.ClassDef, ast.FunctionDef)) and not inner.name.startswith("_"):
+            words = (ast.get_docstring(inner) or "any other number of words").split()
+            yield from [f"{place}.{inner.name}"] if len(words) <= 4 else []
+            yield from short_docstrings(inner, f"{place}.{inner.name}") if isinstance(inner, ast.ClassDef) else ()
+
+
+def test_public_docstrings_say_more_than_the_name():
+    files = sorted(Path(solo.__file__).parent.rglob("*.py"))
+    assert not [name for file in files for name in short_docstrings(ast.parse(file.read_text()), file.stem)]
 
 
 def test_the_page_of_the_api_is_up_to_date():

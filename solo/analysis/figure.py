@@ -70,7 +70,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Group:
-    """Points of one colour."""
+    """Points of a picture that share a colour and a name in its legend."""
 
     name: str
     colour: str
@@ -188,7 +188,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of pictures."""
+    """Rows of small pictures, each with a caption."""
 
     title: str
     rows: tuple[PictureRow, ...]

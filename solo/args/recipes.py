@@ -33,7 +33,7 @@ class Recipe:
 
     @property
     def shown(self) -> str:
-        """Its path, for messages."""
+        """The recipe's path as messages show it."""
         return display(self.folder / self.name)
 
     @property

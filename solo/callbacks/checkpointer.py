@@ -173,7 +173,7 @@ class Checkpointer(Callback):
             self._leave(trainer, code)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The run is complete."""
+        """Save the last checkpoint: the run is complete."""
         if trainer.is_global_zero and self.run.is_open:
             (self.run.path / BACKUP).unlink(missing_ok=True)
 

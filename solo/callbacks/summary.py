@@ -43,7 +43,7 @@ class Facts:
 
     @property
     def dataset(self) -> str:
-        """The data set's name."""
+        """The name of the data set."""
         return str((self.cfg.get("data") or {}).get("dataset", ""))
 
 

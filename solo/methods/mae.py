@@ -83,7 +83,7 @@ class MAE(BaseMethod):
     metric = "train_reconstruction_loss"
 
     def build(self, kw: MAEKwargs) -> None:
-        """Make the decoder."""
+        """Make the decoder, for a backbone that can encode a part of an image."""
         if not isinstance(self.backbone, MaskedViT):
             raise UserError(
                 f"backbone.name={self.backbone_name!r} can't encode a part of an image, which method 'mae' needs; "

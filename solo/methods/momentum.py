@@ -105,7 +105,7 @@ class BaseMomentumMethod(BaseMethod):
         return out
 
     def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
-        """Adds `tau`."""
+        """Adds `tau`, the weight of the slow network, to the plan of a step."""
         total, updater = float(self.trainer.estimated_stepping_batches), self.momentum_updater
         tau = tau_at(step, total, updater.base_tau, updater.final_tau)
         return {**super().planned(step, steps_per_epoch), "tau": tau}

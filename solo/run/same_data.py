@@ -56,7 +56,7 @@ class SameData(Callback):
         say(f"resumed with other training data: {what}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the fingerprint."""
+        """Add the fingerprint of the data to the checkpoint."""
         if self.found is not None:
             checkpoint[_KEY] = self.found.plain()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -22,6 +23,7 @@ from solo.data.catalogue.registry import get_spec
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.sources.load import load
 from solo.data.storage.folders import is_image_name
+from solo.data.storage.h5_file import write_h5
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import normalisation
@@ -45,6 +47,18 @@ def png16(values: np.ndarray[Any, Any]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def tiff16(values: np.ndarray[Any, Any]) -> bytes:
+    """The same as TIFF, not compressed."""
+    height, width, colours = values.shape
+    pixels = values.astype("<u2").tobytes()
+    tags = {256: width, 257: height, 259: 1, 262: 2, 273: 8, 277: colours, 278: height, 279: len(pixels), 284: 1}
+    bits = 8 + len(pixels) + 2 + 12 * (len(tags) + 1) + 4
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    entries.insert(2, struct.pack("<HHII", 258, 3, colours, bits))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + struct.pack("<HHH", 16, 16, 16)
+
+
 def write(path: Path, image: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(image, bytes):
@@ -63,6 +77,8 @@ def grey(image: Any) -> np.ndarray[Any, Any]:
 DEEP: dict[str, tuple[str, Any, list[float] | None]] = {
     "12 bits in a PNG": ("a.png", (RAMP * 4095).astype(np.uint16), [0, 4095]),
     "12 bits a colour": ("a.png", png16(np.repeat((RAMP * 4095).astype(np.uint16)[..., None], 3, 2)), [0, 4095]),
+    "16 bits a colour": ("a.png", png16(np.repeat((RAMP * 65535).astype(np.uint16)[..., None], 3, 2)), None),
+    "16 bits a colour in a TIFF": ("a.tif", tiff16(np.repeat((RAMP * 65535).astype(np.uint16)[..., None], 3, 2)), None),
     "10 bits in a TIFF": ("a.tiff", (RAMP * 1023).astype(np.uint16), [0, 1023]),
     "12 bits in int32": ("a.tif", (RAMP * 4095).astype(np.int32), [0, 4095]),
     "float to 4095": ("a.npy", RAMP * 4095, [0, 4095]),
@@ -91,6 +107,35 @@ def test_black_and_white_are_found_in_the_training_images(tmp_path: Path, kind: 
     for data in (load(spec, "train", tmp_path), load(spec, "val", tmp_path)):
         picture: Any = data[0][0]
         assert abs(grey(picture) - np.rint(RAMP * 255)).max() <= 1, "the same picture as with 8 bits"
+
+
+@pytest.mark.fault(2, "12 bits a colour in a TIFF, of which Pillow reads 8", "refused, with a way")
+def test_deep_colours_that_pillow_cuts_off_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a" / "a.tif", tiff16(np.repeat((RAMP * 4095).astype(np.uint16)[..., None], 3, 2)))
+    spec = resolve_spec({"dataset": "custom", "train_path": str(tmp_path)})
+    assert spec.reading.range == (0, 4095)
+    with pytest.raises(BrokenImageError, match="of 16 bits a colour only 8 can be read here; store it as PNG or .npy"):
+        ImageReading.by(spec.reading).read(path)
+
+
+@pytest.mark.parametrize("form", ["webdataset", "h5", "table"])
+def test_other_sources_are_looked_at_as_well(tmp_path: Path, form: str) -> None:
+    image = write(tmp_path / "folder" / "a" / "1.png", (RAMP * 4095).astype(np.uint16))
+    path = tmp_path / {"webdataset": "a.tar", "h5": "a.h5", "table": "a.csv"}[form]
+    if form == "h5":
+        pytest.importorskip("h5py")
+        write_h5(tmp_path / "folder", path)
+    elif form == "table":
+        path.write_text(f"path,label\n{image},a\n")
+    else:
+        (tmp_path / "1.cls").write_text("0")
+        with tarfile.open(path, "w") as tar:
+            tar.add(image, "1.png")
+            tar.add(tmp_path / "1.cls", "1.cls")
+    spec = resolve_spec({"dataset": "custom", "format": form, "train_path": str(path)})
+    data: Any = load(spec, "train", path, data_format=form)
+    assert spec.reading.range == (0, 4095) and spec.sample.count == 1 and grey(data[0][0]).max() == 255
+    assert main(["inspect", str(path), "--sheet", str(tmp_path / "s.png")]) == 0
 
 
 @pytest.mark.fault(2, "`data.range` of a window", "what lies outside is black or white")
@@ -196,7 +241,7 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
     "empty": ("a.png", b"", r"it is empty \(0 bytes\)"),
     "truncated": ("a.jpg", b"", "truncated"),
     "no image": ("a.gif", b"GIF87a", "can't be read as an image"),
-    "deep colours in a TIFF": ("a.npy", np.zeros((3, 3, 3, 3)), "4 axes"),
+    "four axes": ("a.npy", np.zeros((3, 3, 3, 3)), "4 axes"),
 }
 
 

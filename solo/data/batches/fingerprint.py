@@ -37,7 +37,7 @@ class Fingerprint:
     lines: tuple[str, ...]
 
     def plain(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps of it, in plain values."""
         return {"digest": self.digest, "classes": self.classes}
 
     def changes(self, classes: dict[str, int], lines: Sequence[str]) -> str:

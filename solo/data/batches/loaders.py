@@ -46,7 +46,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the next permutation."""
+        """Choose the permutation of an epoch."""
         self.epoch = epoch
 
     def start_at(self, epoch: int, samples: int) -> None:
@@ -84,7 +84,7 @@ class ProcessShare(DistributedSampler[tuple[int, int]]):
         self.sampler = sampler
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the next order."""
+        """Choose the order of an epoch."""
         self.sampler.set_epoch(epoch)
 
     def start_at(self, epoch: int, samples: int) -> None:

@@ -187,5 +187,5 @@ def _digest(files: Sequence[Source], side: int, reading: ImageReading, channels:
 
 
 def readable(nbytes: int) -> str:
-    """MiB or GiB."""
+    """A number of bytes as MiB or GiB, for people."""
     return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"

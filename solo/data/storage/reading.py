@@ -124,7 +124,10 @@ class ImageReading(ReadingKeys):
             if is_npy(file):
                 return read_npy(file, (1, 3, 4, self.channels), self.max_pixels)
             with opened(file, self.max_pixels) as image:
-                return png_values(file) if deep_colours(image) and image.format == "PNG" else np.asarray(image)
+                if not deep_colours(image):
+                    return np.asarray(image)
+                # Of other formats Pillow gives the upper 8 of 16 bits: enough to see how far they go.
+                return png_values(file) if image.format == "PNG" else np.asarray(image).astype(np.uint16) * 257
         except Exception as error:  # as in `read`
             raise broken(str(source), error) from error
 
