@@ -554,6 +554,7 @@ def fit_linear(model):
         trainer.fit(model, loader, loader)
 
 
+@pytest.mark.fault(7, "own steps, heads, tables and methods on its classes, 36 pieces", "run, and mean the same")
 @pytest.mark.parametrize("code", METHODS.values(), ids=METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_models(code):
@@ -689,6 +690,7 @@ assert compute_dataset_size(dataset="custom", data_path=str(folder / "train" / "
 }
 
 
+@pytest.mark.fault(7, "data sets, loaders and transforms read, cut and changed", "every change has its effect")
 @pytest.mark.parametrize("code", DATA.values(), ids=DATA)
 @pytest.mark.filterwarnings("ignore")
 def test_data(code, folder):
