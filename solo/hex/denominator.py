@@ -54,12 +54,12 @@ class HexDenominator:
         if selector.threshold is not None:
             self.stats["threshold"] = selector.threshold
 
-    def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, own: Tensor) -> RowSoftmax:
+    def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
         """Denominators of the block."""
         leaf = self.levels.anchors[rows, None, -1] == self.levels.keys[:, -1]
         chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
         hierarchy = chosen & ~leaf
-        other = torch.ones_like(leaf).scatter_(1, own[:, None], False)
+        other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)
         softmax = _HexSoftmax(x, leaf & other, hierarchy, other & ~hierarchy, self)
         if isinstance(rows, slice):
             self._record(softmax)

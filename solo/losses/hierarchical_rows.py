@@ -42,9 +42,9 @@ class RowSoftmax(Protocol):
 Denominator = Callable[[Tensor, Tensor, Rows, Tensor], RowSoftmax]
 
 
-def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, own: Tensor) -> RowSoftmax:
+def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
     """The denominator of equation 3: all keys but the anchor itself."""
-    return MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, own[:, None], False))
+    return MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, self_columns[:, None], False))
 
 
 class _Block(NamedTuple):
@@ -96,7 +96,7 @@ class HierarchicalRows:
         self.pairs, self.levels, self.cumulative, self.denominator = pairs, levels, cumulative, denominator
         self.inverse_temperature = 1.0 / temperature
         assert pairs.offset is not None
-        self.own = pairs.offset + torch.arange(len(pairs.anchors), device=pairs.anchors.device)
+        self.self_columns = pairs.offset + torch.arange(len(pairs.anchors), device=pairs.anchors.device)
         self.size = levels.partner_counts(cumulative).to(pairs.anchors.dtype)
         has = self.size > 0
         anchors = distributed.all_reduce_mean(has.sum(dim=0).to(self.size.dtype))  # per process
@@ -110,7 +110,7 @@ class HierarchicalRows:
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
         """Logits and denominators of a block."""
         x = similarity * self.inverse_temperature
-        return x, self.denominator(similarity, x, rows, self.own[rows])
+        return x, self.denominator(similarity, x, rows, self.self_columns[rows])
 
     def similarity(self, rows: slice) -> Tensor:
         """Cosines of a block; not computed again while the survey's are kept."""
@@ -118,7 +118,7 @@ class HierarchicalRows:
 
     def _block(self, similarity: Tensor, rows: slice) -> _Block:
         x, softmax = self.logits(similarity, rows)
-        cell, place = self.levels.partners(rows, self.own[rows])
+        cell, place = self.levels.partners(rows, self.self_columns[rows])
         return _Block(softmax, cell, place, x.flatten().index_select(0, place), similarity)
 
     def _survey(self) -> Tensor:
@@ -212,7 +212,7 @@ class _WorstRows:
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         parent, index, weight = self.parent, self.index[rows], self.weight[rows]
         x, softmax = parent.logits(similarity, index)
-        cell, place = parent.levels.partners(index, parent.own[index])
+        cell, place = parent.levels.partners(index, parent.self_columns[index])
         ends, asked = (
             cell % parent.levels.number,
             self.level[rows][cell.div(parent.levels.number, rounding_mode="floor")],

@@ -95,7 +95,7 @@ class LabelLevels:
             sizes[:, :-1] -= sizes[:, 1:].clone()
         return sizes
 
-    def partners(self, rows: slice | Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    def partners(self, rows: slice | Tensor, self_columns: Tensor) -> tuple[Tensor, Tensor]:
         """All partners of a block of anchors at any level, as a list, sorted by anchor and level.
 
         Nodes are nested, and sorted as the labels are: in the order of the finest nodes the keys of every node stand
@@ -104,7 +104,7 @@ class LabelLevels:
 
         Args:
             rows: which anchors.
-            own: (R,) their columns among the keys; nobody is a partner of itself.
+            self_columns: (R,) their columns among the keys; nobody is a partner of itself.
 
         Returns:
             Place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the matrix (R, N)
@@ -112,7 +112,7 @@ class LabelLevels:
         """
         order, place = self._order
         low, high = (ends[rows] for ends in self._spans)
-        mine = place[own, None]
+        mine = place[self_columns, None]
         first = torch.stack(
             (low, torch.cat((high[:, 1:], mine + 1), dim=1)), dim=2
         )  # (R, L, 2) starts of the stretches
@@ -120,12 +120,12 @@ class LabelLevels:
         length = last - first
         levels = length.sum(dim=2).flatten()
         number = int(levels.sum())
-        cells = torch.arange(len(levels), device=own.device).repeat_interleave(levels, output_size=number)
+        cells = torch.arange(len(levels), device=self_columns.device).repeat_interleave(levels, output_size=number)
         length = length.flatten()
         shift = first.flatten() - (length.cumsum(0) - length)
-        at = shift.repeat_interleave(length, output_size=number).add_(torch.arange(number, device=own.device))
-        start = len(order) * torch.arange(len(own), device=own.device)
-        rows_of = start.repeat_interleave(levels.view(len(own), -1).sum(dim=1), output_size=number)
+        at = shift.repeat_interleave(length, output_size=number).add_(torch.arange(number, device=self_columns.device))
+        start = len(order) * torch.arange(len(self_columns), device=self_columns.device)
+        rows_of = start.repeat_interleave(levels.view(len(self_columns), -1).sum(dim=1), output_size=number)
         return cells, order.index_select(0, at).add_(rows_of)  # several times faster than order[at]
 
     @cached_property
