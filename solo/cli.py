@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import re
@@ -20,7 +21,16 @@ from solo.args.parse import Parsed, parse
 from solo.args.recipes import Recipe, data_sets, find_folders, find_recipe, recipes_of
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, recipe_text, resolved_text
-from solo.args.source import SOURCES, complete, image_words, long_names, reads_features, source_word, takes_source
+from solo.args.source import (
+    CHECKPOINTS,
+    SOURCES,
+    complete,
+    image_words,
+    long_names,
+    reads_features,
+    source_word,
+    takes_source,
+)
 from solo.args.usage import NO_PREVIEW, recipe_usage, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
@@ -93,6 +103,11 @@ def _exit_code(words: list[str]) -> int:
     except PermissionError as error:
         say_error(f"error: {no_access(error)}")
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        say_error(f"error: {str(error.filename)[:60]}... is too long for the name of a file")
+        return 2
     except KeyboardInterrupt:
         say_error("stopped by the keyboard")
         return 130
@@ -224,7 +239,7 @@ def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
     if len(named) == 1:
         raise ConfigError("--config-path FOLDER and --config-name FILE go together; one of them is missing")
     places = named or [word for word in given.words if not _is_override(word)]
-    return places, [word for word in given.words if _is_override(word)]
+    return places, [word for word in given.words if named or _is_override(word)]
 
 
 def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_run: bool) -> Parsed:
@@ -246,7 +261,7 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
         overrides = long_names(overrides)
         if source := source_word(places, schema):
             places, overrides = [], [source, *overrides]
-        if len(places) == 1 and not find_folders(places[0], name) and not Path(places[0]).expanduser().exists():
+        if len(places) == 1 and not find_folders(places[0], name) and not os.path.exists(os.path.expanduser(places[0])):
             raise ConfigError(f"{places[0]!r} doesn't exist; give a checkpoint, the folder of a run, or a recipe")
     features = reads_features(schema)
     if len(places) > 2:
@@ -282,7 +297,9 @@ def saved_data(path: str) -> Mapping[str, Any]:
 
 
 def _is_override(word: str) -> bool:
-    return ("=" in word and not Path(word).exists()) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
+    before, equals, _ = word.partition("=")
+    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS)  # a file may have = in its name
+    return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
 
 
 def _parser() -> argparse.ArgumentParser:

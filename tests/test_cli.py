@@ -79,6 +79,12 @@ def test_exit_codes_of_a_run(fake, capsys, error, code, text):
     ("words", "text"),
     [
         (["pretran"], "did you mean 'pretrain'?"),
+        (["pretrain", "digits", "x" * 5000], "too long for the name of a file"),
+        (["pretrain", "x" * 5000, "hex"], "doesn't exist"),
+        (["evaluate", f"checkpoint={'x' * 5000}"], "too long for the name of a file"),
+        (["evaluate", "nowhere/run"], "'nowhere/run' doesn't exist; give a checkpoint, the folder of a run"),
+        (["recipe", "linaer"], "did you mean 'linear'?"),
+        (["pretrain", "--config-path", "scripts/pretrain/digits", "--config-name", "hex", "x"], "'x' is not key=value"),
         (["pretrain"], "no recipe is named"),
         ([*DIGITS, "-m"], "--multirun needs a word with several values"),
         ([*DIGITS, "-m", "seed=1,2", "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),

@@ -26,12 +26,13 @@ class RunDirectory:
     """`root/<run id>`: all processes agree on it, the first one creates it.
 
     The id is the one given (a run that is continued), or the logger's version (a W&B run's id), or `offline-` with
-    four letters and four digits.
+    four letters and four digits. It is this program's alone, unless `locked` is false.
     """
 
-    def __init__(self, root: str | Path, run_id: str | None = None) -> None:
+    def __init__(self, root: str | Path, run_id: str | None = None, locked: bool = True) -> None:
         self.root = Path(root)
         self.run_id = run_id
+        self.locked = locked
         self.wandb_run_id: str | None = None
         self.is_open = False
 
@@ -81,7 +82,8 @@ class RunDirectory:
         """What is in the way, if anything is."""
         try:
             self._create()
-            run_lock.acquire(self.path)
+            if self.locked:
+                run_lock.acquire(self.path)
         except UserError as error:
             return str(error)
         clean(self.path)

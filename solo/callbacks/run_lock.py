@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 from solo.errors import UserError
 
@@ -16,7 +15,7 @@ if sys.platform != "win32":
     import fcntl
 
 NAME = ".lock"
-_held: dict[Path, IO[str]] = {}  # by this process, whose locks don't exclude each other
+_held: dict[Path, int] = {}  # by this process, whose locks don't exclude each other
 
 
 def acquire(folder: Path) -> None:
@@ -30,38 +29,37 @@ def acquire(folder: Path) -> None:
     """
     path = folder.resolve() / NAME
     while sys.platform != "win32" and path not in _held:
-        stream = open(path, "a+", encoding="utf-8")
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            stream.seek(0)
-            holder = stream.read(200).strip() or "another process"
-            stream.close()
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            os.close(file)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return
             raise UserError(
                 f"{folder} is in use by {holder}; wait until it ends, stop it, or start a run of its own"
             ) from None
-        if _is_current(stream, path):
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            stream.flush()
-            _held[path] = stream
+        if _is_current(file, path):
+            os.ftruncate(file, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
+            _held[path] = file
         else:  # its last holder has just removed it
-            stream.close()
+            os.close(file)
 
 
 def release(folder: Path) -> None:
     """Give the folder back, if this process has it."""
     path = folder.resolve() / NAME
-    stream = _held.pop(path, None)
-    if stream is not None:
+    file = _held.pop(path, None)
+    if file is not None:
         path.unlink(missing_ok=True)
-        stream.close()
+        os.close(file)
 
 
-def _is_current(stream: IO[str], path: Path) -> bool:
+def _is_current(file: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
+        return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
         return False

@@ -104,6 +104,7 @@ class DeepClusterV2(LateBuffers, BaseMethod):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Keep the number of the batch: its place in the memory."""
+        super().on_train_batch_start(batch, batch_idx)
         self._batch_idx = batch_idx
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:

@@ -158,9 +158,14 @@ def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
 
 def _facts(cfg: PretrainCfg) -> Facts:
     online = "online linear classifier on detached features of augmented training views; all validation images"
+    interval = cfg.trainer.get("val_check_interval")
+    whole = interval is None or (isinstance(interval, float) and interval == 1)  # the int 1 is one batch
+    bank = (
+        "the last epoch's augmented training views" if whole else "augmented training views since the last validation"
+    )
     knn = (
         f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, "
-        "bank: the last epoch's augmented training views; all validation images"
+        f"bank: {bank}; all validation images"
     )
     protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
     levels = () if cfg.data.no_labels else cfg.data.spec.levels

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -40,6 +39,7 @@ from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
 from solo.run.synced import SyncedNorms
+from solo.run.wandb_logger import wandb_logger
 from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -186,7 +186,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
             SafeCheckpointIO(),
             *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
         ],
-        "logger": _wandb(cfg, root, wandb_id if continued else None) or False,
+        "logger": wandb_logger(cfg, root, wandb_id if continued else None) or False,
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
@@ -283,30 +283,3 @@ def _has_tensorboard(cfg: RunCfg) -> bool:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
         return False
     return True
-
-
-def _wandb(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
-    if not cfg.wandb.enabled:
-        return None
-    try:
-        from lightning.pytorch.loggers import WandbLogger
-
-        root.mkdir(parents=True, exist_ok=True)
-        options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
-        logger = WandbLogger(
-            name=str(cfg.name),
-            project=cfg.wandb.project,
-            entity=cfg.wandb.entity,
-            offline=cfg.wandb.offline,
-            save_dir=root,
-            config=to_plain(cfg),
-            **options,
-        )
-        _ = logger.experiment  # signs in now, on the first process
-    except Exception as error:  # whatever W&B raises: no network, no account, no package
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"wandb.enabled=True, but W&B can't be used ({reason}); "
-            "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
-        ) from error
-    return logger
