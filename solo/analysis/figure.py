@@ -70,7 +70,13 @@ class Lines:
 
 @dataclass(frozen=True)
 class Group:
-    """Points of one colour."""
+    """Points that share a name in the legend and a colour.
+
+    Attributes:
+        name: in the legend.
+        colour: `#rrggbb`.
+        rows: (m,) which points.
+    """
 
     name: str
     colour: str
@@ -188,7 +194,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of pictures."""
+    """Images of the data set, in rows that each have a text before them."""
 
     title: str
     rows: tuple[PictureRow, ...]

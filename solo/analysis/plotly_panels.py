@@ -239,7 +239,7 @@ def numbers(values: Iterable[float]) -> list[Any]:
 
 
 def faded(colour: str, alpha: float) -> str:
-    """`#rrggbb` with an opacity."""
+    """The colour `#rrggbb` with an opacity of `alpha`, 0 to 1, as CSS."""
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha:g})"
 

@@ -100,7 +100,7 @@ def _legend(canvas: Any, legend: tuple[tuple[str, str], ...], width: float, top:
 
 
 def _own_legend(axes: Any, panel: Lines | Cloud) -> None:
-    """Below lines, beside points."""
+    """Name the lines or points of one panel: below lines, beside points."""
     names = legend_of((panel,))
     handles = _handles(names)
     look = {"fontsize": 8, "frameon": False, "labelcolor": INK, "handletextpad": 0.2, "columnspacing": 1.2}

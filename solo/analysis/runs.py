@@ -68,7 +68,7 @@ class Run:
 
     @property
     def first(self) -> Snapshot:
-        """The earliest snapshot."""
+        """The earliest snapshot, often of the network before training."""
         return self.snapshots[0]
 
     @property

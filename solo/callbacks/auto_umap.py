@@ -74,7 +74,7 @@ class AutoUMAP(Callback):
         self.umap_placeholder = f"{self.name}-{directory.run_id}-ep={{}}.pdf"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder."""
+        """Open the folder that the pictures go into."""
         self.initial_setup(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -50,7 +50,7 @@ class Meter(Callback):
         return float("nan") if self._loss is None else float(self._loss) / self._steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start at zero."""
+        """Set the counts of images, seconds and loss to zero."""
         self.images = self._steps = 0
         self.wait_seconds = self._paused = self._pause = 0.0
         self._loss = None
@@ -74,7 +74,7 @@ class Meter(Callback):
         self.epoch_started = self._end - state["seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The batch is here."""
+        """Add the time that the batch took to come, without a validation in between."""
         self.wait_seconds += time.perf_counter() - self._mark - self._pause
         self._paused += self._pause
         self._pause = 0.0
@@ -95,7 +95,7 @@ class Meter(Callback):
         self._mark = self._end = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
+        """Stop the clock: validation is not counted as training."""
         self._validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,7 +24,7 @@ class _TwoLines(Progress):
     status = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Both lines."""
+        """The bar and the line of numbers below it."""
         yield self.make_tasks_table(self.tasks)
         yield Text(self.status)
 
@@ -59,7 +59,7 @@ class RunProgress(ProgressBar):
         self._enabled = False
 
     def enable(self) -> None:
-        """Show progress again."""
+        """Show progress again, after `disable`."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,7 +92,7 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Give the terminal back to whoever prints the error."""
         self._stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -134,6 +134,6 @@ def _epochs(trainer: Trainer) -> int | None:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Seconds, rounded, as `h:mm:ss`."""
     minutes, second = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"

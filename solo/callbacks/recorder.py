@@ -27,7 +27,7 @@ class _Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is waiting."""
+        """Write the events that are waiting to disk."""
         self.experiment.flush()
 
 
@@ -96,7 +96,7 @@ class Recorder(Callback):
             self._summarize("running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The run is complete."""
+        """Write the final summary and `curves.png`: the run is complete."""
         if trainer.is_global_zero:
             self._finish("finished")
 

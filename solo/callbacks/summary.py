@@ -45,7 +45,7 @@ class Facts:
 
     @property
     def dataset(self) -> str:
-        """The data set's name."""
+        """The data set's name; empty for images of one's own without one."""
         return str((self.cfg.get("data") or {}).get("dataset", ""))
 
 
