@@ -152,6 +152,8 @@ def _lines(axes: Any, panel: Lines) -> None:
     axes.set_ylabel(panel.y, fontsize=9, color=INK)
     if panel.log_x:
         axes.set_xscale("log")
+    elif all(float(x).is_integer() for series in panel.series for x in series.x):  # epochs
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if panel.log_y:
         axes.set_yscale("log")
     axes.tick_params(which="minor", length=0)
