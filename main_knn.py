@@ -1,8 +1,11 @@
-"""Alias of `solo knn`."""
+"""Alias of `solo knn`; a program that imports it gets the two functions that solo-learn has here."""
 
 import sys
 
-from solo.cli import main
-
 if __name__ == "__main__":
+    from solo.cli import main
+
     sys.exit(main(["knn", *sys.argv[1:]]))
+
+from solo.compat.knn_program import extract_features as extract_features
+from solo.compat.knn_program import run_knn as run_knn

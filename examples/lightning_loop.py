@@ -36,7 +36,7 @@ class HexSimCLR(LightningModule):
         """AdamW along a cosine that is warmed up."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=LR, weight_decay=0.01)
         steps = int(self.trainer.estimated_stepping_batches)
-        warm = min(WARM_UP / (self.trainer.max_epochs or 1), 1.0)
+        warm = min(WARM_UP / (self.trainer.max_epochs or 1), 0.5)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps, pct_start=warm, cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -17,7 +17,7 @@ import torch
 
 from solo.errors import UserError
 from solo.inert import STAND_INS
-from solo.untrusted import check_zip, parse_json, plain_values
+from solo.untrusted import check_zip, is_zip, parse_json, plain_values
 from solo.weights import flat, some
 
 FORMAT = 1  # of `checkpoint["solo"]`
@@ -71,7 +71,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _read_torch(file: Path) -> Any:
     try:
-        if _is_zip(file):
+        if is_zip(file):
             check_zip(file, stored=True)
         with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # which it then refuses
@@ -90,13 +90,8 @@ def _read_safetensors(file: Path) -> Any:
         raise UserError(f"checkpoint {file} is truncated or damaged ({reason}); copy it again") from error
 
 
-def _is_zip(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(2) == b"PK"
-
-
 def _unreadable(file: Path, error: Exception) -> str:
-    zipped = _is_zip(file)
+    zipped = is_zip(file)
     named = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)", str(error))
     called = (named[1] or named[2]) if named else None if zipped else _first_call(file)
     if called:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import re
@@ -20,10 +21,20 @@ from solo.args.parse import Parsed, parse
 from solo.args.recipes import Recipe, data_sets, find_folders, find_recipe, recipes_of
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, recipe_text, resolved_text
-from solo.args.source import SOURCES, complete, image_words, long_names, reads_features, source_word, takes_source
+from solo.args.source import (
+    CHECKPOINTS,
+    SOURCES,
+    complete,
+    image_words,
+    long_names,
+    reads_features,
+    source_word,
+    takes_source,
+)
 from solo.args.usage import NO_PREVIEW, recipe_usage, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
+from solo.compat.twin import twin
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, no_access
 from solo.plugin import permit
@@ -50,6 +61,10 @@ COMMANDS: dict[str, Command] = {
     "analyze": Command("solo.run.analyze", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
     "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
+    "embed": Command("solo.run.embed", None, "features of a folder of images"),
+    "search": Command("solo.run.search", None, "find the images most alike to one"),
+    "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
+    "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
@@ -64,7 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
-        code = _exit_code(words)
+        code = 1
+        try:
+            code = _exit_code(words)
+        finally:
+            other = twin() if code in (1, 2) else None
+            if other:
+                say_error(f"note: {other}")
     return PIPE_CLOSED if reader_is_gone() and code == 0 else code
 
 
@@ -82,6 +103,11 @@ def _exit_code(words: list[str]) -> int:
     except PermissionError as error:
         say_error(f"error: {no_access(error)}")
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        say_error(f"error: {str(error.filename)[:60]}... is too long for the name of a file")
+        return 2
     except KeyboardInterrupt:
         say_error("stopped by the keyboard")
         return 130
@@ -213,7 +239,7 @@ def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
     if len(named) == 1:
         raise ConfigError("--config-path FOLDER and --config-name FILE go together; one of them is missing")
     places = named or [word for word in given.words if not _is_override(word)]
-    return places, [word for word in given.words if _is_override(word)]
+    return places, [word for word in given.words if named or _is_override(word)]
 
 
 def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_run: bool) -> Parsed:
@@ -235,7 +261,7 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
         overrides = long_names(overrides)
         if source := source_word(places, schema):
             places, overrides = [], [source, *overrides]
-        if len(places) == 1 and not find_folders(places[0], name) and not Path(places[0]).expanduser().exists():
+        if len(places) == 1 and not find_folders(places[0], name) and not os.path.exists(os.path.expanduser(places[0])):
             raise ConfigError(f"{places[0]!r} doesn't exist; give a checkpoint, the folder of a run, or a recipe")
     features = reads_features(schema)
     if len(places) > 2:
@@ -243,7 +269,7 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
     values, origins = compose(recipe, overrides, schema)
     if features:
-        complete(values, origins, schema, _saved_data)
+        complete(values, origins, schema, saved_data)
     parsed = parse(values, schema, origins, for_run=for_run)
     parsed.notes[:0] = recipe.notes if recipe else []
     return parsed
@@ -254,7 +280,7 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
     source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
     if places or source is None:
         return find_recipe(places, name)
-    saved = _saved_data(str(read_word(source).value))
+    saved = saved_data(str(read_word(source).value))
     if not saved.get("dataset"):
         raise ConfigError(
             f"the checkpoint doesn't say on what it was trained; name a recipe: solo {name} DATASET {name}"
@@ -264,13 +290,16 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
     return recipe
 
 
-def _saved_data(path: str) -> Mapping[str, Any]:
+def saved_data(path: str) -> Mapping[str, Any]:
+    """Section `data` of the run that made a checkpoint; empty if it has none."""
     found: Mapping[str, Any] = importlib.import_module("solo.run.source").saved_data(path)
     return found
 
 
 def _is_override(word: str) -> bool:
-    return ("=" in word and not Path(word).exists()) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
+    before, equals, _ = word.partition("=")
+    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS)  # a file may have = in its name
+    return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
 
 
 def _parser() -> argparse.ArgumentParser:

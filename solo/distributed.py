@@ -32,7 +32,7 @@ def world_size() -> int:
 
 
 @contextmanager
-def joined(index: int, processes: int, meeting: Path) -> Iterator[None]:
+def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
     """Belong to a group of processes on this machine's CPU (gloo), until the block ends.
 
     Args:
@@ -134,7 +134,7 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:
-    """Mean over processes, detached."""
+    """The mean over all processes, without gradient."""
     return all_reduce_sum(x) / world_size()
 
 

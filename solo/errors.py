@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something the user gave can't be used; the message says what came, what is allowed and what to do."""
+    """Something the user gave can't be used; the message says what came, what is allowed and what to do.
+
+    A loader's worker hands an error over with its whole traceback as the message; only the last line is for users.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        if message.startswith("Caught "):
+            message = message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip()
+        super().__init__(message)
 
 
 class ConfigError(UserError):
@@ -24,13 +32,7 @@ class NonFiniteError(UserError):
 
 
 class BrokenImageError(UserError):
-    """An image that can't be decoded.
-
-    A loader's worker hands the error over with its whole traceback as the message; only the last line is for users.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+    """An image that can't be decoded."""
 
 
 def no_access(error: OSError) -> str:

@@ -37,7 +37,7 @@ class _DType:
 
 
 class Array:
-    """`numpy.ndarray`; see `tensor`."""
+    """Stands for `numpy.ndarray` while a file is read; see `tensor`."""
 
     _state: tuple[Any, ...] = ()
 

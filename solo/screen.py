@@ -64,12 +64,12 @@ class _Guarded:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """One after the other."""
+        """Write them one after the other."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """What is left."""
+        """Write what is still held back."""
         with _forgiven(self._stream):
             self._stream.flush()
 

@@ -103,7 +103,7 @@ def closest(word: str, names: Iterable[str]) -> str | None:
     if _bare(word) in plain:
         return plain[_bare(word)]
     section = "" if _is_file(word) else word.rpartition(".")[0]
-    for other in _SYNONYMS.get(_bare(_last(word)), ()):
+    for other in (_last(word), *_SYNONYMS.get(_bare(_last(word)), ())):
         same = [name for name in known if _bare(_last(name)) == _bare(other)]
         if same:
             return min(same, key=lambda name: (not name.startswith(f"{section}."), name.count(".")))

@@ -99,7 +99,7 @@ class Taxonomy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Taxonomy:
-        """The inverse of `to_dict`."""
+        """The tree that `to_dict` has written."""
         return cls(
             tuple(data["levels"]),
             tuple(tuple(names) for names in data["names"]),

@@ -11,6 +11,12 @@ from typing import Any
 from solo.errors import UserError
 
 
+def is_zip(file: Path) -> bool:
+    """Whether it begins as zip archives do."""
+    with file.open("rb") as stream:
+        return stream.read(2) == b"PK"
+
+
 def check_zip(file: Path, stored: bool = False) -> None:
     """Look at each record of a zip archive: whether its checksum is right, and how large it will be.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from solo.errors import UserError
 from solo.inert import Array
 
+_LOG = logging.getLogger("solo")
 _SHOWN = 3  # keys named in an error; the rest is counted
 _MOST = 2_000_000  # tensors that are looked at, in a file with cycles, too
 _DEEPEST = 6  # dictionaries in dictionaries
@@ -87,6 +91,7 @@ def load_weights(
     """
     own = network.state_dict()
     found, unexpected = own_weights(state, list(own))
+    found, changed = resized(network, found)
     missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
     shapes = [
         f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
@@ -95,6 +100,8 @@ def load_weights(
     ]
     if not (missing or unexpected or shapes):
         network.load_state_dict({**own, **found})
+        if changed:
+            _LOG.warning(f"{path}: position embeddings are interpolated to this image size ({some(changed)})")
         return
     trained = f"trained with '{saved}'" if saved else "its backbone's name isn't stored"
     random = "" if len(found) > len(shapes) else "nothing matches, this would evaluate a random backbone: "
@@ -109,3 +116,46 @@ def some(keys: Sequence[object]) -> str:
     """The first few, for an error."""
     shown = ", ".join(str(key)[:80] for key in keys[:_SHOWN])
     return (shown or "none") + (", ..." if len(keys) > _SHOWN else "")
+
+
+def resized(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights whose position embeddings are interpolated to the network's image size, where it is another one.
+
+    Args:
+        network: that is going to load them.
+        state: its weights, by its own names.
+
+    Returns:
+        The weights, and the names of those that changed.
+    """
+    from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table  # type: ignore[attr-defined]
+
+    fitted = dict(state)
+    for name, own in network.state_dict().items():
+        old = state.get(name)
+        if old is None or old.shape == own.shape or old.shape[-1:] != own.shape[-1:]:
+            continue
+        if name.endswith("pos_embed") and old.ndim == own.ndim == 3:
+            grids = _grids(old.shape[1], own.shape[1])
+            if grids is not None:
+                prefix, before, now = grids
+                new = resample_abs_pos_embed(
+                    old.float(), new_size=[now, now], old_size=[before, before], num_prefix_tokens=prefix
+                )
+                fitted[name] = new.to(old.dtype)
+        elif name.endswith("relative_position_bias_table"):
+            window = (math.isqrt(len(own)) + 1) // 2
+            with warnings.catch_warnings():  # of timm's way to call torch.searchsorted
+                warnings.simplefilter("ignore")
+                new = resize_rel_pos_bias_table(old.float(), new_window_size=(window, window), new_bias_shape=own.shape)
+            fitted[name] = new.to(old.dtype)
+    return fitted, [name for name, value in fitted.items() if value is not state[name]]
+
+
+def _grids(old: int, new: int) -> tuple[int, int, int] | None:
+    """Tokens before the patches (class token, registers), and the sides of both grids; None if they aren't square."""
+    for prefix in (0, 1, 2, 5):
+        sides = [math.isqrt(max(0, length - prefix)) for length in (old, new)]
+        if all(side and side**2 == length - prefix for side, length in zip(sides, (old, new), strict=True)):
+            return prefix, sides[0], sides[1]
+    return None

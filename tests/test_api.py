@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import solo
+from solo.args.compose import compose
 
 TINY = {
     "max_epochs": 1,
@@ -83,12 +85,10 @@ def test_values_reach_the_config_as_they_are(monkeypatch, value):
     import solo.api
 
     seen = {}
-    monkeypatch.setattr(solo.api, "read_config", lambda schema, places, words, for_run: words)
+    monkeypatch.setattr(solo.api, "read_config", lambda name, places, words, for_run: words)
     monkeypatch.setattr(solo.api, "execute", lambda module, words: seen.update(words=words))
     solo.pretrain("scripts/pretrain/digits/hex.yaml", user={"key": value})
-    from solo.args.compose import compose_words
-
-    assert compose_words(seen["words"])[0] == {"user": {"key": value}}
+    assert compose(None, seen["words"])[0] == {"user": {"key": value}}
 
 
 def test_a_wrong_key_is_refused_before_anything_is_loaded():
@@ -147,6 +147,20 @@ def test_load_takes_statistics_that_are_given(run):
     assert model.transform(Image.new("L", (16, 16), 255)).unique().tolist() == [0.5]
     with pytest.raises(solo.UserError, match="'means' can't be set"):
         solo.load(run.checkpoint, means=[0.5])
+
+
+def short_docstrings(node, place):
+    """Public classes and functions whose docstring has at most four words, which is a name said again."""
+    for inner in getattr(node, "body", ()):
+        if isinstance(inner, (ast.ClassDef, ast.FunctionDef)) and not inner.name.startswith("_"):
+            words = (ast.get_docstring(inner) or "any other number of words").split()
+            yield from [f"{place}.{inner.name}"] if len(words) <= 4 else []
+            yield from short_docstrings(inner, f"{place}.{inner.name}") if isinstance(inner, ast.ClassDef) else ()
+
+
+def test_public_docstrings_say_more_than_the_name():
+    files = sorted(Path(solo.__file__).parent.rglob("*.py"))
+    assert not [name for file in files for name in short_docstrings(ast.parse(file.read_text()), file.stem)]
 
 
 def test_the_page_of_the_api_is_up_to_date():

@@ -109,7 +109,7 @@ SETTINGS = [
     # words that are no settings
     ("max_epochs", "'max_epochs' is not key=value"),
     ("--fast", "unrecognized arguments: --fast"),
-    ("~nothing", "Could not delete from config. 'nothing' does not exist."),
+    ("~nothing", "'~nothing' takes out a key that isn't there"),
     ("optimizer.lr=${nowhere}", "optimizer.lr: Interpolation key 'nowhere' not found"),
     ("resume_from_checkpoint=nowhere.ckpt", "resume_from_checkpoint='nowhere.ckpt' does not exist"),
     ("resume_from_checkpoint=README.md", "resume_from_checkpoint='README.md' is no checkpoint"),
@@ -119,9 +119,9 @@ SETTINGS = [
 # a whole command line -> what the message says; exit code 2
 COMMANDS = [
     ("pretran", "'pretran' is no command; did you mean 'pretrain'?"),
-    ("pretrain", "no recipe is named; give its folder and file"),
+    ("pretrain", "no recipe is named; give a data set and a recipe"),
     ("pretrain nowhere x.yaml", "the folder 'nowhere' doesn't exist"),
-    ("pretrain scripts/pretrain/digits simclrr.yaml", "has no file 'simclrr.yaml'; did you mean 'simclr.yaml'?"),
+    ("pretrain scripts/pretrain/digits simclrr.yaml", "has no recipe 'simclrr.yaml'; did you mean 'simclr'?"),
     ("pretrain scripts/pretrain/digits", "is a folder; name a file in it as well"),
     ("pretrain --config-name hex.yaml", "go together; one of them is missing"),
     ("linear scripts/linear/digits linear.yaml", "pretrained_feature_extractor is missing"),

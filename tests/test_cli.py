@@ -79,6 +79,12 @@ def test_exit_codes_of_a_run(fake, capsys, error, code, text):
     ("words", "text"),
     [
         (["pretran"], "did you mean 'pretrain'?"),
+        (["pretrain", "digits", "x" * 5000], "too long for the name of a file"),
+        (["pretrain", "x" * 5000, "hex"], "doesn't exist"),
+        (["evaluate", f"checkpoint={'x' * 5000}"], "too long for the name of a file"),
+        (["evaluate", "nowhere/run"], "'nowhere/run' doesn't exist; give a checkpoint, the folder of a run"),
+        (["recipe", "linaer"], "did you mean 'linear'?"),
+        (["pretrain", "--config-path", "scripts/pretrain/digits", "--config-name", "hex", "x"], "'x' is not key=value"),
         (["pretrain"], "no recipe is named"),
         ([*DIGITS, "-m"], "--multirun needs a word with several values"),
         ([*DIGITS, "-m", "seed=1,2", "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),
@@ -123,6 +129,102 @@ def test_cfg_resolved(capsys):
     assert rows["data.channels"].endswith("# data set digits")
     assert rows["wandb.enabled"].split() == ["false", "#", "default"]
     assert "# negatives per anchor 254 = 2 views x 128 - 2" in out
+
+
+@pytest.mark.fault(1, "`-m seed=1,2 --cfg resolved`, `--preview`", "each job is shown, none starts")
+@pytest.mark.parametrize("flag", [["--cfg", "resolved"], ["--preview"]])
+def test_a_sweep_can_be_looked_at(monkeypatch, capsys, flag):
+    seen = []
+    preview = FakeRun()
+    preview.run = lambda cfg, number: seen.append((cfg.seed, number))
+    monkeypatch.setitem(sys.modules, "solo.run.preview", preview)
+    monkeypatch.setitem(sys.modules, "solo.run.multirun", None)  # nothing may start
+    assert cli.main([*DIGITS, "-m", "seed=1,2", *flag]) == 0
+    out = capsys.readouterr().out
+    assert "# run 1 of 2: seed=1\n" in out and "# run 2 of 2: seed=2\n" in out
+    assert seen == ([(1, 1), (2, 2)] if flag == ["--preview"] else [])
+    assert out.count("\nseed: ") == (0 if seen else 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["pretrain", "digits", "hex"], "pretrain/digits"),
+        (["pretrain", "food101", "hex_nnclr.yaml"], "pretrain/food101"),
+        (["linear", "food101", "linear", "checkpoint=x.ckpt"], "linear/food101"),
+        (["linear", "scripts/linear/food101", "linear.yaml", "checkpoint=x.ckpt"], "linear/food101"),
+        (["linear", "cifar100", "finetune", "checkpoint=x.ckpt"], "finetune/cifar100"),
+        (["knn", "digits", "checkpoint=x.ckpt"], "knn/digits"),
+    ],
+)
+def test_short_forms_from_any_folder(words, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*words, "--cfg", "resolved"]) == 0
+    name = folder.split("/")[1]
+    assert f"data.dataset: {name} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "food101", "byol"],
+        ["pretrain", "digits", "hex", "optimizer.lr=1e-5", "name=1e-5", "method_kwargs.temperature=0.3"],
+        ["pretrain", "cifar100", "swav_multicrop"],
+        ["linear", "imagenet100", "barlow"],
+        ["knn", "cifar10", "knn"],
+    ],
+)
+def test_a_printed_recipe_says_the_same(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command, *recipe = words
+    assert cli.main(["recipe", *words]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# ") and "  # " in text
+    Path("mine.yaml").write_text(text)
+    source = [] if command == "pretrain" else ["checkpoint=x.ckpt"]
+    values = []
+    for place in (recipe, ["mine.yaml"]):
+        parsed = cli.read_config(command, place[:2], [*place[2:], *source], for_run=False)
+        values.append(parsed.values)
+    assert values[0] == values[1]
+
+
+def test_recipes_are_listed(capsys):
+    assert cli.main(["recipe", "pretrain"]) == 0 and "food101\n" in capsys.readouterr().out
+    assert cli.main(["recipe", "pretrain", "food101"]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["hex", "all4one"]
+    assert cli.main(["recipe", "--help"]) == 0 and "solo recipe pretrain food101 byol" in capsys.readouterr().out
+
+
+@pytest.mark.fault(1, "`solo evaluate RUN_FOLDER`", "the same as `checkpoint=RUN_FOLDER`")
+@pytest.mark.parametrize("command", ["evaluate", "analyze", "knn", "umap"])
+def test_the_folder_of_a_run_is_enough(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "ep=0 run"
+    run.mkdir()
+    (run / "last.ckpt").touch()
+    monkeypatch.setattr(cli, "saved_data", lambda path: {"dataset": "digits"})
+    for place in ([str(run)], ["ep=0 run"], ["ep=0 run/last.ckpt"]):
+        assert cli.main([command, *place, "--cfg", "resolved"]) == 0
+        out = capsys.readouterr().out
+        assert place[0] in out and "data.dataset: digits" in out
+
+
+def test_linear_takes_the_recipe_of_a_runs_data_set(tmp_path, monkeypatch, capsys):
+    (tmp_path / "last.ckpt").touch()
+    own = {"dataset": "custom", "train_path": "a b/train", "val_path": "a b/val"}
+    monkeypatch.setattr(cli, "saved_data", lambda path: own)
+    for child in ("train", "val"):
+        (tmp_path / "a b" / child / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["linear", "last.ckpt", "--cfg", "resolved"]) == 0
+    assert "data.train_path: a b/train" in capsys.readouterr().out
+
+
+def test_too_many_loader_processes(fake, monkeypatch, capsys):
+    monkeypatch.setattr("solo.cores.usable_cores", lambda: 2)
+    assert cli.main([*DIGITS, "data.num_workers=4"]) == 0
+    assert capsys.readouterr().err == "note: data.num_workers=4: 2 are started, one for each core\n"
 
 
 def test_help_names_every_key(capsys):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-SOLO = Path(__file__).parents[1] / "solo"
+TESTS = Path(__file__).parent
+SOLO = TESTS.parent / "solo"
 # Room -> rooms it may import from (beside itself). Torch-free ground floor: errors, taxonomy.
 GROUND = {"cores", "errors", "files", "plugin", "screen", "suggest", "taxonomy", "untrusted"}
 ALLOWED = {
@@ -20,6 +21,7 @@ ALLOWED = {
     "taxonomy": {"errors"},
     "plugin": {"errors", "suggest"},
     "distributed": set(),
+    "precision": set(),
     "args": GROUND | {"data", "methods", "hex", "compat"},  # the catalogues and compat.keys only, see below
     "data": GROUND | {"distributed"},
     "nn": GROUND | {"distributed"},
@@ -35,7 +37,7 @@ ALLOWED = {
     | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"}
     | {"weights"},
     "optim": GROUND,
-    "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods"},
+    "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods", "eval"},
     "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
     "export": GROUND | {"backbones"},
     "run": GROUND
@@ -49,6 +51,8 @@ ALLOWED = {
     "api": {"args", "cli", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
+for rooms in ALLOWED.values():
+    rooms |= {"precision"} if "distributed" in rooms else set()  # whoever computes with tensors
 TORCH_FREE = ["compat/keys.py", "compat/configs.py", "compat/flags.py", "compat/paths.py", "plugin.py"]
 TORCH_FREE += [
     "methods/catalogue.py",
@@ -159,3 +163,32 @@ def test_no_circle():
 
     for name in graph:
         visit(name)
+
+
+# Names of solo-learn's that begin with an underscore, and which users override or read.
+OF_THE_PAST = {"_BACKBONES", "_OPTIMIZERS", "_dequeue_and_enqueue", "_N_CLASSES_PER_DATASET", "_SUPPORTED_DATASETS"}
+OF_OTHERS = {"_URL", "_STL10__load_folds"}  # torchvision's
+STILL = {"_panels", "_spread_out", "_colours", "_Batches", "_finish"}
+
+
+def private_names(path: Path) -> set[str]:
+    """Names with one underscore that a file takes from modules of ours, or sets in them."""
+    tree = ast.parse(path.read_text())
+    ours, found = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("solo"):
+            ours |= {alias.asname or alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "delattr"):
+            found |= {str(arg.value).rpartition(".")[2] for arg in node.args[:2] if isinstance(arg, ast.Constant)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in {*ours, "solo", "model", "loader"}:
+            found.add(node.attr)
+    return (
+        {name for name in found if name.startswith("_") and not name.startswith("__")} - OF_THE_PAST - OF_OTHERS - STILL
+    )
+
+
+def test_tests_use_public_names():
+    strangers = {str(path): names for path in sorted(TESTS.rglob("*.py")) if (names := private_names(path))}
+    assert not strangers

@@ -70,13 +70,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Group:
-    """Points that share a name in the legend and a colour.
-
-    Attributes:
-        name: in the legend.
-        colour: `#rrggbb`.
-        rows: (m,) which points.
-    """
+    """Points of a picture that share a colour and a name in its legend."""
 
     name: str
     colour: str
@@ -194,7 +188,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images of the data set, in rows that each have a text before them."""
+    """Rows of small pictures, each with a caption."""
 
     title: str
     rows: tuple[PictureRow, ...]

@@ -15,7 +15,7 @@ _MOST_CLASSES = {"similarity": 150, "mixing": 60}  # more are left to the tables
 
 
 def similarity(analysis: Analysis) -> Figure | None:
-    """Cosines of every two classes' centroids; None with too many classes, or where runs differ in them."""
+    """A heat map of the cosines between class centroids."""
     tables = _tables(analysis, lambda numbers: numbers.similarity, _MOST_CLASSES["similarity"])
     if not tables:
         return None
@@ -32,7 +32,7 @@ def similarity(analysis: Analysis) -> Figure | None:
 
 
 def mixing(analysis: Analysis) -> Figure | None:
-    """Mixing of every two classes' neighbourhoods; None likewise."""
+    """A heat map of how far the classes of each pair mix."""
     tables = _tables(analysis, lambda numbers: numbers.mixing, _MOST_CLASSES["mixing"])
     if not tables:
         return None

@@ -239,7 +239,7 @@ def numbers(values: Iterable[float]) -> list[Any]:
 
 
 def faded(colour: str, alpha: float) -> str:
-    """The colour `#rrggbb` with an opacity of `alpha`, 0 to 1, as CSS."""
+    """A colour `#rrggbb` with an opacity in [0, 1], as Plotly writes it."""
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha:g})"
 

@@ -68,7 +68,7 @@ class Run:
 
     @property
     def first(self) -> Snapshot:
-        """The earliest snapshot, often of the network before training."""
+        """The earliest snapshot of the run."""
         return self.snapshots[0]
 
     @property

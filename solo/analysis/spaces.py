@@ -66,7 +66,7 @@ def distributions(analysis: Analysis) -> Figure | None:
 
 
 def spectra(analysis: Analysis) -> Figure:
-    """Eigenvalues of the features' covariance, of every run's last snapshot and of its first."""
+    """The eigenvalues of each space's covariance, as curves."""
     panels = []
     for space in analysis.spaces:
         series = []

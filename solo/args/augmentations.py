@@ -18,7 +18,7 @@ class RandomResizedCropCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class ColorJitterCfg:
-    """Change the colours."""
+    """Change brightness, contrast, saturation and hue, in random order."""
 
     prob: float = key(0.0, "how often", ge=0, le=1)
     brightness: float = key(0.0, "strength", ge=0)
@@ -36,7 +36,7 @@ class SometimesCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class GrayscaleCfg(SometimesCfg):
-    """Take the colours away."""
+    """Replace the colours by their brightness, in all channels."""
 
     channels: bool = key(False, "true: make grey images RGB first")
 
@@ -54,5 +54,8 @@ class AugmentationCfg:
     solarization: SometimesCfg = key(SometimesCfg, "solarise")
     equalization: SometimesCfg = key(SometimesCfg, "equalise the histogram")
     horizontal_flip: SometimesCfg = key(SometimesCfg, "mirror")
+    transforms: tuple[str, ...] | None = key(
+        None, "own code, module:function from a PIL image to one, after the crop; then views are made image by image"
+    )
     mean: tuple[float, ...] | None = key(None, "null: data.mean")
     std: tuple[float, ...] | None = key(None, "null: data.std", gt=0)

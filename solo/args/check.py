@@ -131,8 +131,8 @@ class _Check:
         if found.item:
             if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
-            keys = ", ".join(keys_of(found.item))
-            self.problems.append(Problem(name, f"={short(value)} is no list of sections; each has {keys}"))
+            give = f"give a list, each with {', '.join(keys_of(found.item))}"
+            self.problems.append(Problem(name, f"={short(value)} is no list of sections; {give}"))
             return None
         try:
             converted = convert(value, found.type)

@@ -69,7 +69,9 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
         if word in for_hydra:
             continue
         if word.removes:
-            raise ConfigError(f"command line: {word.line!r} takes a key out, and no recipe is named")
+            _take_out(values, word)
+            origins.remove(word.key)
+            continue
         try:
             if "${" in str(word.value).replace("\\${", ""):
                 refuse_resolvers(OmegaConf.create({word.key: word.value}), COMMAND_LINE)
@@ -143,11 +145,19 @@ def _searchpath(folders: Sequence[Path]) -> str:
 
 
 def _is_hydras(word: Word, recipe: Recipe) -> bool:
-    """Whether the word takes something out, is about Hydra, or chooses a file, as in `augmentations=symmetric`."""
-    if word.removes or word.key.startswith("hydra"):
+    """Whether the word is about Hydra, or about a choice of files, as in `augmentations=symmetric`."""
+    if word.key.startswith("hydra"):
         return True
     group = "/" in word.key or any((folder / word.key).is_dir() for folder in recipe.search)
-    return group and isinstance(word.value, str)
+    return group and (word.removes or isinstance(word.value, str))
+
+
+def _take_out(values: DictConfig, word: Word) -> None:
+    section, _, last = word.key.rpartition(".")
+    around = OmegaConf.select(values, section) if section else values
+    if not isinstance(around, DictConfig) or last not in list(around.keys()):
+        raise ConfigError(f"command line: {word.line!r} takes out a key that isn't there")
+    del around[last]
 
 
 def _file_of(config_path: str, recipe: Recipe) -> Path | None:

@@ -22,14 +22,18 @@ class CommonDataCfg:
     split_seed: int = derived(42)
 
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
-    train_path: str | None = key(None, "folder of the training images; not needed where they can be fetched")
-    val_path: str | None = key(None, "folder of the validation images; null: none, or the data set's own")
+    train_path: str | None = key(
+        None, "folder of the training images; not needed where they can be fetched", matters=False
+    )
+    val_path: str | None = key(
+        None, "folder of the validation images; null: none, or the data set's own", matters=False
+    )
     format: Literal["image_folder", "table", "webdataset", "hf", "timm", "h5"] = key(
         "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face, timm: what its readers know"
     )
     fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
-    num_workers: int = key(4, "loader processes for each device", ge=0)
-    download: bool = key(True, "fetch the data set if it isn't there")
+    num_workers: int = key(4, "loader processes for each device", ge=0, matters=False)
+    download: bool = key(True, "fetch the data set if it isn't there", matters=False)
     num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
     levels: tuple[str, ...] | str | None = key(
         None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
@@ -70,7 +74,7 @@ class CommonDataCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class AugmentedDataCfg(CommonDataCfg):
-    """Images that are augmented."""
+    """Images of which random views are made while training."""
 
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
@@ -79,15 +83,16 @@ class AugmentedDataCfg(CommonDataCfg):
         None,
         "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
         ge=1,
+        matters=False,
     )
     cache_dir: str | None = key(
-        None, "batch, image files: where decoded images are kept; null: the user's cache folder"
+        None, "batch, image files: where decoded images are kept; null: the user's cache folder", matters=False
     )
 
 
 @dataclass(kw_only=True, frozen=True)
 class DataCfg(AugmentedDataCfg):
-    """Images to learn from."""
+    """The images of `solo pretrain`, and what it may know of their labels."""
 
     no_labels: bool = key(False, "custom: one flat folder of images without labels")
     label_fraction: float | tuple[float, ...] = key(
@@ -127,7 +132,7 @@ class DataCfg(AugmentedDataCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class EvalDataCfg(CommonDataCfg):
-    """Images to evaluate on."""
+    """Images that a trained network is shown; a checkpoint knows their size and statistics."""
 
     image_size: int | None = key(None, "height and width in pixels; null: the checkpoint's, else the data set's", ge=1)
     channels: int | None = key(None, "colour channels; null: the checkpoint's, else the data set's", ge=1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from solo.args.accumulate import exact_parts
-from solo.args.resolve import BASE_BATCH, global_batch
+from solo.args.resolve import BASE_BATCH, exact_parts, global_batch
 from solo.methods.catalogue import facts_of
 
 

@@ -5,43 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from solo.args.fields import keys_of
+from solo.args.eval_schema import EvaluateCfg, KnnCfg
+from solo.args.fields import idle_keys, keys_of
+from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.trainer import TrainerCfg
 
-# These don't change what a run computes: where its files lie, how fast they are read, what is shown. A section's name
-# means all its keys.
-NEVER_MATTERS = (
-    "name",
-    "checkpoint",
-    "auto_resume",
-    "resume_from_checkpoint",
-    "resume_allow",
-    "max_time",
-    "wandb",
-    "wandb_run_id",
-    "tensorboard",
-    "progress",
-    "auto_umap",
-    "debug_augmentations",
-    "data.train_path",
-    "data.val_path",
-    "data.download",
-    "data.num_workers",
-    "data.cache_dir",
-    "data.cache_size",
-    "default_root_dir",
-    "log_every_n_steps",
-    "profiler",
-    "detect_anomaly",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "num_sanity_val_steps",
-)
 NOT_SET = "(not set)"
 
 
+def never_matters() -> list[str]:
+    """Keys and sections of any command that don't change what it computes; each says so where it is declared."""
+    schemas = (PretrainCfg, LinearCfg, EvaluateCfg, KnnCfg)
+    return [*dict.fromkeys(name for schema in schemas for name in idle_keys(schema)), "wandb_run_id"]
+
+
 class Difference(NamedTuple):
-    """A setting that changed."""
+    """A setting that has another value than in the stored run."""
 
     key: str
     old: Any
@@ -57,7 +36,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     A key that only one of them has counts where its absence means something, which is with Lightning's keys: the
     others are settings that this or the earlier version doesn't know.
     """
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flat(old)), dict(flat(new))
     lightnings = keys_of(TrainerCfg)
     found = []
     for key in [*after, *(key for key in before if key not in after)]:
@@ -75,17 +54,17 @@ def may_change(key: str, allowed: Iterable[str]) -> bool:
 
 def unknown_names(allowed: Iterable[str], *configs: Mapping[str, Any]) -> list[str]:
     """Those of the allowed names that no configuration has, and that can't be left out of one: misspelt."""
-    keys = [key for config in configs for key, _ in _flat(config)] + list(keys_of(TrainerCfg))
+    keys = [key for config in configs for key, _ in flat(config)] + list(keys_of(TrainerCfg))
     return [name for name in allowed if not any(may_change(key, [name]) for key in keys)]
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, plain value) of everything below; lists of values stay whole."""
     if isinstance(value, Mapping):
         for name, part in value.items():
-            yield from _flat(part, f"{key}.{name}" if key else str(name))
+            yield from flat(part, f"{key}.{name}" if key else str(name))
     elif isinstance(value, (list, tuple)) and any(isinstance(part, Mapping) for part in value):
         for index, part in enumerate(value):
-            yield from _flat(part, f"{key}[{index}]")
+            yield from flat(part, f"{key}[{index}]")
     else:
         yield key, list(value) if isinstance(value, tuple) else value

@@ -29,13 +29,17 @@ class FeatureCfg:
     pretrained: bool | str = key(True, "model: its published weights, none (false), or a file with them")
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
-    batch_size: int = key(256, "images computed at once; does not change the result", ge=1)
+    batch_size: int = key(256, "images computed at once; does not change the result", ge=1, matters=False)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key("auto", "what to compute on")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
-    cache: bool = key(True, "keep the features of a network, and take those that were kept for the same images")
-    cache_dir: str | None = key(None, "where features are kept; null: features in the user's cache folder")
-    checkpoint: FolderCfg = key(FolderCfg, "files of a run")
-    name: str | None = key(None, "name of the run")
+    cache: bool = key(
+        True, "keep the features of a network, and take those that were kept for the same images", matters=False
+    )
+    cache_dir: str | None = key(
+        None, "where features are kept; null: features in the user's cache folder", matters=False
+    )
+    checkpoint: FolderCfg = key(FolderCfg, "files of a run", matters=False)
+    name: str | None = key(None, "name of the run", matters=False)
     data: SourceDataCfg = key(SourceDataCfg, "images")
 
 
@@ -43,7 +47,7 @@ class FeatureCfg:
 class KnnCfg(FeatureCfg):
     """Settings of `solo knn`; all combinations of the four lists are measured."""
 
-    name: str = key("knn", "name of the run")
+    name: str = key("knn", "name of the run", matters=False)
     data: SourceDataCfg = key(SourceDataCfg, "images")
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
     distance_function: tuple[Literal["cosine", "euclidean"], ...] = key(
@@ -55,9 +59,9 @@ class KnnCfg(FeatureCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class UmapCfg(FeatureCfg):
-    """Settings of `solo umap`."""
+    """All settings of `solo umap`: whose features become points, and how."""
 
-    name: str = key("umap", "name of the run")
+    name: str = key("umap", "name of the run", matters=False)
     data: SourceDataCfg = key(SourceDataCfg, "images")
     feature_type: Literal["backbone", "projector"] = key("backbone", "which features")
     embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
@@ -68,9 +72,9 @@ class UmapCfg(FeatureCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class EvaluateCfg(FeatureCfg):
-    """Settings of `solo evaluate`."""
+    """All settings of `solo evaluate`: whose features are measured, by what, on which images."""
 
-    name: str | None = key(None, "name of the run; null: evaluate-<data set>")
+    name: str | None = key(None, "name of the run; null: evaluate-<data set>", matters=False)
     data: OfflineDataCfg = key(OfflineDataCfg, "images")
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
     k: int = key(20, "kNN: number of neighbours", ge=1)
@@ -96,7 +100,7 @@ class AnalyzeDataCfg(OfflineDataCfg):
 class AnalyzeCfg(FeatureCfg):
     """Settings of `solo analyze`; the sources may be lists, which are compared."""
 
-    name: str = key("analyze", "name of the run")
+    name: str = key("analyze", "name of the run", matters=False)
     pretrained_feature_extractor: tuple[str, ...] | None = key(  # type: ignore[assignment]
         None, "checkpoints, or folders of runs, whose checkpoints are a time series; `checkpoint=PATH` is short for it"
     )

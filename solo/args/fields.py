@@ -25,6 +25,7 @@ class Key:
     help: str
     bounds: dict[str, float]
     open: bool = False
+    matters: bool = True
 
     @property
     def required(self) -> bool:
@@ -43,11 +44,15 @@ class Key:
         return args[0] if args and dataclasses.is_dataclass(args[0]) else None
 
 
-def key(default: Any, help: str, open: bool = False, **bounds: float) -> Any:
-    """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`."""
+def key(default: Any, help: str, open: bool = False, matters: bool = True, **bounds: float) -> Any:
+    """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`.
+
+    With `matters=False` a key, or all of a section, doesn't change what a run computes: where its files lie, how fast
+    they are read, what is shown. A run may be resumed with another value, and results are compared regardless of it.
+    """
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = {signs.get(name, name): bound for name, bound in bounds.items()}
-    metadata = {"help": help, "bounds": bounds, "open": open}
+    metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
     if isinstance(default, type):
@@ -105,7 +110,7 @@ def add_keys(schema: type, keys: type) -> None:
         if found.name in known:
             raise UserError(f"{keys.__name__}.{found.name}: {schema.__name__} has a key of that name; choose another")
         default = found.section or found.default
-        new.append((found.name, found.type, key(default, found.help, found.open, **found.bounds)))
+        new.append((found.name, found.type, key(default, found.help, found.open, found.matters, **found.bounds)))
     extended = dataclasses.make_dataclass(
         schema.__name__, new, bases=(with_own_keys(schema),), frozen=True, kw_only=True
     )
@@ -113,9 +118,28 @@ def add_keys(schema: type, keys: type) -> None:
     _ADDED[schema].append(keys)
 
 
+def declarations() -> int:
+    """How often keys have been added."""
+    return sum(map(len, _ADDED.values()))
+
+
 _OWN: dict[type, type] = {}
 _ADDED: dict[type, list[type]] = {}
 _KEYS: dict[type, dict[str, Key]] = {}
+
+
+def idle_keys(schema: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the keys and sections that don't change what a run computes."""
+    for found in [*keys_of(schema).values(), *keys_of(getattr(schema, "EXTRA", _Nothing)).values()]:
+        if not found.matters:
+            yield prefix + found.name
+        elif found.section:
+            yield from idle_keys(found.section, f"{prefix}{found.name}.")
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """Stands for a schema without further keys."""
 
 
 def walk(schema: type, prefix: str = "") -> Iterator[tuple[str, Key]]:

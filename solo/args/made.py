@@ -12,6 +12,7 @@ What single methods change in a folder is in its `methods.yaml`. A file that is 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from solo.args.origins import display, lines_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
+from solo.methods.catalogue import CATALOGUE
 
 _NOT_RECIPES = ("data", "methods")
 _SMALL = 64  # pixels: of smaller images a blur leaves little
@@ -61,9 +63,7 @@ def made_for(folder: Path, name: str) -> dict[str, Made]:
         if name in seen:
             continue
         seen.add(name)
-        file = next(
-            (file for file in (folder / f"{name}.yaml", folder.parent / f"{name}.yaml") if file.is_file()), None
-        )
+        file = _file(folder, name)
         if file is not None:
             content = _read(file)
             defaults = content.get("defaults") or [] if isinstance(content, dict) else []
@@ -117,6 +117,8 @@ def _pretraining(folder: Path, name: str) -> Made | None:
             return None
         return _with_part(folder, base, part, {"name": full}, name)
     method, multicrop = (base, True) if part == "multicrop" else (name, False)
+    if method in CATALOGUE:
+        method = CATALOGUE[method].recipe or method
     if not (above / "methods" / f"{method}.yaml").is_file():
         return None
     group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
@@ -218,7 +220,8 @@ def _said_by(values: Mapping[str, Any], name: str) -> dict[str, str]:
 
 
 def _file(folder: Path, name: str) -> Path | None:
-    return next((file for file in (folder / f"{name}.yaml", folder.parent / f"{name}.yaml") if file.is_file()), None)
+    files = (folder / f"{name}.yaml", folder.parent / f"{name}.yaml")
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:

@@ -42,10 +42,14 @@ class Origins(dict[str, str]):
             key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
         return self[key] if key else ""
 
+    def remove(self, key: str) -> None:
+        """Forget a key and what is in it."""
+        for inner in [name for name in self if name == key or name.startswith((f"{key}.", f"{key}["))]:
+            del self[inner]
+
     def _put(self, key: str, place: str, replaces: bool) -> None:
         if replaces:  # mappings are merged, lists and values replace what was there
-            for inner in [name for name in self if name.startswith((f"{key}.", f"{key}["))]:
-                del self[inner]
+            self.remove(key)
         self[key] = place
 
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from solo.args.check import MOST_SHOWN, ParseError, Problem, check
+from solo.args.check_data import check_data, check_folders, check_levels, obtain_all, spec_of, to_fetch
+from solo.args.check_method import check_labels_of_method, check_method, count_views
+from solo.args.check_run import check_files, check_run, remarks
 from solo.args.config import freeze
-from solo.args.fields import keys_of, walk
-from solo.args.levels import check_levels
-from solo.args.multilabel import check_multilabel
+from solo.args.fields import declarations, keys_of, walk
 from solo.args.origins import COMMAND_LINE
 from solo.args.outside import check_outside
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
-from solo.args.rules import check_names, check_run, obtain_all, spec_of, to_fetch
-from solo.args.together import check_together, remarks
-from solo.args.unused import unused
+from solo.args.source import check_source
+from solo.args.unread import unread_keys
 from solo.compat.keys import Modern, modernise
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.catalogue.resolve import resolve_spec
@@ -80,8 +80,13 @@ def parse(
     def typed(key: str) -> bool:
         return places.of(places.spelled.get(key, key)) == COMMAND_LINE
 
-    problems = [*modern.problems, *problems, *check_outside(checked, None if origins is None else typed)]
-    problems += check_names(checked, from_code)
+    declared = declarations()
+    outside = list(check_outside(checked, None if origins is None else typed))
+    if declarations() != declared:  # a plug-in that was imported just now has keys of its own
+        checked, problems = check(modern.values, schema, open_names=from_code)
+        outside = list(check_outside(checked, None if origins is None else typed))
+    problems = [*modern.problems, *problems, *outside, *check_method(checked, from_code), *check_source(checked)]
+    problems += [*check_data(checked), *check_run(checked)]
     if from_code:
         problems = [problem for problem in problems if not _is_late(problem)]
     absent = _absent(checked) if not problems else []
@@ -91,12 +96,12 @@ def parse(
     spec, wrong = _look(checked, fetch)
     known = spec if not absent or (spec and spec.taxonomy) else None  # what isn't here has no levels yet
     if not problems:
-        problems += check_multilabel(checked, known)
-    problems += [*check_levels(checked, known), *check_together(checked)]
-    idle = list(unused(checked, schema, typed))
+        problems += check_labels_of_method(checked, known)
+    problems += check_levels(checked, known)
+    idle = list(unread_keys(checked, schema, typed))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
-        problems += check_run(checked)
+        problems += [*check_folders(checked), *check_files(checked), *count_views(checked)]
     features = bool(checked.get("features"))  # a file with everything in it
     if not problems and not features and wrong:
         problems = [wrong]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ class Recipe:
 
     @property
     def shown(self) -> str:
-        """Its path, for messages."""
+        """The recipe's path as messages show it."""
         return display(self.folder / self.name)
 
     @property
@@ -74,7 +75,7 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
     """
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")
-    if len(places) == 1 and not any(folder.is_dir() for folder in find_folders(places[0], command)):
+    if len(places) == 1 and not any(os.path.isdir(folder) for folder in find_folders(places[0], command)):
         first, last = Path(places[0]).parent, Path(places[0]).name
         places = [str(first), last] if places[0] != last or last.endswith((".yaml", ".yml")) else [last, ""]
     name = places[1] if len(places) > 1 else ""
@@ -83,7 +84,7 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
         name = next((folder.parent.name for folder in folders if has_own_name(folder)), "")
     name = name if not name or Path(name).suffix in (".yaml", ".yml") else f"{name}.yaml"
     for folder in folders:
-        if name and (folder / name).is_file():
+        if name and os.path.isfile(folder / name):
             if name.endswith(".yml"):
                 raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
             return Recipe(folder.resolve(), name, made_for(folder.resolve(), Path(name).stem))
@@ -118,7 +119,7 @@ def find_folders(place: str, command: str) -> list[Path]:
     if len(path.parts) == 1:  # the name of a data set
         kinds = FOLDERS.get(command, (command,))
         found += [root / "scripts" / kind / path for kind in kinds for root in roots()]
-    return [folder for folder in dict.fromkeys(found) if folder.is_dir() or has_own_name(folder)]
+    return [folder for folder in dict.fromkeys(found) if os.path.isdir(folder) or has_own_name(folder)]
 
 
 def _not_there(place: str, name: str, folders: Sequence[Path]) -> str:

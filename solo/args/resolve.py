@@ -38,6 +38,11 @@ def global_batch(values: Mapping[str, Any]) -> int:
     )
 
 
+def exact_parts(accumulate: str, batches: int) -> int:
+    """How many batches share one loss: `accumulate_grad_batches` with `accumulate=exact`, else 1."""
+    return batches if accumulate == "exact" else 1
+
+
 class _Settings:
     """A copy of the values that remembers where the new ones came from."""
 
@@ -155,8 +160,12 @@ def _images(settings: _Settings, spec: DatasetSpec) -> None:
     origin = f"data set {spec.name}"
     settings.fill("data.image_size", spec.size, origin)
     settings.fill("data.channels", spec.channels, origin)
-    settings.fill("data.mean", list(spec.mean), origin)
-    settings.fill("data.std", list(spec.std), origin)
+    channels = settings.values["data"]["channels"]
+    for name in ("mean", "std"):
+        value = list(getattr(spec, name))
+        if len(value) not in (1, channels):  # of colours, for images of another kind: the same for all channels
+            value = [round(sum(value) / len(value), 4)]
+        settings.fill(f"data.{name}", value, origin)
 
 
 def _crops(settings: _Settings) -> None:

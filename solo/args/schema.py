@@ -27,11 +27,10 @@ class BackboneCfg:
 
 
 @dataclass(kw_only=True, frozen=True)
-class LinearBackboneCfg:
-    """The network that is evaluated."""
+class LinearBackboneCfg(BackboneCfg):
+    """The network that is evaluated; a checkpoint says which one it has."""
 
-    name: str | None = key(None, "architecture; null: the checkpoint's")
-    kwargs: dict[str, Any] = key({}, "passed to the architecture")
+    name: str | None = key(None, "architecture; null: the checkpoint's")  # type: ignore[assignment]
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -88,7 +87,7 @@ class HexCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class CommonOptimizerCfg:
-    """Optimizer of either phase."""
+    """What both optimizers have, that of pretraining and that of evaluation."""
 
     name: Literal["sgd", "lars", "adam", "adamw"] = key(REQUIRED, "optimizer", open=True)
     batch_size: int = key(REQUIRED, "images a step, of each process", ge=1)
@@ -101,7 +100,7 @@ class CommonOptimizerCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class OptimizerCfg(CommonOptimizerCfg):
-    """Optimizer of pretraining."""
+    """The optimizer of `solo pretrain`, which also trains the online classifier."""
 
     classifier_lr: float | None = key(
         None,
@@ -113,14 +112,14 @@ class OptimizerCfg(CommonOptimizerCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class LinearOptimizerCfg(CommonOptimizerCfg):
-    """Optimizer of evaluation."""
+    """The optimizer of `solo linear`, for a classifier alone or with its backbone."""
 
     layer_decay: float = key(0.0, "finetuning: factor of the learning rate from layer to layer; 0: none", ge=0, le=1)
 
 
 @dataclass(kw_only=True, frozen=True)
 class CommonSchedulerCfg:
-    """Learning rate over time."""
+    """How the learning rate changes over a run, in either command."""
 
     min_lr: float = key(0.0, "warmup_cosine: at the end; not scaled", ge=0)
     warmup_start_lr: float = key(3e-5, "warmup_cosine: at the start; not scaled", ge=0)
@@ -131,14 +130,14 @@ class CommonSchedulerCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class SchedulerCfg(CommonSchedulerCfg):
-    """The same in pretraining."""
+    """The schedules that `solo pretrain` has."""
 
     name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes", open=True)
 
 
 @dataclass(kw_only=True, frozen=True)
 class LinearSchedulerCfg(CommonSchedulerCfg):
-    """The same in evaluation."""
+    """The schedules that `solo linear` has: some more than pretraining."""
 
     name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(
         "warmup_cosine", "how it changes", open=True
@@ -148,7 +147,7 @@ class LinearSchedulerCfg(CommonSchedulerCfg):
 
 @dataclass(kw_only=True, frozen=True)
 class KnnEvalCfg:
-    """Nearest-neighbour accuracy while training."""
+    """Nearest-neighbour accuracy after each epoch: the training views vote on the validation images."""
 
     enabled: bool = key(False, "measure it after each epoch")
     k: int = key(20, "number of neighbours", ge=1)
@@ -159,17 +158,21 @@ class KnnEvalCfg:
 class OnlineCfg:
     """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
 
-    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches")
-    rows: int = key(2048, "images that are measured", ge=2)
-    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1)
-    alarm: bool = key(True, "say once when the embedding collapses or the loss stands still, with likely causes")
+    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches", matters=False)
+    rows: int = key(2048, "images that are measured", ge=2, matters=False)
+    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1, matters=False)
+    alarm: bool = key(
+        True, "say once when the embedding collapses or the loss stands still, with likely causes", matters=False
+    )
     stop_on_collapse: bool = key(False, "end the run then")
-    replay: bool = key(True, "a loss that is not finite: find where it began, keep batch and state in replay/")
+    replay: bool = key(
+        True, "a loss that is not finite: find where it began, keep batch and state in replay/", matters=False
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
 class PerformanceCfg:
-    """Speed."""
+    """What makes training faster or slower and leaves its result as it is."""
 
     disable_channel_last: bool = key(False, "keep images channel-first in memory")
 
@@ -206,7 +209,7 @@ class AutoResumeCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class WandbCfg:
-    """Weights & Biases."""
+    """Where and how a run is logged to Weights & Biases, beside its own files."""
 
     enabled: bool = key(False, "log there, too")
     entity: str | None = key(None, "team; null: your own")
@@ -216,7 +219,7 @@ class WandbCfg:
 
 @dataclass(kw_only=True, frozen=True)
 class TensorboardCfg:
-    """TensorBoard."""
+    """Whether a run writes event files for TensorBoard, beside its own files."""
 
     enabled: bool = key(True, "write its files into the run's folder")
 
@@ -236,25 +239,25 @@ class RunCfg:
     strategy: str | None = key(None, "how processes work together, for example ddp; null: Lightning's choice")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
     performance: PerformanceCfg = key(PerformanceCfg, "speed")
-    checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run")
-    auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself")
-    resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume")
+    checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run", matters=False)
+    auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself", matters=False)
+    resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume", matters=False)
     resume_allow: tuple[str, ...] = key(
-        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]"
+        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]", matters=False
     )
     trust: list[str] = key(
         [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
-    progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing")
-    tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard")
-    wandb: WandbCfg = key(WandbCfg, "Weights & Biases")
+    progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
+    tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard", matters=False)
+    wandb: WandbCfg = key(WandbCfg, "Weights & Biases", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)
 class PretrainCfg(RunCfg):
-    """Settings of `solo pretrain`."""
+    """All settings of `solo pretrain`: method, objective, images, views, optimizer."""
 
-    name: str | None = key(None, "name of the run; null: <method>-<data set>")
+    name: str | None = key(None, "name of the run; null: <method>-<data set>", matters=False)
     method: str = key(REQUIRED, "self-supervised method")
     accumulate: Literal["plain", "exact"] = key(
         "plain", "accumulate_grad_batches batches: each with a loss of its own, or exact: one loss sees them all"
@@ -271,19 +274,19 @@ class PretrainCfg(RunCfg):
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")
     augmentations: tuple[AugmentationCfg, ...] = key(REQUIRED, "how views are made, one entry for each pipeline")
-    debug_augmentations: bool = key(False, "print the pipelines")
+    debug_augmentations: bool = key(False, "print the pipelines", matters=False)
     optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
     scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
     knn_eval: KnnEvalCfg = key(KnnEvalCfg, "nearest neighbours")
     online: OnlineCfg = key(OnlineCfg, "vital signs, and who watches them")
-    auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding")
+    auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)
 class LinearCfg(RunCfg):
-    """Settings of `solo linear`."""
+    """All settings of `solo linear`: a checkpoint, images, and how the classifier is trained."""
 
-    name: str | None = key(None, "name of the run; null: linear-<data set>")
+    name: str | None = key(None, "name of the run; null: linear-<data set>", matters=False)
     pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .pt) or the folder of a run")
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     finetune: bool = key(False, "train the backbone, too")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from solo.data.catalogue.registry import DATASETS
 
 SOURCES = ("pretrained_feature_extractor", "model", "features")
 _SHORT = "checkpoint"
-_CHECKPOINTS = (".ckpt", ".pth", ".pt")
+CHECKPOINTS = (".ckpt", ".pth", ".pt")
 _FEATURE_FILES = (".npz", ".safetensors")
 _SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
@@ -52,9 +53,9 @@ def source_word(places: Sequence[str], schema: type) -> str | None:
 
 def _is_source(place: str) -> bool:
     path = Path(place).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
-    return path.is_file() and path.suffix in (*_CHECKPOINTS, *_FEATURE_FILES)
+    return os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
 
 
 def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:

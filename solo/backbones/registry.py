@@ -53,7 +53,10 @@ _LARGEST = 2**17
 
 
 def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Constructor:
-    """The constructor of a backbone, in the table or timm's.
+    """The constructor of a backbone: of the table, timm's, or `module:function` of the user's own code.
+
+    The latter is called as timm's are, `function(in_chans=.., **kwargs)`, and what it makes says in `num_features` how
+    wide its features are.
 
     Raises:
         UserError: if neither has the name; says which ones are close.
@@ -80,10 +83,9 @@ def _outside(path: str) -> Constructor:
     takes = inspect.signature(found).parameters
 
     def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-        free = {
-            name: value for name, value in {"method": method, **kwargs}.items() if name not in _OFFERED or name in takes
-        }
-        made: nn.Module = found(*args, **free)
+        offered = {"method": method, **kwargs}
+        taken = {name: value for name, value in offered.items() if name not in _OFFERED or name in takes}
+        made: nn.Module = found(*args, **taken)
         if not isinstance(made, nn.Module):
             raise UserError(f"backbone.name={path} makes a {type(made).__name__}; it must return a torch.nn.Module")
         return made
@@ -102,6 +104,7 @@ def build_backbone(
     channels: int = 3,
     small: bool = False,
     image_size: int | None = None,
+    several_sizes: bool = False,
     kwargs: Mapping[str, Any] | None = None,
     table: Mapping[str, Constructor] = BACKBONES,
 ) -> nn.Module:
@@ -113,6 +116,7 @@ def build_backbone(
         channels: channels of the images.
         small: give a ResNet the stem for small images.
         image_size: side of the images in pixels; only used by models with a fixed size (ViT, Swin, ...).
+        several_sizes: images of other sizes come, too (small views), for which a ViT interpolates its positions.
         kwargs: passed to the constructor, and preferred to what follows from `image_size`.
         table: the constructors by name; one that isn't ours is called with the method and the kwargs only.
 
@@ -124,9 +128,11 @@ def build_backbone(
     given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
     if ours and not (name in table and name.startswith("resnet")):
         given = {"in_chans": channels, **_fixed_size(name, image_size), **given}
+        if several_sizes and name.startswith("vit_"):
+            given = {"dynamic_img_size": True, **given}
     try:
         backbone = constructor(method, **given)
-    except TypeError as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, IndexError) as error:
         raise UserError(f"backbone.kwargs={given} don't fit the backbone {name!r}: {error}") from error
     if name in table and name.startswith("resnet") and hasattr(backbone, "fc"):
         backbone.fc = nn.Identity()

@@ -69,12 +69,12 @@ class AutoUMAP(Callback):
     def initial_setup(self, trainer: Trainer) -> None:
         """Open the folder of the pictures and name them."""
         run_id = self.run.open(trainer).name if self.run else None
-        directory = RunDirectory(self.logdir, run_id)
+        directory = RunDirectory(self.logdir, run_id, locked=False)
         self.path = directory.open(trainer)
         self.umap_placeholder = f"{self.name}-{directory.run_id}-ep={{}}.pdf"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder that the pictures go into."""
+        """Open the folder that the pictures go to."""
         self.initial_setup(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

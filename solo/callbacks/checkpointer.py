@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from solo import distributed
 from solo.args.config import to_plain
@@ -19,10 +24,12 @@ from solo.callbacks.process_state import capture, restore, step_plateaus
 from solo.callbacks.rng import rng_state, set_rng_state
 from solo.callbacks.run_directory import RunDirectory, random_string
 from solo.callbacks.stop import StopRequests, StopRunError, requeue
+from solo.errors import NonFiniteError, UserError
 from solo.files import replacing, write_text
 
 # The `last.ckpt` before the last one, as long as a run goes on: should the newest be damaged.
 BACKUP = "last.ckpt.bak"
+_EPOCH = re.compile(r".+-ep=\d+\.ckpt")
 
 
 class Checkpointer(Callback):
@@ -69,6 +76,7 @@ class Checkpointer(Callback):
         self._stop = StopRequests(max_time)
         self._inside = False
         self._saved_at = 0.0
+        self._odd: set[str] = set()  # buffers that are not finite by design
 
     random_string = staticmethod(random_string)
 
@@ -96,9 +104,9 @@ class Checkpointer(Callback):
         """Write `last.ckpt` and, where the epoch is due, the epoch's own file. Every process has to call this."""
         due = trainer.current_epoch % self.frequency == 0 or _is_last(trainer)
         previous = self.last_ckpt
+        self._write_last(trainer)
         if due:
             self.last_ckpt = str(self.run.path / self.ckpt_placeholder.format(trainer.current_epoch))
-        self._write_last(trainer)
         if due and self.last_ckpt is not None and trainer.is_global_zero:
             with replacing(Path(self.last_ckpt)) as temporary:
                 _same_file(self.run.path / "last.ckpt", temporary)
@@ -115,6 +123,7 @@ class Checkpointer(Callback):
 
     def _write_last(self, trainer: Trainer) -> None:
         last = self.run.path / "last.ckpt"
+        self._require_finite(trainer)
         if trainer.is_global_zero:
             with replacing(last) as temporary:
                 trainer.save_checkpoint(temporary)
@@ -124,6 +133,18 @@ class Checkpointer(Callback):
         else:
             trainer.save_checkpoint(last)  # takes part in collecting the state, writes nothing
         self._saved_at = time.monotonic()
+
+    def _require_finite(self, trainer: Trainer) -> None:
+        """What is not finite never takes the place of what is."""
+        found = [name for name in _not_finite(trainer) if name not in self._odd]
+        if distributed.any_process(int(bool(found))):
+            listed = (
+                f"{found[0]} and {len(found) - 1} more" if found[1:] else found[0] if found else "another process's"
+            )
+            raise NonFiniteError(
+                f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved: "
+                f"{self.run.path / 'last.ckpt'} stays as it was; try a smaller optimizer.lr or a longer warm-up"
+            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the places before and behind all other callbacks."""
@@ -136,9 +157,13 @@ class Checkpointer(Callback):
         self.save_args(trainer)
         self._stop.listen()
         self._saved_at = time.monotonic()
+        weights = {name for name, _ in pl_module.named_parameters()}
+        self._odd = {name for name in _not_finite(trainer) if name not in weights}
         name = self._loaded.get("last_ckpt")
-        if name and (self.run.path / name).is_file():
-            self.last_ckpt = str(self.run.path / name)
+        # It is removed when the next one is there, so that a checkpoint of somebody else names no other file.
+        if isinstance(name, str) and Path(name).name == name and _EPOCH.fullmatch(name):
+            file = self.run.path / name
+            self.last_ckpt = str(file) if file.is_file() and not file.is_symlink() else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save; stop if asked to, unless this was the last epoch."""
@@ -148,7 +173,7 @@ class Checkpointer(Callback):
             self._leave(trainer, code)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The run is complete."""
+        """Save the last checkpoint: the run is complete."""
         if trainer.is_global_zero and self.run.is_open:
             (self.run.path / BACKUP).unlink(missing_ok=True)
 
@@ -170,12 +195,14 @@ class Checkpointer(Callback):
         raise stop
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Give the signals and the folder back."""
         self._stop.unlisten()
+        self.run.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals and the folder back."""
         self._stop.unlisten()
+        self.run.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values only; the processes' states follow in `on_save_checkpoint`."""
@@ -222,7 +249,8 @@ class _First(Callback):
         """Continue the random streams before a loader draws from them."""
         self._state = self.owner.loaded_state(trainer)
         if self._state is not None:
-            set_rng_state(self._state["rng"])
+            with _fitting():
+                set_rng_state(self._state["rng"])
         groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
         self._groups = [{key: value for key, value in group.items() if key != "params"} for group in groups]
 
@@ -231,12 +259,13 @@ class _First(Callback):
         if self._state is None:
             return
         self._rng = rng_state()
-        settle: Any = getattr(pl_module, "settle", None)  # solo's own modules have it
-        if settle is not None:
-            settle(self._groups)
+        keep: Any = getattr(pl_module, "keep_own_settings", None)  # solo's own modules have it
+        if keep is not None:
+            keep(self._groups)
         if "buffers" in self._state:
-            restore(trainer, pl_module, self._state)
-            step_plateaus(trainer, pl_module, self._state)
+            with _fitting():
+                restore(trainer, pl_module, self._state)
+                step_plateaus(trainer, pl_module, self._state)
         self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._state = None
 
@@ -260,11 +289,37 @@ class _First(Callback):
         return True
 
 
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """States that somebody else has made are refused in one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the states of processes in the checkpoint don't fit this run ({reason}); start a new run"
+        ) from error
+
+
 def _forget_next_batch(progress: dict[str, Any]) -> None:
     """The batch at hand, which Lightning counts as fetched already, is the first one of the resumed run."""
     for counts in (progress["total"], progress["current"]):
         counts["ready"] = counts["completed"]
     progress["is_last_batch"] = False
+
+
+def _not_finite(trainer: Trainer) -> list[str]:
+    """Names of weights, buffers and states of the optimizers that hold NaN or infinity."""
+    named = dict(trainer.lightning_module.state_dict())
+    for place, optimizer in enumerate(trainer.optimizers):
+        for number, state in enumerate(optimizer.state.values()):
+            named |= {f"optimizer {place}, {key} {number}": value for key, value in state.items()}
+    floats = {name: x for name, x in named.items() if isinstance(x, Tensor) and x.is_floating_point() and x.numel()}
+    if not floats:
+        return []
+    flags = [x.isfinite().all() for x in floats.values()]
+    finite = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist()  # one wait for a GPU
+    return [name for name, fine in zip(floats, finite, strict=True) if not fine]
 
 
 def _is_last(trainer: Trainer) -> bool:

@@ -111,7 +111,7 @@ class TrainingDiagnosis:
         return "optimizer.lr too low, or this network can do no better here (a larger one, a lower temperature)"
 
     def state(self) -> dict[str, Any]:
-        """What it has read and said, as plain values for a checkpoint."""
+        """What a checkpoint keeps of it, in plain values."""
         names = ("collapsed", "flat", "_suspect", "_losses", "_peak_lr", "messages")
         return {name: list(value) if isinstance(value := getattr(self, name), list) else value for name in names}
 

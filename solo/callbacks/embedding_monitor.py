@@ -66,7 +66,7 @@ class EmbeddingMonitor(Callback):
             self.queue.add(_rows_of(seen), trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the rows that were kept, log the numbers, and let the diagnosis judge them."""
+        """Measure the epoch's last rows, log the numbers, and judge them."""
         if not self._is_measured(trainer):
             return
         rows = self.queue.read()
@@ -94,12 +94,12 @@ class EmbeddingMonitor(Callback):
         return {"batches": self.queue.state()}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        """Take over the rows that the saved run had kept."""
+        """Take over the rows that `process_state` gave."""
         self.queue.load(state["batches"])
 
     @property
     def state_key(self) -> str:
-        """Its name in checkpoints, which is that of the first release."""
+        """The name of its state in checkpoints."""
         return "Online"
 
     def state_dict(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Meter(Callback):
         return float("nan") if self._loss is None else float(self._loss) / self._steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the counts of images, seconds and loss to zero."""
+        """Start an epoch's counts at zero."""
         self.images = self._steps = 0
         self.wait_seconds = self._paused = self._pause = 0.0
         self._loss = None
@@ -74,7 +74,7 @@ class Meter(Callback):
         self.epoch_started = self._end - state["seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Add the time that the batch took to come, without a validation in between."""
+        """The batch is here: the wait for data is over."""
         self.wait_seconds += time.perf_counter() - self._mark - self._pause
         self._paused += self._pause
         self._pause = 0.0
@@ -95,7 +95,7 @@ class Meter(Callback):
         self._mark = self._end = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: validation is not counted as training."""
+        """Stop the clock of training while it validates."""
         self._validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

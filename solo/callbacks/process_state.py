@@ -28,7 +28,7 @@ class HasProcessState(Protocol):
     """A LightningModule or a callback with state that is in no buffer, or that differs between processes."""
 
     def process_state(self) -> State:
-        """Plain values and tensors."""
+        """This process's part of the state, in plain values and tensors."""
         ...
 
     def load_process_state(self, state: State) -> None:

@@ -59,7 +59,7 @@ class RunProgress(ProgressBar):
         self._enabled = False
 
     def enable(self) -> None:
-        """Show progress again, after `disable`."""
+        """Show progress again after `disable`."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,7 +92,7 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back to whoever prints the error."""
+        """Give the terminal back before a message is written."""
         self._stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -134,6 +134,6 @@ def _epochs(trainer: Trainer) -> int | None:
 
 
 def clock(seconds: float) -> str:
-    """Seconds, rounded, as `h:mm:ss`."""
+    """A number of seconds as h:mm:ss."""
     minutes, second = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"

@@ -96,7 +96,7 @@ class Recorder(Callback):
             self._summarize("running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the final summary and `curves.png`: the run is complete."""
+        """Write the summary: the run is complete."""
         if trainer.is_global_zero:
             self._finish("finished")
 

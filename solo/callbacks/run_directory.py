@@ -9,7 +9,9 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from solo.callbacks import run_lock
 from solo.errors import UserError
+from solo.files import clean
 
 
 def random_string(letter_count: int = 4, digit_count: int = 4) -> str:
@@ -24,12 +26,13 @@ class RunDirectory:
     """`root/<run id>`: all processes agree on it, the first one creates it.
 
     The id is the one given (a run that is continued), or the logger's version (a W&B run's id), or `offline-` with
-    four letters and four digits.
+    four letters and four digits. It is this program's alone, unless `locked` is false.
     """
 
-    def __init__(self, root: str | Path, run_id: str | None = None) -> None:
+    def __init__(self, root: str | Path, run_id: str | None = None, locked: bool = True) -> None:
         self.root = Path(root)
         self.run_id = run_id
+        self.locked = locked
         self.wandb_run_id: str | None = None
         self.is_open = False
 
@@ -41,10 +44,12 @@ class RunDirectory:
         return self.root / self.run_id
 
     def open(self, trainer: Trainer) -> Path:
-        """Agree on the id, create the folder, return it. Every process has to call this.
+        """Agree on the id, create the folder, take it for this run, return it. Every process has to call this.
+
+        What a killed process left half written is removed.
 
         Raises:
-            UserError: the folder can't be created.
+            UserError: the folder can't be created, or another program is at work in it; in all processes.
         """
         if self.is_open:
             return self.path
@@ -54,10 +59,17 @@ class RunDirectory:
         run_id = self.run_id or version or f"offline-{random_string()}"
         self.run_id = trainer.strategy.broadcast(run_id)
         self.wandb_run_id = trainer.strategy.broadcast(version if wandb is not None else None)
-        if trainer.is_global_zero:
-            self._create()
+        problem = self._taken() if trainer.is_global_zero else None
+        problem = trainer.strategy.broadcast(problem)
+        if problem is not None:
+            raise UserError(problem)
         self.is_open = True
         return self.path
+
+    def close(self) -> None:
+        """Let go of the folder, so that other programs may use it."""
+        if self.is_open:
+            run_lock.release(self.path)
 
     def open_alone(self) -> Path:
         """`open` for a command of one process that has no trainer."""
@@ -65,6 +77,17 @@ class RunDirectory:
         self._create()
         self.is_open = True
         return self.path
+
+    def _taken(self) -> str | None:
+        """What is in the way, if anything is."""
+        try:
+            self._create()
+            if self.locked:
+                run_lock.acquire(self.path)
+        except UserError as error:
+            return str(error)
+        clean(self.path)
+        return None
 
     def _create(self) -> None:
         try:

@@ -43,7 +43,7 @@ class SchedulePlan(Callback):
         self._complained = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write `schedule.csv`, on the first process."""
+        """Write the plan of all steps, `schedule.csv`."""
         self.per_epoch = steps_of_epoch(trainer.num_training_batches, trainer.accumulate_grad_batches)
         total = trainer.estimated_stepping_batches
         self.total = int(total) if math.isfinite(total) else 0

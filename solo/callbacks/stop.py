@@ -67,7 +67,7 @@ class StopRequests:
                 self._former[number] = signal.signal(number, self._note)
 
     def unlisten(self) -> None:
-        """Give the signals back."""
+        """Give the signals back to their former handlers."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}

@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from solo.args.differences import flat, may_change, never_matters
+
 Row = dict[str, float]
-# Where a run writes, continues or reports doesn't change what it computes.
-_REPORTS = ("wandb", "tensorboard", "progress", "auto_umap", "online")
-_NOT_HASHED = ("name", "checkpoint", "auto_resume", "resume_from_checkpoint", *_REPORTS)
 # hex.policy -> `type`, where the two differ.
 _TYPES = {"fixed": "HEX_fixed", "adaptive": "HEX_adaptive", "hcl": "HCL", "dcl": "DCL", "infonce": "InfoNCE"}
-_NOT_HASHED_DATA = ("train_path", "val_path", "download", "num_workers")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Facts:
 
     @property
     def dataset(self) -> str:
-        """The data set's name; empty for images of one's own without one."""
+        """The name of the data set."""
         return str((self.cfg.get("data") or {}).get("dataset", ""))
 
 
@@ -86,8 +84,8 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Twelve hex digits of the settings that decide about the result; names and folders don't count."""
-    kept = {key: value for key, value in cfg.items() if key not in _NOT_HASHED}
-    kept["data"] = {key: value for key, value in (cfg.get("data") or {}).items() if key not in _NOT_HASHED_DATA}
+    idle = never_matters()
+    kept = {key: value for key, value in flat(cfg) if not may_change(key, idle)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -27,11 +27,13 @@ class Moved:
         renamed: names that are called otherwise there, `name` or `module:name`.
         method: the file of a backbone's constructors as they are without solo-learn's first argument, the name of the
             method: it is always this one; `""` leaves the constructors as they are.
+        gone: why there is nothing like it, and what to use instead.
     """
 
     home: str
     renamed: dict[str, str] = field(default_factory=dict)
     method: str | None = ""
+    gone: str | None = None
 
     def get(self, name: str) -> Any:
         """The object of that name.
@@ -66,6 +68,12 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.vit", _VIT, method="mocov3"),
     "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
     "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.wide_resnet", method=None),
+    "solo.data.dali_dataloader": Moved(
+        "",
+        gone="solo reads images without NVIDIA DALI; use solo.data.pretrain_dataloader and "
+        "solo.data.classification_dataloader (data.format=dali in a YAML runs on these)",
+    ),
+    "solo.data.h5_dataset": Moved("solo.data.sources.h5_dataset"),
     "solo.utils": None,
     "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
@@ -117,8 +125,14 @@ class OldPaths(MetaPathFinder, Loader):
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its names, each looked up when somebody asks for it."""
+        """Give the module its names, each looked up when somebody asks for it.
+
+        Raises:
+            ImportError: there is nothing like it here.
+        """
         moved = MODULES[module.__name__]
+        if moved is not None and moved.gone:
+            raise ImportError(moved.gone)
         module.__doc__ = f"solo-learn's import path of `{moved.home}`." if moved else None
         _add(module, {} if moved is None else {"": moved})
         if moved is not None:

@@ -43,7 +43,7 @@ def prepare_transforms(
         mean: per channel, of images in [0, 1].
         std: likewise.
         size: pixels; the shorter side is resized in proportion (256 to 224) before the centre crop.
-        channels: other than 1 or 3: of images as arrays, see `solo.data.views.multichannel`.
+        channels: other than 1 or 3: of images as arrays, see `solo.data.views.pipelines`.
 
     Raises:
         UserError: for an unknown data set, or if mean and std don't fit the channels.
@@ -117,10 +117,11 @@ def _check_same_classes(spec: DatasetSpec, train: Any, val: Any) -> None:
     """Classes are numbered in each folder by itself, so that a missing one would shift all labels after it."""
     differing = sorted(set(train.classes) ^ set(val.classes))
     if differing:
-        names = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        names = ", ".join(differing[:50]) + (", ..." if len(differing) > 50 else "")
         raise UserError(
             f"{train.root} and {val.root} hold different classes ({len(train.classes)} and {len(val.classes)}; only in "
-            f"one of them: {names}); both need the same folders"
+            f"one of them: {names}); both need the same folders, or data.dataset=custom, which knows classes by their "
+            "names, with data.unknown_classes=drop or label"
         )
 
 

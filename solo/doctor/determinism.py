@@ -27,9 +27,9 @@ BATCH, STEPS = 16, 4
 
 def determinism(case: Case) -> Outcome:
     """Train twice on the digits with one seed, the second time with a loader process, and once with another seed."""
-    first = _train(case, seed=5)
-    again = _train(case, seed=5, workers=1)
-    other = _train(case, seed=6)
+    first = train_once(case, seed=5)
+    again = train_once(case, seed=5, workers=1)
+    other = train_once(case, seed=6)
     differing = [name for name in first if not torch.equal(first[name], again[name])]
     if differing:
         return Outcome(False, f"the same seed gives other weights: {len(differing)} of {len(first)} ({differing[0]})")
@@ -38,7 +38,8 @@ def determinism(case: Case) -> Outcome:
     return Outcome(True, f"{len(first)} tensors are the same to the last bit after {STEPS} steps")
 
 
-def _train(case: Case, seed: int, workers: int = 0) -> dict[str, Tensor]:
+def train_once(case: Case, seed: int, workers: int = 0) -> dict[str, Tensor]:
+    """The weights after a short run of a case, made in this process and said nothing about."""
     with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         hush(workers=False)

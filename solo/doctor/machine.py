@@ -22,8 +22,8 @@ from solo.errors import UserError
 
 PACKAGES = ("solo-hex", "torch", "torchvision", "lightning", "timm", "numpy", "pillow")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-_SECONDS = 0.7  # of each measurement of a rate
-_MEBIBYTES = 64  # written and read once
+SECONDS = 0.7  # of each measurement of a rate
+MEBIBYTES = 64  # written and read once
 
 Fact = tuple[str, str]
 
@@ -100,11 +100,11 @@ def _temporary(folder: Path | None) -> tempfile.TemporaryDirectory[str]:
 def _disk(folder: Path) -> tuple[float, float]:
     """MiB/s of writing, until it is on the disk, and of reading, past the memory where the system lets one."""
     file, block = folder / "block", os.urandom(2**20)
-    if shutil.disk_usage(folder).free < 2 * _MEBIBYTES * 2**20:
-        raise UserError(f"{folder} has less than {2 * _MEBIBYTES} MiB free; free the disk or give another --folder")
+    if shutil.disk_usage(folder).free < 2 * MEBIBYTES * 2**20:
+        raise UserError(f"{folder} has less than {2 * MEBIBYTES} MiB free; free the disk or give another --folder")
     start = time.perf_counter()
     with file.open("wb") as stream:
-        for _ in range(_MEBIBYTES):
+        for _ in range(MEBIBYTES):
             stream.write(block)
         stream.flush()
         os.fsync(stream.fileno())
@@ -117,7 +117,7 @@ def _disk(folder: Path) -> tuple[float, float]:
             pass
         taken = time.perf_counter() - start
     file.unlink()
-    return _MEBIBYTES / written, _MEBIBYTES / taken
+    return MEBIBYTES / written, MEBIBYTES / taken
 
 
 def _pictures(folder: Path, count: int = 16) -> list[Path]:
@@ -153,7 +153,7 @@ def _rate(work: Callable[[], Any], items: int) -> float:
     """Items a second of wall time, after one call that warms up."""
     work()
     calls, start = 0, time.perf_counter()
-    while time.perf_counter() - start < _SECONDS:
+    while time.perf_counter() - start < SECONDS:
         work()
         calls += 1
     return calls * items / (time.perf_counter() - start)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from solo.args.words import LineParser
+from solo.compat.twin import twin
 from solo.doctor.case import Case, Outcome
 from solo.doctor.columns import COLUMNS, Column, all_cases
 from solo.doctor.determinism import determinism
@@ -53,6 +54,8 @@ def main(words: Sequence[str]) -> int:
         return replay(Path(given.replay).expanduser(), screen)
     facts = [*versions(), *devices()]
     screen.print(facts_table("machine", facts))
+    if other := twin():
+        screen.print(f"warning: {other}", markup=False, soft_wrap=True)
     if given.full:
         return _full(screen, facts, Path(given.page).expanduser(), given.methods)
     screen.print(facts_table("data path, one core", bandwidth(Path(given.folder) if given.folder else None)))

@@ -77,7 +77,7 @@ def _in_group(work: Work, index: int, count: int, name: str, argument: Any) -> N
     os.environ.pop("PL_GLOBAL_SEED", None)  # of an earlier run in this program: DDP alone would seed again by it
     result: dict[str, Any]
     try:
-        with distributed.joined(index, count, Path(f"{name}.meeting")):
+        with distributed.process_group(index, count, Path(f"{name}.meeting")):
             result = {"value": work(argument)}
     except Exception:
         result = {"error": traceback.format_exc()}

@@ -17,10 +17,10 @@ import torch
 
 from solo.eval.rows import Array, unit_rows
 
-_MINI_BATCHES_FROM = 20_000  # rows; above, whole passes take too long
+MINI_BATCHES_FROM = 20_000  # rows; above, whole passes take too long
 _RUNS, _RUNS_OF_MANY = 3, 1
-_MANY_CLUSTERS = 1000  # from here on once, not three times
-_MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with their square
+MANY_CLUSTERS = 1000  # from here on once, not three times
+MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with their square
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def cluster(features: Array, count: int, seed: int = 0) -> Array:
     from sklearn.exceptions import ConvergenceWarning
 
     rows = unit_rows(torch.from_numpy(features)).numpy()
-    runs = _RUNS if count <= _MANY_CLUSTERS else _RUNS_OF_MANY
+    runs = _RUNS if count <= MANY_CLUSTERS else _RUNS_OF_MANY
     options: dict[str, Any] = {"n_clusters": count, "n_init": runs, "random_state": seed}
-    large = len(rows) > _MINI_BATCHES_FROM
+    large = len(rows) > MINI_BATCHES_FROM
     model = MiniBatchKMeans(batch_size=max(4096, 2 * count), **options) if large else KMeans(**options)
     with warnings.catch_warnings():  # fewer distinct rows than clusters: a collapsed model, which the measure says
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -111,6 +111,6 @@ def scores(labels: Array, clusters: Array) -> tuple[float, float]:
     if classes in (1, len(labels)):
         return math.nan, math.nan
     nmi = normalized_mutual_info_score(labels, clusters)
-    if max(classes, len(np.unique(clusters))) > _MOST_ADJUSTED:
+    if max(classes, len(np.unique(clusters))) > MOST_ADJUSTED:
         return float(nmi), math.nan
     return float(nmi), float(adjusted_mutual_info_score(labels, clusters))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from solo.eval.rows import draw, unit_rows
 
-_ELEMENTS = 16_000_000  # similarities held at once
+ELEMENTS = 16_000_000  # similarities held at once
 _FINE = 4000  # bins from which the quantiles are read, each 0.0005 wide
 
 
@@ -212,5 +212,5 @@ def selection(
 
 def _blocks(z: Tensor, anchors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """A block of anchors (R,) at a time with its cosines (R, N)."""
-    for rows in torch.split(anchors, max(1, _ELEMENTS // len(z))):
+    for rows in torch.split(anchors, max(1, ELEMENTS // len(z))):
         yield rows, z[rows] @ z.T

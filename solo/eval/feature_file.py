@@ -17,6 +17,7 @@ A file holds arrays under these names; `val` is what is measured, a file without
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, infer_tree
 from solo.files import replacing
 from solo.taxonomy import Taxonomy
+from solo.untrusted import check_zip, is_zip, parse_json
 
 ENDINGS = (".npz", ".pt", ".safetensors")
+_MOST_CLASSES = 1_000_000
 _TEXTS = ("levels", "tree", "unseen", "facts", "val_paths", "train_paths", "paths", "name", "kind")
 
 
@@ -127,10 +130,15 @@ def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
     if labels is None:
         columns = torch.empty(len(features), 0, dtype=torch.long)
     else:
-        columns = torch.as_tensor(labels)
-        if columns.is_floating_point() or columns.is_complex():
-            raise UserError(f"{prefix}labels are {columns.dtype}; give ints, -1 for unknown")
-        columns = (columns[:, None] if columns.ndim == 1 else columns).long().clamp(min=-1)
+        numbers = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        if numbers.dtype.kind in "fc":
+            raise UserError(f"{prefix}labels are {numbers.dtype}; give ints, -1 for unknown")
+        if numbers.size and int(numbers.max()) >= _MOST_CLASSES:
+            raise UserError(
+                f"{prefix}labels hold {int(numbers.max())}; number the classes from 0, below {_MOST_CLASSES:,}"
+            )
+        columns = torch.from_numpy(numbers.astype(np.int64)).clamp(min=-1)
+        columns = columns[:, None] if columns.ndim == 1 else columns
     return FeatureTable(features, columns, tuple(str(path) for path in held.get(f"{prefix}paths", ())))
 
 
@@ -144,10 +152,11 @@ def _check_range(labels: Tensor, tree: Taxonomy) -> None:
 
 
 def _parsed(text: Any) -> Any:
-    return json.loads(text) if isinstance(text, str) else text
+    return parse_json(text) if isinstance(text, str) else text
 
 
 def _read_npz(file: Path) -> dict[str, Any]:
+    check_zip(file)
     with np.load(file, allow_pickle=False) as archive:
         held: dict[str, Any] = dict(archive)
     for name in _TEXTS:
@@ -164,6 +173,8 @@ def _write_npz(file: Path, arrays: Mapping[str, Tensor], texts: Mapping[str, Any
 
 
 def _read_pt(file: Path) -> dict[str, Any]:
+    if is_zip(file):
+        check_zip(file, stored=True)
     held = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(held, dict):
         raise UserError(f"it holds a {type(held).__name__}; save a dict")
@@ -180,13 +191,26 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
     with safe_open(file, "pt") as archive:
         held: dict[str, Any] = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
         texts = archive.metadata() or {}
-    return held | {name: json.loads(texts[name]) for name in _TEXTS if name in texts}
+    if "checksum" in texts and texts["checksum"] != _checksum(held, texts):
+        raise UserError("it is damaged, its checksum is wrong; compute the features again")
+    return held | {name: parse_json(texts[name]) for name in _TEXTS if name in texts}
 
 
 def _write_safetensors(file: Path, arrays: Mapping[str, Tensor], texts: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    save_file(dict(arrays), file, {name: json.dumps(value) for name, value in texts.items()})
+    written = {name: json.dumps(value) for name, value in texts.items()}
+    save_file(dict(arrays), file, written | {"checksum": _checksum(arrays, written)})
+
+
+def _checksum(arrays: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """Of names, numbers and texts; the format itself has none."""
+    found = zlib.crc32(json.dumps({name: texts[name] for name in sorted(texts) if name != "checksum"}).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name].numpy())
+        found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
+        found = zlib.crc32(array.tobytes(), found)
+    return f"{found:08x}"
 
 
 _READERS = {".npz": _read_npz, ".pt": _read_pt, ".safetensors": _read_safetensors}

@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from solo.eval.rows import widened
+from solo.precision import at_least_float32
 
-_CHUNK = 4096  # rows widened to float64 at once
+CHUNK = 4096  # rows widened to float64 at once
 _EPS = torch.finfo(torch.float64).eps
 _SUMMED = 64 * _EPS  # relative error of a mean of many rows
 
@@ -37,7 +37,7 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
     """
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"expected features (N, D) with at least one row and column, got {tuple(features.shape)}")
-    given, features = features.dtype, widened(features)
+    given, features = features.dtype, at_least_float32(features)
     mean = mean_row(features) if center else torch.zeros(features.shape[1], dtype=torch.float64)
     gram = _gram(features, mean) if len(features) >= features.shape[1] else _gram_of_rows(features, mean)
     if not bool(gram.isfinite().all()):
@@ -56,20 +56,20 @@ def _noise(features: Tensor, values: Tensor, precision: torch.dtype) -> float:
 
 def _energy(features: Tensor) -> float:
     """Sum of the squares of all entries."""
-    return sum(float(part.double().square().sum()) for part in torch.split(features, _CHUNK))
+    return sum(float(part.double().square().sum()) for part in torch.split(features, CHUNK))
 
 
 @torch.no_grad()
 def mean_row(features: Tensor) -> Tensor:
     """Mean of the rows in float64: (N, D) -> (D,), on the CPU."""
-    return torch.stack([part.cpu().double().sum(dim=0) for part in torch.split(features, _CHUNK)]).sum(dim=0) / len(
+    return torch.stack([part.cpu().double().sum(dim=0) for part in torch.split(features, CHUNK)]).sum(dim=0) / len(
         features
     )
 
 
 def _gram(features: Tensor, mean: Tensor) -> Tensor:
     gram = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64)
-    for part in torch.split(features, _CHUNK):
+    for part in torch.split(features, CHUNK):
         rows = part.cpu().double() - mean
         gram.addmm_(rows.T, rows)
     return gram
@@ -77,7 +77,7 @@ def _gram(features: Tensor, mean: Tensor) -> Tensor:
 
 def _gram_of_rows(features: Tensor, mean: Tensor) -> Tensor:
     gram = torch.zeros(len(features), len(features), dtype=torch.float64)
-    for part, offset in zip(torch.split(features, _CHUNK, dim=1), torch.split(mean, _CHUNK), strict=True):
+    for part, offset in zip(torch.split(features, CHUNK, dim=1), torch.split(mean, CHUNK), strict=True):
         columns = part.cpu().double() - offset
         gram.addmm_(columns, columns.T)
     return gram
@@ -204,11 +204,11 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     """
     if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
         raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
-    precision, features = features.dtype, widened(features)
+    precision, features = features.dtype, at_least_float32(features)
     n, views, width = features.shape
     within = torch.zeros(width, width, dtype=torch.float64)
     means = []
-    for part in torch.split(features, max(1, _CHUNK // views)):
+    for part in torch.split(features, max(1, CHUNK // views)):
         rows = part.cpu().double()
         mean = rows.mean(dim=1, keepdim=True)
         spread = (rows - mean).flatten(end_dim=1)

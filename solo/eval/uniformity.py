@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solo.eval.rows import draw, unit_rows
 
-_BLOCK = 2048  # rows and columns of the similarities held at once
+BLOCK = 2048  # rows and columns of the similarities held at once
 
 
 @torch.no_grad()
@@ -37,10 +37,10 @@ def uniformity(features: Tensor, t: float = 2.0, *, max_anchors: int = 10_000, s
     z = unit_rows(features)
     anchors = draw(len(z), max_anchors, seed).to(z.device)
     total = torch.zeros((), dtype=torch.float64)
-    for rows in torch.split(anchors, _BLOCK):
-        for column in range(0, len(z), _BLOCK):
+    for rows in torch.split(anchors, BLOCK):
+        for column in range(0, len(z), BLOCK):
             # |x - y|^2 = 2 - 2 cos; from the cosines, so that no difference is stored.
-            potential = (z[rows] @ z[column : column + _BLOCK].T).sub_(1).mul_(2 * t).exp_()
+            potential = (z[rows] @ z[column : column + BLOCK].T).sub_(1).mul_(2 * t).exp_()
             total += potential.sum(dim=1).sum(dtype=torch.float64).cpu()
     # A row meets itself once, with the potential of its own length: 1, or exp(-2 t) for a zero row.
     own = (z[anchors].square().sum(dim=1) - 1).mul(2 * t).exp().sum(dtype=torch.float64)
@@ -87,7 +87,7 @@ def embedding_std(features: Tensor) -> float:
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"expected features (N, D) with at least one row, got {tuple(features.shape)}")
     sums = torch.zeros(2, features.shape[1], dtype=torch.float64)
-    for part in torch.split(unit_rows(features), _BLOCK):
+    for part in torch.split(unit_rows(features), BLOCK):
         rows = part.cpu().double()
         sums += torch.stack([rows.sum(dim=0), rows.square().sum(dim=0)])
     mean, square = sums / len(features)

@@ -13,7 +13,7 @@ from solo.eval.rank import entropy_rank, lidar, power_law, spectrum
 from solo.eval.rows import draw
 from solo.eval.uniformity import alignment, embedding_std, uniformity
 
-_ANCHORS = 1024  # rows that are compared with all others
+ANCHORS = 1024  # rows that are compared with all others
 _WIDEST = 2048  # a D x D decomposition takes seconds above it
 
 
@@ -50,12 +50,12 @@ def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float 
         those of up to 1,024 anchors with all rows.
     """
     first = views[0]
-    found = {"uniformity": uniformity(first, max_anchors=_ANCHORS)}
+    found = {"uniformity": uniformity(first, max_anchors=ANCHORS)}
     if len(views) > 1:
         found["alignment"] = alignment(first, views[1])
         if first.shape[1] <= _WIDEST:
             found["lidar"] = lidar(torch.stack(views[:2], dim=1))
-    chosen = selection(first, groups, quantile=quantile, max_anchors=_ANCHORS)
+    chosen = selection(first, groups, quantile=quantile, max_anchors=ANCHORS)
     found |= {"threshold": chosen.threshold, "selected": chosen.selected}
     if groups is not None and bool((groups >= 0).any()):
         found["superclass_share"] = chosen.precision
@@ -74,6 +74,6 @@ def neighbours_agree(features: Tensor, labels: Tensor, k: int = 20, temperature:
     Returns:
         Top-1 in percent of each level, over up to 1,024 rows; NaN where none of these has a label.
     """
-    rows = draw(len(features), _ANCHORS).to(features.device)
+    rows = draw(len(features), ANCHORS).to(features.device)
     similarity, near = nearest_others(features, min(k, len(features) - 1), queries=rows)
     return [acc1 for acc1, _ in vote_accuracy(similarity, near, labels, labels[rows], temperature=temperature)]

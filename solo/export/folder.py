@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Network:
         resize: length of the shorter side before the centre crop; None: images are resized to `size` x `size`.
         mean: per channel, of images in [0, 1].
         std: likewise.
+        reading: how files become images, where that is not the default: keys of `solo.data.storage.facts.ReadingKeys`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Network:
     resize: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """The backbone with random weights: images (B, C, H, W) -> features (B, F).

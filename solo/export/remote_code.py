@@ -61,7 +61,7 @@ def remote_code(bundle: Bundle) -> str | None:
 
 
 def remote_config(bundle: Bundle) -> dict[str, object]:
-    """`config.json` beside it."""
+    """The `config.json` that lies beside the remote code."""
     kwargs = dict(bundle.network.kwargs)
     if not bundle.network.name.startswith("resnet"):
         kwargs = {"in_chans": bundle.network.channels, **kwargs}

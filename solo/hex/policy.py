@@ -21,7 +21,7 @@ Similarity = Literal["row", "cosine"]
 
 
 class Selector(Protocol):
-    """Chooses within one batch."""
+    """Chooses the hierarchy negatives of one batch, block by block."""
 
     @property
     def threshold(self) -> Tensor | None:
@@ -34,7 +34,7 @@ class Selector(Protocol):
 
 
 class Policy(Protocol):
-    """A rule for H(i)."""
+    """A rule that says which negatives of an anchor are its hierarchy, H(i)."""
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """The rule for this batch in this epoch (0-based); None: H is empty."""
@@ -174,7 +174,7 @@ class WithNamed:
     policy: Policy
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """The union of both."""
+        """The union of what labels name and what the other policy finds."""
         chosen = self.policy.selector(pairs, epoch, max_epochs)
         return None if chosen is None else _Either(chosen, pairs)
 
@@ -192,7 +192,7 @@ class WarmUp:
     epochs: int
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """The other policy's."""
+        """None in the epochs of the warm-up, then the other policy's."""
         return None if epoch < self.epochs else self.policy.selector(pairs, epoch, max_epochs)
 
 
@@ -218,7 +218,7 @@ class EveryNegative:
     warm_epoch: int = 0
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """All pairs."""
+        """A selector that takes all pairs."""
         return None if epoch < self.warm_epoch else _Alike(True)
 
 
@@ -233,7 +233,7 @@ class NoNegative:
     warm_epoch: int = 0
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """No pair."""
+        """None or no pair: H is empty in every epoch."""
         return None if epoch < self.warm_epoch else _Alike(False)
 
 

@@ -28,7 +28,7 @@ def cross_entropy_loss_func(logits: Tensor, targets: Tensor, label_smoothing: fl
 
 
 class LabelledCrossEntropy(nn.Module):
-    """`cross_entropy_loss_func` with its smoothing."""
+    """`cross_entropy_loss_func` as a module that keeps its label smoothing."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()

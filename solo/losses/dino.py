@@ -46,10 +46,14 @@ class DINOLoss(nn.Module):
 
     @full_precision
     def forward(self, student_output: Tensor, teacher_output: Tensor) -> Tensor:
-        """Scalar loss of the outputs (V * N, P) of student and teacher, view after view; then moves the centre."""
+        """Scalar loss of the outputs of student (any views * N, P) and teacher (V * N, P); then moves the centre.
+
+        The student's begin with the large views, in the order of the teacher's.
+        """
         temperature, views = float(self.teacher_temp_schedule[self.epoch]), self.num_large_crops
         target = ((teacher_output.detach() - self.center) / temperature).softmax(dim=-1)
-        loss = swav_loss_func(student_output.chunk(views), target.chunk(views), self.student_temp)
+        students = student_output.chunk(views * len(student_output) // len(target))
+        loss = swav_loss_func(students, target.chunk(views), self.student_temp)
         self.update_center(teacher_output)
         return loss
 

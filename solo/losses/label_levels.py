@@ -84,7 +84,7 @@ class LabelLevels:
 
     @property
     def number(self) -> int:
-        """L."""
+        """L, the number of levels."""
         return self.keys.shape[1]
 
     def partner_counts(self, cumulative: bool) -> Tensor:

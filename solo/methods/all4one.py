@@ -7,8 +7,6 @@ As in solo-learn, the attention's learning rate is 0.1 and its temperature 0.1, 
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,7 +40,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
 
     def build(self, kw: NNCLRKwargs) -> None:
         """Make projector, predictors, transformer and queue."""
-        self.info_nce = partial(info_nce, temperature=kw.temperature)
+        self.temperature = kw.temperature
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")
         self.predictor, self.predictor2 = (mlp(width, kw.pred_hidden_dim, width) for _ in range(2))
@@ -69,6 +67,10 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         own = torch.cat([self.predictor2(z)[:, None], neighbours], dim=1)[:, :NEIGHBOURS]
         both = [self.transformer_encoder(self.pos_enc(sequence))[:, 0] for sequence in (neighbours, own)]
         return both[0], both[1]
+
+    def info_nce(self, pairs: Pairs) -> Tensor:
+        """The method's own contrast of pairs."""
+        return info_nce(pairs, self.temperature)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Half of the attention's, of NNCLR's (or HEX's) and of the features' loss each."""

@@ -108,6 +108,9 @@ class BaseMethod(OnlineEvaluation):
         self.hex = build_objective(config.hex, temperature, self.hex_scale)
         self._group_level = self._find_level(config.hex.level)
         self.build(kw if self.Kwargs else None)
+        for name, value in vars(kw).items() if self.Kwargs else ():  # settings are attributes, as in solo-learn
+            if not hasattr(self, name):
+                setattr(self, name, value)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Where a class declares heads or a loss and writes no step of its own, give it the one that uses them."""
@@ -171,12 +174,12 @@ class BaseMethod(OnlineEvaluation):
 
     def forward(self, X: Tensor) -> Outputs:
         """Images (B, C, H, W) -> `logits` (B, classes) and `feats` (B, F)."""
-        feats = self.backbone(self.arrange(X))
+        feats = self.backbone(self.in_memory_format(X))
         return {"logits": self.classifier(feats.detach()), "feats": feats}
 
     def multicrop_forward(self, X: Tensor) -> Outputs:
         """Small crops (B, C, h, w) -> `feats` (B, F)."""
-        return {"feats": self.backbone(self.arrange(X))}
+        return {"feats": self.backbone(self.in_memory_format(X))}
 
     def _base_shared_step(self, X: Tensor, targets: Tensor) -> Outputs:
         out = self(X)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from solo.losses.guided import cross_entropy_loss_func
+from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import CrossEntropyKwargs
 
@@ -25,6 +25,6 @@ class CrossEntropy(BaseMethod):
         return {"z": self.head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Mean over the views."""
+        """Cross-entropy of the classes, the mean over the views."""
         losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
         return sum(losses[1:], losses[0]) / len(losses)

@@ -104,12 +104,13 @@ class DeepClusterV2(LateBuffers, BaseMethod):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Keep the number of the batch: its place in the memory."""
+        super().on_train_batch_start(batch, batch_idx)
         self._batch_idx = batch_idx
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy with the clusters; 0 as long as there are none, in the first epoch."""
+        """Cross-entropy of all views with the clusters; 0 as long as there are none, in the first epoch."""
         views = slice(self.num_large_crops)
         self.update_memory_banks(step.ids, out["z"][views], self._batch_idx)
         unknown = step.ids.new_full((len(self.prototypes), len(step.ids)), -1)
         clusters = unknown if self.assignments is None else self.assignments[:, step.ids]
-        return deepclusterv2_loss_func(torch.stack(out["p"][views], dim=1), clusters, self.temperature)
+        return deepclusterv2_loss_func(torch.stack(out["p"], dim=1), clusters, self.temperature)

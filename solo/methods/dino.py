@@ -94,7 +94,7 @@ class DINO(BaseMomentumMethod):
         return {"z": self.momentum_head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy of each view's scores under the slow ones of the other; moves the centre."""
+        """Cross-entropy of each view's scores, small ones too, under the slow ones of other large views."""
         self.dino_loss_func.epoch = step.epoch
         loss: Tensor = self.dino_loss_func(torch.cat(out["z"]), torch.cat(out["momentum_z"]))
         return loss

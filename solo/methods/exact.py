@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from solo.losses.pairs import widen
 from solo.nn.whitening import IterNorm
+from solo.precision import at_least_float32
 
 if TYPE_CHECKING:
     from solo.methods.base import BaseMethod
@@ -42,7 +42,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             states.append(_random_state(model))
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
-    out = joined(outputs)
+    out = concatenate(outputs)
     leaves = _leaves(out)
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
@@ -92,7 +92,7 @@ def split(batch: Any, size: int) -> list[Any]:
     return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
 
 
-def joined(outputs: list[Outputs]) -> Outputs:
+def concatenate(outputs: list[Outputs]) -> Outputs:
     """Outputs of the parts -> those of the whole: rows one after the other, view by view; without the summaries."""
     keys = [key for key, value in outputs[0].items() if isinstance(value, list)]
     return {key: [torch.cat(views) for views in zip(*(out[key] for out in outputs), strict=True)] for key in keys}
@@ -106,14 +106,14 @@ def _leaves(out: Outputs) -> dict[str, list[Tensor]]:
     leaves = {}
     for key, views in out.items():
         if not key.startswith("momentum_") and views[0].is_floating_point():
-            out[key] = leaves[key] = [widen(view).detach().requires_grad_() for view in views]
+            out[key] = leaves[key] = [at_least_float32(view).detach().requires_grad_() for view in views]
     return leaves
 
 
 def _product(out: Outputs, cached: dict[str, list[Tensor | None]], rows: slice) -> Tensor:
     """Sum of outputs times their gradients: its gradient is that of the loss."""
     terms = [
-        (widen(view) * grad[rows]).sum()
+        (at_least_float32(view) * grad[rows]).sum()
         for key, grads in cached.items()
         for view, grad in zip(out[key], grads, strict=True)
         if grad is not None and view.requires_grad

@@ -28,7 +28,7 @@ class HiMulConE(SimCLR):
     kind: ClassVar[Kind] = "himulcone"
 
     def build(self, kw: Any) -> None:
-        """Make the projector."""
+        """Make the projector and keep the settings of the loss."""
         super().build(kw)
         self.kw: HierarchicalKwargs = kw
 
@@ -52,7 +52,7 @@ class HiMulConE(SimCLR):
 
 
 class HiMulCon(HiMulConE):
-    """Levels weigh differently."""
+    """Levels weigh differently, and no level constrains another."""
 
     kind = "himulcon"
 

@@ -43,7 +43,7 @@ class QueueKwargs:
 
 @dataclass(kw_only=True)
 class MoCoV2PlusKwargs(SimCLRKwargs, QueueKwargs):
-    """Keys of `method: mocov2plus`."""
+    """Keys of `method: mocov2plus`: projector, temperature, queue."""
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,7 @@ class NNCLRKwargs(PredictorKwargs, MoCoV2PlusKwargs):
 
 @dataclass(kw_only=True)
 class VICRegKwargs(ProjectorKwargs):
-    """Keys of `method: vicreg`."""
+    """Keys of `method: vicreg`: projector, weights of the three terms."""
 
     sim_loss_weight: float = key(25.0, "weight of the distance between the two views", ge=0)
     var_loss_weight: float = key(25.0, "weight of the variance term, which keeps features from collapsing", ge=0)
@@ -67,7 +67,7 @@ class VICRegKwargs(ProjectorKwargs):
 
 @dataclass(kw_only=True)
 class BarlowTwinsKwargs(ProjectorKwargs):
-    """Keys of `method: barlow_twins`."""
+    """Keys of `method: barlow_twins`: projector, weights of the loss."""
 
     lamb: float = key(0.0051, "weight of the off-diagonal entries of the cross-correlation", ge=0)
     scale_loss: float = key(0.024, "factor on the whole loss", gt=0)
@@ -75,7 +75,7 @@ class BarlowTwinsKwargs(ProjectorKwargs):
 
 @dataclass(kw_only=True)
 class MoCoV3Kwargs(PredictorKwargs, SimCLRKwargs):
-    """Keys of `method: mocov3`."""
+    """Keys of `method: mocov3`: projector, predictor, temperature."""
 
 
 @dataclass(kw_only=True)
@@ -85,7 +85,7 @@ class NNPredictorKwargs(PredictorKwargs, QueueKwargs):
 
 @dataclass(kw_only=True)
 class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
-    """Keys of `method: ressl`."""
+    """Keys of `method: ressl`: projector, two temperatures, queue."""
 
     temperature_q: float = key(REQUIRED, "temperature of the relations of the strongly augmented view", gt=0)
     temperature_k: float = key(REQUIRED, "temperature of the relations of the weakly augmented view", gt=0)
@@ -93,7 +93,7 @@ class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
 
 @dataclass(kw_only=True)
 class VIbCRegKwargs(VICRegKwargs):
-    """Keys of `method: vibcreg`."""
+    """Keys of `method: vibcreg`: those of VICReg, and iterative normalisation."""
 
     cov_loss_weight: float = key(200.0, "weight of the correlation term, which decorrelates the features", ge=0)
     iternorm: bool = key(False, "whiten the projections by iterative normalisation")
@@ -101,7 +101,7 @@ class VIbCRegKwargs(VICRegKwargs):
 
 @dataclass(kw_only=True)
 class WMSEKwargs(ProjectorKwargs):
-    """Keys of `method: wmse`."""
+    """Keys of `method: wmse`: projector, and how embeddings are whitened."""
 
     whitening_iters: int = key(1, "random partitions of the batch that the loss averages over", ge=1)
     whitening_size: int = key(256, "rows that are whitened together; a divisor of the batch of a process", ge=2)
@@ -110,7 +110,7 @@ class WMSEKwargs(ProjectorKwargs):
 
 @dataclass(kw_only=True)
 class SwAVKwargs(SimCLRKwargs):
-    """Keys of `method: swav`."""
+    """Keys of `method: swav`: projector, prototypes, queue, Sinkhorn's iterations."""
 
     queue_size: int = key(65536, "rows of the queue of all processes together; 0 for none", ge=0)
     num_prototypes: int = key(3000, "number of prototypes", ge=1)
@@ -122,7 +122,7 @@ class SwAVKwargs(SimCLRKwargs):
 
 @dataclass(kw_only=True)
 class DeepClusterV2Kwargs(ProjectorKwargs):
-    """Keys of `method: deepclusterv2`."""
+    """Keys of `method: deepclusterv2`: projector, prototypes, k-means."""
 
     num_prototypes: list[int] = key([3000, 3000, 3000], "number of clusters of every set of prototypes")
     temperature: float = key(0.1, "temperature of the softmax over prototypes", gt=0)
@@ -131,7 +131,7 @@ class DeepClusterV2Kwargs(ProjectorKwargs):
 
 @dataclass(kw_only=True)
 class DINOKwargs(ProjectorKwargs):
-    """Keys of `method: dino`."""
+    """Keys of `method: dino`: head, prototypes, temperatures, what is clipped and frozen."""
 
     num_prototypes: int = key(REQUIRED, "width of the head's output", ge=1)
     clip_grad: float = key(0.0, "largest norm of the gradient of each parameter of the backbone; 0 for any", ge=0)
@@ -146,7 +146,7 @@ class DINOKwargs(ProjectorKwargs):
 
 @dataclass(kw_only=True)
 class MAEKwargs:
-    """Keys of `method: mae`."""
+    """Keys of `method: mae`: the decoder, and how much of an image is hidden."""
 
     decoder_embed_dim: int = key(REQUIRED, "width of the decoder", ge=4)
     decoder_depth: int = key(REQUIRED, "blocks of the decoder", ge=0)
@@ -170,7 +170,7 @@ class HierarchicalKwargs(SimCLRKwargs):
 
 @dataclass(kw_only=True)
 class GuidedKwargs(ProjectorKwargs):
-    """Keys of `method: guided`."""
+    """Keys of `method: guided`: projector, weight of the distortion."""
 
     distortion_weight: float = key(1.0, "weight of the distances between prototypes", ge=0)
 

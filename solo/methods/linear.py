@@ -107,7 +107,7 @@ class LinearModel(SoloModule):
             feats = X
         else:
             with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
-                feats = self.backbone(self.arrange(X))
+                feats = self.backbone(self.in_memory_format(X))
         return {"logits": self.classifier(feats), "feats": feats}
 
     def shared_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class MAE(BaseMethod):
     metric = "train_reconstruction_loss"
 
     def build(self, kw: MAEKwargs) -> None:
-        """Make the decoder."""
+        """Make the decoder, for a backbone that can encode a part of an image."""
         if not isinstance(self.backbone, MaskedViT):
             raise UserError(
                 f"backbone.name={self.backbone_name!r} can't encode a part of an image, which method 'mae' needs; "
@@ -99,7 +99,7 @@ class MAE(BaseMethod):
         """Images -> `logits`, `feats`; in training also `mask` (N, L), 1 for removed, and `pred` of the decoder."""
         if not self.training:
             return super().forward(X)
-        feats, patches, mask, ids_restore = self.backbone(self.arrange(X), self.mask_ratio)
+        feats, patches, mask, ids_restore = self.backbone(self.in_memory_format(X), self.mask_ratio)
         pred = self.decoder(patches, ids_restore)
         return {"logits": self.classifier(feats.detach()), "feats": feats, "mask": mask, "pred": pred}
 

@@ -6,8 +6,6 @@ Chen, Fan, Girshick, He: Improved baselines with momentum contrastive learning, 
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -30,8 +28,8 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: MoCoV2PlusKwargs) -> None:
-        """Make projector and queue."""
-        self.info_nce = partial(info_nce, temperature=kw.temperature)
+        """Make the projector and a queue of keys for each view."""
+        self.temperature = kw.temperature
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         self.make_queue(kw.queue_size, kw.proj_output_dim, views=2)
 
@@ -47,6 +45,10 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
         """Put keys (2, B, proj_output_dim) of the two views and labels (B,) into the queue."""
         unknown = torch.full(keys.shape[1:2], -1, device=keys.device)
         self.enqueue(keys, queue_y=unknown if y is None else y)
+
+    def info_nce(self, pairs: Pairs) -> Tensor:
+        """The method's own contrast of pairs."""
+        return info_nce(pairs, self.temperature)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE, or HEX, of one view's queries, the other's keys and its queue: mean of the two directions."""

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from solo import distributed
 from solo.args.config import to_plain
@@ -18,11 +19,11 @@ from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
-from solo.losses.pairs import widen
 from solo.methods.settings import data_facts, taxonomy_of
 from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
 from solo.optim.plan import plan_groups
+from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 
 
@@ -125,7 +126,7 @@ class SoloModule(pl.LightningModule):
         count = (labels >= 0).sum()
         # In training DDP averages over processes, which may have differently many labels; validation sums at its end.
         labelled = distributed.per_process(count) if self.training else count.clamp(min=1)
-        total = F.cross_entropy(widen(logits), labels, ignore_index=-1, reduction="sum")
+        total = F.cross_entropy(at_least_float32(logits), labels, ignore_index=-1, reduction="sum")
         acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5), labelled=labelled)
         return {"loss": total / labelled, "acc1": acc1, "acc5": acc5}
 
@@ -203,7 +204,10 @@ class SoloModule(pl.LightningModule):
         )
         if self.scheduler == "none":
             return optimizer
-        return [optimizer], [self._schedule().build(optimizer, self._SCHEDULER_CHOICES)]
+        scheduler = self._schedule().build(optimizer, self._SCHEDULER_CHOICES)
+        if isinstance(scheduler, ReduceLROnPlateau) and self.attached and self.trainer.state.status == "running":
+            scheduler = {"scheduler": scheduler, "monitor": "val_loss"}  # Lightning needs to be told what to watch
+        return [optimizer], [scheduler]
 
     def _schedule(self) -> optim.Schedule:
         return optim.Schedule(
@@ -224,10 +228,10 @@ class SoloModule(pl.LightningModule):
         groups = self.trainer.optimizers[0].param_groups
         return plan_groups(self._schedule(), groups, self._static_groups, step, steps_per_epoch)
 
-    def settle(self, fresh: list[dict[str, Any]]) -> None:
-        """A resumed run keeps to its own settings, see `optim.settle`; `fresh` are its groups before the checkpoint."""
+    def keep_own_settings(self, fresh: list[dict[str, Any]]) -> None:
+        """As in `solo.optim.build`; `fresh` are the parameter groups before the checkpoint was loaded."""
         schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-        optim.settle(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
+        optim.keep_own_settings(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""
@@ -246,7 +250,7 @@ class SoloModule(pl.LightningModule):
 
     # ---- the rest ----
 
-    def arrange(self, X: Tensor) -> Tensor:
+    def in_memory_format(self, X: Tensor) -> Tensor:
         """Images (B, C, H, W) in the memory format of `performance.disable_channel_last`."""
         return X if self.no_channel_last or X.ndim != 4 else X.to(memory_format=torch.channels_last)
 

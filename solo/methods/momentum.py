@@ -61,7 +61,7 @@ class BaseMomentumMethod(BaseMethod):
     @torch.no_grad()
     def momentum_forward(self, X: Tensor) -> Outputs:
         """Images (B, C, H, W) -> `feats` (B, F) of the momentum backbone."""
-        return {"feats": self.momentum_backbone(self.arrange(X))}
+        return {"feats": self.momentum_backbone(self.in_memory_format(X))}
 
     @property
     def _pairs_with_heads(self) -> list[tuple[Any, Any]]:
@@ -105,7 +105,7 @@ class BaseMomentumMethod(BaseMethod):
         return out
 
     def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
-        """Adds `tau`."""
+        """Adds `tau`, the weight of the slow network, to the plan of a step."""
         total, updater = float(self.trainer.estimated_stepping_batches), self.momentum_updater
         tau = tau_at(step, total, updater.base_tau, updater.final_tau)
         return {**super().planned(step, steps_per_epoch), "tau": tau}

@@ -6,8 +6,6 @@ https://arxiv.org/abs/2104.14548. `type: HEX_*` replaces its loss by HEX, in bot
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,7 @@ class NNCLR(NeighbourQueue, BaseMethod):
 
     def build(self, kw: NNCLRKwargs) -> None:
         """Make projector, predictor and queue."""
-        self.info_nce = partial(info_nce, temperature=kw.temperature)
+        self.temperature = kw.temperature
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")
         self.predictor = mlp(width, kw.pred_hidden_dim, width)
@@ -39,11 +37,20 @@ class NNCLR(NeighbourQueue, BaseMethod):
         z = self.projector(feats)
         return {"z": unit(z), "p": self.predictor(z)}
 
+    def info_nce(self, pairs: Pairs) -> Tensor:
+        """The method's own contrast of pairs."""
+        return info_nce(pairs, self.temperature)
+
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """InfoNCE, or HEX, of one view's neighbours and the other's predictions: mean of the two directions."""
-        (z1, z2), (p1, p2) = out["z"], out["p"]
-        (places, nn1), (_, nn2) = self.find_nn(z1), self.find_nn(z2)
-        self.log_metrics({"train_nn_acc": self.neighbour_accuracy(places, step.targets)})
-        self.dequeue_and_enqueue(z1.detach(), step.targets)
-        directions = (Pairs.between(nn, p, step.ids, step.groups) for nn, p in ((nn1, p2), (nn2, p1)))
+        """InfoNCE, or HEX, of a large view's neighbours and another view's predictions: mean over the directions."""
+        large = out["z"][: self.num_large_crops]
+        places, neighbours = zip(*map(self.find_nn, large), strict=True)
+        self.log_metrics({"train_nn_acc": self.neighbour_accuracy(places[0], step.targets)})
+        self.dequeue_and_enqueue(large[0].detach(), step.targets)
+        directions = (
+            Pairs.between(nn, p, step.ids, step.groups)
+            for i, nn in enumerate(neighbours)
+            for j, p in enumerate(out["p"])
+            if i != j
+        )
         return torch.stack([self.hex.replace(self.info_nce, pairs, step) for pairs in directions]).mean()

@@ -22,6 +22,11 @@ class OnlineEvaluation(SoloModule):
         if self.knn_eval:
             self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=cfg.distance_func)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """The k-NN's bank never holds views of more than one epoch, also where not every epoch is validated."""
+        if self.knn_eval and batch_idx == 0:
+            self.knn.reset()
+
     def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
         """Put the labelled rows of a training batch into the k-NN's bank.
 

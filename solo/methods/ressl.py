@@ -6,6 +6,7 @@ The first view is the strong one, for the trained network, the second the weak o
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from solo.losses.pairs import unit
@@ -27,7 +28,7 @@ class ReSSL(QueueMixin, BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: ReSSLKwargs) -> None:
-        """Make projector and queue."""
+        """Make the projector and the queue of weak views."""
         self.temperature_q, self.temperature_k = kw.temperature_q, kw.temperature_k
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         self.make_queue(kw.queue_size, kw.proj_output_dim, labels=())
@@ -45,8 +46,9 @@ class ReSSL(QueueMixin, BaseMomentumMethod):
         self.enqueue(z)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy of the strong view's relations under those of the weak one."""
-        q, k = out["z"][0], out["momentum_z"][1]
-        loss = ressl_loss_func(q, k, self.queue.clone(), self.temperature_q, self.temperature_k)
+        """Cross-entropy of the strong view's relations, and those of small ones, under those of the weak one."""
+        students, k = [out["z"][0], *out["z"][2:]], out["momentum_z"][1]
+        queue = self.queue.clone()
+        losses = [ressl_loss_func(q, k, queue, self.temperature_q, self.temperature_k) for q in students]
         self.dequeue_and_enqueue(k)
-        return loss
+        return torch.stack(losses).mean()

@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from solo.args.accumulate import check_accumulate
 from solo.args.check import Problem, check
+from solo.args.check_method import check_accumulate, check_policy, check_views
 from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
-from solo.args.rules import check_policy, check_views
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
 from solo.backbones.registry import Constructor
@@ -164,6 +163,7 @@ def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Mod
         channels=facts["channels"],
         small=bool(spec and spec.small_stem),
         image_size=facts["size"],
+        several_sizes=bool(config.data.num_small_crops),
         kwargs=config.backbone.kwargs,
         table=table,
     )

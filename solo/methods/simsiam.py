@@ -18,7 +18,7 @@ from solo.nn.heads import PredictorHeads, mlp
 
 
 class SimSiam(PredictorHeads, BaseMethod):
-    """Projector and predictor."""
+    """A projector and a predictor; the target's gradient is stopped."""
 
     Kwargs = PredictorKwargs
     trainable = ("projector", "predictor")
@@ -26,7 +26,7 @@ class SimSiam(PredictorHeads, BaseMethod):
     metric = "train_neg_cos_sim"
 
     def build(self, kw: PredictorKwargs) -> None:
-        """Make projector and predictor."""
+        """Make the projector, whose last layer is normalised, and the predictor."""
         hidden, width = kw.proj_hidden_dim, kw.proj_output_dim
         self.projector = mlp(self.features_dim, hidden, width, depth=3, bias=False, last_norm="plain")
         self.projector[-2].bias.requires_grad_(False)  # the norm after it takes it away again

@@ -15,14 +15,14 @@ from solo.nn.whitening import IterNorm
 
 
 class VIbCReg(BaseMethod):
-    """One projector, three regularisers."""
+    """One projector; its loss keeps invariance, variance and covariance of two views."""
 
     Kwargs = VIbCRegKwargs
     trainable = ("projector",)
     metric = "train_vibcreg_loss"
 
     def build(self, kw: VIbCRegKwargs) -> None:
-        """Make the projector."""
+        """Make the projector, perhaps with iterative normalisation, and keep the weights."""
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, activation=nn.GELU)
         self.projector.append(IterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())

@@ -16,7 +16,7 @@ from solo.nn.heads import mlp
 
 
 class VICReg(BaseMethod):
-    """One projector, three regularisers."""
+    """One projector; its loss keeps invariance, variance and covariance of two views."""
 
     Kwargs = VICRegKwargs
     trainable = ("projector",)
@@ -24,7 +24,7 @@ class VICReg(BaseMethod):
     hex_scale = 5.0  # the release's, hidden in its code; VICReg's loss is large
 
     def build(self, kw: VICRegKwargs) -> None:
-        """Make the projector."""
+        """Make the projector, three layers deep, and keep the loss's weights."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
         self.weights = kw.loss_weights()
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.pairs import widen
 from solo.losses.wmse import wmse_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import WMSEKwargs
 from solo.nn.heads import mlp
 from solo.nn.whitening import Whitening2d
+from solo.precision import at_least_float32
 
 
 class WMSE(BaseMethod):
@@ -29,7 +29,7 @@ class WMSE(BaseMethod):
     metric = "train_wmse_loss"
 
     def build(self, kw: WMSEKwargs) -> None:
-        """Make the projector."""
+        """Make the projector and the whitening that follows it."""
         self.whitening_iters, self.whitening_size = kw.whitening_iters, kw.whitening_size
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
         self.whitening = Whitening2d(kw.proj_output_dim, eps=kw.whitening_eps)
@@ -49,7 +49,7 @@ class WMSE(BaseMethod):
                 f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
                 "choose a divisor of optimizer.batch_size"
             )
-        views = [distributed.gather(widen(z)) for z in out["z"][: self.num_large_crops]]
+        views = [distributed.gather(at_least_float32(z)) for z in out["z"][: self.num_large_crops]]
         losses = []
         for _ in range(self.whitening_iters):
             order = distributed.of_first(torch.randperm(len(views[0]), device=views[0].device))

@@ -54,7 +54,7 @@ class _Encoding(nn.Module):
 
 
 class PositionalEncoding1D(_Encoding):
-    """Encodes (N, x, channels)."""
+    """Positional encoding of a tensor (N, x, channels), of its shape."""
 
     dims = 1
 
@@ -72,7 +72,7 @@ class PositionalEncoding3D(_Encoding):
 
 
 class PositionalEncodingPermute1D(PositionalEncoding1D):
-    """Encodes (N, channels, x)."""
+    """Positional encoding of a tensor (N, channels, x), of its shape."""
 
     permuted = True
 

@@ -32,7 +32,7 @@ class WeightNormLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(out_features, in_features)."""
+        """The matrix that is applied, (out_features, in_features)."""
         return F.normalize(self.weight_v, dim=1) * self.weight_g
 
     def forward(self, x: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def build_optimizer(
         raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
 
 
-def settle(
+def keep_own_settings(
     optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
 ) -> None:
     """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
@@ -121,9 +121,7 @@ class Schedule:
             return PureMultiStepLR(optimizer, None if self.decay_steps is None else list(self.decay_steps))
         if self.name == "exponential":
             return PureExponentialLR(optimizer, self.gamma)
-        plateau = ReduceLROnPlateau(optimizer)
-        # Lightning needs to be told what to watch; outside of a run callers expect the bare scheduler.
-        return plateau if self.total_steps is None else {"scheduler": plateau, "monitor": "val_loss"}
+        return ReduceLROnPlateau(optimizer)
 
     def rate(self, step: int, steps_per_epoch: float, base: float) -> float | None:
         """The learning rate of an optimizer step, of a group whose base rate is `base`; None where it depends on data.

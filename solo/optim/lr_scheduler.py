@@ -36,7 +36,7 @@ def multi_step(epoch: int, base: float, steps: list[int] | None, gamma: float = 
 
 
 def exponential(epoch: int, base: float, gamma: float) -> float:
-    """`base * gamma^epoch`."""
+    """The rate of an epoch, `base * gamma^epoch`."""
     return float(base * gamma**epoch)
 
 
@@ -48,7 +48,7 @@ class PureLR(LRScheduler):
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the step."""
+        """Take over the step of a checkpoint, and no setting."""
         progress = ("last_epoch", "_step_count", "_last_lr")
         self.__dict__.update({key: state_dict[key] for key in progress if key in state_dict})
 

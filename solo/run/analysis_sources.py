@@ -90,7 +90,11 @@ def _views(cfg: AnalyzeCfg, saved: Mapping[str, Any]) -> Sequence[Mapping[str, A
     """How the run made its views; nothing where they aren't wanted, or nobody knows."""
     if cfg.lidar_images == 1:
         raise UserError("lidar_images=1 is too few to compare; give at least 2, or 0 to leave LiDAR out")
-    return (saved.get("augmentations") or ()) if cfg.lidar_images else ()
+    entries = (saved.get("augmentations") or ()) if cfg.lidar_images else ()
+    trained, asked = (saved.get("data") or {}).get("image_size"), cfg.data.image_size
+    if asked in (None, trained):
+        return entries
+    return [{**entry, "crop_size": asked} if entry["crop_size"] == trained else entry for entry in entries]
 
 
 def _snapshots(

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg
+from solo.backbones.sizes import check_single
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import LabelledBatches
 from solo.data.batches.loaders import eval_loader
@@ -32,6 +33,8 @@ def run(cfg: LinearCfg) -> None:
         raise UserError("data.cache_features=True needs a frozen backbone, but finetune=True; switch one of them off")
     seed_everything(cfg.seed, workers=True, verbose=False)
     backbone, cfg = pretrained_backbone(cfg)
+    if cfg.finetune and cfg.optimizer.batch_size == 1 and cfg.data.image_size is not None:
+        check_single(backbone, cfg.data.image_size, cfg.data.channels or cfg.data.spec.channels)
     loss, mixup = _mixup(cfg)
     model = LinearModel(backbone, cfg, loss_func=loss, mixup_func=mixup)
     prepared = prepare(cfg, "linear", _facts(cfg))
@@ -71,9 +74,19 @@ def _mixup(cfg: LinearCfg) -> tuple[Any, Any]:
     from timm.data import mixup
     from timm.loss import cross_entropy
 
-    mix: Any = mixup.Mixup
-    soft: Any = cross_entropy.SoftTargetCrossEntropy
-    return soft(), mix(cfg.mixup, cfg.cutmix, label_smoothing=cfg.label_smoothing, num_classes=cfg.data.num_classes)
+    kind: Any = mixup.Mixup
+    mix = kind(cfg.mixup, cfg.cutmix, label_smoothing=cfg.label_smoothing, num_classes=cfg.data.num_classes)
+
+    def mix_any(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Timm mixes even batches only: an odd one gets its first image twice for as long."""
+        odd = len(images) % 2
+        if odd:
+            images, targets = torch.cat([images, images[:1]]), torch.cat([targets, targets[:1]])
+        mixed, soft = mix(images, targets)
+        return mixed[: len(mixed) - odd], soft[: len(soft) - odd]
+
+    soft_loss: Any = cross_entropy.SoftTargetCrossEntropy
+    return soft_loss(), mix_any
 
 
 def _facts(cfg: LinearCfg) -> Facts:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
-from solo.args.accumulate import exact_parts
 from solo.args.config import to_plain
+from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
+from solo.backbones.sizes import check_sizes
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
@@ -59,13 +61,22 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     model = method(cfg if own else OmegaConf.create(to_plain(cfg)))
     if cfg.finetune_from is not None:
         start_from(model, cfg.finetune_from, cfg.data.spec.channels if cfg.data.channels is None else cfg.data.channels)
+    _check_sizes(cfg, model)
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg))
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, len(cast(Sized, train.dataset))))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
+
+
+def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
+    """Every size of a view, and that of validation images, goes through the backbone once before anything is read."""
+    sizes = {entry.crop_size: f"augmentations[{i}].crop_size" for i, entry in enumerate(cfg.augmentations)}
+    sizes[cfg.data.image_size] = "data.image_size"
+    known = {size: key for size, key in sizes.items() if size is not None}
+    check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
 
 def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLoader[Any] | BatchLoader:
@@ -147,9 +158,14 @@ def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
 
 def _facts(cfg: PretrainCfg) -> Facts:
     online = "online linear classifier on detached features of augmented training views; all validation images"
+    interval = cfg.trainer.get("val_check_interval")
+    whole = interval is None or (isinstance(interval, float) and interval == 1)  # the int 1 is one batch
+    bank = (
+        "the last epoch's augmented training views" if whole else "augmented training views since the last validation"
+    )
     knn = (
         f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, "
-        "bank: the last epoch's augmented training views; all validation images"
+        f"bank: {bank}; all validation images"
     )
     protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
     levels = () if cfg.data.no_labels else cfg.data.spec.levels

@@ -34,6 +34,8 @@ from solo.run.source import pretrained_backbone, small_stem
 from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
+_READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.name != "channels")
+
 
 @dataclass(frozen=True)
 class PretrainedModel:
@@ -69,7 +71,7 @@ class PretrainedModel:
     @property
     def reading(self) -> ImageReading:
         """How files become images, as in the run."""
-        return ImageReading.of({**(self.settings.get("data") or {}), "channels": self.channels})
+        return ImageReading.of({**self.network.reading, "channels": self.channels})
 
     @property
     def features_dim(self) -> int:
@@ -120,13 +122,33 @@ class PretrainedModel:
         Raises:
             UserError: the run has no classifier, or there is no such level or node; see `embed`.
         """
+        return self.classify(self.embed(images, batch_size), k, level, within)
+
+    @torch.no_grad()
+    def classify(
+        self, features: Tensor, k: int = 5, level: str | None = None, within: str | None = None
+    ) -> Predictions:
+        """`predict` for features (N, F) that `embed` has given.
+
+        Raises:
+            UserError: the run has no classifier, or there is no such level or node.
+        """
         if self.classifier is None:
             raise UserError("this run has no classifier; train one with solo linear, and load that run")
-        logits = self.classifier(self.embed(images, batch_size).to(self.device)).float().cpu()
+        logits = self.classifier(features.to(self.device)).float().cpu()
         tree = self.taxonomy
         if tree is None or tree.num_classes != logits.shape[1]:
             tree = Taxonomy.flat([str(index) for index in range(logits.shape[1])])
         return predictions(logits, tree, k, level, within)
+
+    def read(self, image: Any) -> Tensor:
+        """What the backbone sees of one image (a path, `PIL.Image`, array or ready tensor): (C, H, W).
+
+        Raises:
+            BrokenImageError: a file that can't be decoded.
+            UserError: something that is no image.
+        """
+        return self._input(image)
 
     @property
     def card(self) -> str:
@@ -234,6 +256,7 @@ def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> P
     values["data"]["resolved"] = spec = get_spec(facts["dataset"])
     backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
     images, size = cfg.data, cfg.data.image_size or spec.size
+    told = {**(saved["cfg"].get("data") or {}), **saved["data"]}
     network = Network(
         name=str(cfg.backbone.name),
         kwargs=cfg.backbone.kwargs,
@@ -244,8 +267,9 @@ def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> P
         resize=round(spec.resize * size / spec.size) if spec.resize else None,
         mean=images.mean or spec.mean,
         std=images.std or spec.std,
+        reading={key: told[key] for key in _READING if told.get(key) is not None},
     )
-    tree = saved["data"].get("taxonomy")
+    tree = told.get("taxonomy")
     return _model(
         backbone,
         network,

@@ -136,12 +136,13 @@ def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
     return f"{shown} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else shown
 
 
-def linear_command(cfg: PretrainCfg, checkpoint: Path) -> str | None:
+def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:
     """The command that evaluates `checkpoint`, ready to be pasted; None where there is nothing to measure on.
 
     Args:
         cfg: of the run, resolved.
         checkpoint: of the run.
+        images: that it was trained on.
     """
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
@@ -152,13 +153,19 @@ def linear_command(cfg: PretrainCfg, checkpoint: Path) -> str | None:
         recipe = find_recipe([data["dataset"], "linear"], "linear")
     except ConfigError:
         return None
-    written = compose(recipe, [])[0]["data"]
+    values, _ = compose(recipe, [])
+    written = values["data"]
     written.setdefault("format", "image_folder")
     written.setdefault("val_path", written.get("train_path"))
-    script = Path(solo.__file__).parents[1] / "main_linear.py"
-    program = f"python {shlex.quote(_short(script))}" if script.is_file() else "solo linear"
     words = [as_word("pretrained_feature_extractor", _short(checkpoint)), *image_words(data, written)]
-    return " ".join([program, shlex.quote(_short(recipe.folder)), recipe.name, *map(shlex.quote, words)])
+    if own and images < values["optimizer"]["batch_size"]:
+        words.append(f"optimizer.batch_size={images}")
+    script = Path(solo.__file__).parents[1] / "main_linear.py"
+    if script.is_file():
+        start = ["python", _short(script), _short(recipe.folder), recipe.name]
+    else:
+        start = ["solo", "linear", recipe.folder.name, "linear"]
+    return shlex.join([*start, *words])
 
 
 def resume_command(checkpoint: Path) -> str:

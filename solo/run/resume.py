@@ -11,14 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from solo.args.config import to_plain
-from solo.args.differences import NEVER_MATTERS, differences, may_change, unknown_names
+from solo.args.differences import differences, may_change, never_matters, unknown_names
 from solo.args.schema import RunCfg
 from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
 from solo.callbacks.checkpointer import BACKUP
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.batches.loader import BatchLoader
 from solo.errors import ConfigError, UserError
-from solo.files import clean
 from solo.run.report import say
 
 
@@ -43,8 +42,6 @@ class ResumeOrder(Callback):
 def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None]:
     """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found.
 
-    What a killed process left half written is removed.
-
     Args:
         cfg: of the run.
         root: the folder of all runs of this kind.
@@ -63,8 +60,6 @@ def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None]:
             return None, None
         file, checkpoint = _readable(found, others=True)
         say(f"auto_resume: continuing {file}")
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        clean(file.parent)
     _check_settings(cfg, saved_settings(checkpoint, file)["cfg"], file)
     return file, stored_wandb_id(file.parent)
 
@@ -112,7 +107,7 @@ def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
         return
     found = differences(stored, current)
     told = [change for change in found if may_change(change.key, allowed)]
-    refused = [change for change in found if not may_change(change.key, [*NEVER_MATTERS, *allowed])]
+    refused = [change for change in found if not may_change(change.key, [*never_matters(), *allowed])]
     if refused:
         listed = "".join(f"\n  {change}" for change in refused)
         keys = ",".join(change.key for change in refused)

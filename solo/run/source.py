@@ -15,6 +15,7 @@ from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
 from solo.backbones.published import published_model
+from solo.backbones.sizes import check_sizes
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
@@ -97,6 +98,8 @@ def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     )
     called, state = f"backbone.name='{name}'", checkpoint["state_dict"]
     load_weights(backbone, state, path=f"checkpoint {path}", name=called, saved=trained.get("name"))
+    if cfg.data.image_size is not None:
+        check_sizes(backbone, name, {cfg.data.image_size: "data.image_size"}, cfg.data.channels or 3)
     return backbone, cfg
 
 
@@ -171,7 +174,8 @@ _READING = ("range", "exif", "background", "max_pixels")
 def _as_read(data: Any) -> Any:
     """The section `data` with a data set whose files are read as the keys say, those of the checkpoint among them."""
     keys = {key: getattr(data, key) for key in _READING if getattr(data, key) is not None}
-    return replace(data, resolved=replace(data.spec, reading=replace(data.spec.reading, **keys)))
+    spec = data.spec if data.channels in (None, 1, 3) else replace(data.spec, channels=data.channels)
+    return replace(data, resolved=replace(spec, reading=replace(spec.reading, **keys, channels=spec.channels)))
 
 
 def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -38,7 +37,9 @@ from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
+from solo.run.same_data import SameData
 from solo.run.synced import SyncedNorms
+from solo.run.wandb_logger import wandb_logger
 from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -72,6 +73,7 @@ class Run:
     directory: RunDirectory
     recorder: Recorder
     order: ResumeOrder
+    data: SameData
     resume: Path | None
 
     def fit(
@@ -82,8 +84,21 @@ class Run:
         next_command: Callable[[Path], str | None] | None = None,
     ) -> None:
         """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""
+        try:
+            self._fit(model, train, val, next_command)
+        finally:
+            self.directory.close()
+
+    def _fit(
+        self,
+        model: LightningModule,
+        train: DataLoader[Any] | BatchLoader,
+        val: DataLoader[Any] | None,
+        next_command: Callable[[Path], str | None] | None,
+    ) -> None:
         announce(self.trainer, model)
         self.order.loader = train
+        self.data.look_at(train.dataset)
         try:
             self.trainer.fit(model, train, val, ckpt_path=str(self.resume) if self.resume else None)
         except SIGTERMException:  # Lightning's would exit with 0
@@ -150,8 +165,8 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
     watching, facts = watchers(cfg, directory, meter, facts)
     history = resume.parent / "metrics.csv" if resume else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
-    order = ResumeOrder()
-    callbacks: list[Callback] = [order, meter, *watching]
+    order, data = ResumeOrder(), SameData(directory, resume.parent if resume else None, cfg.resume_allow)
+    callbacks: list[Callback] = [order, data, meter, *watching]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
@@ -171,7 +186,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
             SafeCheckpointIO(),
             *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
         ],
-        "logger": _wandb(cfg, root, wandb_id if continued else None) or False,
+        "logger": wandb_logger(cfg, root, wandb_id if continued else None) or False,
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
@@ -181,7 +196,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
     except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
     check_launch(cfg, trainer)
-    return Run(trainer, directory, recorder, order, resume)
+    return Run(trainer, directory, recorder, order, data, resume)
 
 
 def trainer_options(cfg: RunCfg) -> dict[str, Any]:
@@ -268,30 +283,3 @@ def _has_tensorboard(cfg: RunCfg) -> bool:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
         return False
     return True
-
-
-def _wandb(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
-    if not cfg.wandb.enabled:
-        return None
-    try:
-        from lightning.pytorch.loggers import WandbLogger
-
-        root.mkdir(parents=True, exist_ok=True)
-        options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
-        logger = WandbLogger(
-            name=str(cfg.name),
-            project=cfg.wandb.project,
-            entity=cfg.wandb.entity,
-            offline=cfg.wandb.offline,
-            save_dir=root,
-            config=to_plain(cfg),
-            **options,
-        )
-        _ = logger.experiment  # signs in now, on the first process
-    except Exception as error:  # whatever W&B raises: no network, no account, no package
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"wandb.enabled=True, but W&B can't be used ({reason}); "
-            "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
-        ) from error
-    return logger

@@ -117,6 +117,31 @@ def test_own_keys_reach_the_model(pretrain_values: Any) -> None:
         assert model.config.margin == model.cfg.margin == 2 and model.cfg.optimizer.margin == 0.5
 
 
+PLUG_IN = """
+from dataclasses import dataclass
+from solo.args.own_keys import declare_keys
+from solo.methods.simclr import SimCLR
+
+@dataclass(kw_only=True)
+class Keys:
+    flavour: str = "sweet"
+
+declare_keys(Keys, "data")
+
+class Mine(SimCLR):
+    pass
+"""
+
+
+@pytest.mark.usefixtures("own_keys")
+def test_a_plug_in_declares_its_keys_when_it_is_imported(pretrain_values: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    (tmp_path / "plug_in_with_keys.py").write_text(PLUG_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    pretrain_values["data"]["flavour"] = "sour"
+    cfg = parse(pretrain_values | {"method": "plug_in_with_keys:Mine"}, PretrainCfg).config
+    assert cfg.data.flavour == "sour" and cfg.method_kwargs.temperature == 0.2
+
+
 def test_without_a_declaration_they_are_refused(pretrain_values: Any) -> None:
     with pytest.raises(ConfigError, match="optimizer.margin is not a key"):
         parse(pretrain_values | {"optimizer": pretrain_values["optimizer"] | {"margin": 1}}, PretrainCfg)

@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 
 from solo.callbacks import Checkpointer
-from solo.errors import UserError
+from solo.errors import NonFiniteError, UserError
 
 
 def test_files_of_a_run_and_their_layout(cfg, fit, tmp_path):
@@ -89,3 +89,46 @@ def test_defaults_are_written_into_the_configuration():
 def test_random_string_has_the_asked_letters_and_digits():
     text = Checkpointer.random_string(letter_count=3, digit_count=5)
     assert sum(c.isalpha() for c in text) == 3 and sum(c.isdigit() for c in text) == 5
+
+
+@pytest.mark.fault(
+    5, "`callbacks.Checkpointer.last_ckpt` of a checkpoint names another file", "it stays: plain names only"
+)
+@pytest.mark.parametrize("name", ["{}/precious-ep=1.ckpt", "../precious-ep=1.ckpt", "notes.txt", 7])
+def test_a_checkpoint_names_no_file_to_delete(name, cfg, fit, tmp_path):
+    first = Checkpointer(cfg, tmp_path / "first", keep_prev=True)
+    fit([first])
+    for file in (tmp_path / "precious-ep=1.ckpt", tmp_path / "rest" / "precious-ep=1.ckpt"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    state = torch.load(first.path / "last.ckpt")
+    own = state["callbacks"]["Checkpointer"]
+    own["last_ckpt"] = name.format(tmp_path) if isinstance(name, str) else name
+    torch.save(state, tmp_path / "shared.ckpt")
+    fit([Checkpointer(cfg, tmp_path / "rest")], max_epochs=5, ckpt_path=tmp_path / "shared.ckpt")
+    assert all(file.read_text() == "mine" for file in tmp_path.rglob("precious*"))
+
+
+@pytest.mark.fault(5, "`optimizer.lr=1e6`: the weights become infinite", "they are not saved; `last.ckpt` stays finite")
+def test_what_is_not_finite_replaces_nothing(cfg, fit, tmp_path, tiny):
+    class Breaks(tiny):
+        def on_train_batch_end(self, *_):
+            if self.current_epoch == 1:
+                self.layer.weight.data.fill_(float("inf"))
+
+    checkpointer = Checkpointer(cfg, tmp_path)
+    with pytest.raises(NonFiniteError, match=r"not finite after step 8 \(layer.weight.*stays as it was; try a smaller"):
+        fit([checkpointer], model=Breaks())
+    for file in checkpointer.path.glob("*.ckpt"):
+        saved = torch.load(file)
+        assert saved["epoch"] == 0 and saved["state_dict"]["layer.weight"].isfinite().all()
+
+
+def test_states_that_do_not_fit_are_refused(cfg, fit, tmp_path):
+    first = Checkpointer(cfg, tmp_path / "first")
+    fit([first])
+    state = torch.load(first.path / "last.ckpt")
+    state["callbacks"]["Checkpointer"]["processes"] = [{"rng": {"torch": 1}}]
+    torch.save(state, tmp_path / "shared.ckpt")
+    with pytest.raises(UserError, match="states of processes in the checkpoint don't fit this run"):
+        fit([Checkpointer(cfg, tmp_path / "rest")], max_epochs=5, ckpt_path=tmp_path / "shared.ckpt")

@@ -22,17 +22,34 @@ def test_what_is_no_duration(wrong):
         StopRequests(wrong)
 
 
-def test_a_signal_is_noted_and_its_former_handler_comes_back():
-    former = signal.getsignal(signal.SIGUSR1)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_is_noted_and_its_former_handler_comes_back(number):
+    former = signal.getsignal(number)
     requests = StopRequests()
     assert requests.pending() == 0
     requests.listen()
     try:
-        os.kill(os.getpid(), signal.SIGUSR1)
-        assert requests.pending() == 128 + signal.SIGUSR1
+        os.kill(os.getpid(), number)
+        assert requests.pending() == 128 + number
     finally:
         requests.unlisten()
-    assert signal.getsignal(signal.SIGUSR1) is former
+    assert signal.getsignal(number) is former
+
+
+def test_nohup_stays_in_force():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        requests = StopRequests()
+        requests.listen()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        requests.unlisten()
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+def test_an_output_that_nobody_reads_ends_the_run(monkeypatch):
+    monkeypatch.setattr("solo.callbacks.stop.reader_is_gone", lambda: True)
+    assert StopRequests().pending() == 141 and StopRunError(141).reason == "SIGPIPE"
 
 
 def test_the_limit_counts_from_the_start():

@@ -39,9 +39,30 @@ def special(name, kind):
 
 
 def test_files_folders_and_links_inside(tmp_path):
-    source = tar(tmp_path / "x.tar.gz", ("a/b.txt", b"hello"), link("a/c.txt", "b.txt"), mode="w:gz")
+    links = link("z", "a/c.txt"), link("a/c.txt", "b.txt"), link("h", "a/b.txt", tarfile.LNKTYPE)
+    source = tar(tmp_path / "x.tar.gz", ("a/b.txt", b"hello"), *links, mode="w:gz")
     extract_tar(source, tmp_path / "out", ".gz")
-    assert (tmp_path / "out" / "a" / "c.txt").read_bytes() == b"hello"
+    for name in ("a/c.txt", "z", "h"):
+        assert (tmp_path / "out" / name).read_bytes() == b"hello" and not (tmp_path / "out" / name).is_symlink()
+
+
+@pytest.mark.fault(5, "a tar whose chain of links leaves its folder", "refused; no link is ever made")
+def test_a_chain_of_links(tmp_path):
+    long = "d" * 240  # the way out that realpath doesn't see: longer than a path may be
+    steps = [link("x", "/".join([long] * 17 + [".."] * 18)), ("x/evil", b"x")]
+    chains = [
+        [link("x", "d/.."), link("d", "."), ("x/evil", b"x")],
+        [link("d", "."), link("x", "d/.."), link("y", "x/..", tarfile.LNKTYPE), ("y/evil", b"x")],
+        [link("a", "b"), link("b", "a")],
+        steps,
+    ]
+    for place, members in enumerate(chains):
+        source = tar(tmp_path / f"{place}.tar", *members)
+        with pytest.raises(UserError, match="outside|leads to no file of the archive|can't be|no complete archive"):
+            extract_tar(source, tmp_path / "in" / f"{place}")
+    found = [path.relative_to(tmp_path) for path in tmp_path.rglob("*evil*")]
+    assert all(path.parts[0] == "in" and len(path.parts) > 2 for path in found)
+    assert not [path for path in (tmp_path / "in").rglob("*") if path.is_symlink()]
 
 
 @pytest.mark.parametrize(

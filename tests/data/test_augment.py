@@ -143,7 +143,7 @@ def test_jitter_draws_strengths_and_orders_for_each_sample(monkeypatch: pytest.M
     def recorder(i: int) -> Any:
         return lambda x, strength: calls.append((i, torch.stack((x[:, 0, 0, 0], strength), dim=1)))
 
-    monkeypatch.setattr(augment, "_ADJUST", tuple(recorder(i) for i in range(4)))
+    monkeypatch.setattr(augment, "ADJUST", tuple(recorder(i) for i in range(4)))
     jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 1.6, "saturation": 0.2, "hue": 0.1}
     make = BatchAugment([entry(color_jitter=jitter)], (0.0,) * 3, (1 / 255,) * 3)
     images = torch.arange(2000)[:, None, None, None].expand(-1, 3, 16, 16) % 256
@@ -194,9 +194,9 @@ def test_a_view_depends_on_its_image_and_seed_alone(channels: int, monkeypatch: 
     assert not torch.allclose(views[0], views[1])
     alone = make(images[3:5], seeds()[3:5])
     torch.testing.assert_close(alone, [view[3:5] for view in views], atol=1e-3, rtol=0)
-    monkeypatch.setattr(augment, "_CHUNK", 16 * 16 * channels * 5)
+    monkeypatch.setattr(augment, "CHUNK", 16 * 16 * channels * 5)
     torch.testing.assert_close(make(images, seeds()), views, atol=1e-3, rtol=0)
-    monkeypatch.setattr(augment, "_CHUNK", 1)  # one view at a time
+    monkeypatch.setattr(augment, "CHUNK", 1)  # one view at a time
     singly = make(list(images), seeds())
     assert max(float((a - b).abs().mean()) for a, b in zip(singly, views, strict=True)) < 0.02
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from solo import distributed
-from solo.data.batches.loader import BatchLoader, _Batches
+from solo.data.batches.loader import BatchLoader
 from solo.data.cache import images as cache
 from solo.data.cache.files import FileImages
 from solo.data.cache.images import CantCacheError, cached
+from solo.data.cache.store import index_of
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.subsets import Subset
 from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
@@ -167,12 +170,11 @@ def test_a_batch_larger_than_the_data() -> None:
 
 
 def test_views_made_later_are_those_made_at_once(folder: Path) -> None:
-    keys = [(3, 5), (9, 7), (0, 11)]
+    maker, seeds = augment(), torch.tensor([5, 7, 11])
     for images in (files(folder), cached(arrays(), augment())):
-        loader = BatchLoader(images, augment(), 3)
-        _, at_once, _, seeds = _Batches(images, augment(), later=False)[keys]
-        _, found, _, _ = _Batches(images, augment(), later=True)[keys]
-        torch.testing.assert_close(loader._finish(found, seeds), at_once, atol=1e-3, rtol=0)
+        found = images.fetch([3, 9, 0])
+        later = maker.finish(maker.prepare(found, seeds), seeds, torch.device("cpu"))
+        torch.testing.assert_close(later, maker(found, seeds), atol=1e-3, rtol=0)
 
 
 # ---- files ----
@@ -196,6 +198,73 @@ def test_what_is_cached_is_not_decoded_again(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(ImageReading, "read", lambda self, path: pytest.fail(f"{path} was decoded again"))
     for images in (first, files(folder), pickle.loads(pickle.dumps(first))):
         assert all(torch.equal(a, b) for a, b in zip(images.fetch(range(12)), pixels, strict=True))
+
+
+def cut(path: Path, index: Path) -> None:
+    os.truncate(path, 1000)
+
+
+def flip(path: Path, index: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[500] ^= 4
+    path.write_bytes(content)
+
+
+def unmark(path: Path, index: Path) -> None:
+    content = bytearray(index.read_bytes())
+    content[-3] ^= 1  # in the last image's checksum
+    index.write_bytes(content)
+
+
+def other(path: Path, index: Path) -> None:
+    content = bytearray(index.read_bytes())
+    content[30] ^= 1  # what the images are
+    index.write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path, Path], object]] = {
+    "pixels deleted": lambda path, index: path.unlink(),
+    "pixels cut off": cut,
+    "a bit flipped": flip,
+    "index deleted": lambda path, index: index.unlink(),
+    "index cut off": lambda path, index: os.truncate(index, index.stat().st_size - 1),
+    "index emptied": lambda path, index: os.truncate(index, 0),
+    "a checksum flipped": unmark,
+    "of other data": other,
+}
+
+
+@pytest.mark.fault(
+    5, "the cache's pixels deleted, cut off, or one bit of them or of its index flipped", "decoded again"
+)
+@pytest.mark.parametrize("when", ["before", "while open"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_damaged_is_decoded_again(damage: str, when: str, folder: Path) -> None:
+    first = files(folder)
+    pixels = first.fetch(range(12))
+    DAMAGE[damage](first.path, index_of(first.path))
+    again = pickle.loads(pickle.dumps(first)) if when == "while open" and first.path.exists() else files(folder)
+    if not index_of(first.path).exists():
+        again = files(folder)
+    for _ in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(again.fetch(range(12)), pixels, strict=True))
+
+
+@pytest.mark.fault(5, "the disk is full while the cache is written", "one line that names `data.cache_dir`")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_full_disk_is_one_line(workers: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match=r"^the cache .* can't be written: No space left.*data\.cache_dir[^\n]*$"):
+        draw(BatchLoader(files(folder), augment(), 4, workers, seed=2))
+
+
+def test_two_programs_fill_it_together(folder: Path) -> None:
+    one, two = files(folder), files(folder)
+    for rows in ([0, 1, 2], [2, 3, 4, 5], range(12)):
+        assert all(torch.equal(a, b) for a, b in zip(one.fetch(rows), two.fetch(rows), strict=True))
 
 
 def test_changed_files_and_other_sizes_make_a_new_cache(folder: Path) -> None:
@@ -295,7 +364,7 @@ def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.Monkey
     data: Any = load(get_spec("custom"), "train", folder)
     with pytest.raises(CantCacheError, match=r"rrc\.enabled"):
         cached(data, augment(rrc={"enabled": False}))
-    monkeypatch.setattr(cache, "_UNASKED_BYTES", 1000)
+    monkeypatch.setattr(cache, "UNASKED_BYTES", 1000)
     with pytest.raises(CantCacheError, match=r"data\.augment=batch"):
         cached(data, augment(), folder=str(folder.parent / "cache"))
     assert len(files(folder, asked=True)) == 12

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from solo.data.batches.loaders import SeededDataset, Share, eval_loader, train_loader
-from solo.data.cache.in_memory import PlainImages, plain
+from solo.data.batches.loaders import ProcessShare, SeededDataset, eval_loader, train_loader
+from solo.data.cache.in_memory import NormalisedBatches, whole_batches
 from solo.data.sources.images import ArrayDataset
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
@@ -53,7 +53,7 @@ def test_each_epoch_has_its_own_order_and_can_be_chosen() -> None:
     first, second = draw(loader), draw(loader)
     assert first != second
     resumed = train_loader(Numbers(), 4, 0, seed=7)
-    assert isinstance(resumed.sampler, Share)
+    assert isinstance(resumed.sampler, ProcessShare)
     resumed.sampler.set_epoch(1)
     assert draw(resumed) == second
 
@@ -112,7 +112,7 @@ def test_plain_validation_images_are_the_same_as_one_by_one(channels: int) -> No
     transform = build_eval_pipeline(8, (0.4,), (0.3,), channels)
     data = ArrayDataset(images, range(10), transform)
     loader = eval_loader(data, 4, 0)
-    assert isinstance(loader.dataset.dataset, PlainImages)
+    assert isinstance(loader.dataset.dataset, NormalisedBatches)
     X, targets = (torch.cat(parts) for parts in zip(*loader, strict=True))
     assert torch.equal(X, torch.stack([data[i][0] for i in range(10)])) and targets.tolist() == list(range(10))
     assert torch.equal(loader.dataset[3][0], X[3])
@@ -121,5 +121,5 @@ def test_plain_validation_images_are_the_same_as_one_by_one(channels: int) -> No
 def test_validation_images_that_need_more_are_made_one_by_one() -> None:
     images = np.zeros((4, 8, 8), dtype=np.uint8)
     for transform in (build_eval_pipeline(6, (0.4,), (0.3,), 1), build_eval_pipeline(8, (0.4,), (0.3,), 3), None):
-        assert plain(ArrayDataset(images, range(4), transform)) is None
-    assert plain(Numbers()) is None
+        assert whole_batches(ArrayDataset(images, range(4), transform)) is None
+    assert whole_batches(Numbers()) is None

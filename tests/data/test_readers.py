@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as tv
 
-from solo.args.rules import check_run
+from solo.args.check_data import check_folders
 from solo.data.catalogue.registry import DATASETS, get_spec, layout_of, obtain, query_images, validation_path, with_tree
 from solo.data.sources import small
 from solo.data.sources.load import load
@@ -439,5 +439,5 @@ def test_paths_are_checked_before_a_run(tmp_path: Path, data: dict[str, Any], sa
         class_folders(tmp_path, split, ["a", "b"], [1, 1])
     paths = {"train_path": None, "val_path": None, **{k: v.format(folders=tmp_path) for k, v in data.items()}}
     values = {"data": {"dataset": "cub200", "format": "image_folder", "download": True, **paths}}
-    problems = [problem.key + problem.text for problem in check_run(values)]
+    problems = [problem.key + problem.text for problem in check_folders(values)]
     assert [problem[: len(text)] for problem, text in zip(problems, said, strict=True)] == said

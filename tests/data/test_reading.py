@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -22,6 +23,7 @@ from solo.data.catalogue.registry import get_spec
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.sources.load import load
 from solo.data.storage.folders import is_image_name
+from solo.data.storage.h5_file import write_h5
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import normalisation
@@ -45,6 +47,18 @@ def png16(values: np.ndarray[Any, Any]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def tiff16(values: np.ndarray[Any, Any]) -> bytes:
+    """The same as TIFF, not compressed."""
+    height, width, colours = values.shape
+    pixels = values.astype("<u2").tobytes()
+    tags = {256: width, 257: height, 259: 1, 262: 2, 273: 8, 277: colours, 278: height, 279: len(pixels), 284: 1}
+    bits = 8 + len(pixels) + 2 + 12 * (len(tags) + 1) + 4
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    entries.insert(2, struct.pack("<HHII", 258, 3, colours, bits))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + struct.pack("<HHH", 16, 16, 16)
+
+
 def write(path: Path, image: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(image, bytes):
@@ -63,6 +77,8 @@ def grey(image: Any) -> np.ndarray[Any, Any]:
 DEEP: dict[str, tuple[str, Any, list[float] | None]] = {
     "12 bits in a PNG": ("a.png", (RAMP * 4095).astype(np.uint16), [0, 4095]),
     "12 bits a colour": ("a.png", png16(np.repeat((RAMP * 4095).astype(np.uint16)[..., None], 3, 2)), [0, 4095]),
+    "16 bits a colour": ("a.png", png16(np.repeat((RAMP * 65535).astype(np.uint16)[..., None], 3, 2)), None),
+    "16 bits a colour in a TIFF": ("a.tif", tiff16(np.repeat((RAMP * 65535).astype(np.uint16)[..., None], 3, 2)), None),
     "10 bits in a TIFF": ("a.tiff", (RAMP * 1023).astype(np.uint16), [0, 1023]),
     "12 bits in int32": ("a.tif", (RAMP * 4095).astype(np.int32), [0, 4095]),
     "float to 4095": ("a.npy", RAMP * 4095, [0, 4095]),
@@ -75,6 +91,11 @@ DEEP: dict[str, tuple[str, Any, list[float] | None]] = {
 }
 
 
+@pytest.mark.fault(
+    2,
+    "10, 12 or 14 bits in 16, floating point to 255 or 4,095, CT below zero",
+    "black and white are found in a sample, said, stored; as bright as with 8 bits",
+)
 @pytest.mark.parametrize("kind", DEEP)
 def test_black_and_white_are_found_in_the_training_images(tmp_path: Path, kind: str) -> None:
     name, image, want = DEEP[kind]
@@ -88,6 +109,36 @@ def test_black_and_white_are_found_in_the_training_images(tmp_path: Path, kind: 
         assert abs(grey(picture) - np.rint(RAMP * 255)).max() <= 1, "the same picture as with 8 bits"
 
 
+@pytest.mark.fault(2, "12 bits a colour in a TIFF, of which Pillow reads 8", "refused, with a way")
+def test_deep_colours_that_pillow_cuts_off_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a" / "a.tif", tiff16(np.repeat((RAMP * 4095).astype(np.uint16)[..., None], 3, 2)))
+    spec = resolve_spec({"dataset": "custom", "train_path": str(tmp_path)})
+    assert spec.reading.range == (0, 4095)
+    with pytest.raises(BrokenImageError, match="of 16 bits a colour only 8 can be read here; store it as PNG or .npy"):
+        ImageReading.by(spec.reading).read(path)
+
+
+@pytest.mark.parametrize("form", ["webdataset", "h5", "table"])
+def test_other_sources_are_looked_at_as_well(tmp_path: Path, form: str) -> None:
+    image = write(tmp_path / "folder" / "a" / "1.png", (RAMP * 4095).astype(np.uint16))
+    path = tmp_path / {"webdataset": "a.tar", "h5": "a.h5", "table": "a.csv"}[form]
+    if form == "h5":
+        pytest.importorskip("h5py")
+        write_h5(tmp_path / "folder", path)
+    elif form == "table":
+        path.write_text(f"path,label\n{image},a\n")
+    else:
+        (tmp_path / "1.cls").write_text("0")
+        with tarfile.open(path, "w") as tar:
+            tar.add(image, "1.png")
+            tar.add(tmp_path / "1.cls", "1.cls")
+    spec = resolve_spec({"dataset": "custom", "format": form, "train_path": str(path)})
+    data: Any = load(spec, "train", path, data_format=form)
+    assert spec.reading.range == (0, 4095) and spec.sample.count == 1 and grey(data[0][0]).max() == 255
+    assert main(["inspect", str(path), "--sheet", str(tmp_path / "s.png")]) == 0
+
+
+@pytest.mark.fault(2, "`data.range` of a window", "what lies outside is black or white")
 def test_a_given_range_is_a_window(tmp_path: Path) -> None:
     path = write(tmp_path / "a" / "a.npy", np.array([[-500.0, 0.0, 50.0, 100.0, 900.0]]))
     spec = resolve_spec({"dataset": "custom", "train_path": str(tmp_path), "range": [0, 100]})
@@ -114,6 +165,7 @@ def test_keys_that_say_nothing_are_refused(keys: dict[str, Any], message: str) -
         ImageReading.of(keys)
 
 
+@pytest.mark.fault(2, "each of the eight EXIF orientations", "turned as viewers show it; `data.exif=false` as stored")
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_exif_turns_pictures(tmp_path: Path, orientation: int, suffix: str) -> None:
@@ -132,6 +184,7 @@ def test_exif_turns_pictures(tmp_path: Path, orientation: int, suffix: str) -> N
     assert abs(grey(ImageReading(exif=False).read(path)) - np.asarray(stored).astype(int)).max() <= 3
 
 
+@pytest.mark.fault(2, "damaged EXIF", "the picture is read as stored")
 def test_damaged_exif_says_nothing(tmp_path: Path) -> None:
     for content in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"):
         Image.fromarray(BYTES).save(tmp_path / "a.jpg", exif=content)
@@ -147,6 +200,9 @@ def see_through(mode: str) -> Image.Image:
     return image.quantize() if mode == "P" else image.convert(mode)
 
 
+@pytest.mark.fault(
+    2, "transparent PNG, GIF, WebP, palettes, grey with alpha", "on `data.background`, never the hidden colours"
+)
 @pytest.mark.parametrize(
     ("mode", "suffix"), [("RGBA", ".png"), ("LA", ".png"), ("P", ".png"), ("P", ".gif"), ("RGBA", ".webp")]
 )
@@ -185,10 +241,15 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
     "empty": ("a.png", b"", r"it is empty \(0 bytes\)"),
     "truncated": ("a.jpg", b"", "truncated"),
     "no image": ("a.gif", b"GIF87a", "can't be read as an image"),
-    "deep colours in a TIFF": ("a.npy", np.zeros((3, 3, 3, 3)), "4 axes"),
+    "four axes": ("a.npy", np.zeros((3, 3, 3, 3)), "4 axes"),
 }
 
 
+@pytest.mark.fault(
+    2,
+    "`.npy` that declares 2.7 TiB, is cut off, holds objects or `inf`; empty and truncated files",
+    "named in one line, or skipped",
+)
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_files_are_named_or_skipped(tmp_path: Path, kind: str) -> None:
     name, content, message = BROKEN[kind]
@@ -206,6 +267,7 @@ def test_broken_files_are_named_or_skipped(tmp_path: Path, kind: str) -> None:
     assert [data[i][1] for i in range(2)] == [-1, 0] and len(data.skipped()) == 1
 
 
+@pytest.mark.fault(2, "a picture of too many pixels", "refused by its head; `data.max_pixels`")
 def test_the_number_of_pixels_is_a_setting(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
     assert ImageReading(max_pixels=2000).read(path).size == (50, 40)
@@ -216,6 +278,7 @@ def test_the_number_of_pixels_is_a_setting(tmp_path: Path) -> None:
             ImageReading(max_pixels=1999).head(source)
 
 
+@pytest.mark.fault(2, "a pipe instead of an image", "refused, nothing waits")
 def test_pipes_sockets_and_folders_never_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     for path in (tmp_path / "a.png", tmp_path):
@@ -223,6 +286,7 @@ def test_pipes_sockets_and_folders_never_hang(tmp_path: Path) -> None:
             ImageReading().read(path)
 
 
+@pytest.mark.fault(2, "`.gif`, `.jfif`, `.avif`, `.jp2`, ... beside PNG", "read")
 @pytest.mark.parametrize("suffix", [".gif", ".jfif", ".JPE", ".avif", ".jp2", ".tga", ".qoi", ".ico", ".pcx", ".npy"])
 def test_what_pillow_reads_is_an_image(suffix: str) -> None:
     assert is_image_name(f"a{suffix}")
@@ -253,6 +317,7 @@ def untidy(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.fault(2, "`@eaDir`, `__MACOSX`, texts, sockets, dead links among images", "left out, counted by suffix")
 def test_what_is_no_image_is_left_out_and_counted(untidy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"self.png is a link to a file that isn't there"):
         resolve_spec({"dataset": "custom", "train_path": str(untidy)})
@@ -267,6 +332,9 @@ def test_what_is_no_image_is_left_out_and_counted(untidy: Path, capsys: pytest.C
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.fault(
+    2, "names that are no UTF-8, hold line breaks or terminal escapes", "read; shown escaped, on one line"
+)
 def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (b"\xff\xfe", b"a\nb", b"c\x1b[31m"):
         write(tmp_path / "root" / os.fsdecode(name) / "1.png", BYTES)
@@ -285,6 +353,7 @@ def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 RRC = {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}
 
 
+@pytest.mark.fault(2, "folders of unequal depth", "a ragged tree, or a line that says how to get it")
 @pytest.mark.parametrize(
     ("folders", "classes", "note"),
     [
@@ -304,6 +373,7 @@ def test_unequal_depth(tmp_path: Path, folders: list[str], classes: int, note: s
     assert bool(spec.notes) == bool(note)
 
 
+@pytest.mark.fault(2, "the folder above `train` and `val`", "used")
 def test_the_folder_above_the_splits_is_used(tmp_path: Path) -> None:
     for split, count in (("train", 2), ("val", 1)):
         for name in ("a", "b"):
@@ -329,6 +399,9 @@ def as_table(root: Path, folders: list[str]) -> dict[str, Any]:
     return {"dataset": "custom", "format": "table", "train_path": str(root / "t.csv"), "label_columns": columns}
 
 
+@pytest.mark.fault(
+    2, "validation classes that training lacks", "all listed at once; `data.unknown_classes=drop` or `label`"
+)
 @pytest.mark.parametrize("make", [nested, as_table])
 def test_validation_classes_that_training_lacks(
     tmp_path: Path, make: Callable[[Path, list[str]], dict[str, Any]], caplog: pytest.LogCaptureFixture
@@ -346,6 +419,7 @@ def test_validation_classes_that_training_lacks(
     assert sorted(labels(unknown_classes="label")) == [[-1, -1], [0, -1], [0, 0]]
 
 
+@pytest.mark.fault(2, "one file under two classes in a table", "said")
 def test_a_file_with_two_labels_is_said(tmp_path: Path) -> None:
     write(tmp_path / "1.png", BYTES)
     (tmp_path / "t.csv").write_text("path,label\n1.png,cat\n1.png,cat\n1.png,dog\n")
@@ -353,6 +427,7 @@ def test_a_file_with_two_labels_is_said(tmp_path: Path) -> None:
     assert "1.png: cat in row 1 and dog in row 3" in spec.notes[0] and "can't be learned" in spec.notes[0]
 
 
+@pytest.mark.fault(2, "mean and std of images in [0, 255]", "refused: divide by 255?")
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [

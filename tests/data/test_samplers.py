@@ -11,9 +11,9 @@ from torch.utils.data import BatchSampler, Dataset
 
 from solo import distributed
 from solo.data.batches.balanced import Balanced, PerClass
-from solo.data.batches.composition import Random, Rule
+from solo.data.batches.composition import BatchRule, Random
 from solo.data.batches.hierarchical import Hierarchical
-from solo.data.batches.loaders import Share, train_loader
+from solo.data.batches.loaders import ProcessShare, train_loader
 from solo.data.batches.mixed import Mixed
 from solo.data.batches.samplers import RuleSampler, composition, describe, rule_sampler
 from solo.errors import UserError
@@ -41,7 +41,7 @@ def ragged(seed: int, images: int = 600, skew: float = 1.5, unknown: float = 0.1
     return labels, tree
 
 
-def every_rule(labels: np.ndarray) -> Iterator[Rule]:
+def every_rule(labels: np.ndarray) -> Iterator[BatchRule]:
     yield Random(len(labels))
     yield Hierarchical(labels)
     for level in range(3):
@@ -49,7 +49,7 @@ def every_rule(labels: np.ndarray) -> Iterator[Rule]:
         yield from (PerClass(labels[:, level], per_class) for per_class in (1, 4, 12))
 
 
-def epoch(rule: Rule, size: int, seed: int = 0) -> np.ndarray:
+def epoch(rule: BatchRule, size: int, seed: int = 0) -> np.ndarray:
     return np.array([*rule.batches(size, np.random.default_rng(seed))], dtype=np.int64).reshape(-1, size)
 
 
@@ -195,7 +195,7 @@ def test_processes_share_the_same_global_batches(kind: str, monkeypatch: pytest.
         for rank in range(processes):
             as_process(monkeypatch, rank, processes)
             sampler = rule_sampler(kind, labels, SIZE // processes, 7, level=1, per_class=3)
-            loader = BatchSampler(Share(sampler), SIZE // processes, drop_last=True)
+            loader = BatchSampler(ProcessShare(sampler), SIZE // processes, drop_last=True)
             shares.append([batch for _ in range(2) for batch in loader])
             assert len(shares[-1]) == 2 * len(loader) > 0
         found[processes] = [sum(parts, []) for parts in zip(*shares, strict=True)]

@@ -122,3 +122,50 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no 'genus'; it has group, kind, cls"):
         spec_of(tmp_path / "fields", label_columns=["genus"])
     assert len(read_shards(tmp_path / "fields")) == 8
+
+
+@pytest.mark.fault(
+    5, "a WebDataset shard cut off inside a header, between members, or with more behind its end", "refused"
+)
+@pytest.mark.fault(5, "the same with `data.on_error=skip`", "what is there is used; the shard is counted")
+@pytest.mark.parametrize(
+    "where", ["in a header", "between members", "in an image", "a second archive behind it", "zeroed"]
+)
+def test_no_sample_is_lost_silently(where: str, tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", {f"{i}.png": picture(i) for i in range(5)})
+    content = path.read_bytes()
+    size = 512 + -(-len(picture(0)) // 512) * 512  # of a member
+    assert len(read_shards(path)) == 5
+    damaged = {
+        "in a header": content[: 3 * size + 100],
+        "between members": content[: 3 * size],
+        "in an image": content[: 4 * size - 520],
+        "a second archive behind it": content + content,
+        "zeroed": content[: 3 * size] + bytes(512) + content[3 * size + 512 :],
+    }
+    path.write_bytes(damaged[where])
+    with pytest.raises(UserError, match=r"x.tar can't be read to its end \(.*data.on_error=skip"):
+        spec_of(path)
+    spec = spec_of(path, on_error="skip", no_labels=True)
+    data = load(spec, "train", path)
+    assert len(data) == (5 if where == "a second archive behind it" else 3)
+    assert len(skipped_files(data)) == 1 and "x.tar" in skipped_files(data)[0]
+
+
+@pytest.mark.fault(
+    5, "a shard's header with an absurd or negative size, deep JSON beside an image", "refused in one line"
+)
+def test_absurd_headers(tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", {"0.png": picture(0), "1.png": picture(1)})
+    for name, size in (("a", -(2**40)), ("b", 2**62)):
+        info = tarfile.TarInfo("9.png")
+        info.size = size
+        evil = tmp_path / f"{name}.tar"
+        evil.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + path.read_bytes())
+        with pytest.raises(UserError, match="can't be read to its end"):
+            read_shards(evil)
+    with pytest.raises(UserError, match="means 10,000,000,001 shards"):
+        shard_files(tmp_path / "x-{0..10000000000}.tar")
+    deep = shard(tmp_path / "deep.tar", {"0.png": picture(0), "0.json": b"[" * 100_000})
+    with pytest.raises(UserError, match=r"deep.tar:0.json is no JSON \(it is nested too deeply"):
+        spec_of(deep)

@@ -132,7 +132,7 @@ def half_precision() -> Any:
     """Similarities are computed in half precision."""
     stack = ExitStack()
     for module in (numerics, pairs):
-        stack.enter_context(patch.object(module, "widen", _same))
+        stack.enter_context(patch.object(module, "at_least_float32", _same))
     return stack
 
 
@@ -152,5 +152,5 @@ def a_number_too_many() -> Any:
 
 def seed_ignored() -> Any:
     """Every seed is the same."""
-    train = determinism._train
-    return patch.object(determinism, "_train", lambda case, seed, workers=0: train(case, 5, workers))
+    train = determinism.train_once
+    return patch.object(determinism, "train_once", lambda case, seed, workers=0: train(case, 5, workers))

@@ -82,8 +82,8 @@ def test_facts(tmp_path):
 
 
 def test_bandwidth(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_SECONDS", 0.01)
-    monkeypatch.setattr(machine, "_MEBIBYTES", 2)
+    monkeypatch.setattr(machine, "SECONDS", 0.01)
+    monkeypatch.setattr(machine, "MEBIBYTES", 2)
     found = dict(machine.bandwidth(tmp_path))
     assert list(found) == ["disk", "decode", "augment 32 x 32", "augment 224 x 224"]
     assert all(any(int(digit) for digit in text if digit.isdigit()) for text in found.values())

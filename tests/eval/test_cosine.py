@@ -17,7 +17,7 @@ from solo.losses.pairs import Pairs
 
 @pytest.fixture(params=[7, 16_000_000])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ELEMENTS", request.param)
+    monkeypatch.setattr(module, "ELEMENTS", request.param)
 
 
 def _data(rows: int = 24) -> tuple[torch.Tensor, torch.Tensor]:

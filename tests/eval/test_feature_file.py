@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from solo.errors import UserError
-from solo.eval.feature_file import read_features, write_features
+from solo.eval.feature_file import ENDINGS, read_features, write_features
 from solo.eval.features import Features, FeatureTable, infer_tree
 from solo.taxonomy import Taxonomy
 
@@ -71,6 +71,21 @@ def test_columns_that_nest_are_a_tree():
         ({"features": np.ones((3, 2)), "labels": np.arange(3), "levels": np.array(["a", "b"])}, "2 level names"),
         ({"val_features": np.ones((3, 2)), "train_features": np.ones((3, 4))}, "differ in their numbers"),
         ({"features": np.ones((3, 2)), "labels": np.array(["a", "b", "c"])}, "can't be read"),
+        pytest.param(
+            {"features": np.ones((3, 2)), "labels": np.array([0, 1, 2**62])},
+            "labels hold 4611686018427387904; number the classes from 0, below 1,000,000",
+            marks=pytest.mark.fault(5, "label `2**62` in a feature file", "one line, no memory"),
+        ),
+        (
+            {"features": np.ones((3, 2)), "labels": np.array([0, 1, 2**63], np.uint64)},
+            "labels hold 9223372036854775808",
+        ),
+        pytest.param(
+            {"features": np.array([{}], dtype=object)},
+            "can't be read",
+            marks=pytest.mark.fault(5, "Python objects in a `.npz`", "refused in one line, nothing runs"),
+        ),
+        ({"features": np.ones((3, 2)), "labels": np.arange(3), "tree": np.array("[" * 100_000)}, "nested too deeply"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, arrays, text):
@@ -88,3 +103,22 @@ def test_files_that_are_none(tmp_path):
             read_features(tmp_path / name)
     with pytest.raises(UserError, match="must end in"):
         write_features(tmp_path / "x.csv", _features())
+
+
+@pytest.mark.fault(5, "a `.npz` that unpacks to a thousand times its size", "refused before it is unpacked")
+def test_a_zip_bomb(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", features=np.zeros((2**14, 2**11)))
+    assert (tmp_path / "x.npz").stat().st_size < 2**19
+    with pytest.raises(UserError, match="says that it holds more than can be in it"):
+        read_features(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_flipped_bit_is_seen(ending, tmp_path):
+    file = tmp_path / f"x{ending}"
+    write_features(file, _features())
+    content = bytearray(file.read_bytes())
+    content[content.index(_features().val.features.numpy().tobytes()) + 3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="checksum"):
+        read_features(file)

@@ -21,7 +21,7 @@ def _unit(features: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("block", [1, 4, 2048])
 @pytest.mark.parametrize("t", [2.0, 0.5])
 def test_uniformity_is_its_formula(block: int, t: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", block)
+    monkeypatch.setattr(module, "BLOCK", block)
     features = torch.randn(11, 5, dtype=torch.float64)
     z = _unit(features)
     potentials = [

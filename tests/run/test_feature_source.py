@@ -15,16 +15,9 @@ from solo import cli
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.parse import parse
 from solo.eval.feature_file import read_features
-from solo.run import feature_source, pretrain
+from solo.run import feature_source
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def pretrained(pretrain_cfg, tmp_path):
-    pretrain.run(pretrain_cfg(max_epochs=1, knn_eval={"enabled": False}, tensorboard={"enabled": False}))
-    (folder,) = (tmp_path / "simclr").iterdir()
-    return folder
 
 
 @pytest.fixture

@@ -11,16 +11,8 @@ from solo import cli
 from solo.args.eval_schema import KnnCfg
 from solo.args.parse import parse
 from solo.errors import UserError
-from solo.run import pretrain
 from solo.run.feature_source import load_features
 from solo.run.source import pretrained_method
-
-
-@pytest.fixture
-def pretrained(pretrain_cfg, tmp_path):
-    pretrain.run(pretrain_cfg(max_epochs=1, knn_eval={"enabled": False}, tensorboard={"enabled": False}))
-    (folder,) = (tmp_path / "simclr").iterdir()
-    return folder
 
 
 def direct(bank, queries, k, distance, temperature):

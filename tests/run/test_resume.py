@@ -117,6 +117,7 @@ PIPELINES = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_run_killed_inside_an_epoch_goes_on_exactly(train, pipeline):
     data = {"dataset": "digits", **PIPELINES[pipeline]}

@@ -22,12 +22,6 @@ def folder_of(root, kind):
     return folder
 
 
-@pytest.fixture
-def pretrained(pretrain_cfg, tmp_path):
-    pretrain.run(pretrain_cfg())
-    return folder_of(tmp_path, "simclr")
-
-
 def test_pretraining_writes_its_files_and_says_what_is_next(pretrain_cfg, tmp_path, capsys):
     pretrain.run(pretrain_cfg())
     pretrained = folder_of(tmp_path, "simclr")

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 
-class Rule(Protocol):
+class BatchRule(Protocol):
     """How batches are composed. `name` and `limit` (how many images there are for a batch) are for people."""
 
     name: str

@@ -1,4 +1,4 @@
-"""The loader of whole batches: decoded images and `BatchAugment` instead of a data set of views.
+"""The loader of whole batches: decoded images and a `ViewMaker` instead of a data set of views.
 
 On a CPU the workers (or this process) make the views. On a GPU they only fetch the decoded images, and the views are
 made on the device; images of differing sizes are cropped before they travel.
@@ -6,37 +6,30 @@ made on the device; images of differing sizes are cropped before they travel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from solo.data.batches.loaders import SeededSampler, Share, seeded_sampler, worker_options
+from solo.data.batches.loaders import ProcessShare, SeededSampler, seeded_sampler, worker_options
 from solo.data.cache.images import Images
-from solo.data.views.batched import BatchAugment, image_sizes
+from solo.data.views.maker import ViewMaker
 
 Keys = list[tuple[int, int]]
 
 
 class _Batches(Dataset[list[Any]]):
-    """One item is a whole batch: `[indexes, images or views, targets, seeds]`."""
+    """One item is a whole batch: `[indexes, views or what they are made of, targets, seeds]`."""
 
-    def __init__(self, images: Images, augment: BatchAugment, later: bool) -> None:
+    def __init__(self, images: Images, make: Callable[[Any, Tensor], Any]) -> None:
         self.images = images
-        self.augment = augment
-        self.later = later
+        self.make = make
 
     def __getitem__(self, keys: Keys) -> list[Any]:
         indexes, seeds = torch.tensor(keys).unbind(dim=1)
-        found: Any = self.images.fetch(indexes.tolist())
-        if not self.later:
-            found = self.augment(found, seeds)
-        elif isinstance(found, list):
-            sizes = image_sizes(found)
-            plans = [(maker, maker.plan(seeds, sizes).by_turns()) for maker in self.augment.entries]
-            found = [maker.crop(found, plan).to(torch.uint8) for maker, plan in plans]
+        found = self.make(self.images.fetch(indexes.tolist()), seeds)
         return [indexes, found, self.images.labels(indexes), seeds]
 
 
@@ -47,7 +40,7 @@ class BatchLoader:
 
     Args:
         images: decoded.
-        augment: makes the views.
+        maker: makes the views.
         batch_size: per process.
         num_workers: 0 makes the batches in this process.
         seed: of order and views; `None` draws one from torch's generator.
@@ -65,7 +58,7 @@ class BatchLoader:
     def __init__(
         self,
         images: Images,
-        augment: BatchAugment,
+        maker: ViewMaker,
         batch_size: int,
         num_workers: int = 0,
         seed: int | None = None,
@@ -77,10 +70,10 @@ class BatchLoader:
         self.num_workers = num_workers
         self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
         self.device = device or torch.device("cpu")
-        self._augment = augment
-        share: Any = Share(self.sampler)  # torch's stub knows batches of plain indexes only
+        self._maker = maker
+        share: Any = ProcessShare(self.sampler)  # torch's stub knows batches of plain indexes only
         self._share = BatchSampler(share, batch_size, drop_last=True)
-        batches = _Batches(images, augment, later=self.device.type != "cpu")
+        batches = _Batches(images, maker if self.device.type == "cpu" else maker.prepare)
         options = worker_options(num_workers, self.sampler.seed)
         self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
 
@@ -89,18 +82,8 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[list[Any]]:
         for indexes, found, targets, seeds in self._loader:
-            views = found if self.device.type == "cpu" else self._finish(found, seeds)
+            views = found if self.device.type == "cpu" else self._maker.finish(found, seeds, self.device)
             yield [indexes, views, targets]
-
-    def _finish(self, found: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
-        if isinstance(found, Tensor):
-            return self._augment(found.to(self.device, non_blocking=True), seeds)
-        views: list[Tensor] = []
-        for maker, crops in zip(self._augment.entries, found, strict=True):
-            plan = maker.plan(seeds, torch.full((len(seeds), 2), maker.size)).by_turns()  # cropped already
-            x = maker.colour(crops.to(self.device, non_blocking=True).float(), plan)
-            views += torch.empty_like(x).index_copy_(0, plan.rows.to(self.device), x).chunk(len(maker.streams))
-        return views
 
 
 class LabelledBatches(BatchLoader):

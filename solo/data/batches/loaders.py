@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
 from solo.cores import fitting_workers
-from solo.data.cache.in_memory import as_it_is, plain
+from solo.data.cache.in_memory import uncollated, whole_batches
 from solo.data.labels.subsets import Around
 from solo.errors import UserError
 
@@ -46,7 +46,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the next permutation."""
+        """Choose the permutation of an epoch."""
         self.epoch = epoch
 
     def start_at(self, epoch: int, samples: int) -> None:
@@ -74,7 +74,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         yield from zip(order.tolist(), seeds.tolist(), strict=True)
 
 
-class Share(DistributedSampler[tuple[int, int]]):
+class ProcessShare(DistributedSampler[tuple[int, int]]):
     """What one of n processes gets: every n-th sample of a seeded order, as many in each, none twice.
 
     A `DistributedSampler` by type only: Lightning would shuffle and split the order of any other sampler.
@@ -84,7 +84,7 @@ class Share(DistributedSampler[tuple[int, int]]):
         self.sampler = sampler
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the next order."""
+        """Choose the order of an epoch."""
         self.sampler.set_epoch(epoch)
 
     def start_at(self, epoch: int, samples: int) -> None:
@@ -111,6 +111,18 @@ class SeededDataset(Around):
             item, seed = item
             random.seed(seed)
         return self.dataset[item]
+
+
+class Loader(DataLoader[Any]):
+    """Starts its workers anew where the data set was changed: they hold copies of it."""
+
+    _seen = 0
+
+    def __iter__(self) -> Any:
+        changes = getattr(self.dataset, "changes", 0)
+        if changes != self._seen:
+            self._seen, self._iterator = changes, None
+        return super().__iter__()
 
 
 class _Generator(torch.Generator):
@@ -143,10 +155,10 @@ def train_loader(
     """
     if sampler is None:
         sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
-    return DataLoader(
+    return Loader(
         SeededDataset(dataset),
         batch_size=batch_size,
-        sampler=Share(sampler),
+        sampler=ProcessShare(sampler),
         drop_last=True,
         **worker_options(num_workers, sampler.seed),
     )
@@ -166,10 +178,10 @@ def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSample
     return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
 
 
-class EvalShare(DistributedSampler[int]):
+class EvaluationShare(DistributedSampler[int]):
     """What one of n processes evaluates: every n-th sample, as many in each; the last ones may be beyond the end.
 
-    A `DistributedSampler` by type only, see `Share`; torch's own would count some samples twice.
+    A `DistributedSampler` by type only, see `ProcessShare`; torch's own would count some samples twice.
     """
 
     def __init__(self, size: int) -> None:
@@ -206,10 +218,10 @@ class Padded(Around):
 
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
     """All samples in their order; with several processes each gets its share, none counts twice."""
-    whole = plain(dataset)
-    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": as_it_is} if whole else {})
+    whole = whole_batches(dataset)
+    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": uncollated} if whole else {})
     size = len(cast(Sized, dataset))
-    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvalShare(size), **options)
+    return Loader(Padded(whole or dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
 
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from solo.data.batches.composition import Rule
+from solo.data.batches.composition import BatchRule
 
 
 class Mixed:
@@ -25,7 +25,7 @@ class Mixed:
         share: of labelled images in a batch, in (0, 1).
     """
 
-    def __init__(self, make: Callable[[np.ndarray], Rule], labelled: np.ndarray, share: float) -> None:
+    def __init__(self, make: Callable[[np.ndarray], BatchRule], labelled: np.ndarray, share: float) -> None:
         self.labelled, self.others = np.flatnonzero(labelled), np.flatnonzero(~labelled)
         self.rule = make(self.labelled)
         self.share = share

@@ -15,7 +15,7 @@ import torch
 
 from solo import distributed
 from solo.data.batches.balanced import Balanced, PerClass
-from solo.data.batches.composition import Random, Rule
+from solo.data.batches.composition import BatchRule, Random
 from solo.data.batches.hierarchical import Hierarchical
 from solo.data.batches.loaders import SeededSampler
 from solo.data.batches.mixed import Mixed
@@ -38,7 +38,7 @@ class RuleSampler(SeededSampler):
         UserError: the rule can't make a single batch, for the number of processes there are when it is asked.
     """
 
-    def __init__(self, rule: Rule, batch_size: int, seed: int) -> None:
+    def __init__(self, rule: BatchRule, batch_size: int, seed: int) -> None:
         super().__init__(0, seed)
         self.rule = rule
         self.batch_size = batch_size
@@ -102,7 +102,7 @@ def rule_sampler(
         advice = "use data.sampler=random" if labelled_share is None else "leave data.labelled_share out"
         raise UserError(f"data.sampler={kind} needs labels, and no image has one; {advice}")
 
-    def rule(images: np.ndarray) -> Rule:
+    def rule(images: np.ndarray) -> BatchRule:
         if kind == "random":
             return Random(len(images))
         if kind == "hierarchical":

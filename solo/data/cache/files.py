@@ -1,9 +1,9 @@
 """Image files, decoded once into one large file.
 
-The file is read with `pread`, not mapped: its pages are shared by all processes through the operating system's cache,
-and don't count as memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first
-epoch costs the decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the
-pixels that are kept and the channels; files that change make a new one.
+It is read with `pread`: its pages are shared by all processes through the operating system's cache, and don't count as
+memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first epoch costs the
+decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the pixels that are
+kept and the channels; files that change make a new one. What is damaged is decoded again, see `store`.
 
 Files that can't be read are marked there, too, so that with `data.on_error=skip` no file is tried twice, by whatever
 process, and all of them can be listed in the end.
@@ -23,15 +23,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from solo.data.cache.store import VERSION, PixelStore, known_sizes
 from solo.data.sources.skip import not_an_image, nothing_readable
 from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import Source, identity
 from solo.errors import BrokenImageError
 from solo.taxonomy import UNKNOWN
 
-_FORMAT = "3"
 _LOOK_AT = 200
-_KEPT, _BROKEN = 1, 2  # marks of a file
 
 
 class FileImages:
@@ -48,8 +47,9 @@ class FileImages:
         skip: the next readable image, with unknown labels, stands for one that can't be read.
 
     Attributes:
-        path: the file; beside it `<name>.done` has a byte for each image that is in it, `<name>.npy` their sizes.
-        nbytes: its size when all images are in it.
+        path: of the pixels, see `PixelStore`.
+        shapes: (N, 2) heights and widths of what is kept.
+        nbytes: size of the pixels when all images are in it.
 
     Raises:
         BrokenImageError: a file is no image, without `skip`.
@@ -73,21 +73,15 @@ class FileImages:
         self.convert = convert
         self.reading = reading
         self.channels = channels
-        self.path = folder / f"{_digest(self.files, side, reading, channels)}.uint8"
-        self.shapes = self._find_shapes(side)
-        ends = np.cumsum(self.shapes.prod(axis=1) * channels)
-        self.nbytes = int(ends[-1])
-        self.starts = np.concatenate(([0], ends[:-1]))
+        content = _digest(self.files, side, reading, channels)
+        self.path = folder / f"{content[:24]}.uint8"
+        known = known_sizes(self.path, content=content)  # reading all heads takes a while
+        if known is None or len(known) != len(self.files):
+            known = np.array([self._size_or_nothing(file, side) for file in self.files])
+        self.shapes = known
+        self._store = PixelStore(self.path, content, known, channels)
+        self.nbytes = self._store.nbytes
         self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
-        self._handle: tuple[int, int] | None = None  # of the process of this id
-        self._done: np.ndarray[Any, Any] | None = None
-
-    def _find_shapes(self, side: int) -> np.ndarray[Any, Any]:
-        """Height and width of each image, `(N, 2)`; reading all heads takes a while, so they are kept, too."""
-        known = self.path.with_suffix(".npy")
-        if known.exists():
-            return cast("np.ndarray[Any, Any]", np.load(known))
-        return np.array([self._size_or_nothing(file, side) for file in self.files])
 
     def _size_or_nothing(self, file: Source, side: int) -> tuple[int, int]:
         try:
@@ -103,16 +97,7 @@ class FileImages:
         Raises:
             OSError: the folder can't be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        sizes = self.path.with_suffix(".npy")
-        if not sizes.exists():
-            own = sizes.with_name(f"{sizes.stem}.{os.getpid()}.npy")  # several processes may be here
-            np.save(own, self.shapes)
-            os.replace(own, sizes)
-        for path, size in ((self.path, self.nbytes), (self._marks, len(self.files))):
-            with open(path, "ab") as file:
-                if file.tell() < size:
-                    os.truncate(path, size)
+        self._store.create()
 
     @staticmethod
     def estimate(files: Sequence[Source], side: int, reading: ImageReading, channels: int, skip: bool = False) -> int:
@@ -126,15 +111,8 @@ class FileImages:
                     raise
         return round(np.mean(sizes or [side**2]) * channels * len(files))
 
-    @property
-    def _marks(self) -> Path:
-        return self.path.with_suffix(".done")
-
     def __len__(self) -> int:
         return len(self.files)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None, "_done": None}
 
     def fetch(self, rows: Sequence[int]) -> list[Tensor]:
         """uint8 `(C, H, W)` each.
@@ -147,7 +125,7 @@ class FileImages:
 
     def labels(self, rows: Tensor) -> Tensor:
         """Targets of rows that were fetched, -1 for those that another image stands for."""
-        broken = torch.from_numpy(self._open()[1][rows.numpy()] == _BROKEN) & self.skip
+        broken = torch.from_numpy(self._store.broken(rows.tolist())) & self.skip
         found = self.targets[rows]
         return found.masked_fill(broken.reshape(-1, *[1] * (found.ndim - 1)), UNKNOWN)
 
@@ -155,44 +133,32 @@ class FileImages:
         """What was found broken so far, by all processes, one line each."""
         if not self.skip:
             return []
-        broken = np.flatnonzero(self._open()[1] == _BROKEN).tolist()
+        broken = np.flatnonzero(self._store.broken()).tolist()
         return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
 
     def _readable(self, row: int) -> Tensor:
-        done = self._open()[1]
         for place in range(row, row + len(self)):
             place %= len(self)
-            if done[place] == _BROKEN:
+            if self._store.broken([place])[0]:
                 continue
             try:
                 return self._image(place)
             except BrokenImageError:
-                done[place] = _BROKEN
+                self._store.mark_broken(place)
         raise nothing_readable(len(self))
 
     def _image(self, row: int) -> Tensor:
-        handle, done = self._open()
-        (height, width), start = self.shapes[row].tolist(), int(self.starts[row])
-        count = height * width * self.channels
-        if done[row] == _KEPT:
-            pixels = np.frombuffer(os.pread(handle, count, start), dtype=np.uint8).copy()
-        else:
-            pixels = self._decode(row, height, width)
-            _write(handle, pixels, start)
-            done[row] = _KEPT
-        # Channels lie innermost: resizing is faster so.
-        return torch.from_numpy(pixels.reshape(height, width, self.channels)).movedim(2, 0)
+        pixels = self._store.read(row)
+        if pixels is None:
+            pixels = self._decode(row)
+            self._store.write(row, pixels)
+        return torch.from_numpy(pixels).movedim(2, 0)  # channels lie innermost: resizing is faster so
 
-    def _decode(self, row: int, height: int, width: int) -> np.ndarray[Any, Any]:
+    def _decode(self, row: int) -> np.ndarray[Any, Any]:
+        height, width = self.shapes[row].tolist()
         image = self.reading.read(self.files[row])
         planes = torch.from_numpy(_resized(image, width, height)).movedim(2, 0)
-        return self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy().reshape(-1)
-
-    def _open(self) -> tuple[int, np.ndarray[Any, Any]]:
-        if self._handle is None or self._handle[0] != os.getpid() or self._done is None:
-            self._handle = os.getpid(), os.open(self.path, os.O_RDWR)
-            self._done = np.memmap(self._marks, np.uint8, "r+")
-        return self._handle[1], self._done
+        return self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy()
 
 
 def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
@@ -214,19 +180,12 @@ def _kept_size(file: Source, side: int, reading: ImageReading) -> tuple[int, int
 
 
 def _digest(files: Sequence[Source], side: int, reading: ImageReading, channels: int) -> str:
-    text = hashlib.sha256(f"{_FORMAT} {side} {reading} {channels}".encode())
+    text = hashlib.sha256(f"{VERSION} {side} {reading} {channels}".encode())
     for file in files:
         text.update(b"\n" + os.fsencode(identity(file)))
-    return text.hexdigest()[:24]
-
-
-def _write(handle: int, pixels: np.ndarray[Any, Any], start: int) -> None:
-    rest = memoryview(pixels.tobytes())
-    while rest:
-        written = os.pwrite(handle, rest, start)
-        rest, start = rest[written:], start + written
+    return text.hexdigest()
 
 
 def readable(nbytes: int) -> str:
-    """MiB or GiB."""
+    """A number of bytes as MiB or GiB, for people."""
     return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"

@@ -23,7 +23,7 @@ from solo.data.views.batched import BatchAugment
 from solo.data.views.tensor_ops import luminance
 
 # Above this the user decides: it is written to a disk that may be small or slow.
-_UNASKED_BYTES = 2 * 2**30
+UNASKED_BYTES = 2 * 2**30
 
 
 class CantCacheError(Exception):
@@ -88,7 +88,7 @@ class ArrayImages:
         return self.convert(batch)
 
     def labels(self, rows: Tensor) -> Tensor:
-        """Targets of these rows."""
+        """Targets of these rows, `(B,)` or `(B, levels)`."""
         return self.targets[rows]
 
 
@@ -108,6 +108,8 @@ def cached(
         CantCacheError: says why not.
         BrokenImageError: a file is no image.
     """
+    if any(entry.cfg.get("transforms") for entry in augment.entries):
+        raise CantCacheError("augmentations.transforms change one image at a time")
     convert, targets = _Channels(augment.channels, augment.as_grey), level_targets(dataset)
     indices = np.arange(len(dataset))
     while isinstance(dataset, (Subset, KnownLabels)):
@@ -126,7 +128,7 @@ def cached(
     skip = isinstance(dataset, SkipBroken)
     reading = getattr(dataset, "reading", ImageReading(augment.channels))
     expected = FileImages.estimate(chosen, kept, reading, augment.channels, skip)
-    if expected > _UNASKED_BYTES and not asked:
+    if expected > UNASKED_BYTES and not asked:
         raise CantCacheError(f"decoded they would take {readable(expected)} in {place}; data.augment=batch takes it")
     images = FileImages(chosen, targets, kept, reading, augment.channels, convert, place, skip)
     images.problems = list(getattr(dataset, "problems", []))

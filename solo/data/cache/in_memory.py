@@ -15,7 +15,7 @@ from solo.data.labels.subsets import Around, level_targets
 from solo.data.views.image_ops import Normalize, Pipeline
 
 
-class PlainImages(Around):
+class NormalisedBatches(Around):
     """Images handed out a batch at a time, the same as one by one.
 
     Args:
@@ -31,15 +31,15 @@ class PlainImages(Around):
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (last.mean, last.std))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
-        """`[X (B, C, H, W), targets]`, for `as_it_is`."""
+        """`[X (B, C, H, W), targets]`, for `uncollated`."""
         if self.dataset.transform is not self._pipeline:  # somebody has put in another one
             return cast("list[Tensor]", default_collate([self.dataset[index] for index in indices]))
         pixels = self._pixels[torch.tensor(indices)].contiguous()
         return [pixels.float().div_(255).sub_(self._mean).div_(self._std), self._labels[torch.tensor(indices)]]
 
 
-def plain(dataset: Any) -> PlainImages | None:
-    """The data set as `PlainImages`, if all that its transform does to images in memory is to normalise them."""
+def whole_batches(dataset: Any) -> NormalisedBatches | None:
+    """The data set as `NormalisedBatches`, if all that its transform does to images in memory is to normalise them."""
     array, pipeline = pixels_in_memory(dataset), getattr(dataset, "transform", None)
     if array is None or not isinstance(pipeline, Pipeline) or len(pipeline.transforms) != 3:
         return None
@@ -49,9 +49,9 @@ def plain(dataset: Any) -> PlainImages | None:
     pixels = torch.from_numpy(array)
     pixels = pixels[:, None] if array.ndim == 3 else pixels.movedim(3, 1) if array.shape[1] != 3 else pixels
     fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
-    return PlainImages(dataset, pixels, last) if fits else None
+    return NormalisedBatches(dataset, pixels, last) if fits else None
 
 
-def as_it_is(batch: Any) -> Any:
+def uncollated(batch: Any) -> Any:
     """A collate function for data sets that make whole batches."""
     return batch

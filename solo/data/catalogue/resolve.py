@@ -229,7 +229,7 @@ def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> 
     if not path:
         raise UserError("data.train_path is not set; give a tar file, a folder of them, or name-{000..099}.tar")
     spec = dataclasses.replace(spec, source="solo.data.sources.own_images:webdataset", folders=False)
-    samples = list(read_shards(path).values())
+    samples = list(read_shards(path, [] if data.get("on_error") == "skip" else None).values())
     spec = _sampled(spec, [sample.image for sample in spread(samples) if sample.image])
     if data.get("no_labels"):
         return dataclasses.replace(spec, num_classes=1)

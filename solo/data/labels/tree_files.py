@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from solo.data.labels.trees import Names, from_parents, from_paths, without_chains
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
+from solo.untrusted import parse_json
 
 _WNID = re.compile(r"n\d{8}")
 _HEADERS = ({"child", "parent"}, {"class", "superclass"}, {"name", "parent"})
@@ -44,12 +44,13 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
         raise UserError(f"data.taxonomy={path} can't be read ({_reason(error)}); give a file with the tree") from error
     try:
         if file.suffix.lower() == ".json":
-            return _from_json(json.loads(text), classes, levels)
+            return _from_json(parse_json(text), classes, levels)
         return _from_lines(text, file, classes, levels)
-    except json.JSONDecodeError as error:
-        raise UserError(f"data.taxonomy={path} is no JSON ({error})") from error
     except UserError as error:
         raise UserError(f"data.taxonomy={path}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        what = "no JSON" if isinstance(error, ValueError) else "no tree"
+        raise UserError(f"data.taxonomy={path} is {what} ({error})") from error
 
 
 def _reason(error: Exception) -> str:

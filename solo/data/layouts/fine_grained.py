@@ -80,7 +80,7 @@ def _dog_classes(root: Path) -> list[Names]:
 
 
 def dog_path(name: str) -> Names:
-    """`n02085620-Chihuahua` -> `Chihuahua`."""
+    """The name of a breed from its folder's: `n02085620-Chihuahua` -> `Chihuahua`."""
     return (name.partition("-")[2] or name,)
 
 

@@ -146,7 +146,7 @@ class Layout:
 
 
 def find_layout(place: str) -> Layout:
-    """The layout at `module:NAME`."""
+    """The layout that an import path names, `module:NAME`."""
     module, _, name = place.partition(":")
     return cast(Layout, getattr(importlib.import_module(module), name))
 

@@ -73,7 +73,7 @@ class ArrayDataset(LabelledImages):
         self.images = images
 
     def read(self, index: int) -> Image.Image:
-        """Grey or RGB."""
+        """The image, grey or RGB, as one of Pillow."""
         return Image.fromarray(self.images[index])
 
 
@@ -123,7 +123,7 @@ class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
 
     @property
     def targets(self) -> list[int]:
-        """-1 for each image."""
+        """-1, no class, for each image."""
         return [-1] * len(self.images)
 
     def __len__(self) -> int:

@@ -155,12 +155,12 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def cifar10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """CIFAR-10 by torchvision."""
+    """CIFAR-10 as torchvision reads and fetches it."""
     return from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
 
 
 def cifar100(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """CIFAR-100 by torchvision."""
+    """CIFAR-100 as torchvision reads and fetches it; its superclasses are the row's."""
     return from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
 
 

@@ -190,11 +190,14 @@ def _of_columns(
 def webdataset(spec: DatasetSpec, request: Request) -> FileDataset:
     """Tar files of images with labels beside them, see `solo.data.storage.shards`."""
     assert request.path is not None
-    samples = list(read_shards(request.path).values())
+    problems: list[str] = []
+    samples = list(read_shards(request.path, problems if spec.on_error == "skip" else None).values())
     table = label_table(samples) if spec.taxonomy else {}
     columns = label_columns(table, request.path, spec.taxonomy.levels) if spec.taxonomy else []
     files = [sample.image for sample in samples if sample.image]
-    return _of_columns(spec, request, files, table, columns)
+    data = _of_columns(spec, request, files, table, columns)
+    data.problems += problems
+    return data
 
 
 def hub(spec: DatasetSpec, request: Request) -> FileDataset:

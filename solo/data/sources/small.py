@@ -20,7 +20,7 @@ _CIFAR10C_LABELS = "labels.npy"
 
 
 def mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
-    """MNIST by torchvision."""
+    """MNIST as torchvision reads and fetches it."""
     data: Any = from_torchvision(tv.MNIST, "MNIST", request, train=request.split != "val")
     return _arrays(data.data.numpy(), data.targets, request)
 

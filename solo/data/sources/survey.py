@@ -65,7 +65,7 @@ class Survey:
     settings: dict[str, object]
 
     def counts(self) -> list[int]:
-        """Images of each class."""
+        """How many images each class has, in the order of the tree."""
         found = Counter(self.classes)
         return [found[leaf] for leaf in range(self.tree.num_classes if self.tree else 0)]
 

@@ -1,20 +1,26 @@
-"""Unpacking archives that nobody has looked at: nothing outside of the folder, no links out of it, not without end."""
+"""Unpacking archives that nobody has looked at: nothing outside of the folder, no links at all, not without end."""
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 from unittest.mock import patch
 
 from solo.errors import UserError
 
 MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
 MOST_FILES = 20_000_000
+_LONGEST_NAME = 2**20  # bytes of a header's extension
+_OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
 _TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 
 
@@ -31,8 +37,29 @@ def guarded() -> Iterator[None]:
         yield
 
 
+class StrictInfo(tarfile.TarInfo):
+    """A header that `tarfile` takes for the end of the archive, because it is cut off or damaged, is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        """Read a header.
+
+        Raises:
+            tarfile.ReadError: it is none, or says that what follows has an absurd size.
+        """
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"it is cut off or damaged: {error}") from error
+        if info.size < 0 or (info.type in _OF_NAMES and info.size > _LONGEST_NAME):
+            raise tarfile.ReadError(f"a header says that {info.size} bytes follow")
+        return info
+
+
 def extract_tar(source: Path, folder: Path, compression: str | None = None, most: int = MOST_BYTES) -> None:
-    """Unpack a tar file.
+    """Unpack a tar file; what a link leads to has to be a file of the archive, which gets a second name.
 
     Args:
         source: the file.
@@ -41,27 +68,44 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
         most: bytes that its files may have together.
 
     Raises:
-        UserError: it is damaged, too large, or a member would leave the folder, also by a link; nothing of that member
-            is written.
+        UserError: it is damaged, too large, or a member or a link would leave the folder; nothing of that is written.
     """
     free = _room(folder, most)
-    with _readable(source), tarfile.open(source, _TAR_MODES[compression]) as tar:  # type: ignore[call-overload]
-        size = 0
+    options: Any = {"mode": _TAR_MODES[compression], "tarinfo": StrictInfo}
+    with _readable(source), tarfile.open(source, **options) as tar:
+        size, links = 0, []
         for count, member in enumerate(tar, start=1):
             size += max(member.size, 0)
             _require_bound(source, size, count, free)
-            _require_inside(source, member.name, folder)
+            place = _require_inside(source, member.name, folder)
             if member.issym() or member.islnk():
                 above = PurePosixPath(member.name).parent if member.issym() else PurePosixPath()
-                _require_inside(source, str(above / member.linkname), folder, link=member.name)
-            elif not (member.isreg() or member.isdir()):
+                target = _require_inside(source, str(above / member.linkname), folder, link=member.name)
+                links.append((place, target))
+            elif member.isdir():
+                place.mkdir(parents=True, exist_ok=True)
+            elif member.isreg():
+                _write(tar, member, place)
+            else:
                 raise UserError(f"{source}: {member.name!r} is neither file nor folder nor link; get another archive")
-            member.mode = (member.mode or 0o644) & 0o755 | 0o600 | (0o100 if member.isdir() else 0)
-            member.uid = member.gid = os.getuid() if hasattr(os, "getuid") else 0
-            member.uname = member.gname = ""
-            tar.extract(member, folder, filter="fully_trusted") if hasattr(tarfile, "data_filter") else tar.extract(
-                member, folder
-            )
+        # No link is ever made, so that a chain of them leads nowhere.
+        for place, target in links * 2:  # a link to a link that comes later
+            if target.is_file() and target != place:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.unlink(missing_ok=True)
+                shutil.copyfile(target, place)
+        lost = next((place for place, target in links if not target.is_file()), None)
+        if lost is not None:
+            raise UserError(f"{source}: the link {lost.name!r} leads to no file of the archive; get another archive")
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    content = tar.extractfile(member)
+    with open(place, "xb") as file:
+        shutil.copyfileobj(content, file)  # type: ignore[arg-type]
+    place.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
@@ -93,7 +137,19 @@ def _room(folder: Path, most: int) -> int:
 def _readable(source: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+    except UserError:
+        raise
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        EOFError,
+        ValueError,
+    ) as error:
+        raise UserError(f"{source} is no complete archive ({error}); remove it and fetch it again") from error
+    except (RuntimeError, NotImplementedError, OverflowError) as error:
         raise UserError(f"{source} is no complete archive ({error}); remove it and fetch it again") from error
 
 
@@ -104,10 +160,11 @@ def _require_bound(source: Path, size: int, count: int, most: int) -> None:
         raise UserError(f"{source} is too large to unpack: {text}; free the disk or look at the archive")
 
 
-def _require_inside(source: Path, name: str, folder: Path, link: str | None = None) -> None:
-    """The place of a member, with the links that are there already, is in the folder."""
+def _require_inside(source: Path, name: str, folder: Path, link: str | None = None) -> Path:
+    """The place of a member, with the links that are there already: in the folder."""
     root = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(root, name.replace("\\", "/")))
     if place != root and not place.startswith(root + os.sep):
         what = f"the link {link!r} leads to {name!r}" if link else f"{name!r} would be written"
         raise UserError(f"{source}: {what} outside of {folder}; the archive is not what it should be, fetch it again")
+    return Path(place)

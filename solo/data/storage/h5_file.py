@@ -100,7 +100,7 @@ class H5Image:
 
     @property
     def container(self) -> str:
-        """The HDF5 file."""
+        """Path of the HDF5 file that it lies in."""
         return str(self.file.path)
 
     def read(self) -> bytes:
@@ -117,7 +117,7 @@ class OpenH5:
         self._owner = -1
 
     def get(self) -> Any:
-        """This process's handle."""
+        """The handle of this process, opened when it is first asked for."""
         if self._owner != os.getpid():
             self._handle, self._owner = open_h5(self.path), os.getpid()
         return self._handle

@@ -7,10 +7,6 @@ array `(H, W, n)`.
 from __future__ import annotations
 
 import os
-import stat
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,24 +17,25 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from solo.data.storage.facts import ReadingKeys
 from solo.data.storage.folders import Problems, is_ignored, is_image_name
+from solo.data.storage.opening import (
+    SIDEWAYS,
+    File,
+    Values,
+    deep_colours,
+    image_shape,
+    is_deep,
+    is_npy,
+    npy_head,
+    opened,
+    png_values,
+    read_npy,
+    stream_of,
+    turn_of,
+)
 from solo.data.storage.stored import Stored
 from solo.errors import BrokenImageError, printable
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
-Values = np.ndarray[Any, Any]
-File = str | Path | BytesIO
-_NPY = b"\x93NUMPY"
-_ORIENTATION = 0x0112  # of EXIF
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = {turn for orientation, turn in _TURNS.items() if orientation >= 5}
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class ImageReading(ReadingKeys):
 
     @classmethod
     def by(cls, keys: ReadingKeys) -> ImageReading:
-        """Reads as `keys` say."""
+        """A reader of files that obeys these keys."""
         return cls(**vars(keys))
 
     def read(self, source: File | Stored, name: str | None = None) -> Any:
@@ -85,7 +82,7 @@ class ImageReading(ReadingKeys):
             file = _file(source)
             if self.channels in (1, 3):
                 return self._picture(file)
-            planes = self._npy(file, (self.channels,)) if _is_npy(file) else self._pages(file)
+            planes = read_npy(file, (self.channels,), self.max_pixels) if is_npy(file) else self._pages(file)
             if planes.shape[2] != self.channels:
                 text = f"has {planes.shape[2]} channels, and data.channels={self.channels}"
                 raise _Channels(text, planes.shape[2])
@@ -101,21 +98,21 @@ class ImageReading(ReadingKeys):
             raise broken(str(name or source), error) from error
 
     def _head(self, file: File) -> Head:
-        if _is_npy(file):
-            with _stream(file) as stream:
-                shape, kind, _ = _npy_head(stream, self.max_pixels)
+        if is_npy(file):
+            with stream_of(file) as stream:
+                shape, kind, _ = npy_head(stream, self.max_pixels)
             # There are fewer channels than pixels, where it isn't said; grey has no axis for them.
             likely = (1,) if len(shape) == 2 else (min(shape[0], shape[-1]),)
             height, width, found = image_shape(shape, likely if self.channels in (1, 3) else (self.channels,))
             return Head((width, height), {1: "L", 3: "RGB"}.get(found, f"{found} channels"), kind.itemsize > 1)
-        with self._opened(file) as image:
+        with opened(file, self.max_pixels) as image:
             bands = len(image.getbands())
             pages = getattr(image, "n_frames", 1) * bands if image.format == "TIFF" else bands
-            turn = _turn(image)
+            turn = turn_of(image)
             return Head(
-                image.size[::-1] if self.exif and turn in _SIDEWAYS else image.size,
+                image.size[::-1] if self.exif and turn in SIDEWAYS else image.size,
                 f"{pages} channels" if pages > bands else image.mode,
-                _is_deep(image) or _deep_colours(image),
+                is_deep(image) or deep_colours(image),
                 turn is not None,
                 image.has_transparency_data,
             )
@@ -124,10 +121,13 @@ class ImageReading(ReadingKeys):
         """The numbers of an image as they are stored, in any order; raises as `read`."""
         try:
             file = _file(source)
-            if _is_npy(file):
-                return self._npy(file, (1, 3, 4, self.channels))
-            with self._opened(file) as image:
-                return _png_values(file) if _deep_colours(image) and image.format == "PNG" else np.asarray(image)
+            if is_npy(file):
+                return read_npy(file, (1, 3, 4, self.channels), self.max_pixels)
+            with opened(file, self.max_pixels) as image:
+                if not deep_colours(image):
+                    return np.asarray(image)
+                # Of other formats Pillow gives the upper 8 of 16 bits: enough to see how far they go.
+                return png_values(file) if image.format == "PNG" else np.asarray(image).astype(np.uint16) * 257
         except Exception as error:  # as in `read`
             raise broken(str(source), error) from error
 
@@ -153,17 +153,17 @@ class ImageReading(ReadingKeys):
         return np.rint((wide.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
     def _picture(self, source: File) -> Image.Image:
-        if _is_npy(source):
-            array = self.eight_bits(self._npy(source, (1, 3, 4)))
+        if is_npy(source):
+            array = self.eight_bits(read_npy(source, (1, 3, 4), self.max_pixels))
             if array.shape[2] not in (1, 3, 4):
                 raise _Channels(f"has {array.shape[2]} channels", array.shape[2])
             return self._flat(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array))
-        with self._opened(source) as image:
-            turn = _turn(image) if self.exif else None  # its EXIF is gone once it is another image
-            if self.range is not None and _deep_colours(image):
+        with opened(source, self.max_pixels) as image:
+            turn = turn_of(image) if self.exif else None  # its EXIF is gone once it is another image
+            if self.range is not None and deep_colours(image):
                 if image.format != "PNG":
                     raise ValueError("of 16 bits a colour only 8 can be read here; store it as PNG or .npy")
-                values = self.eight_bits(_png_values(source))
+                values = self.eight_bits(png_values(source))
                 picture = Image.fromarray(values, "LA" if values.shape[2] == 2 else None)
             else:
                 picture = self._shallow(image)
@@ -172,7 +172,7 @@ class ImageReading(ReadingKeys):
 
     def _shallow(self, image: Image.Image) -> Image.Image:
         """The same with 8 bits a value, where Pillow would cut off what is above."""
-        if _is_deep(image):
+        if is_deep(image):
             return Image.fromarray(self.eight_bits(np.asarray(image)))
         if self.range is not None and self.range[1] <= 255 and image.mode in ("L", "RGB"):
             return Image.fromarray(self.eight_bits(np.asarray(image)))
@@ -186,29 +186,9 @@ class ImageReading(ReadingKeys):
         return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
 
     def _pages(self, source: File) -> Values:
-        with self._opened(source) as image:
+        with opened(source, self.max_pixels) as image:
             pages = [np.asarray(self._shallow(page)) for page in ImageSequence.Iterator(image)]
         return np.concatenate([page[..., None] if page.ndim == 2 else page for page in pages], axis=2)
-
-    def _npy(self, source: File, channels: Collection[int]) -> Values:
-        with _stream(source) as file:
-            shape, kind, fortran = _npy_head(file, self.max_pixels)
-            flat = np.frombuffer(bytearray(file.read()), kind, int(np.prod(shape)))
-        array = flat.reshape(shape, order="F" if fortran else "C")
-        found = image_shape(shape, channels)
-        return array.transpose(1, 2, 0) if array.ndim == 3 and found != shape else array.reshape(found)
-
-    @contextmanager
-    def _opened(self, source: File) -> Iterator[Image.Image]:
-        _require_file(source)
-        # Pillow has one limit for the whole process, warns above it and refuses twice as much. It is never lowered.
-        if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < self.max_pixels:
-            Image.MAX_IMAGE_PIXELS = self.max_pixels
-        # What it has to say of damaged EXIF and large images would be printed amid the training.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        with Image.open(source) as image:
-            _require_size(*image.size, self.max_pixels)
-            yield image
 
 
 def broken(name: str, error: Exception) -> BrokenImageError:
@@ -240,103 +220,6 @@ def _file(source: File | Stored) -> File:
     return BytesIO(source.read()) if isinstance(source, Stored) else source
 
 
-def _require_file(source: File) -> None:
-    """Pipes wait for ever for someone who writes, and devices never end."""
-    if isinstance(source, BytesIO):
-        return
-    state = os.stat(source)
-    if not stat.S_ISREG(state.st_mode):
-        raise ValueError("it is a folder, pipe, socket or device")
-    if state.st_size == 0:
-        raise ValueError("it is empty (0 bytes)")
-
-
-def _require_size(width: int, height: int, most: int) -> None:
-    if width < 1 or height < 1:
-        raise ValueError(f"it has {width} x {height} pixels")
-    if width * height > most:
-        raise ValueError(
-            f"it has {width} x {height} = {width * height / 1e6:,.0f} megapixels, more than data.max_pixels={most}; "
-            "raise that if the file is to be trusted"
-        )
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Grey of more than 8 bits."""
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def _deep_colours(image: Image.Image) -> bool:
-    """Whether Pillow keeps 8 of 16 bits a colour."""
-    tiles: Any = getattr(image, "tile", None)
-    args = tiles[0][3] if tiles else ""
-    rawmode = args[0] if isinstance(args, tuple) and args else args
-    return isinstance(rawmode, str) and ";16" in rawmode and not _is_deep(image)
-
-
-def _png_values(source: File) -> Values:
-    """uint16 `(H, W, C)` of a PNG file with 16 bits a colour."""
-    import torch  # such files only
-    from torchvision.io import decode_png
-
-    content = bytearray(source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes())
-    return cast(Values, decode_png(torch.frombuffer(content, dtype=torch.uint8)).movedim(0, 2).numpy())
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How the picture has to be turned; None where it stands, or where its EXIF is damaged and says nothing."""
-    if image.format == "TIFF":  # Pillow turns these itself
-        return None
-    if image.format == "PNG" and not {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"} & set(image.info):
-        return None  # Pillow would look behind the pixels, and decode them
-    try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as above: EXIF is a small file system of its own, written by anyone
-        return None
-
-
-@contextmanager
-def _stream(source: File) -> Iterator[Any]:
-    _require_file(source)
-    if isinstance(source, BytesIO):
-        source.seek(0)
-        yield source
-    else:
-        with open(source, "rb") as file:
-            yield file
-
-
-def _is_npy(source: File) -> bool:
-    if isinstance(source, BytesIO):
-        return source.getvalue().startswith(_NPY)
-    return str(source).lower().endswith(".npy")
-
-
-def _npy_head(file: Any, most: int) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, type and order of the array in an open .npy file that is as long as it says.
-
-    Raises:
-        ValueError: it is damaged, cut off, too large, or holds no numbers.
-    """
-    version = np.lib.format.read_magic(file)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, kind = reader(file)
-    start = file.tell()
-    there = file.seek(0, os.SEEK_END) - start
-    file.seek(start)
-    if kind.kind not in "biuf":
-        raise ValueError(f"an array of type {kind} is no image")
-    image_shape(shape, ())
-    declared = int(np.prod([int(n) for n in shape], dtype=object)) * kind.itemsize
-    if declared > there:
-        raise ValueError(f"its head declares {declared:,} bytes of pixels, and {there:,} are there")
-    if min(shape) < 1:
-        raise ValueError(f"an array of shape {shape} has no pixels")
-    height, width = sorted(shape)[-2:]
-    _require_size(width, height, most)
-    return shape, kind, fortran
-
-
 def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
     """Names of the images directly in a folder, sorted: by their suffix, else by their first bytes.
 
@@ -362,15 +245,6 @@ def _is_image(path: str) -> bool:
         return True
     except BrokenImageError:
         return False
-
-
-def image_shape(shape: tuple[int, ...], channels: Collection[int]) -> tuple[int, int, int]:
-    """Height, width and channels of an array; these stand first if they don't fit as the last."""
-    shape = (*shape, 1) if len(shape) == 2 else shape
-    if len(shape) != 3:
-        raise ValueError(f"an array of {len(shape)} axes is no image")
-    first, middle, last = shape
-    return (middle, last, first) if last not in channels and first in channels else (first, middle, last)
 
 
 def as_picture(image: Any) -> Image.Image:

@@ -7,7 +7,6 @@ can be read at any time, by any number of processes. No torch.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import tarfile
@@ -16,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from solo.data.storage.archives import StrictInfo
 from solo.data.storage.folders import is_image_name
 from solo.data.storage.tables import as_text
 from solo.errors import UserError
+from solo.untrusted import parse_json
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MOST_SHARDS = 1_000_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -38,7 +40,7 @@ class Member:
 
     @property
     def container(self) -> str:
-        """The shard."""
+        """Path of the tar file that it lies in."""
         return self.shard
 
     @property
@@ -75,6 +77,8 @@ def shard_files(path: str | Path) -> list[str]:
     if found:
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
+        if len(numbers) > _MOST_SHARDS:
+            raise UserError(f"{text} means {len(numbers):,} shards; at most {_MOST_SHARDS:,} can be read")
         files = [f"{text[: found.start()]}{n:0{len(first)}}{text[found.end() :]}" for n in numbers]
     elif os.path.isdir(text):
         files = sorted(str(file) for file in Path(text).rglob("*") if file.name.endswith((".tar", *_COMPRESSED)))
@@ -90,8 +94,12 @@ def shard_files(path: str | Path) -> list[str]:
     return files
 
 
-def read_shards(path: str | Path) -> dict[str, Sample]:
+def read_shards(path: str | Path, problems: list[str] | None = None) -> dict[str, Sample]:
     """The samples with an image, by shard and key, in their order.
+
+    Args:
+        path: see `shard_files`.
+        problems: where to note shards that can't be read to their end (`data.on_error=skip`); None: they are refused.
 
     Raises:
         UserError: a shard is damaged or holds a key twice, or there is no image.
@@ -99,7 +107,12 @@ def read_shards(path: str | Path) -> dict[str, Sample]:
     samples: dict[str, Sample] = {}
     for shard in shard_files(path):
         stat = os.stat(shard)
-        samples |= _members(shard, stat.st_size, stat.st_mtime_ns)
+        found, problem = _members(shard, stat.st_size, stat.st_mtime_ns)
+        if problem and problems is None:
+            raise UserError(f"{problem}; fetch it again, or leave out what is lost with data.on_error=skip")
+        if problem and problems is not None:
+            problems.append(problem)
+        samples |= found
     if not samples:
         raise UserError(
             f"{path} holds no images; members must be named KEY.jpg, KEY.png, ..., with KEY.cls or KEY.json"
@@ -108,20 +121,29 @@ def read_shards(path: str | Path) -> dict[str, Sample]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _members(shard: str, size: int, changed_ns: int) -> dict[str, Sample]:
-    """Asked several times in a run; reading the heads of a large shard takes seconds."""
+def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, Sample], str]:
+    """And what is wrong with the shard. Asked several times in a run; reading a large one's heads takes seconds."""
     found: dict[str, Sample] = {}
+    problem = ""
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with tarfile.open(shard, "r:", tarinfo=StrictInfo) as tar:
             for info in tar:
+                if info.issparse() or info.offset_data + info.size > size:
+                    raise tarfile.ReadError(f"the data of {info.name} are cut off")
                 folder, _, name = info.name.rpartition("/")
                 if not info.isfile() or name.startswith("."):
                     continue
                 key, _, extension = name.partition(".")
                 _add(found.setdefault(f"{folder}/{key}", Sample()), info, f".{extension.lower()}", shard)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"the shard {shard} can't be read ({' '.join(str(error).split())}); fetch it again") from error
-    return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}
+        with open(shard, "rb") as file:
+            file.seek(tar.offset)
+            if file.read(2**16).strip(b"\0"):
+                raise tarfile.ReadError("there is more behind its end")
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        problem = f"the shard {shard} can't be read to its end ({' '.join(str(error).split())[:200]})"
+    return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}, problem
 
 
 def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> None:
@@ -152,7 +174,7 @@ def _fields(sample: Sample) -> Mapping[str, Any]:
             row["cls"] = member.read().decode(errors="replace").strip()
         elif extension == ".json":
             try:
-                content = json.loads(member.read())
+                content = parse_json(member.read())
             except ValueError as error:
                 raise UserError(f"{member} is no JSON ({error}); correct it, or take it out") from error
             if isinstance(content, dict):

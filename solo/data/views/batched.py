@@ -23,12 +23,12 @@ from solo.data.views.image_ops import normalisation
 _RATIO = (3 / 4, 4 / 3)
 _SIGMA = (0.1, 2.0)
 _JITTER = ("brightness", "contrast", "saturation", "hue")
-_ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
+ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
 # Columns of a view's random numbers: crop, strengths of the jitter, its order, blur, and who gets what.
 _CROP, _STRENGTH, _ORDER, _BLUR, _CHOICE = slice(22), slice(22, 26), slice(26, 30), 30, slice(31, 37)
 _COLUMNS = 37
 # Values of the images that are changed at once; more of them leave the processor's cache.
-_CHUNK = 2**18
+CHUNK = 2**18
 
 
 def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
@@ -73,7 +73,7 @@ class Plan:
     sigma: Tensor
 
     def split(self, size: int) -> Iterator[Plan]:
-        """Parts of `size` rows."""
+        """Plans of `size` rows each, the last one of what is left."""
         return (Plan(*parts) for parts in zip(*(torch.split(column, size) for column in self._columns()), strict=True))
 
     def by_turns(self) -> Plan:
@@ -85,7 +85,7 @@ class Plan:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-class ViewMaker:
+class EntryViews:
     """The views of one entry of `augmentations`, of each image of a batch.
 
     Args:
@@ -170,7 +170,7 @@ class ViewMaker:
         plan, device = self.plan(seeds, image_sizes(images)), images[0].device
         shape = (len(plan.rows), images[0].shape[0], self.size, self.size)
         out = self._buffers(shape) if device.type == "cpu" else torch.empty(shape, device=device)
-        limit = max(1, _CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
+        limit = max(1, CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
         if limit == 1:
             singly = list(images)
             for view, part in zip(out[:, None], plan.split(1), strict=True):
@@ -194,7 +194,7 @@ class ViewMaker:
             for code, same in itertools.groupby(code >> shift for code in codes):
                 stop = start + len(list(same))
                 if code >= 0:
-                    _ADJUST[code & 3](x[start:stop], strengths[start:stop, code & 3])
+                    ADJUST[code & 3](x[start:stop], strengths[start:stop, code & 3])
                 start = stop
 
 
@@ -229,7 +229,7 @@ class BatchAugment:
         ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
         streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
         self.entries = [
-            ViewMaker(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
+            EntryViews(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
         ]
         self.size = max(entry.size for entry in self.entries)
 
@@ -244,6 +244,25 @@ class BatchAugment:
             seeds: int64 `(B,)`, on the CPU.
         """
         return [view for entry in self.entries for view in entry(images, seeds)]
+
+    def prepare(self, images: Tensor | list[Tensor], seeds: Tensor) -> Tensor | list[Tensor]:
+        """The images, or of differing sizes the crops, uint8."""
+        if isinstance(images, Tensor):
+            return images
+        sizes = image_sizes(images)
+        plans = [(entry, entry.plan(seeds, sizes).by_turns()) for entry in self.entries]
+        return [entry.crop(images, plan).to(torch.uint8) for entry, plan in plans]
+
+    def finish(self, prepared: Tensor | list[Tensor], seeds: Tensor, device: torch.device) -> list[Tensor]:
+        """The views of what `prepare` has made, on `device`."""
+        if isinstance(prepared, Tensor):
+            return self(prepared.to(device, non_blocking=True), seeds)
+        views: list[Tensor] = []
+        for entry, crops in zip(self.entries, prepared, strict=True):
+            plan = entry.plan(seeds, torch.full((len(seeds), 2), entry.size)).by_turns()  # cropped already
+            x = entry.colour(crops.to(device, non_blocking=True).float(), plan)
+            views += torch.empty_like(x).index_copy_(0, plan.rows.to(device), x).chunk(len(entry.streams))
+        return views
 
 
 def image_sizes(images: Tensor | list[Tensor]) -> Tensor:

@@ -174,7 +174,7 @@ class Grayscale(Op, tvt.Grayscale):  # type: ignore[misc]
 
 
 class RandomGrayscale(Op, tvt.RandomGrayscale):  # type: ignore[misc]
-    """Luminance with probability `p`."""
+    """With probability `p`, all channels are the image's luminance."""
 
     def __init__(self, p: float) -> None:
         tvt.RandomGrayscale.__init__(self, p)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from torch import Tensor
 from torchvision import transforms as tvt
+from torchvision.transforms.v2 import functional as tvf
 
+from solo import plugin
 from solo.data.catalogue.registry import DATASETS
+from solo.data.storage.reading import Array
+from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import (
     ColorJitter,
     Equalization,
@@ -17,6 +23,7 @@ from solo.data.views.image_ops import (
     Grayscale,
     ImageOp,
     Named,
+    Normalize,
     Pipeline,
     RandomApply,
     RandomGrayscale,
@@ -25,7 +32,9 @@ from solo.data.views.image_ops import (
     Solarization,
     normalisation,
 )
-from solo.data.views.multichannel import PlanesEval, PlanesViews
+from solo.data.views.maker import OneByOne
+from solo.data.views.tensor_ops import Resample
+from solo.errors import UserError
 
 
 class NCropAugmentation(Named):
@@ -36,7 +45,7 @@ class NCropAugmentation(Named):
         self.num_crops = num_crops
 
     def __call__(self, image: Any) -> list[Any]:
-        """`num_crops` views."""
+        """As many views of the image as `num_crops` says."""
         return [self.transform(image) for _ in range(self.num_crops)]
 
 
@@ -69,7 +78,8 @@ def build_transform_pipeline(
 ) -> tvt.Compose:
     """One pipeline from one entry of `augmentations`.
 
-    Order: crop or resize (bicubic), colour jitter, greyscale, blur, solarise, equalise, flip, tensor, normalise.
+    Order: crop or resize (bicubic), `transforms` of the user's own, colour jitter, greyscale, blur, solarise,
+    equalise, flip, tensor, normalise.
 
     Args:
         dataset: its constants normalise; unknown names and custom data use `cfg.mean` and `cfg.std`, or ImageNet's.
@@ -86,11 +96,19 @@ def build_transform_pipeline(
     as_grey = bool(_get(entry, "grayscale.channels"))
     last = normalisation(mean, std, 3 if as_grey else channels)
 
+    code = [plugin.load(path, "augmentations.transforms") for path in _get(entry, "transforms") or ()]
     if len(last.mean) not in (1, 3):
-        return tvt.Compose([PlanesViews(entry, last.mean, last.std)])
+        if code:
+            raise UserError(f"augmentations.transforms are for PIL images, which don't have {len(last.mean)} channels")
+        return tvt.Compose([_of_arrays(entry, last)])
     ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
-    steps = [*ops, _crop(entry), *_colour_ops(entry), tvt.ToTensor(), last]
+    steps = [*ops, _crop(entry), *code, *_colour_ops(entry), tvt.ToTensor(), last]
     return Pipeline(steps, _mode(last.mean))
+
+
+def _of_arrays(entry: Any, last: Normalize, resample: Resample = "bicubic") -> OneByOne:
+    """A view of an image of other than 1 and 3 channels, which Pillow can't hold: by the operations on tensors."""
+    return OneByOne(BatchAugment([{**entry, "num_crops": 1}], last.mean, last.std, len(last.mean), resample))
 
 
 def _mode(mean: Sequence[float]) -> str:
@@ -135,7 +153,7 @@ def build_eval_pipeline(
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
     last = normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
-        return tvt.Compose([PlanesEval(size, last.mean, last.std, resize)])
+        return tvt.Compose([EvalArrays(size, last.mean, last.std, resize)])
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
     return Pipeline([*shape, tvt.ToTensor(), last], _mode(last.mean))
 
@@ -153,7 +171,35 @@ def build_train_pipeline(
     if len(last.mean) not in (1, 3):
         crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
         entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
-        return tvt.Compose([PlanesViews(entry, last.mean, last.std, "bilinear")])
+        return tvt.Compose([_of_arrays(entry, last, "bilinear")])
     crop_op = RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR)
     mirror = [RandomHorizontalFlip(0.5)] if flip else []
     return Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _mode(last.mean))
+
+
+class EvalArrays:
+    """Images of other than 1 and 3 channels: shorter side to `resize` and centre crop, or to exactly `size` x `size`.
+
+    Args:
+        size: pixels.
+        mean, std: per channel, of images in [0, 1].
+        resize: pixels, or None.
+    """
+
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], resize: int | None = None) -> None:
+        self.size, self.resize, self.mean, self.std = size, resize, list(mean), list(std)
+
+    def __repr__(self) -> str:
+        return f"EvalArrays(size={self.size}, resize={self.resize}, mean={self.mean}, std={self.std})"
+
+    def __call__(self, image: Array) -> Tensor:
+        """uint8 `(H, W, C)` -> normalised float32 `(C, size, size)`."""
+        x = tvf.resize(
+            torch.from_numpy(image).movedim(2, 0),
+            [self.resize] if self.resize else [self.size, self.size],
+            antialias=True,
+        )
+        x = tvf.center_crop(x, [self.size, self.size]).float() / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        normalised: Tensor = (x - mean) / std
+        return normalised

@@ -1,34 +1,38 @@
-"""Values that are each allowed and can't be what is meant: out of order, without any effect of their own, unsafe."""
+"""What a run has to be: its length, batches, devices and files; and remarks on what is allowed and may surprise."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from solo.args.check import Problem
 from solo.data.catalogue.registry import DATASETS
-from solo.data.catalogue.rows import wrong_statistics
 from solo.methods.catalogue import facts_of
 
 Values = Mapping[str, Any]
+_CHECKPOINTS = (".ckpt", ".pth", ".pt")
+_PUBLISHED = ("timm/", "torchvision/")
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
-def check_together(values: Values) -> list[Problem]:
-    """Find them in a checked config, where a refused value is None."""
-    found = [
-        *_name(values),
-        *_length(values),
-        *_batches(values),
-        *_images(values),
-        *_statistics(values),
-        *_views(values),
-    ]
-    return [*found, *_objective(values), *_free(values)]
+def check_run(values: Values) -> Iterator[Problem]:
+    """Settings of a checked config, where a refused value is None, that can't be what is meant."""
+    for found in (_devices(values.get("devices")), _name(values), _length(values), _batches(values)):
+        yield from found
+    yield from _finetuning(values)
+    yield from _free(values)
+
+
+def _devices(devices: Any) -> Iterator[Problem]:
+    text = str(devices).strip("[]")
+    several = isinstance(devices, list) or "," in text
+    if devices is not None and not re.fullmatch(r"\d+(, *\d+)*" if several else r"[1-9]\d*|auto|-1", text):
+        yield Problem("devices", f"={devices!r} is unknown; give a number >= 1, a list such as [0, 1], or auto")
 
 
 def _name(values: Values) -> Iterator[Problem]:
@@ -77,45 +81,27 @@ def _batches(values: Values) -> Iterator[Problem]:
         yield Problem("devices", f"={devices} names a device twice; give each of them once")
 
 
-def _images(values: Values) -> Iterator[Problem]:
-    data = values["data"]
-    fraction, classes = data["fraction"], data["num_classes"]
-    if fraction is not None and fraction != -1 and fraction <= 0:
-        yield Problem("data.fraction", f"={fraction:g} is no share; give a number in (0, 1], or -1 for all images")
-    spec = DATASETS.get(str(data["dataset"]))
-    if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
-        text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
-        yield Problem("data.num_classes", text)
-
-
-def _statistics(values: Values) -> Iterator[Problem]:
-    """Mean and std of images in [0, 255], as other libraries want them, and others that can't be right."""
-    places = [
-        ("data", values["data"]),
-        *((f"augmentations[{i}]", e) for i, e in enumerate(values.get("augmentations") or [])),
-    ]
-    for place, section in places:
-        if isinstance(section, Mapping):
-            mean, std = (section.get(name) for name in ("mean", "std"))
-            for name, text in wrong_statistics(mean, std).items():
-                yield Problem(f"{place}.{name}", text)
-
-
-def _views(values: Values) -> Iterator[Problem]:
-    for i, entry in enumerate(values.get("augmentations") or []):
-        crop = entry["rrc"] if isinstance(entry, Mapping) else {}
-        least, most = crop.get("crop_min_scale"), crop.get("crop_max_scale")
-        if least is not None and most is not None and least > most:
-            text = f"={least} is more than crop_max_scale={most}; exchange them"
-            yield Problem(f"augmentations[{i}].rrc.crop_min_scale", text)
-
-
-def _objective(values: Values) -> Iterator[Problem]:
-    settings = values.get("hex") or {}
-    start, end = settings.get("distance_thresh"), settings.get("distance_min")
-    if settings.get("policy") == "fixed" and start is not None and end is not None and start < end:
-        text = f"={end} is above hex.distance_thresh={start}, where it starts; the threshold goes down, exchange them"
-        yield Problem("hex.distance_min", text)
+def _finetuning(values: Values) -> Iterator[Problem]:
+    """Settings of `solo linear` that would do nothing beside others."""
+    if "finetune" not in values:
+        return
+    if values["optimizer"]["layer_decay"] and not values["finetune"]:
+        yield Problem("optimizer.layer_decay", " does nothing on a frozen backbone; set finetune=True or leave it out")
+    if values["data"]["cache_features"]:
+        for name in ("auto_augment", "mixup", "cutmix"):
+            if values[name]:
+                yield Problem(name, " changes images, and data.cache_features=True has none; take one of the two")
+    for name, made in (("auto_augment", "image by image"), ("data.cache_features", "once, without augmentation")):
+        if values["data"].get("augment") == "batch" and (
+            values["data"]["cache_features"] if "." in name else values[name]
+        ):
+            yield Problem("data.augment", f"=batch does nothing with {name}=True, which works {made}; leave one out")
+    spec = DATASETS.get(str(values["data"]["dataset"]))
+    channels = values["data"]["channels"] or (spec.channels if spec else None)
+    if values["auto_augment"] and channels not in (None, 3):
+        yield Problem(
+            "auto_augment", f" (RandAugment) is for colour pictures, these have {channels} channel; leave it out"
+        )
 
 
 def _free(values: Values) -> Iterator[Problem]:
@@ -126,6 +112,31 @@ def _free(values: Values) -> Iterator[Problem]:
             for number in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(number, float) and not math.isfinite(number):
                     yield Problem(f"{section}.kwargs.{name}", f"={value!r} is not finite; give a number")
+
+
+def check_files(values: Values) -> Iterator[Problem]:
+    """Checkpoints and weights that a real run reads, by their names."""
+    yield from _start(values)
+    for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):
+        given = values.get(key)
+        for name in [] if given is None else given if isinstance(given, list) else [given]:
+            path = Path(name).expanduser()
+            if not path.exists():
+                yield Problem(key, f"={name!r} does not exist; give a checkpoint file or the folder of a run")
+            elif path.is_dir() and not any(path.glob("*.ckpt")):
+                yield Problem(key, f"={name!r} is a folder without *.ckpt files; give the folder of a run")
+            elif path.is_file() and path.suffix not in _CHECKPOINTS:
+                yield Problem(key, f"={name!r} is no checkpoint; its name must end in {', '.join(_CHECKPOINTS)}")
+
+
+def _start(values: Values) -> Iterator[Problem]:
+    """A file of `finetune_from` that isn't there."""
+    source = values.get("finetune_from")
+    if source is not None and not source.startswith(_PUBLISHED) and not Path(source).expanduser().exists():
+        yield Problem(
+            "finetune_from",
+            f"={source!r} does not exist; give a file with weights, the folder of a run, timm/NAME or torchvision/NAME",
+        )
 
 
 def remarks(values: Values) -> Iterator[str]:

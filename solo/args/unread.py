@@ -180,7 +180,7 @@ SWITCHED = (
 )
 
 
-def unused(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
+def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
     """Find keys that hold something else than their default, and that nothing reads.
 
     Args:

@@ -1,0 +1,146 @@
+"""Pages that mkdocs makes while it builds: one for each method, from what the code says of it.
+
+A page has the method's own docstring, a picture of how it is put together, its loss, its keys and its recipe, so that
+none of them can grow old.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mkdocs.structure.files import File, Files
+
+from solo.args.fields import describe_type, keys_of
+from solo.methods.catalogue import CATALOGUE, MethodFacts
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts" / "pretrain" / "methods"
+
+HEX = {
+    "replaces": "`type=HEX_adaptive` replaces its loss by [HEX](../hierarchical.md).",
+    "blends": "`type=HEX_adaptive` blends HEX in: `(1 - alpha) * own + alpha * scale * HEX`.",
+    "denominator": "`type=HEX_adaptive` gives its loss the denominator of HEX.",
+    None: "HEX has no place in it.",
+}
+COLLAPSE = {
+    "contrast": "other images, from which it is told apart",
+    "prediction": "a target that gets no gradient",
+    "decorrelation": "features that have to vary, each by itself",
+}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages."""
+    for name, facts in CATALOGUE.items():
+        files.append(File.generated(config, f"methods/{name}.md", content=page(name, facts)))
+    files.append(File.generated(config, "methods/index.md", content=index()))
+    return files
+
+
+def index() -> str:
+    """A table of all of them."""
+    rows = [
+        f"| [{name}]({name}.md) | {_title(facts)} | {facts.hex or '-'} | {'yes' if facts.momentum else '-'} | "
+        f"{'yes' if facts.small_views else '-'} | {facts.labels or '-'} |"
+        for name, facts in CATALOGUE.items()
+    ]
+    head = ["# Methods", "", "`python main_pretrain.py scripts/pretrain/DATA METHOD.yaml`, on any data set.", ""]
+    head += ["| `method` | idea | HEX | slow copy | small views | labels |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
+def page(name: str, facts: MethodFacts) -> str:
+    """The page of one method."""
+    module = import_module(facts.path.partition(":")[0])
+    recipe = facts.recipe or name
+    lines = [f"# {name}", "", inspect.cleandoc(module.__doc__ or ""), "", picture(facts), ""]
+    lines += ["| | |", "|---|---|", *(f"| {what} | {told} |" for what, told in _facts(facts)), ""]
+    for title, text in _losses(module):
+        lines += [f"## Loss: `{title}`", "", "```text", text, "```", ""]
+    lines += ["## Keys of `method_kwargs`", "", "| key | | type | default |", "|---|---|---|---|", *_keys(facts), ""]
+    lines += ["## Recipe", "", "```", f"python main_pretrain.py scripts/pretrain/cifar10 {recipe}.yaml", "```", ""]
+    lines += ["```yaml", (SCRIPTS / f"{recipe}.yaml").read_text(encoding="utf-8").strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def _title(facts: MethodFacts) -> str:
+    """The first line of the docstring behind its name."""
+    tree = ast.parse((ROOT / f"{facts.path.partition(':')[0].replace('.', '/')}.py").read_text(encoding="utf-8"))
+    first = (ast.get_docstring(tree) or "").splitlines()[0]
+    return first.partition(": ")[2] or first
+
+
+def _facts(facts: MethodFacts) -> Iterator[tuple[str, str]]:
+    yield "HEX", HEX[facts.hex]
+    yield "what keeps it from collapsing", COLLAPSE[facts.collapse]
+    most = (
+        "any number of"
+        if facts.most_views is None
+        else f"{facts.least_views}"
+        if facts.most_views == facts.least_views
+        else f"{facts.least_views} to {facts.most_views}"
+    )
+    yield "views", f"{most} large ones" + (", and small ones (multi-crop)" if facts.small_views else "")
+    yield "slow copy of the network", "yes (`momentum.base_tau`, `momentum.final_tau`)" if facts.momentum else "no"
+    labels = {"used": "used where there are some", "levels": "all levels of the tree", "needed": "needed"}
+    yield "labels", labels.get(str(facts.labels), "not used")
+
+
+def _losses(module: Any) -> Iterator[tuple[str, str]]:
+    """Loss functions that the method's file imports, with what they say of themselves."""
+    for title, found in vars(module).items():
+        where = str(getattr(found, "__module__", ""))
+        if callable(found) and where.startswith("solo.losses") and not inspect.isclass(found) and found.__doc__:
+            yield title, inspect.cleandoc(found.__doc__)
+
+
+def _keys(facts: MethodFacts) -> Iterator[str]:
+    for found in keys_of(facts.kwargs).values() if facts.kwargs else ():
+        default = "required" if found.required else f"`{found.default}`"
+        yield f"| `{found.name}` | {found.help} | {describe_type(found.type).replace('|', 'or')} | {default} |"
+
+
+def picture(facts: MethodFacts) -> str:
+    """How a view becomes a loss: an SVG with the parts that the recipe has."""
+    kwargs = yaml.safe_load((SCRIPTS / f"{facts.recipe or _recipe(facts)}.yaml").read_text(encoding="utf-8"))
+    has = kwargs.get("method_kwargs") or {}
+    upper = ["views", "backbone"]
+    upper += ["projector"] if "proj_output_dim" in has else ["decoder"] if "decoder_depth" in has else ["classifier"]
+    upper += ["predictor"] if "pred_hidden_dim" in has else []
+    upper += ["prototypes"] if "num_prototypes" in has else []
+    lower = ["views", "slow backbone", "slow projector"] if facts.momentum else []
+    lower += ["queue"] if facts.negatives == "queue" or "queue_size" in has else []
+    rows = [upper, lower] if lower else [upper]
+    width, high = 130 * (max(map(len, rows)) + 1), 64 * len(rows) + 8
+    parts = [_boxes(row, 36 + 64 * index) for index, row in enumerate(rows)]
+    middle = high / 2
+    loss = _box(width - 110, middle, "loss", "#4f46e5")
+    ends = [
+        f'<path d="M{130 * len(row) - 20} {36 + 64 * i} L{width - 112} {middle}" stroke="currentColor" fill="none"/>'
+        for i, row in enumerate(rows)
+    ]
+    look = 'role="img" aria-label="from views to the loss" style="max-width:46rem"'
+    return f'<svg viewBox="-1 0 {width + 2} {high}" {look}>{"".join(ends)}{"".join(parts)}{loss}</svg>'
+
+
+def _recipe(facts: MethodFacts) -> str:
+    return next(name for name, other in CATALOGUE.items() if other is facts)
+
+
+def _boxes(row: list[str], y: float) -> str:
+    arrows = "".join(f'<path d="M{130 * i + 110} {y} h20" stroke="currentColor"/>' for i in range(len(row) - 1))
+    return arrows + "".join(_box(130 * i, y, text, "#6b7280") for i, text in enumerate(row))
+
+
+def _box(x: float, y: float, text: str, colour: str) -> str:
+    look = f'rx="6" fill="{colour}" fill-opacity=".15" stroke="{colour}"'
+    return (
+        f'<rect x="{x}" y="{y - 18}" width="110" height="36" {look}/>'
+        f'<text x="{x + 55}" y="{y + 5}" text-anchor="middle" font-size="13" fill="currentColor">{text}</text>'
+    )

@@ -1,0 +1,221 @@
+"""What data have to be: there, or to be fetched, with labels at the levels that other settings speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from solo.args.check import ParseError, Problem, unknown
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
+from solo.data.catalogue.resolve import is_here
+from solo.data.catalogue.rows import wrong_statistics
+from solo.errors import UserError
+
+Values = Mapping[str, Any]
+
+
+def check_data(values: Values) -> Iterator[Problem]:
+    """The data set's name, shares and statistics of a checked config, where a refused value is None."""
+    dataset = values["data"]["dataset"]
+    if dataset is not None and dataset not in DATASETS:
+        yield Problem("data.dataset", unknown(dataset, DATASETS))
+    yield from _images(values)
+    yield from _statistics(values)
+    yield from _crops(values)
+
+
+def spec_of(values: Values) -> DatasetSpec | None:
+    """The data set's row, `None` if there is none of that name."""
+    return DATASETS.get(str(values["data"]["dataset"]))
+
+
+def _images(values: Values) -> Iterator[Problem]:
+    data = values["data"]
+    fraction, classes = data["fraction"], data["num_classes"]
+    if fraction is not None and fraction != -1 and fraction <= 0:
+        yield Problem("data.fraction", f"={fraction:g} is no share; give a number in (0, 1], or -1 for all images")
+    spec = DATASETS.get(str(data["dataset"]))
+    if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
+        text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
+        yield Problem("data.num_classes", text)
+
+
+def _statistics(values: Values) -> Iterator[Problem]:
+    """Mean and std of images in [0, 255], as other libraries want them, and others that can't be right."""
+    places = [
+        ("data", values["data"]),
+        *((f"augmentations[{i}]", e) for i, e in enumerate(values.get("augmentations") or [])),
+    ]
+    for place, section in places:
+        if isinstance(section, Mapping):
+            mean, std = (section.get(name) for name in ("mean", "std"))
+            for name, text in wrong_statistics(mean, std).items():
+                yield Problem(f"{place}.{name}", text)
+
+
+def _crops(values: Values) -> Iterator[Problem]:
+    for i, entry in enumerate(values.get("augmentations") or []):
+        crop = entry["rrc"] if isinstance(entry, Mapping) else {}
+        least, most = crop.get("crop_min_scale"), crop.get("crop_max_scale")
+        if least is not None and most is not None and least > most:
+            text = f"={least} is more than crop_max_scale={most}; exchange them"
+            yield Problem(f"augmentations[{i}].rrc.crop_min_scale", text)
+
+
+def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
+    """Levels that aren't there, and batches that a sampler can't make of the labels.
+
+    Args:
+        values: checked.
+        spec: the resolved data set; `None` where it can't be read, which is said elsewhere.
+    """
+    hex_ = values.get("hex", {})
+    superclass = "superclass" if hex_.get("policy") == "superclass" else "named" if hex_.get("named") else None
+    sampler = values["data"].get("sampler") not in (None, "random")
+    yield from _missing_labels(values["data"])
+    shares = values["data"].get("label_fraction")
+    if spec is None:
+        return
+    if isinstance(shares, list):
+        yield from _shares(spec, shares)
+    if superclass:
+        yield from _superclass(spec, values["hex"]["level"], superclass)
+    if sampler:
+        yield from _sampler(spec, values["data"], values["optimizer"]["batch_size"])
+
+
+def _missing_labels(data: Values) -> Iterator[Problem]:
+    """Labels and classes that are taken away where there are none, or by a share that is none."""
+    shares = data.get("label_fraction")
+    partial = shares not in (None, -1.0)
+    for share in shares if isinstance(shares, list) else [shares]:
+        if share is not None and -1 < share < 0:
+            yield Problem("data.label_fraction", f"={share} is no share; give 0 to 1, or -1 for all labels")
+    if data.get("no_labels"):
+        share = data.get("labelled_share")
+        asked = {"label_fraction": partial, "unseen_classes": data.get("unseen_classes"), "labelled_share": share}
+        for name, given in asked.items():
+            if given:
+                yield Problem(f"data.{name}", " needs labels, and data.no_labels=True has none; leave it out")
+
+
+def _shares(spec: DatasetSpec, shares: Sequence[float]) -> Iterator[Problem]:
+    whole = [1.0 if share < 0 else share for share in shares]
+    if len(shares) not in (1, len(spec.levels)):
+        levels = f"{spec.name} has {len(spec.levels)} ({', '.join(spec.levels)})"
+        yield Problem("data.label_fraction", f" gives {len(shares)} levels, and {levels}; give one number a level")
+    elif any(fine > coarse for coarse, fine in zip(whole, whole[1:], strict=False)):
+        text = f"={list(shares)} keeps more fine labels than coarse ones, which follow from them; let it not increase"
+        yield Problem("data.label_fraction", text)
+
+
+def _superclass(spec: DatasetSpec, level: int | str | None, asked: str) -> Iterator[Problem]:
+    if len(spec.levels) < 2:
+        rich = [name for name, row in DATASETS.items() if len(row.levels) > 1]
+        advice = f"take a data set with several levels ({', '.join(rich)}) or HEX_adaptive"
+        key, value = ("hex.named", True) if asked == "named" else ("hex.policy", "superclass")
+        yield Problem(key, f"={value!r} needs a label tree, and {spec.name} has one level only; {advice}")
+    else:
+        yield from _level("hex.level", level, spec.levels)
+
+
+def _level(key: str, level: int | str | None, levels: Sequence[str]) -> Iterator[Problem]:
+    if isinstance(level, int) and not 0 <= level < len(levels):
+        yield Problem(key, f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}")
+    elif isinstance(level, str) and level not in levels:
+        yield Problem(key, unknown(level, levels))
+
+
+def _sampler(spec: DatasetSpec, data: Values, batch_size: int | None) -> Iterator[Problem]:
+    kind, level, per_class = data["sampler"], data["sampler_level"], data["per_class"]
+    if data["no_labels"]:
+        yield Problem("data.sampler", f"={kind!r} needs labels, and data.no_labels=True has none; take random")
+        return
+    wrong = list(_level("data.sampler_level", level, spec.levels))
+    yield from wrong
+    if wrong or batch_size is None or per_class is None:
+        return
+    if kind == "hierarchical" and batch_size <= len(spec.levels):
+        fits = f"an anchor and a partner at each level are {len(spec.levels) + 1} images"
+        yield Problem("optimizer.batch_size", f"={batch_size} is too small for data.sampler=hierarchical: {fits}")
+    if kind == "pxk" and batch_size % per_class:
+        text = f"={per_class} must divide optimizer.batch_size={batch_size}, which has classes of that many images"
+        yield Problem("data.per_class", text)
+    elif kind == "pxk":
+        nodes = _count(spec, level)
+        if nodes is not None and nodes < batch_size // per_class:
+            text = f"={per_class} makes batches of {batch_size // per_class} classes, and there are {nodes}"
+            yield Problem("data.per_class", f"{text}; raise it, or lower optimizer.batch_size={batch_size}")
+
+
+def _count(spec: DatasetSpec, level: int | str | None) -> int | None:
+    if level is None or spec.taxonomy is None:
+        return spec.num_classes
+    return len(spec.taxonomy.names[level if isinstance(level, int) else spec.levels.index(level)])
+
+
+def check_folders(values: Values) -> Iterator[Problem]:
+    """Folders and files of images that a real run needs; touches no image."""
+    spec, data = spec_of(values), values["data"]
+    if spec is not None and spec.layout and data["format"] == "image_folder":
+        yield from _published(spec, data)
+    elif spec is not None and data["format"] in ("image_folder", "h5"):
+        own, must_validate = spec.folders or data["format"] == "h5", "pretrained_feature_extractor" in values
+        for key in ("train_path", "val_path"):
+            if data[key] is None:
+                if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, data["train_path"]):
+                    continue
+                if own and (key == "train_path" or must_validate):
+                    yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
+                continue
+            try:
+                check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
+            except UserError as error:
+                yield Problem(f"data.{key}", f": {error}")
+
+
+def _published(spec: DatasetSpec, data: Values) -> Iterator[Problem]:
+    """Both splits of a data set in its authors' layout, unless what is missing can be fetched, see `to_fetch`."""
+    train, val = data["train_path"], data["val_path"]
+    try:
+        here = is_there(spec, train, data["download"])
+        val = val or validation_path(spec, train)
+        if train and not val and here:
+            yield Problem("data.val_path", " is missing; give the folder of the validation images")
+    except UserError as error:
+        yield Problem("data.train_path", f": {error}")
+        return
+    try:
+        if val and val != train:
+            is_there(spec, val, data["download"])
+    except UserError as error:
+        yield Problem("data.val_path", f": {error}")
+
+
+def to_fetch(values: Values) -> list[str | None]:
+    """The folders (`None`: the package's own) or hub names that a run has to fetch before it can start.
+
+    Args:
+        values: checked and without problems. Looks at the disk only.
+    """
+    spec, data = spec_of(values), values["data"]
+    if data["format"] == "hf":
+        return [] if is_here(data["train_path"]) else [data["train_path"]]
+    if spec is None or not spec.layout or data["format"] != "image_folder":
+        return []
+    places = dict.fromkeys((data["train_path"], data["val_path"] or data["train_path"]))
+    return [place for place in places if not is_there(spec, place, data["download"])]
+
+
+def obtain_all(values: Values, places: Iterable[str | None]) -> None:
+    """Fetch what `to_fetch` has found.
+
+    Raises:
+        ParseError: it can't be fetched.
+    """
+    spec, data = spec_of(values), values["data"]
+    try:
+        for place in places if spec and data["format"] == "image_folder" else ():
+            obtain(cast(DatasetSpec, spec), place, data["download"])
+    except UserError as error:
+        raise ParseError(f"data.train_path: {error}") from error

@@ -1,0 +1,79 @@
+"""Sizes of images: does a network take them?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solo.errors import UserError
+
+
+@torch.no_grad()
+def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
+    """See whether a backbone takes images of these sizes, with one image each; nothing in it changes.
+
+    Args:
+        backbone: images (N, channels, H, W) -> features (N, F).
+        name: the user's word for it.
+        sizes: side in pixels -> the setting that it comes from.
+        channels: of the images.
+
+    Raises:
+        UserError: it doesn't; says why.
+    """
+    patches: Any = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    side = patches[0] if isinstance(patches, tuple) and not _pads(backbone) else 1
+    modes = [(module, module.training) for module in backbone.modules()]
+    device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
+    try:
+        backbone.eval()
+        for size, key in sizes.items():
+            if size % side:
+                near = f"{max(1, size // side) * side} or {(size // side + 1) * side}"
+                raise UserError(
+                    f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}; choose "
+                    f"{near}, or another backbone.kwargs.patch_size"
+                )
+            _try(backbone, name, torch.zeros(1, channels, size, size, device=device), f"{key}={size}")
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def check_single(backbone: nn.Module, size: int, channels: int) -> None:
+    """See whether a backbone can be trained on one image at a time; nothing in it changes.
+
+    Raises:
+        UserError: its BatchNorm would see a single value a channel.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            copy.deepcopy(backbone).train()(torch.zeros(1, channels, size, size))
+        except ValueError as error:
+            raise UserError(
+                "optimizer.batch_size=1 is too small: BatchNorm of this backbone has one value a channel "
+                f"in an image of {size} pixels; give at least 2"
+            ) from error
+
+
+def _try(backbone: nn.Module, name: str, image: Tensor, given: str) -> None:
+    try:
+        features = backbone(image)
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"{given} doesn't fit backbone.name={name!r} ({reason}); choose another size, or other backbone.kwargs"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise UserError(f"backbone.name={name!r} gives {shape} for one image; it must give features (N, width)")
+
+
+def _pads(backbone: nn.Module) -> bool:
+    patches: Any = getattr(backbone, "patch_embed", None)
+    return bool(getattr(patches, "dynamic_img_pad", False)) or not hasattr(patches, "num_patches")

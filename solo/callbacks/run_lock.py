@@ -1,0 +1,65 @@
+"""One program at a time in a run's folder: two would write into the same files in turns."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from solo.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+
+NAME = ".lock"
+_held: dict[Path, int] = {}  # by this process, whose locks don't exclude each other
+
+
+def acquire(folder: Path) -> None:
+    """Take the folder until `release`, or until this process ends, however it does; twice = once.
+
+    The lock is the operating system's (POSIX), so that a dead process holds nothing, and workers inherit nothing. Where
+    the file system has none, nobody is kept out.
+
+    Raises:
+        UserError: another process has it; says which one, where and since when.
+    """
+    path = folder.resolve() / NAME
+    while sys.platform != "win32" and path not in _held:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return
+            raise UserError(
+                f"{folder} is in use by {holder}; wait until it ends, stop it, or start a run of its own"
+            ) from None
+        if _is_current(file, path):
+            os.ftruncate(file, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
+            _held[path] = file
+        else:  # its last holder has just removed it
+            os.close(file)
+
+
+def release(folder: Path) -> None:
+    """Give the folder back, if this process has it."""
+    path = folder.resolve() / NAME
+    file = _held.pop(path, None)
+    if file is not None:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _is_current(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False

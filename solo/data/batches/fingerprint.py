@@ -1,0 +1,116 @@
+"""What a run trains on, in a few bytes: a resumed run has to find the same images and labels again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from solo.data.batches.loaders import SeededDataset
+from solo.data.cache.images import pixels_in_memory
+from solo.data.labels.subsets import Indexed, level_targets
+from solo.data.sources.skip import image_sources
+
+_LOOK_AT = 20_000  # sizes of files that are asked for, evenly spread: on a network each may take a millisecond
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Images and labels of a data set, wherever its folder lies.
+
+    Attributes:
+        digest: changes with any name, label, or pixel in memory, and with the size of a file.
+        classes: its number -> images.
+        lines: for images in files, `class <tab> name <tab> size` of each, sorted; else empty.
+    """
+
+    digest: str
+    classes: dict[str, int]
+    lines: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, in plain values."""
+        return {"digest": self.digest, "classes": self.classes}
+
+    def changes(self, classes: dict[str, int], lines: Sequence[str]) -> str:
+        """In words, what is other than it was.
+
+        Args:
+            classes: as they were.
+            lines: as they were; empty where nobody knows.
+        """
+        found = [f"class {name} is new" for name in self.classes.keys() - classes.keys()]
+        found += [f"class {name} is gone" for name in classes.keys() - self.classes.keys()]
+        both = sorted(self.classes.keys() & classes.keys())
+        found += [
+            f"class {name} has {self.classes[name]} images instead of {classes[name]}"
+            for name in both
+            if self.classes[name] != classes[name]
+        ]
+        old, new = (dict(line.rpartition("\t")[::2] for line in side) for side in (lines, self.lines))
+        if old:
+            added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+            changed = sorted(name for name in new.keys() & old.keys() if new[name] != old[name])
+            for what, names in (("added", added), ("removed", removed), ("changed", changed)):
+                shown = ", ".join(name.partition("\t")[2] for name in names[:_SHOWN])
+                found += (
+                    [f"{len(names)} files {what} ({shown}{', ...' if len(names) > _SHOWN else ''})"] if names else []
+                )
+        return "; ".join(found) or "other images or labels"
+
+
+def fingerprint(images: Any) -> Fingerprint | None:
+    """Of a loader's data set, or the decoded images of one; None where nothing is known of it."""
+    while isinstance(images, (SeededDataset, Indexed)):
+        images = images.dataset
+    if not hasattr(images, "targets") and not hasattr(images, "dataset"):
+        return None
+    known = getattr(images, "targets", None)
+    labels = known if isinstance(known, torch.Tensor) else level_targets(images)
+    leaves = labels.reshape(len(labels), -1)[:, -1].tolist()
+    rows = np.arange(len(leaves))
+    while images is not None:
+        rows = np.asarray(images.indices)[rows] if hasattr(images, "indices") else rows
+        inner = getattr(images, "dataset", None)
+        if inner is None or isinstance(inner, str):  # a folder knows the name of its data set
+            break
+        images = inner
+    called = [str(leaf) for leaf in leaves]
+    text = hashlib.sha256(labels.numpy().tobytes())
+    lines: tuple[str, ...] = ()
+    array = pixels_in_memory(images)
+    if array is not None:
+        text.update(np.ascontiguousarray(array[rows]).data)
+    else:
+        files = getattr(images, "files", None) or image_sources(images) or ()
+        files = [files[row] for row in rows] if len(files) > len(rows) else files
+        lines = tuple(sorted(f"{name}\t{line}" for name, line in zip(called, _described(files), strict=False)))
+        text.update("\n".join(lines).encode(errors="surrogateescape"))
+    return Fingerprint(text.hexdigest()[:32], dict(sorted(Counter(called).items())), lines)
+
+
+def _described(files: Sequence[Any]) -> Iterator[str]:
+    """`name <tab> size`; names are relative to the folder that all have in common."""
+    paths = [file if isinstance(file, str) else str(file.container or "") for file in files]
+    folder = os.path.commonpath([os.path.dirname(path) or "." for path in paths]) if all(paths) and paths else ""
+    size = lru_cache(maxsize=4096)(_size)
+    every = max(1, len(files) // _LOOK_AT)
+    for place, (file, path) in enumerate(zip(files, paths, strict=True)):
+        part = "" if isinstance(file, str) else f" {file.part}"
+        relative = os.path.relpath(path, folder) if folder else os.path.basename(path)
+        yield f"{relative}{part}\t{size(path) if path and place % every == 0 else ''}"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

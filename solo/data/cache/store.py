@@ -1,0 +1,171 @@
+"""Decoded images on disk: a file of pixels, and beside it an index with a header and a checksum for each image.
+
+Nothing is mapped: a file that is cut off, or a disk that is full, is an error or an image that is decoded again, never
+a signal that ends the process. Any number of processes may read and write at once: they write the same bytes, and an
+image counts only when its checksum fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solo.errors import UserError
+
+VERSION = 3
+_HEAD = struct.Struct("<12sIQ32sI")  # name, version, images, hash of what they are, checksum of the sizes
+_ENTRY = struct.Struct("<II")  # mark, checksum of the pixels
+_NAME = b"solo images\n"
+_KEPT, _BROKEN = 0x4B455054, 0x42524F4B  # so different that no flipped bit makes one of the other
+
+Sizes = np.ndarray[Any, Any]
+
+
+class PixelStore:
+    """Room for `N` images of known sizes.
+
+    Args:
+        path: of the pixels; the index is `<name>.index`.
+        content: says what the images are; another one starts anew.
+        sizes: (N, 2) heights and widths.
+        channels: of all of them.
+
+    Attributes:
+        nbytes: of the pixels when all images are there.
+    """
+
+    def __init__(self, path: Path, content: str, sizes: Sizes, channels: int) -> None:
+        self.path = path
+        self.sizes = sizes
+        self.channels = channels
+        ends = np.cumsum(sizes.astype(np.int64).prod(axis=1) * channels)
+        self.nbytes = int(ends[-1])
+        self._starts = np.concatenate(([0], ends[:-1]))
+        self._head = _head(content, sizes)
+        self._first = len(self._head) + sizes.size * 4  # place of the entries
+        self._handles: tuple[int, int, int] | None = None  # process, pixels, index
+        self._verified = np.zeros(len(sizes), dtype=bool)  # by this process: its pages are not looked at again
+
+    def create(self) -> None:
+        """Make both files, unless they are there and right.
+
+        Raises:
+            OSError: the folder can't be written, or has no room for the index.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        index = index_of(self.path)
+        if known_sizes(self.path, self._head) is None:
+            own = index.with_name(f"{index.name}.{os.getpid()}")  # several processes may be here
+            try:
+                with open(own, "wb") as file:
+                    file.write(self._head + self.sizes.astype("<i4").tobytes() + bytes(_ENTRY.size * len(self.sizes)))
+                os.replace(own, index)
+            finally:
+                own.unlink(missing_ok=True)
+        with open(self.path, "ab") as file:
+            if file.tell() < self.nbytes:
+                os.truncate(self.path, self.nbytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handles": None, "_verified": np.zeros(len(self.sizes), dtype=bool)}
+
+    def read(self, row: int) -> np.ndarray[Any, Any] | None:
+        """(H, W, C) uint8; None if it isn't there yet, or is damaged."""
+        _, pixels, index = self._open()
+        entry = os.pread(index, _ENTRY.size, self._first + row * _ENTRY.size)
+        if len(entry) < _ENTRY.size or _ENTRY.unpack(entry)[0] != _KEPT:
+            return None
+        shape = (*self.sizes[row].tolist(), self.channels)
+        content = os.pread(pixels, int(np.prod(shape)), int(self._starts[row]))
+        if len(content) < np.prod(shape):
+            return None
+        if not self._verified[row]:
+            if zlib.crc32(content) != _ENTRY.unpack(entry)[1]:
+                return None
+            self._verified[row] = True
+        return np.frombuffer(content, dtype=np.uint8).copy().reshape(shape)
+
+    def write(self, row: int, image: np.ndarray[Any, Any]) -> None:
+        """Keep (H, W, C) uint8.
+
+        Raises:
+            UserError: the disk is full, or can't be written.
+        """
+        content = image.tobytes()
+        self._put(1, content, int(self._starts[row]))
+        self._mark(row, _KEPT, zlib.crc32(content))
+
+    def mark_broken(self, row: int) -> None:
+        """Remember that there is no such image."""
+        self._mark(row, _BROKEN, 0)
+
+    def broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+        """Bools, of these rows or of all: marked as broken."""
+        index = self._open()[2]
+        if rows is None:
+            content = os.pread(index, _ENTRY.size * len(self.sizes), self._first)
+            return np.array(np.frombuffer(content[: len(content) // 8 * 8], dtype="<u4")[::2] == _BROKEN, dtype=bool)
+        marks = [os.pread(index, 4, self._first + row * _ENTRY.size) for row in rows]
+        return np.array([mark == _BROKEN.to_bytes(4, "little") for mark in marks], dtype=bool)
+
+    def _mark(self, row: int, mark: int, checksum: int) -> None:
+        self._put(2, _ENTRY.pack(mark, checksum), self._first + row * _ENTRY.size)
+
+    def _put(self, file: int, content: bytes, place: int) -> None:
+        rest = memoryview(content)
+        try:
+            while rest:
+                written = os.pwrite(self._open()[file], rest, place)
+                rest, place = rest[written:], place + written
+        except OSError as error:
+            raise UserError(
+                f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}; free the disk, "
+                "choose another data.cache_dir, or set data.augment=sample"
+            ) from error
+
+    def _open(self) -> tuple[int, int, int]:
+        if self._handles is None or self._handles[0] != os.getpid():
+            pixels, index = (os.open(path, os.O_RDWR) for path in (self.path, index_of(self.path)))
+            self._handles = os.getpid(), pixels, index
+            self._verified = np.zeros(len(self.sizes), dtype=bool)
+        return self._handles
+
+
+def index_of(path: Path) -> Path:
+    """The index of a file of pixels."""
+    return path.with_suffix(".index")
+
+
+def known_sizes(path: Path, head: bytes | None = None, content: str = "") -> Sizes | None:
+    """The sizes that an index holds, if it is whole and right; None otherwise.
+
+    Args:
+        path: of the pixels.
+        head: that it has to have; None: any of this version with this content.
+        content: see `PixelStore`.
+    """
+    try:
+        with open(index_of(path), "rb") as file:
+            found = file.read(_HEAD.size)
+            name, version, count, whose, checksum = _HEAD.unpack(found)
+            known = name == _NAME and version == VERSION and whose == hashlib.sha256(content.encode()).digest()
+            if (found != head) if head is not None else not known:
+                return None
+            if os.fstat(file.fileno()).st_size != _HEAD.size + count * (8 + _ENTRY.size):
+                return None
+            sizes = file.read(count * 8)
+    except (OSError, struct.error):
+        return None
+    return np.frombuffer(sizes, "<i4").reshape(-1, 2).astype(np.int64) if zlib.crc32(sizes) == checksum else None
+
+
+def _head(content: str, sizes: Sizes) -> bytes:
+    whose, checksum = hashlib.sha256(content.encode()).digest(), zlib.crc32(sizes.astype("<i4").tobytes())
+    return _HEAD.pack(_NAME, VERSION, len(sizes), whose, checksum)

@@ -1,0 +1,85 @@
+"""`solo predict RUN FOLDER out=FILE`: a table of images with their best classes, and the best node of every level."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from solo.args.take_schema import PredictCfg
+from solo.errors import UserError
+from solo.files import replacing
+from solo.run.embed import import_parquet
+from solo.run.predictions import Predictions
+from solo.run.report import say, show_table
+from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+
+Row = dict[str, Any]
+_SHOWN = 10
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command.
+
+    Raises:
+        ConfigError: wrong words.
+        UserError: the run has no classifier, no images, or the table can't be written.
+    """
+    cfg = read_words("predict", PredictCfg, words)
+    if cfg is not None:
+        predict(cfg)
+    return 0
+
+
+def predict(cfg: PredictCfg) -> list[Row]:
+    """Write the table and return its rows."""
+    out = Path(cfg.out).expanduser()
+    if out.suffix not in (".csv", ".parquet"):
+        raise UserError(f"out={cfg.out} must end in .csv or .parquet")
+    files, model = image_files(cfg.images), open_model(cfg)
+    engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
+    rows: list[Row] = []
+    for paths, features in engine.batches(files, "predictions"):
+        found = model.classify(features, cfg.k, cfg.level, cfg.within)
+        rows += ({"path": str(path), **row} for path, row in zip(paths, rows_of(found), strict=True))
+    say_skipped(engine.skipped, say)
+    if not rows:
+        raise UserError(f"none of {len(files)} images can be read")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        _write(rows, temporary, out.suffix)
+    show_table(f"{len(rows):,} images", [_short(row) for row in rows[:_SHOWN]])
+    say(f"predictions of {len(rows):,} images: {out}")
+    return rows
+
+
+def _short(row: Row) -> Row:
+    """The first columns, for the screen."""
+    first = {"image": Path(row["path"]).name, **dict(list(row.items())[1:7])}
+    return {key: f"{value:.3f}" if isinstance(value, float) else value for key, value in first.items()}
+
+
+def rows_of(found: Predictions) -> Iterator[Row]:
+    """For each image the best names with their probabilities, then the path down the tree with those of its nodes."""
+    levels = {level: found.at(level) for level in found.tree.levels} if found.tree.num_levels > 1 else {}
+    for row, (best, path) in enumerate(zip(found.best, found.paths(), strict=True)):
+        told: Row = {}
+        for place, (name, probability) in enumerate(best, start=1):
+            told |= {f"best{place}": name, f"probability{place}": probability}
+        for place, (level, table) in enumerate(levels.items()):
+            node = found.tree.names[place].index(path[place]) if place < len(path) else None
+            told[level] = None if node is None else path[place]
+            told[f"{level}_probability"] = None if node is None else float(table[row, node])
+        yield told
+
+
+def _write(rows: Sequence[Row], file: Path, suffix: str) -> None:
+    if suffix == ".csv":
+        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        return
+    pyarrow, parquet = import_parquet()
+    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)

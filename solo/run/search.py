@@ -1,0 +1,197 @@
+"""`solo search RUN query=IMAGE among=FOLDER`: the images that a model finds most alike, by exact cosine similarity."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional as F
+
+from solo.args.take_schema import SearchCfg
+from solo.data.storage.reading import ImageReading, as_picture
+from solo.errors import BrokenImageError, UserError
+from solo.eval.knn import nearest
+from solo.files import replacing
+from solo.run.report import say, show_table
+from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+
+_ENDINGS = (".html", ".png", ".csv")
+_SHOWN = 10  # rows on the screen
+_SIDE = 112  # pixels of a small picture
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+:root {{ color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }}
+body {{ margin: 1.5rem auto; max-width: 72rem; padding: 0 1rem }}
+section {{ display: flex; gap: 1rem; margin: 0 0 2rem; flex-wrap: wrap }}
+ol {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; flex: 1; margin: 0;
+  padding: 0; list-style: none; min-width: 15rem }}
+img {{ width: 7rem; height: 7rem; object-fit: contain; background: #8882; border-radius: .3rem }}
+figure {{ margin: 0; width: 7rem }} figcaption {{ font-size: .75rem; overflow-wrap: anywhere }}
+.query img {{ outline: 3px solid #3b82f6 }}
+</style></head><body><h1>{title}</h1>
+{sections}
+</body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images found for one query, most similar first.
+
+    Attributes:
+        query: the image that was looked for.
+        paths: those that were found.
+        cosines: of their features with the query's.
+    """
+
+    query: Path
+    paths: list[Path]
+    cosines: list[float]
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command.
+
+    Raises:
+        ConfigError: wrong words.
+        UserError: nothing to search, or a file can't be read or written.
+    """
+    cfg = read_words("search", SearchCfg, words)
+    if cfg is not None:
+        search(cfg)
+    return 0
+
+
+def search(cfg: SearchCfg) -> list[Found]:
+    """Look for the queries, show and write what was found, and return it."""
+    out = Path(cfg.out).expanduser() if cfg.out else None
+    if (cfg.among is None) == (cfg.features is None):
+        raise UserError("give either among=FOLDER or features=FILE to search in")
+    if out is not None and out.suffix not in _ENDINGS:
+        raise UserError(f"out={cfg.out} must end in {', '.join(_ENDINGS)}")
+    if cfg.index is not None and importlib.util.find_spec("faiss") is None:
+        raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
+    model = open_model(cfg)
+    engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
+    queries, asked = engine.all(image_files(cfg.query), "queries")
+    if cfg.features is not None:
+        paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1])
+    else:
+        paths, keys = engine.all(image_files(str(cfg.among)), "images")
+    say_skipped(engine.skipped, say)
+    similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
+    found = [
+        Found(query, [paths[place] for place in row], values)
+        for query, row, values in zip(queries, places.tolist(), similarity.tolist(), strict=True)
+    ]
+    first = zip(found[0].paths[:_SHOWN], found[0].cosines, strict=False)
+    show_table(
+        f"most alike to {found[0].query}, of {len(paths):,} images",
+        [{"rank": rank, "cosine": f"{c:.4f}", "image": str(path)} for rank, (path, c) in enumerate(first, start=1)],
+    )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as temporary:
+            {".html": _html, ".png": _png, ".csv": _csv}[out.suffix](found, temporary)
+        say(f"{len(found):,} queries, {len(found[0].paths)} images each: {out}")
+    if cfg.index is not None:
+        _write_index(keys, paths, Path(cfg.index).expanduser())
+    return found
+
+
+def _saved(file: Path, width: int) -> tuple[list[Path], Tensor]:
+    try:
+        held = np.load(file, allow_pickle=False)
+        features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
+    except Exception as error:  # a broken file can make NumPy raise almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"features={file} can't be read ({reason}); give an .npz file of solo embed") from error
+    if features.ndim != 2 or features.shape != (len(paths), width) or not np.isfinite(features).all():
+        raise UserError(
+            f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
+            "embed the images with it"
+        )
+    return paths, torch.from_numpy(features.astype(np.float32, copy=False))
+
+
+def _write_index(keys: Tensor, paths: Sequence[Path], file: Path) -> None:
+    import faiss
+
+    index: Any = faiss.IndexFlatIP(keys.shape[1])
+    index.add(F.normalize(keys, dim=1).numpy())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary:
+        faiss.write_index(index, str(temporary))
+    names = file.with_name(f"{file.name}.txt")
+    with replacing(names) as temporary:
+        temporary.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8", errors="surrogateescape")
+    say(f"FAISS index of unit vectors (inner product = cosine): {file}; the images of its rows: {names}")
+
+
+def _csv(found: Sequence[Found], file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["query", "rank", "image", "cosine"])
+        for one in found:
+            for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1):
+                writer.writerow([one.query, rank, path, f"{cosine:.6f}"])
+
+
+def _html(found: Sequence[Found], file: Path) -> None:
+    sections = []
+    for one in found:
+        items = "".join(f"<li>{_figure(path, f'{c:.3f}')}</li>" for path, c in zip(one.paths, one.cosines, strict=True))
+        sections.append(f'<section><div class="query">{_figure(one.query, "query")}</div><ol>{items}</ol></section>')
+    title = html.escape(f"{len(found)} queries" if len(found) > 1 else f"Most alike to {found[0].query.name}")
+    file.write_text(_PAGE.format(title=title, sections="\n".join(sections)), encoding="utf-8", errors="replace")
+
+
+def _figure(path: Path, text: str) -> str:
+    picture, name = BytesIO(), html.escape(str(path), quote=True)
+    _thumbnail(path).save(picture, "PNG")
+    data = base64.b64encode(picture.getvalue()).decode()
+    shown = html.escape(path.name)
+    return (
+        f'<figure title="{name}"><img alt="{name}" src="data:image/png;base64,{data}">'
+        f"<figcaption><b>{text}</b> {shown}</figcaption></figure>"
+    )
+
+
+def _png(found: Sequence[Found], file: Path) -> None:
+    wide, gap, line = max(len(one.paths) for one in found) + 1, 6, 14
+    sheet = Image.new("RGB", (wide * (_SIDE + gap) + gap, len(found) * (_SIDE + line + gap) + gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, one in enumerate(found):
+        texts = ["query", *(f"{cosine:.3f}" for cosine in one.cosines)]
+        for column, (path, text) in enumerate(zip([one.query, *one.paths], texts, strict=True)):
+            x, y = gap + column * (_SIDE + gap), gap + row * (_SIDE + line + gap)
+            sheet.paste(_thumbnail(path), (x, y))
+            pen.text((x, y + _SIDE + 1), text, fill="black")
+    sheet.save(file, "PNG")
+
+
+def _thumbnail(path: Path) -> Image.Image:
+    """A square picture; a grey one where the image is gone, as it may be where features were saved earlier."""
+    square = Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))
+    try:
+        image = as_picture(ImageReading().read(path)).convert("RGB")
+    except (BrokenImageError, OSError):
+        return square
+    scale = _SIDE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC)
+    square.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
+    return square

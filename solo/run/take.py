@@ -1,0 +1,152 @@
+"""What `solo embed`, `search`, `predict` and `export` share: their words, the files they look at, features of files."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from solo.args.check import check
+from solo.args.fields import keys_of
+from solo.args.show import help_text
+from solo.args.words import read_word
+from solo.data.storage.folders import Problems, image_folders
+from solo.errors import BrokenImageError, ConfigError, UserError
+from solo.run.pretrained import PretrainedModel, load_pretrained
+
+Cfg = TypeVar("Cfg")
+_THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile
+
+
+def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
+    """The settings of a command; None after `--help`, which is printed.
+
+    Raises:
+        ConfigError: with all problems, one a line.
+    """
+    known: Any = schema
+    if {"-h", "--help"} & set(words):
+        places = " ".join(name.upper() for name in known.POSITIONAL)
+        about = str(schema.__doc__).strip()
+        sys.stdout.write(f"usage: solo {command} {places} [KEY=VALUE ...]\n\n{about}\n\n{help_text(schema)}\n")
+        return None
+    keys = keys_of(schema)
+    values: dict[str, Any] = {}
+    free = [name for name in known.POSITIONAL]
+    for word in words:
+        if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
+            found = read_word(word, schema)
+            values[found.key] = found.value
+        else:
+            values[free.pop(0)] = word
+    checked, problems = check(values, schema)
+    if problems:
+        raise ConfigError("\n".join(f"{problem.key}{problem.text}" for problem in problems))
+    return schema(**{name: checked[name] for name in (field.name for field in dataclasses.fields(known))})
+
+
+def open_model(cfg: Any) -> PretrainedModel:
+    """The model of `cfg.run` on `cfg.device`.
+
+    Raises:
+        UserError: it can't be loaded, or there is no such device.
+    """
+    try:
+        device = torch.device(cfg.device) if cfg.device else None
+        if device is not None:
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={cfg.device} can't be used ({reason}); leave it out, or give cpu") from error
+    return load_pretrained(cfg.run, device)
+
+
+def image_files(place: str | Path) -> list[Path]:
+    """The images below a folder, sorted, or one image.
+
+    Raises:
+        UserError: there is no such place, or no image in it.
+    """
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise UserError(f"{place} doesn't exist; give an image, or a folder of images")
+    if not path.is_dir():
+        return [path]
+    problems = Problems(skip=True)
+    found = [path.joinpath(*parts, name) for parts, names in image_folders(path, problems) for name in names]
+    if not found:
+        raise UserError(f"{path} holds no images, neither directly nor in its folders")
+    return found
+
+
+class FileFeatures:
+    """Runs a model over image files, decoding them in threads while it computes, and shows how far it is.
+
+    Args:
+        model: the backbone with its transform.
+        batch_size: images computed at once.
+        skip: go on when an image can't be read; otherwise that is an error.
+
+    Attributes:
+        skipped: what could not be read, a line each.
+    """
+
+    def __init__(self, model: PretrainedModel, batch_size: int, skip: bool) -> None:
+        self.model, self.batch_size, self.skip = model, batch_size, skip
+        self.skipped: list[str] = []
+
+    def batches(self, files: Sequence[Path], what: str) -> Iterator[tuple[list[Path], Tensor]]:
+        """Batches of files that could be read, and their features (B, F).
+
+        Raises:
+            BrokenImageError: one can't be read, and `skip` is not set.
+        """
+        screen = Console(file=sys.stderr)
+        with ThreadPoolExecutor(_THREADS) as pool, Progress(console=screen, disable=not screen.is_terminal) as bar:
+            task = bar.add_task(what, total=len(files))
+            waiting = [files[start : start + self.batch_size] for start in range(0, len(files), self.batch_size)]
+            ready = [pool.submit(self._decode, file) for file in waiting[0]] if waiting else []
+            for index, batch in enumerate(waiting):
+                images, following = ready, waiting[index + 1] if index + 1 < len(waiting) else []
+                ready = [pool.submit(self._decode, file) for file in following]
+                found = [(file, image.result()) for file, image in zip(batch, images, strict=True)]
+                kept = [(file, image) for file, image in found if isinstance(image, Tensor)]
+                self.skipped += [str(image) for _, image in found if not isinstance(image, Tensor)]
+                if kept:
+                    yield [file for file, _ in kept], self.model.embed([image for _, image in kept], self.batch_size)
+                bar.advance(task, len(batch))
+
+    def all(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
+        """The same in one piece.
+
+        Raises:
+            UserError: no image can be read.
+        """
+        parts = list(self.batches(files, what))
+        if not parts:
+            raise UserError(f"none of {len(files)} images can be read: {self.skipped[0]}")
+        return [file for names, _ in parts for file in names], torch.cat([features for _, features in parts])
+
+    def _decode(self, file: Path) -> Tensor | str:
+        try:
+            return self.model.read(file)
+        except BrokenImageError as error:
+            if not self.skip:
+                raise
+            return str(error)
+
+
+def say_skipped(skipped: Sequence[str], say: Callable[[str], None]) -> None:
+    """Name what was left out: the first ones, and how many."""
+    if skipped:
+        shown = "\n".join(f"  {line}" for line in skipped[:5])
+        more = f"\n  and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        say(f"{len(skipped)} images were skipped:\n{shown}{more}")

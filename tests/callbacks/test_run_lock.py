@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from solo.callbacks import run_lock
+from solo.errors import UserError
+
+HOLD = "import sys; from pathlib import Path; from solo.callbacks import run_lock; run_lock.acquire(Path(sys.argv[1]));"
+
+
+@pytest.mark.fault(5, "two programs in one run folder", "the second is refused and says who holds it")
+@pytest.mark.fault(5, "a program that was killed left its lock behind", "the next one takes the folder over")
+def test_one_program_at_a_time(tmp_path: Path) -> None:
+    program = HOLD + "print('held', flush=True); sys.stdin.read()"
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], **options)  # type: ignore[call-overload]
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"in use by process {other.pid} on \S+, since 20"):
+            run_lock.acquire(tmp_path)
+        other.kill()
+    assert (tmp_path / run_lock.NAME).is_file()
+    run_lock.acquire(tmp_path)
+    run_lock.acquire(tmp_path)  # twice is once
+    run_lock.release(tmp_path)
+    assert not (tmp_path / run_lock.NAME).exists()

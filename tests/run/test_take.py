@@ -1,0 +1,196 @@
+"""`solo embed`, `search`, `predict`, `export` as users type them: files, order, what is resumed, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import solo
+from solo.cli import main
+
+DIGITS = load_digits()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    words = ["max_epochs=1", "data.fraction=0.15", "optimizer.batch_size=64", "backbone.kwargs.width=8", "progress=off"]
+    assert (
+        main(["pretrain", "scripts/pretrain/digits", "simclr", *words, "accelerator=cpu", f"checkpoint.dir={folder}"])
+        == 0
+    )
+    return next((folder / "simclr").iterdir())
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("meine bilder = größe")
+    for i in range(23):
+        place = folder / f"{i % 3}"
+        place.mkdir(exist_ok=True)
+        Image.fromarray((DIGITS.images[i] * 15.9).astype(np.uint8)).save(place / f"{i:02}.png")
+    return folder
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+
+
+def expected(run: Path, pictures: Path) -> tuple[torch.Tensor, list[str]]:
+    files = sorted(pictures.rglob("*.png"))
+    return solo.load(run).embed(files), [str(file) for file in files]
+
+
+@pytest.mark.parametrize("name", ["f.npz", "f.npy", "f.parquet", "folder"])
+def test_embed_writes_all_features_in_order(run, pictures, tmp_path, name):
+    out = tmp_path / "new" / name
+    assert main(["embed", str(run), str(pictures), f"out={out}", "shard=9", "batch_size=4"]) == 0
+    if name == "f.npz":
+        held = np.load(out)
+        features, paths = held["features"], held["paths"].tolist()
+    elif name == "f.npy":
+        features, paths = np.load(out), out.with_suffix(".txt").read_text().splitlines()
+    elif name == "f.parquet":
+        from pyarrow import parquet
+
+        table = parquet.read_table(out).to_pydict()
+        features, paths = np.array(table["features"]), table["path"]
+    else:
+        parts = [np.load(file) for file in sorted(out.glob("*.npz"))]
+        assert [len(part["paths"]) for part in parts] == [9, 9, 5]
+        features, paths = (
+            np.concatenate([p["features"] for p in parts]),
+            [n for p in parts for n in p["paths"].tolist()],
+        )
+    wanted, files = expected(run, pictures)
+    assert paths == files
+    np.testing.assert_allclose(features, wanted.numpy(), atol=1e-6)
+    assert not list(out.parent.glob(".*"))
+
+
+def test_a_stopped_embed_goes_on(run, pictures, tmp_path, monkeypatch):
+    from solo.run.take import FileFeatures
+
+    batches, computed = FileFeatures.batches, []
+
+    def counting(self, files, what):
+        computed.append(len(files))
+        if len(computed) == 2:
+            raise KeyboardInterrupt
+        return batches(self, files, what)
+
+    monkeypatch.setattr(FileFeatures, "batches", counting)
+    words = ["embed", str(run), str(pictures), f"out={tmp_path / 'f.npz'}", "shard=9"]
+    assert main(words) == 130 and not (tmp_path / "f.npz").exists()
+    assert main(words) == 0 and computed == [9, 9, 9, 5]  # the first part was kept
+    np.testing.assert_allclose(np.load(tmp_path / "f.npz")["features"], expected(run, pictures)[0].numpy(), atol=1e-6)
+
+
+def test_files_that_cannot_be_read(run, tmp_path, capsys):
+    Image.fromarray((DIGITS.images[0] * 15).astype(np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    words = ["embed", str(run), str(tmp_path), f"out={tmp_path / 'f.npz'}"]
+    assert main(words) == 1 and "bad.png" in capsys.readouterr().err
+    assert main([*words, "on_error=skip"]) == 0
+    assert "1 images were skipped" in "".join(capsys.readouterr())
+    assert [Path(name).name for name in np.load(tmp_path / "f.npz")["paths"]] == ["good.png"]
+
+
+def test_search_finds_the_image_itself_and_its_neighbours(run, pictures, tmp_path):
+    query = sorted(pictures.rglob("*.png"))[7]
+    words = ["search", str(run), f"query={query}", "k=4"]
+    for name in ("found.csv", "found.html", "found.png"):
+        assert main([*words, f"among={pictures}", f"out={tmp_path / name}"]) == 0
+    rows = read_csv(tmp_path / "found.csv")
+    features, files = expected(run, pictures)
+    cosines = torch.nn.functional.normalize(features, dim=1) @ torch.nn.functional.normalize(
+        features[files.index(str(query))], dim=0
+    )
+    best = cosines.argsort(descending=True)[:4].tolist()
+    assert [row["image"] for row in rows] == [files[i] for i in best] and rows[0]["image"] == str(query)
+    assert [float(row["cosine"]) for row in rows] == pytest.approx(cosines[best].tolist(), abs=1e-5)
+    page = (tmp_path / "found.html").read_text()
+    assert page.count("<img") == 5 and "größe" in page
+    with Image.open(tmp_path / "found.png") as sheet:
+        assert sheet.width > sheet.height
+    assert main(["embed", str(run), str(pictures), f"out={tmp_path / 'f.npz'}"]) == 0
+    assert main([*words, f"features={tmp_path / 'f.npz'}", f"out={tmp_path / 'again.csv'}"]) == 0
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "found.csv").read_text()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")
+def test_search_writes_an_index(run, pictures, tmp_path):
+    import faiss
+
+    query = sorted(pictures.rglob("*.png"))[0]
+    words = ["search", str(run), f"query={query}", f"among={pictures}", f"index={tmp_path / 'i.faiss'}"]
+    assert main(words) == 0
+    index = faiss.read_index(str(tmp_path / "i.faiss"))
+    features, files = expected(run, pictures)
+    cosine, place = index.search(torch.nn.functional.normalize(features[:1], dim=1).numpy(), 1)
+    assert cosine[0, 0] == pytest.approx(1, abs=1e-5)
+    assert (tmp_path / "i.faiss.txt").read_text().splitlines()[place[0, 0]] == files[0]
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.parquet"])
+def test_predict_writes_a_table(run, pictures, tmp_path, name):
+    out = tmp_path / name
+    assert main(["predict", str(run), str(pictures), f"out={out}", "k=3"]) == 0
+    if name.endswith("csv"):
+        rows = read_csv(out)
+    else:
+        from pyarrow import parquet
+
+        rows = parquet.read_table(out).to_pylist()
+    files = sorted(pictures.rglob("*.png"))
+    best = solo.load(run).predict(files, k=3).best
+    assert [row["path"] for row in rows] == [str(file) for file in files]
+    assert [[row[f"best{place}"] for place in (1, 2, 3)] for row in rows] == [
+        [name for name, _ in each] for each in best
+    ]
+    assert float(rows[0]["probability1"]) == pytest.approx(best[0][0][1], abs=1e-5)
+
+
+def test_export_by_command(run, tmp_path, capsys):
+    assert main(["export", str(run), "to=torch_export", f"out={tmp_path}"]) == 0
+    told = "".join(capsys.readouterr())
+    assert "features are equal" in told and "torch.export.load" in told and (tmp_path / "model.pt2").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "match"),
+    [
+        (["embed", "RUN"], 2, "images"),
+        (["embed", "RUN", "PICTURES", "out=x.txt"], 1, ".npz, .npy, .parquet"),
+        (["embed", "RUN", "PICTURES", "out=x.npz", "batchsize=3"], 2, "batch_size"),
+        (["embed", "RUN", "nowhere", "out=x.npz"], 1, "doesn't exist"),
+        (["embed", "RUN", "PICTURES", "out=x.npz", "device=cuda:7"], 1, "device=cuda:7"),
+        (["embed", "nowhere", "PICTURES", "out=x.npz"], 1, "nowhere"),
+        (["search", "RUN", "query=PICTURES"], 1, "among=FOLDER or features=FILE"),
+        (["search", "RUN", "query=PICTURES", "features=PICTURES"], 1, "solo embed"),
+        (["predict", "RUN", "PICTURES", "out=x.npz"], 1, ".csv or .parquet"),
+        (["predict", "RUN", "PICTURES", "out=x.csv", "level=order"], 1, "order"),
+        (["export", "RUN", "to=tensorflow", "out=x"], 2, "tensorflow"),
+        (["export", "RUN", "to=torchvision", "out=x"], 1, "resnet10"),
+    ],
+)
+def test_wrong_words_are_one_line(run, pictures, capsys, tmp_path, monkeypatch, words, code, match):
+    monkeypatch.chdir(tmp_path)
+    filled = [word.replace("RUN", str(run)).replace("PICTURES", str(pictures)) for word in words]
+    assert main(filled) == code
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in told if line.startswith("error:")]) == 1 and match in "\n".join(told)
+    assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.parametrize("command", ["embed", "search", "predict", "export"])
+def test_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "batch_size" in capsys.readouterr().out

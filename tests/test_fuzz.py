@@ -1,0 +1,192 @@
+"""Files that are cut off at random places and whose bits are flipped: never a wrong tensor, never a raw exception.
+
+A reader gives exactly what was written, or says in one line that it can't. Where a format has no checksum of its own
+(safetensors of others, tar files, JSON), only the second half can be promised.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import tarfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from solo.checkpoint import load_checkpoint, saved_settings
+from solo.data.cache.images import cached
+from solo.data.cache.store import index_of
+from solo.data.catalogue.registry import get_spec
+from solo.data.labels.tree_files import read_tree
+from solo.data.sources.load import load
+from solo.data.storage.archives import extract_tar
+from solo.data.storage.shards import label_table, read_shards
+from solo.data.views.batched import BatchAugment
+from solo.errors import UserError
+from solo.eval.feature_file import read_features, write_features
+from solo.eval.features import Features, FeatureTable
+from solo.taxonomy import Taxonomy
+
+ROUNDS = 60
+ENTRY = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}}
+WEIGHTS = {f"backbone.{i}.weight": torch.randn(5, 7, generator=torch.Generator().manual_seed(i)) for i in range(4)}
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Cut off, lengthened, zeroed, or some bits flipped."""
+    place = rng.randrange(len(content))
+    kind = rng.randrange(8)
+    if kind == 0:
+        return content[:place]
+    if kind == 1:
+        return content[:place] + bytes(min(512, len(content) - place)) + content[place + 512 :]
+    if kind == 2:
+        return content[:place] + rng.randbytes(rng.randrange(1, 40)) + content[place:]
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 3, 20))):
+        changed[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def checkpoint(file: Path) -> Any:
+    settings = {"format": 1, "cfg": {"name": "x", "seed": 5}, "data": {"size": 8}}
+    torch.save({"state_dict": WEIGHTS, "solo": settings, "epoch": 3, "best": np.float64(0.5)}, file)
+    return lambda: (lambda found: [found["state_dict"], saved_settings(found, file)])(load_checkpoint(file))
+
+
+def safetensors(file: Path) -> Any:
+    save_file(WEIGHTS, file)
+    return lambda: load_checkpoint(file)["state_dict"]
+
+
+def features(file: Path) -> Any:
+    table = FeatureTable(torch.randn(9, 4), torch.arange(9).reshape(9, 1) % 3, tuple("abcdefghi"))
+    write_features(file, Features("x", "backbone", table, None, ("class",), Taxonomy.flat(["u", "v", "w"])))
+
+    def read() -> Any:
+        found = read_features(file)
+        assert found.tree is not None
+        return [found.val.features, found.val.labels, found.val.paths, found.levels, found.tree.to_dict(), found.name]
+
+    return read
+
+
+def picture(size: tuple[int, int] = (9, 9)) -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise(size, 60).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def tar(file: Path) -> None:
+    with tarfile.open(file, "w") as archive:
+        for i in range(4):
+            for name, content in ((f"{i}.json", json.dumps({"kind": i}).encode()), (f"{i}.png", picture())):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+
+def shard(file: Path) -> Any:
+    tar(file)
+
+    def read() -> Any:
+        samples = list(read_shards(file).values())
+        label_table(samples)
+        return len(samples)
+
+    return read
+
+
+def archive(file: Path) -> Any:
+    tar(file)
+    return lambda: extract_tar(file, file.parent / "out")
+
+
+def taxonomy(file: Path) -> Any:
+    file.write_text(json.dumps(Taxonomy.from_groups(["cat", "car"], {"animal": ["cat"], "thing": ["car"]}).to_dict()))
+    return lambda: read_tree(file, ["cat", "car"])
+
+
+READERS: dict[str, tuple[str, Callable[[Path], Any], bool]] = {
+    "checkpoint": ("x.ckpt", checkpoint, True),
+    "features npz": ("x.npz", features, True),
+    "features pt": ("x.pt", features, True),
+    "features safetensors": ("x.safetensors", features, True),
+    "safetensors of others": ("w.safetensors", safetensors, False),
+    "shard": ("x.tar", shard, False),
+    "archive": ("x.tar", archive, False),
+    "taxonomy": ("tree.json", taxonomy, False),
+}
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
+
+
+def fuzz(kind: str, folder: Path, rounds: int, seed: int) -> None:
+    name, make, verified = READERS[kind]
+    file, rng = folder / name, random.Random(f"{kind} {seed}")
+    read = make(file)
+    content, right, refused = file.read_bytes(), read(), 0
+    for number in range(rounds):
+        file.write_bytes(damaged(content, rng))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the libraries, on the way to the error
+                found = read()
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error), f"{kind}, round {number}: {error}"
+        else:
+            assert not verified or equal(found, right), f"{kind}, round {number}: something else was read"
+    assert refused > rounds // 10  # most damage is seen: the test can fail
+
+
+@pytest.mark.fault(
+    5, "checkpoints and feature files cut off or changed at random places", "what was written, or one line"
+)
+@pytest.mark.fault(5, "shards, archives, taxonomies, safetensors changed at random places", "never a raw exception")
+@pytest.mark.parametrize("kind", READERS)
+def test_readers(kind: str, tmp_path: Path) -> None:
+    fuzz(kind, tmp_path, ROUNDS, seed=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize("kind", READERS)
+def test_readers_for_long(kind: str, seed: int, tmp_path: Path) -> None:
+    fuzz(kind, tmp_path, 300, seed)
+
+
+@pytest.mark.fault(5, "the cache of decoded images changed at random places", "the right pixels, decoded again")
+def test_the_cache(tmp_path: Path) -> None:
+    for i in range(6):
+        (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / "ab"[i % 2] / f"{i}.png").write_bytes(picture((8 + i, 9)))
+    data, augment = load(get_spec("custom"), "train", tmp_path / "images"), BatchAugment([ENTRY], (0.5,), (0.25,), 3)
+
+    def images() -> Any:
+        return cached(data, augment, folder=str(tmp_path / "cache"))
+
+    right, rng, path = images().fetch(range(6)), random.Random(0), images().path
+    for _ in range(40):
+        file = rng.choice((path, index_of(path)))
+        changed = damaged(file.read_bytes(), rng)
+        file.write_bytes(changed)
+        assert all(torch.equal(a, b) for a, b in zip(images().fetch(range(6)), right, strict=True))
+        os.truncate(path, min(path.stat().st_size, images().nbytes))

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from solo import cli
+from solo.screen import PIPE_CLOSED, shown
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ["pretrain", "scripts/pretrain/digits", "hex.yaml"]
+
+
+@pytest.mark.fault(1, "terminal escapes in keys, values, paths", "shown escaped")
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*DIGITS, "\x1b[31mred=1"],
+        [*DIGITS, "type=\x1b]0;title\x07"],
+        ["pretrain", "custom", "hex", "data.train_path=\x1b[2J", "data.val_path=x"],
+        ["pretrain", "\x1b[2J", "hex"],
+        ["\x1b[2J"],
+        ["inspect", "\x1b[2J"],
+        ["evaluate", "checkpoint=\x1b[2J.ckpt"],
+        ["recipe", "pretrain", "digits", "hex", "name=\x1b[2J"],
+        [*DIGITS, "name=\x1b[2J", "--cfg", "resolved"],
+    ],
+)
+def test_escapes_never_reach_the_terminal(words, capsys):
+    cli.main(words)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and "\x07" not in out + err and out + err
+
+
+def test_lines_stay_lines():
+    assert shown("a\nb\x1bé") == "a\nb\\x1bé"
+
+
+@pytest.mark.fault(1, "`solo ... | head -1`", "ends quietly, exit code 141")
+@pytest.mark.parametrize("words", [["pretrain", "--help"], [*DIGITS, "--cfg", "resolved"]])
+def test_a_reader_that_leaves(words):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "solo", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    os.close(write)
+    assert done.returncode == PIPE_CLOSED and done.stderr == b""
