@@ -1,7 +1,8 @@
 """HEX in plain PyTorch, on one screen: images, views, loss, probe, log.
 
 `python examples/minimal.py` learns scikit-learn's digits without their labels, as `scripts/pretrain/digits/hex.yaml`
-does, and then asks how much the features know.
+does, and then asks how much the features know: kNN 96.4 to 96.7 %, linear 98.9 to 99.2 % (two seeds; the recipe's
+online kNN and linear classifier reach 96.9 % and 98.1 %), in two and a half minutes of one core.
 """
 
 from __future__ import annotations

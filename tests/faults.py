@@ -17,6 +17,7 @@ SECTIONS = {
     4: "Weights from elsewhere",
     5: "Never lost, never fooled",
     6: "What the numbers say",
+    7: "Code written for solo-learn",
 }
 _HEAD = """# Faults that were tried
 

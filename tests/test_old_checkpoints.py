@@ -183,6 +183,7 @@ def write(folder: Path, method: str, state: dict[str, Tensor]) -> Path:
 
 
 @pytest.mark.fault(4, "solo-learn's checkpoint of any method, All4One's `pos_enc.penc.inv_freq` too", "loads strictly")
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", NAMES)
 def test_every_name_and_shape_loads_strictly(method: str, tmp_path: Path) -> None:
     state = old_state(method)

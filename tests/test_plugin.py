@@ -75,6 +75,9 @@ def read(spec, request):
     from solo.data.sources.load import digits
     return digits(spec, request)
 
+def darker(image):
+    return image.point(lambda value: value // 2)
+
 SPEC = dataclasses.replace(DATASETS["digits"], source="mine_{n}:read")
 number = 3
 """
@@ -100,7 +103,7 @@ def values(mine: str, **changes: Any) -> dict[str, Any]:
             "data": {"dataset": f"{mine}:SPEC", "num_workers": 0, "fraction": 0.2},
             "hex": {"policy": f"{mine}:Near", "policy_kwargs": {"margin": 0.1}, "warm_epoch": 0},
             "optimizer": {"name": "sgd", "batch_size": 32, "lr": 0.1},
-            "augmentations": [{"num_crops": 2}],
+            "augmentations": [{"num_crops": 2, "transforms": [f"{mine}:darker"]}],
         }
     )
     for key, value in changes.items():
@@ -142,6 +145,12 @@ def test_help_has_its_keys(mine: str, capsys: Any) -> None:
         ("hex.policy_kwargs", {"marginn": 1}, "did you mean 'hex.policy_kwargs.margin'?"),
         ("method_kwargs", {"width": 0}, "method_kwargs.width=0 is out of range"),
         ("backbone.name", "{}:number", "can't be called; give a function that returns a torch.nn.Module"),
+        (
+            "augmentations",
+            [{"num_crops": 2, "transforms": ["darker"]}],
+            "transforms has 'darker', which is no import path",
+        ),
+        ("augmentations", [{"num_crops": 2, "transforms": ["os.path:x"]}], "os.path has no 'x'"),
         ("data.dataset", "{}:number", "is no data set; give a DatasetSpec"),
     ],
 )

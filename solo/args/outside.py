@@ -50,6 +50,8 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
             yield Problem(key, f"={value}{str(error).partition(value)[2]}")
         else:
             yield from _policy_kwargs(section, found) if key == "hex.policy" else ()
+    for i, entry in enumerate(values.get("augmentations") or []):
+        yield from _steps(entry, f"augmentations[{i}].transforms", typed)
     for i, entry in enumerate(values.get("augmentations") or ()):
         yield from _transforms(entry, f"augmentations[{i}].transforms", typed)
 
@@ -63,6 +65,19 @@ def _transforms(entry: dict[str, Any], key: str, typed: Callable[[str], bool] | 
             plugin.permit([path])
         try:
             plugin.load_callable(path, key, "an image of Pillow")
+        except UserError as error:
+            yield Problem(key, f"={path}{str(error).partition(path)[2]}")
+
+
+def _steps(entry: dict[str, Any], key: str, typed: Callable[[str], bool] | None) -> Iterator[Problem]:
+    """Own steps of a pipeline."""
+    for path in entry.get("transforms") or ():
+        if not plugin.is_path(path):
+            continue  # said with the other words that can't be
+        if typed is None or typed(key):
+            plugin.permit([path])
+        try:
+            plugin.load_callable(path, key, "an image")
         except UserError as error:
             yield Problem(key, f"={path}{str(error).partition(path)[2]}")
 

@@ -2,9 +2,10 @@
 
 from solo.losses.barlow import barlow_loss_func
 from solo.losses.byol import byol_loss_func
+from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.dino import DINOLoss
-from solo.losses.guided import GuidedLoss, cross_entropy_loss_func, distortion_loss_func
+from solo.losses.guided import GuidedLoss, distortion_loss_func
 from solo.losses.hierarchical import HierarchicalContrastiveLoss, hierarchical_contrastive_loss
 from solo.losses.info_nce import info_nce
 from solo.losses.mae import mae_loss_func

@@ -1,4 +1,4 @@
-"""Baselines that learn from labels without contrast: metric-guided prototypes, and flat cross-entropy.
+"""Metric-guided prototypes: a baseline that learns from labels without contrast.
 
 Garnot, Landrieu: Leveraging class hierarchies with metric-guided prototype learning, BMVC 2021,
 https://arxiv.org/abs/2007.03047: one prototype a class; images go to the closest one, and the distances between
@@ -9,27 +9,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from solo import distributed
+from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.losses.numerics import full_precision
-from solo.losses.pairs import widen
-
-
-@full_precision
-def cross_entropy_loss_func(logits: Tensor, targets: Tensor) -> Tensor:
-    """Flat cross-entropy, mean over the rows with a label, of all processes together.
-
-    Args:
-        logits: (N, C).
-        targets: (N,) classes, -1 for unknown.
-
-    Returns:
-        Scalar; 0 where no row has a label.
-    """
-    known = distributed.all_reduce_mean((targets >= 0).sum().to(logits.dtype))  # per process
-    total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
-    return total / known.clamp_min(1 / distributed.world_size())
+from solo.precision import at_least_float32
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
@@ -87,6 +70,6 @@ class GuidedLoss(nn.Module):
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
         """Loss of embeddings (N, D) with classes (N,), -1 for unknown (which then count for nothing)."""
         with torch.autocast(z.device.type, enabled=False):
-            nearness = -distances(widen(z), widen(self.prototypes))
+            nearness = -distances(at_least_float32(z), at_least_float32(self.prototypes))
         loss = cross_entropy_loss_func(nearness, targets)
         return loss + self.weight * distortion_loss_func(self.prototypes, self.tree)

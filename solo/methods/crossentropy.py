@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from solo.losses.guided import cross_entropy_loss_func
+from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import CrossEntropyKwargs
 

@@ -13,7 +13,7 @@ def clusters(count=60, dim=8):
     return (np.eye(3, dim)[labels] * 20 + rng.normal(size=(count, dim))).astype(np.float32), labels
 
 
-@pytest.mark.parametrize("embedding", ["umap", "tsne", "pca"])
+@pytest.mark.parametrize("embedding", [pytest.param("umap", marks=pytest.mark.thorough), "tsne", "pca"])  # compiled
 def test_clusters_stay_apart_and_the_seed_decides(embedding):
     features, labels = clusters()
     points = embed(features, embedding, seed=1)

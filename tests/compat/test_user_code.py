@@ -554,6 +554,7 @@ def fit_linear(model):
         trainer.fit(model, loader, loader)
 
 
+@pytest.mark.fault(7, "own steps, heads, tables and methods on its classes, 36 pieces", "run, and mean the same")
 @pytest.mark.parametrize("code", METHODS.values(), ids=METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_models(code):
@@ -584,6 +585,14 @@ train, val = prepare_datasets("custom", T_train, T_val, train_data_path=folder /
 for loader in prepare_dataloaders(train, val, batch_size=4, num_workers=0):
     loader.dataset.transform = lambda image: torch.zeros(3, 8, 8)
     assert next(iter(loader))[0].shape == (4, 3, 8, 8)""",
+    "a transform set between epochs reaches the workers": """
+from solo.data.pretrain_dataloader import *
+T = lambda image: [torch.zeros(3, 4, 4)] * 2
+dataset = prepare_datasets("custom", T, train_data_path=str(folder / "train"), data_format="image_folder")
+loader = prepare_dataloader(dataset, batch_size=4, num_workers=1)
+assert not next(iter(loader))[1][0].any()
+loader.dataset.transform = lambda image: [torch.ones(3, 4, 4)] * 2
+assert next(iter(loader))[1][0].all()""",
     "a folder's attributes": """
 from torchvision.datasets import ImageFolder
 from solo.data.pretrain_dataloader import prepare_datasets, prepare_dataloader
@@ -681,6 +690,7 @@ assert compute_dataset_size(dataset="custom", data_path=str(folder / "train" / "
 }
 
 
+@pytest.mark.fault(7, "data sets, loaders and transforms read, cut and changed", "every change has its effect")
 @pytest.mark.parametrize("code", DATA.values(), ids=DATA)
 @pytest.mark.filterwarnings("ignore")
 def test_data(code, folder):

@@ -71,6 +71,7 @@ solo.methods.linear: LinearModel
 """
 
 
+@pytest.mark.fault(7, "import paths, also deep ones", "found by one table")
 @pytest.mark.parametrize("line", IMPORTS.split("\n")[1:-1])
 def test_names(line):
     path, names = line.split(": ")
@@ -109,6 +110,7 @@ assert run_knn(train_features=x, train_targets=y, test_features=x, test_targets=
 }
 
 
+@pytest.mark.fault(7, "`import solo; solo.utils.misc`, `from main_knn import run_knn`, stars", "work")
 def test_in_a_fresh_process():
     told = "for name, code in pieces.items():\n    print(name, flush=True)\n    exec(code, {})"
     command = [sys.executable, "-W", "ignore", "-c", f"pieces = {FRESH!r}\n{told}"]
@@ -209,6 +211,7 @@ def whitening():
 PIECES = [backbones, losses_gradients, hex_losses, gathering, knn_metric, optimizers, callbacks, whitening]
 
 
+@pytest.mark.fault(7, "gradients of MoCo v3's and ReSSL's losses, HEX losses, helpers", "as there")
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_pieces(piece):
@@ -264,6 +267,7 @@ def test_a_loaded_linear_recipe(feature_extractor):
     assert cfg.optimizer.lr == pytest.approx(0.3) and cfg.pretrained_feature_extractor is None
 
 
+@pytest.mark.fault(7, "`parse_cfg(OmegaConf.load(recipe))`, keys of an own main", "kept, named in a warning")
 def test_a_loaded_pretraining_recipe_with_own_keys(caplog):
     from solo.args.pretrain import parse_cfg
 
@@ -301,6 +305,7 @@ def test_groups_that_nobody_composed_are_named():
         parse_cfg(loaded(text))
 
 
+@pytest.mark.fault(7, "solo-learn is installed too", "said by doctor and the first error")
 def test_two_packages_of_one_name(monkeypatch, capsys):
     from solo import cli
     from solo.compat import twin

@@ -71,6 +71,7 @@ def bundle(kind: str) -> Bundle:
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("to", TARGETS)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_round_trip(kind: str, to: str, tmp_path: Path) -> None:

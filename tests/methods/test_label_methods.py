@@ -91,3 +91,16 @@ def test_wrong_layers_are_refused_with_the_right_ones(make_cfg):
         METHODS["simclr"](make_cfg("simclr", finetune_layers=["layer5"]))
     with pytest.raises(UserError, match="finetune_layers has ''"):
         FrozenLayers(nn.Sequential(nn.Linear(2, 2)), [""])
+
+
+@pytest.mark.parametrize("method", ["himulcon", "hicone", "himulcone"])
+def test_hex_temperature_is_that_of_the_loss(method, make_cfg, make_batch):
+    losses = []
+    for changes in (
+        {"method_kwargs__temperature": 0.5},
+        {"type": "HEX_adaptive", "hex__temperature": 0.5, "warm_epoch": 9},
+        {"type": "HEX_adaptive", "hex__temperature": 0.1, "warm_epoch": 9},
+    ):
+        torch.manual_seed(0)
+        losses.append(METHODS[method](make_cfg(method, **changes)).training_step(make_batch(), 0).item())
+    assert losses[0] == losses[1] != losses[2]

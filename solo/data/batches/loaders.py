@@ -113,6 +113,18 @@ class SeededDataset(Around):
         return self.dataset[item]
 
 
+class Loader(DataLoader[Any]):
+    """Starts its workers anew where the data set was changed: they hold copies of it."""
+
+    _seen = 0
+
+    def __iter__(self) -> Any:
+        changes = getattr(self.dataset, "changes", 0)
+        if changes != self._seen:
+            self._seen, self._iterator = changes, None
+        return super().__iter__()
+
+
 class _Generator(torch.Generator):
     """Travels to spawned processes by its seed: the state of torch's own is gone when they open it."""
 
@@ -143,7 +155,7 @@ def train_loader(
     """
     if sampler is None:
         sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
-    return DataLoader(
+    return Loader(
         SeededDataset(dataset),
         batch_size=batch_size,
         sampler=ProcessShare(sampler),
@@ -209,7 +221,7 @@ def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> Dat
     whole = whole_batches(dataset)
     options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": uncollated} if whole else {})
     size = len(cast(Sized, dataset))
-    return DataLoader(Padded(whole or dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
+    return Loader(Padded(whole or dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
 
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:

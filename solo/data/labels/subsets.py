@@ -35,7 +35,13 @@ class Around(Dataset[Any]):
         if name in vars(self) or hasattr(type(self), name) or not hasattr(self.dataset, name):
             super().__setattr__(name, value)
         else:
+            vars(self)["_changed"] = vars(self).get("_changed", 0) + 1
             setattr(self.dataset, name, value)
+
+    @property
+    def changes(self) -> int:
+        """How often somebody has set an attribute of what is inside."""
+        return int(vars(self).get("_changed", 0)) + int(getattr(self.dataset, "changes", 0))
 
     @property  # type: ignore[misc, override]
     def __class__(self) -> type:
