@@ -26,7 +26,7 @@ ROWS = {
 @pytest.mark.sampled(8)
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: f"{row.dataset}-{row.recipe}-{row.then}")
 def test_every_row_is_a_run(row):
-    pretrain, after = reproduce._commands(row, Path("runs"), 5, [])
+    pretrain, after = reproduce.commands_of(row, Path("runs"), 5, [])
     assert read_config("pretrain", pretrain[2:4], pretrain[4:], for_run=False)
     if row.then != "evaluate":
         assert read_config("linear", after[2:4], after[4:], for_run=False)
@@ -39,8 +39,8 @@ def test_a_table_runs_is_kept_and_printed(tmp_path, monkeypatch, capsys):
     words = ["max_epochs=1", "data.fraction=0.1", "optimizer.batch_size=64", "accelerator=cpu", "data.num_workers=0"]
     monkeypatch.setattr(sys, "argv", ["reproduce", "hex-8", "--runs", str(tmp_path), "--seeds", "1", "2", *words])
     calls = []
-    real = reproduce._call
-    monkeypatch.setattr(reproduce, "_call", lambda words: (calls.append(words), real(words)))
+    real = reproduce.call
+    monkeypatch.setattr(reproduce, "call", lambda words: (calls.append(words), real(words)))
     assert reproduce.main() == 0 and len(calls) == 4
     told = json.loads((tmp_path / "hex-8.json").read_text())["tiny"]
     printed = capsys.readouterr().out

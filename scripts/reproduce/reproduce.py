@@ -232,7 +232,7 @@ def main() -> int:
 
 
 def _show(row: Row, words: list[str]) -> None:
-    pretrain, after = _commands(row, Path("RUNS"), 5, words)
+    pretrain, after = commands_of(row, Path("RUNS"), 5, words)
     dry = [sys.executable, *pretrain[1:], "--cfg", "resolved"]
     told = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=False)
     if told.returncode:
@@ -247,7 +247,8 @@ def _show(row: Row, words: list[str]) -> None:
     )
 
 
-def _commands(row: Row, folder: Path, seed: int, words: list[str]) -> tuple[list[str], list[str]]:
+def commands_of(row: Row, folder: Path, seed: int, words: list[str]) -> tuple[list[str], list[str]]:
+    """The two commands of a row."""
     common = [f"seed={seed}", f"checkpoint.dir={folder}", *words]
     pretrain = [
         "python",
@@ -268,13 +269,13 @@ def _commands(row: Row, folder: Path, seed: int, words: list[str]) -> tuple[list
 def _run(row: Row, folder: Path, seed: int, words: list[str]) -> dict[str, float]:
     """Pretrain and evaluate, what is not done yet, and read the numbers."""
     folder = (folder / f"seed{seed}").resolve()
-    pretrain, after = _commands(row, folder, seed, words)
+    pretrain, after = commands_of(row, folder, seed, words)
     if not _finished(folder / "pretrained"):
-        _call([*pretrain, "auto_resume.enabled=true", f"checkpoint.dir={folder / 'pretrained'}"])
+        call([*pretrain, "auto_resume.enabled=true", f"checkpoint.dir={folder / 'pretrained'}"])
     last = next(_finished(folder / "pretrained"))
     if not _finished(folder / "evaluated"):
         source = f"pretrained_feature_extractor={last.parent / 'last.ckpt'}"
-        _call([*(source if "PRETRAINED" in word else word for word in after), f"checkpoint.dir={folder / 'evaluated'}"])
+        call([*(source if "PRETRAINED" in word else word for word in after), f"checkpoint.dir={folder / 'evaluated'}"])
     file = next(_finished(folder / "evaluated"))
     return _numbers(json.loads(file.read_text()), row)
 
@@ -293,7 +294,8 @@ class _finished:  # noqa: N801 (reads as a question)
         return self.files[0]
 
 
-def _call(words: list[str]) -> None:
+def call(words: list[str]) -> None:
+    """Run a command; end where it fails."""
     sys.stdout.write(f"\n$ {shlex.join(words)}\n")
     sys.stdout.flush()
     done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=False)
