@@ -117,10 +117,11 @@ def _check_same_classes(spec: DatasetSpec, train: Any, val: Any) -> None:
     """Classes are numbered in each folder by itself, so that a missing one would shift all labels after it."""
     differing = sorted(set(train.classes) ^ set(val.classes))
     if differing:
-        names = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        names = ", ".join(differing[:50]) + (", ..." if len(differing) > 50 else "")
         raise UserError(
             f"{train.root} and {val.root} hold different classes ({len(train.classes)} and {len(val.classes)}; only in "
-            f"one of them: {names}); both need the same folders"
+            f"one of them: {names}); both need the same folders, or data.dataset=custom, which knows classes by their "
+            "names, with data.unknown_classes=drop or label"
         )
 
 

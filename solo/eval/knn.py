@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from solo.eval.rows import unit_rows, widened
+from solo.eval.rows import unit_rows
+from solo.precision import at_least_float32
 
 Distance = Literal["cosine", "euclidean"]
 
@@ -217,7 +218,7 @@ def _weights(similarity: Tensor, distance: Distance, temperature: float, epsilon
 
 
 def _prepare(features: Tensor, distance: Distance) -> Tensor:
-    return unit_rows(features) if distance == "cosine" else widened(features)
+    return unit_rows(features) if distance == "cosine" else at_least_float32(features)
 
 
 def _columns(targets: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo import distributed
+from solo.precision import at_least_float32
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ def mean_std(z: Tensor) -> Tensor:
     Returns:
         The standard deviation over the batch of all processes, averaged over features and views.
     """
-    z = F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=-1)
+    z = F.normalize(at_least_float32(z), dim=-1)
     mean = distributed.all_reduce_mean(z.mean(dim=1, keepdim=True))  # equally many rows on each
     rows = z.shape[1] * distributed.world_size()
     variance = distributed.all_reduce_sum((z - mean).square().sum(dim=1)) / (rows - 1)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from solo.eval.rows import widened
+from solo.precision import at_least_float32
 
 CHUNK = 4096  # rows widened to float64 at once
 _EPS = torch.finfo(torch.float64).eps
@@ -37,7 +37,7 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
     """
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"expected features (N, D) with at least one row and column, got {tuple(features.shape)}")
-    given, features = features.dtype, widened(features)
+    given, features = features.dtype, at_least_float32(features)
     mean = mean_row(features) if center else torch.zeros(features.shape[1], dtype=torch.float64)
     gram = _gram(features, mean) if len(features) >= features.shape[1] else _gram_of_rows(features, mean)
     if not bool(gram.isfinite().all()):
@@ -204,7 +204,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     """
     if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
         raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
-    precision, features = features.dtype, widened(features)
+    precision, features = features.dtype, at_least_float32(features)
     n, views, width = features.shape
     within = torch.zeros(width, width, dtype=torch.float64)
     means = []

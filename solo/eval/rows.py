@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from solo.precision import at_least_float32
+
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def widened(features: Tensor) -> Tensor:
-    """Half precision as float32, everything else as it is."""
-    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
 def unit_rows(features: Tensor) -> Tensor:
     """Rows of length 1, half precision widened to float32: (..., D) -> (..., D); a zero row stays zero."""
-    return F.normalize(widened(features), dim=-1)
+    return F.normalize(at_least_float32(features), dim=-1)
 
 
 def unit(rows: Array) -> Array:

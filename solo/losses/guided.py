@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.losses.numerics import full_precision
-from solo.losses.pairs import widen
+from solo.precision import at_least_float32
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
@@ -70,6 +70,6 @@ class GuidedLoss(nn.Module):
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
         """Loss of embeddings (N, D) with classes (N,), -1 for unknown (which then count for nothing)."""
         with torch.autocast(z.device.type, enabled=False):
-            nearness = -distances(widen(z), widen(self.prototypes))
+            nearness = -distances(at_least_float32(z), at_least_float32(self.prototypes))
         loss = cross_entropy_loss_func(nearness, targets)
         return loss + self.weight * distortion_loss_func(self.prototypes, self.tree)

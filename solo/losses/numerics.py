@@ -9,7 +9,8 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from solo.losses.pairs import unit, widen
+from solo.losses.pairs import unit
+from solo.precision import at_least_float32
 
 P = ParamSpec("P")
 
@@ -24,7 +25,7 @@ def _tensors(x: Any) -> Iterator[Tensor]:
 
 def _widen(x: Any) -> Any:
     if isinstance(x, Tensor):
-        return widen(x)
+        return at_least_float32(x)
     return [_widen(item) for item in x] if isinstance(x, (list, tuple)) else x
 
 

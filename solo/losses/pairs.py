@@ -13,14 +13,10 @@ import torch
 from torch import Tensor
 
 from solo import distributed
+from solo.precision import at_least_float32
 
 # Elements of one block of similarities: small enough for a CPU's cache, large enough to fill a GPU.
 BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-
-
-def widen(x: Tensor) -> Tensor:
-    """Half precision as float32, everything else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def unit(z: Tensor) -> Tensor:
@@ -32,7 +28,7 @@ def unit(z: Tensor) -> Tensor:
     Args:
         z: (N, D) of any floating type.
     """
-    z = widen(z)
+    z = at_least_float32(z)
     # Scaled by the largest entry first: the squares of tiny or huge rows would leave the type's range.
     largest = z.detach().abs().amax(dim=-1, keepdim=True)
     zero = largest == 0
@@ -116,7 +112,7 @@ class Pairs:
             ids = torch.arange(first, first + batch, device=views[0].device)
         repeat = len(views)
         groups = None if groups is None else groups.repeat(repeat)
-        return cls.from_ids(torch.cat([widen(view) for view in views]), ids.repeat(repeat), groups, gather)
+        return cls.from_ids(torch.cat([at_least_float32(view) for view in views]), ids.repeat(repeat), groups, gather)
 
     @classmethod
     def between(cls, anchors: Tensor, keys: Tensor, ids: Tensor, groups: Tensor | None = None) -> Pairs:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from solo.losses.pairs import widen
 from solo.nn.whitening import IterNorm
+from solo.precision import at_least_float32
 
 if TYPE_CHECKING:
     from solo.methods.base import BaseMethod
@@ -106,14 +106,14 @@ def _leaves(out: Outputs) -> dict[str, list[Tensor]]:
     leaves = {}
     for key, views in out.items():
         if not key.startswith("momentum_") and views[0].is_floating_point():
-            out[key] = leaves[key] = [widen(view).detach().requires_grad_() for view in views]
+            out[key] = leaves[key] = [at_least_float32(view).detach().requires_grad_() for view in views]
     return leaves
 
 
 def _product(out: Outputs, cached: dict[str, list[Tensor | None]], rows: slice) -> Tensor:
     """Sum of outputs times their gradients: its gradient is that of the loss."""
     terms = [
-        (widen(view) * grad[rows]).sum()
+        (at_least_float32(view) * grad[rows]).sum()
         for key, grads in cached.items()
         for view, grad in zip(out[key], grads, strict=True)
         if grad is not None and view.requires_grad

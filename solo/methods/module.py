@@ -19,11 +19,11 @@ from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
-from solo.losses.pairs import widen
 from solo.methods.settings import data_facts, taxonomy_of
 from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
 from solo.optim.plan import plan_groups
+from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 
 
@@ -126,7 +126,7 @@ class SoloModule(pl.LightningModule):
         count = (labels >= 0).sum()
         # In training DDP averages over processes, which may have differently many labels; validation sums at its end.
         labelled = distributed.per_process(count) if self.training else count.clamp(min=1)
-        total = F.cross_entropy(widen(logits), labels, ignore_index=-1, reduction="sum")
+        total = F.cross_entropy(at_least_float32(logits), labels, ignore_index=-1, reduction="sum")
         acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5), labelled=labelled)
         return {"loss": total / labelled, "acc1": acc1, "acc5": acc5}
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.pairs import widen
 from solo.losses.wmse import wmse_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import WMSEKwargs
 from solo.nn.heads import mlp
 from solo.nn.whitening import Whitening2d
+from solo.precision import at_least_float32
 
 
 class WMSE(BaseMethod):
@@ -49,7 +49,7 @@ class WMSE(BaseMethod):
                 f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
                 "choose a divisor of optimizer.batch_size"
             )
-        views = [distributed.gather(widen(z)) for z in out["z"][: self.num_large_crops]]
+        views = [distributed.gather(at_least_float32(z)) for z in out["z"][: self.num_large_crops]]
         losses = []
         for _ in range(self.whitening_iters):
             order = distributed.of_first(torch.randperm(len(views[0]), device=views[0].device))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
+from solo.precision import at_least_float32
 
 
 class SinkhornKnopp(nn.Module):
@@ -24,7 +25,7 @@ class SinkhornKnopp(nn.Module):
     @torch.no_grad()
     def forward(self, Q: Tensor) -> Tensor:
         """Scores (B, K) of this process -> assignments (B, K) whose rows sum to 1, balanced over all processes."""
-        scores = Q.float() if Q.dtype in (torch.float16, torch.bfloat16) else Q
+        scores = at_least_float32(Q)
         log_q = scores / self.epsilon  # in log space, where no score is too large
         for _ in range(self.num_iters):
             log_q = log_q - distributed.gather_no_grad(log_q.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0)

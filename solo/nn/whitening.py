@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
+from solo.precision import at_least_float32
 
 
 class Whitening2d(nn.Module):
@@ -32,7 +33,7 @@ class Whitening2d(nn.Module):
             UserError: if the covariance can't be inverted.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            x = at_least_float32(x)
             centred = x - x.mean(dim=0)
             eye = torch.eye(self.output_dim, dtype=x.dtype, device=x.device)
             covariance = (1 - self.eps) * centred.T @ centred / (len(x) - 1) + self.eps * eye

@@ -132,7 +132,7 @@ def half_precision() -> Any:
     """Similarities are computed in half precision."""
     stack = ExitStack()
     for module in (numerics, pairs):
-        stack.enter_context(patch.object(module, "widen", _same))
+        stack.enter_context(patch.object(module, "at_least_float32", _same))
     return stack
 
 
