@@ -55,9 +55,9 @@ def noise_of(name: str, count: int, accuracy: float) -> float:
     return float((low * high) ** 0.5)
 
 
-def coverage(name: str, count: int, accuracy: float, runs: int, seed: int = 2) -> float:
+def coverage(name: str, count: int, noise: float, runs: int, seed: int = 2) -> float:
     """Share of the runs whose interval holds the mean of all runs, in percent."""
-    noise, generator = noise_of(name, count, accuracy), torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     found = np.array([measured(name, count, noise, generator, True) for _ in range(runs)])
     truth = found[:, 0].mean()
     return float(100 * np.mean((found[:, 1] <= truth) & (truth <= found[:, 2])))
@@ -92,7 +92,7 @@ def main() -> None:
     for name in MEASURES:
         shown = "knn_acc1, leave-one-out" if name == "knn_acc1" else name
         bar = track(cells, shown, transient=True)
-        table.add_row(shown, *[f"{coverage(name, *cell, given.runs):.1f}" for cell in bar])
+        table.add_row(shown, *[f"{coverage(name, cell[0], noise_of(name, *cell), given.runs):.1f}" for cell in bar])
     console = Console(width=60 + 14 * len(cells))
     console.print(table)
     pairs = (f"{seeds} seeds {coverage_of_pairs(seeds, 20_000):.1f}" for seeds in (3, 5, 10))

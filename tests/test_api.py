@@ -99,7 +99,7 @@ def test_a_wrong_key_is_refused_before_anything_is_loaded():
 
 
 def test_evaluate_returns_the_numbers(run, tmp_path):
-    words = ["accelerator=cpu", "cache=false", "bootstrap=0"]
+    words = ["accelerator=cpu", "cache=false", "intervals=false"]
     found = solo.evaluate(
         run.folder, overrides=words, measures=["knn"], checkpoint={"dir": tmp_path}, data={"num_workers": 0}
     )

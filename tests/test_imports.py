@@ -168,7 +168,6 @@ def test_no_circle():
 # Names of solo-learn's that begin with an underscore, and which users override or read.
 OF_THE_PAST = {"_BACKBONES", "_OPTIMIZERS", "_dequeue_and_enqueue", "_N_CLASSES_PER_DATASET", "_SUPPORTED_DATASETS"}
 OF_OTHERS = {"_URL", "_STL10__load_folds"}  # torchvision's
-STILL = {"_panels", "_spread_out", "_colours", "_Batches", "_finish"}
 
 
 def private_names(path: Path) -> set[str]:
@@ -184,9 +183,7 @@ def private_names(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in {*ours, "solo", "model", "loader"}:
             found.add(node.attr)
-    return (
-        {name for name in found if name.startswith("_") and not name.startswith("__")} - OF_THE_PAST - OF_OTHERS - STILL
-    )
+    return {name for name in found if name.startswith("_") and not name.startswith("__")} - OF_THE_PAST - OF_OTHERS
 
 
 def test_tests_use_public_names():

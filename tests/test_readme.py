@@ -59,7 +59,7 @@ def test_the_commands_from_python(tmp_path, monkeypatch):
     code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     here = "data={'num_workers': 0}, accelerator='cpu'"
     code = code.replace("max_epochs=60", f"max_epochs=1, {here}")
-    code = code.replace("evaluate(run.folder", f"evaluate(run.folder, {here}, bootstrap=0")
+    code = code.replace("evaluate(run.folder", f"evaluate(run.folder, {here}, intervals=False")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder" / "of" / "images").mkdir(parents=True)
     Image.new("L", (20, 30)).save(tmp_path / "folder" / "of" / "images" / "a.png")

@@ -100,7 +100,7 @@ def _legend(canvas: Any, legend: tuple[tuple[str, str], ...], width: float, top:
 
 
 def _own_legend(axes: Any, panel: Lines | Cloud) -> None:
-    """Below lines, beside points."""
+    """Name the lines or points of one panel: below lines, beside points."""
     names = legend_of((panel,))
     handles = _handles(names)
     look = {"fontsize": 8, "frameon": False, "labelcolor": INK, "handletextpad": 0.2, "columnspacing": 1.2}
@@ -152,6 +152,8 @@ def _lines(axes: Any, panel: Lines) -> None:
     axes.set_ylabel(panel.y, fontsize=9, color=INK)
     if panel.log_x:
         axes.set_xscale("log")
+    elif all(float(x).is_integer() for series in panel.series for x in series.x):  # epochs
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if panel.log_y:
         axes.set_yscale("log")
     axes.tick_params(which="minor", length=0)

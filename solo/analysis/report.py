@@ -247,7 +247,7 @@ def _asset(name: str) -> str:
 
 
 def _text(words: object) -> str:
-    """Words as HTML."""
+    """Words as HTML: marks escaped, control characters spelled out."""
     return html.escape(printable(str(words)), quote=True)
 
 

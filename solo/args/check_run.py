@@ -13,7 +13,6 @@ from solo.data.catalogue.registry import DATASETS
 from solo.methods.catalogue import facts_of
 
 Values = Mapping[str, Any]
-_CHECKPOINTS = (".ckpt", ".pth", ".pt")
 _PUBLISHED = ("timm/", "torchvision/")
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
@@ -125,8 +124,6 @@ def check_files(values: Values) -> Iterator[Problem]:
                 yield Problem(key, f"={name!r} does not exist; give a checkpoint file or the folder of a run")
             elif path.is_dir() and not any(path.glob("*.ckpt")):
                 yield Problem(key, f"={name!r} is a folder without *.ckpt files; give the folder of a run")
-            elif path.is_file() and path.suffix not in _CHECKPOINTS:
-                yield Problem(key, f"={name!r} is no checkpoint; its name must end in {', '.join(_CHECKPOINTS)}")
 
 
 def _start(values: Values) -> Iterator[Problem]:

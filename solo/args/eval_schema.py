@@ -22,7 +22,7 @@ class FeatureCfg:
     """Keys of every command that only looks at features; one of the first three says where they come from."""
 
     pretrained_feature_extractor: str | None = key(
-        None, "a checkpoint (.ckpt .pth .pt) or the folder of a run; `checkpoint=PATH` is short for it"
+        None, "a checkpoint (.ckpt .pth .safetensors ...) or the folder of a run; `checkpoint=PATH` is short for it"
     )
     model: str | None = key(None, "instead: a model of timm or torchvision, timm/NAME or torchvision/NAME")
     features: str | None = key(None, "instead: a file of saved features (.npz .pt .safetensors), see docs/evaluate.md")

@@ -287,7 +287,9 @@ class LinearCfg(RunCfg):
     """All settings of `solo linear`: a checkpoint, images, and how the classifier is trained."""
 
     name: str | None = key(None, "name of the run; null: linear-<data set>", matters=False)
-    pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .pt) or the folder of a run")
+    pretrained_feature_extractor: str = key(
+        REQUIRED, "a checkpoint (.ckpt .pth .safetensors ...) or the folder of a run"
+    )
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     finetune: bool = key(False, "train the backbone, too")
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")

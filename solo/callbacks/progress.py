@@ -24,7 +24,7 @@ class _TwoLines(Progress):
     status = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Both lines."""
+        """The bar and the line of numbers below it."""
         yield self.make_tasks_table(self.tasks)
         yield Text(self.status)
 

@@ -27,7 +27,7 @@ class _Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is waiting."""
+        """Write the events that are waiting to disk."""
         self.experiment.flush()
 
 

@@ -32,7 +32,7 @@ class Guarantees:
 
 
 def facts_table(title: str, facts: Sequence[Fact]) -> Table:
-    """Facts of the machine as a Markdown table of names and values."""
+    """Facts of the machine as a table of the terminal of names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -52,7 +52,7 @@ def checks_table(rows: Mapping[str, Outcome]) -> Table:
 
 
 def guarantees_table(found: Guarantees, columns: Sequence[Column]) -> Table:
-    """The outcomes as a Markdown table, cases down and guarantees across."""
+    """The outcomes as a table of the terminal, cases down and guarantees across."""
     table = Table(title="guarantees", title_justify="left")
     for heading in ("method", "type", *(column.name for column in columns)):
         table.add_column(heading)

@@ -23,6 +23,7 @@ Interval = tuple[float, float]
 
 UNDEFINED: Interval = (math.nan, math.nan)
 _CUTS = 50
+_MOST = 2000  # images that are cut in halves
 _T = 2.009  # Student's 97.5 % point for as many degrees of freedom
 _FEWEST_CUTS = 10  # of those in which both halves have something to measure
 
@@ -43,10 +44,17 @@ def wilson(share: float, count: float, z: float = 1.96) -> Interval:
 
 
 def cuts(count: int, seed: int = 0) -> Tensor:
-    """(50, count) bool: random halves of the images; False is the other half."""
+    """(50, count) int8: 0 and 1 are random halves of the images; of more than 2,000 each time 2,000, -1 is the rest."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.stack([torch.randperm(count, generator=generator) for _ in range(_CUTS)])
-    return order < count // 2
+    half = min(count, _MOST) // 2
+    return torch.where(order < half, 1, torch.where(order < min(count, _MOST), 0, -1)).to(torch.int8)
+
+
+def neighbours_to_see(wanted: int, count: int) -> int:
+    """How many neighbours to look at, so that as many as wanted are in one's own half, but for rare cases."""
+    share = 2 * max(count / _MOST, 1)
+    return min(int(wanted * share + 4 * share * wanted**0.5 + 12), count)
 
 
 class HalfMeans:
@@ -65,12 +73,12 @@ class HalfMeans:
 
         Args:
             cut: number of the cut.
-            half: (n,) bool, in which half each image is.
+            half: (n,) 0 or 1, in which half each image is, -1 in none.
             values: (measures, n) between 0 and 1, measured within the image's half.
             use: (n,) bool, the images for which that can be measured.
         """
         for side in (0, 1):
-            mine = values[:, use & (half == bool(side))].double().cpu()
+            mine = values[:, use & (half == side)].double().cpu()
             ones = torch.ones_like(mine)
             self.sums[cut, side] += torch.stack([ones.sum(1), mine.sum(1), mine.square().sum(1)], dim=-1)
 
@@ -93,13 +101,13 @@ class HalfMeans:
         mean_half, mean = float(means.mean()), float(values.double().mean())
         if of_half == 0 or not 0 < mean < 1 or not 0 < mean_half < 1:
             return wilson(mean, len(values), _T)
-        # A mean of twice as many images: half the variance, if single values spread as much. For 0/1 values that is
-        # p (1 - p); values in between are means over a query's own class, which is twice as large, too: a middle way.
+        # The mean of all images: less variance, as they are more, if single values spread as much. For 0/1 values that
+        # is p (1 - p); values in between are means over a query's own class, which is larger, too: a middle way.
         spread_half = float((squares / count - means.square()).mean())
         spread = float(values.double().var(correction=0))
         binary = mean * (1 - mean) / (mean_half * (1 - mean_half))
         ratio = math.sqrt(min(max(spread / spread_half / binary, 0.5), 1.0)) if spread_half > 0 else 1.0
-        variance = of_half * binary * ratio / 2
+        variance = of_half * binary * ratio * float(count.mean()) / len(values)
         return wilson(mean, mean * (1 - mean) / variance, _T)
 
 

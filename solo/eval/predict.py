@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solo.eval.features import FeatureTable
-from solo.eval.intervals import HalfMeans, Interval, wilson
+from solo.eval.intervals import HalfMeans, Interval, neighbours_to_see, wilson
 from solo.eval.knn import nearest, nearest_others, vote_ranking
 from solo.eval.linear import LinearClassifier, fit_linear
 
@@ -48,12 +48,11 @@ def neighbour_intervals(
         temperature: of the votes' weights.
         cuts: (c, n) halves, see `solo.eval.intervals`.
     """
-    depth = min(2 * k + int(4 * k**0.5) + 12, len(features) - 1)  # seldom do as many lie in the other half
-    similarity, rows = nearest_others(features, depth)
+    similarity, rows = nearest_others(features, neighbours_to_see(k, len(features) - 1))
     truth, counts = truth.to(rows.device), _classes(truth, truth)
     halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
     for number, cut in enumerate(cuts.to(rows.device)):
-        member = cut[rows] == cut[:, None]
+        member = (cut[rows] == cut[:, None]) & (cut >= 0)[:, None]
         place = (~member).byte().argsort(dim=1, stable=True)[:, :k]
         near = rows.gather(1, place)
         for column, count, half in zip(truth.T, counts, halves, strict=True):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from solo.eval.intervals import HalfMeans, Interval
+from solo.eval.intervals import HalfMeans, Interval, neighbours_to_see
 from solo.eval.rows import unit_rows
 
 
@@ -61,7 +61,7 @@ def retrieve(
         queries: (Q,) row numbers; default: all rows.
         is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
         top_k: which k.
-        cuts: (c, N) halves of the images, for the intervals; see `solo.eval.intervals`.
+        cuts: (c, N) halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
         max_elements: bound on the similarities held at once, which bounds the memory.
 
     Returns:
@@ -120,8 +120,11 @@ class _Level:
         if cuts is not None:
             for cut in cuts:
                 mine, theirs = cut[queries], cut[gallery]
-                self.cuts.append((mine, theirs, torch.where(mine, self._right(theirs), self._right(~theirs))))
-            most = max(most, 2 * max(top_k)) + int(4 * most**0.5) + 12  # seldom do as many lie in the other half
+                right = torch.where(mine == 1, self._right(theirs == 1), self._right(theirs == 0))
+                self.cuts.append((mine, theirs, right))
+            # Of one's own half, with others in between.
+            own = max((int(right.max()) for _, _, right in self.cuts if len(right)), default=0)
+            most = max(most, neighbours_to_see(max(own, *top_k), len(gallery)))
         unknown = int((self.there < 0).sum())
         self.depth = min(len(gallery), most + unknown)  # unknown ones are skipped, and may all come first
 
@@ -139,9 +142,10 @@ class _Level:
         known, hit = found >= 0, found == self.asked[part, None]
         self.values[:, part] = self._score(known, hit, self.right[part])
         for number, (mine, theirs, right) in enumerate(self.cuts):
-            member = known & (theirs[order] == mine[part, None])
-            values = self._score(member, hit & member, right[part])
-            self.halves.add(number, mine[part], values, right[part] > 0)
+            cut = mine[part] >= 0
+            half, right = mine[part][cut], right[part][cut]
+            member = known[cut] & (theirs[order[cut]] == half[:, None])
+            self.halves.add(number, half, self._score(member, hit[cut] & member, right), right > 0)
 
     def _score(self, known: Tensor, hit: Tensor, right: Tensor) -> Tensor:
         """(measures, q) of ranked images, of which only the `known` ones are there."""

@@ -122,7 +122,7 @@ class BaseMethod(OnlineEvaluation):
 
     @classmethod
     def _plain_base(cls) -> type[BaseMethod]:
-        """`BaseMethod` or `BaseMomentumMethod`."""
+        """The nearest class above that knows neither heads nor a loss: `BaseMethod` or `BaseMomentumMethod`."""
         return next(base for base in cls.__mro__ if "_MADE" in vars(base))
 
     @classmethod

@@ -106,7 +106,8 @@ def search(cfg: SearchCfg) -> list[Found]:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as temporary:
             {".html": _html, ".png": _png, ".csv": _csv}[out.suffix](found, temporary)
-        say(f"{len(found):,} queries, {len(found[0].paths)} images each: {out}")
+        asked_for = "1 query" if len(found) == 1 else f"{len(found):,} queries"
+        say(f"{asked_for}, {len(found[0].paths)} images each: {out}")
     if cfg.index is not None:
         _write_index(keys, paths, Path(cfg.index).expanduser())
     return found

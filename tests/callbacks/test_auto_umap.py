@@ -39,7 +39,7 @@ def test_pictures_appear_where_the_callback_says(fit, drawing, tmp_path, keep, e
     assert callback.path.parent == tmp_path / "umap" and callback.path.name.startswith("offline-")
     assert callback.umap_placeholder == f"test-{callback.path.name}-ep={{}}.pdf"
     pictures = [callback.path / callback.umap_placeholder.format(epoch) for epoch in epochs]
-    assert set(callback.path.iterdir()) == {*pictures, *(file.with_suffix(".png") for file in pictures)}
+    assert set(callback.path.glob("[!.]*")) == {*pictures, *(file.with_suffix(".png") for file in pictures)}
     assert drawing.training_when_drawn is False
 
 

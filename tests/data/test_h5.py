@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from solo.data.h5_dataset import H5Dataset
 from torch.utils.data import DataLoader
 
 import solo.data
@@ -20,7 +21,6 @@ from solo.args.schema import PretrainCfg
 from solo.compat.misc import compute_dataset_size
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
-from solo.data.h5_dataset import H5Dataset
 from solo.data.pretrain_dataloader import prepare_datasets
 from solo.data.sources.load import BrokenImageError, load
 from solo.data.storage import h5_file
@@ -223,3 +223,28 @@ def test_submodules_say_what_is_there() -> None:
 def test_compute_dataset_size(folder: Path, h5: Path, kwargs: dict[str, Any], size: int) -> None:
     filled = {k: v.format(folder=folder, h5=h5) if isinstance(v, str) else v for k, v in kwargs.items()}
     assert compute_dataset_size(**filled) == size
+
+
+@pytest.mark.fault(5, "an HDF5 file with links to other files, a virtual or an endless array", "refused in one line")
+def test_nothing_of_another_file_is_read(tmp_path):
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file.create_dataset("a/1.png", data=np.frombuffer(b"secret", np.uint8))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("a")
+        group["1.png"] = h5py.ExternalLink(str(secret), "a/1.png")
+        layout = h5py.VirtualLayout((6,), np.uint8)
+        layout[:] = h5py.VirtualSource(str(secret), "a/1.png", (6,))
+        group.create_virtual_dataset("2.png", layout)
+        group.create_dataset("3.png", (6,), np.uint8, external=[(str(secret), 0, 6)])
+        group.create_dataset("4.png", (2**40,), np.uint8, chunks=(2**20,))
+        group["5.png"] = h5py.SoftLink("/nowhere")
+        group.create_dataset("6.png", data=[1.5, 2.5])
+        group.create_group("7.png")
+    for image in h5_file.h5_images(tmp_path / "x.h5"):
+        with pytest.raises(BrokenImageError, match=rf"{image.part} can't be read as an image \([^\n]+\); write"):
+            image.read()
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file["a"] = h5py.ExternalLink(str(secret), "a")
+    with pytest.raises(UserError, match="'a' is a link to another file"):
+        h5_file.h5_images(tmp_path / "y.h5")

@@ -86,6 +86,7 @@ FAMILIES = (
 ).split()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("gpu", [False, True], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_conversion_keeps_the_output_of_every_family(name: str, gpu: bool) -> None:

@@ -192,7 +192,7 @@ def test_other_settings_are_listed_and_refused_unless_allowed(train, capsys):
         train("killed", resume_from_checkpoint=str(killed), max_epochs=3, **other)
     text = str(error.value)
     assert "\n  max_epochs: 2 -> 3\n" in text and "\n  seed: 5 -> 6\n" in text and "\n  knn_eval.k: 5 -> 4\n" in text
-    assert "'resume_allow=[knn_eval.k,max_epochs,seed]'" in text and "progress" not in text
+    assert "'resume_allow=[max_epochs,seed,knn_eval.k]'" in text and "progress" not in text
     with pytest.raises(UserError, match="seed: 5 -> 6") as error:
         train("killed", resume_from_checkpoint=str(killed), resume_allow=["knn_eval"], **other)
     assert "knn_eval" not in str(error.value)

@@ -61,7 +61,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         if spec.name != "custom":
             raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
         return _FORMS[form](spec, path, data if fetch else {**data, _ONLY_HERE: True})
-    if form == "h5" and path and is_h5(path):
+    if form == "h5" and path and is_h5(Path(path).expanduser()):
         return _sampled(spec, h5_images(Path(path)))
     if data.get("no_labels") and spec.folders and path and Path(path).expanduser().is_dir():
         folder = of_split(existing_folder(path), train=True)

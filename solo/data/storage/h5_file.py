@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.folders import class_folders, is_image_name
-from solo.errors import UserError
+from solo.errors import BrokenImageError, UserError
 from solo.files import replacing, write_text
+from solo.untrusted import parse_json
 
 _GZIP_LEVEL = 9
+_LARGEST = 2**30  # bytes of an image file
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Index = dict[str, list[str]]
@@ -60,7 +62,7 @@ def read_index(path: Path) -> Index:
     state = path.stat() if path.is_file() else None
     key = [state.st_size, state.st_mtime_ns] if state else []
     try:
-        stored = json.loads(cache.read_text(encoding="utf-8"))
+        stored = parse_json(cache.read_bytes())
         if stored["file"] == key:
             return dict(stored["index"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -75,10 +77,17 @@ def read_index(path: Path) -> Index:
 
 def _list_images(path: Path) -> Index:
     with open_h5(path) as file:
-        groups = {name: item for name, item in sorted(file.items()) if hasattr(item, "keys")}
-        index = {name: sorted(group) for name, group in groups.items()}
+        try:
+            items = dict(sorted(file.items()))
+            away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
+            groups = {name: item for name, item in items.items() if hasattr(item, "keys")}
+            index = {name: sorted(group) for name, group in groups.items()}
+        except (OSError, KeyError, RuntimeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); write it again") from error
         strange = sorted(set(file) - set(groups))
         empty = [name for name, images in index.items() if not images]
+    if away:
+        raise UserError(f"{path}: {away[0]!r} is a link to another file; write the images into one file")
     if strange or empty or not index:
         found = f"the array {strange[0]!r}" if strange else f"the empty group {empty[0]!r}" if empty else "nothing"
         raise UserError(
@@ -104,8 +113,24 @@ class H5Image:
         return str(self.file.path)
 
     def read(self) -> bytes:
-        """The stored bytes of the image file."""
-        return bytes(self.file.get()[self.part][()].tobytes())
+        """The stored bytes of the image file.
+
+        Raises:
+            BrokenImageError: they are not there, lie in another file, or are no bytes of one file.
+        """
+        try:
+            handle = self.file.get()
+            item = handle[self.part]
+            if item.file.filename != handle.filename or item.is_virtual or item.external:
+                raise ValueError("it leads to another file")
+            if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
+                raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
+            return bytes(item[()].tobytes())
+        except (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
+            if isinstance(error, UserError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise BrokenImageError(f"{self} can't be read as an image ({reason}); write the file again") from error
 
 
 class OpenH5:
