@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solo.eval.features import FeatureTable
-from solo.eval.intervals import HalfMeans, Interval, neighbours_to_see, wilson
+from solo.eval.intervals import HalfMeans, Interval, of_independent
 from solo.eval.knn import nearest, nearest_others, vote_ranking
 from solo.eval.linear import LinearClassifier, fit_linear
 
@@ -27,11 +27,10 @@ def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
     return found
 
 
-def intervals_of(each: Sequence[dict[str, Tensor]]) -> list[dict[str, Interval]]:
-    """Wilson's intervals of the shares of hits of independent images."""
+def intervals_of(each: Sequence[dict[str, Tensor]], coin: bool) -> list[dict[str, Interval]]:
+    """Intervals of the shares of hits of independent images; `coin` as in `of_independent`."""
     return [
-        {name: wilson(float(hit.double().mean()), len(hit)) if len(hit) else wilson(0, 0) for name, hit in one.items()}
-        for one in each
+        {name: of_independent(float(hit.double().mean()), len(hit), coin) for name, hit in one.items()} for one in each
     ]
 
 
@@ -48,18 +47,19 @@ def neighbour_intervals(
         temperature: of the votes' weights.
         cuts: (c, n) halves, see `solo.eval.intervals`.
     """
-    similarity, rows = nearest_others(features, neighbours_to_see(k, len(features) - 1))
-    truth, counts = truth.to(rows.device), _classes(truth, truth)
+    truth, counts = truth.to(features.device), _classes(truth, truth)
     halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
-    for number, cut in enumerate(cuts.to(rows.device)):
-        member = (cut[rows] == cut[:, None]) & (cut >= 0)[:, None]
-        place = (~member).byte().argsort(dim=1, stable=True)[:, :k]
-        near = rows.gather(1, place)
-        for column, count, half in zip(truth.T, counts, halves, strict=True):
-            votes = column[near].masked_fill(~member.gather(1, place), -1)
-            best = vote_ranking(similarity.gather(1, place), votes, count, temperature=temperature)
-            right = (best == column[:, None]) & (column >= 0)[:, None]
-            half.add(number, cut, torch.stack([right[:, 0], right.any(dim=1)]).float(), column >= 0)
+    for number, cut in enumerate(cuts.to(features.device)):
+        for side in (0, 1):
+            rows = (cut == side).nonzero()[:, 0]
+            if len(rows) < 2:
+                continue
+            similarity, near = nearest_others(features[rows], min(k, len(rows) - 1))
+            labels = truth[rows]
+            for column, count, half in zip(labels.T, counts, halves, strict=True):
+                best = vote_ranking(similarity, column[near], count, temperature=temperature)
+                right = (best == column[:, None])[column >= 0]
+                half.add(number, side, torch.stack([right[:, 0], right.any(dim=1)]))
     return [{name: half.interval(name, one[name]) for name in one} for half, one in zip(halves, each, strict=True)]
 
 

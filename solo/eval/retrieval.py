@@ -8,12 +8,12 @@ Belongie, Lim, A Metric Learning Reality Check (ECCV 2020), section 3.1: https:/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from solo.eval.intervals import HalfMeans, Interval, neighbours_to_see
+from solo.eval.intervals import HalfMeans, Interval
 from solo.eval.rows import unit_rows
 
 
@@ -38,6 +38,11 @@ class Retrieval:
     unknown: int
     alone: int
     intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Tensor]:
+        """(Q,) float of each measure, under its name in `intervals`."""
+        top = {f"top{k}": right.float() for k, right in self.top_k.items()}
+        return top | {"r_precision": self.r_precision, "map_at_r": self.map_at_r}
 
 
 @torch.no_grad()
@@ -72,8 +77,7 @@ def retrieve(
     gallery = torch.arange(count, device=device) if is_gallery is None else is_gallery.to(device).nonzero()[:, 0]
     place = torch.full((count,), -1, device=device)
     place[gallery] = torch.arange(len(gallery), device=device)
-    halves = None if cuts is None else cuts.to(device)
-    levels = [_Level(column, queries, gallery, place, top_k, halves) for column in labels.to(device).T]
+    levels = [_Level(column, queries, gallery, place, top_k) for column in labels.to(device).T]
     depth = max((level.depth for level in levels), default=0)
     if depth:
         keys = unit_rows(features[gallery])
@@ -87,7 +91,25 @@ def retrieve(
             order = _best(similarity, depth)
             for level in levels:
                 level.add(slice(start, start + len(part)), order)
-    return [level.result() for level in levels]
+    found = [level.result() for level in levels]
+    if cuts is None:
+        return found
+    halves = [HalfMeans([*one.values()]) for one in found]
+    is_query, member = (torch.zeros(count, dtype=torch.bool, device=device) for _ in range(2))
+    is_query[queries], member[gallery] = True, True
+    for number, cut in enumerate(cuts.to(device)):
+        for side in (0, 1):
+            rows = (cut == side).nonzero()[:, 0]
+            asked = is_query[rows].nonzero()[:, 0]
+            within = retrieve(
+                features[rows], labels[rows.to(labels.device)], queries=asked, is_gallery=member[rows], top_k=top_k
+            )
+            for half, one in zip(halves, within, strict=True):
+                half.add(number, side, torch.stack([*one.values().values()]))
+    return [
+        replace(one, intervals={name: half.interval(name, each) for name, each in one.values().items()})
+        for one, half in zip(found, halves, strict=True)
+    ]
 
 
 def _best(similarity: Tensor, depth: int) -> Tensor:
@@ -107,30 +129,19 @@ class _Level:
         gallery: Tensor,
         place: Tensor,
         top_k: Sequence[int],
-        cuts: Tensor | None,
     ) -> None:
         self.asked, self.there, self.queries = labels[queries], labels[gallery], queries
         self.inside = place[queries] >= 0  # of the gallery themselves
-        self.right = self._right(torch.ones_like(self.there, dtype=torch.bool))  # R of each query
+        self.right = self._right()  # R of each query
         most = max(int(self.right.max()) if len(queries) else 0, *top_k)
         self.names = [f"top{k}" for k in top_k] + ["r_precision", "map_at_r"]
         self.top_k, self.values = tuple(top_k), torch.zeros(len(top_k) + 2, len(queries), device=queries.device)
-        self.cuts: list[tuple[Tensor, Tensor, Tensor]] = []  # half of the queries and of the gallery, R in one's half
-        self.halves = HalfMeans(self.names)
-        if cuts is not None:
-            for cut in cuts:
-                mine, theirs = cut[queries], cut[gallery]
-                right = torch.where(mine == 1, self._right(theirs == 1), self._right(theirs == 0))
-                self.cuts.append((mine, theirs, right))
-            # Of one's own half, with others in between.
-            own = max((int(right.max()) for _, _, right in self.cuts if len(right)), default=0)
-            most = max(most, neighbours_to_see(max(own, *top_k), len(gallery)))
         unknown = int((self.there < 0).sum())
         self.depth = min(len(gallery), most + unknown)  # unknown ones are skipped, and may all come first
 
-    def _right(self, members: Tensor) -> Tensor:
-        """How many of these (bool, gallery) are right for each query, itself left out; 0 for an unknown label."""
-        known = self.there[members & (self.there >= 0)]
+    def _right(self) -> Tensor:
+        """How many of the gallery are right for each query, itself left out; 0 for an unknown label."""
+        known = self.there[self.there >= 0]
         counts = torch.bincount(known, minlength=max(int(self.asked.max()), 0) + 1 if len(self.asked) else 1)
         found = counts[self.asked.clamp(min=0)] - self.inside.long()
         return found.masked_fill(self.asked < 0, 0).clamp(min=0)
@@ -141,11 +152,6 @@ class _Level:
         found = self.there[order]
         known, hit = found >= 0, found == self.asked[part, None]
         self.values[:, part] = self._score(known, hit, self.right[part])
-        for number, (mine, theirs, right) in enumerate(self.cuts):
-            cut = mine[part] >= 0
-            half, right = mine[part][cut], right[part][cut]
-            member = known[cut] & (theirs[order[cut]] == half[:, None])
-            self.halves.add(number, half, self._score(member, hit[cut] & member, right), right > 0)
 
     def _score(self, known: Tensor, hit: Tensor, right: Tensor) -> Tensor:
         """(measures, q) of ranked images, of which only the `known` ones are there."""
@@ -172,5 +178,4 @@ class _Level:
             self.queries[use].cpu(),
             unknown=int((~known).sum()),
             alone=int((known & ~use).sum()),
-            intervals={name: self.halves.interval(name, values[name]) for name in self.names} if self.cuts else {},
         )

@@ -18,7 +18,8 @@ from solo.errors import UserError
 from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
 from solo.eval.hierarchy import consistent, hierarchy_scores
-from solo.eval.intervals import UNDEFINED, Interval, cuts, wilson
+from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_independent
+from solo.eval.paths import cpcc, full_path, mean_per_class
 from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
 from solo.eval.retrieval import retrieve
 from solo.eval.rows import draw
@@ -136,18 +137,20 @@ def _measure(part: Part, features: Features, protocol: Protocol, device: torch.d
     levels = [_counts(name, val.labels[:, level]) for level, name in enumerate(features.levels)]
     truth = _with_classes(features, val)
     bank = None if part.train is None else FeatureTable(part.train.features, _with_classes(features, part.train))
+    toss = coin(val.features)
     rankings: dict[str, list[Tensor]] = {}
     measured: list[list[Numbers]] = []
     if "linear" in protocol.measures and bank is not None:
         rankings["linear"], model = linear_ranking(
             bank, val.features, truth, protocol.l2, protocol.linear_steps, device
         )
-        measured.append(_accuracies("linear", hits(rankings["linear"], truth), protocol))
+        right = hits(rankings["linear"], truth)
+        measured.append(_accuracies("linear", right, protocol, intervals_of(right, toss)))
         measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
     if "knn" in protocol.measures:
         rankings["knn"] = knn_ranking(bank, FeatureTable(val.features, truth), protocol.k, protocol.temperature, device)
         right = hits(rankings["knn"], truth)
-        ends = None
+        ends = intervals_of(right, toss)
         if bank is None and protocol.intervals:
             where, how = val.features.to(device), (protocol.k, protocol.temperature)
             ends = neighbour_intervals(where, truth, right, *how, cuts(len(val), protocol.seed))
@@ -183,10 +186,9 @@ def _with_classes(features: Features, table: FeatureTable) -> Tensor:
 
 
 def _accuracies(
-    name: str, each: list[dict[str, Tensor]], protocol: Protocol, intervals: list[dict[str, Interval]] | None = None
+    name: str, each: list[dict[str, Tensor]], protocol: Protocol, ends: list[dict[str, Interval]]
 ) -> list[Numbers]:
-    """Top-1 and top-5; by default with the intervals of independent images."""
-    ends = intervals or intervals_of(each)
+    """Top-1 and top-5 with their intervals."""
     return [
         percent({f"{name}_{key}": (hit, end[key]) for key, hit in one.items()}, protocol)
         for one, end in zip(each, ends, strict=True)
@@ -203,17 +205,23 @@ def _hierarchy(
 ) -> Numbers:
     """Of the predictions of each classifier, and of the tree of the classes' mean features."""
     numbers: Numbers = {}
+    toss = coin(val.features)
     for name, ranking in rankings.items():
-        found = hierarchy_scores(tree, classes, ranking[-1][:, 0].numpy())
+        best = ranking[-1][:, 0].numpy()
+        found = hierarchy_scores(tree, classes, best)
         own = {key: plain(getattr(found, key)) for key in ("severity", "distance", "precision", "recall", "f1")}
         own |= {"mistakes": found.mistakes, "images": found.images, "unknown": found.unknown}
+        own["mean_per_class"] = plain(100 * mean_per_class(best == classes, classes))
         if tree.num_levels > 1:
-            predicted = torch.stack([best[:, 0] for best in ranking[: tree.num_levels]], dim=1).numpy()
+            predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
             fits = torch.from_numpy(consistent(tree, predicted, val.labels.numpy()))
             share = float(fits.double().mean()) if len(fits) else math.nan
             # Where the measured images vote themselves, they are not independent.
-            ends = wilson(share, len(fits)) if voters or name == "linear" else UNDEFINED
-            own |= percent({"consistency": (fits, ends)}, protocol)
+            independent = voters or name == "linear"
+            ends = of_independent(share, len(fits), toss) if independent else UNDEFINED
+            whole = torch.from_numpy(full_path(predicted, val.labels.numpy()))
+            sure = of_independent(float(whole.double().mean()), len(whole), toss) if independent else UNDEFINED
+            own |= percent({"consistency": (fits, ends), "full_path": (whole, sure)}, protocol)
         numbers[name] = own
     present = np.unique(classes[classes >= 0])
     if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
@@ -222,6 +230,7 @@ def _hierarchy(
         permutations = 199 if len(leaves) <= _PERMUTED_CLASSES else 0
         agrees = compare_with_labels(emergent_tree(means), paths, permutations, protocol.seed)
         numbers["tree"] = {key: plain(getattr(agrees, key)) for key in ("cophenetic", "p_value", "gamma", "recovered")}
+        numbers["tree"]["cpcc"] = plain(cpcc(tree, means, leaves))
     return numbers
 
 
@@ -239,9 +248,7 @@ def _retrieval(part: Part, protocol: Protocol, device: torch.device) -> list[Num
         top_k=protocol.top_k,
         cuts=halves,
     ):
-        values = {f"top{k}": right for k, right in one.top_k.items()}
-        values |= {"r_precision": one.r_precision, "map_at_r": one.map_at_r}
-        both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in values.items()}
+        both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in one.values().items()}
         both = {f"retrieval_{name}" if name.startswith("top") else name: pair for name, pair in both.items()}
         counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
         found.append(percent(both, protocol) | counts)

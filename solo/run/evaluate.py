@@ -40,6 +40,8 @@ _OF_MISTAKES = {
     "recall": "hierarchical recall",
     "f1": "hierarchical F1",
     "consistency": "levels consistent, %",
+    "full_path": "right at all levels, %",
+    "mean_per_class": "mean per class, %",
 }
 
 
@@ -92,7 +94,8 @@ def _show_hierarchy(found: Mapping[str, Any]) -> None:
         tree = {key: "-" if value is None else f"{value:.3f}" for key, value in found["tree"].items()}
         say(
             f"tree of the classes' mean features: cophenetic correlation with the label tree {tree['cophenetic']} "
-            f"(p {tree['p_value']}), Baker's gamma {tree['gamma']}, subtrees recovered {tree['recovered']}"
+            f"(p {tree['p_value']}), Baker's gamma {tree['gamma']}, "
+            f"CPCC {tree['cpcc']}, subtrees recovered {tree['recovered']}"
         )
 
 
@@ -146,15 +149,16 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
         texts["hierarchy"] = (
             "predicted classes against the label tree: severity, height of the lowest common ancestor of mistakes; "
             "distance, the same over all images; precision, recall, f1 over ancestors; consistency, predictions of all "
-            "levels on one path, in percent; tree: average linkage of the classes' mean features by cosine, cophenetic "
+            "levels on one path, full_path, all of them right; mean_per_class, mean of the classes' accuracies, all "
+            "three in percent; tree: average linkage of the classes' mean features by cosine, cophenetic "
             "correlation with the label tree, p_value of 199 re-labellings"
         )
     texts["unknown labels"] = "left out at their level, and counted (unknown, queries_unknown)"
     texts["seen and unseen classes"] = "validation and training images of these classes only"
     if protocol.intervals:
         texts["_ci"] = (
-            "95 % interval over the choice of the images measured, not over training runs: Wilson's where training "
-            "images vote or teach; else, and for retrieval, by the differences of 50 random halves, whose images are "
-            "each other's gallery"
+            "95 % interval over the choice of the images measured, not over training runs: Wilson's or Jeffreys's, as "
+            "a coin says, where training images vote or teach; else, and for retrieval, by the differences of 50 "
+            "random halves, whose images are each other's gallery"
         )
     return texts
