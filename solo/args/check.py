@@ -201,6 +201,8 @@ def _convert_scalar(value: Any, kind: type) -> Any:
         number = float("nan")
     if not math.isfinite(number) or (kind is int and number != int(number)):
         raise _wrong(value, kind)
+    if kind is int and abs(number) >= 2**63:
+        raise _Refused(f"={short(value)} is out of range; give a number below 2**63")
     return int(value) if kind is int and isinstance(value, int) else kind(number)
 
 
