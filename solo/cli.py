@@ -112,6 +112,11 @@ def _exit_code(words: list[str]) -> int:
             return 1
         say_error(f"error: {str(error.filename)[:60]}... is too long for the name of a file")
         return 2
+    except RuntimeError as error:
+        if "home directory" not in str(error):
+            raise
+        say_error("error: a path begins with ~NAME, and there is no such user; write ./~NAME for a file of that name")
+        return 2
     except KeyboardInterrupt:
         say_error("stopped by the keyboard")
         return 130

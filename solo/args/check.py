@@ -27,7 +27,8 @@ _SIGNS = {
 
 # Keys that people look for -> why there are none.
 _ABSENT = {
-    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned"
+    "bootstrap": "write intervals=true or intervals=false",
+    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned",
 }
 
 

@@ -114,6 +114,8 @@ def search(cfg: SearchCfg) -> list[Found]:
 
 def _saved(file: Path, width: int) -> tuple[list[Path], Tensor]:
     try:
+        if not file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("there is no such file")
         held = np.load(file, allow_pickle=False)
         features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
     except Exception as error:  # a broken file can make NumPy raise almost anything

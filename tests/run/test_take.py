@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,7 @@ from sklearn.datasets import load_digits
 
 import solo
 from solo.cli import main
+from solo.errors import UserError
 
 DIGITS = load_digits()
 
@@ -215,6 +217,11 @@ def test_export_by_command(run, tmp_path, capsys):
                 (["export", "RUN", "to=safetensors", "out=/dev/null/folder"], "/dev/null/folder can't be used"),
             ]
         ),
+        (["search", "RUN", "query=PICTURES", "features=FIFO"], 1, "no such file"),
+        (["embed", "RUN", "FIFO", "out=x.npz"], 1, "pipe"),
+        (["inspect", "a\0b"], 1, "does not exist"),
+        (["inspect", "TARS"], 1, "one by one, as"),
+        (["evaluate", "RUN", "bootstrap=100"], 2, "write intervals=true"),
         (["embed", "RUN", "PICTURES", "out=x.npz", "device=meta"], 1, "device=meta"),
         (["embed", "RUN", "PICTURES", "out=x.npz", "batch_size=1e30"], 2, "batch_size"),
         (["export", "RUN", "to=tensorflow", "out=x"], 2, "tensorflow"),
@@ -223,7 +230,13 @@ def test_export_by_command(run, tmp_path, capsys):
 )
 def test_wrong_words_are_one_line(run, pictures, capsys, tmp_path, monkeypatch, words, code, match):
     monkeypatch.chdir(tmp_path)
-    filled = [word.replace("RUN", str(run)).replace("PICTURES", str(pictures)) for word in words]
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars" / "a.tar").touch()
+    places = {"RUN": run, "PICTURES": pictures, "FIFO": tmp_path / "pipe", "TARS": tmp_path / "tars"}
+    filled = [
+        functools.reduce(lambda word, name: word.replace(name, str(places[name])), places, word) for word in words
+    ]
     assert main(filled) == code
     told = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in told if line.startswith("error:")]) == 1 and match in "\n".join(told)
@@ -234,3 +247,18 @@ def test_wrong_words_are_one_line(run, pictures, capsys, tmp_path, monkeypatch, 
 def test_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert "batch_size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("image", "match"),
+    [
+        (np.zeros((1, 1, 1, 1, 1), np.uint8), "shape"),
+        (np.zeros((8, 8, 2), np.uint8), "data type|shape"),
+        (np.zeros((0, 8), np.uint8), "nothing"),
+        (np.ones((8, 8), complex), "complex"),
+    ],
+)
+def test_arrays_that_are_no_images(run, image, match):
+    with pytest.raises(UserError, match=match):
+        solo.load(run).embed([image])
+    assert len(solo.load(run).embed([np.zeros((8, 8), np.uint8)], batch_size=10**30)) == 1
