@@ -43,7 +43,7 @@ def _train(case: Case, size: int, settings: dict[str, Any]) -> Record:
     model: Any = cast(Any, without_norms(without_dropout(made)).double())
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-3)
-    if case.method == "swav":  # its queue is made when training starts
+    if getattr(model, "late", ()):  # buffers that are made when training starts
         model.on_train_start()
     images = ToyImages(BATCH * STEPS, unknown=3)
     record: Record = {"loss": {}, "gradient": {}, "state": {}}
