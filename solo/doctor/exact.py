@@ -26,12 +26,12 @@ def exactness(case: Case) -> Outcome:
     A method that refuses the key says why in the outcome, which is ok.
     """
     with torch.random.fork_rng():
-        whole = _train(case, BATCH, {})
         settings = {"accumulate": "exact", "accumulate_grad_batches": PARTS}
         try:
             parts = _train(case, BATCH // PARTS, settings)
         except UserError as error:
             return Outcome("accumulate=exact is not for" in str(error), str(error))
+        whole = _train(case, BATCH, {})
     return compare(whole, parts)
 
 
