@@ -139,9 +139,6 @@ def test_floors_of_data(path):
         assert not below or below[0] in allowed, f"{path} imports {module}"
 
 
-# Circles that stand: solo-learn's class is looked up where it was.
-
-
 def test_no_circle():
     """Of modules, imports inside of functions counted too: whoever reads one file needs no other that needs it."""
     names = {".".join(path.relative_to(SOLO).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
