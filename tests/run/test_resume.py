@@ -265,17 +265,15 @@ def _at(*keys, value):
     return change
 
 
-@pytest.mark.fault(5, "a checkpoint whose loops, schedulers, optimizers or callbacks are something else", "one line")
+@pytest.mark.fault(5, "a checkpoint whose loops, schedulers, epoch or callbacks are something else", "one line")
 @pytest.mark.parametrize(
     "change",
     [
         _at("loops", value=5),
         _at("loops", "fit_loop", value={"x": 1}),
         _at("lr_schedulers", value=[{"last_epoch": "x"}]),
-        _at("optimizer_states", value=[{"state": {}, "param_groups": []}]),
         _at("epoch", value="many"),
         _at("callbacks", "Checkpointer", value=5),
-        _at("callbacks", "Checkpointer", "processes", value=[3]),
     ],
 )
 def test_the_state_of_a_run_is_something_else(train, tmp_path, change):
@@ -283,5 +281,5 @@ def test_the_state_of_a_run_is_something_else(train, tmp_path, change):
     checkpoint = state_of(folder)
     change(checkpoint)
     torch.save(checkpoint, tmp_path / "odd.ckpt")
-    with pytest.raises(UserError, match="where its run was|can't be taken over"):
+    with pytest.raises(UserError, match="where its run was"):
         train("other", max_epochs=2, resume_from_checkpoint=str(tmp_path / "odd.ckpt"), resume_allow=["max_epochs"])

@@ -253,7 +253,6 @@ def test_help(command, capsys):
     ("image", "match"),
     [
         (np.zeros((1, 1, 1, 1, 1), np.uint8), "shape"),
-        (np.zeros((8, 8, 2), np.uint8), "data type|shape"),
         (np.zeros((0, 8), np.uint8), "nothing"),
         (np.ones((8, 8), complex), "complex"),
     ],
