@@ -298,7 +298,9 @@ def saved_data(path: str) -> Mapping[str, Any]:
 
 def _is_override(word: str) -> bool:
     before, equals, _ = word.partition("=")
-    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS)  # a file may have = in its name
+    path = os.path.exists(word) and (  # a file or a run's folder may have = in its name
+        "/" in before or Path(word).suffix in CHECKPOINTS or any(Path(word).glob("*.ckpt"))
+    )
     return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
 
 
