@@ -17,6 +17,7 @@ import solo
 from solo.args.compose import compose
 from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
+from solo.args.fields import keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import Recipe, data_sets, find_folders, find_recipe, recipes_of
 from solo.args.schema import LinearCfg, PretrainCfg
@@ -104,9 +105,17 @@ def _exit_code(words: list[str]) -> int:
         say_error(f"error: {no_access(error)}")
         return 1
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.filename is None:
             raise
+        if error.errno != errno.ENAMETOOLONG:
+            say_error(f"error: {error.filename} can't be used: {error.strerror}; choose another file or folder")
+            return 1
         say_error(f"error: {str(error.filename)[:60]}... is too long for the name of a file")
+        return 2
+    except RuntimeError as error:
+        if "home directory" not in str(error):
+            raise
+        say_error("error: a path begins with ~NAME, and there is no such user; write ./~NAME for a file of that name")
         return 2
     except KeyboardInterrupt:
         say_error("stopped by the keyboard")
@@ -298,8 +307,14 @@ def saved_data(path: str) -> Mapping[str, Any]:
 
 def _is_override(word: str) -> bool:
     before, equals, _ = word.partition("=")
-    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS)  # a file may have = in its name
+    # A file or a run's folder may have = in its name; `seed=1` is the key, whatever lies there.
+    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS or before not in _keys())
     return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
+
+
+def _keys() -> set[str]:
+    """The first parts of the keys of all commands."""
+    return {key for command in COMMANDS.values() if command.schema for key in keys_of(command.schema)}
 
 
 def _parser() -> argparse.ArgumentParser:

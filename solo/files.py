@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        raise UserError(f"{path} can't be written: {reason}; free the disk or choose another checkpoint.dir") from error
+        raise UserError(f"{path} can't be written: {reason}; free the disk or choose another folder") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -48,6 +49,23 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one piece (UTF-8)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def output_file(name: str | Path) -> Path:
+    """The path of a file that will be written, after making sure that it can be: before hours of computing, not after.
+
+    Raises:
+        UserError: it is a folder, or its own folder can't be made or written to.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise UserError(f"{path} can't be written: it is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}; choose another folder") from error
 
 
 def flush(path: Path) -> None:

@@ -93,7 +93,7 @@ SETTINGS = [
     ("overfit_batches=5", "overfit_batches needs views made image by image; set data.augment=sample, too"),
     # settings that would do nothing: something else would be trained than was asked for
     ("type=HEX_fixed hex.quantile=0.9", "hex.quantile does nothing here: it is read with type=HEX_adaptive"),
-    ("beta=2", "beta does nothing here: it is read with type=HEX_adaptive"),
+    ("beta=2", "beta does nothing here: it is read with type=HEX_fixed, HEX_adaptive"),
     (
         "type=HEX_adaptive alpha=0.5",
         "alpha does nothing here: it is read with another type than standard, in barlow_twins, byol",
@@ -112,7 +112,6 @@ SETTINGS = [
     ("~nothing", "'~nothing' takes out a key that isn't there"),
     ("optimizer.lr=${nowhere}", "optimizer.lr: Interpolation key 'nowhere' not found"),
     ("resume_from_checkpoint=nowhere.ckpt", "resume_from_checkpoint='nowhere.ckpt' does not exist"),
-    ("resume_from_checkpoint=README.md", "resume_from_checkpoint='README.md' is no checkpoint"),
     ("resume_from_checkpoint=scripts", "resume_from_checkpoint='scripts' is a folder without *.ckpt files"),
 ]
 

@@ -139,10 +139,6 @@ def test_floors_of_data(path):
         assert not below or below[0] in allowed, f"{path} imports {module}"
 
 
-# Circles that stand: solo-learn's class is looked up where it was.
-KNOWN_CIRCLES = {("methods.base", "methods.momentum")}
-
-
 def test_no_circle():
     """Of modules, imports inside of functions counted too: whoever reads one file needs no other that needs it."""
     names = {".".join(path.relative_to(SOLO).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
@@ -150,7 +146,7 @@ def test_no_circle():
     for name, path in names.items():
         found = {module.removeprefix("solo.") for module in imports(path, run_time=True) if module.startswith("solo.")}
         found = {module if module in names else module.rpartition(".")[0] for module in found}
-        graph[name] = {other for other in found & set(names) if other != name and (name, other) not in KNOWN_CIRCLES}
+        graph[name] = {other for other in found & set(names) if other != name}
     done, way = set(), []
 
     def visit(name):

@@ -78,7 +78,14 @@ def test_python_example():
 
 
 def test_recipes_and_data_sets_named_exist():
-    named = re.findall(r"scripts/(\S+/\S+) (\w+)\.yaml", README)
+    files = [(folder.split("/")[0], folder, name) for folder, name in re.findall(r"scripts/(\S+/\S+) (\w+)", README)]
+    short = re.findall(r"solo (?:recipe )?(pretrain|linear) (\w+) (\w+)", README)
+    named = files + [(command, f"{command}/{folder}", name) for command, folder, name in short]
     assert len(named) > 8
-    for folder, name in named:
-        assert find_recipe([f"scripts/{folder}", name], folder.split("/")[0].replace("finetune", "linear"))
+    for command, folder, name in named:
+        assert find_recipe([f"scripts/{folder}", name], command.replace("finetune", "linear")), (folder, name)
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+    assert len(links) > 15 and [link for link in links if not (ROOT / link).exists()] == []

@@ -148,6 +148,7 @@ def test_numbers_are_the_hex_papers(name):
 HEX = [line.split()[0] for line in OLD if "/hex" in line]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", HEX)
 def test_hex_differs_from_its_base_in_hex_only(name):
     path = SCRIPTS / f"{name}.yaml"

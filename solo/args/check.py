@@ -27,7 +27,8 @@ _SIGNS = {
 
 # Keys that people look for -> why there are none.
 _ABSENT = {
-    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned"
+    "bootstrap": "write intervals=true or intervals=false",
+    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned",
 }
 
 
@@ -201,6 +202,8 @@ def _convert_scalar(value: Any, kind: type) -> Any:
         number = float("nan")
     if not math.isfinite(number) or (kind is int and number != int(number)):
         raise _wrong(value, kind)
+    if kind is int and abs(number) >= 2**63:
+        raise _Refused(f"={short(value)} is out of range; give a number below 2**63")
     return int(value) if kind is int and isinstance(value, int) else kind(number)
 
 

@@ -58,6 +58,8 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         places = self.nearest(z, NEIGHBOURS)
         return places[:, 0], self.queue[places], self.queue_index[places], self.queue_y[places]
 
+    off_diagonal = staticmethod(off_diagonal)  # as solo-learn's
+
     def dequeue_and_enqueue(self, z: Tensor, y: Tensor, idx: Tensor) -> None:
         """Put projections (B, proj_output_dim), labels (B,) and sample ids (B,) into the queue."""
         self.enqueue(z, queue_y=y, queue_index=idx)

@@ -26,7 +26,8 @@ class VIbCReg(BaseMethod):
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, activation=nn.GELU)
         self.projector.append(IterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())
-        self.weights = kw.loss_weights()
+        self._weights = kw.loss_weights()
+        vars(self).update(self._weights)  # numbers that a program may change while it trains
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the projections (B, proj_output_dim)."""
@@ -35,4 +36,4 @@ class VIbCReg(BaseMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VIbCReg on the two views."""
         z1, z2 = out["z"]
-        return vibcreg_loss_func(z1, z2, **self.weights)
+        return vibcreg_loss_func(z1, z2, **{name: getattr(self, name) for name in self._weights})

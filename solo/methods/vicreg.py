@@ -26,7 +26,8 @@ class VICReg(BaseMethod):
     def build(self, kw: VICRegKwargs) -> None:
         """Make the projector, three layers deep, and keep the loss's weights."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
-        self.weights = kw.loss_weights()
+        self._weights = kw.loss_weights()
+        vars(self).update(self._weights)  # numbers that a program may change while it trains
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the projections (B, proj_output_dim)."""
@@ -35,5 +36,5 @@ class VICReg(BaseMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VICReg on the two views, with HEX's share."""
         z1, z2 = out["z"]
-        base = vicreg_loss_func(z1, z2, **self.weights)
+        base = vicreg_loss_func(z1, z2, **{name: getattr(self, name) for name in self._weights})
         return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)

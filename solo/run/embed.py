@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from solo.args.take_schema import EmbedCfg
 from solo.errors import UserError
-from solo.files import replacing
+from solo.files import output_file, replacing
 from solo.run.pretrained import PretrainedModel
 from solo.run.report import say
 from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
@@ -48,6 +49,8 @@ def embed(cfg: EmbedCfg) -> Path:
         import_parquet()
     files, model = image_files(cfg.images), open_model(cfg)
     parts = out.with_name(f".{out.name}.parts") if out.suffix else out
+    if out.suffix:
+        output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
     engine, key = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip"), fingerprint(model)
     shards = [files[start : start + cfg.shard] for start in range(0, len(files), cfg.shard)]
@@ -76,8 +79,8 @@ def fingerprint(model: PretrainedModel) -> str:
 
 
 def _part(engine: FileFeatures, file: Path, shard: Sequence[Path], key: str, what: str) -> Path:
-    images = hashlib.sha256("\0".join(f"{path} {path.stat().st_mtime_ns}" for path in shard).encode()).hexdigest()[:16]
-    mark = f"{key} {images}"
+    images = "\0".join(f"{path} {path.stat().st_mtime_ns}" for path in shard).encode(errors="surrogateescape")
+    mark = f"{key} {hashlib.sha256(images).hexdigest()[:16]}"
     if file.is_file() and _mark_of(file) == mark:
         return file
     features = np.empty((len(shard), engine.model.features_dim), dtype=np.float32)
@@ -93,7 +96,7 @@ def _part(engine: FileFeatures, file: Path, shard: Sequence[Path], key: str, wha
 def _mark_of(file: Path) -> str:
     try:
         return str(np.load(file)["facts"])
-    except (OSError, ValueError, KeyError):  # half of one: computed again
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # half of one: computed again
         return ""
 
 
@@ -119,7 +122,7 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int) -> None:
                 start, lines = start + len(values), [*lines, *part]
             table.flush()
             out.with_suffix(".txt").write_text(
-                "".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace"
+                "".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape"
             )
         else:
             pyarrow, parquet = import_parquet()
@@ -127,7 +130,12 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int) -> None:
             with parquet.ParquetWriter(temporary, schema) as writer:
                 for values, part in _parts(files):
                     column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), width)
-                    writer.write_table(pyarrow.table([pyarrow.array(part), column], schema=schema))
+                    writer.write_table(pyarrow.table([pyarrow.array(map(as_utf8, part)), column], schema=schema))
+
+
+def as_utf8(name: str) -> str:
+    r"""A file name for a format that takes nothing but UTF-8: other bytes spelt out, `\xff`."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def import_parquet() -> tuple[Any, Any]:

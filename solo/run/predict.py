@@ -9,8 +9,8 @@ from typing import Any
 
 from solo.args.take_schema import PredictCfg
 from solo.errors import UserError
-from solo.files import replacing
-from solo.run.embed import import_parquet
+from solo.files import output_file, replacing
+from solo.run.embed import as_utf8, import_parquet
 from solo.run.predictions import Predictions
 from solo.run.report import say, show_table
 from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
@@ -34,10 +34,10 @@ def main(words: Sequence[str]) -> int:
 
 def predict(cfg: PredictCfg) -> list[Row]:
     """Write the table and return its rows."""
-    out = Path(cfg.out).expanduser()
-    if out.suffix not in (".csv", ".parquet"):
+    if not cfg.out.endswith((".csv", ".parquet")):
         raise UserError(f"out={cfg.out} must end in .csv or .parquet")
     files, model = image_files(cfg.images), open_model(cfg)
+    out = output_file(cfg.out)
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     rows: list[Row] = []
     for paths, features in engine.batches(files, "predictions"):
@@ -46,7 +46,6 @@ def predict(cfg: PredictCfg) -> list[Row]:
     say_skipped(engine.skipped, say)
     if not rows:
         raise UserError(f"none of {len(files)} images can be read")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         _write(rows, temporary, out.suffix)
     show_table(f"{len(rows):,} images", [_short(row) for row in rows[:_SHOWN]])
@@ -82,4 +81,4 @@ def _write(rows: Sequence[Row], file: Path, suffix: str) -> None:
             writer.writerows(rows)
         return
     pyarrow, parquet = import_parquet()
-    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)
+    parquet.write_table(pyarrow.Table.from_pylist([{**row, "path": as_utf8(row["path"])} for row in rows]), file)

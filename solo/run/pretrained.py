@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -100,7 +101,7 @@ class PretrainedModel:
             raise UserError(f"batch_size={batch_size} must be at least 1")
         self.backbone.eval()
         inputs, parts = (self._input(image) for image in _each(images, self.channels)), []
-        while batch := list(islice(inputs, batch_size)):
+        while batch := list(islice(inputs, min(batch_size, sys.maxsize))):
             if len({image.shape for image in batch}) > 1:
                 raise UserError(f"tensors of different shapes, {_shapes(batch)}; let `transform` make them of one size")
             parts.append(self.backbone(torch.stack(batch).to(self.device)).float().cpu())
@@ -208,11 +209,13 @@ class PretrainedModel:
             image = self.reading.read(Path(image).expanduser())
         elif isinstance(image, np.ndarray):
             try:
+                if image.ndim not in (2, 3):
+                    raise ValueError(f"its shape is {image.shape}, not (H, W) or (H, W, C)")
                 image = self.reading.eight_bits(image)
-            except ValueError as error:
+                if self.channels in (1, 3):
+                    image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+            except (ValueError, TypeError) as error:
                 raise UserError(f"an array can't be read as an image: {error}") from error
-            if self.channels in (1, 3):
-                image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
         elif not isinstance(image, Image.Image):
             raise UserError(f"a {type(image).__name__} is no image; give PIL images, arrays, tensors or paths")
         return self.transform(image)

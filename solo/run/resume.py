@@ -61,6 +61,7 @@ def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None]:
         file, checkpoint = _readable(found, others=True)
         say(f"auto_resume: continuing {file}")
     _check_settings(cfg, saved_settings(checkpoint, file)["cfg"], file)
+    _check_progress(checkpoint, file)
     return file, stored_wandb_id(file.parent)
 
 
@@ -95,6 +96,25 @@ def _beside(file: Path) -> Sequence[Path]:
     backup = file.with_name(BACKUP)
     found = [*file.parent.glob("*.ckpt"), *([backup] if backup.is_file() else [])]
     return [other for other in found if not other.samefile(file)]
+
+
+def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
+    """Where the run was, as far as Lightning and the callbacks take it for granted; what fits where, they find out."""
+    try:
+        loops = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["current"]
+        counts = [epochs["started"], epochs["processed"], batches["completed"]]
+        counts += [checkpoint["epoch"], checkpoint["global_step"]]
+        counts += [scheduler["last_epoch"] for scheduler in checkpoint["lr_schedulers"]]
+        sections = [*checkpoint.get("callbacks", {}).values(), *checkpoint["optimizer_states"]]
+        sound = all(isinstance(count, int) for count in counts) and all(isinstance(part, dict) for part in sections)
+    except (LookupError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise UserError(
+            f"{file} doesn't say where its run was, or holds something else in that place, so nothing can go on from "
+            f"it; start a new run from its weights with finetune_from={file}"
+        )
 
 
 def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:

@@ -22,7 +22,7 @@ from solo.args.take_schema import SearchCfg
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
-from solo.files import replacing
+from solo.files import output_file, replacing
 from solo.run.report import say, show_table
 from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
 
@@ -77,14 +77,14 @@ def main(words: Sequence[str]) -> int:
 
 def search(cfg: SearchCfg) -> list[Found]:
     """Look for the queries, show and write what was found, and return it."""
-    out = Path(cfg.out).expanduser() if cfg.out else None
     if (cfg.among is None) == (cfg.features is None):
         raise UserError("give either among=FOLDER or features=FILE to search in")
-    if out is not None and out.suffix not in _ENDINGS:
+    if cfg.out and not cfg.out.endswith(_ENDINGS):
         raise UserError(f"out={cfg.out} must end in {', '.join(_ENDINGS)}")
     if cfg.index is not None and importlib.util.find_spec("faiss") is None:
         raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
     model = open_model(cfg)
+    out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     queries, asked = engine.all(image_files(cfg.query), "queries")
     if cfg.features is not None:
@@ -103,18 +103,19 @@ def search(cfg: SearchCfg) -> list[Found]:
         [{"rank": rank, "cosine": f"{c:.4f}", "image": str(path)} for rank, (path, c) in enumerate(first, start=1)],
     )
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as temporary:
             {".html": _html, ".png": _png, ".csv": _csv}[out.suffix](found, temporary)
         asked_for = "1 query" if len(found) == 1 else f"{len(found):,} queries"
         say(f"{asked_for}, {len(found[0].paths)} images each: {out}")
-    if cfg.index is not None:
-        _write_index(keys, paths, Path(cfg.index).expanduser())
+    if index is not None:
+        _write_index(keys, paths, index)
     return found
 
 
 def _saved(file: Path, width: int) -> tuple[list[Path], Tensor]:
     try:
+        if not file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("there is no such file")
         held = np.load(file, allow_pickle=False)
         features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
     except Exception as error:  # a broken file can make NumPy raise almost anything
@@ -133,7 +134,6 @@ def _write_index(keys: Tensor, paths: Sequence[Path], file: Path) -> None:
 
     index: Any = faiss.IndexFlatIP(keys.shape[1])
     index.add(F.normalize(keys, dim=1).numpy())
-    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
         faiss.write_index(index, str(temporary))
     names = file.with_name(f"{file.name}.txt")

@@ -62,7 +62,7 @@ def open_model(cfg: Any) -> PretrainedModel:
     try:
         device = torch.device(cfg.device) if cfg.device else None
         if device is not None:
-            torch.empty(0, device=device)
+            torch.zeros(1, device=device).cpu()  # `meta` has no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device={cfg.device} can't be used ({reason}); leave it out, or give cpu") from error

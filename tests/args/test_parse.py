@@ -232,9 +232,8 @@ def test_folders_are_looked_at_before_a_run(pretrain_values, tmp_path, key):
 
 
 def test_checkpoints_are_looked_for_before_a_run(linear_values, tmp_path):
-    (tmp_path / "notes.txt").touch()
     (tmp_path / "run").mkdir()
-    for wrong, text in (("no.ckpt", "does not exist"), ("notes.txt", "no checkpoint"), ("run", "without *.ckpt")):
+    for wrong, text in (("no.ckpt", "does not exist"), ("run", "without *.ckpt")):
         values = linear_values | {"pretrained_feature_extractor": str(tmp_path / wrong)}
         assert text in refusal(values, LinearCfg, for_run=True)
     (tmp_path / "run" / "last.ckpt").touch()

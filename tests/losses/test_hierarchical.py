@@ -36,6 +36,7 @@ def test_equals_the_loops_on_random_trees(kind, pairs, levels):
         torch.testing.assert_close(grad_of(loss, z), grad_of(expected, z), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("pairs", ["lca", "cumulative"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradcheck(kind, pairs):

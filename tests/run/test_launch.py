@@ -77,7 +77,7 @@ def test_one_run_after_the_other(monkeypatch, capfd):
     monkeypatch.setattr(multirun.subprocess, "call", lambda words: calls.append(words[3:]) or len(calls) - 1)
     assert main(["pretrain", *WORDS.split(), "-m", "seed=1,2"]) == 1  # the second run fails
     assert [words[-1] for words in calls] == ["seed=1", "seed=2"] and calls[0][0] == "pretrain"
-    assert calls[0][1:3] == [str(ROOT / "scripts/pretrain/digits"), "simclr.yaml"]
+    assert calls[0][1:3] == ["scripts/pretrain/digits", "simclr.yaml"]
     out = capfd.readouterr().out
     assert "run 1 of 2: seed=1" in out and "exit code" in out
 

@@ -87,7 +87,7 @@ def test_the_place_is_named_and_the_step_is_kept(method, words, pretrain_cfg, tm
     text, folder = _run(method, pretrain_cfg, tmp_path, monkeypatch)
     assert words in text and "epoch 1, step 3" in text and str(folder) in text and "\n" not in text
     if method is BadTerm:
-        assert "test_guard.py" in text and "(extra_term)" in text and "train_nce_loss=nan" in text
+        assert "test_nonfinite.py" in text and "(extra_term)" in text and "train_nce_loss=nan" in text
     finding = json.loads((folder / "finding.json").read_text())
     assert finding["text"] in text and finding["global_step"] == 3
     state, batch = load_checkpoint(folder / "state.ckpt"), torch.load(folder / "batch.pt", weights_only=True)

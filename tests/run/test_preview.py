@@ -49,9 +49,7 @@ def test_other_commands_have_no_preview(capsys, tmp_path):
     assert "only `solo pretrain`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("augment", "kind"), [(None, "BatchLoader"), ("batch", "BatchLoader"), ("sample", "DataLoader")]
-)
+@pytest.mark.parametrize(("augment", "kind"), [(None, "BatchLoader"), ("batch", "BatchLoader"), ("sample", "Loader")])
 def test_how_views_are_made_can_be_chosen_and_is_said(pretrain_cfg, capsys, augment, kind):
     loader = pretrain.train_loader(pretrain_cfg(data={"dataset": "digits", "num_workers": 0, "augment": augment}))
     assert type(loader).__name__ == kind
@@ -66,5 +64,5 @@ def test_a_fallback_says_why(pretrain_cfg, capsys, tmp_path):
     data = {"dataset": "custom", "train_path": str(tmp_path / "images"), "num_workers": 0}
     views = {"num_crops": 2, "crop_size": 16, "rrc": {"enabled": False}}
     loader = pretrain.train_loader(pretrain_cfg(data=data, augmentations=[views]))
-    assert type(loader).__name__ == "DataLoader"
+    assert type(loader).__name__ == "Loader"
     assert "image by image: rrc.enabled=false" in capsys.readouterr().out

@@ -254,3 +254,32 @@ def test_auto_resume_goes_on_and_says_what_it_passes_over(train, capsys):
     with pytest.raises(ValueError, match="too many values"):  # a second run
         train("other", auto_resume={"enabled": True}, at=(0, kill))
     assert f"auto_resume: {other / 'last.ckpt'} is not continued: it is 40.0 h old" in capsys.readouterr().out
+
+
+def _at(*keys, value):
+    def change(checkpoint):
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        checkpoint[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.fault(5, "a checkpoint whose loops, schedulers, epoch or callbacks are something else", "one line")
+@pytest.mark.parametrize(
+    "change",
+    [
+        _at("loops", value=5),
+        _at("loops", "fit_loop", value={"x": 1}),
+        _at("lr_schedulers", value=[{"last_epoch": "x"}]),
+        _at("epoch", value="many"),
+        _at("callbacks", "Checkpointer", value=5),
+    ],
+)
+def test_the_state_of_a_run_is_something_else(train, tmp_path, change):
+    folder = train("run", max_epochs=1)
+    checkpoint = state_of(folder)
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match="where its run was"):
+        train("other", max_epochs=2, resume_from_checkpoint=str(tmp_path / "odd.ckpt"), resume_allow=["max_epochs"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from sklearn.datasets import load_digits
 
 import solo
 from solo.cli import main
+from solo.errors import UserError
 
 DIGITS = load_digits()
 
@@ -103,6 +107,23 @@ def test_files_that_cannot_be_read(run, tmp_path, capsys):
     assert [Path(name).name for name in np.load(tmp_path / "f.npz")["paths"]] == ["good.png"]
 
 
+@pytest.mark.fault(2, "names that are no UTF-8 in `solo embed`, `predict`", "written as bytes, or spelt out in Parquet")
+def test_names_that_are_no_text(run, tmp_path):
+    (tmp_path / "pics").mkdir()
+    odd = tmp_path / "pics" / os.fsdecode(b"\xff\xfe.png")
+    Image.fromarray((DIGITS.images[0] * 15).astype(np.uint8)).save(tmp_path / "good.png")
+    shutil.copy(tmp_path / "good.png", odd)
+    for command, name in (
+        *[("embed", f"f{ending}") for ending in (".npz", ".npy", ".parquet")],
+        *[("predict", f"p{ending}") for ending in (".csv", ".parquet")],
+    ):
+        assert main([command, str(run), str(odd.parent), f"out={tmp_path / name}"]) == 0
+    assert np.load(tmp_path / "f.npz")["paths"].tolist() == [str(odd)]
+    assert (
+        os.fsencode(odd) in (tmp_path / "f.txt").read_bytes() and os.fsencode(odd) in (tmp_path / "p.csv").read_bytes()
+    )
+
+
 def test_search_finds_the_image_itself_and_its_neighbours(run, pictures, tmp_path):
     query = sorted(pictures.rglob("*.png"))[7]
     words = ["search", str(run), f"query={query}", "k=4"]
@@ -177,13 +198,45 @@ def test_export_by_command(run, tmp_path, capsys):
         (["search", "RUN", "query=PICTURES", "features=PICTURES"], 1, "solo embed"),
         (["predict", "RUN", "PICTURES", "out=x.npz"], 1, ".csv or .parquet"),
         (["predict", "RUN", "PICTURES", "out=x.csv", "level=order"], 1, "order"),
+        *(
+            pytest.param(
+                words,
+                1,
+                match,
+                marks=pytest.mark.fault(
+                    1, "`out=` where nothing can be written", "one line, before anything is computed"
+                ),
+            )
+            for words, match in [
+                (["embed", "RUN", "PICTURES", "out=/dev/null/f.npz"], "/dev/null/f.npz can't be written"),
+                (["embed", "RUN", "PICTURES", "out=/dev/null/folder"], "/dev/null/folder"),
+                (["predict", "RUN", "PICTURES", "out=/dev/null/f.csv"], "/dev/null/f.csv can't be written"),
+                (["predict", "RUN", "PICTURES", "out=d.csv/../../tmp.csv/"], ".csv or .parquet"),
+                (["search", "RUN", "query=PICTURES", "among=PICTURES", "out=/dev/null/f.csv"], "can't be written"),
+                (["search", "RUN", "query=PICTURES", "among=PICTURES", "index=/dev/null/i"], "can't be written"),
+                (["export", "RUN", "to=safetensors", "out=/dev/null/folder"], "/dev/null/folder can't be used"),
+            ]
+        ),
+        (["search", "RUN", "query=PICTURES", "features=FIFO"], 1, "no such file"),
+        (["embed", "RUN", "FIFO", "out=x.npz"], 1, "pipe"),
+        (["inspect", "a\0b"], 1, "does not exist"),
+        (["inspect", "TARS"], 1, "one by one, as"),
+        (["evaluate", "RUN", "bootstrap=100"], 2, "write intervals=true"),
+        (["embed", "RUN", "PICTURES", "out=x.npz", "device=meta"], 1, "device=meta"),
+        (["embed", "RUN", "PICTURES", "out=x.npz", "batch_size=1e30"], 2, "batch_size"),
         (["export", "RUN", "to=tensorflow", "out=x"], 2, "tensorflow"),
         (["export", "RUN", "to=torchvision", "out=x"], 1, "resnet10"),
     ],
 )
 def test_wrong_words_are_one_line(run, pictures, capsys, tmp_path, monkeypatch, words, code, match):
     monkeypatch.chdir(tmp_path)
-    filled = [word.replace("RUN", str(run)).replace("PICTURES", str(pictures)) for word in words]
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars" / "a.tar").touch()
+    places = {"RUN": run, "PICTURES": pictures, "FIFO": tmp_path / "pipe", "TARS": tmp_path / "tars"}
+    filled = [
+        functools.reduce(lambda word, name: word.replace(name, str(places[name])), places, word) for word in words
+    ]
     assert main(filled) == code
     told = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in told if line.startswith("error:")]) == 1 and match in "\n".join(told)
@@ -194,3 +247,17 @@ def test_wrong_words_are_one_line(run, pictures, capsys, tmp_path, monkeypatch, 
 def test_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert "batch_size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("image", "match"),
+    [
+        (np.zeros((1, 1, 1, 1, 1), np.uint8), "shape"),
+        (np.zeros((0, 8), np.uint8), "nothing"),
+        (np.ones((8, 8), complex), "complex"),
+    ],
+)
+def test_arrays_that_are_no_images(run, image, match):
+    with pytest.raises(UserError, match=match):
+        solo.load(run).embed([image])
+    assert len(solo.load(run).embed([np.zeros((8, 8), np.uint8)], batch_size=10**30)) == 1

@@ -15,6 +15,7 @@ from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
 from solo.data.views.pipelines import build_transform_pipeline
 from solo.eval.feature_file import write_features
+from solo.eval.rows import draw
 from solo.methods import METHODS
 from solo.run import pretrain
 from solo.run.views import AugmentedViews
@@ -70,7 +71,7 @@ def test_lidar_is_the_formula_of_the_runs_own_views(run, tmp_path):
     pipeline = build_transform_pipeline(
         "digits", cfg["augmentations"][0], mean=data["mean"], std=data["std"], channels=data["channels"]
     )
-    rows = np.sort(np.random.default_rng(5).choice(360, 30, replace=False)).tolist()
+    rows = draw(360, 30, 5).tolist()
     views = []
     for row in rows:
         for view in range(4):

@@ -72,6 +72,15 @@ class ArrayDataset(LabelledImages):
         super().__init__(targets, transform, target_transform)
         self.images = images
 
+    @property
+    def data(self) -> np.ndarray:
+        """`images`, as torchvision's CIFAR calls them."""
+        return self.images
+
+    @data.setter
+    def data(self, images: np.ndarray) -> None:
+        self.images = images
+
     def read(self, index: int) -> Image.Image:
         """The image, grey or RGB, as one of Pillow."""
         return Image.fromarray(self.images[index])
@@ -91,6 +100,16 @@ class ImageFiles(LabelledImages):
         super().__init__(targets, transform, target_transform)
         self.samples = list(zip(files, self.targets, strict=True))
         self.classes = list(classes)
+
+    @property
+    def imgs(self) -> list[tuple[str | Path | Stored, int]]:
+        """`samples`, by torchvision's other name."""
+        return self.samples
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """The number of each class name."""
+        return {name: number for number, name in enumerate(self.classes)}
 
     def read(self, index: int) -> Any:
         """Decode the file.

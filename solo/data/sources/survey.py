@@ -83,6 +83,8 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
         UserError: there is nothing to look at.
     """
     root, problems = Path(path).expanduser(), Problems(skip=True)
+    if not root.exists() and "{" not in root.name:
+        raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")
     settings: dict[str, object] = {"dataset": "custom", "train_path": str(root.resolve()), **(keys or {})}
     listed, spec, settings = _list_images(root, problems, settings)
     heads = Counter[Head]()
@@ -98,9 +100,10 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
             files.append(source)
             classes.append(leaf)
     if not files:
-        raise UserError(
-            f"{root} holds no image that can be read" + (f" ({problems.found[0]})" if problems.found else "")
-        )
+        shards = sorted(root.glob("*.tar")) if root.is_dir() else []
+        reason = f" ({problems.found[0]})" if problems.found else ""
+        advice = f"; its .tar files are looked at one by one, as {shards[0]}" if shards else ""
+        raise UserError(f"{root} holds no image that can be read{reason}{advice}")
     sizes, modes = _count(heads, "size"), _count(heads, "mode")
     reading = dataclasses.replace(reading, channels=_channels(modes))
     mean, std, decoded = _statistics(
@@ -134,8 +137,6 @@ def _list_images(
         spec, samples = resolve_spec(settings), list(read_shards(root).values())
         images: list[Any] = [sample.image for sample in samples]
         return _labelled(images, label_table(samples), spec), spec, settings
-    if not root.exists():
-        raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")
     if root.is_dir():
         return _of_folder(of_split(root, train=True), problems, settings)
     if is_h5(root):

@@ -137,6 +137,8 @@ class ImageReading(ReadingKeys):
         Raises:
             ValueError: values that have no place between black and white, or aren't numbers.
         """
+        if values.size == 0 or values.dtype.kind == "c":
+            raise ValueError(f"it holds {'complex numbers' if values.size else 'nothing'}")
         if values.dtype == np.uint8 and (self.range is None or self.range[1] > 255 or self.range == (0, 255)):
             return values
         if values.dtype.kind == "b":
