@@ -360,7 +360,7 @@ CHECKPOINTS = {
     "weights only": (
         saved(lambda ckpt, folder: {"state_dict": ckpt["state_dict"]}),
         "doesn't name its backbone; set backbone.name",
-        "holds weights only and no state of a run",
+        "doesn't say where its run was",
     ),
     "another method": (
         saved(lambda ckpt, folder: {**ckpt, "state_dict": {"projector.weight": torch.zeros(1)}}),

@@ -81,10 +81,10 @@ def search(cfg: SearchCfg) -> list[Found]:
         raise UserError("give either among=FOLDER or features=FILE to search in")
     if cfg.out and not cfg.out.endswith(_ENDINGS):
         raise UserError(f"out={cfg.out} must end in {', '.join(_ENDINGS)}")
+    out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
     if cfg.index is not None and importlib.util.find_spec("faiss") is None:
         raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
     model = open_model(cfg)
-    out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     queries, asked = engine.all(image_files(cfg.query), "queries")
     if cfg.features is not None:

@@ -87,7 +87,7 @@ def test_vibcreg_whitens_if_asked(make_cfg: Any) -> None:
     for whiten, last in ((True, "IterNorm"), (False, "Identity")):
         model = METHODS["vibcreg"](make_cfg("vibcreg", method_kwargs__iternorm=whiten))
         assert layers(model.projector) == [*hidden, *hidden, "Linear", last]
-        assert model.weights["cov_loss_weight"] == 200
+        assert model.cov_loss_weight == 200
 
 
 def test_dino_clips_the_backbone_and_rests_the_last_layer(make_cfg: Any, ToyViews: Any, fit: Any) -> None:
