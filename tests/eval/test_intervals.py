@@ -41,11 +41,9 @@ def test_intervals_of_a_gallery_cover(name):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", simulation.MEASURES)
-@pytest.mark.parametrize("count", [100, 400])
-@pytest.mark.parametrize("accuracy", [50, 90, 99])
-def test_every_interval_covers(name, count, accuracy):
-    """400 runs have an error of 1.1 points."""
-    assert 92 < simulation.coverage(name, count, simulation.noise_of(name, count, accuracy), 400) < 98.5
+def test_every_interval_covers(name):
+    """100 runs have an error of 2 points; `benchmarks/coverage.py` is the whole table."""
+    assert simulation.coverage(name, 100, simulation.noise_of(name, 100, 90), 100) > 87
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
