@@ -23,7 +23,14 @@ class TakeCfg:
 
 
 @dataclass(kw_only=True, frozen=True)
-class EmbedCfg(TakeCfg):
+class FilesCfg(TakeCfg):
+    """Keys of those that read image files."""
+
+    on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
+
+
+@dataclass(kw_only=True, frozen=True)
+class EmbedCfg(FilesCfg):
     """Settings of `solo embed RUN FOLDER out=FILE`."""
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("run", "images")
@@ -31,11 +38,10 @@ class EmbedCfg(TakeCfg):
     images: str = key(REQUIRED, "a folder of images, at any depth, or one image; labels are not needed")
     out: str = key(REQUIRED, "file to write: .npz .npy .parquet; a name without an ending: a folder of .npz files")
     shard: int = key(100_000, "images after which what is done is on disk; a stopped command goes on there", ge=1)
-    on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
 
 @dataclass(kw_only=True, frozen=True)
-class SearchCfg(TakeCfg):
+class SearchCfg(FilesCfg):
     """Settings of `solo search RUN query=IMAGE among=FOLDER`."""
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("run",)
@@ -46,11 +52,10 @@ class SearchCfg(TakeCfg):
     k: int = key(20, "images found for each query", ge=1)
     out: str | None = key(None, "also write the result: .html with pictures, .png, .csv; null: the screen only")
     index: str | None = key(None, "also write a FAISS index of the searched images, if faiss is installed")
-    on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
 
 @dataclass(kw_only=True, frozen=True)
-class PredictCfg(TakeCfg):
+class PredictCfg(FilesCfg):
     """Settings of `solo predict RUN FOLDER out=FILE`."""
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("run", "images")
@@ -60,7 +65,6 @@ class PredictCfg(TakeCfg):
     k: int = key(5, "best classes written for each image", ge=1)
     level: str | None = key(None, "level of the label tree that the best ones are of; null: the classes")
     within: str | None = key(None, "only classes below this node; LEVEL:NAME where several have the name")
-    on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -119,7 +119,8 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int) -> None:
             start, lines = 0, list[str]()
             for values, part in _parts(files):
                 table[start : start + len(values)] = values
-                start, lines = start + len(values), [*lines, *part]
+                start += len(values)
+                lines += part
             table.flush()
             out.with_suffix(".txt").write_text(
                 "".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape"
