@@ -25,12 +25,14 @@ class Block(NamedTuple):
         similarity: (R, N) cosines.
         x: (R, N) logits, similarity / temperature.
         negative: (R, N) boolean, N(i).
+        positive: (R, N) boolean, P(i).
     """
 
     rows: slice
     similarity: Tensor
     x: Tensor
     negative: Tensor
+    positive: Tensor
 
 
 class Terms(NamedTuple):
@@ -102,7 +104,7 @@ class InfoNCERows:
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
         positive, negative = self.pairs.masks(rows)
-        block = Block(rows, similarity, similarity * self.inverse_temperature, negative)
+        block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)
         row, column = positive.nonzero(as_tuple=True)
         count = torch.bincount(row, minlength=len(positive))
         self.anchors_with_positive += (count > 0).sum()
@@ -111,7 +113,7 @@ class InfoNCERows:
         terms = self._terms(block.x, row, column, count.to(block.x.dtype), joint)
         loss, d_terms, grad = self.score(block, terms)
         if joint is None:
-            grad[terms.row, terms.column] = d_terms  # P(i) and N(i) are disjoint: nothing is overwritten
+            grad[terms.row, terms.column] += d_terms  # no pair is listed twice
         else:
             grad += joint.gradient(torch.zeros_like(joint.lse).index_copy_(0, terms.row, d_terms))
         return loss, grad.mul_(self.inverse_temperature)
@@ -130,7 +132,7 @@ class InfoNCERows:
 
         Returns:
             The summed loss (), its gradient with respect to the terms' logits (K,), and with respect to the logits
-            of the negatives (R, N), zero elsewhere.
+            of whoever else has a part in it, (R, N), zero elsewhere.
         """
         negatives = MaskedSoftmax(block.x, block.negative)
         lse = negatives.lse[terms.row]
