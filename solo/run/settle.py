@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 
 from solo.args.schema import LinearCfg, PretrainCfg
+from solo.methods.module import SoloModule
 from solo.precision import best_precision
 from solo.run.report import say
 
-Cfg = TypeVar("Cfg", PretrainCfg, LinearCfg)
 
-
-def settle(cfg: Cfg, model: LightningModule, device: torch.device, stored: Mapping[str, Any] | None = None) -> Cfg:
+def settle(
+    cfg: PretrainCfg | LinearCfg, model: LightningModule, device: torch.device, stored: Mapping[str, Any] | None = None
+) -> PretrainCfg | LinearCfg:
     """The config with `precision` decided, if it is `auto`; the model keeps the decision, too, and its checkpoints.
 
     Args:
@@ -34,7 +35,7 @@ def settle(cfg: Cfg, model: LightningModule, device: torch.device, stored: Mappi
         decided, reason = best_precision(device, getattr(model, "backbone", model))
         say(f"precision=auto: {decided} ({reason})")
     settled = dataclasses.replace(cfg, trainer={**cfg.trainer, "precision": decided})
-    if hasattr(model, "config"):
+    if isinstance(model, SoloModule):
         model.config = settled
         OmegaConf.update(model.cfg, "precision", decided, force_add=True)
     return settled
