@@ -64,7 +64,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
         start_from(model, cfg.finetune_from, cfg.data.spec.channels if cfg.data.channels is None else cfg.data.channels)
     _check_sizes(cfg, model)
     val = val_loader(cfg)
-    prepared = prepare(cfg, cfg.method, _facts(cfg))
+    prepared = prepare(cfg, cfg.method, _facts(cfg), model)
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
     if model.hex.bank is not None:
         model.hex.bank.table = relatives_table(cfg, model, lambda transform: _images(cfg, transform))
