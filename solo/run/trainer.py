@@ -35,11 +35,11 @@ from solo.errors import UserError
 from solo.files import write_text
 from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
+from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
 from solo.run.synced import SyncedNorms
-from solo.run.wandb_logger import wandb_logger
 from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -186,7 +186,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
             SafeCheckpointIO(),
             *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
         ],
-        "logger": wandb_logger(cfg, root, wandb_id if continued else None) or False,
+        "logger": loggers(cfg, root, directory.run_id, wandb_id if continued else None),
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
