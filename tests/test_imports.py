@@ -48,7 +48,7 @@ ALLOWED = {
     | {"eval", "compat"},
     "cli": GROUND | {"args", "run", "compat"},
     "__main__": {"cli"},
-    "api": {"args", "cli", "run"},
+    "api": {"args", "cli", "errors", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
 for rooms in ALLOWED.values():
