@@ -79,14 +79,7 @@ class Numbers:
 def measure(
     features: torch.Tensor, labelling: Labelling, settings: Settings, views: torch.Tensor | None = None
 ) -> Numbers:
-    """Measure one embedding.
-
-    Args:
-        features: (n, d), finite, n >= 2.
-        labelling: of the same n images.
-        settings: see there.
-        views: (m, q, d) augmented views of some images, for LiDAR.
-    """
+    """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
     near = neighbours(rows, settings.k, settings.max_anchors, settings.seed)
     labels = torch.from_numpy(labelling.labels)

@@ -23,12 +23,9 @@ _ROWS_OF_LEGEND = 20
 
 
 def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
-    """Draw one figure, title and caption above, its protocol below.
+    """Draw one figure, title and caption above, its protocol below, in the format that the path ends in (PDF without).
 
-    Args:
-        figure: what to draw, at least one panel; pictures need `image`.
-        path: the file to write; its suffix is the format, PDF without one.
-        image: from a row of the data set to its picture.
+    Pictures need `image`, which gives the picture of a row of the data set.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas

@@ -42,14 +42,9 @@ def write_report(
     found: Sequence[Finding],
     image: Images | None = None,
 ) -> str:
-    """The page as text.
+    """The page as text: tables follow the figures of their section, findings stand at the top.
 
-    Args:
-        analysis: for title, runs and protocol.
-        figures: in the order of the page.
-        tables: likewise; they follow the figures of their section.
-        found: what stands at the top.
-        image: from a row of the data set to its picture; None where there is none.
+    `image` gives the picture of a row of the features; None: there are none.
     """
     panels: list[Json] = []
     thumbnails = _thumbnails(image)

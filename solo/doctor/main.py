@@ -33,13 +33,7 @@ Cells = dict[tuple[Case, str], Outcome | None]  # (case, column's name) -> outco
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, check, print.
-
-    Args:
-        words: the command line behind `solo doctor`.
-
-    Returns:
-        0, or 1 if a check fails.
+    """Look, check, print; 0, or 1 if a check fails.
 
     Raises:
         UserError: a folder that can't be written or read.
@@ -85,14 +79,7 @@ def quick() -> dict[str, Outcome]:
 def guarantees(
     say: Say, cases: Sequence[Case], columns: Sequence[Column] = COLUMNS, keep: Callable[[Cells], None] = lambda _: None
 ) -> Cells:
-    """Every case in every column.
-
-    Args:
-        say: prints a line for each column.
-        cases: the rows.
-        columns: what is checked.
-        keep: called after each column, so that nothing is lost if a later one is interrupted.
-    """
+    """Every case in every column; `keep` gets what there is after each, so that nothing is lost by an interruption."""
     found: Cells = {}
     for column in columns:
         start = time.perf_counter()

@@ -31,14 +31,9 @@ _WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torc
 
 
 def replay(folder: Path, screen: Console) -> int:
-    """Run the step again and say what comes out.
+    """Run the step again and say what comes out; 1 if the loss is still not finite in the precision of the run, else 0.
 
-    Args:
-        folder: the `replay/` of a run, or the run's folder.
-        screen: where it is said.
-
-    Returns:
-        1 if the loss is still not finite in the precision of the run, else 0.
+    `folder` is the `replay/` of a run, or the run's folder.
 
     Raises:
         UserError: the folder or its files can't be read.
@@ -83,13 +78,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
 
 
 def step(state: dict[str, Any], batch: Any, folder: Path, precision: str) -> Outcome:
-    """The training step on the saved batch.
-
-    Args:
-        state: the saved checkpoint.
-        batch: as the method got it.
-        folder: named in messages.
-        precision: one of Lightning's names.
+    """The training step on the saved batch, in one of Lightning's precisions.
 
     Raises:
         UserError: the checkpoint doesn't say what it belongs to.

@@ -30,9 +30,6 @@ _READING = (
 def main(words: Sequence[str]) -> int:
     """Look, print, write the contact sheet.
 
-    Args:
-        words: the command line behind `solo inspect`.
-
     Raises:
         UserError: there is nothing to look at, or the sheet can't be written.
     """

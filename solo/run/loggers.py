@@ -67,11 +67,6 @@ def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
 def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
     """The logger that `cfg.wandb` asks for, if it does; offline where the server can't be reached, which is said.
 
-    Args:
-        cfg: of the run.
-        root: where W&B keeps its files.
-        run_id: of the run that is continued.
-
     Raises:
         UserError: W&B can't be used: no account, no package.
     """
@@ -111,12 +106,7 @@ def _server() -> str:
 
 
 def out_of_reach(url: str, patience: float = _PATIENCE) -> str | None:
-    """Why nobody answers at an address, or at the proxy on the way to it; None if somebody does.
-
-    Args:
-        url: of the server.
-        patience: seconds; the name may be looked up for longer, in vain.
-    """
+    """Why nobody answers at an address, or at the proxy on the way, within `patience` seconds; None if one does."""
     place = urlsplit(getproxies().get("https") or url)
     found: list[str | None] = []
 
