@@ -277,6 +277,11 @@ class RunCfg:
         [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
+    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] | None = key(
+        None,
+        "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it",
+        matters=False,
+    )
     tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard", matters=False)
     wandb: WandbCfg = key(WandbCfg, "Weights & Biases", matters=False)
 

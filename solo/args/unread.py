@@ -47,6 +47,11 @@ def _on(dotted: str) -> Callable[[Values], bool]:
     return lambda values: _get(values, dotted) is not False
 
 
+def _logs_to_wandb(values: Values) -> bool:
+    listed = values.get("logger")
+    return "wandb" in listed if listed is not None else _get(values, "wandb.enabled") is not False
+
+
 def _never(values: Values) -> bool:
     return False
 
@@ -190,7 +195,12 @@ SWITCHED = (
     Reader(("enable_progress_bar",), _never, "by Lightning's own bar; set progress to rich, plain or off instead"),
     Reader(_NO_USE, _never, "by Lightning's Trainer in programs of one's own"),
     Reader(("auto_resume.max_hours",), _on("auto_resume.enabled"), "with auto_resume.enabled=True"),
-    Reader(("wandb.entity", "wandb.project", "wandb.offline"), _on("wandb.enabled"), "with wandb.enabled=True"),
+    Reader(
+        ("wandb.entity", "wandb.project", "wandb.offline"), _logs_to_wandb, "with wandb.enabled=True or logger=[wandb]"
+    ),
+    Reader(
+        ("wandb.enabled",), lambda values: values.get("logger") is None, "where no logger is given, which lists all"
+    ),
     Reader(
         ("data.train_path", "data.val_path"),
         lambda values: _get(values, "data.dataset") != "digits",

@@ -32,7 +32,7 @@ from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_t
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.run.relatives import relatives_table
-from solo.run.report import linear_command, say
+from solo.run.report import analyze_command, linear_command, say
 from solo.run.start import start_from
 from solo.run.trainer import prepare
 
@@ -68,7 +68,8 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
     if model.hex.bank is not None:
         model.hex.bank.table = relatives_table(cfg, model, lambda transform: _images(cfg, transform))
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, len(cast(Sized, train.dataset))))
+    images = len(cast(Sized, train.dataset))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
