@@ -143,6 +143,20 @@ _FASHION_MNIST = DatasetSpec(
     crop_min_scale=0.5,
 )
 
+_GLYPHS = DatasetSpec(
+    name="glyphs",
+    source="solo.data.sources.small:glyphs",
+    channels=1,
+    size=32,
+    mean=(0.1496,),
+    std=(0.3299,),
+    num_classes=350,
+    small_stem=True,
+    crop_min_scale=0.5,
+    flip=False,
+    layout="solo.data.layouts.objects:GLYPHS",
+)
+
 
 def _cifar(name: str, taxonomy: Taxonomy, mean: Stats, std: Stats) -> DatasetSpec:
     return DatasetSpec(
@@ -243,6 +257,7 @@ _MEDMNIST = {
 ROWS = (
     _DIGITS,
     _FASHION_MNIST,
+    _GLYPHS,
     _CIFAR10,
     _CIFAR100,
     _STL10,
