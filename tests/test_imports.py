@@ -49,6 +49,7 @@ ALLOWED = {
     "cli": GROUND | {"args", "run", "compat"},
     "__main__": {"cli"},
     "api": {"args", "cli", "run"},
+    "experiment": GROUND | {"api", "args", "cli", "analysis", "callbacks", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
 for rooms in ALLOWED.values():

@@ -62,6 +62,7 @@ class DatasetSpec:
         reading: how files become images.
         unknown_classes: what happens to validation images of classes that the training data lack: an error, they are
             left out, or they keep the labels that they share with the training data.
+        holdout: share of the training images that validate, and where these are.
         sample: of own training images.
         notes: what was found in own images and has to be said, a line each.
     """
@@ -87,6 +88,7 @@ class DatasetSpec:
     layout: str | None = None
     reading: ReadingKeys = ReadingKeys()
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
+    holdout: tuple[float, str | None] = (0.0, None)
     sample: Sample = Sample()
     notes: tuple[str, ...] = ()
 
