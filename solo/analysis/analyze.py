@@ -37,19 +37,14 @@ Images = Callable[[int], "Image.Image"]
 
 @dataclass(frozen=True)
 class SnapshotSource:
-    """One snapshot to look at.
+    """One snapshot to look at."""
 
-    Attributes:
-        load: gives the features by kind (`backbone`, `projector`); called when they are needed, perhaps twice.
-        epoch: epochs trained, where known.
-        facts: how it came about; `batch_size` and `objective` group a sweep over batch sizes.
-        views: from the number of images to features (n, q, d) of q augmented views of some, by kind; None: there are
-            no views.
-    """
-
+    # gives the features by kind (`backbone`, `projector`); called when they are needed, perhaps twice
     load: Callable[[], Mapping[str, Features]]
-    epoch: int | None = None
+    epoch: int | None = None  # epochs trained, where known
+    # how it came about; `batch_size` and `objective` group a sweep over batch sizes
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # from the number of images to features (n, q, d) of q augmented views of some, by kind; None: there are no views
     views: Callable[[int], Mapping[str, torch.Tensor]] | None = None
 
     @property
@@ -69,29 +64,19 @@ class RunSource:
 
 @dataclass(frozen=True)
 class Options:
-    """How to look.
+    """How to look."""
 
-    Attributes:
-        title: of the report; by default the names of the runs.
-        numbers: how to measure.
-        superclass: level of the superclasses; default the one above the classes.
-        clusters: without labels, how many to find.
-        embedding: how features become points; `none` leaves the pictures of points out.
-        max_points: images of a picture of points.
-        max_images: images to look at; more are drawn at random. None: all.
-        lidar: images and views of each that the snapshots' `views` compare, for the protocol.
-        png: write the figures as PNG, too.
-    """
-
-    title: str | None = None
-    numbers: Settings = field(default_factory=Settings)
-    superclass: str | int | None = None
-    clusters: int | None = None
+    title: str | None = None  # of the report; by default the names of the runs
+    numbers: Settings = field(default_factory=Settings)  # how to measure
+    superclass: str | int | None = None  # level of the superclasses; default the one above the classes
+    clusters: int | None = None  # without labels, how many to find
+    # how features become points; `none` leaves the pictures of points out
     embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
-    max_points: int = 2000
-    max_images: int | None = None
+    max_points: int = 2000  # images of a picture of points
+    max_images: int | None = None  # images to look at; more are drawn at random. None: all
+    # images and views of each that the snapshots' `views` compare, for the protocol
     lidar: tuple[int, int] = (1000, 10)
-    png: bool = True
+    png: bool = True  # write the figures as PNG, too
 
 
 @dataclass(frozen=True)

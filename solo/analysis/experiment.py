@@ -24,51 +24,31 @@ COST = "cost"  # among the numbers of a run: its seconds
 
 @dataclass(frozen=True)
 class Cell:
-    """What one measure says of one arm.
-
-    Attributes:
-        budget, arm, measure: of what.
-        seeds: how many have run.
-        mean, deviation: over these seeds; the deviation is NaN of one.
-        difference: to the baseline over the seeds that both have; None of the baseline itself.
-        p_holm: of no difference, by Student's test, corrected for all comparisons of the report.
-        cost: seconds of a run, relative to the baseline's.
-    """
+    """What one measure says of one arm."""
 
     budget: str
     arm: str
     measure: str
-    seeds: int
-    mean: float
-    deviation: float
-    difference: Paired | None
-    p_holm: float
-    cost: float
+    seeds: int  # how many have run
+    mean: float  # over them
+    deviation: float  # NaN of one
+    difference: Paired | None  # to the baseline over the seeds that both have; None of the baseline itself
+    p_holm: float  # of no difference, by Student's test, corrected for all comparisons of the report
+    cost: float  # seconds of a run, relative to the baseline's
 
 
 @dataclass(frozen=True)
 class Report:
-    """An experiment as far as it has run.
-
-    Attributes:
-        title: of the page.
-        command: that makes it.
-        baseline: name of the arm.
-        measures: in the order of the columns.
-        cells: of all arms.
-        facts: lines on how it was done.
-        choices: lines on what was chosen.
-        placebos: arms that can't help.
-    """
+    """An experiment as far as it has run."""
 
     title: str
-    command: str
-    baseline: str
-    measures: tuple[str, ...]
+    command: str  # that makes it
+    baseline: str  # name of the arm
+    measures: tuple[str, ...]  # in the order of the columns
     cells: tuple[Cell, ...]
-    facts: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    placebos: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()  # lines on how it was done
+    choices: tuple[str, ...] = ()  # lines on what was chosen
+    placebos: tuple[str, ...] = ()  # arms that can't help
 
 
 def compare(values: Values, baseline: str, measures: Sequence[str]) -> tuple[Cell, ...]:

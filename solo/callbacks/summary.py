@@ -20,21 +20,13 @@ _TYPES = {"fixed": "HEX_fixed", "adaptive": "HEX_adaptive", "hcl": "HCL", "dcl":
 
 @dataclass(frozen=True)
 class Facts:
-    """What a summary says besides the measured numbers.
+    """What a summary says besides the measured numbers."""
 
-    Attributes:
-        kind: "pretrain" or "linear".
-        cfg: the resolved configuration, plain values.
-        levels: names of the label tree's levels, the coarsest first; empty without labels.
-        protocol: for each number, in words, how it came about.
-        extra: further entries of the file.
-    """
-
-    kind: str
-    cfg: Mapping[str, Any]
-    levels: Sequence[str] = ()
-    protocol: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    kind: str  # "pretrain" or "linear"
+    cfg: Mapping[str, Any]  # the resolved configuration, plain values
+    levels: Sequence[str] = ()  # names of the label tree's levels, the coarsest first; empty without labels
+    protocol: Mapping[str, str] = field(default_factory=dict)  # for each number, in words, how it came about
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the file
 
     @property
     def title(self) -> str:

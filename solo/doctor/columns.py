@@ -15,19 +15,12 @@ Many = Callable[[Any, Sequence[Case]], list[Outcome | None]]
 
 @dataclass(frozen=True)
 class Column:
-    """One guarantee.
+    """One guarantee."""
 
-    Attributes:
-        name: its heading.
-        says: what a green cell means, in one sentence.
-        module: of `solo.doctor`, imported when it is needed.
-        run: (the module, cases) -> an outcome for each case; None where it doesn't apply.
-    """
-
-    name: str
-    says: str
-    module: str
-    run: Many
+    name: str  # its heading
+    says: str  # what a green cell means, in one sentence
+    module: str  # of `solo.doctor`, imported when it is needed
+    run: Many  # (the module, cases) -> an outcome for each case; None where it doesn't apply
 
     def check(self, cases: Sequence[Case]) -> list[Outcome | None]:
         """Run the check; what it raises is an outcome, too."""

@@ -15,15 +15,11 @@ from solo.doctor.machine import Fact
 
 @dataclass
 class Guarantees:
-    """A whole `solo doctor --full`.
+    """A whole `solo doctor --full`."""
 
-    Attributes:
-        cells: (case, column name) -> outcome; None where the column doesn't apply.
-        facts: versions and devices it was run with.
-    """
-
+    # (case, column name) -> outcome; None where the column doesn't apply
     cells: dict[tuple[Case, str], Outcome | None] = field(default_factory=dict)
-    facts: Sequence[Fact] = ()
+    facts: Sequence[Fact] = ()  # versions and devices it was run with
 
     @property
     def ok(self) -> bool:

@@ -25,21 +25,13 @@ MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with the
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of clusters and labels.
+    """Of clusters and labels."""
 
-    Attributes:
-        nmi: 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong.
-        ami: at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters.
-        classes: clusters asked for; with `inside`, their mean.
-        groups: 1; with `inside`, classes of the level above over which is averaged: those where it is defined.
-        unknown: rows left out because a label is unknown.
-    """
-
-    nmi: float
-    ami: float
-    classes: float
-    groups: int
-    unknown: int
+    nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong
+    ami: float  # at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters
+    classes: float  # clusters asked for; with `inside`, their mean
+    groups: int  # 1; with `inside`, classes of the level above over which is averaged: those where it is defined
+    unknown: int  # rows left out because a label is unknown
 
 
 def cluster(features: Array, count: int, seed: int = 0) -> Array:

@@ -23,38 +23,26 @@ FEWEST = 8  # images of a class that is judged
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest other rows of some rows, by cosine.
+    """The nearest other rows of some rows, by cosine."""
 
-    Attributes:
-        queries: (q,) row numbers.
-        rows: (q, k) their neighbours' row numbers, the most similar first, never the query itself.
-        similarity: (q, k) cosines.
-    """
-
-    queries: Array
-    rows: Array
-    similarity: Array
+    queries: Array  # (q,) row numbers
+    rows: Array  # (q, k) their neighbours' row numbers, the most similar first, never the query itself
+    similarity: Array  # (q, k) cosines
 
 
 @dataclass(frozen=True)
 class ConfusablePair:
-    """Two classes and how far they are one.
+    """Two classes and how far they are one."""
 
-    Attributes:
-        first: label.
-        second: label, larger.
-        mixing: 0 (no neighbour in the other class) to 1 (neighbours as if the two were one class), whatever the sizes.
-        separation: distance of the centroids over the root mean square distance to the own centroid, of unit rows;
-            0: same place, inf: two points without spread.
-        cosine: of the centroids.
-        examples: (row of first, row of second) that are neighbours, the most similar first, each row once.
-    """
-
-    first: int
-    second: int
+    first: int  # label
+    second: int  # label, larger
+    # 0 (no neighbour in the other class) to 1 (neighbours as if the two were one class), whatever the sizes
     mixing: float
+    # distance of the centroids over the root mean square distance to the own centroid, of unit rows; 0: same place,
+    # inf: two points without spread
     separation: float
-    cosine: float
+    cosine: float  # of the centroids
+    # (row of first, row of second) that are neighbours, the most similar first, each row once
     examples: tuple[tuple[int, int], ...]
 
 

@@ -21,38 +21,23 @@ _FINE = 4000  # bins from which the quantiles are read, each 0.0005 wide
 
 @dataclass(frozen=True)
 class CosineGroup:
-    """Cosines of one kind of pairs.
+    """Cosines of one kind of pairs."""
 
-    Attributes:
-        pairs: how many (anchor, other) pairs.
-        mean: over all pairs; NaN without pairs, as everything below.
-        std: over all pairs.
-        anchor_means: (A,) mean of each anchor, NaN where it has no such pair (figure 12).
-        histogram: (bins,) share of the pairs in each of equally wide bins from -1 to 1.
-        quantiles: probability -> cosine, to 0.0005.
-    """
-
-    pairs: int
-    mean: float
-    std: float
-    anchor_means: Tensor
-    histogram: Tensor
-    quantiles: dict[float, float]
+    pairs: int  # how many (anchor, other) pairs
+    mean: float  # over all pairs; NaN without pairs, as everything below
+    std: float  # over all pairs
+    anchor_means: Tensor  # (A,) mean of each anchor, NaN where it has no such pair (figure 12)
+    histogram: Tensor  # (bins,) share of the pairs in each of equally wide bins from -1 to 1
+    quantiles: dict[float, float]  # probability -> cosine, to 0.0005
 
 
 @dataclass(frozen=True)
 class CosineDistributions:
-    """Both kinds of negatives.
+    """Both kinds of negatives."""
 
-    Attributes:
-        same: pairs with the same known label.
-        other: all other pairs of labelled rows.
-        anchors: (A,) the rows that were anchors.
-    """
-
-    same: CosineGroup
-    other: CosineGroup
-    anchors: Tensor
+    same: CosineGroup  # pairs with the same known label
+    other: CosineGroup  # all other pairs of labelled rows
+    anchors: Tensor  # (A,) the rows that were anchors
 
     @property
     def ratio(self) -> float:
@@ -143,19 +128,13 @@ def cosine_distributions(
 
 @dataclass(frozen=True)
 class Selection:
-    """What the adaptive threshold selects.
+    """What the adaptive threshold selects."""
 
-    Attributes:
-        threshold: mean over the anchors of each anchor's quantile of cosines (figure 8).
-        selected: mean number of other rows above it, per anchor (figure 9).
-        precision: share of these with the anchor's label, over the pairs whose labels are known, 0 to 1; NaN without.
-        recall: share of the pairs of one label that are above it, 0 to 1; NaN without labels.
-    """
-
-    threshold: float
-    selected: float
+    threshold: float  # mean over the anchors of each anchor's quantile of cosines (figure 8)
+    selected: float  # mean number of other rows above it, per anchor (figure 9)
+    # share of these with the anchor's label, over the pairs whose labels are known, 0 to 1; NaN without
     precision: float
-    recall: float
+    recall: float  # share of the pairs of one label that are above it, 0 to 1; NaN without labels
 
 
 @torch.no_grad()

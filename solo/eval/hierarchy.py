@@ -20,29 +20,20 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class HierarchyScores:
-    """Of predicted classes.
+    """Of predicted classes."""
 
-    Attributes:
-        severity: mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent)
-            to the tree's depth; NaN without mistakes.
-        distance: the same over all images, 0 where right.
-        precision: common ancestors over those of the predictions, each class counting as its own and the root as none;
-            summed over the images before dividing, 0 to 1.
-        recall: the same over those of the truth.
-        f1: harmonic mean of both.
-        mistakes: how many.
-        images: how many count.
-        unknown: how many were left out, because truth or prediction is unknown (-1).
-    """
-
+    # mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent) to the tree's
+    # depth; NaN without mistakes
     severity: float
-    distance: float
+    distance: float  # the same over all images, 0 where right
+    # common ancestors over those of the predictions, each class counting as its own and the root as none; summed over
+    # the images before dividing, 0 to 1
     precision: float
-    recall: float
-    f1: float
-    mistakes: int
-    images: int
-    unknown: int
+    recall: float  # the same over those of the truth
+    f1: float  # harmonic mean of both
+    mistakes: int  # how many
+    images: int  # how many count
+    unknown: int  # how many were left out, because truth or prediction is unknown (-1)
 
 
 def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> HierarchyScores:

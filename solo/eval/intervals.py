@@ -133,23 +133,14 @@ class HalfMeans:
 
 @dataclass(frozen=True)
 class Paired:
-    """A mean of paired differences.
+    """A mean of paired differences."""
 
-    Attributes:
-        mean: of the differences.
-        low: lower end of Student's 95 % interval; NaN for fewer than two pairs.
-        high: its upper end.
-        p_value: of no difference, two-sided, by Student's test; NaN likewise.
-        sign_p: the same by the sign test, which asks of the differences nothing but a median: exact, without ties.
-        pairs: how many.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p_value: float
-    sign_p: float
-    pairs: int
+    mean: float  # of the differences
+    low: float  # lower end of Student's 95 % interval; NaN for fewer than two pairs
+    high: float  # its upper end
+    p_value: float  # of no difference, two-sided, by Student's test; NaN likewise
+    sign_p: float  # the same by the exact sign test, which asks for nothing but a median; ties are left out
+    pairs: int  # how many
 
     def __str__(self) -> str:
         if self.pairs < 2:

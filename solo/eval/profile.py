@@ -18,25 +18,16 @@ from solo.taxonomy import Taxonomy
 
 @dataclass(frozen=True)
 class NodeRank:
-    """One node of the tree.
+    """One node of the tree."""
 
-    Attributes:
-        level: index of its level, 0 the coarsest; -1 is the root, all images.
-        node: its index at that level, 0 for the root.
-        name: its name.
-        parent: index of its parent at the level above, -1 for the root and what stands below it.
-        count: its rows.
-        effective_rank: of its rows, centred, 1 to min(count, D); NaN with fewer than `min_count` rows.
-        reference: mean effective rank of equally many rows drawn from all: what the node would have if it were no
-            group. An effective rank grows with the number of rows, so only this comparison is fair.
-    """
-
-    level: int
-    node: int
-    name: str
-    parent: int
-    count: int
-    effective_rank: float
+    level: int  # index of its level, 0 the coarsest; -1 is the root, all images
+    node: int  # its index at that level, 0 for the root
+    name: str  # its name
+    parent: int  # index of its parent at the level above, -1 for the root and what stands below it
+    count: int  # its rows
+    effective_rank: float  # of its rows, centred, 1 to min(count, D); NaN with fewer than `min_count` rows
+    # mean effective rank of equally many rows drawn from all: what the node would have if it were no group. An
+    # effective rank grows with the number of rows, so only this comparison is fair
     reference: float
 
     @property

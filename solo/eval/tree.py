@@ -27,16 +27,12 @@ MOST_LEAVES = 10_000  # whose distances fill 400 MB
 
 @dataclass(frozen=True)
 class EmergentTree:
-    """A binary tree over m leaves, numbered 0 to m - 1.
+    """A binary tree over m leaves, numbered 0 to m - 1."""
 
-    Attributes:
-        merges: (m - 1, 4), SciPy's linkage matrix: the two nodes that join (leaves, then merges counted from m), the
-            height at which they do, not decreasing, and the leaves below.
-        distances: (m (m - 1) / 2,) what it was built from, in SciPy's condensed form.
-    """
-
+    # (m - 1, 4), SciPy's linkage matrix: the two nodes that join (leaves, then merges counted from m), the height at
+    # which they do, not decreasing, and the leaves below
     merges: Array
-    distances: Array
+    distances: Array  # (m (m - 1) / 2,) what it was built from, in SciPy's condensed form
 
     @property
     def num_leaves(self) -> int:
@@ -94,25 +90,20 @@ class EmergentTree:
 
 @dataclass(frozen=True)
 class TreeAgreement:
-    """How far an emergent tree is the label tree.
+    """How far an emergent tree is the label tree."""
 
-    Attributes:
-        cophenetic: Pearson correlation of joining heights and distances in the label tree, -1 to 1; NaN where all
-            leaves are equally far apart in the label tree (one level).
-        p_value: share of random re-labellings of the leaves, the identity included, that agree at least as well.
-        gamma: Baker's gamma, the rank correlation of the same two, -1 to 1.
-        recovered: share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any.
-        purity: for each level with inner nodes, share of leaves in the majority label of their cluster when the tree
-            is cut into as many clusters as the level has labels, 0 to 1.
-        dendrogram_purity: for the same levels, mean share of their label in the smallest subtree of two leaves of one
-            label, 0 to 1; needs no cut.
-    """
-
+    # Pearson correlation of joining heights and distances in the label tree, -1 to 1; NaN where all leaves are equally
+    # far apart in the label tree (one level)
     cophenetic: float
-    p_value: float
-    gamma: float
+    p_value: float  # share of random re-labellings of the leaves, the identity included, that agree at least as well
+    gamma: float  # Baker's gamma, the rank correlation of the same two, -1 to 1
+    # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any
     recovered: float
+    # for each level with inner nodes, share of leaves in the majority label of their cluster when the tree is cut into
+    # as many clusters as the level has labels, 0 to 1
     purity: dict[int, float]
+    # for the same levels, mean share of their label in the smallest subtree of two leaves of one label, 0 to 1; needs
+    # no cut
     dendrogram_purity: dict[int, float]
 
 

@@ -34,26 +34,16 @@ Chosen = Mapping[tuple[str, str], Choice]  # (arm, budget) -> what was chosen fo
 
 @dataclass(frozen=True)
 class Task:
-    """One run: `solo pretrain` and `solo evaluate`.
-
-    Attributes:
-        arm, budget: whose; a budget without a name is `""`.
-        seed: as the report counts it; the words have the run's own.
-        choice: what it tries of the arm's grid; None for a run that is reported.
-        recipe: the words that name it.
-        words: all overrides.
-        evaluate: words of `solo evaluate`.
-        id: the same for runs that are the same, whatever arm asks for them.
-    """
+    """One run: `solo pretrain` and `solo evaluate`."""
 
     arm: str
-    budget: str
-    seed: int
-    choice: Choice | None
-    recipe: tuple[str, ...]
-    words: tuple[str, ...]
-    evaluate: tuple[str, ...]
-    id: str
+    budget: str  # "" where there is only one, without a name
+    seed: int  # as the report counts it; the words have the run's own
+    choice: Choice | None  # what it tries of the arm's grid; None for a run that is reported
+    recipe: tuple[str, ...]  # the words that name it
+    words: tuple[str, ...]  # all overrides
+    evaluate: tuple[str, ...]  # words of `solo evaluate`
+    id: str  # the same for runs that are the same, whatever arm asks for them
 
 
 class Plan:

@@ -49,17 +49,11 @@ def _first(order: Tensor, group: Tensor) -> Tensor:
 
 
 class _Layer(NamedTuple):
-    """A layer within a block of anchors.
+    """A layer within a block of anchors."""
 
-    Attributes:
-        loss: (), summed over its rows.
-        grad: (R', K) gradient with respect to the logits of the rows and columns that the layer keeps.
-        rows: (R',) these rows, within the block.
-    """
-
-    loss: Tensor
-    grad: Tensor
-    rows: Tensor
+    loss: Tensor  # (), summed over its rows
+    grad: Tensor  # (R', K) gradient with respect to the logits of the rows and columns that the layer keeps
+    rows: Tensor  # (R',) these rows, within the block
 
 
 class HierarchicalLayers:

@@ -18,37 +18,22 @@ Positives = Literal["outside", "inside"]
 
 
 class Block(NamedTuple):
-    """A block of R anchors against all N keys.
+    """A block of R anchors against all N keys."""
 
-    Attributes:
-        rows: which anchors.
-        similarity: (R, N) cosines.
-        x: (R, N) logits, similarity / temperature.
-        negative: (R, N) boolean, N(i).
-    """
-
-    rows: slice
-    similarity: Tensor
-    x: Tensor
-    negative: Tensor
+    rows: slice  # which anchors
+    similarity: Tensor  # (R, N) cosines
+    x: Tensor  # (R, N) logits, similarity / temperature
+    negative: Tensor  # (R, N) boolean, N(i)
 
 
 class Terms(NamedTuple):
-    """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``).
+    """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``)."""
 
-    Attributes:
-        row: (K,) row of the term within its block.
-        column: (K,) key of the positive; None where the numerator sums over several.
-        x: (K,) logit of its numerator.
-        mean: (K,) log of the mean of exp(logit) over the positives in its numerator.
-        weight: (K,) share of its anchor's loss; the weights of one anchor sum to 1.
-    """
-
-    row: Tensor
-    column: Tensor | None
-    x: Tensor
-    mean: Tensor
-    weight: Tensor
+    row: Tensor  # (K,) row of the term within its block
+    column: Tensor | None  # (K,) key of the positive; None where the numerator sums over several
+    x: Tensor  # (K,) logit of its numerator
+    mean: Tensor  # (K,) log of the mean of exp(logit) over the positives in its numerator
+    weight: Tensor  # (K,) share of its anchor's loss; the weights of one anchor sum to 1
 
 
 class MaskedSoftmax:

@@ -53,14 +53,10 @@ class LabelLevels:
     Two rows share a node of level l if their labels agree, and are known, at levels 0 to l. Where a row is unknown,
     and everywhere below, its image is a node of its own: the views of one image share the nodes of all levels, so that
     they are partners at the finest level, whatever is known of their labels.
-
-    Attributes:
-        anchors: (M, L) node ids of the rows of this process, coarse first; in each level sorted as the labels are.
-        keys: (N, L) those of all processes.
     """
 
-    anchors: Tensor
-    keys: Tensor
+    anchors: Tensor  # (M, L) node ids of the rows of this process, coarse first; in each level sorted as the labels are
+    keys: Tensor  # (N, L) those of all processes
 
     @classmethod
     def of(cls, pairs: Pairs, labels: Tensor) -> LabelLevels:

@@ -49,17 +49,11 @@ figure {{ margin: 0; width: 7rem }} figcaption {{ font-size: .75rem; overflow-wr
 
 @dataclass(frozen=True)
 class Found:
-    """The images found for one query, most similar first.
+    """The images found for one query, most similar first."""
 
-    Attributes:
-        query: the image that was looked for.
-        paths: those that were found.
-        cosines: of their features with the query's.
-    """
-
-    query: Path
-    paths: list[Path]
-    cosines: list[float]
+    query: Path  # the image that was looked for
+    paths: list[Path]  # those that were found
+    cosines: list[float]  # of their features with the query's
 
 
 def main(words: Sequence[str]) -> int:
