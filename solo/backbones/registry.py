@@ -13,7 +13,7 @@ import timm
 from torch import nn
 
 from solo import plugin
-from solo.backbones import conv3, from_timm, poolformer, resnet, vit, wide_resnet
+from solo.backbones import from_timm, poolformer, resnet, small, vit, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
 
@@ -21,7 +21,7 @@ from solo.errors import UserError
 Constructor = Callable[..., nn.Module]
 
 BACKBONES: dict[str, Constructor] = {
-    "conv3": conv3.conv3,
+    "conv3": small.conv3,
     "resnet10": resnet.resnet10,
     "resnet18": resnet.resnet18,
     "resnet50": resnet.resnet50,

@@ -94,9 +94,13 @@ class Plan:
             measure_of(measure)
         self._grids = {name: self._grid(name) for name in self.arms}
         self._digests: dict[tuple[Any, ...], str] = {}
-        counts = [len(self.trials()), len(self.arms) * len(self.budgets) * len(self.seeds)]
-        if sum(counts) > _MOST:
-            raise ConfigError(f"{path} asks for {sum(counts):,} runs; {_MOST:,} are allowed: take seeds or values out")
+        tried = sum(map(len, self._grids.values())) * len(listed(self.file.choose.seeds))
+        count = (tried + len(self.arms) * len(self.seeds)) * len(self.budgets)
+        if count > _MOST:
+            raise ConfigError(f"{path} asks for {count:,} runs; {_MOST:,} are allowed: take seeds or values out")
+        self.runs(
+            {(task.arm, task.budget): task.choice or {} for task in self.trials()}
+        )  # all are read before one runs
 
     def _grid(self, name: str) -> list[Choice]:
         """All combinations; of an arm without a grid none, of one that takes over a choice none either."""

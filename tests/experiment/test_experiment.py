@@ -93,8 +93,8 @@ def test_equal_runs_are_one_and_paths_do_not_count(tmp_path):
     arms = {"standard": ["type=standard"], "again": ["type=standard"], "other": ["method_kwargs.temperature=0.3"]}
     ids = [task.id for task in Plan(write(tmp_path, arms=arms, seeds=1)).runs({})]
     assert ids[0] == ids[1] != ids[2]
-    again = Plan(tmp_path / "mine.yaml", words=["num_nodes=1", "progress=off", "data.num_workers=1"])
-    assert [task.id for task in again.runs({})] == [f"{i[:-1]}{seed}" for seed in range(1) for i in ids]
+    again = Plan(tmp_path / "mine.yaml", words=["progress=off", "data.num_workers=1"])
+    assert [task.id for task in again.runs({})] == ids
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_the_page_holds_everything_and_only_seeds_that_both_have(tmp_path):
 def test_real_runs_in_two_processes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = [*FILE["words"], "max_epochs=1", "data.fraction=0.1", "knn_eval.enabled=false", "accelerator=cpu"]
-    arms = {"standard": ["type=standard"], "broken": ["optimizer.lr=1e30", "online.stop_on_nonfinite=true"]}
-    path = write(tmp_path, words=small, arms=arms | {"hex": ["type=superclass"]}, seeds=1)
-    code = cli.main(["experiment", str(path), "jobs=2", "keep=false"])
+    arms = {"standard": ["type=standard"], "superclass": ["type=superclass"], "broken": ["optimizer.batch_size=1000"]}
+    path = write(tmp_path, words=small, arms=arms, seeds=1)
+    assert cli.main(["experiment", str(path), "jobs=2", "keep=false"]) == 1  # the broken one says so, the others run
     kept = rows.read_rows(tmp_path / "mine").values()
-    assert {row["arm"] for row in kept} >= {"standard", "hex"} and code in (0, 1)
+    assert {row["arm"] for row in kept} == {"standard", "superclass"}
     assert not any((tmp_path / "mine" / "runs" / row["id"]).exists() for row in kept)
