@@ -62,11 +62,6 @@ class Part:
 def evaluate(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
     """Measure `features`: one entry for all classes, and if there are unseen ones, one each for seen and unseen.
 
-    Args:
-        features: with at least one level of labels.
-        protocol: what is measured.
-        device: where to compare features.
-
     Returns:
         Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
         Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined.

@@ -19,10 +19,10 @@ from solo.args.compose import compose
 from solo.args.config import freeze
 from solo.args.differences import flat, may_change, never_matters
 from solo.args.experiment_schema import ArmCfg, ExperimentFile
+from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.args.words import as_word, read_word
-from solo.cli import read_config
 from solo.errors import ConfigError
 
 _MOST = 10_000  # runs; more are a slip
@@ -193,8 +193,8 @@ class Plan:
 def _digest(recipe: Sequence[str], words: Sequence[str], evaluate: Sequence[str], where: str) -> str:
     """Twelve hex digits of what decides about the result: the composed recipe, not the library's defaults."""
     try:
-        read_config("pretrain", recipe, words, for_run=True)
-        values, _ = compose(find_recipe(recipe), words, PretrainCfg)
+        values, origins = compose(find_recipe(recipe), words, PretrainCfg)
+        parse(values, PretrainCfg, origins, for_run=True)
         measured = sorted(read_word(word).line for word in evaluate)
     except ConfigError as error:
         raise ConfigError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error

@@ -32,7 +32,7 @@ FILE = {
 
 def write(folder, **changes):
     path = folder / "mine.yaml"
-    path.write_text(yaml.safe_dump({**FILE, **changes}))
+    path.write_text(yaml.safe_dump({**FILE, **changes}, sort_keys=False))
     return path
 
 
@@ -128,25 +128,25 @@ def simulated(generator, seeds, gain, shared):
     return {"": {name: {s: {"m": float(v), COST: 1.0} for s, v in enumerate(values)} for name, values in arms.items()}}
 
 
-@pytest.mark.parametrize(("seeds", "shared"), [(3, 0.0), (5, 2.0), (8, 1.0)])
+@pytest.mark.parametrize(("seeds", "shared"), [(3, 0.0), (5, 2.0)])
 def test_intervals_of_a_report_cover(seeds, shared):
-    """4,000 experiments have an error of .34 points."""
+    """2,000 experiments have an error of half a point."""
     generator = np.random.default_rng(seeds)
     hits = 0
-    for _ in range(4000):
+    for _ in range(2000):
         cell = compare(simulated(generator, seeds, 0.7, shared), "base", ["m"])[1]
         hits += cell.difference.low <= 0.7 <= cell.difference.high
-    assert 93.5 < 100 * hits / 4000 < 96.5
+    assert 93 < 100 * hits / 2000 < 97
 
 
 def test_holm_over_all_comparisons_holds_the_error_of_placebos():
-    """Six arms without any effect: some finding in at most 5 % of 1,000 experiments, up to chance."""
+    """Six arms without any effect: some finding in at most 5 % of 500 experiments, up to chance."""
     generator, found = np.random.default_rng(0), 0
-    for _ in range(1000):
+    for _ in range(500):
         luck = generator.normal(size=(7, 5))
         values = {"": {f"a{arm}": {s: {"m": float(luck[arm, s]), COST: 1.0} for s in range(5)} for arm in range(7)}}
         found += any(cell.p_holm < 0.05 for cell in compare(values, "a0", ["m"]))
-    assert found < 65
+    assert found < 40
 
 
 def test_the_page_holds_everything_and_only_seeds_that_both_have(tmp_path):

@@ -65,6 +65,8 @@ class DatasetSpec:
         holdout: share of the training images that validate, and where these are.
         sample: of own training images.
         notes: what was found in own images and has to be said, a line each.
+        format: how own images are stored, `data.format`.
+        nested: whether folders in folders are the levels of the tree of own images.
     """
 
     name: str
@@ -91,6 +93,8 @@ class DatasetSpec:
     holdout: tuple[float, str | None] = (0.0, None)
     sample: Sample = Sample()
     notes: tuple[str, ...] = ()
+    format: str = "image_folder"
+    nested: bool = False
 
     @property
     def levels(self) -> tuple[str, ...]:
