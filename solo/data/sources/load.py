@@ -95,8 +95,8 @@ def load(
     if share:
         path = train_path if split == "val" else path
         whole = dataclasses.replace(spec, holdout=(0.0, None))
-        source: Split = "train" if split == "val" else split
-        images: Any = load(whole, source, path, download, transform, levels, no_labels, data_format)
+        part: Split = "train" if split == "val" else split
+        images: Any = load(whole, part, path, download, transform, levels, no_labels, data_format)
         return hold_out(images, share, split == "val")
     folder = Path(path).expanduser() if path else None
     if folder is not None and spec.folders and folder.is_dir():
