@@ -105,7 +105,7 @@ def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
     """
     values = modernise(to_plain(cfg), own=keys_of(schema)).values
     filled = _filled(values, schema)
-    write_back(cfg, {name: value for name, value in filled.items() if name in values or not names or name in names})
+    write_back(cfg, values | {name: filled[name] for name in names or filled})
     return cfg
 
 
