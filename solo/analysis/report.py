@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 
 from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures
@@ -102,7 +102,7 @@ def _thumbnails(image: Images | None) -> Callable[[int], Markup]:
     @cache
     def tag(row: int) -> Markup:
         if image is None:
-            return escape(f"image {row:,}")
+            return Markup(f"<span>image {row:,}</span>")
         picture = image(row).convert("RGB")
         small = max(picture.size) <= _SMALL
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
