@@ -38,7 +38,6 @@ DEAD = {
     "wandb_run_id": "an earlier run's",
     "dali": "images are read without DALI",
     "auto_umap": "it is drawn in pretraining only",
-    "logger": "loggers are set by the keys tensorboard and wandb",
     "callbacks": "set by the program",
     "enable_checkpointing": "set by the key checkpoint.enabled",
     "checkpoint.save_constant": "see checkpoint.frequency and checkpoint.keep_prev",

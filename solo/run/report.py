@@ -162,6 +162,11 @@ def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | Non
     return shlex.join([*start, *words])
 
 
+def analyze_command(checkpoint: Path) -> str:
+    """The command that looks at the run of `checkpoint`, ready to be pasted."""
+    return shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
+
+
 def resume_command(checkpoint: Path) -> str:
     """How to go on with a run that stopped."""
     return f"the same command and {shlex.quote(f'resume_from_checkpoint={_short(checkpoint)}')}"
