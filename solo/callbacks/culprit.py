@@ -50,7 +50,8 @@ def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
     parameters = broken(module)
     with _modules_at_work(module) as stack, torch.no_grad(), _Lookout(stack) as lookout:
         result = step()
-    return replace(lookout.origin_of(result), parameters=parameters)
+    found: Finding = lookout.origin_of(result)
+    return replace(found, parameters=parameters)
 
 
 def broken(module: nn.Module) -> tuple[str, ...]:
