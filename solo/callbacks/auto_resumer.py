@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo.args.config import to_plain
+from solo.args.defaults import fill_defaults
 from solo.args.differences import Difference, differences, may_change
 from solo.args.schema import PretrainCfg
-from solo.compat.configs import fill_defaults
 from solo.untrusted import parse_json
 
 

@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo.analysis.embedding import Embedding, LabelNames, draw_embedding
+from solo.args.defaults import fill_defaults
 from solo.args.schema import PretrainCfg
 from solo.callbacks.run_directory import RunDirectory
-from solo.compat.configs import fill_defaults
 from solo.distributed import gather_no_grad
 
 _MOST_POINTS = 2000  # a few seconds an epoch
