@@ -191,15 +191,7 @@ def _recipe(words: list[str]) -> int:
 
 
 def execute(module: str, parsed: Parsed, **more: Any) -> Any:
-    """Say what is going to be run, and run it.
-
-    Args:
-        module: of a command.
-        parsed: its config.
-        more: arguments of the command's `run`.
-
-    Returns:
-        What the command's `run` returns.
+    """Say what is going to be run, and run it with its config; what the command's `run` returns.
 
     Raises:
         UserError: something that the user has to solve.

@@ -67,10 +67,7 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
 class FileFeatures:
     """Runs a model over image files, decoding them in threads while it computes, and shows how far it is.
 
-    Args:
-        model: the backbone with its transform.
-        batch_size: images computed at once.
-        skip: go on when an image can't be read; otherwise that is an error.
+    With `skip` it goes on when an image can't be read; `skipped` says which, a line each.
 
     Attributes:
         skipped: what could not be read, a line each.
