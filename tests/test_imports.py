@@ -42,7 +42,8 @@ ALLOWED = {
     "export": GROUND | {"backbones"},
     "run": GROUND
     | {"export", "weights"}
-    | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"},
+    | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"}
+    | {"hex"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
     | {"eval", "compat"},

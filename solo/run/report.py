@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import solo
 from solo.args.compose import compose
@@ -91,6 +92,16 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table of the terminal; without headings one of names and values."""
+    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    for heading in headings or ("", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key; floats with two digits, the best of each accuracy (`.._acc1`) in bold."""
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -98,14 +109,10 @@ def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name.replace("_acc", " acc@").replace("_", " "))
     for row in rows:
-        cells = {name: _cell(name, value) for name, value in row.items()}
+        cells = {name: f"{x:.2f}" if "_acc" in name else "" if x is None else str(x) for name, x in row.items()}
         bold = {name: f"[bold]{cells[name]}[/bold]" for name, most in best.items() if row[name] == most}
         table.add_row(*({**cells, **bold}).values())
     _screen().print(table)
-
-
-def _cell(name: str, value: Any) -> str:
-    return f"{value:.2f}" if "_acc" in name else "" if value is None else str(value)
 
 
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
