@@ -23,7 +23,7 @@ _DEEPEST = 6  # dictionaries in dictionaries
 # torch.compile, FSDP and activation checkpointing put these between the names.
 _INSERTED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Of two copies that fit, the one that the authors evaluate: DINO's and iBOT's teacher, the online network of others.
-_TEACHER = re.compile(r"(?:^|\.)teacher\.")
+_TEACHER = re.compile(r"(?:^|\.)teacher[._]")
 _SLOW = re.compile(r"(?:^|[._])(?:momentum|target|ema|slow|key|encoder_k)(?:[._]|$)")
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of a ResNet
 _NUMBER = re.compile(r"(^|\.)([014-7])\.")

@@ -112,15 +112,9 @@ def chunks(module: nn.Module) -> State:
 
 def registers(module: nn.Module) -> State:
     """DINOv2 with registers: the class token has a position, which timm has added to it."""
-    state = module.state_dict()
-    shift = torch.randn(1, 1, 24)
-    state["pos_embed"] = torch.cat([shift, state["pos_embed"]], 1)
-    return {
-        **state,
-        "cls_token": state["cls_token"] - shift,
-        "register_tokens": state.pop("reg_token"),
-        "mask_token": ONE,
-    }
+    state, shift = module.state_dict(), torch.randn(1, 1, 24)
+    state |= {"register_tokens": state.pop("reg_token"), "mask_token": ONE, "cls_token": state["cls_token"] - shift}
+    return state | {"pos_embed": torch.cat([shift, state["pos_embed"]], 1)}
 
 
 def under(prefix: str, state: State) -> State:
@@ -137,7 +131,10 @@ LIBRARIES: dict[str, tuple[nn.Module, Any]] = {
         RESNET,
         {"state_dict": under("backbone_momentum.", lightly(SLOW_RESNET)) | under("backbone.", lightly(RESNET))},
     ),
-    "lightly, DINO": (VIT, {"state_dict": named("teacher_backbone.", SLOW_VIT) | named("student_backbone.vit.", VIT)}),
+    "lightly, DINO": (
+        VIT,
+        {"state_dict": named("student_backbone.vit.", SLOW_VIT) | named("teacher_backbone.vit.", VIT)},
+    ),
     "VISSL": (
         RESNET,
         {
