@@ -475,7 +475,8 @@ def main():
         per = per[per > 0]
         say(
             f"{name}: {i.sum()} pictures, {len(per)} characters, {len(set(labels[i, 1]))} groups, "
-            f"{per.min()}-{per.max()} a character, {len(set(data['family'][i]))} families, val {data['split'][i].mean():.3f}"
+            f"{per.min()}-{per.max()} a character, {len(set(data['family'][i]))} families, "
+            f"val {data['split'][i].mean():.3f}"
         )
 
 
