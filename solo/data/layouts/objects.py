@@ -18,45 +18,43 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if is_image_name(file.name))
 
 
-def _tiny_classes(root: Path) -> list[Names]:
-    return [(name,) for name in class_folders(root / "train")]
+def _tiny_classes(root: Path) -> dict[str, Names]:
+    return {name: (name,) for name in class_folders(root / "train")}
 
 
-def _tiny_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    index = {name: i for i, (name,) in enumerate(_tiny_classes(root))}
+def _tiny_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     if train:
-        for name, i in index.items():
+        for name in class_folders(root / "train"):
             for file in _images_in(root / "train" / name / "images"):
-                yield file, i
+                yield file, name
         return
     for file_name, name, *_ in lines(root / "val" / "val_annotations.txt", 6):
-        yield root / "val" / "images" / file_name, index[name]
+        yield root / "val" / "images" / file_name, name
 
 
-def _caltech_classes(root: Path) -> list[Names]:
-    return [(name,) for name in class_folders(root / "101_ObjectCategories")]
+def _caltech_classes(root: Path) -> dict[str, Names]:
+    return {name: (name,) for name in class_folders(root / "101_ObjectCategories")}
 
 
-def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     """There is no official split: 30 images a class train, as is usual, drawn once and for all; the others validate."""
-    for index, (name,) in enumerate(_caltech_classes(root)):
+    for name in _caltech_classes(root):
         files = _images_in(root / "101_ObjectCategories" / name)
         drawn = set(random.Random(f"{_CALTECH_SEED} {name}").sample(files, min(_CALTECH_TRAIN, len(files))))
         for file in files:
             if (file in drawn) == train:
-                yield file, index
+                yield file, name
 
 
-def _food_classes(root: Path) -> list[Names]:
-    return [(name,) for (name,) in lines(root / "meta" / "classes.txt")]
+def _food_classes(root: Path) -> dict[str, Names]:
+    return {name: (name,) for (name,) in lines(root / "meta" / "classes.txt")}
 
 
-def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    index = {name: i for i, (name,) in enumerate(_food_classes(root))}
+def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     listed = json.loads((root / "meta" / f"{'train' if train else 'test'}.json").read_text(encoding="utf-8"))
     for name, images in listed.items():
         for image in images:
-            yield root / "images" / f"{image}.jpg", index[name]
+            yield root / "images" / f"{image}.jpg", name
 
 
 def inat_path(folder: str) -> Names:
