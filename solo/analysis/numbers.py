@@ -62,6 +62,19 @@ class Numbers:
     pairs: list[ConfusablePair]  # classes that collapse onto each other, the worst first
     near: Neighbours  # neighbours of the anchors
 
+    @property
+    def local_rank(self) -> tuple[float, float, float]:
+        """Lowest, mean and highest effective rank inside the superclasses."""
+        found = [node.effective_rank for node in self.profile if node.level == 0]
+        found = [rank for rank in found if math.isfinite(rank)]
+        return (min(found), sum(found) / len(found), max(found)) if found else (math.nan,) * 3
+
+    @property
+    def mean_ratio(self) -> float:
+        """Mean over the superclasses of local over global effective rank."""
+        found = [node.ratio for node in self.profile if node.level == 0 and math.isfinite(node.ratio)]
+        return sum(found) / len(found) if found else math.nan
+
 
 def measure(
     features: torch.Tensor, labelling: Labelling, settings: Settings, views: torch.Tensor | None = None

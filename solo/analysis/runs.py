@@ -62,6 +62,11 @@ class Run:
         """The latest snapshot: what single-model figures show."""
         return self.snapshots[-1]
 
+    @property
+    def ends(self) -> list[tuple[Snapshot, bool]]:
+        """The latest snapshot, and the earliest where there are two; the flag is True for the latter."""
+        return [(self.last, False), *([(self.first, True)] if len(self.snapshots) > 1 else [])]
+
 
 @dataclass(frozen=True)
 class Analysis:

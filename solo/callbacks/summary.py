@@ -81,13 +81,13 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed the numbers."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of what computed the numbers, and of more packages."""
     found = {"python": platform.python_version()}
-    for name, distribution in {"solo": "solo-hex", "torch": "torch", "lightning": "lightning", "timm": "timm"}.items():
+    for name in ("solo", "torch", "lightning", "timm", *more):
         try:
-            found[name] = metadata.version(distribution)
-        except metadata.PackageNotFoundError:  # run from a source tree
+            found[name] = metadata.version("solo-hex" if name == "solo" else name)
+        except metadata.PackageNotFoundError:  # run from a source tree, or not installed
             found[name] = "unknown"
     return found
 

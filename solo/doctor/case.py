@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -11,7 +10,10 @@ class Case:
     """What is checked."""
 
     method: str  # a name of `METHODS`
-    type: str = "standard"  # the objective, as a user writes it: `standard`, `HEX_adaptive`, ..
+    type: str = "standard"  # the objective, as a user writes it: `standard`, `HEX_adaptive`, ...
+
+    def __str__(self) -> str:
+        return self.method if self.type == "standard" else f"{self.method} {self.type}"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,3 @@ class Outcome:
 
     ok: bool  # whether the guarantee holds
     detail: str  # one line with the figure that decides, e.g. `gradient differs by 3e-16 (allowed: 1e-6)`
-
-
-Check = Callable[[Case], Outcome]

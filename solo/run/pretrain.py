@@ -63,7 +63,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
         start_from(model, cfg.finetune_from, cfg.data.spec.channels if cfg.data.channels is None else cfg.data.channels)
     _check_sizes(cfg, model)
     val = val_loader(cfg)
-    prepared = prepare(cfg, cfg.method, _facts(cfg))
+    prepared = prepare(cfg, cfg.method, _facts(cfg), model)
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
     prepared.fit(model, train, val, lambda last: linear_command(cfg, last, len(cast(Sized, train.dataset))))
     folder = prepared.directory.path
