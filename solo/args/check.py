@@ -61,6 +61,16 @@ def check(
     return _Check(schema, path, open_names).section(values, schema, path)
 
 
+def get(values: Mapping[str, Any], key: str, missing: Any = None) -> Any:
+    """The value of a dotted key; of a section or key that isn't there `missing`."""
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return missing
+        found = found[part]
+    return found
+
+
 def unknown(value: object, choices: Iterable[str]) -> str:
     """The sentence for a value that is not one of `choices`: `='x' is unknown; did you mean 'y'? choose ...`."""
     names = list(dict.fromkeys(str(choice) for choice in choices))

@@ -142,7 +142,7 @@ class Layout:
             if root is not None:
                 return root, cast(Any, self.classes)(root)
             folder = self.class_folder(path, train)
-            return folder and (folder, {name: self.of_folder(name) for name in class_folders(folder)})
+            return (folder, {name: self.of_folder(name) for name in class_folders(folder)}) if folder else None
         except _DAMAGED as error:
             raise _damaged(self.title, root or path, error) from error
 

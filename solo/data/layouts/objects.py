@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from solo.data.labels.trees import Names
@@ -18,8 +18,8 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if is_image_name(file.name))
 
 
-def _tiny_classes(root: Path) -> dict[str, Names]:
-    return {name: (name,) for name in class_folders(root / "train")}
+def _by_name(names: Iterable[str]) -> dict[str, Names]:
+    return {name: (name,) for name in names}
 
 
 def _tiny_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
@@ -32,22 +32,14 @@ def _tiny_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
         yield root / "val" / "images" / file_name, name
 
 
-def _caltech_classes(root: Path) -> dict[str, Names]:
-    return {name: (name,) for name in class_folders(root / "101_ObjectCategories")}
-
-
 def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     """There is no official split: 30 images a class train, as is usual, drawn once and for all; the others validate."""
-    for name in _caltech_classes(root):
+    for name in class_folders(root / "101_ObjectCategories"):
         files = _images_in(root / "101_ObjectCategories" / name)
         drawn = set(random.Random(f"{_CALTECH_SEED} {name}").sample(files, min(_CALTECH_TRAIN, len(files))))
         for file in files:
             if (file in drawn) == train:
                 yield file, name
-
-
-def _food_classes(root: Path) -> dict[str, Names]:
-    return {name: (name,) for (name,) in lines(root / "meta" / "classes.txt")}
 
 
 def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
@@ -74,7 +66,7 @@ TINY_IMAGENET = Layout(
     folder="tiny-imagenet-200",
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     markers=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
-    classes=_tiny_classes,
+    classes=lambda root: _by_name(class_folders(root / "train")),
     images=_tiny_images,
 )
 
@@ -83,7 +75,7 @@ CALTECH101 = Layout(
     folder="caltech101",
     url="https://data.caltech.edu/records/mzrjq-6wc02",
     markers=("101_ObjectCategories",),
-    classes=_caltech_classes,
+    classes=lambda root: _by_name(class_folders(root / "101_ObjectCategories")),
     images=_caltech_images,
     torchvision="Caltech101",
 )
@@ -93,7 +85,7 @@ FOOD101 = Layout(
     folder="food-101",
     url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
     markers=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
-    classes=_food_classes,
+    classes=lambda root: _by_name(name for (name,) in lines(root / "meta" / "classes.txt")),
     images=_food_images,
     torchvision="Food101",
 )
