@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 import types
 import typing
@@ -18,12 +19,7 @@ MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
 _TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
-_SIGNS = {
-    ">=": lambda value, bound: value >= bound,
-    ">": lambda value, bound: value > bound,
-    "<=": lambda value, bound: value <= bound,
-    "<": lambda value, bound: value < bound,
-}
+_SIGNS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 # Keys that people look for -> why there are none.
 _ABSENT = {
