@@ -75,7 +75,7 @@ class FileImages:
         self.channels = channels
         content = _digest(self.files, side, reading, channels)
         self.path = folder / f"{content[:24]}.uint8"
-        known = known_sizes(self.path, content=content)  # reading all heads takes a while
+        known = known_sizes(self.path, content)  # reading all heads takes a while
         if known is None or len(known) != len(self.files):
             known = np.array([self._size_or_nothing(file, side) for file in self.files])
         self.shapes = known
