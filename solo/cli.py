@@ -66,6 +66,7 @@ COMMANDS: dict[str, Command] = {
     "search": Command("solo.run.search", None, "find the images most alike to one"),
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
     "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
@@ -277,10 +278,9 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
         raise ConfigError(f"command line: {places[2]!r} is not key=value; see --help")
     recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
     values, origins = compose(recipe, overrides, schema)
-    if features:
-        complete(values, origins, schema, saved_data)
+    told = complete(values, origins, schema, saved_data) if features else []
     parsed = parse(values, schema, origins, for_run=for_run)
-    parsed.notes[:0] = recipe.notes if recipe else []
+    parsed.notes[:0] = [*(recipe.notes if recipe else []), *told]
     return parsed
 
 

@@ -22,13 +22,7 @@ _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 
 def pair_figures(analysis: Analysis, neighbours: dict[str, Pictures], pictures: bool) -> list[Figure]:
-    """All of them.
-
-    Args:
-        analysis: the numbers.
-        neighbours: of each run, from `nearest_in_batch`.
-        pictures: whether images can be shown; else their row numbers stand there.
-    """
+    """All of them; `neighbours` of each run are from `nearest_in_batch`, and need `pictures`, as examples do."""
     found = [profile(analysis), confusable(analysis)]
     if matrix := mixing(analysis):
         found.append(matrix)
@@ -155,14 +149,9 @@ def neighbour_grid(analysis: Analysis, neighbours: dict[str, Pictures]) -> Figur
 
 
 def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> Pictures:
-    """Anchors of a random batch with its images of the highest cosine.
+    """Anchors of a random batch of rows (n, d), the same for every run, with its images of the highest cosine.
 
-    Args:
-        features: (n, d).
-        labels: (n,) superclasses, -1 unknown.
-        names: of the superclasses.
-        seed: of the batch, the same for every run.
-        title: of the panel.
+    `labels` (n,) are superclasses, -1 unknown.
     """
     rng = np.random.default_rng(seed)
     batch = rng.choice(len(features), min(_BATCH, len(features)), replace=False)

@@ -11,15 +11,9 @@ from solo.analysis.numbers import COSINE_ANCHORS, Settings
 def protocol_of(
     count: int, total: int, labelling: Labelling, settings: Settings, lidar: tuple[int, int], seen: Sequence[bool]
 ) -> dict[str, str]:
-    """The sentences by topic.
+    """The sentences by topic, for `count` of `total` images.
 
-    Args:
-        count: images looked at.
-        total: images there are.
-        labelling: of these images.
-        settings: how they were measured.
-        lidar: images that it compares, and views of each.
-        seen: whether each snapshot has views.
+    `lidar` says how many images LiDAR compares, and views of each; `seen` whether each snapshot has views.
     """
     seed, level = settings.seed, labelling.superlevel
     of = "" if count == total else f" of {total:,}, drawn at random (max_images, seed {seed})"

@@ -99,11 +99,7 @@ class Analysis:
 def choose_views(labelling: Labelling, worst: int | None, max_points: int, seed: int) -> tuple[View, ...]:
     """All images by superclass; of five random superclasses; and inside one, by class: the rows of figure 10.
 
-    Args:
-        labelling: of the images.
-        worst: superclass to look into; None: that with most classes.
-        max_points: of each view.
-        seed: of the draws.
+    `worst` is the superclass to look into; None: that with most classes.
     """
     rng = np.random.default_rng(seed)
     known = np.flatnonzero(labelling.coarse >= 0)

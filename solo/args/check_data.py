@@ -10,6 +10,7 @@ from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_t
 from solo.data.catalogue.resolve import is_here
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
+from solo.hex.catalogue import policy_facts
 
 Values = Mapping[str, Any]
 
@@ -68,15 +69,17 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         elif whole != sorted(whole, reverse=True):
             text = f"={shares} keeps more fine labels than coarse ones, which follow from them; let it not increase"
             yield Problem("data.label_fraction", text)
-    superclass = get(values, "hex.policy") == "superclass"
-    if superclass or get(values, "hex.named"):
+    by_label, level = policy_facts(get(values, "hex.policy")).labels, get(values, "hex.level")
+    if by_label == "tree" or get(values, "hex.named"):
         if len(spec.levels) > 1:
-            yield from _level("hex.level", values["hex"]["level"], spec.levels)
+            yield from _level("hex.level", level, spec.levels)
         else:
             rich = ", ".join(name for name, row in DATASETS.items() if len(row.levels) > 1)
-            key, value = ("hex.policy", "superclass") if superclass else ("hex.named", True)
-            text = f"={value!r} needs a label tree, and {spec.name} has one level only; take a data set with several"
-            yield Problem(key, f"{text} levels ({rich}) or HEX_adaptive")
+            key = "hex.policy" if by_label == "tree" else "hex.named"
+            text = f"={get(values, key)!r} needs a label tree, and {spec.name} has one level only"
+            yield Problem(key, f"{text}; take a data set with several levels ({rich}) or HEX_adaptive")
+    elif by_label:
+        yield from _level("hex.level", level, spec.levels)
     if data.get("sampler") not in (None, "random"):
         yield from _sampler(spec, data, values["optimizer"]["batch_size"])
 

@@ -47,7 +47,13 @@ def _with(key: str, *choices: object, null: object = None) -> Condition:
 def _policy(read: Callable[[PolicyFacts], object]) -> Condition:
     """A fact of the policy, and the types that have it."""
     types = ", ".join(facts.shown for facts in POLICIES.values() if read(facts))
-    return lambda values: read(policy_facts(get(values, "hex.policy"))), f"with type={types}"
+    rows = {facts.shown: facts for facts in POLICIES.values()}  # hex.kin has the words that are shown
+
+    def reads(values: Values) -> bool:
+        asked = policy_facts(get(values, "hex.policy")), rows.get(get(values, "hex.kin", ""))
+        return any(facts and read(facts) for facts in asked)
+
+    return reads, f"with type={types}"
 
 
 def _method(values: Values, read: Callable[[MethodFacts], bool]) -> bool:
@@ -58,6 +64,18 @@ def _method(values: Values, read: Callable[[MethodFacts], bool]) -> bool:
 
 def _on_hex(values: Values) -> bool:
     return bool(get(values, "hex.policy", "") != "standard")
+
+
+def _action(values: Values) -> str | None:
+    """What is done with relatives; None with `type: standard`."""
+    facts = policy_facts(get(values, "hex.policy"))
+    dropped = "release" in (facts.variant, get(values, "hex.variant"))
+    return (get(values, "hex.action") or ("drop" if dropped else facts.action)) if _on_hex(values) else None
+
+
+def _logs_to_wandb(values: Values) -> bool:
+    listed = values.get("logger")
+    return "wandb" in listed if listed is not None else get(values, "wandb.enabled") is not False
 
 
 def _stored_as_files(values: Values) -> bool:
@@ -71,8 +89,8 @@ def _has_a_stem(values: Values) -> bool:
 
 
 _SELECTS, _SELECTING = _policy(lambda facts: facts.selects)
-_REWEIGHTS = _with("hex.variant", "reweight")[0]
-_NAMED = _with("hex.policy", "superclass")[0]
+_BY_LABEL, _LABELLED = _policy(lambda facts: facts.labels)
+_FINDS, _ = _policy(lambda facts: facts.selects or facts.table)
 _OWN = (_with("data.dataset", "custom", "image_folder")[0], "with data.dataset=custom")
 _FILES: Condition = (_stored_as_files, "for data sets of image files")
 _OF_POLICIES = dict.fromkeys(name for facts in POLICIES.values() for name in facts.reads)
@@ -94,13 +112,19 @@ READERS = (
     ),
     _reader(
         "hex: level",
-        (lambda values: _NAMED(values) or get(values, "hex.named", True), "with type=superclass, or hex.named=True"),
+        (lambda values: _BY_LABEL(values) or get(values, "hex.named", True), f"{_LABELLED}, or hex.named=True"),
     ),
     _reader(
         "hex: beta tau_plus",
-        (lambda values: _SELECTS(values) and _REWEIGHTS(values), f"{_SELECTING}, and hex.variant=reweight"),
+        (
+            lambda values: get(values, "hex.kin") or (_SELECTS(values) and _action(values) == "weigh"),
+            f"{_SELECTING}, where relatives are weighed: hex.action=weigh and hex.variant=reweight",
+        ),
     ),
-    _reader("hex: warm_epoch variant temperature", (_on_hex, "with another type than standard")),
+    _reader("hex: share", (lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull")),
+    _reader("hex: kin", (lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop")),
+    _reader("hex: action", (lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives")),
+    _reader("hex: warm_epoch variant temperature denominator", (_on_hex, "with another type than standard")),
     _reader(
         "hex: alpha scale",
         (
@@ -145,7 +169,10 @@ SWITCHED = (
     ),
     Reader(_NO_USE, lambda values: False, "by Lightning's Trainer in programs of one's own"),
     _reader("auto_resume: max_hours", _with("auto_resume.enabled", True)),
-    _reader("wandb: entity project offline", _with("wandb.enabled", True)),
+    _reader("wandb: entity project offline", (_logs_to_wandb, "with wandb.enabled=True or logger=[wandb]")),
+    _reader(
+        "wandb: enabled", (lambda values: values.get("logger") is None, "where no logger is given, which lists all")
+    ),
     _reader(
         "data: train_path val_path",
         (

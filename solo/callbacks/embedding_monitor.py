@@ -71,7 +71,10 @@ class EmbeddingMonitor(Callback):
             return
         rows = self.queue.read()
         if not rows or len(rows["features/0"]) < 2:
-            self._explain()
+            if not self._warned:
+                text = "the method keeps no features of its views (`last_views`), so nothing can be measured"
+                rank_zero_warn(f"online: {text}")
+                self._warned = True
             return
         levels = getattr(pl_module, "levels", ())
         found = measure(rows, self.quantile, levels) if trainer.is_global_zero else {}
@@ -114,13 +117,6 @@ class EmbeddingMonitor(Callback):
     def _is_measured(self, trainer: Trainer) -> bool:
         return trainer.current_epoch % self.every == 0 or trainer.current_epoch + 1 == trainer.max_epochs
 
-    def _explain(self) -> None:
-        if not self._warned:
-            rank_zero_warn(
-                "online: the method keeps no features of its views (`last_views`), so nothing can be measured"
-            )
-            self._warned = True
-
 
 def _rows_of(seen: Mapping[str, Any]) -> Rows:
     """Up to two views of each space, and the labels, under flat names."""
@@ -130,16 +126,10 @@ def _rows_of(seen: Mapping[str, Any]) -> Rows:
 
 
 def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> dict[str, float]:
-    """All vital signs of the queue's rows.
+    """All vital signs of the queue's rows: `online/<measure>/<space>`, `online/knn_acc1/<level>` of labelled levels.
 
-    Args:
-        rows: `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,);
-            `labels` -> (N, L).
-        quantile: see `solo.eval.vitals.geometry`.
-        levels: names of the L levels.
-
-    Returns:
-        `online/<measure>/<space>`; `online/knn_acc1/<level>` of the levels that some row has a label of.
+    Rows are `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,);
+    `labels` -> (N, L).
     """
     spaces = [space for space in ("projection", "features") if f"{space}/0" in rows]
     found: dict[str, float] = {}

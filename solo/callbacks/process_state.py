@@ -38,13 +38,7 @@ class HasProcessState(Protocol):
 
 
 def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
-    """The state of this process. Every process has to call this.
-
-    Args:
-        trainer: at work.
-        module: what it trains.
-        inside: inside an epoch, whose means go on; else after its end.
-    """
+    """The state of this process; inside an epoch with its means, which go on. Every process has to call this."""
     state: State = {
         "rng": rng_state(),
         "buffers": _own_buffers(module),

@@ -57,9 +57,6 @@ def devices() -> list[Fact]:
 def bandwidth(folder: Path | None = None) -> list[Fact]:
     """Rates of the way of an image, each on one core of this machine, measured on pictures that are made here.
 
-    Args:
-        folder: where the disk is measured; default: the folder for temporary files.
-
     Raises:
         UserError: the folder can't be written.
     """

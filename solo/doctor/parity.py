@@ -33,12 +33,9 @@ Fault = Callable[[], AbstractContextManager[Any]]
 
 
 def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullcontext) -> list[Outcome]:
-    """Whether `processes` processes train as one does; one start of them, which costs more than a case, for all cases.
+    """Whether 2 or 4 processes train as one does; one start of them, which costs more than a case, for all cases.
 
-    Args:
-        cases: method and type of each.
-        processes: 2 or 4.
-        fault: entered in every process, for a test to break something; a function of a module.
+    `fault` is entered in every process, for a test to break something; a function of a module.
 
     Raises:
         UserError: a number of processes that doesn't divide the batch.

@@ -25,10 +25,7 @@ _SECONDS = 600
 def on_processes(work: Work, count: int, argument: Any) -> list[Any]:
     """What `work(argument)` returns in each of `count` processes that belong to one group (gloo, CPU).
 
-    Args:
-        work: a function of a module; returns plain values and tensors.
-        count: 1 makes a process without a group.
-        argument: given to each, by pickling.
+    `work` is a function of a module and returns plain values and tensors; one process has no group.
 
     Raises:
         UserError: with the last line of the first process that failed.

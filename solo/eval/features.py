@@ -82,11 +82,9 @@ class Features:
 
 
 def infer_tree(labels: Tensor, levels: Sequence[str]) -> Taxonomy | None:
-    """The tree that columns of labels form, its nodes named by their numbers; None if a node has two parents.
+    """The tree that columns of labels (n, L), coarse first, -1 unknown, form; None if a node has two parents.
 
-    Args:
-        labels: (n, L), coarse first, -1 unknown.
-        levels: names of the columns.
+    Its nodes are named by their numbers.
     """
     if not len(levels) or (labels.amax(dim=0) < 0).any():
         return None

@@ -37,13 +37,7 @@ class HierarchyScores:
 
 
 def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> HierarchyScores:
-    """Compare classes.
-
-    Args:
-        tree: of the classes.
-        truth: (n,) class (leaf) numbers, -1 unknown.
-        predicted: (n,) likewise.
-    """
+    """Compare predicted classes (n,) with the true ones (n,); -1 is unknown in both."""
     use = (truth >= 0) & (predicted >= 0)
     unknown = int(len(truth) - use.sum())
     if not use.any():
@@ -62,15 +56,9 @@ def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> Hierarch
 
 
 def consistent(tree: Taxonomy, predicted: Array, truth: Array) -> Array:
-    """Whether predictions, made for each level by itself, lie on one path of the tree.
+    """Whether predictions (n, L), made for each level by itself, -1 none, lie on one path of the tree: bools (m,).
 
-    Args:
-        tree: the label tree.
-        predicted: (n, L) node of each level, -1 none.
-        truth: (n, L) labels; a pair of levels counts where both are known, so that branches may end early.
-
-    Returns:
-        (m,) bools, of the rows that have such a pair.
+    Of the rows with a pair of levels at which the truth (n, L) is known, for branches may end early.
     """
     fits, counts = np.ones(len(truth), dtype=bool), np.zeros(len(truth), dtype=bool)
     for level, parents in enumerate(tree.parents):

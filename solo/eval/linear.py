@@ -32,13 +32,7 @@ class LinearClassifier:
 
     @torch.no_grad()
     def ranking(self, features: Tensor, top: int = 5, max_elements: int = 5_000_000) -> list[Tensor]:
-        """For each level the classes with the highest scores, (n, min(top, classes)), the best first.
-
-        Args:
-            features: (n, d).
-            top: how many.
-            max_elements: bound on the scores held at once.
-        """
+        """For each level the `top` classes with the highest scores, (n, top), of features (n, d), the best first."""
         parts: list[list[Tensor]] = []
         for rows in torch.split(features, _rows(self.weight, max_elements)):
             scores = torch.split(self.scores(rows), list(self.counts), dim=1)

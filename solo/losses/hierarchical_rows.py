@@ -171,11 +171,7 @@ class HierarchicalRows:
 
 
 def bounds(worst: Tensor) -> Tensor:
-    """``M_l`` of each level, over all processes: the largest pair loss of the finer levels, -inf for the finest.
-
-    Args:
-        worst: (M, L) largest pair loss of each anchor at each level.
-    """
+    """``M_l`` of each level, over all processes: the largest pair loss of the finer levels, -inf for the finest."""
     largest = distributed.gather_no_grad(_largest(worst)[None]).amax(dim=0)
     finer = largest.flip(0).cummax(dim=0).values.flip(0)
     return torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))

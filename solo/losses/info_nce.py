@@ -24,6 +24,7 @@ class Block(NamedTuple):
     similarity: Tensor  # (R, N) cosines
     x: Tensor  # (R, N) logits, similarity / temperature
     negative: Tensor  # (R, N) boolean, N(i)
+    positive: Tensor  # (R, N) boolean, P(i)
 
 
 class Terms(NamedTuple):
@@ -87,7 +88,7 @@ class InfoNCERows:
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
         positive, negative = self.pairs.masks(rows)
-        block = Block(rows, similarity, similarity * self.inverse_temperature, negative)
+        block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)
         row, column = positive.nonzero(as_tuple=True)
         count = torch.bincount(row, minlength=len(positive))
         self.anchors_with_positive += (count > 0).sum()
@@ -96,7 +97,7 @@ class InfoNCERows:
         terms = self._terms(block.x, row, column, count.to(block.x.dtype), joint)
         loss, d_terms, grad = self.score(block, terms)
         if joint is None:
-            grad[terms.row, terms.column] = d_terms  # P(i) and N(i) are disjoint: nothing is overwritten
+            grad[terms.row, terms.column] += d_terms  # no pair is listed twice
         else:
             grad += joint.gradient(torch.zeros_like(joint.lse).index_copy_(0, terms.row, d_terms))
         return loss, grad.mul_(self.inverse_temperature)
@@ -115,7 +116,7 @@ class InfoNCERows:
 
         Returns:
             The summed loss (), its gradient with respect to the terms' logits (K,), and with respect to the logits
-            of the negatives (R, N), zero elsewhere.
+            of whoever else has a part in it, (R, N), zero elsewhere.
         """
         negatives = MaskedSoftmax(block.x, block.negative)
         lse = negatives.lse[terms.row]

@@ -31,7 +31,8 @@ from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
-from solo.run.report import linear_command, say
+from solo.run.relatives import relatives_table
+from solo.run.report import analyze_command, linear_command, say
 from solo.run.start import start_from
 from solo.run.trainer import prepare
 
@@ -65,7 +66,10 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg), model)
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, len(cast(Sized, train.dataset))))
+    if model.hex.bank is not None:
+        model.hex.bank.table = relatives_table(cfg, model, lambda transform: _images(cfg, transform))
+    images = len(cast(Sized, train.dataset))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
@@ -149,7 +153,8 @@ def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
 def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
     """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
     data, spec = cfg.data, cfg.data.spec
-    if data.no_labels or (data.val_path is None and (spec.folders or spec.name == "custom")):
+    nowhere = data.val_path is None and not data.holdout and (spec.folders or spec.name == "custom")
+    if data.no_labels or nowhere:
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     images = load(spec, "val", data.val_path, data.download, transform, levels=True)

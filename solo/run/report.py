@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import solo
 from solo.args.compose import compose
@@ -91,6 +92,16 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table of the terminal; without headings one of names and values."""
+    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    for heading in headings or ("", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key; floats with two digits, the best of each accuracy (`.._acc1`) in bold."""
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -98,24 +109,17 @@ def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name.replace("_acc", " acc@").replace("_", " "))
     for row in rows:
-        cells = {name: _cell(name, value) for name, value in row.items()}
+        cells = {name: f"{x:.2f}" if "_acc" in name else "" if x is None else str(x) for name, x in row.items()}
         bold = {name: f"[bold]{cells[name]}[/bold]" for name, most in best.items() if row[name] == most}
         table.add_row(*({**cells, **bold}).values())
     _screen().print(table)
 
 
-def _cell(name: str, value: Any) -> str:
-    return f"{value:.2f}" if "_acc" in name else "" if value is None else str(value)
-
-
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
     """A table with a column for each level and a row for each number that was measured, with its interval.
 
-    Args:
-        title: above the table.
-        levels: of each level its name (`level`), number of `classes` if it has some, and numbers; `<number>_ci` is an
-            interval.
-        names: number -> words in front of its row.
+    `levels` have a `level`, a number of `classes` if there are some, and numbers, `<number>_ci` their intervals;
+    `names` gives the words in front of a number's row.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
@@ -139,10 +143,7 @@ def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
 def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:
     """The command that evaluates `checkpoint`, ready to be pasted; None where there is nothing to measure on.
 
-    Args:
-        cfg: of the run, resolved.
-        checkpoint: of the run.
-        images: that it was trained on.
+    `images` is how many it was trained on.
     """
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
@@ -166,6 +167,11 @@ def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | Non
     else:
         start = ["solo", "linear", recipe.folder.name, "linear"]
     return shlex.join([*start, *words])
+
+
+def analyze_command(checkpoint: Path) -> str:
+    """The command that looks at the run of `checkpoint`, ready to be pasted."""
+    return shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
 
 
 def resume_command(checkpoint: Path) -> str:

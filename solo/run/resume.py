@@ -48,11 +48,7 @@ class Resumed(NamedTuple):
 
 
 def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
-    """The checkpoint to continue, if any: the one that is named, else the one that is found.
-
-    Args:
-        cfg: of the run.
-        root: the folder of all runs of this kind.
+    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found.
 
     Raises:
         UserError: nothing can be read of what is there.

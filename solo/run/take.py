@@ -26,6 +26,18 @@ Cfg = TypeVar("Cfg")
 _THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile
 
 
+def command(name: str, schema: type[Cfg], run: Callable[[Cfg], object]) -> Callable[[Sequence[str]], int]:
+    """What `solo NAME WORDS...` calls: it reads the words into the settings, and runs with them; wrong ones raise."""
+
+    def main(words: Sequence[str]) -> int:
+        cfg = read_words(name, schema, words)
+        if cfg is not None:
+            run(cfg)
+        return 0
+
+    return main
+
+
 def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
     """The settings of a command; None after `--help`, which is printed.
 
@@ -59,14 +71,7 @@ def open_model(cfg: Any) -> PretrainedModel:
     Raises:
         UserError: it can't be loaded, or there is no such device.
     """
-    try:
-        device = torch.device(cfg.device) if cfg.device else None
-        if device is not None:
-            torch.zeros(1, device=device).cpu()  # `meta` has no numbers
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device={cfg.device} can't be used ({reason}); leave it out, or give cpu") from error
-    return load_pretrained(cfg.run, device)
+    return load_pretrained(cfg.run, cfg.device)
 
 
 def image_files(place: str | Path) -> list[Path]:

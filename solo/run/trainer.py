@@ -36,12 +36,12 @@ from solo.errors import UserError
 from solo.files import write_text
 from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
+from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
 from solo.run.settle import settle
 from solo.run.synced import SyncedNorms
-from solo.run.wandb_logger import wandb_logger
 from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -192,7 +192,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
             SafeCheckpointIO(),
             *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
         ],
-        "logger": wandb_logger(cfg, root, resumed.wandb_id if resumed and continued else None) or False,
+        "logger": loggers(cfg, root, directory.run_id, resumed.wandb_id if resumed and continued else None),
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",

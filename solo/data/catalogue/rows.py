@@ -61,6 +61,7 @@ class DatasetSpec:
         reading: how files become images.
         unknown_classes: what happens to validation images of classes that the training data lack: an error, they are
             left out, or they keep the labels that they share with the training data.
+        holdout: share of the training images that validate, and where these are.
         sample: of own training images.
         notes: what was found in own images and has to be said, a line each.
         format: how own images are stored, `data.format`.
@@ -88,6 +89,7 @@ class DatasetSpec:
     layout: str | None = None
     reading: ReadingKeys = ReadingKeys()
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
+    holdout: tuple[float, str | None] = (0.0, None)
     sample: Sample = Sample()
     notes: tuple[str, ...] = ()
     format: str = "image_folder"
@@ -152,6 +154,10 @@ ROWS = (
         "digits", 16, Taxonomy.flat("0123456789", "digit"), ((0.3098,), (0.3476,)), "load:digits", flip=False, **_GREY
     ),
     _row("fashion_mnist", 28, _FASHION, ((0.2860,), (0.3530,)), "load:fashion_mnist", **_GREY),
+    _row(
+        *("glyphs", 32, 350, ((0.1496,), (0.3299,)), "small:glyphs"),
+        **{**_GREY, "downloads": False, "flip": False, "layout": "solo.data.layouts.objects:GLYPHS"},
+    ),
     _row("cifar10", 32, _CIFAR10, ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), "load:cifar10", **_TWO),
     _row("cifar100", 32, _CIFAR100, ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)), "load:cifar100", **_TWO),
     _row("stl10", 96, _STL10, ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)), "load:stl10", downloads=True),
