@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from solo.args.fields import key, keys_of
 
-_Bits = Literal[16, 32, 64, "16", "32", "64", "bf16"]
+_Bits = Literal["auto", 16, 32, 64, "16", "32", "64", "bf16"]
 _Mixed = Literal["16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"]
 Precision = Literal[_Bits, _Mixed, "transformer-engine", "transformer-engine-float16"]
 
