@@ -309,6 +309,7 @@ def _is_override(word: str) -> bool:
     before, equals, _ = word.partition("=")
     # A file or a run's folder may have = in its name; `seed=1` is the key, whatever lies there.
     path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS or before not in _keys())
+    path |= word.endswith(".yaml") and before not in _keys() and not {".", "/"} & set(before)
     return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
 
 

@@ -11,6 +11,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "epoch": ("max_epochs",),
     "epochs": ("max_epochs",),
     "numepochs": ("max_epochs",),
+    "nepochs": ("max_epochs",),
     "iterations": ("max_steps",),
     "steps": ("max_steps",),
     "bs": ("batch_size",),

@@ -132,7 +132,7 @@ def _list_images(
     root: Path, problems: Problems, settings: dict[str, Any]
 ) -> tuple[list[tuple[Source, int]], DatasetSpec, dict[str, object]]:
     """Images with their classes, what is known of them, and the keys of `data` that train on them."""
-    if root.suffix == ".tar" or "{" in root.name:
+    if root.suffix == ".tar" or ("{" in root.name and not root.exists()):
         settings["format"] = "webdataset"
         spec, samples = resolve_spec(settings), list(read_shards(root).values())
         images: list[Any] = [sample.image for sample in samples]

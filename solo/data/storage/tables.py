@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from solo.data.storage.folders import is_image_name
 from solo.errors import UserError
+from solo.untrusted import parse_json
 
 Table = dict[str, list[str]]
 
@@ -66,19 +66,31 @@ def table_columns(
             if column not in table:
                 close = difflib.get_close_matches(column, table, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
-                raise UserError(f"data.{key}: {file} has no column {column!r}; {hint}it has {', '.join(table)}")
+                raise UserError(f"data.{key}: {file} has no column {column!r}; {hint}it has {_some(table)}")
     if path_column is None:
         likely = [name for name, cells in table.items() if is_image_name(cells[0])]
         if not likely:
-            raise UserError(f"{file} has no column of image files; set data.path_column to one of {', '.join(table)}")
+            raise UserError(f"{file} has no column of image files; set data.path_column to one of {_some(table)}")
         path_column = likely[0]
+    if is_image_name(path_column):
+        raise UserError(f"{file} has no header: it begins with {path_column}; add a first row with the columns' names")
     others = [name for name in table if name != path_column]
     if label_columns is None and len(others) > 1:
         raise UserError(
-            f"{file} has several columns beside {path_column!r}: {', '.join(others)}; "
+            f"{file} has several columns beside {path_column!r}: {_some(others)}; "
             f"set data.label_columns to those with labels, coarse first (or to [])"
         )
-    return path_column, others if label_columns is None else list(label_columns)
+    labels = others if label_columns is None else list(label_columns)
+    for name in labels:
+        cells = [cell for cell in table[name] if cell]
+        if cells and all(cell[0] + cell[-1] in ("[]", "{}") for cell in cells):
+            raise UserError(f"{file}: {name!r} holds lists, such as {cells[0][:40]}; give a column for each level")
+    return path_column, labels
+
+
+def _some(names: Collection[str]) -> str:
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(name[:60] for name in list(names)[:20]) + more
 
 
 def _csv(file: Path) -> Table:
@@ -86,16 +98,19 @@ def _csv(file: Path) -> Table:
         head = stream.readline()
         stream.seek(0)
         delimiter = max("\t,;", key=head.count)
-        rows = [row for row in csv.reader(stream, delimiter=delimiter) if row]
+        rows = [row for row in csv.reader(stream, delimiter=delimiter, strict=True) if row]
     header, body = (rows[0], rows[1:]) if rows else ([], [])
     uneven = next((n for n, row in enumerate(body, start=2) if len(row) != len(header)), None)
     if uneven is not None:
         raise ValueError(f"row {uneven} has {len(body[uneven - 2])} cells, the header {len(header)}")
-    return {name.strip(): [row[i].strip() for row in body] for i, name in enumerate(header)}
+    names = [name.strip() for name in header]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"two columns are named {twice[0]!r}")
+    return {name: [row[i].strip() for row in body] for i, name in enumerate(names)}
 
 
 def _json(file: Path) -> Table:
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = parse_json(file.read_text(encoding="utf-8-sig"))
     if isinstance(data, dict):
         if len({len(column) for column in data.values()}) > 1:
             raise ValueError("its columns differ in length")
@@ -104,11 +119,13 @@ def _json(file: Path) -> Table:
 
 
 def _json_lines(file: Path) -> Table:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return _records([json.loads(line) for line in lines if line.strip()])
+    lines = file.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of lines
+    return _records([parse_json(line) for line in lines if line.strip()])
 
 
 def _records(rows: Sequence[Mapping[str, Any]]) -> Table:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError('each row has to be an object, as in [{"path": "a.png", "label": "cat"}]')
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [as_text(row.get(name)) for row in rows] for name in names}
 
