@@ -28,12 +28,7 @@ class OnlineEvaluation(SoloModule):
             self.knn.reset()
 
     def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
-        """Put the labelled rows of a training batch into the k-NN's bank.
-
-        Args:
-            views: features (B, F) of each large view.
-            targets: (B,) or (B, L).
-        """
+        """Put the labelled rows of a training batch, features (B, F) of each large view, into the k-NN's bank."""
         if not self.knn_eval:
             return
         labels = self.knn_labels(targets)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from solo.data.storage.folders import is_image_name
 from solo.errors import UserError
+from solo.suggest import did_you_mean
 from solo.untrusted import parse_json
 
 Table = dict[str, list[str]]
@@ -61,31 +61,45 @@ def table_columns(
     Raises:
         UserError: a column isn't there, or there are several to choose from.
     """
-    for key, columns in (("path_column", [path_column] if path_column else []), ("label_columns", label_columns or [])):
-        for column in columns:
-            if column not in table:
-                close = difflib.get_close_matches(column, table, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                raise UserError(f"data.{key}: {file} has no column {column!r}; {hint}it has {_some(table)}")
+    if path_column is not None:
+        _require(table, [path_column], "path_column", file)
+    else:
+        path_column = next((name for name, cells in table.items() if is_image_name(cells[0])), None)
     if path_column is None:
-        likely = [name for name, cells in table.items() if is_image_name(cells[0])]
-        if not likely:
-            raise UserError(f"{file} has no column of image files; set data.path_column to one of {_some(table)}")
-        path_column = likely[0]
+        raise UserError(f"{file} has no column of image files; set data.path_column to one of {_some(table)}")
     if is_image_name(path_column):
         raise UserError(f"{file} has no header: it begins with {path_column}; add a first row with the columns' names")
     others = [name for name in table if name != path_column]
-    if label_columns is None and len(others) > 1:
-        raise UserError(
-            f"{file} has several columns beside {path_column!r}: {_some(others)}; "
-            f"set data.label_columns to those with labels, coarse first (or to [])"
-        )
-    labels = others if label_columns is None else list(label_columns)
+    labels = choose_labels(list(table), label_columns, others, file)
     for name in labels:
         cells = [cell for cell in table[name] if cell]
         if cells and all(cell[0] + cell[-1] in ("[]", "{}") for cell in cells):
             raise UserError(f"{file}: {name!r} holds lists, such as {cells[0][:40]}; give a column for each level")
     return path_column, labels
+
+
+def choose_labels(
+    names: Sequence[str], wanted: Sequence[str] | None, likely: Sequence[str], where: str | Path
+) -> list[str]:
+    """The columns of labels, coarse first: the wanted ones, else the only likely one, if there is any.
+
+    Raises:
+        UserError: a column isn't there, or there are several to choose from.
+    """
+    _require(names, wanted or (), "label_columns", where)
+    if wanted is None and len(likely) > 1:
+        raise UserError(
+            f"{where} has several columns that may be labels: {_some(likely)}; set data.label_columns to those "
+            "that are, coarse first (or to [])"
+        )
+    return list(likely if wanted is None else wanted)
+
+
+def _require(names: Collection[str], wanted: Sequence[str], key: str, where: str | Path) -> None:
+    for column in wanted:
+        if column not in names:
+            hint, there = did_you_mean(column, names), _some(names) or "no labels"
+            raise UserError(f"data.{key}: {where} has no column {column!r}; {hint}it has {there}")
 
 
 def _some(names: Collection[str]) -> str:
