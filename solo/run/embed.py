@@ -18,22 +18,9 @@ from solo.errors import UserError
 from solo.files import output_file, replacing
 from solo.run.pretrained import PretrainedModel
 from solo.run.report import say
-from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+from solo.run.take import FileFeatures, command, image_files, open_model, say_skipped
 
 _ENDINGS = (".npz", ".npy", ".parquet")
-
-
-def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Raises:
-        ConfigError: wrong words.
-        UserError: nothing to embed, or the file can't be written.
-    """
-    cfg = read_words("embed", EmbedCfg, words)
-    if cfg is not None:
-        embed(cfg)
-    return 0
 
 
 def embed(cfg: EmbedCfg) -> Path:
@@ -151,3 +138,6 @@ def import_parquet() -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(".parquet needs pyarrow; install it with pip install 'solo-hex[parquet]'") from error
     return pyarrow, parquet
+
+
+main = command("embed", EmbedCfg, embed)

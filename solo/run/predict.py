@@ -13,23 +13,10 @@ from solo.files import output_file, replacing
 from solo.run.embed import as_utf8, import_parquet
 from solo.run.predictions import Predictions
 from solo.run.report import say, show_table
-from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+from solo.run.take import FileFeatures, command, image_files, open_model, say_skipped
 
 Row = dict[str, Any]
 _SHOWN = 10
-
-
-def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Raises:
-        ConfigError: wrong words.
-        UserError: the run has no classifier, no images, or the table can't be written.
-    """
-    cfg = read_words("predict", PredictCfg, words)
-    if cfg is not None:
-        predict(cfg)
-    return 0
 
 
 def predict(cfg: PredictCfg) -> list[Row]:
@@ -82,3 +69,6 @@ def _write(rows: Sequence[Row], file: Path, suffix: str) -> None:
         return
     pyarrow, parquet = import_parquet()
     parquet.write_table(pyarrow.Table.from_pylist([{**row, "path": as_utf8(row["path"])} for row in rows]), file)
+
+
+main = command("predict", PredictCfg, predict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,8 @@ def announce(trainer: Trainer, model: LightningModule) -> None:
 def show_result(summary: Mapping[str, Any], folder: Path, next_command: str | None) -> None:
     """The final table: numbers, files and the command to type next."""
     screen = _screen()
-    status = "" if summary["status"] == "finished" else f" ({summary['status']})"
-    table = Table(
-        title=shown(f"{summary['name']}{status}"), title_justify="left", show_header=False, title_style="bold"
-    )
+    title = shown(summary["name"]) + ("" if summary["status"] == "finished" else f" ({summary['status']})")
+    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
     for name, value in _numbers(summary):
         table.add_row(shown(name), value)
     screen.print()
@@ -93,6 +91,16 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table of the terminal; without headings one of names and values."""
+    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    for heading in headings or ("", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key; floats with two digits, the best of each accuracy (`.._acc1`) in bold."""
     table = Table(title=shown(title), title_justify="left", title_style="bold")
@@ -100,14 +108,10 @@ def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(shown(name.replace("_acc", " acc@").replace("_", " ")))
     for row in rows:
-        cells = {name: _cell(name, value) for name, value in row.items()}
+        cells = {name: f"{x:.2f}" if "_acc" in name else "" if x is None else shown(x) for name, x in row.items()}
         bold = {name: Text(cells[name], "bold") for name, most in best.items() if row[name] == most}
         table.add_row(*({**cells, **bold}).values())
     _screen().print(table)
-
-
-def _cell(name: str, value: Any) -> str:
-    return f"{value:.2f}" if "_acc" in name else "" if value is None else shown(value)
 
 
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
 from solo.files import output_file, replacing
 from solo.run.report import say, show_table
-from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+from solo.run.take import FileFeatures, command, image_files, open_model, say_skipped
 from solo.untrusted import check_zip
 
 _ENDINGS = (".html", ".png", ".csv")
@@ -58,19 +58,6 @@ class Found:
     query: Path  # the image that was looked for
     paths: list[Path]  # those that were found
     cosines: list[float]  # of their features with the query's
-
-
-def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Raises:
-        ConfigError: wrong words.
-        UserError: nothing to search, or a file can't be read or written.
-    """
-    cfg = read_words("search", SearchCfg, words)
-    if cfg is not None:
-        search(cfg)
-    return 0
 
 
 def search(cfg: SearchCfg) -> list[Found]:
@@ -197,3 +184,6 @@ def _thumbnail(path: Path) -> Image.Image:
     image = image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC)
     square.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
     return square
+
+
+main = command("search", SearchCfg, search)

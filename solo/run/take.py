@@ -26,6 +26,18 @@ Cfg = TypeVar("Cfg")
 _THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile
 
 
+def command(name: str, schema: type[Cfg], run: Callable[[Cfg], object]) -> Callable[[Sequence[str]], int]:
+    """What `solo NAME WORDS...` calls: it reads the words into the settings, and runs with them; wrong ones raise."""
+
+    def main(words: Sequence[str]) -> int:
+        cfg = read_words(name, schema, words)
+        if cfg is not None:
+            run(cfg)
+        return 0
+
+    return main
+
+
 def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
     """The settings of a command; None after `--help`, which is printed.
 
