@@ -66,6 +66,7 @@ COMMANDS: dict[str, Command] = {
     "search": Command("solo.run.search", None, "find the images most alike to one"),
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
     "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),

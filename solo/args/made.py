@@ -155,7 +155,9 @@ def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, An
     """With what `methods.yaml` says of this recipe: values, and files (`defaults`) under them."""
     table = folder / "methods.yaml"
     row = dict(_table(table).get(name) or {})
-    defaults = [*defaults, *row.pop("defaults", []), "_self_"]
+    own = row.pop("defaults", [])
+    chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
+    defaults = [*(e for e in defaults if isinstance(e, str) or not chosen & e.keys()), *own, "_self_"]
     places = _said_by(values, name)
     if row:
         for key, line, replaces in lines_of(table, name):

@@ -13,7 +13,7 @@ import timm
 from torch import nn
 
 from solo import plugin
-from solo.backbones import from_timm, poolformer, resnet, vit, wide_resnet
+from solo.backbones import from_timm, poolformer, resnet, small, vit, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
 
@@ -23,6 +23,7 @@ Constructor = Callable[..., nn.Module]
 BACKBONES: dict[str, Constructor] = {
     name: getattr(module, name)
     for module, names in (
+        (small, "conv3"),
         (resnet, "resnet10 resnet18 resnet50"),
         (vit, "vit_tiny vit_small vit_base vit_large"),
         (from_timm, "swin_tiny swin_small swin_base swin_large"),

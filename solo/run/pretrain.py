@@ -153,7 +153,8 @@ def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
 def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
     """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
     data, spec = cfg.data, cfg.data.spec
-    if data.no_labels or (data.val_path is None and (spec.folders or spec.name == "custom")):
+    nowhere = data.val_path is None and not data.holdout and (spec.folders or spec.name == "custom")
+    if data.no_labels or nowhere:
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     images = load(spec, "val", data.val_path, data.download, transform, levels=True)

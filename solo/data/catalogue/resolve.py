@@ -53,6 +53,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         spec = with_tree(spec, data.get("train_path"))
     written = {key: data.get(key) for key in ("on_error", "unknown_classes", "small_stem")}
     given: dict[str, Any] = {key: value for key, value in written.items() if value is not None}
+    given["holdout"] = (float(data.get("holdout") or 0), data.get("train_path"))
     spec = dataclasses.replace(spec, reading=ReadingKeys.of({**data, "channels": spec.channels}), **given)
     path, taxonomy = data.get("train_path"), data.get("taxonomy")
     if form in WITH_COLUMNS:

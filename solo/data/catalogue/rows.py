@@ -62,6 +62,7 @@ class DatasetSpec:
         reading: how files become images.
         unknown_classes: what happens to validation images of classes that the training data lack: an error, they are
             left out, or they keep the labels that they share with the training data.
+        holdout: share of the training images that validate, and where these are.
         sample: of own training images.
         notes: what was found in own images and has to be said, a line each.
         format: how own images are stored, `data.format`.
@@ -89,6 +90,7 @@ class DatasetSpec:
     layout: str | None = None
     reading: ReadingKeys = ReadingKeys()
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
+    holdout: tuple[float, str | None] = (0.0, None)
     sample: Sample = Sample()
     notes: tuple[str, ...] = ()
     format: str = "image_folder"
@@ -145,6 +147,20 @@ _FASHION_MNIST = DatasetSpec(
     small_stem=True,
     downloads=True,
     crop_min_scale=0.5,
+)
+
+_GLYPHS = DatasetSpec(
+    name="glyphs",
+    source="solo.data.sources.small:glyphs",
+    channels=1,
+    size=32,
+    mean=(0.1496,),
+    std=(0.3299,),
+    num_classes=350,
+    small_stem=True,
+    crop_min_scale=0.5,
+    flip=False,
+    layout="solo.data.layouts.objects:GLYPHS",
 )
 
 
@@ -247,6 +263,7 @@ _MEDMNIST = {
 ROWS = (
     _DIGITS,
     _FASHION_MNIST,
+    _GLYPHS,
     _CIFAR10,
     _CIFAR100,
     _STL10,

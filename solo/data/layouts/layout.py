@@ -30,7 +30,8 @@ def flat(name: str) -> Names:
 class Layout:
     """A data set as its authors publish it.
 
-    It is looked for in the given folder, in `folder` below it, and above it if it is called `train`, `val` or `test`.
+    It is looked for in the given folder, in `folder` below it, and above it if it is called `train`, `val`, `test` or
+    like a marker: then the file of the data set was given.
     A folder with one sub-folder per class (itself, or its `train` and `val` or `test`) is read as well.
 
     Attributes:
@@ -60,7 +61,7 @@ class Layout:
 
     def root(self, path: Path) -> Path | None:
         """The folder that has all markers, if there is one."""
-        above = [path.parent] if path.name in ("train", "val", "test") else []
+        above = [path.parent] if path.name in ("train", "val", "test", *self.markers) else []
         for folder in (path, path / self.folder, *above) if self.markers else ():
             if all(_has(folder, marker) for marker in self.markers):
                 return folder

@@ -1,4 +1,4 @@
-"""Tiny ImageNet, Caltech-101, Food-101 and iNaturalist 2021: pictures in one folder per class."""
+"""Tiny ImageNet, Caltech-101, Food-101 and iNaturalist 2021: pictures in one folder per class; glyphs: in one file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, lines
 from solo.data.storage.folders import class_folders, is_image_name
 
 _CALTECH_TRAIN, _CALTECH_SEED = 30, 0
+_GLYPHS = "glyphs.npz"
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -106,4 +109,21 @@ INAT21 = Layout(
     url="https://github.com/visipedia/inat_comp/tree/master/2021",
     levels=("kingdom", "phylum", "class", "order", "family", "genus", "species"),
     of_folder=inat_path,
+)
+
+
+def _glyph_classes(root: Path) -> list[Names]:
+    with np.load(root / _GLYPHS) as file:
+        script, group, character = (file[f"names{level}"].tolist() for level in range(3))
+        above, top = file["parent2"].tolist(), file["parent1"].tolist()
+    return [(script[top[parent]], group[parent], name) for parent, name in zip(above, character, strict=True)]
+
+
+GLYPHS = Layout(
+    title="glyphs",
+    folder="glyphs",
+    url="where you have it, or make it with benchmarks/make_glyphs.py",
+    markers=(_GLYPHS,),
+    classes=_glyph_classes,
+    levels=("script", "group", "character"),
 )
