@@ -108,9 +108,10 @@ def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(shown(name.replace("_acc", " acc@").replace("_", " ")))
     for row in rows:
-        cells = {name: f"{x:.2f}" if "_acc" in name else "" if x is None else shown(x) for name, x in row.items()}
-        bold = {name: Text(cells[name], "bold") for name, most in best.items() if row[name] == most}
-        table.add_row(*({**cells, **bold}).values())
+        cells = {name: Text(f"{x:.2f}" if "_acc" in name else "" if x is None else shown(x)) for name, x in row.items()}
+        for name, most in best.items():
+            cells[name].stylize("bold" if row[name] == most else "")
+        table.add_row(*cells.values())
     _screen().print(table)
 
 
