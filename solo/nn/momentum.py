@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ class MomentumUpdater:
         """Momentum parameters <- tau * momentum + (1 - tau) * online."""
         pairs = list(zip(online_net.parameters(), momentum_net.parameters(), strict=True))
         if pairs:  # as lists: on a GPU a few kernels for all of them
-            slow = [momentum for _, momentum in pairs]
+            slow: list[Tensor] = [momentum for _, momentum in pairs]
             torch._foreach_lerp_(slow, [online.to(momentum.dtype) for online, momentum in pairs], 1 - self.cur_tau)
 
     def update_tau(self, cur_step: int, max_steps: int) -> None:
