@@ -10,7 +10,7 @@ from solo import plugin
 from solo.args.check import Problem, check
 from solo.data.catalogue.registry import get_spec
 from solo.errors import UserError
-from solo.hex.catalogue import policy_class
+from solo.hex.catalogue import policy_class, policy_facts
 from solo.methods.catalogue import method_class
 
 # Key -> finds what its import path means, or raises a UserError that begins with a name and the path.
@@ -50,6 +50,10 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
             yield Problem(key, f"={value}{str(error).partition(value)[2]}")
         else:
             yield from _policy_kwargs(section, found) if key == "hex.policy" else ()
+    hex_ = values.get("hex") or {}
+    ours = policy_facts(hex_.get("policy")) if not plugin.is_path(hex_.get("policy")) else None
+    if ours and ours.kwargs and hex_.get("policy_kwargs"):
+        yield from _policy_kwargs(hex_, policy_class(ours.path))
     for i, entry in enumerate(values.get("augmentations") or []):
         yield from _steps(entry, f"augmentations[{i}].transforms", typed)
     for i, entry in enumerate(values.get("augmentations") or ()):

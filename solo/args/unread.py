@@ -102,6 +102,7 @@ def _action(values: Values) -> str | None:
 
 
 _labelled, _LABELLED = _policy(lambda facts: facts.labels)
+_has_kwargs, _HAVING_KWARGS = _policy(lambda facts: facts.kwargs)
 _FINDS, _ = _policy(lambda facts: facts.selects or facts.table)
 
 _COSINE = _is("scheduler.name", "warmup_cosine")
@@ -111,8 +112,8 @@ READERS = (
     Reader(tuple(map(_hex, ("epoch_step", "step_down"))), _is("hex.step_type", "step"), "with hex.step_type=step"),
     Reader(
         ("hex.policy_kwargs",),
-        lambda values: is_path(_get(values, "hex.policy")),
-        "by a policy of your own, type=module:name",
+        lambda values: is_path(_get(values, "hex.policy")) or _has_kwargs(values),
+        f"by a policy of your own, type=module:name, or {_HAVING_KWARGS}",
     ),
     Reader(
         ("hex.positives",),
@@ -132,11 +133,18 @@ READERS = (
         lambda values: bool(_get(values, "hex.kin")) or (_SELECTS(values) and _action(values) == "weigh"),
         f"{_SELECTING}, where relatives are weighed: hex.action=weigh and hex.variant=reweight",
     ),
-    Reader(("hex.share",), lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull"),
+    Reader(
+        tuple(map(_hex, ("share", "softness", "confident"))),
+        lambda values: _action(values) == "pull",
+        "where relatives are pulled: hex.action=pull",
+    ),
+    Reader(
+        ("hex.temperature_period",), lambda values: bool(_get(values, "hex.temperature_max")), "with temperature_max"
+    ),
     Reader(("hex.kin",), lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop"),
     Reader(("hex.action",), _all(_on_hex, _FINDS), "with a type that finds relatives"),
     Reader(
-        tuple(map(_hex, ("warm_epoch", "variant", "temperature", "denominator"))),
+        tuple(map(_hex, ("warm_epoch", "variant", "temperature", "temperature_max", "denominator"))),
         _on_hex,
         "with another type than standard",
     ),
