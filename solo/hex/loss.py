@@ -111,7 +111,8 @@ class _HexRows(InfoNCERows):
         self.relative, self.kin, self.known, self.own, self.d_own = relative, kin, None, None, None
         if elsewhere is not None:
             self.known = elsewhere.known
-            self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
+            with torch.autocast(pairs.anchors.device.type, enabled=False):
+                self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
             self.d_own = torch.zeros_like(self.own)
         names = ("log_global", "log_local", "local_share", "bounded")
         self._seen: dict[str, list[Tensor]] = {name: [] for name in names}

@@ -85,7 +85,7 @@ class Ring:
 class Components:
     """``components``: who hangs together by nearest neighbours in the batch (Zheng et al., ICCV 2021, 2110.04770).
 
-    Edges join each image with the nearest other one; WCL has a second head for them, here the loss has one.
+    An edge joins the first view of each image with its nearest neighbour; WCL has a second head, here the loss has one.
     """
 
     warm_epoch: int = 1
@@ -99,8 +99,10 @@ class Components:
         nearest = []
         for rows in pairs.blocks():
             nearest.append(pairs.similarity(rows).masked_fill_(~pairs.masks(rows)[1], -torch.inf).argmax(dim=1))
-        _, first = torch.unique(pairs.key_ids, return_inverse=True)  # views of an image are one node
-        return _SameComponent(pairs, components(first, first[distributed.gather_no_grad(torch.cat(nearest))]))
+        _, image = torch.unique(pairs.key_ids, return_inverse=True)
+        place = torch.arange(len(image), device=image.device)
+        first = torch.full_like(place, len(image)).scatter_reduce_(0, image, place, "amin")[: int(image.max()) + 1]
+        return _SameComponent(pairs, components(image[distributed.gather_no_grad(torch.cat(nearest))[first]])[image])
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,13 @@ class _SameComponent:
         return self.of[self.pairs.offset :][rows, None] == self.of
 
 
-def components(start: Tensor, end: Tensor) -> Tensor:
-    """The component of each edge (K,) of a graph, by its smallest node; ``start`` and ``end`` are numbers of nodes."""
-    label = torch.arange(int(torch.maximum(start, end).max()) + 1, device=start.device)
+def components(end: Tensor) -> Tensor:
+    """Which nodes (n,) hang together by edges from each to the node ``end`` (n,): the smallest of them."""
+    label = torch.arange(len(end), device=end.device)
     while True:
-        least = torch.minimum(label[start], label[end])
-        new = label.scatter_reduce(0, start, least, "amin").scatter_reduce(0, end, least, "amin")
+        least = torch.minimum(label, label[end])
+        new = least.scatter_reduce(0, end, least, "amin")
         new = new[new]
         if torch.equal(new, label):
-            return label[start]
+            return label
         label = new

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ from solo.hex.published import Components, FalseNegatives, Ring
 from solo.hex.relatives import Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
 from solo.losses import Pairs, info_nce
 from solo.losses import pairs as pairs_module
-from tests.losses.reference import cosines
+from tests.losses.reference import cosines, relatives_loss
 
 FINDERS = {
     "adaptive": AdaptivePercentile(quantile=0.6, warm_epoch=0),
@@ -31,58 +29,6 @@ ACTIONS = [
     for denominator in ("own", "negatives", "all")
     for share in shares
 ] + [Action("pull", "all", 0.4, 0.3), Action("pull", "own", 0.4, 0.3, confident=True)]
-
-
-def loops(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=None, relative=False):
-    """The loss as its docstrings state it: one anchor, one positive, one denominator at a time."""
-    s, losses = cosines(z), []
-    unit = z / z.norm(dim=1, keepdim=True)
-    for i in range(len(z)):
-        positives = [j for j in range(len(z)) if j != i and ids[j] == ids[i]]
-        found = [j for j in range(len(z)) if ids[j] != ids[i] and chosen[i, j]]
-        siblings = [j for j in range(len(z)) if ids[j] != ids[i] and kin[i, j] and j not in found]
-        hierarchy = siblings + (found if action.name == "weigh" else [])
-        gone = found if action.name in ("drop", "pull") else []
-        rest = [j for j in range(len(z)) if ids[j] != ids[i] and j not in gone and j not in hierarchy]
-        if action.denominator == "all":
-            rest = [j for j in range(len(z)) if j != i and j not in hierarchy]
-        outside = sum((torch.exp(s[i, j] / tau) for j in rest), torch.zeros(()).double())
-        raised = [torch.exp(beta * s[i, h] / tau) for h in hierarchy]
-        inside = torch.zeros(()).double()
-        if relative:
-            every = [torch.exp(beta * s[i, j] / tau) for j in range(len(z)) if ids[j] != ids[i]]
-        else:
-            every = raised
-        for h, weight in zip(hierarchy, raised, strict=True):
-            inside = inside + weight / (sum(every) / len(every)) * torch.exp(s[i, h] / tau)
-
-        def ell(top, outside=outside, inside=inside, hierarchy=hierarchy):
-            number = len(hierarchy)
-            floor = torch.tensor(number * math.exp(-1 / tau)).double()
-            local = torch.maximum((inside - tau_plus * number * top) / (1 - tau_plus), floor)
-            bottom = outside + local + (top if action.denominator == "own" else 0)
-            return (torch.log(bottom) if bottom > 0 else 0) - torch.log(top)
-
-        tops = [torch.exp(s[i, j] / tau) for j in found]
-        if elsewhere is not None:
-            known = zip(elsewhere.rows[i], elsewhere.known[i], strict=True)
-            tops += [torch.exp((unit[i] * row).sum() / tau) for row, there in known if there]
-        own = [ell(torch.exp(s[i, p] / tau)) for p in positives]
-        pulled = [ell(top) for top in tops] if action.name == "pull" else []
-        if action.share is None:
-            losses.append(sum(own + pulled) / len(own + pulled))
-        elif pulled:
-            weights, share = [torch.ones(()).double() / len(pulled)] * len(pulled), action.share
-            if action.softness:
-                raised = [top.detach() ** (tau / action.softness) for top in tops]
-                weights = [each / sum(raised) for each in raised]
-            if action.confident and len(pulled) > 1:
-                share = share * (1 + sum(w * torch.log(w) for w in weights) / math.log(len(pulled)))
-            far = sum(w * each for w, each in zip(weights, pulled, strict=True))
-            losses.append((1 - share) * sum(own) / len(own) + share * far)
-        else:
-            losses.append(sum(own) / len(own))
-    return sum(losses) / len(losses)
 
 
 def batch(n=10, d=4, classes=5):
@@ -102,13 +48,13 @@ def chosen(policy, pairs):
 @pytest.mark.parametrize("action", ACTIONS, ids=str)
 @pytest.mark.parametrize("extra", [False, True])
 @pytest.mark.sampled(4)
-def test_every_action_equals_the_loops(finder, action, extra, monkeypatch):
+def test_every_action_equals_the_relatives_loss(finder, action, extra, monkeypatch):
     z, ids, elsewhere = batch()
     pairs = Pairs.from_ids(z, ids, groups=ids % 3)
     kin = AdaptivePercentile(quantile=0.4, warm_epoch=0)
     sets = (chosen(FINDERS[finder], pairs), chosen(kin, pairs) if extra else torch.zeros(10, 10, dtype=torch.bool))
     far = elsewhere if extra and action.name == "pull" else None
-    expected = loops(z, ids, *sets, action, 0.5, 1.5, 0.05, far, extra)
+    expected = relatives_loss(z, ids, *sets, action, 0.5, 1.5, 0.05, far, extra)
     monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 40)  # four rows at a time
     settings = {
         "temperature": 0.5,
@@ -242,7 +188,9 @@ def test_relatives_of_the_bank_pull_after_the_warm_up():
     kept = objective.bank.rows.float()
     loss = objective.replace(None, pairs, Located(1, 3))
     far = Elsewhere(kept[[1, 0, 3, 2]].repeat(2, 1)[:, None], torch.ones(8, 1, dtype=torch.bool))
-    expected = loops(z.double(), Located.ids.repeat(2), *torch.zeros(2, 8, 8).bool(), Action("pull"), 0.2, 1, 0, far)
+    expected = relatives_loss(
+        z.double(), Located.ids.repeat(2), *torch.zeros(2, 8, 8).bool(), Action("pull"), 0.2, 1, 0, far
+    )
     torch.testing.assert_close(loss.double(), expected, atol=1e-3, rtol=1e-3)
 
 
@@ -297,7 +245,7 @@ def test_the_ring_has_quantiles_of_the_row_for_bounds():
 def test_components_of_the_graph_of_nearest_neighbours(monkeypatch):
     pairs, n = views(n=9, seed=2), 9
     s, label = pairs.similarity(slice(0, 18)), list(range(n))
-    for i in range(2 * n):
+    for i in range(n):
         j = max((j for j in range(2 * n) if j % n != i % n), key=lambda j: float(s[i, j]))
         old, new = label[i % n], label[j % n]
         label = [new if each == old else each for each in label]
