@@ -1,6 +1,6 @@
 """What `import solo` offers: training, evaluation and trained backbones, one call each.
 
-`pretrain` and `evaluate` are the commands of the same name: the same recipes, keys, checks and files.
+`inspect`, `pretrain`, `evaluate` and `analyze` are the commands of the same name: the same keys, checks and files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from solo.run.pretrain import PretrainResult
     from solo.run.pretrained import PretrainedModel
 
-__all__ = ["evaluate", "load", "pretrain"]
+__all__ = ["analyze", "evaluate", "inspect", "load", "pretrain"]
 
 _FEATURE_FILES = (".npz", ".safetensors")
 
@@ -62,14 +62,50 @@ def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] =
         ConfigError: a key or value that is wrong; all problems, one a line.
         UserError: the source can't be read, or the images aren't there.
     """
-    kind = "pretrained_feature_extractor"
-    if str(_named(source)).startswith(("timm/", "torchvision/")):
-        kind = "model"
-    elif Path(source).suffix in _FEATURE_FILES:
-        kind = "features"
-    words = [*_words({kind: str(source)}), *overrides, *_words(settings)]
+    words = [*_words({_kind(source): str(source)}), *overrides, *_words(settings)]
     found: dict[str, Any] = _run("evaluate", recipe, words)
     return found
+
+
+def analyze(*sources: str | Path, overrides: Sequence[str] = (), **settings: Any) -> Path:
+    """Look at embeddings as `solo analyze` does: what emerges in them, and what collapses.
+
+    Args:
+        sources: checkpoints, folders of runs, `timm/NAME`, or files of features; several are compared.
+        overrides: words as on the command line, `"embedding=pca"`.
+        settings: the same as Python values: `embedding="pca"`, `output="report"`.
+
+    Returns:
+        `report.html`, a page that opens in a browser; `analysis.json` and `figures` lie beside it.
+
+    Raises:
+        ConfigError: a key or value that is wrong; all problems, one a line.
+        UserError: a source can't be read, or the images aren't there.
+    """
+    kinds = {_kind(source) for source in sources or (None,)}
+    if len(kinds) > 1:
+        raise UserError(f"sources of different kinds, {' and '.join(sorted(kinds))}, can't be compared; give one kind")
+    words = [*_words({kinds.pop(): [str(source) for source in sources]}), *overrides, *_words(settings)]
+    report: Path = _run("analyze", (), words)
+    return report
+
+
+def inspect(path: str | Path) -> dict[str, Any]:
+    """Print what is in a folder, table, tar or HDF5 file of images, as `solo inspect` does.
+
+    Returns:
+        The settings that train on it: `solo.pretrain("custom", "hex", data=solo.inspect(path))`.
+
+    Raises:
+        UserError: there is nothing to look at.
+    """
+    from solo.data.sources.survey import look
+    from solo.run.inspect import describe, settings_of
+    from solo.run.report import say
+
+    found = look(str(path), lambda items, what, length: items)
+    say("\n".join(describe(found)))
+    return settings_of(found)
 
 
 def load(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
@@ -89,6 +125,12 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
     from solo.run.pretrained import load_pretrained
 
     return load_pretrained(_named(source), device, **data)
+
+
+def _kind(source: object) -> str:
+    if str(_named(source)).startswith(("timm/", "torchvision/")):
+        return "model"
+    return "features" if Path(str(source)).suffix in _FEATURE_FILES else "pretrained_feature_extractor"
 
 
 def _named(source: object) -> str | Path:

@@ -88,7 +88,7 @@ def describe(found: Survey) -> list[str]:
     kind = "a sample of" if len(found.files) > SAMPLE else "all that can be decoded:"
     lines.append(f"mean and std are of {kind} {found.sample:,} images")
     lines = [printable(line) for line in "\n".join(lines).split("\n")]
-    settings = _settings(found)
+    settings = settings_of(found)
     words = [as_word(f"data.{key}", value) for key, value in settings.items() if key != "dataset"]
     next_one = shlex.join(["solo", "pretrain", "custom", "hex", *words])
     return [
@@ -101,7 +101,8 @@ def describe(found: Survey) -> list[str]:
     ]
 
 
-def _settings(found: Survey) -> dict[str, Any]:
+def settings_of(found: Survey) -> dict[str, Any]:
+    """Section `data` of a config that trains on it."""
     settings = {**found.settings, "channels": found.reading.channels, "mean": found.mean, "std": found.std}
     largest = max(map(max, found.sizes))
     if largest <= SMALL or (len(found.sizes) == 1 and largest < 224):
