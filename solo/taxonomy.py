@@ -178,10 +178,7 @@ class Taxonomy:
         return tuple(leaf for child in below for leaf in self.leaves_under(level + 1, child))
 
     def check_counts(self, counts: Sequence[int]) -> None:
-        """Refuse classes without images.
-
-        Args:
-            counts: images of each class.
+        """Refuse classes without images, of which there are `counts`.
 
         Raises:
             UserError: names the empty classes.
@@ -245,12 +242,7 @@ class Taxonomy:
     # ---- for people ----
 
     def render(self, counts: Sequence[int] | None = None, max_children: int = 8) -> str:
-        """The tree as text, a node a line.
-
-        Args:
-            counts: images of each class, shown and added up where given.
-            max_children: how many children of a node are drawn; the others are counted.
-        """
+        """The tree as text, a node a line, with the classes' `counts` added up; many children are cut short."""
         head = ", ".join(f"{level} ({len(names)})" for level, names in zip(self.levels, self.names, strict=True))
         lines = [f"{head}: {self.num_classes} classes"]
         self._draw(lines, 0, tuple(range(len(self.names[0]))), "", counts, max_children)

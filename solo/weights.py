@@ -109,12 +109,8 @@ def load_weights(
 ) -> None:
     """Load the weights of a file into `network`, all of them or nothing.
 
-    Args:
-        network: the module to fill.
-        state: the file's `state_dict`, or any nest of dictionaries with tensors.
-        path: the file, for the error; may begin with the setting that names it.
-        name: what the network is, for the error: `backbone.name='resnet18'`.
-        saved: the name of the backbone that the file was trained with, where it is known.
+    The rest is for the error: the file (which may begin with its setting), what the network is
+    (`backbone.name='resnet18'`), and the backbone that the file was trained with.
 
     Raises:
         UserError: names missing, unexpected and mismatching keys, both networks, and what to do.

@@ -31,9 +31,6 @@ class NonFiniteGuard(Callback):
     With several processes each that fails writes `replay/rank<r>/`. All of it loads with `weights_only=True`.
 
     While all is well it costs one look at the loss a step, right after the one that the methods take themselves.
-
-    Args:
-        run: the run's folder.
     """
 
     def __init__(self, run: RunDirectory) -> None:

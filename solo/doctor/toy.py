@@ -87,11 +87,7 @@ def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
 class ToyImages(Dataset[Any]):
     """Ten blurry patterns; an item is `(id, [view, ...], label)`, without views `(image, label)`.
 
-    Args:
-        length: number of images.
-        views: of each, noisy; 0 for a validation set.
-        unknown: every so many labels are unknown (-1); 0 for none.
-        dtype: of the images.
+    `unknown`: every so many labels are unknown (-1); 0 for none.
     """
 
     def __init__(self, length: int, views: int = 2, unknown: int = 0, dtype: torch.dtype = torch.float64) -> None:

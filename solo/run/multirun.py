@@ -27,11 +27,7 @@ _COMMON = (
 
 
 class Job:
-    """One run, as submitit calls it.
-
-    Args:
-        words: behind `solo`.
-    """
+    """One run, as submitit calls it: the words behind `solo`."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)

@@ -24,9 +24,10 @@ from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
 from solo.files import output_file, replacing
-from solo.run.pretrained import PretrainedModel
+from solo.run.inputs import image_files
+from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say, show_table
-from solo.run.take import FileFeatures, command, image_files, open_model, say_skipped
+from solo.run.take import FileFeatures, command, say_skipped
 from solo.untrusted import check_zip
 
 _ENDINGS = (".html", ".png", ".csv")
@@ -70,7 +71,7 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
     if cfg.index is not None and importlib.util.find_spec("faiss") is None:
         raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
-    model = model or open_model(cfg)
+    model = model or load_pretrained(cfg.run, cfg.device)
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     queries, asked = engine.all(image_files(cfg.query), "queries")
     if cfg.features is not None:
