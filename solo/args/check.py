@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
-from solo.errors import ConfigError
+from solo.errors import ConfigError, printable
 from solo.suggest import did_you_mean
 
 MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
@@ -102,7 +102,9 @@ class _Check:
             if name in extra:
                 checked[name] = self._value(values, extra[name], path)
             elif name not in known:
-                self.problems.append(Problem(f"{path}{name}", self._unknown_key(str(name), [*known, *extra], path)))
+                self.problems.append(
+                    Problem(printable(f"{path}{name}"), self._unknown_key(str(name), [*known, *extra], path))
+                )
         return checked, self.problems
 
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
@@ -114,7 +116,7 @@ class _Check:
         leaves = [leaf for leaf in self.leaves if "[" not in leaf]
         places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
         hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
-        hint = did_you_mean(f"{path}{name}", here) or hint or did_you_mean(f"{path}{name}", leaves)
+        hint = hint or did_you_mean(f"{path}{name}", here) or did_you_mean(f"{path}{name}", leaves)
         allowed = f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys"
         return f" is not a key; {hint}{allowed}"
 
@@ -138,6 +140,8 @@ class _Check:
         try:
             converted = convert(value, found.type)
             _require_bounds(converted, value, found.bounds)
+            if converted == [] and isinstance(found.default, LISTS) and found.default:
+                raise _Refused(f"=[] is empty; give at least one: {found.help}")
             return converted
         except _Refused as expected:
             self.problems.append(Problem(name, str(expected)))

@@ -41,6 +41,8 @@ def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mappin
             continue
         seen.add(current)
         content = _checked(current)
+        if not isinstance(content, (dict, list, type(None))):
+            raise ConfigError(f"{display(current)}: it is no recipe; give lines of the form key: value")
         named = content.get("defaults") if isinstance(content, dict) else None
         if isinstance(named, list):
             for text in _texts(named):

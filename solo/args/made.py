@@ -82,7 +82,7 @@ def has_own_name(folder: Path) -> bool:
 
 def names_in(folder: Path) -> list[str]:
     """What can be run in a folder, files first."""
-    files = sorted(file.name for file in folder.glob("*.yaml"))
+    files = sorted(file.name for file in folder.glob("*.yaml") if file.is_file())
     above = folder.parent
     if above.name == "pretrain" and (folder / "data.yaml").is_file():
         made = [*_table(folder / "methods.yaml"), *sorted(file.stem for file in (above / "methods").glob("*.yaml"))]

@@ -122,7 +122,7 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
         return
     folder = of_split(existing_folder(path), train=True)
     with os.scandir(folder) as entries:
-        has_files = any(entry.is_file() and not entry.name.startswith(".") for entry in entries)
+        has_files = any(os.path.isfile(entry.path) and not entry.name.startswith(".") for entry in entries)
     if no_labels and not has_files:
         raise UserError(f"{folder} holds no files; data.no_labels=True expects the images directly in that folder")
     if not no_labels and not class_folders(folder):

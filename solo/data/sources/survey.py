@@ -131,7 +131,7 @@ def _list_images(
     root: Path, problems: Problems, settings: dict[str, Any]
 ) -> tuple[list[Source], list[int], DatasetSpec, dict[str, object]]:
     """Images, their classes, what is known of them, and the keys of `data` that train on them."""
-    form = "webdataset" if root.suffix == ".tar" or "{" in root.name else "table"
+    form = "webdataset" if root.suffix == ".tar" or ("{" in root.name and not root.exists()) else "table"
     if root.is_dir():
         root, form = of_split(root, train=True), "image_folder"
     elif is_h5(root):

@@ -73,7 +73,7 @@ def shard_files(path: str | Path) -> list[str]:
         UserError: there are none, or they are compressed.
     """
     text = str(Path(path).expanduser())
-    found = _BRACES.search(text)
+    found = None if os.path.exists(text) else _BRACES.search(text)  # a name may hold braces of its own
     if found:
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
