@@ -127,8 +127,11 @@ class PretrainedModel:
         from solo.args.take_schema import SearchCfg
         from solo.run.search import search
 
-        where = {"features" if Path(among).suffix == ".npz" else "among": str(among)}
-        return search(SearchCfg(run="", query=str(query), k=k, out=None if out is None else str(out), **where), self)
+        file = str(out) if out is not None else None
+        cfg = SearchCfg(run="", query=str(query), k=k, out=file, among=str(among))
+        if Path(among).suffix == ".npz":
+            cfg = dataclasses.replace(cfg, among=None, features=str(among))
+        return search(cfg, self)
 
     @torch.no_grad()
     def predict(
