@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 import types
 import typing
@@ -18,12 +19,7 @@ MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
 _TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
-_SIGNS = {
-    ">=": lambda value, bound: value >= bound,
-    ">": lambda value, bound: value > bound,
-    "<=": lambda value, bound: value <= bound,
-    "<": lambda value, bound: value < bound,
-}
+_SIGNS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 # Keys that people look for -> why there are none.
 _ABSENT = {
@@ -59,6 +55,16 @@ def check(
         A new dict with every key of the schema (a wrong or missing value is `None`), and the problems.
     """
     return _Check(schema, path, open_names).section(values, schema, path)
+
+
+def get(values: Mapping[str, Any], key: str, missing: Any = None) -> Any:
+    """The value of a dotted key; of a section or key that isn't there `missing`."""
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return missing
+        found = found[part]
+    return found
 
 
 def unknown(value: object, choices: Iterable[str]) -> str:
