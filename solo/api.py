@@ -99,32 +99,9 @@ def inspect(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is nothing to look at.
     """
-    from solo.data.sources.survey import look
-    from solo.run.inspect import describe, settings_of
-    from solo.run.report import say
+    from solo.run.inspect import inspect as look
 
-    found = look(str(path), lambda items, what, length: items)
-    say("\n".join(describe(found)))
-    return settings_of(found)
-
-
-def load(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
-    """Load the backbone of a run, ready to be used.
-
-    Args:
-        source: a checkpoint of ours or of solo-learn, or the folder of a run.
-        device: where to compute; default: a GPU where there is one.
-        data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
-
-    Returns:
-        An object with `.backbone` in eval mode, `.transform`, `.taxonomy` and `.embed(images)`.
-
-    Raises:
-        UserError: the file can't be read, holds no backbone, or doesn't say which one.
-    """
-    from solo.run.pretrained import load_pretrained
-
-    return load_pretrained(_named(source), device, **data)
+    return look(str(path))
 
 
 def _kind(source: object) -> str:

@@ -53,6 +53,13 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
+def inspect(path: str) -> dict[str, Any]:
+    """Print the findings; section `data` of a config that trains on it."""
+    found = look(path, lambda items, what, length: items)
+    Console(soft_wrap=True, highlight=False).print("\n".join(describe(found)), markup=False)
+    return settings_of(found)
+
+
 def _keys(given: argparse.Namespace) -> dict[str, Any]:
     """The keys of `data` that were given as options."""
     numbers = {key: getattr(given, key) for key, _, _ in _READING if getattr(given, key) is not None}
