@@ -104,6 +104,25 @@ def inspect(path: str | Path) -> dict[str, Any]:
     return look(str(path))
 
 
+def load(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
+    """Load the backbone of a run, ready to be used.
+
+    Args:
+        source: a checkpoint of ours or of solo-learn, or the folder of a run.
+        device: where to compute; default: a GPU where there is one.
+        data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
+
+    Returns:
+        An object with `.backbone` in eval mode, `.transform`, `.taxonomy` and `.embed(images)`.
+
+    Raises:
+        UserError: the file can't be read, holds no backbone, or doesn't say which one.
+    """
+    from solo.run.pretrained import load_pretrained
+
+    return load_pretrained(_named(source), device, **data)
+
+
 def _kind(source: object) -> str:
     if str(_named(source)).startswith(("timm/", "torchvision/")):
         return "model"
