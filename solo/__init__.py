@@ -21,7 +21,7 @@ paths.install()
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from solo.api import analyze, evaluate, inspect, load, pretrain
+    from solo.api import analyze, evaluate, inspect, load, pretrain, search
     from solo.errors import ConfigError, UserError
     from solo.hex import (
         AdaptivePercentile,
@@ -57,11 +57,12 @@ __all__ = [
     "inspect",
     "load",
     "pretrain",
+    "search",
 ]
 
 # Module -> the public names that live there.
 _HOMES = {
-    "solo.api": ("pretrain", "evaluate", "load", "analyze", "inspect"),
+    "solo.api": ("pretrain", "evaluate", "load", "analyze", "inspect", "search"),
     "solo.errors": ("UserError", "ConfigError"),
     "solo.hex": tuple(
         "HEXLoss AdaptivePercentile FixedThreshold Superclass EveryNegative NoNegative WithNamed".split()

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from solo.run.pretrain import PretrainResult
     from solo.run.pretrained import PretrainedModel
+    from solo.run.search import Found
 
-__all__ = ["analyze", "evaluate", "inspect", "load", "pretrain"]
+__all__ = ["analyze", "evaluate", "inspect", "load", "pretrain", "search"]
 
 _FEATURE_FILES = (".npz", ".safetensors")
 
@@ -121,6 +122,37 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
     from solo.run.pretrained import load_pretrained
 
     return load_pretrained(_named(source), device, **data)
+
+
+def search(
+    model: str | Path | PretrainedModel,
+    query: str | Path,
+    among: str | Path,
+    k: int = 20,
+    out: str | Path | None = None,
+) -> list[Found]:
+    """Find the images most alike to one, by exact cosine similarity, as `solo search` does.
+
+    Args:
+        model: what `load` has given, or what it takes.
+        query: an image file, or a folder of them.
+        among: a folder of images, or an `.npz` file that `solo embed` has written with this model.
+        k: images found for each query.
+        out: a file to write as well: `.html` with pictures, `.png` or `.csv`.
+
+    Returns:
+        For each query its path (`.query`), and `.paths` and `.cosines` of what was found, most similar first.
+
+    Raises:
+        UserError: nothing to search, or a file can't be read or written.
+    """
+    from solo.args.take_schema import SearchCfg
+    from solo.run.search import search as look
+
+    loaded = load(model) if isinstance(model, (str, Path)) else model
+    saved = str(among) if Path(among).suffix == ".npz" else None
+    folder, file = None if saved else str(among), None if out is None else str(out)
+    return look(SearchCfg(run="", query=str(query), among=folder, features=saved, k=k, out=file), loaded)
 
 
 def _kind(source: object) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,6 @@ from solo.run.predictions import Predictions, predictions
 from solo.run.source import pretrained_backbone, small_stem
 from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
-
-if TYPE_CHECKING:
-    from solo.run.search import Found
 
 _READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.name != "channels")
 
@@ -108,30 +105,6 @@ class PretrainedModel:
                 raise UserError(f"tensors of different shapes, {shapes}; let `transform` make them of one size")
             parts.append(self.backbone(torch.stack(batch).to(self.device)).float().cpu())
         return torch.cat(parts) if parts else torch.empty(0, self.features_dim)
-
-    def search(self, query: str | Path, among: str | Path, k: int = 20, out: str | Path | None = None) -> list[Found]:
-        """Find the images most alike to one, by exact cosine similarity.
-
-        Args:
-            query: an image file, or a folder of them.
-            among: a folder of images, or an `.npz` file that `solo embed` has written with this model.
-            k: images found for each query.
-            out: a file to write as well: `.html` with pictures, `.png` or `.csv`.
-
-        Returns:
-            For each query its path (`.query`), `.paths` and `.cosines` of what was found, most similar first.
-
-        Raises:
-            UserError: nothing to search, or a file can't be read or written.
-        """
-        from solo.args.take_schema import SearchCfg
-        from solo.run.search import search
-
-        file = str(out) if out is not None else None
-        cfg = SearchCfg(run="", query=str(query), k=k, out=file, among=str(among))
-        if Path(among).suffix == ".npz":
-            cfg = dataclasses.replace(cfg, among=None, features=str(among))
-        return search(cfg, self)
 
     @torch.no_grad()
     def predict(
