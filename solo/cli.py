@@ -292,6 +292,7 @@ def _is_override(word: str) -> bool:
     # A file or a run's folder may have = in its name; `seed=1` is the key, whatever lies there.
     keys = {key for command in COMMANDS.values() if command.schema for key in keys_of(command.schema)}
     path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS or before not in keys)
+    path |= word.endswith(".yaml") and before not in keys and not {".", "/"} & set(before)
     return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
 
 

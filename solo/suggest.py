@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 _SYNONYMS = {
     word: tuple(names.split())
     for entry in """
-    epoch epochs numepochs: max_epochs; iterations steps: max_steps; bs batch: batch_size; learningrate: lr
+    epoch epochs numepochs nepochs: max_epochs; iterations steps: max_steps; bs batch: batch_size; learningrate: lr
     wd: weight_decay; opt: optimizer; model: backbone method; arch architecture encoder network: backbone
     workers: num_workers; gpu: devices accelerator; gpus: devices; device: accelerator; algorithm loss: method
     ckpt: pretrained_feature_extractor checkpoint; checkpoint: pretrained_feature_extractor

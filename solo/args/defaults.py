@@ -26,8 +26,6 @@ def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
     """Write the schema's defaults into `cfg`, in place, where it has nothing, and return it; of some keys, or all.
 
     For configs that did not come through `parse_cfg`: older spellings are renamed, nothing is checked or required.
-
-    For configs that did not come through `parse_cfg`: older spellings are renamed, nothing is checked or required.
     """
     values = modernise(to_plain(cfg), own=keys_of(schema)).values
     filled = _filled(values, schema)

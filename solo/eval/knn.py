@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from solo.eval.rows import best as best_columns
 from solo.eval.rows import unit_rows
 from solo.precision import at_least_float32
 
@@ -147,7 +148,8 @@ def _nearest_of(query: Tensor, keys: Tensor, k: int, distance: Distance, columns
     for start in range(0, len(keys), columns):
         block = keys[start : start + columns]
         similarity = query @ block.T if distance == "cosine" else -torch.cdist(query, block)
-        top, place = similarity.topk(min(k, len(block)), dim=1)
+        place = best_columns(similarity, min(k, len(block)))
+        top = similarity.gather(1, place)
         best, index = torch.cat([best, top], dim=1), torch.cat([index, place + start], dim=1)
         if best.shape[1] > k:
             best, place = best.topk(k, dim=1)

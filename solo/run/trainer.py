@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
@@ -40,7 +40,7 @@ from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
-from solo.run.settle import settle
+from solo.run.settle import ddp_strategy, settle
 from solo.run.synced import SyncedNorms
 from solo.run.watching import watchers
 
@@ -178,7 +178,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     options = {
         **trainer_options(cfg),
         **_devices(cfg),
-        "strategy": _strategy(cfg),
+        "strategy": _strategy(cfg, type(model).__module__.startswith("solo.")),
         "plugins": [
             SafeCheckpointIO(),
             *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
@@ -206,6 +206,8 @@ def trainer_options(cfg: RunCfg) -> dict[str, Any]:
         options["sync_batchnorm"] = False  # `SyncedNorms` does it
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
+    if torch.cuda.is_available() and not _on_cpu(cfg) and not options.get("deterministic"):
+        options.setdefault("benchmark", True)  # views have one size or two: cuDNN's search for the fastest pays
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
 
 
@@ -265,9 +267,9 @@ def _devices(cfg: RunCfg) -> dict[str, Any]:
     return {"devices": devices}
 
 
-def _strategy(cfg: RunCfg) -> str | Strategy:
-    name = cfg.strategy
-    return DDPStrategy(find_unused_parameters=False) if name == "ddp" else name or "auto"
+def _strategy(cfg: RunCfg, ours: bool) -> str | Strategy:
+    exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
+    return ddp_strategy(exact, ours) if cfg.strategy == "ddp" else cfg.strategy or "auto"
 
 
 def _has_tensorboard(cfg: RunCfg) -> bool:

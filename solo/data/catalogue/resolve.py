@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 import random
@@ -25,6 +24,7 @@ from solo.data.storage.hub import is_here as is_here
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.stored import Stored, identity
 from solo.errors import UserError
+from solo.suggest import did_you_mean
 from solo.taxonomy import Taxonomy
 
 Levels = str | tuple[str, ...] | None
@@ -139,8 +139,7 @@ def _class_index(names: Sequence[str], name: str) -> int:
         return names.index(name)
     if name.isdigit() and int(name) < len(names):
         return int(name)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(name, names)
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise UserError(
         f"data.unseen_classes: {name!r} is no class; {hint}give names ({shown}) or indices 0 to {len(names) - 1}"

@@ -27,7 +27,7 @@ from solo.data.storage.archives import guarded
 from solo.data.storage.folders import class_folders, is_image_name, of_split
 from solo.data.storage.h5_file import is_h5
 from solo.data.storage.idx import FashionFiles
-from solo.data.storage.listing import WITH_COLUMNS
+from solo.data.storage.listing import READERS, WITH_COLUMNS
 from solo.data.storage.reading import ImageReading
 from solo.errors import BrokenImageError, UserError
 
@@ -86,7 +86,7 @@ def load(
         transform: applied to the PIL image.
         levels: whether targets are `(levels,)` LongTensors, coarse first, if there is more than one level.
         no_labels: `path` is a flat folder, a table or shards of images; every target is -1.
-        data_format: `image_folder` or `h5`; `None` takes HDF5 files for what they are.
+        data_format: as `data.format`; `None` takes HDF5 files for what they are.
 
     Raises:
         UserError: if the data aren't there, can't be fetched, or don't look as expected.
@@ -98,6 +98,11 @@ def load(
         part: Split = "train" if split == "val" else split
         images: Any = load(whole, part, path, download, transform, levels, no_labels, data_format)
         return hold_out(images, share, split == "val")
+    if data_format not in (None, *READERS):
+        raise UserError(
+            f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can: "
+            "store the images as files, one folder per class, and set data.format=image_folder"
+        )
     folder = Path(path).expanduser() if path else None
     if folder is not None and spec.folders and folder.is_dir():
         folder = of_split(folder, train=split != "val")
