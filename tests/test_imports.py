@@ -38,7 +38,7 @@ ALLOWED = {
     | {"weights"},
     "optim": GROUND,
     "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods", "eval"},
-    "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
+    "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint", "hex"},
     "export": GROUND | {"backbones"},
     "run": GROUND
     | {"export", "weights"}
