@@ -40,7 +40,7 @@ class PolicyFacts:
     selects: bool = True
     variant: Literal["reweight", "release"] | None = None
     action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
-    denominator: Literal["own", "negatives", "all"] = "own"
+    denominator: Literal["own", "negatives", "all", "inside"] = "own"
     table: bool = False
     labels: Literal["any", "tree"] | None = None
     kwargs: bool = False
