@@ -74,6 +74,7 @@ POLICIES: dict[str, PolicyFacts] = {
         path="solo.hex.policy:Superclass", shown="coarse", warm_up=0, labels="tree", action="pull", denominator="all"
     ),
     "neighbours": _from_table("Neighbours", "neighbours", "eye", "skip", "mutual"),
+    "hex": _from_table("Neighbours", "HEX", "eye", "skip", "mutual"),  # ours: what helps without labels, as it comes
     "shuffled": _from_table("Shuffled", "shuffled", "eye", "skip", "mutual"),
     "random": _from_table("RandomSet", "random"),
     "oracle": _from_table("Oracle", "oracle", "purity", labels="any"),
