@@ -49,7 +49,7 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
         **dataclasses.asdict(task),
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
-        "gpu": torch.cuda.is_initialized(),
+        "gpu": torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0,
         "numbers": {
             part["classes"]: {level["level"]: _numbers(level) for level in part["levels"]} for part in found["results"]
         },
