@@ -27,7 +27,7 @@ ALLOWED = {
     "data": GROUND | {"distributed"},
     "nn": GROUND | {"distributed"},
     "losses": GROUND | {"distributed"},
-    "hex": GROUND | {"distributed", "losses", "args"},  # args in plug.py only
+    "hex": GROUND | {"distributed", "losses", "eval", "args"},  # args in plug.py only
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
