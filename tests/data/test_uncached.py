@@ -63,9 +63,7 @@ def test_views_are_those_of_whole_images(folder: Path) -> None:
     views = augment()(uncached(folder).fetch([0, 2]), seeds)
     for view, expected in zip(views, augment()(whole, seeds), strict=True):
         assert torch.equal(view[1], expected[1])  # PNG: the same pixels
-        assert (
-            view[0] - expected[0]
-        ).abs().mean() * 0.25 * 255 < 6  # JPEG: boxes of whole pixels, fewer of them
+        assert (view[0] - expected[0]).abs().mean() * 0.25 * 255 < 6  # JPEG: boxes of whole pixels, fewer of them
 
 
 def test_batches_with_workers_and_without(folder: Path) -> None:
