@@ -15,7 +15,7 @@ from solo.data.sources.images import ArrayDataset
 from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
 from solo.data.sources.request import Request
 from solo.data.storage.folders import class_folders
-from solo.errors import UserError
+from solo.errors import UserError, reason
 
 _CIFAR10C_LABELS = "labels.npy"
 
@@ -108,7 +108,7 @@ def _fetch_medmnist(name: str, request: Request) -> None:
     try:
         getattr(package, package.INFO[name]["python_class"])(split="train", download=True, root=str(request.root))
     except (RuntimeError, OSError) as error:
-        raise UserError(f"{how_to} (the download failed: {' '.join(str(error).split())})") from error
+        raise UserError(f"{how_to} (the download failed: {reason(error)})") from error
 
 
 def _load(path: Path) -> Any:
