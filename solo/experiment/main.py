@@ -105,8 +105,8 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
 def _tell(plan: Plan, rows: dict[str, Row], left: Any, jobs: int) -> None:
     """How many runs, and how long they take: as those that are there, else by timed steps of the baseline."""
     trials = plan.trials()
-    known = {(task.arm, task.budget): task.choice or {} for task in trials}  # the first that comes, for the number
-    runs = plan.runs(known)
+    first = {(task.arm, task.budget): task.choice or {} for task in trials}  # until one is chosen, for their number
+    runs = plan.runs(first | _chosen(plan, rows)[0])
     missing, seconds = [left(trials), left(runs)], 0.0
     for budget in plan.budgets:
         todo = [[task for task in part if task.budget == budget] for part in missing]
