@@ -19,9 +19,17 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
 from solo.data.labels.subsets import hold_out
-from solo.data.sources.h5_dataset import H5Dataset
-from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, LabelledImages, Transform
-from solo.data.sources.request import LevelTargets, Request, Split
+from solo.data.sources.images import (
+    ArrayDataset,
+    CustomDatasetWithoutLabels,
+    H5Dataset,
+    ImageFiles,
+    LabelledImages,
+    LevelTargets,
+    Request,
+    Split,
+    Transform,
+)
 from solo.data.sources.skip import SkipBroken
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import class_folders, is_image_name, of_split

@@ -11,9 +11,8 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import layout_of
 from solo.data.catalogue.rows import DatasetSpec
-from solo.data.sources.images import ArrayDataset
+from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
-from solo.data.sources.request import Request
 from solo.data.storage.folders import class_folders
 from solo.errors import UserError, reason
 
