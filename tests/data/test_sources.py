@@ -15,9 +15,10 @@ from torchvision import datasets as tv
 from solo.data.catalogue.registry import get_spec
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.sources import images as sources
-from solo.data.sources.load import ArrayDataset, BrokenImageError, CustomDatasetWithoutLabels, load
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
+from solo.data.sources.load import load
 from solo.data.storage import idx
-from solo.errors import UserError
+from solo.errors import BrokenImageError, UserError
 
 
 @pytest.fixture(autouse=True)

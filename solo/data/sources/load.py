@@ -37,19 +37,7 @@ from solo.data.storage.h5_file import is_h5
 from solo.data.storage.idx import FashionFiles
 from solo.data.storage.listing import READERS, WITH_COLUMNS
 from solo.data.storage.reading import ImageReading
-from solo.errors import BrokenImageError, UserError, reason
-
-__all__ = [
-    "ArrayDataset",
-    "BrokenImageError",
-    "CustomDatasetWithoutLabels",
-    "ImageFiles",
-    "LevelTargets",
-    "Request",
-    "Split",
-    "Transform",
-    "load",
-]
+from solo.errors import UserError, reason
 
 _DIGITS_SPLIT_SEED = 0
 
