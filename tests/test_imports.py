@@ -26,7 +26,7 @@ ALLOWED = {
     "data": GROUND | {"distributed"},
     "nn": GROUND | {"distributed"},
     "losses": GROUND | {"distributed"},
-    "hex": GROUND | {"distributed", "losses", "args"},  # args in plug.py only
+    "hex": GROUND | {"distributed", "losses", "eval", "args"},  # args in plug.py only
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
@@ -38,7 +38,7 @@ ALLOWED = {
     | {"weights"},
     "optim": GROUND,
     "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods", "eval"},
-    "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
+    "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint", "hex"},
     "export": GROUND | {"backbones"},
     "run": GROUND
     | {"export", "weights"}

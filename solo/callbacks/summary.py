@@ -12,10 +12,9 @@ from importlib import metadata
 from typing import Any
 
 from solo.args.differences import flat, may_change, never_matters
+from solo.hex.catalogue import POLICIES
 
 Row = dict[str, float]
-# hex.policy -> `type`, where the two differ.
-_TYPES = {"fixed": "HEX_fixed", "adaptive": "HEX_adaptive", "hcl": "HCL", "dcl": "DCL", "infonce": "InfoNCE"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     A number that wasn't measured is left out; one that isn't finite is null.
     """
     last = rows[-1] if rows else {}
+    policy = (facts.cfg.get("hex") or {}).get("policy")  # None where there is none, as in linear evaluation
     names = {"val_acc1": "val_acc1", "val_acc5": "val_acc5", "knn_acc1": "val_knn_acc1", "knn_acc5": "val_knn_acc5"}
     names |= {name: name for name in ("loss", "train_class_loss", "val_loss")} | {"threshold": "hex/threshold"}
     names |= {"hierarchy_negatives": "hex/hierarchy_negatives", "superclass_share": "hex/superclass_share"}
@@ -58,10 +58,11 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "kind": facts.kind,
         "name": facts.cfg.get("name"),
         "method": facts.cfg.get("method"),
-        "type": _type(facts.cfg),
+        "type": POLICIES[policy].shown if policy in POLICIES else policy,
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
+        **({"hex": hex_did(last)} if "hex/gradient_cosine" in last else {}),
         "levels": _levels(last, facts.levels),
         "protocol": {name: text for name, text in facts.protocol.items() if name in measured},
         "epochs": int(last["epoch"]) + 1 if rows else 0,
@@ -92,12 +93,6 @@ def versions(*more: str) -> dict[str, str]:
     return found
 
 
-def _type(cfg: Mapping[str, Any]) -> str | None:
-    """The objective as recipes write it (`type`); None where there is none, as in linear evaluation."""
-    policy = (cfg.get("hex") or {}).get("policy")
-    return _TYPES.get(str(policy), policy)
-
-
 def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Accuracies of every level; the finest is the plain number where it isn't logged on its own."""
     keys = {"val_acc1": "val_acc1", "knn_acc1": "val_knn_acc1"}
@@ -108,6 +103,25 @@ def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | Non
             plain = {name: _number(last[key]) for name, key in keys.items() if key in last}
             out[level] = {**plain, **out[level]}
     return {level: numbers for level, numbers in out.items() if numbers}
+
+
+def hex_did(last: Row) -> dict[str, Any]:
+    """What HEX did in the last epoch: numbers and a line of text; see `solo.hex.probe`."""
+    bands = ("with_relatives", "mass", "own_class", "siblings", "strangers")
+    names = ("gradient_cosine", *bands, *(f"kin_{name}" for name in bands))
+    found = {name: last[f"hex/{name}"] for name in names if f"hex/{name}" in last}
+    said = []
+    for band, whom in (("", "relatives"), ("kin_", "kin that is weighed")):
+        share = {name: f"{found[band + name]:.1%}" for name in names if band + name in found}
+        if "with_relatives" in share:
+            said.append(f"{share['with_relatives']} of the anchors have {whom}")
+        if "mass" in share:
+            said.append(f"holding {share['mass']} of the denominator")
+        if "own_class" in share:
+            parts = share["own_class"], share["siblings"], share["strangers"]
+            said.append("{} own class, {} siblings, {} strangers".format(*parts))
+    said.append(f"cosine of the gradient to InfoNCE's {found['gradient_cosine']:.4f}")
+    return {**{name: _number(value) for name, value in found.items()}, "text": ", ".join(said)}
 
 
 def _mean(rows: Sequence[Row], key: str) -> float:

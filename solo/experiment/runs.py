@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from solo import api
 from solo.errors import UserError
-from solo.experiment.plan import Task, as_dict
+from solo.experiment.plan import Task
 from solo.experiment.rows import Row
 
 _QUIET = ("progress=off", "tensorboard.enabled=false", "checkpoint.enabled=true", "auto_resume.enabled=true")
@@ -33,17 +34,17 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
     place.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        with (place / "log.txt").open("a", encoding="utf-8") as log, _into(log):
+        with (place / "log.txt").open("a", encoding="utf-8") as log, _said_to(log):
             result = _train(task, place)
             found = api.evaluate(result, overrides=[*task.evaluate, f"checkpoint.dir={place}"])
     except Exception as error:  # whatever it is, the other runs go on
         if not isinstance(error, UserError):
             with (place / "log.txt").open("a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
-        return {**as_dict(task), "error": " ".join(str(error).split()) or type(error).__name__}
-    summary = read_summary(result)
+        return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
+    summary = json.loads((result / "summary.json").read_text(encoding="utf-8"))
     row = {
-        **as_dict(task),
+        **dataclasses.asdict(task),
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "numbers": {
@@ -57,23 +58,17 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
     return row
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """`summary.json` of a run."""
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return found
-
-
 def _train(task: Task, place: Path) -> Path:
     """The folder of the finished run, done now or before."""
     for file in sorted(place.glob("*/*/summary.json")):
-        summary = read_summary(file.parent)
+        summary = json.loads(file.read_text(encoding="utf-8"))
         if summary.get("kind") == "pretrain" and summary.get("status") == "finished":
             return file.parent
     return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
 
 
 @contextlib.contextmanager
-def _into(log: Any) -> Iterator[None]:
+def _said_to(log: Any) -> Iterator[None]:
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
 
@@ -115,7 +110,7 @@ def _begin(counter: Any, threads: int) -> None:
 
 def probe(task: Task) -> tuple[int, float, float]:
     """Steps of a run, seconds of one step, and seconds of all around them, measured by a run of twelve steps."""
-    with tempfile.TemporaryDirectory() as place, open(os.devnull, "w") as log, _into(log):
+    with tempfile.TemporaryDirectory() as place, open(os.devnull, "w") as log, _said_to(log):
         started = time.perf_counter()
         words = [*task.words, *_QUIET, f"checkpoint.dir={place}", f"max_steps={_PROBED}"]
         result = api.pretrain(*task.recipe, overrides=words)

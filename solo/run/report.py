@@ -70,6 +70,8 @@ def show_result(summary: Mapping[str, Any], folder: Path, next_command: str | No
         table.add_row(shown(name), value)
     screen.print()
     screen.print(table)
+    if "hex" in summary:
+        screen.print(f"HEX: {summary['hex']['text']}")
     screen.print(f"files in {shown(folder)}: {', '.join(name for name in _FILES if (folder / name).exists())}")
     if next_command:
         screen.print(f"next: {shown(next_command)}", style="bold")

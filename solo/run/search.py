@@ -25,7 +25,7 @@ from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
 from solo.files import output_file, replacing
 from solo.run.inputs import image_files
-from solo.run.pretrained import load_pretrained
+from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say, show_table
 from solo.run.take import FileFeatures, command, say_skipped
 from solo.untrusted import check_zip
@@ -62,8 +62,8 @@ class Found:
     cosines: list[float]  # of their features with the query's
 
 
-def search(cfg: SearchCfg) -> list[Found]:
-    """Look for the queries, show and write what was found, and return it."""
+def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
+    """Look for the queries with a model (default: that of `cfg.run`), show and write what was found, and return it."""
     if (cfg.among is None) == (cfg.features is None):
         raise UserError("give either among=FOLDER or features=FILE to search in")
     if cfg.out and not cfg.out.endswith(_ENDINGS):
@@ -71,7 +71,7 @@ def search(cfg: SearchCfg) -> list[Found]:
     out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
     if cfg.index is not None and importlib.util.find_spec("faiss") is None:
         raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
-    model = load_pretrained(cfg.run, cfg.device)
+    model = model or load_pretrained(cfg.run, cfg.device)
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     queries, asked = engine.all(image_files(cfg.query), "queries")
     if cfg.features is not None:
