@@ -136,8 +136,7 @@ def _measures(row: Row, plan: Plan) -> dict[str, float]:
     for name in plan.file.measures:
         classes, level, number = measure_of(name)
         found[name] = float(row["numbers"].get(classes, {}).get(level, {}).get(number, math.nan))
-    gpu = row["seconds"] > 2 * row["cpu_seconds"]
-    return {**found, COST: float(row["seconds"] if gpu else row["cpu_seconds"])}
+    return {**found, COST: float(row["seconds"] if row.get("gpu") else row["cpu_seconds"])}
 
 
 def _chosen(plan: Plan, rows: dict[str, Row]) -> tuple[Chosen, list[str]]:
