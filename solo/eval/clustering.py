@@ -38,8 +38,6 @@ def cluster(features: Array, count: int, seed: int = 0) -> Array:
     """Numbers of the clusters (n,) that k-means (best of three runs; of one above 1,000) finds among unit rows (n, d).
 
     Above 20,000 rows in mini-batches; n >= count.
-
-    The best of three runs, the only one above 1,000 clusters.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
