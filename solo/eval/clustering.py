@@ -25,7 +25,7 @@ MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with the
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of clusters and labels."""
+    """How far clusters and labels agree, 0 to 1."""
 
     nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong
     ami: float  # at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters
