@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from solo.losses.info_nce import MaskedSoftmax
+
 
 class ListSoftmax:
     """Log-sum-exp of each row over a list of entries, and its gradient.
@@ -36,6 +38,7 @@ class LocalTerm:
         x: (R, N) logits.
         listed: (K,) and (K,), row and column of each hierarchy negative.
         beta: >= 0.
+        among: (R, N) whose mean of exp(beta x) the weights are relative to; H(i) by default.
 
     Attributes:
         row, column: (K,) the hierarchy negatives.
@@ -44,18 +47,31 @@ class LocalTerm:
         log: (R,) log L_i, -inf where H(i) is empty.
     """
 
-    def __init__(self, x: Tensor, listed: tuple[Tensor, ...], beta: float) -> None:
+    def __init__(self, x: Tensor, listed: tuple[Tensor, ...], beta: float, among: Tensor | None = None) -> None:
         self.row, self.column = listed
         negatives, self._beta = x[listed], beta
+        self._all: MaskedSoftmax | None = None
         self.size = torch.bincount(self.row, minlength=len(x))
         self._tilted = ListSoftmax((1 + beta) * negatives, self.row, len(x))
         self._weights = ListSoftmax(beta * negatives, self.row, len(x))
         self.log_size = self.size.to(x.dtype).log()
-        self.log = torch.where(self.size > 0, self.log_size + self._tilted.lse - self._weights.lse, -torch.inf)
+        log_number, log_weights = self.log_size, self._weights.lse
+        if among is not None:
+            self._all = MaskedSoftmax(beta * x, among)
+            log_number, log_weights = among.sum(dim=1).to(x.dtype).log(), self._all.lse
+        self.log = torch.where(self.size > 0, log_number + self._tilted.lse - log_weights, -torch.inf)
 
     def gradient(self, per_row: Tensor) -> Tensor:
         """Gradient (K,) of ``sum_i per_row_i * log L_i`` with respect to the logits of the hierarchy negatives."""
         return per_row[self.row] * ((1 + self._beta) * self._tilted.softmax - self._beta * self._weights.softmax)
+
+    def add_gradient(self, grad: Tensor, per_row: Tensor) -> None:
+        """Add the same to ``grad`` (R, N), which is 0 at the hierarchy negatives."""
+        if self._all is None:
+            grad[self.row, self.column] = self.gradient(per_row)
+            return
+        grad -= self._all.gradient(per_row * self._beta)
+        grad[self.row, self.column] += per_row[self.row] * (1 + self._beta) * self._tilted.softmax
 
 
 def debias(

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.hex.local import LocalTerm, debias
+from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.losses.blockwise import blockwise
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms, sum_per_row
@@ -49,11 +49,17 @@ class Action:
         denominator: of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled);
             ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published).
         share: pull: of the target that relatives have together; None: every positive has the same.
+        softness: pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et
+            al., WACV 2023, 2111.14585), not all the same.
+        confident: pull: the share shrinks by the entropy of these weights, 0 where they are even (ASCL, Feng and
+            Patras, ICPR 2022, 2207.11163).
     """
 
     name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
     denominator: Literal["own", "negatives", "all"] = "own"
     share: float | None = 0.5
+    softness: float | None = None
+    confident: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what isn't there."""
@@ -90,6 +96,7 @@ class _HexRows(InfoNCERows):
         temperature: float,
         beta: float,
         tau_plus: float,
+        relative: bool,
         action: Action,
         positives: Positives,
         kin: Selector | None,
@@ -101,10 +108,11 @@ class _HexRows(InfoNCERows):
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
-        self.kin, self.known, self.own, self.d_own = kin, None, None, None
+        self.relative, self.kin, self.known, self.own, self.d_own = relative, kin, None, None, None
         if elsewhere is not None:
             self.known = elsewhere.known
-            self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
+            with torch.autocast(pairs.anchors.device.type, enabled=False):
+                self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
             self.d_own = torch.zeros_like(self.own)
         names = ("log_global", "log_local", "local_share", "bounded")
         self._seen: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -142,7 +150,7 @@ class _HexRows(InfoNCERows):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of terms whose denominator has hierarchy negatives and a rest; its gradients."""
         listed = hierarchy.nonzero(as_tuple=True)  # H(i) is a small share of the row
-        local = LocalTerm(block.x, listed, self.beta)
+        local = LocalTerm(block.x, listed, self.beta, block.negative if self.relative else None)
         log_size = local.log_size[terms.row]
         log_debiased, active = debias(
             local.log[terms.row], log_size, terms.mean, self.tau_plus, self.inverse_temperature
@@ -166,7 +174,7 @@ class _HexRows(InfoNCERows):
             d_positive = d_positive - torch.where(active, terms.weight * taken.exp(), 0.0)
 
         grad = rest.gradient(sum_per_row(d_rest, terms, rest.lse))
-        grad[local.row, local.column] = local.gradient(sum_per_row(d_local, terms, rest.lse))
+        local.add_gradient(grad, sum_per_row(d_local, terms, rest.lse))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
         size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
         self._record(size, rest.lse, local.log, local_share, bounded)
@@ -188,7 +196,13 @@ class _HexRows(InfoNCERows):
             share = number / (number + torch.bincount(terms.row, minlength=len(block.x))).clamp_min(1)
         else:
             share = x.new_tensor(self.action.share) * (number > 0)
-        weights = [terms.weight * (1 - share)[terms.row], (share / number.clamp_min(1))[rows]]
+        among = (1 / number.clamp_min(1))[rows]
+        if self.action.softness is not None:
+            among = ListSoftmax(x / (self.inverse_temperature * self.action.softness), rows, len(block.x)).softmax
+        if self.action.confident:
+            entropy = x.new_zeros(len(block.x)).index_add_(0, rows, -torch.xlogy(among, among))
+            share = share * (1 - entropy / number.clamp_min(2).log())
+        weights = [terms.weight * (1 - share)[terms.row], share[rows] * among]
         logits, means = torch.cat([terms.x, x]), torch.cat([terms.mean, x])
         return Terms(torch.cat([terms.row, rows]), None, logits, means, torch.cat(weights)), (row, column, place)
 
@@ -233,6 +247,7 @@ def hex_nce(
     epoch: int = 0,
     max_epochs: int = 1,
     action: Action | None = None,
+    relative: bool = False,
     kin: Policy | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> tuple[Tensor, Stats]:
@@ -251,6 +266,7 @@ def hex_nce(
         epoch: 0-based.
         max_epochs: length of the run, for schedules.
         action: what is done with those that the policy finds, instead of a variant.
+        relative: Q is relative to the mean over all of N(i), not over H(i): the set weighs more as a whole.
         kin: finds hierarchy negatives among whoever the policy has not found, where these are dropped or pulled.
         elsewhere: relatives that are not in the batch, to be pulled, too.
 
@@ -269,7 +285,7 @@ def hex_nce(
     action = action or (RELEASE if variant == "release" else Action())
     found = policy.selector(pairs, epoch, max_epochs)
     others = None if kin is None else kin.selector(pairs, epoch, max_epochs)
-    rows = _HexRows(pairs, found, temperature, beta, tau_plus, action, positives, others, elsewhere)
+    rows = _HexRows(pairs, found, temperature, beta, tau_plus, relative, action, positives, others, elsewhere)
     loss = blockwise(pairs, rows, own=(rows.own, rows.d_own))
     return loss, rows.stats()
 
