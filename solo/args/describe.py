@@ -47,7 +47,7 @@ def negatives(cfg: Mapping[str, Any]) -> list[str]:
     elif cfg["accumulate_grad_batches"] > 1 and against != "queue":
         lines[0] += "; accumulating batches adds none (accumulate=exact would)"
     classes = cfg["data"]["num_classes"] or 1
-    if policy == "adaptive" and 1 - quantile < 1 / classes < 1:
+    if policy == "adaptive" and quantile - 1 + 1 / classes > 1e-9 and classes > 1:
         lines.append(
             f"HEX_adaptive finds mostly the anchor's own class: the nearest {1 - quantile:.2%} are fewer than the "
             f"{1 / classes:.2%} of one of {classes} classes; hex.quantile below {1 - 1 / classes:g} reaches siblings"

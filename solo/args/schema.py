@@ -79,10 +79,10 @@ class HexCfg:
         "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
         "nothing; null: the type's own",
     )
-    denominator: Literal["own", "negatives", "all"] | None = key(
+    denominator: Literal["own", "negatives", "all", "inside"] | None = key(
         None,
-        "what a positive is measured against: itself and the negatives, these alone (decoupled), or everybody, as in "
-        "SupCon; null: the type's own",
+        "what a positive is measured against: itself and the negatives, these alone (decoupled), everybody, as in "
+        "SupCon, or everybody, and for own views relatives only (class-conditional); null: the type's own",
     )
     share: float | None = key(
         None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1

@@ -40,7 +40,7 @@ class PolicyFacts:
     selects: bool = True
     variant: Literal["reweight", "release"] | None = None
     action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
-    denominator: Literal["own", "negatives", "all"] = "own"
+    denominator: Literal["own", "negatives", "all", "inside"] = "own"
     table: bool = False
     labels: Literal["any", "tree"] | None = None
     kwargs: bool = False
@@ -74,6 +74,7 @@ POLICIES: dict[str, PolicyFacts] = {
         path="solo.hex.policy:Superclass", shown="coarse", warm_up=0, labels="tree", action="pull", denominator="all"
     ),
     "neighbours": _from_table("Neighbours", "neighbours", "eye", "skip", "mutual"),
+    "hex": _from_table("Neighbours", "HEX", "eye", "skip", "mutual"),  # ours: what helps without labels, as it comes
     "shuffled": _from_table("Shuffled", "shuffled", "eye", "skip", "mutual"),
     "random": _from_table("RandomSet", "random"),
     "oracle": _from_table("Oracle", "oracle", "purity", labels="any"),

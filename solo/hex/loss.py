@@ -47,7 +47,9 @@ class Action:
         name: ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the
             denominator; ``pull``: that, and they are positives, too; ``keep``: nothing.
         denominator: of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled);
-            ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published).
+            ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published); ``inside``: that for
+            relatives, and for an image's own views the relatives only (class-conditional InfoNCE, Chen et al., ICML
+            2022, 2204.07596; all negatives where there are no relatives).
         share: pull: of the target that relatives have together; None: every positive has the same.
         softness: pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et
             al., WACV 2023, 2111.14585), not all the same.
@@ -56,7 +58,7 @@ class Action:
     """
 
     name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
-    denominator: Literal["own", "negatives", "all"] = "own"
+    denominator: Literal["own", "negatives", "all", "inside"] = "own"
     share: float | None = 0.5
     softness: float | None = None
     confident: bool = False
@@ -65,8 +67,8 @@ class Action:
         """Refuse what isn't there."""
         if self.name not in ("weigh", "drop", "pull", "keep"):
             raise ValueError(f"action must be 'weigh', 'drop', 'pull' or 'keep', got {self.name!r}")
-        if self.denominator not in ("own", "negatives", "all"):
-            raise ValueError(f"denominator must be 'own', 'negatives' or 'all', got {self.denominator!r}")
+        if self.denominator not in ("own", "negatives", "all", "inside"):
+            raise ValueError(f"denominator must be 'own', 'negatives', 'all' or 'inside', got {self.denominator!r}")
         if self.share is not None and not 0 <= self.share <= 1:
             raise ValueError(f"share must lie in [0, 1], got {self.share}")
 
@@ -129,14 +131,23 @@ class _HexRows(InfoNCERows):
         hierarchy, gone = (chosen | kin, nobody) if self.action.name == "weigh" else (kin, chosen)
         if self.action.name == "keep":
             gone = nobody
-        everybody = self.action.denominator == "all"
-        others = (block.negative & ~gone) if not everybody else block.negative | block.positive
+        gone = gone if self.action.denominator in ("own", "negatives") or self.action.name == "drop" else nobody
+        others = block.negative & ~gone
+        if self.action.denominator in ("all", "inside"):
+            others |= block.positive
         rest = MaskedSoftmax(block.x, others & ~hierarchy)
         self._compare_groups(block.rows, *(chosen if self.kin is None else hierarchy).nonzero(as_tuple=True))
         number, listed = len(terms.x), None
         if self.action.name == "pull":
             terms, listed = self._with_relatives(block, terms, chosen)
-        loss, d_terms, grad = self._split(block, terms, hierarchy, chosen, rest)
+        own = self.action.denominator == "own"
+        if self.action.denominator == "inside" and listed is not None:
+            near = MaskedSoftmax(block.x, chosen.where(chosen.any(dim=1, keepdim=True), block.negative))
+            first, d_first, grad_first = self._split(block, terms.part(slice(number)), nobody, None, near, True)
+            loss, d_terms, grad = self._split(block, terms.part(slice(number, None)), hierarchy, chosen, rest, own)
+            loss, d_terms, grad = loss + first, torch.cat([d_first, d_terms]), grad.add_(grad_first)
+        else:
+            loss, d_terms, grad = self._split(block, terms, hierarchy, chosen, rest, own)
         if listed is not None:
             row, column, place = listed
             d_relatives = d_terms[number:]
@@ -146,9 +157,12 @@ class _HexRows(InfoNCERows):
         return loss, d_terms[:number], grad
 
     def _split(
-        self, block: Block, terms: Terms, hierarchy: Tensor, chosen: Tensor, rest: MaskedSoftmax
+        self, block: Block, terms: Terms, hierarchy: Tensor, chosen: Tensor | None, rest: MaskedSoftmax, own: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of terms whose denominator has hierarchy negatives and a rest; its gradients."""
+        """The loss of terms whose denominator has hierarchy negatives, a rest and, ``own``, the term; its gradients.
+
+        What was seen is recorded where somebody is said to be ``chosen``.
+        """
         listed = hierarchy.nonzero(as_tuple=True)  # H(i) is a small share of the row
         local = LocalTerm(block.x, listed, self.beta, block.negative if self.relative else None)
         log_size = local.log_size[terms.row]
@@ -156,7 +170,6 @@ class _HexRows(InfoNCERows):
             local.log[terms.row], log_size, terms.mean, self.tau_plus, self.inverse_temperature
         )
         log_denominator = torch.logaddexp(rest.lse[terms.row], log_debiased)
-        own = self.action.denominator == "own"
         if own:
             log_denominator = torch.logaddexp(terms.x, log_denominator)
         else:  # a row that has lost all of its negatives has no denominator
@@ -176,8 +189,9 @@ class _HexRows(InfoNCERows):
         grad = rest.gradient(sum_per_row(d_rest, terms, rest.lse))
         local.add_gradient(grad, sum_per_row(d_local, terms, rest.lse))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
-        size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
-        self._record(size, rest.lse, local.log, local_share, bounded)
+        if chosen is not None:
+            size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
+            self._record(size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
 
     def _with_relatives(

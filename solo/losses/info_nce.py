@@ -36,6 +36,11 @@ class Terms(NamedTuple):
     mean: Tensor  # (K,) log of the mean of exp(logit) over the positives in its numerator
     weight: Tensor  # (K,) share of its anchor's loss; the weights of one anchor sum to 1
 
+    def part(self, which: slice) -> Terms:
+        """Some of the terms."""
+        row, column, x, mean, weight = self
+        return Terms(row[which], None if column is None else column[which], x[which], mean[which], weight[which])
+
 
 class MaskedSoftmax:
     """Log-sum-exp of each row over the entries in a mask, and its gradient, from one pass of ``exp``.

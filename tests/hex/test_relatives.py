@@ -28,7 +28,12 @@ ACTIONS = [
     for name, shares in {"weigh": (0.5,), "drop": (0.5,), "keep": (0.5,), "pull": (0.0, 0.3, 1.0, None)}.items()
     for denominator in ("own", "negatives", "all")
     for share in shares
-] + [Action("pull", "all", 0.4, 0.3), Action("pull", "own", 0.4, 0.3, confident=True)]
+] + [
+    Action("pull", "inside", 0.4),
+    Action("pull", "inside", None),
+    Action("pull", "all", 0.4, 0.3),
+    Action("pull", "own", 0.4, 0.3, confident=True),
+]
 
 
 def batch(n=10, d=4, classes=5):

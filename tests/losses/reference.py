@@ -102,8 +102,9 @@ def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=N
         hierarchy = siblings + (found if action.name == "weigh" else [])
         gone = found if action.name in ("drop", "pull") else []
         rest = [j for j in range(len(z)) if ids[j] != ids[i] and j not in gone and j not in hierarchy]
-        if action.denominator == "all":
-            rest = [j for j in range(len(z)) if j != i and j not in hierarchy]
+        if action.denominator in ("all", "inside"):
+            gone = found if action.name == "drop" else []
+            rest = [j for j in range(len(z)) if j != i and j not in hierarchy and j not in gone]
         outside = sum((torch.exp(s[i, j] / tau) for j in rest), torch.zeros(()).double())
         raised = [torch.exp(beta * s[i, h] / tau) for h in hierarchy]
         inside = torch.zeros(()).double()
@@ -114,11 +115,11 @@ def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=N
         for h, weight in zip(hierarchy, raised, strict=True):
             inside = inside + weight / (sum(every) / len(every)) * torch.exp(s[i, h] / tau)
 
-        def ell(top, outside=outside, inside=inside, hierarchy=hierarchy):
+        def ell(top, outside=outside, inside=inside, hierarchy=hierarchy, with_top=action.denominator == "own"):
             number = len(hierarchy)
             floor = torch.tensor(number * math.exp(-1 / tau)).double()
             local = torch.maximum((inside - tau_plus * number * top) / (1 - tau_plus), floor)
-            bottom = outside + local + (top if action.denominator == "own" else 0)
+            bottom = outside + local + (top if with_top else 0)
             return (torch.log(bottom) if bottom > 0 else 0) - torch.log(top)
 
         tops = [torch.exp(s[i, j] / tau) for j in found]
@@ -126,6 +127,10 @@ def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=N
             known = zip(elsewhere.rows[i], elsewhere.known[i], strict=True)
             tops += [torch.exp((unit[i] * row).sum() / tau) for row, there in known if there]
         own = [ell(torch.exp(s[i, p] / tau)) for p in positives]
+        if action.denominator == "inside" and action.name == "pull":
+            near = found or [j for j in range(len(z)) if ids[j] != ids[i]]
+            total = sum(torch.exp(s[i, j] / tau) for j in near)
+            own = [ell(torch.exp(s[i, p] / tau), total, 0 * total, [], True) for p in positives]
         pulled = [ell(top) for top in tops] if action.name == "pull" else []
         if action.share is None:
             losses.append(sum(own + pulled) / len(own + pulled))
