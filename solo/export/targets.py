@@ -87,8 +87,14 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
         raise UserError(f"to={to} needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file; give a folder")
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    reading = target.write(bundle, folder)
+    try:
+        reading = target.write(bundle, folder)
+    except UserError:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     write_description(bundle, folder, model_card(bundle, reading.usage))
     if reading.features is not None:
         images = bundle.example()
