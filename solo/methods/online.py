@@ -28,18 +28,17 @@ class OnlineEvaluation(SoloModule):
             self.knn.reset()
 
     def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
-        """Put the labelled rows of a training batch into the k-NN's bank.
+        """Put the rows of a training batch into the k-NN's bank, which leaves those without a class out in the end.
 
         Args:
             views: features (B, F) of each large view.
             targets: (B,) or (B, L).
         """
-        if not self.knn_eval:
+        if not self.knn_eval or self.config.data.no_labels:
             return
         labels = self.knn_labels(targets)
-        known = labels[:, -1] >= 0
         for feats in views:
-            self.knn(train_features=feats.detach()[known], train_targets=labels[known])
+            self.knn(train_features=feats.detach().clone(), train_targets=labels)
 
     def base_validation_step(self, X: Tensor, targets: Tensor) -> dict[str, Any]:
         """Validation images (B, C, H, W) -> `logits`, `feats`, and the classifier's `loss`, `acc1` and `acc5`."""

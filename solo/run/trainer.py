@@ -38,6 +38,7 @@ from solo.run.launch import check_launch
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
+from solo.run.sharded import Sharded
 from solo.run.synced import SyncedNorms
 from solo.run.wandb_logger import wandb_logger
 from solo.run.watching import watchers
@@ -273,6 +274,8 @@ def _devices(cfg: RunCfg) -> dict[str, Any]:
 
 def _strategy(cfg: RunCfg) -> str | Strategy:
     name = cfg.strategy
+    if name in ("fsdp", "fsdp2"):
+        return Sharded()
     return DDPStrategy(find_unused_parameters=False) if name == "ddp" else name or "auto"
 
 
