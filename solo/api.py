@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from solo.args.words import as_word
 from solo.cli import COMMANDS, execute, read_config
+from solo.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,7 @@ def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] =
         UserError: the source can't be read, or the images aren't there.
     """
     kind = "pretrained_feature_extractor"
-    if str(source).startswith(("timm/", "torchvision/")):
+    if str(_named(source)).startswith(("timm/", "torchvision/")):
         kind = "model"
     elif Path(source).suffix in _FEATURE_FILES:
         kind = "features"
@@ -87,7 +88,13 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
     """
     from solo.run.pretrained import load_pretrained
 
-    return load_pretrained(source, device, **data)
+    return load_pretrained(_named(source), device, **data)
+
+
+def _named(source: object) -> str | Path:
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise UserError(f"{source!r} is no model; give a checkpoint, the folder of a run, timm/NAME or another source")
+    return source
 
 
 def _run(name: str, recipe: Sequence[str | Path], words: list[str]) -> Any:

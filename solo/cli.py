@@ -277,10 +277,9 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
         raise ConfigError(f"command line: {places[2]!r} is not key=value; see --help")
     recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
     values, origins = compose(recipe, overrides, schema)
-    if features:
-        complete(values, origins, schema, saved_data)
+    told = complete(values, origins, schema, saved_data) if features else []
     parsed = parse(values, schema, origins, for_run=for_run)
-    parsed.notes[:0] = recipe.notes if recipe else []
+    parsed.notes[:0] = [*(recipe.notes if recipe else []), *told]
     return parsed
 
 

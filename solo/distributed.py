@@ -33,12 +33,9 @@ def world_size() -> int:
 
 @contextmanager
 def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
-    """Belong to a group of processes on this machine's CPU (gloo), until the block ends.
+    """Belong to a group of processes on this machine's CPU (gloo), until the block ends; of one process there is none.
 
-    Args:
-        index: of this process, 0 to processes - 1.
-        processes: how many there are; 1 makes no group.
-        meeting: a file that isn't there yet, the same for all of them.
+    `meeting` is a file that isn't there yet, the same for all of them.
     """
     if processes == 1:
         yield

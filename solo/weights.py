@@ -119,15 +119,7 @@ def some(keys: Sequence[object]) -> str:
 
 
 def resized(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights whose position embeddings are interpolated to the network's image size, where it is another one.
-
-    Args:
-        network: that is going to load them.
-        state: its weights, by its own names.
-
-    Returns:
-        The weights, and the names of those that changed.
-    """
+    """Weights whose position embeddings fit the network's image size, and the names of those that changed."""
     from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table  # type: ignore[attr-defined]
 
     fitted = dict(state)

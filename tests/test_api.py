@@ -40,6 +40,13 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.parametrize("source", [None, "", 3, []])
+@pytest.mark.parametrize("call", [solo.load, solo.evaluate])
+def test_a_source_that_is_none(call, source):
+    with pytest.raises(solo.UserError, match="is no model"):
+        call(source)
+
+
 def test_import_solo_loads_nothing():
     clock = (
         "import time\nstart = time.process_time()\nimport solo\nassert time.process_time() - start < 0.05  # seconds"

@@ -42,13 +42,14 @@ ALLOWED = {
     "export": GROUND | {"backbones"},
     "run": GROUND
     | {"export", "weights"}
-    | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"},
+    | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"}
+    | {"hex"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
     | {"eval", "compat"},
     "cli": GROUND | {"args", "run", "compat"},
     "__main__": {"cli"},
-    "api": {"args", "cli", "run"},
+    "api": {"args", "cli", "errors", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
 for rooms in ALLOWED.values():
@@ -163,7 +164,7 @@ def test_no_circle():
 
 # Names of solo-learn's that begin with an underscore, and which users override or read.
 OF_THE_PAST = {"_BACKBONES", "_OPTIMIZERS", "_dequeue_and_enqueue", "_N_CLASSES_PER_DATASET", "_SUPPORTED_DATASETS"}
-OF_OTHERS = {"_URL", "_STL10__load_folds"}  # torchvision's
+OF_OTHERS = {"_URL", "_STL10__load_folds", "_MLFLOW_AVAILABLE"}  # torchvision's, Lightning's
 
 
 def private_names(path: Path) -> set[str]:

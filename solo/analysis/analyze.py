@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,11 @@ from PIL import Image
 from solo.analysis.embedding import embed
 from solo.analysis.figure import Figure, Pictures
 from solo.analysis.findings import findings
-from solo.analysis.labelling import Labelling, find_labelling
-from solo.analysis.numbers import Numbers, Settings, measure
+from solo.analysis.labelling import find_labelling
+from solo.analysis.numbers import Settings, measure
 from solo.analysis.pairs import nearest_in_batch, pair_figures
 from solo.analysis.png import draw
-from solo.analysis.protocol import lidar_protocol, protocol_of
+from solo.analysis.protocol import protocol_of
 from solo.analysis.record import record
 from solo.analysis.report import write_report
 from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, worst_superclass
@@ -27,29 +27,24 @@ from solo.analysis.spaces import space_figures
 from solo.analysis.tables import tables
 from solo.analysis.trends import trend_figures
 from solo.errors import UserError
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Features
 from solo.eval.rows import draw as draw_rows
 from solo.files import write_text
 
 Say = Callable[[str], None]
 Images = Callable[[int], "Image.Image"]
+Spaces = Mapping[str, Features]
 
 
 @dataclass(frozen=True)
 class SnapshotSource:
-    """One snapshot to look at.
+    """One snapshot to look at."""
 
-    Attributes:
-        load: gives the features by kind (`backbone`, `projector`); called when they are needed, perhaps twice.
-        epoch: epochs trained, where known.
-        facts: how it came about; `batch_size` and `objective` group a sweep over batch sizes.
-        views: from the number of images to features (n, q, d) of q augmented views of some, by kind; None: there are
-            no views.
-    """
-
-    load: Callable[[], Mapping[str, Features]]
-    epoch: int | None = None
+    load: Callable[[], Spaces]  # gives the features by kind (`backbone`, `projector`); called when they are needed
+    epoch: int | None = None  # epochs trained, where known
+    # how it came about; `batch_size` and `objective` group a sweep over batch sizes
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # from the number of images to features (n, q, d) of q augmented views of some, by kind; None: there are no views
     views: Callable[[int], Mapping[str, torch.Tensor]] | None = None
 
     @property
@@ -68,30 +63,19 @@ class RunSource:
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to look.
+class Options(Settings):
+    """How to look; the names are those of the command's keys."""
 
-    Attributes:
-        title: of the report; by default the names of the runs.
-        numbers: how to measure.
-        superclass: level of the superclasses; default the one above the classes.
-        clusters: without labels, how many to find.
-        embedding: how features become points; `none` leaves the pictures of points out.
-        max_points: images of a picture of points.
-        max_images: images to look at; more are drawn at random. None: all.
-        lidar: images and views of each that the snapshots' `views` compare, for the protocol.
-        png: write the figures as PNG, too.
-    """
-
-    title: str | None = None
-    numbers: Settings = field(default_factory=Settings)
-    superclass: str | int | None = None
-    clusters: int | None = None
+    title: str | None = None  # of the report; by default the names of the runs
+    superclass: str | int | None = None  # level of the superclasses; default the one above the classes
+    clusters: int | None = None  # without labels, how many to find
+    # how features become points; `none` leaves the pictures of points out
     embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
-    max_points: int = 2000
-    max_images: int | None = None
-    lidar: tuple[int, int] = (1000, 10)
-    png: bool = True
+    max_points: int = 2000  # images of a picture of points
+    max_images: int | None = None  # images to look at; more are drawn at random. None: all
+    lidar_images: int = 1000  # that the snapshots' `views` compare, for the protocol
+    lidar_views: int = 10  # of each
+    png: bool = True  # write the figures as PNG, too
 
 
 @dataclass(frozen=True)
@@ -123,44 +107,55 @@ def analyze(
         UserError: the features don't fit each other, or are too few.
     """
     options = options or Options()
-    reference = sources[0].snapshots[-1].load()
-    main = _main(reference)
+    whole = sources[0].snapshots[-1].load()
+    main, several = _main(whole), len(sources) > 1
     rows = _rows(main, options)
-    labelling = find_labelling(_taken(main, rows), options.superclass, options.clusters, options.numbers.seed)
+    reference = _taken(whole, rows)
+    labelling = find_labelling(_main(reference), options.superclass, options.clusters, options.seed)
     say(f"labels: {labelling.protocol}")
-    first = _measure(sources[0], sources[0].snapshots[-1], reference, rows, labelling, options, say)
+
+    def numbers_of(name: str, point: SnapshotSource, spaces: Spaces) -> dict[str, Any]:
+        say(f"{name}{point.words}")
+        views = point.views(len(main.val)) if point.views else {}
+        of = {kind: features.val.features for kind, features in spaces.items()}
+        return {kind: measure(rows, labelling, options, views.get(kind)) for kind, rows in of.items()}
+
+    first = numbers_of(sources[0].name, sources[0].snapshots[-1], reference)
     worst = worst_superclass(next(iter(first.values())))
     drawn = options.embedding != "none"
-    views = choose_views(labelling, worst, options.max_points, options.numbers.seed) if drawn else ()
+    views = choose_views(labelling, worst, options.max_points, options.seed) if drawn else ()
     runs, grids, embedded = [], {}, dict[str, Any]()
     for place, source in enumerate(sources):
         snapshots = []
         for index, point in enumerate(source.snapshots):
             is_last = index == len(source.snapshots) - 1
             known = place == 0 and is_last
-            spaces = reference if known else point.load()
-            _check(sources[0].name, main, source.name, _main(spaces))
-            numbers = first if known else _measure(source, point, spaces, rows, labelling, options, say)
-            clouds = _clouds(spaces, rows, views, options, embedded) if index == 0 or is_last else {}
+            if not known:
+                found = point.load()
+                _check(sources[0].name, main, source.name, _main(found))
+            spaces = reference if known else _taken(found, rows)
+            numbers = first if known else numbers_of(source.name, point, spaces)
+            clouds = _clouds(spaces, views, options, embedded) if index == 0 or is_last else {}
             snapshots.append(Snapshot(_main(spaces).name, point.epoch, numbers, clouds, point.facts))
             if is_last and image is not None:
-                grids[source.name] = _grid(source.name, spaces, rows, labelling, options, len(sources) > 1)
+                features = spaces.get("projector", _main(spaces)).val.features.numpy()
+                names, title = labelling.names[labelling.superclass], source.name if several else ""
+                grids[source.name] = nearest_in_batch(features, labelling.coarse, names, options.seed, title)
         runs.append(Run(source.name, tuple(snapshots), place))
-    count = len(main.val) if rows is None else len(rows)
     seen = [point.views is not None for source in sources for point in source.snapshots]
-    lidar = lidar_protocol(min(options.lidar[0], len(main.val)), options.lidar[1], seen, options.numbers.seed)
-    protocol = {**protocol_of(count, len(main.val), labelling, options.numbers), "LiDAR": lidar}
+    lidar = min(options.lidar_images, len(main.val)), options.lidar_views
     analysis = Analysis(
         options.title or " · ".join(source.name for source in sources),
         tuple(runs),
         labelling,
         views,
         "umap" if options.embedding == "none" else options.embedding,
-        protocol,
+        protocol_of(len(_main(reference).val), len(main.val), labelling, options, lidar, seen),
         options.max_points,
-        options.numbers.seed,
+        options.seed,
     )
-    return _write(analysis, folder, grids, _picture(image, rows), options, say)
+    of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
+    return _write(analysis, folder, grids, of_row, options, say)
 
 
 def _write(
@@ -181,25 +176,24 @@ def _write(
     return Outcome(analysis, tuple(figures), tuple(files))
 
 
-def _main(spaces: Mapping[str, Features]) -> Features:
+def _main(spaces: Spaces) -> Features:
     """The representation, else whatever there is."""
     return spaces["backbone"] if "backbone" in spaces else next(iter(spaces.values()))
 
 
 def _rows(main: Features, options: Options) -> torch.Tensor | None:
+    """Which images are looked at; None: all of them."""
     count = len(main.val)
     if count < 8:
         raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
-    if options.max_images is None or count <= options.max_images:
-        return None
-    return draw_rows(count, options.max_images, options.numbers.seed)
+    most = options.max_images
+    return None if most is None or count <= most else draw_rows(count, most, options.seed)
 
 
-def _taken(features: Features, rows: torch.Tensor | None) -> Features:
+def _taken(spaces: Spaces, rows: torch.Tensor | None) -> Spaces:
     if rows is None:
-        return features
-    table: FeatureTable = features.val.rows(rows)
-    return Features(features.name, features.kind, table, None, features.levels, features.tree, facts=features.facts)
+        return spaces
+    return {kind: replace(one, val=one.val.rows(rows), train=None, queries=None) for kind, one in spaces.items()}
 
 
 def _check(first: str, main: Features, name: str, other: Features) -> None:
@@ -212,57 +206,13 @@ def _check(first: str, main: Features, name: str, other: Features) -> None:
         raise UserError(f"the labels of {first} and {name} differ; give features of the same images in the same order")
 
 
-def _measure(
-    source: RunSource,
-    point: SnapshotSource,
-    spaces: Mapping[str, Features],
-    rows: torch.Tensor | None,
-    labelling: Labelling,
-    options: Options,
-    say: Say,
-) -> dict[str, Numbers]:
-    say(f"{source.name}{point.words}")
-    views = point.views(len(_main(spaces).val)) if point.views else {}
-    return {
-        kind: measure(_taken(features, rows).val.features, labelling, options.numbers, views.get(kind))
-        for kind, features in spaces.items()
-    }
-
-
-def _clouds(
-    spaces: Mapping[str, Features],
-    rows: torch.Tensor | None,
-    views: Sequence[View],
-    options: Options,
-    embedded: dict[str, Any],
-) -> dict[str, Any]:
+def _clouds(spaces: Spaces, views: Sequence[View], options: Options, embedded: dict[str, Any]) -> dict[str, Any]:
     """Points of each view; runs that began with the same network share them, by way of `embedded`."""
-    if options.embedding == "none":
-        return {}
-    features, found = _taken(_main(spaces), rows).val.features.numpy(), {}
+    features, found = _main(spaces).val.features.numpy(), {}
     for view in views:
         part = features[view.rows]
         key = f"{view.key} {hashlib.sha256(part.tobytes()).hexdigest()}"
         if key not in embedded:
-            embedded[key] = embed(part, options.embedding, options.numbers.seed)
+            embedded[key] = embed(part, options.embedding, options.seed)  # type: ignore[arg-type]
         found[view.key] = embedded[key]
     return found
-
-
-def _grid(
-    name: str,
-    spaces: Mapping[str, Features],
-    rows: torch.Tensor | None,
-    labelling: Labelling,
-    options: Options,
-    several: bool,
-) -> Pictures:
-    features = _taken(spaces.get("projector", _main(spaces)), rows).val.features.numpy()
-    names = labelling.names[labelling.superclass]
-    return nearest_in_batch(features, labelling.coarse, names, options.numbers.seed, name if several else "")
-
-
-def _picture(image: Images | None, rows: torch.Tensor | None) -> Images | None:
-    if image is None or rows is None:
-        return image
-    return lambda row: image(int(rows[row]))

@@ -50,11 +50,9 @@ _NAMES = {
 
 
 def curves(rows: Sequence[Row], title: str = "") -> Figure:
-    """Loss, accuracies, HEX, vital signs and learning rate over the epochs.
+    """Loss, accuracies, HEX, vital signs and learning rate over the epochs: rows as in `metrics.csv`.
 
-    Args:
-        rows: one mapping an epoch, as in `metrics.csv`; accuracies in percent. Panels without numbers are left out.
-        title: one line above the panels.
+    Panels without numbers are left out; accuracies are in percent.
     """
     columns = dict.fromkeys(key for row in rows for key in row)
     panels = []

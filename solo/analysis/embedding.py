@@ -24,15 +24,10 @@ _MOST_IN_LEGEND = 40
 
 @dataclass(frozen=True)
 class LabelNames:
-    """What the columns of the targets are called.
+    """What the columns of the targets are called."""
 
-    Attributes:
-        levels: name of each level, coarse first.
-        classes: for each level the names of its classes; an empty tuple means their numbers.
-    """
-
-    levels: Sequence[str]
-    classes: Sequence[Sequence[str]]
+    levels: Sequence[str]  # name of each level, coarse first
+    classes: Sequence[Sequence[str]]  # for each level the names of its classes; an empty tuple means their numbers
 
     @classmethod
     def numbered(cls, count: int) -> LabelNames:

@@ -14,58 +14,33 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a `Lines` panel.
+    """One line of a `Lines` panel."""
 
-    Attributes:
-        name: in the legend; series of one name are switched on and off together.
-        x: positions.
-        y: values; NaN leaves a gap.
-        colour: `#rrggbb`.
-        dash: drawn broken.
-        low: lower edge of a band around the line.
-        high: its upper edge.
-        area: fill down to zero.
-        markers: a dot at each value.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    colour: str
-    dash: bool = False
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-    area: bool = False
-    markers: bool = True
+    name: str  # in the legend; series of one name are switched on and off together
+    x: Sequence[float]  # positions
+    y: Sequence[float]  # values; NaN leaves a gap
+    colour: str  # `#rrggbb`
+    dash: bool = False  # drawn broken
+    low: Sequence[float] | None = None  # lower edge of a band around the line
+    high: Sequence[float] | None = None  # its upper edge
+    area: bool = False  # fill down to zero
+    markers: bool = True  # a dot at each value
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines over a common axis.
+    """Lines over a common axis."""
 
-    Attributes:
-        title: of the panel.
-        x: what the axis means.
-        y: what the values mean.
-        series: the lines.
-        log_x: logarithmic axis.
-        log_y: likewise.
-        y_range: its ends.
-        x_range: likewise.
-        x_ticks: the only positions named on the axis, where given.
-        legend: the lines are named in the panel itself, as other panels have others.
-    """
-
-    title: str
-    x: str
-    y: str
-    series: tuple[Series, ...]
-    log_x: bool = False
-    log_y: bool = False
-    y_range: tuple[float, float] | None = None
-    x_range: tuple[float, float] | None = None
-    x_ticks: tuple[float, ...] = ()
-    legend: bool = False
+    title: str  # of the panel
+    x: str  # what the axis means
+    y: str  # what the values mean
+    series: tuple[Series, ...]  # the lines
+    log_x: bool = False  # logarithmic axis
+    log_y: bool = False  # likewise
+    y_range: tuple[float, float] | None = None  # its ends
+    x_range: tuple[float, float] | None = None  # likewise
+    x_ticks: tuple[float, ...] = ()  # the only positions named on the axis, where given
+    legend: bool = False  # the lines are named in the panel itself, as other panels have others
 
 
 @dataclass(frozen=True)
@@ -79,38 +54,23 @@ class Group:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points (n, 2) in a plane whose axes mean nothing.
+    """Points (n, 2) in a plane whose axes mean nothing."""
 
-    Attributes:
-        title: of the panel.
-        points: (n, 2).
-        groups: who has which colour; each point is in one group at most.
-        texts: (n,) shown when a point is touched.
-        legend: the groups are named in the panel itself.
-    """
-
-    title: str
-    points: Array
-    groups: tuple[Group, ...]
-    texts: Sequence[str] = ()
-    legend: bool = False
+    title: str  # of the panel
+    points: Array  # (n, 2)
+    groups: tuple[Group, ...]  # who has which colour; each point is in one group at most
+    texts: Sequence[str] = ()  # (n,) shown when a point is touched
+    legend: bool = False  # the groups are named in the panel itself
 
 
 @dataclass(frozen=True)
 class DotRow:
-    """One line of a `Dots` panel.
+    """One line of a `Dots` panel."""
 
-    Attributes:
-        name: in front of it.
-        marks: series, value and colour of each dot.
-        depth: 0 stands out among deeper ones.
-        intervals: of each dot its ends, or None; empty where there are none.
-    """
-
-    name: str
-    marks: tuple[tuple[str, float, str], ...]
-    depth: int = 0
-    intervals: tuple[tuple[float, float] | None, ...] = ()
+    name: str  # in front of it
+    marks: tuple[tuple[str, float, str], ...]  # series, value and colour of each dot
+    depth: int = 0  # 0 stands out among deeper ones
+    intervals: tuple[tuple[float, float] | None, ...] = ()  # of each dot its ends, or None; empty where there are none
 
 
 @dataclass(frozen=True)
@@ -149,23 +109,15 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Dendrogram:
-    """A tree that grows from right (the root) to left (the leaves).
+    """A tree that grows from right (the root) to left (the leaves)."""
 
-    Attributes:
-        title: of the panel.
-        x: what the height means.
-        links: for each merge the four corners of its bracket, (heights, positions).
-        colours: of each bracket; an empty text is the colour of the text.
-        leaves: names, from position 0 upwards.
-        leaf_colours: of these names.
-    """
-
-    title: str
-    x: str
+    title: str  # of the panel
+    x: str  # what the height means
+    # for each merge the four corners of its bracket, (heights, positions)
     links: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-    colours: tuple[str, ...]
-    leaves: tuple[str, ...]
-    leaf_colours: tuple[str, ...]
+    colours: tuple[str, ...]  # of each bracket; an empty text is the colour of the text
+    leaves: tuple[str, ...]  # names, from position 0 upwards
+    leaf_colours: tuple[str, ...]  # of these names
 
 
 @dataclass(frozen=True)
@@ -199,27 +151,16 @@ Panel = Lines | Cloud | Dots | Matrix | Dendrogram | Pictures
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels that belong together.
+    """Panels that belong together."""
 
-    Attributes:
-        key: file name and anchor.
-        section: heading under which the report shows it.
-        title: what it shows.
-        caption: what to look for.
-        protocol: how the numbers came about.
-        panels: side by side where there is room.
-        legend: (name, colour) of all panels.
-        across: panels beside each other; None: as fits their kind.
-    """
-
-    key: str
-    section: str
-    title: str
-    caption: str
-    protocol: str
-    panels: tuple[Panel, ...]
-    legend: tuple[tuple[str, str], ...] = ()
-    across: int | None = None
+    key: str  # file name and anchor
+    section: str  # heading under which the report shows it
+    title: str  # what it shows
+    caption: str  # what to look for
+    protocol: str  # how the numbers came about
+    panels: tuple[Panel, ...]  # side by side where there is room
+    legend: tuple[tuple[str, str], ...] = ()  # (name, colour) of all panels
+    across: int | None = None  # panels beside each other; None: as fits their kind
 
     def filled(self) -> Figure:
         """Without the panels in which there is nothing to see, such as lines without a finite value."""

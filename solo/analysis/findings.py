@@ -15,23 +15,14 @@ _REACHED = 0.9  # share of a curve's way up
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement.
+    """One statement."""
 
-    Attributes:
-        topic: what it is about; findings of several runs stand together under it.
-        run: whose.
-        value: the number to print large.
-        unit: behind it.
-        text: the sentence.
-        warn: whether it is bad news.
-    """
-
-    topic: str
-    run: str
-    value: str
-    unit: str
-    text: str
-    warn: bool = False
+    topic: str  # what it is about; findings of several runs stand together under it
+    run: str  # whose
+    value: str  # the number to print large
+    unit: str  # behind it
+    text: str  # the sentence
+    warn: bool = False  # whether it is bad news
 
 
 def findings(analysis: Analysis) -> list[Finding]:

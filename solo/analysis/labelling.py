@@ -23,23 +23,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Labelling:
-    """Labels of n images at L levels.
+    """Labels of n images at L levels."""
 
-    Attributes:
-        labels: (n, L) node numbers, coarse first, -1 unknown.
-        levels: names of the levels.
-        names: of the nodes of each level.
-        superclass: the column of the superclasses; the classes are the last column. Equal to it in a tiny label set.
-        given: how many of the last columns are labels of the data; the others emerged.
-        protocol: one sentence on where they come from.
-    """
-
-    labels: Array
-    levels: tuple[str, ...]
-    names: tuple[tuple[str, ...], ...]
-    superclass: int
-    given: int
-    protocol: str
+    labels: Array  # (n, L) node numbers, coarse first, -1 unknown
+    levels: tuple[str, ...]  # names of the levels
+    names: tuple[tuple[str, ...], ...]  # of the nodes of each level
+    superclass: int  # the column of the superclasses; the classes are the last column. Equal to it in a tiny label set
+    given: int  # how many of the last columns are labels of the data; the others emerged
+    protocol: str  # one sentence on where they come from
 
     @property
     def fine(self) -> Array:

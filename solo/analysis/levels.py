@@ -20,11 +20,9 @@ _PANELS: dict[str, dict[str, str]] = {
 
 
 def level_figure(results: Sequence[Result], title: str = "") -> Figure:
-    """Numbers of one or several feature types and subsets of classes, a row of panels each.
+    """Numbers of one or several feature types and subsets of classes, as in `evaluate.json`, a row of panels each.
 
-    Args:
-        results: with `feature_type`, `classes` and `levels` as in `evaluate.json`; intervals become lines.
-        title: above all.
+    Intervals become lines.
     """
     panels = []
     for result in results:

@@ -27,83 +27,59 @@ _MOST_CLASSES_DRAWN = 200  # matrices of more than these are left out of figures
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """How to measure."""
 
-    Attributes:
-        k: neighbours that vote, and that say how far classes mix.
-        temperature: of their votes.
-        max_anchors: images that are compared with all images; more are drawn at random (for cosines at most 4,000).
-        quantile: of the adaptive threshold.
-        seed: of all draws.
-    """
-
-    k: int = 20
-    temperature: float = 0.07
+    k: int = 20  # neighbours that vote, and that say how far classes mix
+    temperature: float = 0.07  # of their votes
+    # images that are compared with all images; more are drawn at random (for cosines at most 4,000)
     max_anchors: int = 10_000
-    quantile: float = 0.99
-    seed: int = 5
+    quantile: float = 0.99  # of the adaptive threshold
+    seed: int = 5  # of all draws
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What is known of one embedding; see the modules of `solo.eval` for units and ranges.
+    """What is known of one embedding; see the modules of `solo.eval` for units and ranges."""
 
-    Attributes:
-        count: images.
-        dim: numbers of each.
-        effective_rank: centred.
-        rankme: not centred.
-        alpha: decay of the covariance's eigenvalues.
-        lidar: of augmented views; NaN where there are none.
-        uniformity: over at most 5,000 images.
-        eigenvalues: of the covariance as shares of their sum, the largest first, without zeros.
-        knn: top-1 accuracy in percent of each level, leave-one-out.
-        knn_interval: its 95 % interval, in percent; NaN where not all images are looked at.
-        cosine: same-superclass and other pairs; None with fewer than two labelled images.
-        selection: what the adaptive threshold would select.
-        profile: ranks inside every node of the label tree.
-        tree: of class centroids; None with fewer than two classes.
-        classes: (m,) the classes that are the tree's leaves.
-        agreement: of the tree with the given labels; None where no level above the classes is given.
-        similarity: (m, m) cosines of the classes' centroids, empty for more than 200 classes.
-        mixing: (m, m) of the classes, likewise.
-        pairs: classes that collapse onto each other, the worst first.
-        near: neighbours of the anchors.
-    """
+    count: int  # images
+    dim: int  # numbers of each
+    effective_rank: float  # centred
+    rankme: float  # not centred
+    alpha: float  # decay of the covariance's eigenvalues
+    lidar: float  # of augmented views; NaN where there are none
+    uniformity: float  # over at most 5,000 images
+    eigenvalues: Array  # of the covariance as shares of their sum, the largest first, without zeros
+    knn: dict[str, float]  # top-1 accuracy in percent of each level, leave-one-out
+    knn_interval: dict[str, Interval]  # its 95 % interval, in percent; NaN where not all images are looked at
+    cosine: CosineDistributions | None  # same-superclass and other pairs; None with fewer than two labelled images
+    selection: Selection  # what the adaptive threshold would select
+    profile: list[NodeRank]  # ranks inside every node of the label tree
+    tree: EmergentTree | None  # of class centroids; None with fewer than two classes
+    classes: Array  # (m,) the classes that are the tree's leaves
+    agreement: TreeAgreement | None  # of the tree with the given labels; None where no level above the classes is given
+    similarity: Array  # (m, m) cosines of the classes' centroids, empty for more than 200 classes
+    mixing: Array  # (m, m) of the classes, likewise
+    pairs: list[ConfusablePair]  # classes that collapse onto each other, the worst first
+    near: Neighbours  # neighbours of the anchors
 
-    count: int
-    dim: int
-    effective_rank: float
-    rankme: float
-    alpha: float
-    lidar: float
-    uniformity: float
-    eigenvalues: Array
-    knn: dict[str, float]
-    knn_interval: dict[str, Interval]
-    cosine: CosineDistributions | None
-    selection: Selection
-    profile: list[NodeRank]
-    tree: EmergentTree | None
-    classes: Array
-    agreement: TreeAgreement | None
-    similarity: Array
-    mixing: Array
-    pairs: list[ConfusablePair]
-    near: Neighbours
+    @property
+    def local_rank(self) -> tuple[float, float, float]:
+        """Lowest, mean and highest effective rank inside the superclasses."""
+        found = [node.effective_rank for node in self.profile if node.level == 0]
+        found = [rank for rank in found if math.isfinite(rank)]
+        return (min(found), sum(found) / len(found), max(found)) if found else (math.nan,) * 3
+
+    @property
+    def mean_ratio(self) -> float:
+        """Mean over the superclasses of local over global effective rank."""
+        found = [node.ratio for node in self.profile if node.level == 0 and math.isfinite(node.ratio)]
+        return sum(found) / len(found) if found else math.nan
 
 
 def measure(
     features: torch.Tensor, labelling: Labelling, settings: Settings, views: torch.Tensor | None = None
 ) -> Numbers:
-    """Measure one embedding.
-
-    Args:
-        features: (n, d), finite, n >= 2.
-        labelling: of the same n images.
-        settings: see there.
-        views: (m, q, d) augmented views of some images, for LiDAR.
-    """
+    """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
     near = neighbours(rows, settings.k, settings.max_anchors, settings.seed)
     labels = torch.from_numpy(labelling.labels)

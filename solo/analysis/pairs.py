@@ -1,39 +1,79 @@
-"""Figures with pictures: the classes that collapse onto each other, and the neighbours of some images."""
+"""Local collapse: ranks inside the nodes, the classes that fall onto each other; and the neighbours of some images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from solo.analysis.figure import DotRow, Dots, Figure, Picture, PictureRow, Pictures
 from solo.analysis.labelling import Array
-from solo.analysis.matrices import mixing
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis
-from solo.eval.confusable import ConfusablePair
+from solo.analysis.spaces import mixing, titled
+from solo.eval.profile import NodeRank
 from solo.eval.rows import unit
 
+_MOST_ROWS = 80  # nodes in a profile
 _PAIRS = 12  # rows of dots
 _SHOWN = 4  # pairs with pictures, of each run
 _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 
 def pair_figures(analysis: Analysis, neighbours: dict[str, Pictures], pictures: bool) -> list[Figure]:
-    """All of them.
-
-    Args:
-        analysis: the numbers.
-        neighbours: of each run, from `nearest_in_batch`.
-        pictures: whether images can be shown; else their row numbers stand there.
-    """
-    found = [confusable(analysis)]
+    """All of them; `neighbours` of each run are from `nearest_in_batch`, and need `pictures`, as examples do."""
+    found = [profile(analysis), confusable(analysis)]
     if matrix := mixing(analysis):
         found.append(matrix)
     if pictures:
         found.append(examples(analysis))
         found.append(neighbour_grid(analysis, neighbours))
     return found
+
+
+def profile(analysis: Analysis) -> Figure:
+    """The collapse profile: local over global rank of every node."""
+    labelling, panels = analysis.labelling, []
+    for space in analysis.spaces:
+        by_run = [(run, _nodes(run.last.spaces[space])) for run in analysis.runs]
+        nodes = by_run[0][1]
+        order = [key for key in nodes if key[0] == 0]
+        if max((level for level, _ in nodes), default=0) and len(nodes) <= _MOST_ROWS:
+            below = {top: [key for key in nodes if key[0] == 1 and nodes[key].parent == top[1]] for top in order}
+            order = [key for top, children in below.items() for key in (top, *children)]
+        if len(order) > _MOST_ROWS:
+            order = sorted(order, key=lambda key: min(_ratio(found, key) for _, found in by_run))[:_MOST_ROWS]
+        rows = tuple(
+            DotRow(
+                labelling.names[labelling.superclass + key[0]][key[1]],
+                tuple((run.name, _ratio(found, key), run.colour) for run, found in by_run),
+                key[0],
+            )
+            for key in order
+        )
+        title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
+        panels.append(Dots(title, "local / global effective rank", rows, reference=1.0))
+    return Figure(
+        "collapse-profile",
+        "Local collapse",
+        "Where does it collapse? Local against global rank of every node",
+        "Each row is a node of the label tree; its dot is the effective rank of its images over that of as many images "
+        "drawn from everywhere. At the dotted line the node is as rich as the whole; far left, it has collapsed.",
+        analysis.protocol["rank"],
+        tuple(panels),
+    )
+
+
+_Nodes = dict[tuple[int, int], NodeRank]
+
+
+def _nodes(numbers: Numbers) -> _Nodes:
+    return {(node.level, node.node): node for node in numbers.profile if node.level >= 0}
+
+
+def _ratio(nodes: _Nodes, key: tuple[int, int]) -> float:
+    return nodes[key].ratio if key in nodes else math.nan
 
 
 def worst_pairs(analysis: Analysis) -> list[tuple[int, int]]:
@@ -80,9 +120,9 @@ def examples(analysis: Analysis) -> Figure:
             ]
             if pictures:
                 title = f"{names[pair.first]} · {names[pair.second]}"
-                rows.append(PictureRow(title, tuple(pictures), _pair_note(pair)))
+                rows.append(PictureRow(title, tuple(pictures), f"mixing {pair.mixing:.2f}"))
         if rows:
-            panels.append(Pictures(run.name if len(analysis.runs) > 1 else "", tuple(rows)))
+            panels.append(Pictures(titled(analysis, run), tuple(rows)))
     return Figure(
         "confusable-examples",
         "Local collapse",
@@ -109,14 +149,9 @@ def neighbour_grid(analysis: Analysis, neighbours: dict[str, Pictures]) -> Figur
 
 
 def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> Pictures:
-    """Anchors of a random batch with its images of the highest cosine.
+    """Anchors of a random batch of rows (n, d), the same for every run, with its images of the highest cosine.
 
-    Args:
-        features: (n, d).
-        labels: (n,) superclasses, -1 unknown.
-        names: of the superclasses.
-        seed: of the batch, the same for every run.
-        title: of the panel.
+    `labels` (n,) are superclasses, -1 unknown.
     """
     rng = np.random.default_rng(seed)
     batch = rng.choice(len(features), min(_BATCH, len(features)), replace=False)
@@ -146,7 +181,3 @@ def _mixing_of(numbers: Numbers, a: int, b: int) -> float:
         place = {int(label): index for index, label in enumerate(numbers.classes)}
         return float(numbers.mixing[place[a], place[b]]) if a in place and b in place else float("nan")
     return next((pair.mixing for pair in numbers.pairs if (pair.first, pair.second) == (a, b)), float("nan"))
-
-
-def _pair_note(pair: ConfusablePair) -> str:
-    return f"mixing {pair.mixing:.2f}"

@@ -59,13 +59,7 @@ def named_palette(name: str, count: int) -> list[str]:
 
 
 def oklch(lightness: float, chroma: float, hue: float) -> str:
-    """A colour as `#rrggbb`; chroma is reduced until the screen can show it.
-
-    Args:
-        lightness: 0 (black) to 1 (white).
-        chroma: 0 (grey) to about 0.3.
-        hue: degrees.
-    """
+    """A colour as `#rrggbb`: lightness 0 to 1, chroma 0 to about 0.3, reduced to what screens show, hue in degrees."""
     angle = math.radians(hue)
     while chroma > 0:
         rgb = _linear_rgb(lightness, chroma * math.cos(angle), chroma * math.sin(angle))

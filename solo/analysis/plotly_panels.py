@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Matrix, Panel, Pictures, Series
+from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Matrix, Panel, Series
 from solo.analysis.palette import GREY, SCALE
 
 Json = dict[str, Any]
@@ -24,17 +24,9 @@ def plotly_panel(panel: Panel) -> Json:
     Raises:
         TypeError: pictures, which the page shows as images.
     """
-    if isinstance(panel, Lines):
-        return _lines(panel)
-    if isinstance(panel, Cloud):
-        return _cloud(panel)
-    if isinstance(panel, Dots):
-        return _dots(panel)
-    if isinstance(panel, Matrix):
-        return _matrix(panel)
-    if isinstance(panel, Dendrogram):
-        return _tree(panel)
-    assert isinstance(panel, Pictures)
+    for kind, drawn in _KINDS.items():
+        if isinstance(panel, kind):
+            return drawn(panel)
     raise TypeError("pictures are images of the page, not a plot")
 
 
@@ -222,6 +214,15 @@ def _tree(panel: Dendrogram) -> Json:
     x = _axis(panel.x, rangemode="tozero")
     height = 110 + (_ROW if few else 4) * len(places)
     return {"data": data, "layout": _layout(panel.title, min(height, 2200), xaxis=x, yaxis=y)}
+
+
+_KINDS: dict[type, Callable[[Any], Json]] = {
+    Lines: _lines,
+    Cloud: _cloud,
+    Dots: _dots,
+    Matrix: _matrix,
+    Dendrogram: _tree,
+}
 
 
 def numbers(values: Iterable[float]) -> list[Any]:

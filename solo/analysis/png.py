@@ -23,12 +23,9 @@ _ROWS_OF_LEGEND = 20
 
 
 def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
-    """Draw one figure, title and caption above, its protocol below.
+    """Draw one figure, title and caption above, its protocol below, in the format that the path ends in (PDF without).
 
-    Args:
-        figure: what to draw, at least one panel; pictures need `image`.
-        path: the file to write; its suffix is the format, PDF without one.
-        image: from a row of the data set to its picture.
+    Pictures need `image`, which gives the picture of a row of the data set.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -124,18 +121,10 @@ def _panel(axes: Any, panel: Panel, image: Images | None) -> None:
     axes.spines["bottom"].set_color(GRID)
     axes.tick_params(colors=INK, labelsize=8.5, length=0)
     axes.set_axisbelow(True)
-    if isinstance(panel, Lines):
-        _lines(axes, panel)
-    elif isinstance(panel, Cloud):
-        _cloud(axes, panel)
-    elif isinstance(panel, Dots):
-        _dots(axes, panel)
-    elif isinstance(panel, Matrix):
-        _matrix(axes, panel)
-    elif isinstance(panel, Dendrogram):
-        _tree(axes, panel)
-    else:
+    if isinstance(panel, Pictures):
         _pictures(axes, panel, image)
+    else:
+        _KINDS[type(panel)](axes, panel)
 
 
 def _lines(axes: Any, panel: Lines) -> None:
@@ -223,6 +212,15 @@ def _tree(axes: Any, panel: Dendrogram) -> None:
     axes.set_ylim(-0.7, len(panel.leaves) - 0.3)
     axes.set_xlim(0, 1.03 * max(height for heights, _ in panel.links for height in heights) or 1)
     axes.set_xlabel(panel.x, fontsize=9, color=INK)
+
+
+_KINDS: dict[type, Callable[[Any, Any], None]] = {
+    Lines: _lines,
+    Cloud: _cloud,
+    Dots: _dots,
+    Matrix: _matrix,
+    Dendrogram: _tree,
+}
 
 
 def _pictures(axes: Any, panel: Pictures, image: Images | None) -> None:

@@ -8,20 +8,21 @@ from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import COSINE_ANCHORS, Settings
 
 
-def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings) -> dict[str, str]:
-    """The sentences by topic.
+def protocol_of(
+    count: int, total: int, labelling: Labelling, settings: Settings, lidar: tuple[int, int], seen: Sequence[bool]
+) -> dict[str, str]:
+    """The sentences by topic, for `count` of `total` images.
 
-    Args:
-        count: images looked at.
-        total: images there are.
-        labelling: of these images.
-        settings: how they were measured.
+    `lidar` says how many images LiDAR compares, and views of each; `seen` whether each snapshot has views.
     """
-    seed = settings.seed
+    seed, level = settings.seed, labelling.superlevel
     of = "" if count == total else f" of {total:,}, drawn at random (max_images, seed {seed})"
-    anchors = _anchors(count, settings.max_anchors, seed)
-    cosine_anchors = _anchors(count, min(settings.max_anchors, COSINE_ANCHORS), seed)
-    level = labelling.superlevel
+    anchors, cosine_anchors = (
+        f"all {count:,} images"
+        if count <= most
+        else f"{most:,} random images (max_anchors, seed {seed}), each against all {count:,}"
+        for most in (settings.max_anchors, min(settings.max_anchors, COSINE_ANCHORS))
+    )
     return {
         "images": f"{count:,} images{of}, each once, without augmentation.",
         "labels": f"{labelling.protocol}.",
@@ -55,18 +56,12 @@ def protocol_of(count: int, total: int, labelling: Labelling, settings: Settings
             f"among those in either, added up for both directions and clipped to 1; {anchors}. Separation: distance "
             "of the centroids over the root mean square distance to them. Classes of fewer than 8 images are left out."
         ),
+        "LiDAR": _lidar(*lidar, seen, seed),
     }
 
 
-def lidar_protocol(images: int, views: int, seen: Sequence[bool], seed: int) -> str:
-    """How LiDAR was measured, or why it wasn't.
-
-    Args:
-        images: compared.
-        views: of each.
-        seen: whether each snapshot has views.
-        seed: of images and views.
-    """
+def _lidar(images: int, views: int, seen: Sequence[bool], seed: int) -> str:
+    """How LiDAR was measured, or why it wasn't."""
     if not any(seen):
         return (
             "LiDAR is not measured: it compares several augmented views of an image, and saved features and published "
@@ -78,9 +73,3 @@ def lidar_protocol(images: int, views: int, seen: Sequence[bool], seed: int) -> 
         f"(seed {seed}), network in evaluation mode; at most one less than the images. The paper takes 1,000 images of "
         f"50 views: compare values of one protocol only.{some}"
     )
-
-
-def _anchors(count: int, most: int, seed: int) -> str:
-    if count <= most:
-        return f"all {count:,} images"
-    return f"{most:,} random images (max_anchors, seed {seed}), each against all {count:,}"

@@ -42,14 +42,9 @@ def write_report(
     found: Sequence[Finding],
     image: Images | None = None,
 ) -> str:
-    """The page as text.
+    """The page as text: tables follow the figures of their section, findings stand at the top.
 
-    Args:
-        analysis: for title, runs and protocol.
-        figures: in the order of the page.
-        tables: likewise; they follow the figures of their section.
-        found: what stands at the top.
-        image: from a row of the data set to its picture; None where there is none.
+    `image` gives the picture of a row of the features; None: there are none.
     """
     panels: list[Json] = []
     thumbnails = _thumbnails(image)
@@ -188,15 +183,15 @@ def _table(table: Table, analysis: Analysis) -> str:
     colours = {run.name: run.colour for run in analysis.runs}
     best = _best(table)
     heads = "".join(
-        f'<th scope="col"{" class=text" if column.text else ""}><button type="button" title="{_text(column.hint)}">'
-        f"{_text(column.name)}</button></th>"
+        f'<th scope="col"{" class=text" if column.digits is None else ""}>'
+        f'<button type="button" title="{_text(column.hint)}">{_text(column.name)}</button></th>'
         for column in table.columns
     )
     rows = []
     for number, row in enumerate(table.rows):
         cells = []
         for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
-            mark = "text" if column.text else "best" if (number, place) in best else ""
+            mark = "text" if column.digits is None else "best" if (number, place) in best else ""
             dot = f'<i style="background:{colours[str(value)]}"></i>' if column.name == "run" else ""
             key = "" if _missing(value) else str(value)
             cells.append(f'<td class="{mark}" data-value="{_text(key)}">{dot}{_text(_shown(column, value))}</td>')

@@ -19,38 +19,24 @@ _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 
 @dataclass(frozen=True)
 class View:
-    """Images that are drawn as points, together.
+    """Images that are drawn as points, together."""
 
-    Attributes:
-        key: short name.
-        title: which images.
-        rows: their row numbers.
-        fine: coloured by class, else by superclass.
-    """
-
-    key: str
-    title: str
-    rows: Array
-    fine: bool
+    key: str  # short name
+    title: str  # which images
+    rows: Array  # their row numbers
+    fine: bool  # coloured by class, else by superclass
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One model at one time.
+    """One model at one time."""
 
-    Attributes:
-        name: as the source calls it.
-        epoch: epochs trained; None where nobody knows.
-        spaces: numbers of the `backbone` and the `projector`.
-        clouds: points (len(view.rows), 2) of each view's key, of the backbone; empty where it isn't drawn.
-        facts: how the features came about.
-    """
-
-    name: str
-    epoch: int | None
-    spaces: dict[str, Numbers]
+    name: str  # as the source calls it
+    epoch: int | None  # epochs trained; None where nobody knows
+    spaces: dict[str, Numbers]  # numbers of the `backbone` and the `projector`
+    # points (len(view.rows), 2) of each view's key, of the backbone; empty where it isn't drawn
     clouds: dict[str, Array] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)  # how the features came about
 
 
 @dataclass(frozen=True)
@@ -76,30 +62,24 @@ class Run:
         """The latest snapshot: what single-model figures show."""
         return self.snapshots[-1]
 
+    @property
+    def ends(self) -> list[tuple[Snapshot, bool]]:
+        """The latest snapshot, and the earliest where there are two; the flag is True for the latter."""
+        return [(self.last, False), *([(self.first, True)] if len(self.snapshots) > 1 else [])]
+
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything the figures and the report are made of.
+    """Everything the figures and the report are made of."""
 
-    Attributes:
-        title: of the report.
-        runs: at least one.
-        labelling: the same for all.
-        views: what is drawn as points.
-        embedding: how features become points.
-        protocol: sentences that hold for every number, by topic.
-        max_points: images of a view at most.
-        seed: of every draw.
-    """
-
-    title: str
-    runs: tuple[Run, ...]
-    labelling: Labelling
-    views: tuple[View, ...]
-    embedding: Embedding
-    protocol: dict[str, str]
-    max_points: int = 2000
-    seed: int = 5
+    title: str  # of the report
+    runs: tuple[Run, ...]  # at least one
+    labelling: Labelling  # the same for all
+    views: tuple[View, ...]  # what is drawn as points
+    embedding: Embedding  # how features become points
+    protocol: dict[str, str]  # sentences that hold for every number, by topic
+    max_points: int = 2000  # images of a view at most
+    seed: int = 5  # of every draw
 
     @property
     def over_time(self) -> bool:
@@ -119,11 +99,7 @@ class Analysis:
 def choose_views(labelling: Labelling, worst: int | None, max_points: int, seed: int) -> tuple[View, ...]:
     """All images by superclass; of five random superclasses; and inside one, by class: the rows of figure 10.
 
-    Args:
-        labelling: of the images.
-        worst: superclass to look into; None: that with most classes.
-        max_points: of each view.
-        seed: of the draws.
+    `worst` is the superclass to look into; None: that with most classes.
     """
     rng = np.random.default_rng(seed)
     known = np.flatnonzero(labelling.coarse >= 0)

@@ -1,15 +1,14 @@
-"""Figures of single snapshots: distributions, spectra, points in the plane, the emergent tree, the collapse profile."""
+"""Figures of single snapshots: distributions, spectra, points in the plane, the emergent tree, matrices."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import numpy as np
 
 from solo.analysis.embedding import TITLES
-from solo.analysis.figure import Cloud, Dendrogram, DotRow, Dots, Figure, Group, Lines, Panel, Series
-from solo.analysis.labelling import Labelling
-from solo.analysis.matrices import similarity
+from solo.analysis.figure import Cloud, Dendrogram, Figure, Group, Lines, Matrix, Panel, Series
+from solo.analysis.labelling import Array, Labelling
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.palette import OTHER, SAME, UNKNOWN, category_colours
 from solo.analysis.runs import Analysis, Run, Snapshot, View
@@ -17,8 +16,8 @@ from solo.eval.tree import EmergentTree
 
 _FRAME = 2.5  # height of a panel of distributions, in those of the last snapshot
 _LEAST_SHARE = 1e-8  # of the variance; below it there is only rounding
-_MOST_ROWS = 80  # nodes in a profile
-_MOST_LEAVES = 150  # leaves of a drawn tree
+_MOST_LEAVES = 150  # leaves of a drawn tree, and classes in a matrix of cosines
+_MOST_MIXED = 60  # classes in a matrix of mixing; more are left to the tables
 _MOST_BINS = 200
 
 
@@ -27,7 +26,7 @@ def space_figures(analysis: Analysis) -> list[Figure]:
     found: list[Figure | None] = [
         clouds(analysis, view) for view in analysis.views if view.key in analysis.runs[0].last.clouds
     ]
-    found += [distributions(analysis), spectra(analysis), trees(analysis), similarity(analysis), profile(analysis)]
+    found += [distributions(analysis), spectra(analysis), trees(analysis), similarity(analysis)]
     return [figure for figure in found if figure is not None]
 
 
@@ -37,20 +36,17 @@ def distributions(analysis: Analysis) -> Figure | None:
     for run in analysis.runs:
         for space in analysis.spaces:
             series: list[Series] = []
-            for snapshot, start in ((run.last, False), *(((run.first, True),) if len(run.snapshots) > 1 else ())):
+            for snapshot, start in run.ends:
                 cosine = snapshot.spaces[space].cosine
                 if cosine is None:
                     return None
-                kinds = (
-                    (f"same {analysis.labelling.superlevel}", SAME, cosine.same),
-                    ("other pairs", OTHER, cosine.other),
-                )
-                for name, colour, part in kinds:
+                same = f"same {analysis.labelling.superlevel}"
+                for name, colour, part in ((same, SAME, cosine.same), ("other pairs", OTHER, cosine.other)):
                     share = part.histogram.numpy()
                     x = ((np.arange(len(share)) + 0.5) * 2 / len(share) - 1).tolist()
                     density = (share * len(share) / 2).tolist()
                     series.append(Series(name, x, density, colour, dash=start, area=not start, markers=False))
-            title = _titled(analysis, run, SPACES[space])
+            title = titled(analysis, run, SPACES[space])
             top = _FRAME * max(max(one.y) for one in series if one.area)
             frame = (0.0, top) if top < max(max(one.y) for one in series) else None
             panels.append(Lines(title, "cosine", "density", tuple(series), y_range=frame, x_range=_filled(series)))
@@ -71,12 +67,12 @@ def spectra(analysis: Analysis) -> Figure:
     for space in analysis.spaces:
         series = []
         for run in analysis.runs:
-            for snapshot, start in ((run.last, False), *(((run.first, True),) if len(run.snapshots) > 1 else ())):
+            for snapshot, start in run.ends:
                 values = snapshot.spaces[space].eigenvalues
                 values = values[values >= _LEAST_SHARE]
-                kept = np.unique(np.geomspace(1, max(len(values), 1), _MOST_BINS).astype(int))[: len(values)]
-                y = [float(values[place - 1]) for place in kept] if len(values) else []
-                series.append(Series(run.name, kept[: len(y)].tolist(), y, run.colour, dash=start, markers=False))
+                x = np.unique(np.geomspace(1, max(len(values), 1), _MOST_BINS).astype(int))[: len(values)].tolist()
+                y = [float(values[place - 1]) for place in x]
+                series.append(Series(run.name, x, y, run.colour, dash=start, markers=False))
         panels.append(Lines(SPACES[space].capitalize(), "direction", "share of variance", tuple(series), True, True))
     return Figure(
         "spectrum",
@@ -91,34 +87,35 @@ def spectra(analysis: Analysis) -> Figure:
 
 def clouds(analysis: Analysis, view: View) -> Figure:
     """Figures 10 and 14: points of one view, of each run, at the start and at the end."""
-    labelling = analysis.labelling
-    level = labelling.level if view.fine else labelling.superlevel
-    labels, names, colours = _coloured(labelling, view)
+    labelling, how = analysis.labelling, TITLES[analysis.embedding]
+    level = -1 if view.fine else labelling.superclass
+    labels, names = labelling.labels[view.rows, level], labelling.names[level]
+    present = sorted(set(labels[labels >= 0].tolist())) if view.fine else range(len(names))
     groups = [
-        Group(names[label] if label >= 0 else "unlabelled", colours[label] if label >= 0 else UNKNOWN, rows)
-        for label in sorted(set(labels.tolist()), key=lambda label: (label < 0, label))
+        Group(names[label], colour, rows)
+        for label, colour in zip(present, category_colours(len(present)), strict=True)
         if len(rows := np.flatnonzero(labels == label))
     ]
-    texts = _texts(labelling, view)
-    common = _start_together(analysis, view)
+    if (labels < 0).any():
+        groups.append(Group("unlabelled", UNKNOWN, np.flatnonzero(labels < 0)))
+    texts, common = _texts(labelling, view), _start_together(analysis, view)
     panels: list[Panel] = []
     for run in analysis.runs:
-        for snapshot in (run.first, run.last) if len(run.snapshots) > 1 else (run.last,):
-            if view.key not in snapshot.clouds or (common and snapshot is run.first and run is not analysis.runs[0]):
+        for snapshot, start in reversed(run.ends):
+            if view.key not in snapshot.clouds or (common and start and run is not analysis.runs[0]):
                 continue
-            title = _titled(analysis, run, _time_of(snapshot) if run.first.epoch != run.last.epoch else "")
-            if common and snapshot is run.first:
+            title = titled(analysis, run, _time_of(snapshot) if run.first.epoch != run.last.epoch else "")
+            if common and start:
                 title = _time_of(snapshot).capitalize() + ", the same for all"
             panels.append(Cloud(title, snapshot.clouds[view.key], tuple(groups), texts))
-    count = f"{len(view.rows):,} images"
     return Figure(
         f"points-{view.key}",
         "The embedding",
-        f"{TITLES[analysis.embedding]}: {view.title[:1].lower()}{view.title[1:]}, coloured by {level}",
+        f"{how}: {view.title[:1].lower()}{view.title[1:]}, coloured by {labelling.levels[level]}",
         _CLOUD_CAPTIONS[view.key],
-        f"{TITLES[analysis.embedding]} of the {SPACES[analysis.spaces[0]]}; {count}, at most {analysis.max_points:,} "
-        f"drawn at random (seed {analysis.seed}), the same for all panels; each panel has its own axes, and only "
-        "neighbourhoods carry meaning, not distances between far groups.",
+        f"{how} of the {SPACES[analysis.spaces[0]]}; {len(view.rows):,} images, at most "
+        f"{analysis.max_points:,} drawn at random (seed {analysis.seed}), the same for all panels; each panel has its "
+        "own axes, and only neighbourhoods carry meaning, not distances between far groups.",
         tuple(panels),
         tuple((group.name, group.colour) for group in groups),
     )
@@ -134,91 +131,114 @@ _CLOUD_CAPTIONS = {
 
 def trees(analysis: Analysis) -> Figure | None:
     """The emergent tree of each run's last snapshot."""
-    panels = []
+    panels, labelling = [], analysis.labelling
     for run in analysis.runs:
         numbers = run.last.spaces[analysis.spaces[0]]
         if numbers.tree is None or numbers.tree.num_leaves > _MOST_LEAVES:
             return None
-        note = ""
-        if numbers.agreement is not None:
-            note = f"agreement with the labels {numbers.agreement.cophenetic:.2f}"
-        panels.append(_dendrogram(numbers.tree, numbers, analysis.labelling, _titled(analysis, run, note)))
-    superlevel = analysis.labelling.superlevel
+        note = f"agreement with the labels {numbers.agreement.cophenetic:.2f}" if numbers.agreement else ""
+        panels.append(_dendrogram(numbers.tree, numbers, labelling, titled(analysis, run, note)))
+    names = labelling.names[labelling.superclass]
     return Figure(
         "tree",
         "The emergent tree",
-        f"Which {_plural(analysis.labelling.level)} does the embedding put together?",
-        f"Names and branches have the colour of their {superlevel}; a branch is coloured only while everything below "
-        "it belongs to one. Colours that reach far to the right are superclasses that the embedding found by itself.",
+        f"Which {_plural(labelling.level)} does the embedding put together?",
+        f"Names and branches have the colour of their {labelling.superlevel}; a branch is coloured only while "
+        "everything below it belongs to one. Colours that reach far to the right are superclasses that the embedding "
+        "found by itself.",
         analysis.protocol["tree"],
         tuple(panels),
-        _superclass_legend(analysis.labelling),
+        tuple(zip(names, category_colours(len(names)), strict=True)) if len(names) <= 40 else (),
     )
 
 
-def profile(analysis: Analysis) -> Figure:
-    """The collapse profile: local over global rank of every node."""
-    labelling, panels = analysis.labelling, []
-    for space in analysis.spaces:
-        nodes = {
-            (node.level, node.node): node for node in analysis.runs[0].last.spaces[space].profile if node.level >= 0
-        }
-        fine_level = max((level for level, _ in nodes), default=0)
-        order = [key for key in nodes if key[0] == 0]
-        if 0 < fine_level and len(nodes) <= _MOST_ROWS:
-            order = [
-                key
-                for top in order
-                for key in (top, *(child for child in nodes if child[0] == 1 and nodes[child].parent == top[1]))
-            ]
-        by_run = [
-            (run, {(node.level, node.node): node for node in run.last.spaces[space].profile}) for run in analysis.runs
-        ]
-        if len(order) > _MOST_ROWS:
-            order = sorted(order, key=lambda key: min(_ratio(found.get(key)) for _, found in by_run))[:_MOST_ROWS]
-        rows = []
-        for level, node in order:
-            names = labelling.names[labelling.superclass + level]
-            marks = tuple((run.name, _ratio(found.get((level, node))), run.colour) for run, found in by_run)
-            rows.append(DotRow(names[node], marks, level))
-        title = f"{SPACES[space].capitalize()}" + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
-        panels.append(Dots(title, "local / global effective rank", tuple(rows), reference=1.0))
-    return Figure(
-        "collapse-profile",
+def similarity(analysis: Analysis) -> Figure | None:
+    """A heat map of the cosines between class centroids."""
+    return _matrices(
+        analysis,
+        "similarity",
+        "The emergent tree",
+        "Blocks on the diagonal: cosines of class centroids",
+        "Classes in the order of the first tree. Squares of high cosines on the diagonal are emergent superclasses; a "
+        "high one off the diagonal is a pair that is about to become one.",
+        f"Cosine of the means of unit features, {SPACES[analysis.spaces[0]]}. {analysis.protocol['images']}",
+        "cosine",
+        lambda numbers: numbers.similarity,
+        _MOST_LEAVES,
+    )
+
+
+def mixing(analysis: Analysis) -> Figure | None:
+    """A heat map of how far the classes of each pair mix."""
+    return _matrices(
+        analysis,
+        "mixing",
         "Local collapse",
-        "Where does it collapse? Local against global rank of every node",
-        "Each row is a node of the label tree; its dot is the effective rank of its images over that of as many images "
-        "drawn from everywhere. At the dotted line the node is as rich as the whole; far left, it has collapsed.",
-        analysis.protocol["rank"],
-        tuple(panels),
+        "Every pair of classes: how far are they one?",
+        "Classes in the order of the first tree, so that relatives stand beside each other. High values near the "
+        "diagonal are local collapse; high ones far from it are classes that got lost.",
+        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
+        "mixing",
+        lambda numbers: numbers.mixing,
+        _MOST_MIXED,
     )
+
+
+def _matrices(
+    analysis: Analysis,
+    key: str,
+    section: str,
+    title: str,
+    caption: str,
+    protocol: str,
+    value: str,
+    of: Callable[[Numbers], Array],
+    most: int,
+) -> Figure | None:
+    """A matrix for each run, classes in the first tree's order, all on one scale; None where the classes differ."""
+    found = [run.last.spaces[analysis.spaces[0]] for run in analysis.runs]
+    first = found[0]
+    alike = all(len(of(numbers)) and np.array_equal(numbers.classes, first.classes) for numbers in found)
+    if first.tree is None or not 2 < len(first.classes) <= most or not alike:
+        return None
+    order = first.tree.order()
+    tables = [of(numbers)[np.ix_(order, order)].copy() for numbers in found]
+    low, high = min(0.0, *(float(table.min()) for table in tables)), 1.0
+    if value == "mixing":  # of a class with itself it says nothing
+        for table in tables:
+            np.fill_diagonal(table, np.nan)
+        low, high = 0.0, max(0.05, *(float(np.nan_to_num(table).max()) for table in tables))
+    names = tuple(analysis.labelling.names[-1][label] for label in first.classes[order])
+    panels = (
+        Matrix(titled(analysis, run), value, names, table, low, high)
+        for run, table in zip(analysis.runs, tables, strict=True)
+    )
+    return Figure(key, section, title, caption, protocol, tuple(panels))
 
 
 def _dendrogram(tree: EmergentTree, numbers: Numbers, labelling: Labelling, title: str) -> Dendrogram:
-    order = tree.order()
-    m = tree.num_leaves
+    order, m = tree.order(), tree.num_leaves
     parents = labelling.parents()
-    palette = category_colours(len(labelling.names[labelling.superclass]))
-    of_leaf = [parents[label] for label in numbers.classes.tolist()]
-    place = {leaf: float(position) for position, leaf in enumerate(order)}
-    height: dict[int, float] = dict.fromkeys(range(m), 0.0)
-    group: dict[int, int] = dict(enumerate(of_leaf))
+    palette = [*category_colours(len(labelling.names[labelling.superclass])), UNKNOWN]  # the last: of -1
+    group = [parents[label] for label in numbers.classes.tolist()]  # of each leaf, then of each merge
+    place = dict(zip(order, map(float, range(m)), strict=True))
+    height = [0.0] * m
     links, colours = [], []
     for step, (left, right, at, _) in enumerate(tree.merges.tolist()):
         a, b = int(left), int(right)
         links.append(((height[a], at, at, height[b]), (place[a], place[a], place[b], place[b])))
-        group[m + step] = group[a] if group[a] == group[b] else -1
-        colours.append(palette[group[m + step]] if group[m + step] >= 0 else "")
-        place[m + step], height[m + step] = (place[a] + place[b]) / 2, at
+        group.append(group[a] if group[a] == group[b] else -1)
+        colours.append(palette[group[-1]] if group[-1] >= 0 else "")
+        place[m + step] = (place[a] + place[b]) / 2
+        height.append(at)
     names = [labelling.names[-1][label] for label in numbers.classes.tolist()]
-    leaf_colours = [palette[parent] if parent >= 0 else UNKNOWN for parent in of_leaf]
     return Dendrogram(
         title,
         "cosine distance at which they join",
         tuple(links),
         tuple(colours),
         tuple(names[leaf] for leaf in order),
-        tuple(leaf_colours[leaf] for leaf in order),
+        tuple(palette[group[leaf]] for leaf in order),
     )
 
 
@@ -230,26 +250,12 @@ def _start_together(analysis: Analysis, view: View) -> bool:
     )
 
 
-def _coloured(labelling: Labelling, view: View) -> tuple[np.ndarray, tuple[str, ...], dict[int, str]]:  # type: ignore[type-arg]
-    """Labels of the view's images, names and colours of what occurs among them."""
-    level = -1 if view.fine else labelling.superclass
-    labels, names = labelling.labels[view.rows, level], labelling.names[level]
-    present = sorted(set(labels[labels >= 0].tolist())) if view.fine else list(range(len(names)))
-    return labels, names, dict(zip(present, category_colours(len(present)), strict=True))
-
-
 def _texts(labelling: Labelling, view: View) -> list[str]:
     found = []
-    for row in view.rows:
-        fine, coarse = labelling.fine[row], labelling.coarse[row]
+    for fine, coarse in zip(labelling.fine[view.rows], labelling.coarse[view.rows], strict=True):
         parts = [labelling.names[-1][fine] if fine >= 0 else "", labelling.names[labelling.superclass][coarse]]
         found.append(" · ".join(dict.fromkeys(part for part in parts if part)))
     return found
-
-
-def _superclass_legend(labelling: Labelling) -> tuple[tuple[str, str], ...]:
-    names = labelling.names[labelling.superclass]
-    return tuple(zip(names, category_colours(len(names)), strict=True)) if len(names) <= 40 else ()
 
 
 def _filled(series: list[Series]) -> tuple[float, float]:
@@ -258,7 +264,8 @@ def _filled(series: list[Series]) -> tuple[float, float]:
     return (max(float(x.min()) - 0.05, -1.02), min(float(x.max()) + 0.05, 1.02)) if len(x) else (-1.0, 1.0)
 
 
-def _titled(analysis: Analysis, run: Run, text: str) -> str:
+def titled(analysis: Analysis, run: Run, text: str = "") -> str:
+    """The title of a run's panel: its name, where there are several, and more."""
     name = run.name if len(analysis.runs) > 1 else ""
     return ", ".join(part for part in (name, text) if part)
 
@@ -267,10 +274,6 @@ def _time_of(snapshot: Snapshot) -> str:
     if snapshot.epoch == 0:
         return "before training"
     return "" if snapshot.epoch is None else f"after {snapshot.epoch} epoch{'s' * (snapshot.epoch != 1)}"
-
-
-def _ratio(node: object) -> float:
-    return float(getattr(node, "ratio", math.nan))
 
 
 def _plural(name: str) -> str:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis
-from solo.analysis.trends import mean_ratio
 
 Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what it means, digits behind the point, and which end is better, if any."""
+    """A column: its heading, what it means, digits behind the point (None: text), and which end is better, if any."""
 
     name: str
     hint: str = ""
-    digits: int = 2
+    digits: int | None = 2
     better: str = ""  # high, low or nothing
-    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,33 @@ class Table:
     compares: bool = False
 
 
+# What there is of every snapshot, in each space.
+_MEASURES: dict[Column, Callable[[Numbers], Cell]] = {
+    Column("effective rank", "directions that carry variance, centred", 1, "high"): lambda n: n.effective_rank,
+    Column("RankMe", "the same without centring", 1, "high"): lambda n: n.rankme,
+    Column("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high"): (
+        lambda n: n.mean_ratio
+    ),
+    Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"): (
+        lambda n: n.lidar
+    ),
+    Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer"): lambda n: n.alpha,
+    Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"): lambda n: n.uniformity,
+    Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"): (
+        lambda n: n.cosine.gap if n.cosine else None
+    ),
+    Column("threshold", "mean 0.99 quantile of each anchor's cosines", 3): lambda n: n.selection.threshold,
+    Column("same superclass", "share of the images above the threshold, %", 1, "high"): (
+        lambda n: 100 * n.selection.precision
+    ),
+    Column("tree agreement", "cophenetic correlation with the label tree", 3, "high"): (
+        lambda n: n.agreement.cophenetic if n.agreement else None
+    ),
+    Column("worst mixing", "of any two classes", 3, "low"): lambda n: n.pairs[0].mixing if n.pairs else None,
+}
+_RUN, _SPACE = Column("run", digits=None), Column("space", digits=None)
+
+
 def tables(analysis: Analysis) -> list[Table]:
     """All tables that have rows."""
     found = [overview(analysis), history(analysis), nodes(analysis), pairs(analysis)]
@@ -44,141 +70,83 @@ def tables(analysis: Analysis) -> list[Table]:
 
 def overview(analysis: Analysis) -> Table:
     """A row for each run and space: the last snapshot."""
-    rows: list[tuple[Cell, ...]] = []
-    for run in analysis.runs:
-        for space, numbers in run.last.spaces.items():
-            rows.append((run.name, SPACES.get(space, space), *_cells(numbers, analysis.labelling.levels)))
-    return Table(
-        "overview",
-        "Overview",
-        "All numbers" + (" of the last snapshots" if analysis.over_time else ""),
-        "A row for each model and space; touch a heading to sort by it. Bold: the best run in that space.",
-        f"{analysis.protocol['images']} {analysis.protocol['knn']} {analysis.protocol['rank']} "
-        f"{analysis.protocol['LiDAR']}",
-        (Column("run", text=True), Column("space", text=True), *_columns(analysis)),
-        tuple(rows),
-        compares=True,
-    )
+    title = "All numbers" + (" of the last snapshots" if analysis.over_time else "")
+    caption = "A row for each model and space; touch a heading to sort by it. Bold: the best run in that space."
+    return _numbers(analysis, "overview", "Overview", title, caption)
 
 
 def history(analysis: Analysis) -> Table:
     """A row for each snapshot and space, of runs that have several."""
+    words = ("Every snapshot in numbers", "The curves above, to be read off and sorted.")
+    return _numbers(analysis, "history", "Emergence", *words, every=True)
+
+
+def _numbers(analysis: Analysis, key: str, section: str, title: str, caption: str, every: bool = False) -> Table:
+    """The measures of the last snapshots, or of every one, where there are several."""
     rows: list[tuple[Cell, ...]] = []
-    for run in analysis.runs if analysis.over_time else ():
-        for snapshot in run.snapshots:
+    for run in analysis.runs if analysis.over_time or not every else ():
+        for snapshot in run.snapshots if every else (run.last,):
             for space, numbers in snapshot.spaces.items():
-                cells = _cells(numbers, analysis.labelling.levels)
-                rows.append((run.name, snapshot.epoch, SPACES.get(space, space), *cells))
+                which = (run.name, *([snapshot.epoch] if every else ()), SPACES.get(space, space))
+                found = (of(numbers) for of in _MEASURES.values())
+                rows.append((*which, *numbers.knn.values(), *found))
+    epochs = (Column("epochs", "epochs trained", 0),) if every else ()
+    accuracies = (
+        Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels
+    )
     return Table(
-        "history",
-        "Emergence",
-        "Every snapshot in numbers",
-        "The curves above, to be read off and sorted.",
-        f"{analysis.protocol['images']} {analysis.protocol['knn']} {analysis.protocol['rank']} "
-        f"{analysis.protocol['LiDAR']}",
-        (
-            Column("run", text=True),
-            Column("epochs", "epochs trained", 0),
-            Column("space", text=True),
-            *_columns(analysis),
-        ),
+        key,
+        section,
+        title,
+        caption,
+        " ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),
+        (_RUN, *epochs, _SPACE, *accuracies, *_MEASURES),
         tuple(rows),
+        compares=not every,
     )
 
 
 def nodes(analysis: Analysis) -> Table:
     """A row for each node of the label tree, run and space: the collapse profile."""
-    labelling, rows = analysis.labelling, []
+    labelling, rows = analysis.labelling, list[tuple[Cell, ...]]()
     for run in analysis.runs:
         for space in analysis.spaces:
             for node in run.last.spaces[space].profile:
-                if node.level < 0:
-                    continue
-                level = labelling.superclass + node.level
-                rows.append(
-                    (
-                        labelling.names[level][node.node],
-                        labelling.levels[level],
-                        run.name,
-                        SPACES[space],
-                        node.count,
-                        node.effective_rank,
-                        node.reference,
-                        node.ratio,
-                    )
-                )
+                if node.level >= 0:
+                    level = labelling.superclass + node.level
+                    which = (labelling.names[level][node.node], labelling.levels[level], run.name, SPACES[space])
+                    rows.append((*which, node.count, node.effective_rank, node.reference, node.ratio))
     columns = (
-        Column("node", text=True),
-        Column("level", text=True),
-        Column("run", text=True),
-        Column("space", text=True),
+        Column("node", digits=None),
+        Column("level", digits=None),
+        _RUN,
+        _SPACE,
         Column("images", digits=0),
         Column("effective rank", "of its images, centred", 1, "high"),
         Column("as many random images", "the same of a random subset of that size", 1),
         Column("local / global", "1: no local collapse; 0: one point", 3, "high"),
     )
-    return Table(
-        "nodes",
-        "Local collapse",
-        "The collapse profile in numbers",
-        "Sort by the last column: the nodes that have collapsed come first.",
-        analysis.protocol["rank"],
-        columns,
-        tuple(rows),
-    )
+    title = "The collapse profile in numbers"
+    caption = "Sort by the last column: the nodes that have collapsed come first."
+    return Table("nodes", "Local collapse", title, caption, analysis.protocol["rank"], columns, tuple(rows))
 
 
 def pairs(analysis: Analysis) -> Table:
     """A row for each confusable pair and run."""
-    names, rows = analysis.labelling.names[-1], []
-    for run in analysis.runs:
-        for pair in run.last.spaces[analysis.spaces[0]].pairs:
-            rows.append((names[pair.first], names[pair.second], run.name, pair.mixing, pair.separation, pair.cosine))
+    names, space = analysis.labelling.names[-1], analysis.spaces[0]
+    rows = tuple(
+        (names[pair.first], names[pair.second], run.name, pair.mixing, pair.separation, pair.cosine)
+        for run in analysis.runs
+        for pair in run.last.spaces[space].pairs
+    )
     columns = (
-        Column(analysis.labelling.level, text=True),
-        Column("and", text=True),
-        Column("run", text=True),
+        Column(analysis.labelling.level, digits=None),
+        Column("and", digits=None),
+        _RUN,
         Column("mixing", "0: apart, 1: one", 3, "low"),
         Column("separation", "distance of the centroids over the spread around them", 2, "high"),
         Column("cosine", "of the centroids", 3, "low"),
     )
-    return Table(
-        "pairs",
-        "Local collapse",
-        "The most confusable pairs in numbers",
-        "The twenty most mixed pairs of each run.",
-        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
-        columns,
-        tuple(rows),
-    )
-
-
-def _columns(analysis: Analysis) -> list[Column]:
-    labelling = analysis.labelling
-    found = [Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in labelling.levels]
-    inside = f"mean over each {labelling.superlevel} of its rank over that of as many images"
-    return [
-        *found,
-        Column("effective rank", "directions that carry variance, centred", 1, "high"),
-        Column("RankMe", "the same without centring", 1, "high"),
-        Column("local / global", inside, 3, "high"),
-        Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"),
-        Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2),
-        Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"),
-        Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"),
-        Column("threshold", "mean 0.99 quantile of each anchor's cosines", 3),
-        Column("same superclass", "share of the images above the threshold, %", 1, "high"),
-        Column("tree agreement", "cophenetic correlation with the label tree", 3, "high"),
-        Column("worst mixing", "of any two classes", 3, "low"),
-    ]
-
-
-def _cells(numbers: Numbers, levels: tuple[str, ...]) -> list[Cell]:
-    found: list[Cell] = [numbers.knn[level] for level in levels]
-    found += [numbers.effective_rank, numbers.rankme, mean_ratio(numbers), numbers.lidar]
-    found += [numbers.alpha, numbers.uniformity]
-    found += [numbers.cosine.gap if numbers.cosine else None, numbers.selection.threshold]
-    found += [100 * numbers.selection.precision]
-    found += [numbers.agreement.cophenetic if numbers.agreement else None]
-    found += [numbers.pairs[0].mixing if numbers.pairs else None]
-    return found
+    protocol = f"{SPACES[space].capitalize()}. {analysis.protocol['mixing']}"
+    title, caption = "The most confusable pairs in numbers", "The twenty most mixed pairs of each run."
+    return Table("pairs", "Local collapse", title, caption, protocol, columns, rows)

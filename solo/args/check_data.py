@@ -10,6 +10,7 @@ from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_t
 from solo.data.catalogue.resolve import is_here
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
+from solo.hex.catalogue import policy_facts
 
 Values = Mapping[str, Any]
 
@@ -70,7 +71,8 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         spec: the resolved data set; `None` where it can't be read, which is said elsewhere.
     """
     hex_ = values.get("hex", {})
-    superclass = "superclass" if hex_.get("policy") == "superclass" else "named" if hex_.get("named") else None
+    by_label = policy_facts(hex_.get("policy")).labels
+    superclass = hex_["policy"] if by_label == "tree" else "named" if hex_.get("named") else None
     sampler = values["data"].get("sampler") not in (None, "random")
     yield from _missing_labels(values["data"])
     shares = values["data"].get("label_fraction")
@@ -80,6 +82,8 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         yield from _shares(spec, shares)
     if superclass:
         yield from _superclass(spec, values["hex"]["level"], superclass)
+    elif by_label:
+        yield from _level("hex.level", values["hex"]["level"], spec.levels)
     if sampler:
         yield from _sampler(spec, values["data"], values["optimizer"]["batch_size"])
 
@@ -113,7 +117,7 @@ def _superclass(spec: DatasetSpec, level: int | str | None, asked: str) -> Itera
     if len(spec.levels) < 2:
         rich = [name for name, row in DATASETS.items() if len(row.levels) > 1]
         advice = f"take a data set with several levels ({', '.join(rich)}) or HEX_adaptive"
-        key, value = ("hex.named", True) if asked == "named" else ("hex.policy", "superclass")
+        key, value = ("hex.named", True) if asked == "named" else ("hex.policy", asked)
         yield Problem(key, f"={value!r} needs a label tree, and {spec.name} has one level only; {advice}")
     else:
         yield from _level("hex.level", level, spec.levels)

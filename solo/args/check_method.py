@@ -31,17 +31,21 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     trained = values.get("pretrain_method")
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
-    problems += check_policy(values.get("method"), values.get("hex", {}).get("policy"))
+    hex_ = values.get("hex", {})
+    problems += check_policy(values.get("method"), hex_.get("policy"), hex_.get("action"))
     return [*problems, *check_accumulate(values), *_variant(values), *_thresholds(values)]
 
 
-def check_policy(method: Any, policy: Any) -> list[Problem]:
+def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
     """HEX in a method that has no place for it, which would be ignored otherwise."""
     facts = facts_of(method)
     if policy in (None, "standard") or facts is None:
         return []
-    if facts.hex == "denominator" and not policy_facts(policy).selects:
+    found = policy_facts(policy)
+    if facts.hex == "denominator" and not (found.selects and found.action == "weigh"):
         return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
+    if facts.hex == "denominator" and action not in (None, "weigh"):
+        return [Problem("hex.action", f"={action!r} is nothing for method={method}, where labels pull; leave it out")]
     if facts.hex is not None:
         return []
     text = f"={policy!r} does nothing in method={method}; take standard, or one of "

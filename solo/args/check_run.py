@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -114,8 +115,10 @@ def _free(values: Values) -> Iterator[Problem]:
 
 
 def check_files(values: Values) -> Iterator[Problem]:
-    """Checkpoints and weights that a real run reads, by their names."""
+    """Checkpoints and weights that a real run reads, by their names, and a package that it needs."""
     yield from _start(values)
+    if "mlflow" in (values.get("logger") or ()) and importlib.util.find_spec("mlflow") is None:
+        yield Problem("logger", "=[mlflow] needs MLflow, which isn't installed; pip install mlflow, or leave it out")
     for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):
         given = values.get(key)
         for name in [] if given is None else given if isinstance(given, list) else [given]:

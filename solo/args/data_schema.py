@@ -28,8 +28,8 @@ class CommonDataCfg:
     val_path: str | None = key(
         None, "folder of the validation images; null: none, or the data set's own", matters=False
     )
-    format: Literal["image_folder", "table", "webdataset", "hf", "timm", "h5"] = key(
-        "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face, timm: what its readers know"
+    format: Literal["image_folder", "table", "webdataset", "hf", "h5"] = key(
+        "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face"
     )
     fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
     num_workers: int = key(4, "loader processes for each device", ge=0, matters=False)

@@ -221,7 +221,7 @@ def _split_note(given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[
 def _tree_note(data: Mapping[str, Any], found: DatasetSpec) -> list[str]:
     """Says that nested folders have become levels without being asked for it."""
     tree = found.taxonomy
-    if data["levels"] is not None or tree is None or not found.source.endswith(":nested_folder"):
+    if data["levels"] is not None or tree is None or not found.nested:
         return []
     sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
     return [f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"]

@@ -96,6 +96,8 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
         _crops(settings)
         hex_ = freeze(settings.values["hex"], HexCfg)
         settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
+    for name in ("tensorboard", "wandb") if values.get("logger") is not None else ():
+        settings.put(f"{name}.enabled", name in values["logger"], "logger")
     if "optimizer" in values:
         _optimizer(settings)
         _learning_rate(settings)

@@ -60,7 +60,7 @@ class HexCfg:
     variant: Literal["reweight", "release"] = key("reweight", "the paper's loss, or what its public release trains")
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
     warm_epoch: int | None = key(
-        None, "epochs of the plain loss at the start; null: 10, for the published losses HCL, DCL and InfoNCE 0", ge=0
+        None, "epochs of the plain loss at the start; null: 10, neighbours 1, HCL, DCL, InfoNCE and coarse 0", ge=0
     )
     distance_thresh: float = key(0.9, "fixed: threshold at the start", ge=-1, le=1)
     distance_min: float = key(0.3, "fixed: threshold at the end", ge=-1, le=1)
@@ -70,13 +70,41 @@ class HexCfg:
     similarity: Literal["row", "cosine"] = key("row", "fixed: similarities scaled per row to [0, 1], or as they are")
     beta: float = key(1.0, "how much the closest hierarchy negatives weigh more", ge=0)
     tau_plus: float = key(0.1, "expected share of false negatives among them", ge=0, lt=1)
+    action: Literal["weigh", "drop", "pull", "keep"] | None = key(
+        None,
+        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
+        "nothing; null: the type's own",
+    )
+    denominator: Literal["own", "negatives", "all"] | None = key(
+        None,
+        "what a positive is measured against: itself and the negatives, these alone (decoupled), or everybody, as in "
+        "SupCon; null: the type's own",
+    )
+    share: float | None = key(
+        None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1
+    )
+    kin: Literal["HEX_adaptive", "HEX_fixed", "superclass", "HCL"] | None = key(
+        None, "pull, drop: a second type, which finds whom to weigh among the other negatives"
+    )
+    eye: str = key(
+        "hog",
+        "neighbours: what sees who is alike, once, before the run: hog, pixels, colour, timm/NAME, torchvision/NAME, a "
+        "checkpoint, the folder of a run, or a file of features",
+    )
+    among: int = key(10, "neighbours: nearest images of the training set that count as relatives", ge=1)
+    drawn: int = key(4, "neighbours: relatives of an image that are drawn of these in each step", ge=1)
+    skip: int = key(0, "neighbours: the nearest ones that are left out", ge=0)
+    mutual: bool = key(False, "neighbours: only those that have the image among theirs, too")
+    purity: float = key(1.0, "oracle: share of relatives that have the image's label", ge=0, le=1)
     alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
     named: bool = key(
         False, "adaptive, fixed: negatives that share a known label at hex.level are hierarchy negatives, too"
     )
-    level: int | str | None = key(None, "superclass, named: level of the tree, by name or index; null: the coarsest")
+    level: int | str | None = key(
+        None, "superclass, coarse, oracle, named: level of the tree, by name or index; null: coarsest, oracle: finest"
+    )
 
     def warm_up(self) -> int:
         """`warm_epoch`, or what it is where it is null."""
@@ -249,6 +277,11 @@ class RunCfg:
         [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
+    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] | None = key(
+        None,
+        "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it",
+        matters=False,
+    )
     tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard", matters=False)
     wandb: WandbCfg = key(WandbCfg, "Weights & Biases", matters=False)
 

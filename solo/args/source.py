@@ -12,12 +12,13 @@ from solo.args.eval_schema import FeatureCfg
 from solo.args.fields import keys_of
 from solo.args.origins import Origins
 from solo.args.words import as_word
-from solo.data.catalogue.registry import DATASETS
+from solo.data.catalogue.registry import DATASETS, validation_path
 
 SOURCES = ("pretrained_feature_extractor", "model", "features")
 _SHORT = "checkpoint"
 CHECKPOINTS = (".ckpt", ".pth", ".pt")
 _FEATURE_FILES = (".npz", ".safetensors")
+_RUN = "the checkpoint's run"
 _SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
 _OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
@@ -71,8 +72,8 @@ def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
 
 def complete(
     values: dict[str, Any], origins: Origins, schema: type, saved_data: Callable[[str], Mapping[str, Any]]
-) -> None:
-    """Fill in, in place, what the source says of the data.
+) -> list[str]:
+    """Fill in, in place, what the source says of the data; what may surprise is returned, a line each.
 
     Args:
         values: the config as written.
@@ -86,14 +87,22 @@ def complete(
     paths = values.get(SOURCES[0])
     path = paths[0] if isinstance(paths, list) and paths else paths
     if not isinstance(data, dict):
-        return  # the check says so
+        return []  # the check says so
     if isinstance(path, str) and Path(path).expanduser().exists() and data.get("dataset") is None:
         _adopt(data, origins, saved_data(path), schema)
-    spec = DATASETS.get(str(data.get("dataset")))
+    spec, told = DATASETS.get(str(data.get("dataset"))), list[str]()
+    trained = origins.get("data.train_path") == _RUN and not data.get("val_path") and "val_only" in _data_keys(schema)
+    if trained and spec is not None and spec.folders and not validation_path(spec, data["train_path"]):
+        data |= {"val_only": True, "val_path": data["train_path"]}
+        origins["data.val_only"] = origins["data.val_path"] = _RUN
+        told.append(
+            "the run names no other images: these are those that it was trained on; data.val_path=FOLDER: others"
+        )
     alone = spec is not None and spec.folders and data.get("val_path") and not data.get("train_path")
     if alone and "val_only" in _data_keys(schema):
         data |= {"val_only": True, "train_path": data["val_path"]}
         origins["data.val_only"] = origins["data.train_path"] = "data.val_path"
+    return told
 
 
 def _adopt(data: dict[str, Any], origins: Origins, saved: Mapping[str, Any], schema: type) -> None:
@@ -101,7 +110,7 @@ def _adopt(data: dict[str, Any], origins: Origins, saved: Mapping[str, Any], sch
     for name in _OF_THE_RUN:
         if name in known and data.get(name) is None and saved.get(name) is not None:
             data[name] = saved[name]
-            origins[f"data.{name}"] = "the checkpoint's run"
+            origins[f"data.{name}"] = _RUN
 
 
 def _data_keys(schema: type) -> set[str]:

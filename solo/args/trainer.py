@@ -13,6 +13,7 @@ from typing import Any, Literal
 from solo.args.fields import key, keys_of
 
 Precision = Literal[
+    "auto",
     16,
     32,
     64,
@@ -38,7 +39,9 @@ SET_BY_PROGRAM = ("logger", "callbacks", "enable_checkpointing")
 class TrainerCfg:
     """Keys handed to Lightning as they are, besides `RUN_KEYS`."""
 
-    precision: Precision | None = key(None, "number format of the computation")
+    precision: Precision | None = key(
+        None, "number format of the computation; auto: half precision where device and network gain by it"
+    )
     sync_batchnorm: bool = key(False, "share batch statistics among processes")
     gradient_clip_val: int | float | None = key(None, "clip gradients to this norm or value", ge=0)
     gradient_clip_algorithm: Literal["norm", "value"] | None = key(None, "what gradient_clip_val bounds")

@@ -47,6 +47,11 @@ def _on(dotted: str) -> Callable[[Values], bool]:
     return lambda values: _get(values, dotted) is not False
 
 
+def _logs_to_wandb(values: Values) -> bool:
+    listed = values.get("logger")
+    return "wandb" in listed if listed is not None else _get(values, "wandb.enabled") is not False
+
+
 def _never(values: Values) -> bool:
     return False
 
@@ -68,7 +73,13 @@ def _hex(name: str) -> str:
 def _policy(read: Callable[[PolicyFacts], object]) -> tuple[Callable[[Values], bool], str]:
     """A fact of the policy, and the types that have it."""
     types = ", ".join(facts.shown for facts in POLICIES.values() if read(facts))
-    return lambda values: bool(read(policy_facts(_get(values, "hex.policy")))), f"with type={types}"
+    rows = {facts.shown: facts for facts in POLICIES.values()}  # hex.kin has the words that are shown
+
+    def reads(values: Values) -> bool:
+        asked = policy_facts(_get(values, "hex.policy")), rows.get(_get(values, "hex.kin"))
+        return any(facts and read(facts) for facts in asked)
+
+    return reads, f"with type={types}"
 
 
 def _readers_of_policies() -> Iterator[Reader]:
@@ -82,6 +93,16 @@ _SELECTS, _SELECTING = _policy(lambda facts: facts.selects)
 def _on_hex(values: Values) -> bool:
     return bool(_get(values, "hex.policy") != "standard")
 
+
+def _action(values: Values) -> str | None:
+    """What is done with relatives; None with `type: standard`."""
+    facts = policy_facts(_get(values, "hex.policy"))
+    dropped = "release" in (facts.variant, _get(values, "hex.variant"))
+    return (_get(values, "hex.action") or ("drop" if dropped else facts.action)) if _on_hex(values) else None
+
+
+_labelled, _LABELLED = _policy(lambda facts: facts.labels)
+_FINDS, _ = _policy(lambda facts: facts.selects or facts.table)
 
 _COSINE = _is("scheduler.name", "warmup_cosine")
 
@@ -103,16 +124,19 @@ READERS = (
     ),
     Reader(
         ("hex.level",),
-        lambda values: _is("hex.policy", "superclass")(values) or bool(_get(values, "hex.named")),
-        "with type=superclass, or hex.named=True",
+        lambda values: _labelled(values) or bool(_get(values, "hex.named")),
+        f"{_LABELLED}, or hex.named=True",
     ),
     Reader(
         tuple(map(_hex, ("beta", "tau_plus"))),
-        _all(_SELECTS, _is("hex.variant", "reweight")),
-        f"{_SELECTING}, and hex.variant=reweight",
+        lambda values: bool(_get(values, "hex.kin")) or (_SELECTS(values) and _action(values) == "weigh"),
+        f"{_SELECTING}, where relatives are weighed: hex.action=weigh and hex.variant=reweight",
     ),
+    Reader(("hex.share",), lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull"),
+    Reader(("hex.kin",), lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop"),
+    Reader(("hex.action",), _all(_on_hex, _FINDS), "with a type that finds relatives"),
     Reader(
-        tuple(map(_hex, ("warm_epoch", "variant", "temperature"))),
+        tuple(map(_hex, ("warm_epoch", "variant", "temperature", "denominator"))),
         _on_hex,
         "with another type than standard",
     ),
@@ -171,7 +195,12 @@ SWITCHED = (
     Reader(("enable_progress_bar",), _never, "by Lightning's own bar; set progress to rich, plain or off instead"),
     Reader(_NO_USE, _never, "by Lightning's Trainer in programs of one's own"),
     Reader(("auto_resume.max_hours",), _on("auto_resume.enabled"), "with auto_resume.enabled=True"),
-    Reader(("wandb.entity", "wandb.project", "wandb.offline"), _on("wandb.enabled"), "with wandb.enabled=True"),
+    Reader(
+        ("wandb.entity", "wandb.project", "wandb.offline"), _logs_to_wandb, "with wandb.enabled=True or logger=[wandb]"
+    ),
+    Reader(
+        ("wandb.enabled",), lambda values: values.get("logger") is None, "where no logger is given, which lists all"
+    ),
     Reader(
         ("data.train_path", "data.val_path"),
         lambda values: _get(values, "data.dataset") != "digits",

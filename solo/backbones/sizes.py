@@ -14,13 +14,7 @@ from solo.errors import UserError
 
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
-    """See whether a backbone takes images of these sizes, with one image each; nothing in it changes.
-
-    Args:
-        backbone: images (N, channels, H, W) -> features (N, F).
-        name: the user's word for it.
-        sizes: side in pixels -> the setting that it comes from.
-        channels: of the images.
+    """See whether a backbone takes images of these sizes (pixels -> the setting that says so); nothing in it changes.
 
     Raises:
         UserError: it doesn't; says why.

@@ -25,23 +25,14 @@ _Origin = tuple[str, str, str, str, str]  # value, module, kind, operation, sour
 
 @dataclass(frozen=True)
 class Finding:
-    """Where the trouble starts.
+    """Where the trouble starts."""
 
-    Attributes:
-        value: "nan" or "inf".
-        module: dotted name of the innermost module at work, "" outside of all (in a loss).
-        kind: its class, "" likewise.
-        operation: torch's name of the operation.
-        source: file, line and function of the code that called it.
-        parameters: names of parameters that were not finite before the step.
-    """
-
-    value: str
-    module: str
-    kind: str
-    operation: str
-    source: str
-    parameters: tuple[str, ...] = ()
+    value: str  # "nan" or "inf"
+    module: str  # dotted name of the innermost module at work, "" outside of all (in a loss)
+    kind: str  # its class, "" likewise
+    operation: str  # torch's name of the operation
+    source: str  # file, line and function of the code that called it
+    parameters: tuple[str, ...] = ()  # names of parameters that were not finite before the step
 
     def __str__(self) -> str:
         if self.parameters:

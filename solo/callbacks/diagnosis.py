@@ -37,14 +37,9 @@ class TrainingDiagnosis:
         self._peak_lr = 0.0
 
     def judge(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
-        """Judge an epoch.
+        """Judge an epoch's `epoch` (0-based), `online/...`, and, if known, `loss` and `lr`; what is to be said now.
 
-        Args:
-            row: `epoch` (0-based), `online/...`, and, if known, `loss` and `lr`.
-            is_last: the run ends with it, so that nothing will confirm a suspicion.
-
-        Returns:
-            What is to be said now, usually nothing.
+        `is_last`: the run ends with it, so that nothing will confirm a suspicion.
         """
         new = [text for text in (self._collapse(row, is_last), self._plateau(row)) if text]
         self.messages += new

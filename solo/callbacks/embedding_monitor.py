@@ -130,16 +130,10 @@ def _rows_of(seen: Mapping[str, Any]) -> Rows:
 
 
 def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> dict[str, float]:
-    """All vital signs of the queue's rows.
+    """All vital signs of the queue's rows: `online/<measure>/<space>`, `online/knn_acc1/<level>` of labelled levels.
 
-    Args:
-        rows: `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,);
-            `labels` -> (N, L).
-        quantile: see `solo.eval.vitals.geometry`.
-        levels: names of the L levels.
-
-    Returns:
-        `online/<measure>/<space>`; `online/knn_acc1/<level>` of the levels that some row has a label of.
+    Rows are `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,);
+    `labels` -> (N, L).
     """
     spaces = [space for space in ("projection", "features") if f"{space}/0" in rows]
     found: dict[str, float] = {}

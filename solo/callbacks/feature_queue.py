@@ -24,14 +24,7 @@ class FeatureQueue:
         self._batches: list[Rows] = []
 
     def is_due(self, done: int, batches: float, batch_size: int, processes: int) -> bool:
-        """Whether a batch will still be there at the end of the epoch.
-
-        Args:
-            done: batches before it in this epoch.
-            batches: of the epoch; inf if nobody knows, then every batch is kept for a while.
-            batch_size: images in a batch of one process.
-            processes: how many.
-        """
+        """Whether the batch after `done` of `batches` (inf: nobody knows) will still be there when the epoch ends."""
         return done >= batches - self._kept(batch_size, processes) if batches != float("inf") else True
 
     def add(self, batch: Rows, processes: int) -> None:

@@ -82,7 +82,8 @@ class NonFiniteGuard(Callback):
         if trainer.world_size > 1:  # the step gathers, and the other processes may not have failed
             parameters = broken(module)
             return Finding("nan", "", "", "", "", parameters) if parameters else self._forward_only(module)
-        with silent(module), trainer.precision_plugin.train_step_context():
+        quiet = silent(module, "log", "log_dict", "require_finite")  # so that a bad step runs to its end
+        with quiet, trainer.precision_plugin.train_step_context():
             _restore(self._rng)
             return find_culprit(module, lambda: module.training_step(self._batch, self._batch_idx))
 
@@ -122,15 +123,14 @@ class NonFiniteGuard(Callback):
 
 
 @contextmanager
-def silent(module: LightningModule) -> Iterator[None]:
-    """Steps of the module log nothing and refuse nothing, so that a bad one runs to its end."""
-    quiet = {name: lambda *_, **__: None for name in ("log", "log_dict", "require_finite")}
-    for name, nothing in quiet.items():
-        object.__setattr__(module, name, nothing)
+def silent(module: LightningModule, *names: str) -> Iterator[None]:
+    """Methods of the module that do nothing meanwhile, such as `log`."""
+    for name in names:
+        object.__setattr__(module, name, lambda *_, **__: None)
     try:
         yield
     finally:
-        for name in quiet:
+        for name in names:
             object.__delattr__(module, name)
 
 

@@ -9,6 +9,7 @@ is here as plain values and tensors. A module or callback with further state has
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -37,13 +38,7 @@ class HasProcessState(Protocol):
 
 
 def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
-    """The state of this process. Every process has to call this.
-
-    Args:
-        trainer: at work.
-        module: what it trains.
-        inside: inside an epoch, whose means go on; else after its end.
-    """
+    """The state of this process; inside an epoch with its means, which go on. Every process has to call this."""
     state: State = {
         "rng": rng_state(),
         "buffers": _own_buffers(module),
@@ -135,16 +130,17 @@ def _owners(trainer: Trainer, module: LightningModule) -> dict[str, HasProcessSt
 
 def on_cpu(value: Any) -> Any:
     """Detached copies on the CPU of all tensors in dictionaries, lists and tuples; the containers become plain ones."""
+    return each_tensor(value, lambda x: x.detach().cpu().clone())
+
+
+def each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of dictionaries, lists and tuples (which become lists) with all of their tensors changed."""
     if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
+        return change(value)
     if isinstance(value, dict):
-        return {key: on_cpu(part) for key, part in value.items()}
-    return [on_cpu(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: each_tensor(part, change) for key, part in value.items()}
+    return [each_tensor(part, change) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(part, device) for key, part in value.items()}
-    return [_moved(part, device) for part in value] if isinstance(value, list) else value
+    return each_tensor(value, lambda x: x.to(device))

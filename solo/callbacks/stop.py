@@ -83,12 +83,7 @@ class StopRequests:
 
 
 def requeue(trainer: Trainer, run: Callable[[list[str]], Any] = subprocess.check_call) -> bool:
-    """Put a SLURM job that got SIGUSR1 back into the queue; False outside of SLURM or where that is switched off.
-
-    Args:
-        trainer: at work.
-        run: starts a program, given as its words.
-    """
+    """Put a SLURM job that got SIGUSR1 back into the queue; False outside of SLURM or where that is switched off."""
     environment = trainer._accelerator_connector.cluster_environment
     if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
         return False

@@ -20,21 +20,13 @@ _TYPES = {"fixed": "HEX_fixed", "adaptive": "HEX_adaptive", "hcl": "HCL", "dcl":
 
 @dataclass(frozen=True)
 class Facts:
-    """What a summary says besides the measured numbers.
+    """What a summary says besides the measured numbers."""
 
-    Attributes:
-        kind: "pretrain" or "linear".
-        cfg: the resolved configuration, plain values.
-        levels: names of the label tree's levels, the coarsest first; empty without labels.
-        protocol: for each number, in words, how it came about.
-        extra: further entries of the file.
-    """
-
-    kind: str
-    cfg: Mapping[str, Any]
-    levels: Sequence[str] = ()
-    protocol: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    kind: str  # "pretrain" or "linear"
+    cfg: Mapping[str, Any]  # the resolved configuration, plain values
+    levels: Sequence[str] = ()  # names of the label tree's levels, the coarsest first; empty without labels
+    protocol: Mapping[str, str] = field(default_factory=dict)  # for each number, in words, how it came about
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the file
 
     @property
     def title(self) -> str:
@@ -89,13 +81,13 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed the numbers."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of what computed the numbers, and of more packages."""
     found = {"python": platform.python_version()}
-    for name, distribution in {"solo": "solo-hex", "torch": "torch", "lightning": "lightning", "timm": "timm"}.items():
+    for name in ("solo", "torch", "lightning", "timm", *more):
         try:
-            found[name] = metadata.version(distribution)
-        except metadata.PackageNotFoundError:  # run from a source tree
+            found[name] = metadata.version("solo-hex" if name == "solo" else name)
+        except metadata.PackageNotFoundError:  # run from a source tree, or not installed
             found[name] = "unknown"
     return found
 

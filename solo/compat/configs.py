@@ -97,14 +97,11 @@ def write_back(cfg: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
-    """Write the schema's defaults into `cfg` where it has nothing, and return it.
+    """Write the schema's defaults into `cfg`, in place, where it has nothing, and return it; of some keys, or all.
 
     For configs that did not come through `parse_cfg`: older spellings are renamed, nothing is checked or required.
 
-    Args:
-        cfg: changed in place.
-        schema: for example `PretrainCfg`.
-        names: top-level keys to look at; none means all.
+    For configs that did not come through `parse_cfg`: older spellings are renamed, nothing is checked or required.
     """
     values = modernise(to_plain(cfg), own=keys_of(schema)).values
     filled = _filled(values, schema)

@@ -54,7 +54,6 @@ DEAD = {
     "wandb_run_id": "an earlier run's",
     "dali": "images are read without DALI",
     "auto_umap": "it is drawn in pretraining only",
-    "logger": "loggers are set by the keys tensorboard and wandb",
     "callbacks": "set by the program",
     "enable_checkpointing": "set by the key checkpoint.enabled",
     "checkpoint.save_constant": "see checkpoint.frequency and checkpoint.keep_prev",
@@ -96,18 +95,13 @@ def is_old_key(dotted: str) -> bool:
 
 @dataclass
 class Modern:
-    """A config in today's keys.
+    """A config in today's keys."""
 
-    Attributes:
-        values: the config.
-        spelled: key -> how the user wrote it, where that differs.
-        notes: (key as written, sentence) of what was left out or reinterpreted.
-        problems: spellings that can't be right; their keys are gone from `values`.
-    """
-
-    values: dict[str, Any]
-    spelled: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any]  # the config
+    spelled: dict[str, str] = field(default_factory=dict)  # key -> how the user wrote it, where that differs
+    # (key as written, sentence) of what was left out or reinterpreted
     notes: list[tuple[str, str]] = field(default_factory=list)
+    # spellings that can't be right; their keys are gone from `values`
     problems: list[Problem] = field(default_factory=list)
 
 

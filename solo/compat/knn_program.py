@@ -39,17 +39,7 @@ def run_knn(
     T: float | None,
     distance_fx: Literal["cosine", "euclidean"],
 ) -> tuple[float, float]:
-    """Accuracies (top 1, top 5) in percent of the nearest neighbours' vote; arguments of `WeightedKNNClassifier`.
-
-    Args:
-        train_features: (N, F).
-        train_targets: (N,).
-        test_features: (M, F).
-        test_targets: (M,).
-        k: neighbours that vote.
-        T: temperature of the votes, with cosine; None: 0.07.
-        distance_fx: `cosine` or `euclidean`.
-    """
+    """Accuracies (top 1, top 5) in percent of the nearest neighbours' vote; arguments of `WeightedKNNClassifier`."""
     knn = WeightedKNNClassifier(k=k, T=0.07 if T is None else T, distance_fx=distance_fx)
     knn(train_features, train_targets, test_features, test_targets)
     return knn.compute()

@@ -20,20 +20,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moved:
-    """What an old module means.
+    """What an old module means."""
 
-    Attributes:
-        home: the module whose names it has.
-        renamed: names that are called otherwise there, `name` or `module:name`.
-        method: the file of a backbone's constructors as they are without solo-learn's first argument, the name of the
-            method: it is always this one; `""` leaves the constructors as they are.
-        gone: why there is nothing like it, and what to use instead.
-    """
-
-    home: str
+    home: str  # the module whose names it has
+    # names that are called otherwise there, `name` or `module:name`
     renamed: dict[str, str] = field(default_factory=dict)
+    # the file of a backbone's constructors as they are without solo-learn's first argument, the name of the method: it
+    # is always this one; `""` leaves the constructors as they are
     method: str | None = ""
-    gone: str | None = None
+    gone: str | None = None  # why there is nothing like it, and what to use instead
 
     def get(self, name: str) -> Any:
         """The object of that name.

@@ -50,9 +50,9 @@ def check_format(data_format: str) -> None:
     """Refuse storage formats that have no reader.
 
     Raises:
-        UserError: for anything but `image_folder`, `table`, `webdataset`, `hf`, `timm` and `h5`.
+        UserError: for anything but `image_folder`, `table`, `webdataset`, `hf` and `h5`.
     """
-    known = ("image_folder", "table", "webdataset", "hf", "timm", "h5")
+    known = ("image_folder", "table", "webdataset", "hf", "h5")
     if data_format not in known:
         raise UserError(
             f"data.format={data_format!r} can't be read; only {', '.join(map(repr, known))} can: "

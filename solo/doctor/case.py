@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is checked.
+    """What is checked."""
 
-    Attributes:
-        method: a name of `METHODS`.
-        type: the objective, as a user writes it: `standard`, `HEX_adaptive`, ...
-    """
+    method: str  # a name of `METHODS`
+    type: str = "standard"  # the objective, as a user writes it: `standard`, `HEX_adaptive`, ...
 
-    method: str
-    type: str = "standard"
+    def __str__(self) -> str:
+        return self.method if self.type == "standard" else f"{self.method} {self.type}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out.
+    """What came out."""
 
-    Attributes:
-        ok: whether the guarantee holds.
-        detail: one line with the figure that decides, e.g. `gradient differs by 3e-16 (allowed: 1e-6)`.
-    """
-
-    ok: bool
-    detail: str
-
-
-Check = Callable[[Case], Outcome]
+    ok: bool  # whether the guarantee holds
+    detail: str  # one line with the figure that decides, e.g. `gradient differs by 3e-16 (allowed: 1e-6)`

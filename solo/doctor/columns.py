@@ -5,95 +5,80 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from solo.doctor.case import Case, Outcome
 from solo.methods.catalogue import names
 
-Many = Callable[[Any, Sequence[Case]], list[Outcome | None]]
+Outcomes = list[Outcome | None]  # None where a guarantee doesn't apply
 
 
 @dataclass(frozen=True)
 class Column:
-    """One guarantee.
+    """One guarantee."""
 
-    Attributes:
-        name: its heading.
-        says: what a green cell means, in one sentence.
-        module: of `solo.doctor`, imported when it is needed.
-        run: (the module, cases) -> an outcome for each case; None where it doesn't apply.
-    """
+    name: str  # its heading
+    says: str  # what a green cell means, in one sentence
+    run: Callable[[Sequence[Case]], Outcomes]
 
-    name: str
-    says: str
-    module: str
-    run: Many
-
-    def check(self, cases: Sequence[Case]) -> list[Outcome | None]:
+    def check(self, cases: Sequence[Case]) -> Outcomes:
         """Run the check; what it raises is an outcome, too."""
         try:
-            return self.run(importlib.import_module(f"solo.doctor.{self.module}"), cases)
+            return self.run(cases)
         except Exception as error:
             return [_failed(error)] * len(cases)
 
 
-def each(function: str) -> Many:
-    """Run a function of the module for every case."""
+def each(check: Callable[[Case], Outcome | None]) -> Callable[[Sequence[Case]], Outcomes]:
+    """Run a check for every case."""
 
-    def run(module: Any, cases: Sequence[Case]) -> list[Outcome | None]:
-        return [_one(getattr(module, function), case) for case in cases]
+    def one(case: Case) -> Outcome | None:
+        try:
+            return check(case)
+        except Exception as error:
+            return _failed(error)
 
-    return run
-
-
-def _one(check: Callable[[Case], Outcome | None], case: Case) -> Outcome | None:
-    try:
-        return check(case)
-    except Exception as error:
-        return _failed(error)
+    return lambda cases: list(map(one, cases))
 
 
 def _failed(error: Exception) -> Outcome:
     return Outcome(False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _parity(processes: int) -> Many:
-    return lambda module, cases: list(module.parities(cases, processes))
+def _parity(processes: int) -> Callable[[Sequence[Case]], Outcomes]:
+    return lambda cases: importlib.import_module("solo.doctor.parity").parities(cases, processes)  # type: ignore[no-any-return]
 
 
-def _exactness(module: Any, cases: Sequence[Case]) -> list[Outcome | None]:
+def _own(module: str, name: str) -> Callable[[Case], Outcome | None]:
+    """A check of a module of its own, which is imported when it is needed."""
+    return lambda case: getattr(importlib.import_module(f"solo.doctor.{module}"), name)(case)  # type: ignore[no-any-return]
+
+
+def _exact(case: Case) -> Outcome | None:
     """None for methods that refuse `accumulate: exact`, which they say before they train."""
-    refused = "accumulate=exact is not for"
-    found = each("exactness")(module, cases)
-    return [None if outcome is not None and outcome.ok and refused in outcome.detail else outcome for outcome in found]
+    found = _own("exact", "exactness")(case)
+    return None if found and found.ok and "accumulate=exact is not for" in found.detail else found
 
 
 COLUMNS = (
     Column(
         "parity 2",
         "loss, gradients, metrics and state on 2 processes equal those of one on the whole batch (1e-6, float64)",
-        "parity",
         _parity(2),
     ),
-    Column("parity 4", "the same on 4 processes", "parity", _parity(4)),
+    Column("parity 4", "the same on 4 processes", _parity(4)),
     Column(
         "resume",
         "k steps, an end by force, n steps: the same weights, to the last bit, as k + n steps",
-        "resume",
-        each("resume"),
+        each(_own("resume", "resume")),
     ),
     Column(
         "bf16",
         "the loss in bfloat16 (and float16, float32) agrees with float64 to its precision, and is finite for zero, "
         "equal, huge and tiny embeddings",
-        "numbers",
-        each("numbers"),
+        each(_own("numbers", "numbers")),
     ),
     Column(
-        "exact accumulation",
-        "gradients of `accumulate: exact` equal those of the batch in one piece",
-        "exact",
-        _exactness,
+        "exact accumulation", "gradients of `accumulate: exact` equal those of the batch in one piece", each(_exact)
     ),
 )
 

@@ -13,13 +13,12 @@ SMALL = 1e-7
 
 
 def compare(one: Record | str, other: Record | str) -> Outcome:
-    """Whether two ways to train are the same, with the largest relative difference of each kind.
+    """Whether two ways to train are the same, with the largest relative difference of each kind (loss, gradient, ...).
+
+    A value is compared with its own size; one that is zero but for rounding, with a ten millionth of the largest. A
+    text instead of a record says why there is none.
 
     A value is compared with its own size; one that is zero but for rounding, with a ten millionth of the largest.
-
-    Args:
-        one: kind (loss, gradient, ...) -> name -> value; a text says why there is none.
-        other: likewise.
     """
     if isinstance(one, str) or isinstance(other, str):
         return Outcome(False, one if isinstance(one, str) else str(other))

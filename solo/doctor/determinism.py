@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from solo.args.config import to_plain
 from solo.args.parse import parse
 from solo.args.schema import PretrainCfg
 from solo.doctor.case import Case, Outcome
-from solo.doctor.toy import toy_cfg
+from solo.doctor.toy import quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 from solo.run.pretrain import train_loader
-from solo.run.trainer import hush
 
 BATCH, STEPS = 16, 4
 
@@ -40,21 +35,11 @@ def determinism(case: Case) -> Outcome:
 
 def train_once(case: Case, seed: int, workers: int = 0) -> dict[str, Tensor]:
     """The weights after a short run of a case, made in this process and said nothing about."""
-    with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        hush(workers=False)
+    with quietly():
         cfg = _cfg(case, seed, workers)
         seed_everything(seed, workers=True, verbose=False)
         model = METHODS[case.method](cfg)
-        trainer = Trainer(
-            max_steps=STEPS,
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = toy_trainer(max_steps=STEPS, accelerator="auto", devices=1)
         trainer.fit(model, train_loader(cfg, trainer.strategy.root_device))
         return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
@@ -68,7 +53,5 @@ def _cfg(case: Case, seed: int, workers: int) -> PretrainCfg:
         "seed": seed,
         "knn_eval": {"enabled": False},
     }
-    cfg = toy_cfg(case, BATCH, **changes)
-    logging.getLogger("solo").setLevel(logging.ERROR)  # remarks about the toy's settings
-    parsed: PretrainCfg = parse(to_plain(cfg), PretrainCfg).config
+    parsed: PretrainCfg = parse(to_plain(toy_cfg(case, BATCH, **changes)), PretrainCfg).config
     return parsed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -16,11 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from solo.callbacks import summary
+from solo.cores import usable_cores
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 
-PACKAGES = ("solo-hex", "torch", "torchvision", "lightning", "timm", "numpy", "pillow")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 SECONDS = 0.7  # of each measurement of a rate
 MEBIBYTES = 64  # written and read once
@@ -30,19 +30,13 @@ Fact = tuple[str, str]
 
 def versions() -> list[Fact]:
     """Python's and the packages' that decide what a run computes."""
-    found = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
-    for name in PACKAGES:
-        try:
-            found.append((name, importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
-            found.append((name, "not installed"))
-    return found
+    found = summary.versions("torchvision", "numpy", "pillow")
+    return [*(found | {"python": f"{found['python']} on {platform.system()} {platform.machine()}"}).items()]
 
 
 def devices() -> list[Fact]:
     """Processor, memory, GPUs, and what processes talk through."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = [("processor", f"{cores} cores, torch uses {torch.get_num_threads()} of them in a process")]
+    found = [("processor", f"{usable_cores()} cores, torch uses {torch.get_num_threads()} of them in a process")]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found.append(("memory", f"{size / 2**30:.1f} GiB"))
@@ -55,7 +49,7 @@ def devices() -> list[Fact]:
         found.append(("mps", "available"))
     else:
         found.append(("GPU", "none visible"))
-    backends = [name for name in ("gloo", "nccl", "mpi") if _has_backend(name)]
+    backends = [name for name in ("gloo", "nccl", "mpi") if getattr(torch.distributed, f"is_{name}_available", bool)()]
     found.append(("processes talk by", ", ".join(backends) or "nothing: torch has no distributed package"))
     return found
 
@@ -63,14 +57,15 @@ def devices() -> list[Fact]:
 def bandwidth(folder: Path | None = None) -> list[Fact]:
     """Rates of the way of an image, each on one core of this machine, measured on pictures that are made here.
 
-    Args:
-        folder: where the disk is measured; default: the folder for temporary files.
-
     Raises:
         UserError: the folder can't be written.
     """
     torch.manual_seed(0)
-    with _temporary(folder) as name:
+    try:
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix="solo-doctor-")
+    except OSError as error:
+        raise UserError(f"the folder {folder} can't be written ({error.strerror}); give another --folder") from error
+    with temporary as name:
         place = Path(name)
         write, read = _disk(place)
         files = _pictures(place)
@@ -83,18 +78,6 @@ def bandwidth(folder: Path | None = None) -> list[Fact]:
         views = _augment(side, count)
         found.append((f"augment {side} x {side}", f"{views:,.0f} views/s: crop, jitter, grey, blur, flip"))
     return found
-
-
-def _has_backend(name: str) -> bool:
-    check: Callable[[], bool] | None = getattr(torch.distributed, f"is_{name}_available", None)
-    return torch.distributed.is_available() and bool(check and check())
-
-
-def _temporary(folder: Path | None) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(dir=folder, prefix="solo-doctor-")
-    except OSError as error:
-        raise UserError(f"the folder {folder} can't be written ({error.strerror}); give another --folder") from error
 
 
 def _disk(folder: Path) -> tuple[float, float]:

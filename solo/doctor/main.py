@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from solo.args.words import LineParser
 from solo.compat.twin import twin
 from solo.doctor.case import Case, Outcome
 from solo.doctor.columns import COLUMNS, Column, all_cases
 from solo.doctor.determinism import determinism
-from solo.doctor.machine import bandwidth, devices, versions
-from solo.doctor.table import Guarantees, checks_table, facts_table, guarantees_table, page
+from solo.doctor.machine import Fact, bandwidth, devices, versions
 from solo.files import write_text
 from solo.methods.catalogue import CATALOGUE, names
 
@@ -28,16 +29,11 @@ QUICK = tuple(
 )
 
 Say = Callable[[str], None]
+Cells = dict[tuple[Case, str], Outcome | None]  # (case, column's name) -> outcome; None where it doesn't apply
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, check, print.
-
-    Args:
-        words: the command line behind `solo doctor`.
-
-    Returns:
-        0, or 1 if a check fails.
+    """Look, check, print; 0, or 1 if a check fails.
 
     Raises:
         UserError: a folder that can't be written or read.
@@ -53,16 +49,17 @@ def main(words: Sequence[str]) -> int:
 
         return replay(Path(given.replay).expanduser(), screen)
     facts = [*versions(), *devices()]
-    screen.print(facts_table("machine", facts))
+    screen.print(_table("machine", (), facts))
     if other := twin():
         screen.print(f"warning: {other}", markup=False, soft_wrap=True)
     if given.full:
         return _full(screen, facts, Path(given.page).expanduser(), given.methods)
-    screen.print(facts_table("data path, one core", bandwidth(Path(given.folder) if given.folder else None)))
+    screen.print(_table("data path, one core", (), bandwidth(Path(given.folder) if given.folder else None)))
     start = time.perf_counter()
-    rows = quick()
-    screen.print(checks_table(rows))
-    failed = [name for name, outcome in rows.items() if not outcome.ok]
+    found = quick()
+    rows = ((name, _mark(outcome), Text(outcome.detail)) for name, outcome in found.items())
+    screen.print(_table("checks", ("check", "result", "figure"), rows))
+    failed = [name for name, outcome in found.items() if not outcome.ok]
     end = f"failed: {', '.join(failed)}" if failed else "all checks passed"
     screen.print(f"{end} ({time.perf_counter() - start:.0f} s); `solo doctor --full` checks every method", markup=False)
     return 1 if failed else 0
@@ -70,63 +67,91 @@ def main(words: Sequence[str]) -> int:
 
 def quick() -> dict[str, Outcome]:
     """Parity on two processes, resume and determinism, for a few methods that stand for the rest."""
-    parity, resume = (next(column for column in COLUMNS if column.name == name) for name in ("parity 2", "resume"))
-    rows = {f"two processes = one, {_name(case)}": found for case, found in _applied(parity, QUICK)}
-    rows |= {f"resumed = uninterrupted, {_name(case)}": found for case, found in _applied(resume, QUICK[:2])}
-    rows |= {f"same seed = same weights, {_name(QUICK[0])}": determinism(QUICK[0])}
-    return rows
+    wanted = {"parity 2": ("two processes = one", QUICK), "resume": ("resumed = uninterrupted", QUICK[:2])}
+    rows: dict[str, Outcome] = {}
+    for column in COLUMNS:
+        what, cases = wanted.get(column.name, ("", ()))
+        outcomes = zip(cases, column.check(cases) if cases else (), strict=True)
+        rows |= {f"{what}, {case}": outcome for case, outcome in outcomes if outcome is not None}
+    return rows | {f"same seed = same weights, {QUICK[0]}": determinism(QUICK[0])}
 
 
 def guarantees(
-    say: Say,
-    cases: Sequence[Case],
-    columns: Sequence[Column] = COLUMNS,
-    keep: Callable[[Guarantees], None] = lambda found: None,
-) -> Guarantees:
-    """Every case in every column.
-
-    Args:
-        say: prints a line for each column.
-        cases: the rows.
-        columns: what is checked.
-        keep: called after each column, so that nothing is lost if a later one is interrupted.
-    """
-    found = Guarantees()
+    say: Say, cases: Sequence[Case], columns: Sequence[Column] = COLUMNS, keep: Callable[[Cells], None] = lambda _: None
+) -> Cells:
+    """Every case in every column; `keep` gets what there is after each, so that nothing is lost by an interruption."""
+    found: Cells = {}
     for column in columns:
         start = time.perf_counter()
         outcomes = column.check(cases)
-        found.cells |= {(case, column.name): outcome for case, outcome in zip(cases, outcomes, strict=True)}
-        green = sum(outcome is not None and outcome.ok for outcome in outcomes)
-        applies = sum(outcome is not None for outcome in outcomes)
-        say(f"{column.name}: {green} of {applies} ok ({time.perf_counter() - start:.0f} s)")
+        found |= {(case, column.name): outcome for case, outcome in zip(cases, outcomes, strict=True)}
+        applies = [outcome for outcome in outcomes if outcome is not None]
+        green = sum(outcome.ok for outcome in applies)
+        say(f"{column.name}: {green} of {len(applies)} ok ({time.perf_counter() - start:.0f} s)")
         keep(found)
     return found
 
 
-def _full(screen: Console, facts: Sequence[tuple[str, str]], file: Path, methods: Sequence[str] | None) -> int:
+def page(found: Cells, columns: Sequence[Column], facts: Sequence[Fact]) -> str:
+    """The whole text of `docs/guarantees.md`."""
+    lines = [
+        "# Guarantees",
+        "",
+        "Written by `solo doctor --full`; don't edit. A cell is `ok`, or the figure that failed; `-` where the column "
+        "has no meaning. Run it on your machine: it leaves with 1 if a cell fails. Each check is "
+        "tested with bugs that it must see (`tests/doctor/faults.py`).",
+        "Faults that were tried from outside, and what happens then: [faults.md](faults.md), made by the tests.",
+        "",
+        *(f"- **{column.name}**: {column.says}." for column in columns),
+        "",
+        f"| method | type | {' | '.join(column.name for column in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    for case in dict.fromkeys(case for case, _ in found):
+        cells = [_mark(found.get((case, column.name), _NOT_RUN), whole=True).plain for column in columns]
+        lines.append(f"| `{case.method}` | `{case.type}` | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "## Machine", "", *(f"- {name}: {value}" for name, value in facts), ""])
+
+
+def _full(screen: Console, facts: Sequence[Fact], file: Path, methods: Sequence[str] | None) -> int:
     cases = [case for case in all_cases() if not methods or case.method in methods]
     file.parent.mkdir(parents=True, exist_ok=True)
 
-    def keep(found: Guarantees) -> None:
-        found.facts = facts
-        write_text(file, page(found, COLUMNS))
+    def keep(found: Cells) -> None:
+        write_text(file, page(found, COLUMNS, facts))
 
     found = guarantees(lambda line: screen.print(line, markup=False), cases, COLUMNS, keep)
-    screen.print(guarantees_table(found, COLUMNS))
-    for (case, name), outcome in found.cells.items():
-        if outcome is not None and not outcome.ok:
-            screen.print(f"{name}, {_name(case)}: {outcome.detail}", markup=False)
+    rows: list[list[str | Text]] = [
+        [case.method, case.type, *(_mark(found[case, column.name]) for column in COLUMNS)] for case in cases
+    ]
+    screen.print(_table("guarantees", ("method", "type", *(column.name for column in COLUMNS)), rows))
+    failed = {key: outcome for key, outcome in found.items() if outcome is not None and not outcome.ok}
+    for (case, name), outcome in failed.items():
+        screen.print(f"{name}, {case}: {outcome.detail}", markup=False)
     screen.print(f"written: {file}", markup=False)
-    return 0 if found.ok else 1
+    return 1 if failed else 0
 
 
-def _applied(column: Column, cases: Sequence[Case]) -> list[tuple[Case, Outcome]]:
-    outcomes = column.check(cases)
-    return [(case, outcome) for case, outcome in zip(cases, outcomes, strict=True) if outcome is not None]
+_NOT_RUN = Outcome(True, "not run")
 
 
-def _name(case: Case) -> str:
-    return case.method if case.type == "standard" else f"{case.method} {case.type}"
+def _mark(outcome: Outcome | None, whole: bool = False) -> Text:
+    """A cell, on the screen or (`whole`, with the figure that failed) in the page."""
+    if outcome is None or outcome is _NOT_RUN:
+        return Text("-" if outcome is None else outcome.detail)
+    if whole and not outcome.ok:
+        return Text(f"**{' '.join(outcome.detail.split())}**".replace("|", "\\|").replace("<", "&lt;"))
+    return Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
+
+
+def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table of the terminal; without headings one of names and values."""
+    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    for heading in headings or ("", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,14 +6,12 @@ BatchNorm and Lightning's DDP. Everything random for a row (dropout) is off: no 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,7 +20,7 @@ from solo.data.batches.loaders import eval_loader
 from solo.doctor.case import Case, Outcome
 from solo.doctor.compare import Record, compare
 from solo.doctor.processes import on_groups
-from solo.doctor.toy import ToyImages, toy_model, without_dropout
+from solo.doctor.toy import ToyImages, quietly, toy_model, toy_trainer, without_dropout
 from solo.errors import UserError
 from solo.run.synced import SyncedNorms
 
@@ -35,12 +33,9 @@ Fault = Callable[[], AbstractContextManager[Any]]
 
 
 def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullcontext) -> list[Outcome]:
-    """Whether `processes` processes train as one does; one start of them, which costs more than a case, for all cases.
+    """Whether 2 or 4 processes train as one does; one start of them, which costs more than a case, for all cases.
 
-    Args:
-        cases: method and type of each.
-        processes: 2 or 4.
-        fault: entered in every process, for a test to break something; a function of a module.
+    `fault` is entered in every process, for a test to break something; a function of a module.
 
     Raises:
         UserError: a number of processes that doesn't divide the batch.
@@ -54,8 +49,7 @@ def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullconte
 
 def _train_all(argument: tuple[list[tuple[str, str]], Fault]) -> list[Record | str]:
     cases, fault = argument
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with fault():
+    with quietly(), fault():
         return [_tried(Case(*case)) for case in cases]
 
 
@@ -67,30 +61,22 @@ def _tried(case: Case) -> Record | str:
 
 
 def _train(case: Case) -> Record:
-    processes, rank = distributed.world_size(), distributed.rank()
+    size, rank = BATCH // distributed.world_size(), distributed.rank()
     torch.manual_seed(0)
-    model = toy_model(case, BATCH // processes)
+    model = toy_model(case, size)
     without_dropout(model)
     views = 0 if case.method == "linear" else 2
     images, validation = ToyImages(BATCH * STEPS, views, unknown=3), ToyImages(VALIDATION, views=0, unknown=4)
-    size = BATCH // processes
     own = [start + i for start in range(rank * size, len(images), BATCH) for i in range(size)]
     train: DataLoader[Any] = DataLoader(images, batch_size=size, sampler=own)
     steps = _Steps()
-    trainer = Trainer(
+    trainer = toy_trainer(
         max_epochs=2,
-        accelerator="cpu",
-        devices=processes,
-        strategy=DDPStrategy(find_unused_parameters=False) if processes > 1 else "auto",
         plugins=[SyncedNorms(gpu=False)],
         precision="64-true",
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        logger=False,
         callbacks=[steps],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     torch.manual_seed(1)
     trainer.fit(model, train, eval_loader(validation, 4, 0))

@@ -25,10 +25,7 @@ _SECONDS = 600
 def on_processes(work: Work, count: int, argument: Any) -> list[Any]:
     """What `work(argument)` returns in each of `count` processes that belong to one group (gloo, CPU).
 
-    Args:
-        work: a function of a module; returns plain values and tensors.
-        count: 1 makes a process without a group.
-        argument: given to each, by pickling.
+    `work` is a function of a module and returns plain values and tensors; one process has no group.
 
     Raises:
         UserError: with the last line of the first process that failed.
@@ -38,27 +35,22 @@ def on_processes(work: Work, count: int, argument: Any) -> list[Any]:
 
 def on_groups(work: Work, counts: list[int], argument: Any) -> list[list[Any]]:
     """`on_processes` for groups of several sizes at the same time."""
-    context = _context()
+    context: Any = _context()
     with tempfile.TemporaryDirectory() as folder:
-        groups = [
-            [
-                context.Process(  # type: ignore[attr-defined]
-                    target=_in_group, args=(work, index, count, str(Path(folder, f"{group}")), argument), daemon=True
-                )
-                for index in range(count)
-            ]
-            for group, count in enumerate(counts)
+        places = [(group, index, count) for group, count in enumerate(counts) for index in range(count)]
+        processes = [
+            context.Process(target=_in_group, args=(work, index, count, f"{folder}/{group}", argument), daemon=True)
+            for group, index, count in places
         ]
-        for process in (process for group in groups for process in group):
+        for process in processes:
             process.start()
-        for process in (process for group in groups for process in group):
+        for process in processes:
             process.join(_SECONDS)
             if process.is_alive():
                 process.kill()
-        return [
-            [_result(Path(folder, f"{group}.{index}.pt"), index) for index in range(count)]
-            for group, count in enumerate(counts)
-        ]
+        results = [_result(Path(folder, f"{group}.{index}.pt"), index) for group, index, _ in places]
+    found = iter(results)
+    return [[next(found) for _ in range(count)] for count in counts]
 
 
 def _context() -> BaseContext:

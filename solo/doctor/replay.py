@@ -8,40 +8,32 @@ weights or the batch are broken.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from solo.callbacks.nonfinite import silent
+from solo.callbacks.process_state import each_tensor
 from solo.checkpoint import load_checkpoint, saved_settings
 from solo.doctor.case import Outcome
+from solo.doctor.toy import quietly, toy_trainer
 from solo.errors import UserError
 from solo.methods import METHODS
-from solo.run.trainer import hush
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 
 
 def replay(folder: Path, screen: Console) -> int:
-    """Run the step again and say what comes out.
+    """Run the step again and say what comes out; 1 if the loss is still not finite in the precision of the run, else 0.
 
-    Args:
-        folder: the `replay/` of a run, or the run's folder.
-        screen: where it is said.
-
-    Returns:
-        1 if the loss is still not finite in the precision of the run, else 0.
+    `folder` is the `replay/` of a run, or the run's folder.
 
     Raises:
         UserError: the folder or its files can't be read.
@@ -86,13 +78,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
 
 
 def step(state: dict[str, Any], batch: Any, folder: Path, precision: str) -> Outcome:
-    """The training step on the saved batch.
-
-    Args:
-        state: the saved checkpoint.
-        batch: as the method got it.
-        folder: named in messages.
-        precision: one of Lightning's names.
+    """The training step on the saved batch, in one of Lightning's precisions.
 
     Raises:
         UserError: the checkpoint doesn't say what it belongs to.
@@ -100,52 +86,28 @@ def step(state: dict[str, Any], batch: Any, folder: Path, precision: str) -> Out
     cfg = OmegaConf.create(saved_settings(state, folder / "state.ckpt")["cfg"])
     if cfg.get("method") not in METHODS:
         raise UserError(f"{folder / 'state.ckpt'} doesn't name one of our methods (method={cfg.get('method')!r})")
-    with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with quietly():
         module: LightningModule = METHODS[cfg.method](cfg)
         module.load_state_dict(state["state_dict"])
         kind = _WHOLE.get(precision)
-        module = module.to(kind) if kind else module
-        with _alone(module, int(state.get("epoch", 0))), _autocast(precision):
+        module = module.to(kind).train() if kind else module.train()
+        module.trainer = toy_trainer(devices=1)
+        progress: Any = module.trainer.fit_loop.epoch_progress.current
+        progress.processed = int(state.get("epoch", 0))  # it thinks that it is in that epoch
+        batch = each_tensor(batch, lambda x: x.to(kind) if kind and x.is_floating_point() else x)
+        with silent(module, "log", "log_dict"), _autocast(precision):
             torch.set_rng_state(state["replay"]["rng"]["torch"])
             try:
-                loss = module.training_step(_cast(batch, kind), int(state["replay"]["batch_idx"]))
+                loss = module.training_step(batch, int(state["replay"]["batch_idx"]))
             except UserError as error:  # the method refuses the loss itself
                 return Outcome(False, str(error))
     value: Any = loss["loss"] if isinstance(loss, dict) else loss
     return Outcome(bool(torch.isfinite(value).all()), f"loss {float(value.detach()):g}")
 
 
-@contextmanager
-def _alone(module: LightningModule, epoch: int) -> Iterator[None]:
-    """The module thinks that it is in that epoch of a run; what it logs goes nowhere."""
-    hush(workers=False)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    progress: Any = trainer.fit_loop.epoch_progress.current
-    progress.processed = epoch
-    quiet = ("log", "log_dict")
-    for name in quiet:
-        object.__setattr__(module, name, lambda *_, **__: None)
-    module.trainer = trainer
-    module.train()
-    try:
-        yield
-    finally:
-        for name in quiet:
-            object.__delattr__(module, name)
-
-
 def _autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
     kind = _AUTOCAST.get(precision)
     return torch.autocast("cpu", dtype=kind) if kind else contextlib.nullcontext()
-
-
-def _cast(item: Any, kind: torch.dtype | None) -> Any:
-    if isinstance(item, Tensor):
-        return item.to(kind) if kind and item.is_floating_point() else item
-    if isinstance(item, dict):
-        return {name: _cast(part, kind) for name, part in item.items()}
-    return [_cast(part, kind) for part in item] if isinstance(item, (list, tuple)) else item
 
 
 def _advice(precision: str, outcomes: dict[str, Outcome]) -> str:

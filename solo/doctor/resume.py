@@ -7,16 +7,13 @@ Two epochs of four steps on tiny images, with the pipeline, the sampler and the 
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -30,7 +27,7 @@ from solo.data.batches.loader import BatchLoader
 from solo.data.views.batched import BatchAugment
 from solo.doctor.case import Case, Outcome
 from solo.doctor.processes import on_processes
-from solo.doctor.toy import SIDE, ToyImages, toy_cfg
+from solo.doctor.toy import SIDE, ToyImages, quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
 from solo.run.resume import ResumeOrder
 
@@ -68,13 +65,11 @@ class _Pictures:
 
 
 def resume(case: Case, processes: int = 1) -> Outcome:
-    """Whether a killed run of `case` goes on exactly.
+    """Whether a killed run of `case` goes on exactly, in one process or several with batches of their own.
 
     Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
 
-    Args:
-        case: method and objective.
-        processes: that train together, each with batches and BatchNorm statistics of its own.
+    Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
     """
     with tempfile.TemporaryDirectory() as folder:
         argument = (case.method, case.type, folder)
@@ -90,11 +85,8 @@ def _places(argument: tuple[str, str, str]) -> list[str]:
     """Where the two runs differ; in each of the processes."""
     method, kind, folder = argument
     case, before = Case(method, kind), rng_state()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice for such small runs
+        with quietly():
             whole = _train(case, Path(folder) / "whole", seed=1)
             killed = _train(case, Path(folder) / "killed", seed=1, kill=True)
             distributed.any_process(0)  # all wait for the file
@@ -126,17 +118,8 @@ def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Pat
     order = ResumeOrder()
     order.loader = BatchLoader(_Pictures(), BatchAugment([_views()], [0.5], [0.25]), BATCH, seed=3)
     saver = Checkpointer(cfg, root, every_steps=1)
-    trainer = Trainer(
-        max_epochs=EPOCHS,
-        accelerator="cpu",
-        devices=distributed.world_size(),
-        strategy=DDPStrategy(find_unused_parameters=False) if distributed.is_distributed() else "auto",
-        logger=False,
-        callbacks=[order, Meter(), saver, *([_Kill()] if kill else [])],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    callbacks = [order, Meter(), saver, *([_Kill()] if kill else [])]
+    trainer = toy_trainer(max_epochs=EPOCHS, callbacks=callbacks)
     val: DataLoader[Any] = DataLoader(ToyImages(BATCH, views=0, dtype=torch.float32), BATCH)
     with contextlib.suppress(_KilledError):
         trainer.fit(METHODS[case.method](cfg), order.loader, val, ckpt_path=ckpt_path)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from solo import distributed
 from solo.args.fields import keys_of
 from solo.backbones import build_backbone
 from solo.doctor.case import Case
@@ -23,6 +30,12 @@ _VIT = {
     "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1},
 }
 _RESNET: dict[str, Any] = {"name": "resnet10", "kwargs": {"width": 8}}
+_BASE: dict[str, Any] = {
+    "max_epochs": 2,
+    "data": {"dataset": "fashion_mnist"},
+    "scheduler": {"name": "none"},
+    "knn_eval": {"enabled": True, "k": 3},
+}
 # For whichever of these keys a method has.
 _KWARGS: dict[str, Any] = {
     "proj_hidden_dim": 16,
@@ -57,13 +70,10 @@ def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
     words = {} if case.type == "standard" else {"type": case.type, "warm_epoch": 0, "distance_thresh": 0.5}
     cfg = OmegaConf.create(
         {
+            **_BASE,
             "method": case.method,
-            "max_epochs": 2,
             "backbone": _VIT if facts.masked else _RESNET,
-            "data": {"dataset": "fashion_mnist"},
             "optimizer": {"name": "sgd", "batch_size": batch_size, "lr": 0.05, "classifier_lr": 0.1},
-            "scheduler": {"name": "none"},
-            "knn_eval": {"enabled": True, "k": 3},
             "method_kwargs": known,
             # A quantile that leaves the rows of a small batch some hierarchy negatives beside a row's own entry.
             **({"hex": {"quantile": 0.7}, **words} if words else {}),
@@ -108,17 +118,29 @@ def toy_model(case: Case, batch_size: int, **changes: Any) -> LightningModule:
     if case.method != "linear":
         model: LightningModule = METHODS[case.method](toy_cfg(case, batch_size, **changes))
         return model
-    cfg = OmegaConf.create(
-        {
-            "max_epochs": 2,
-            "backbone": _RESNET,
-            "data": {"dataset": "fashion_mnist"},
-            "optimizer": {"name": "sgd", "batch_size": batch_size, "lr": 0.05},
-            "scheduler": {"name": "none"},
-            "finetune": True,
-        }
-    )
+    shared = {key: value for key, value in _BASE.items() if key != "knn_eval"}
+    optimizer = {"name": "sgd", "batch_size": batch_size, "lr": 0.05}
+    cfg = OmegaConf.create({**shared, "backbone": _RESNET, "optimizer": optimizer, "finetune": True})
     return LinearModel(build_backbone(_RESNET["name"], channels=1, small=True, kwargs=_RESNET["kwargs"]), cfg)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Nothing is said, of such small runs, and no random number of the caller is taken."""
+    with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for name in ("lightning.pytorch", "lightning.fabric", "solo"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+
+
+def toy_trainer(**options: Any) -> Trainer:
+    """A trainer of this group's processes that writes and shows nothing."""
+    nothing = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    group: dict[str, Any] = {"accelerator": "cpu", "devices": distributed.world_size()}
+    if distributed.is_distributed():
+        group["strategy"] = DDPStrategy(find_unused_parameters=False)
+    return Trainer(**{**nothing, "enable_model_summary": False, **group, **options})
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

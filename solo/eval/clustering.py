@@ -25,32 +25,21 @@ MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with the
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of clusters and labels.
+    """Of clusters and labels."""
 
-    Attributes:
-        nmi: 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong.
-        ami: at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters.
-        classes: clusters asked for; with `inside`, their mean.
-        groups: 1; with `inside`, classes of the level above over which is averaged: those where it is defined.
-        unknown: rows left out because a label is unknown.
-    """
-
-    nmi: float
-    ami: float
-    classes: float
-    groups: int
-    unknown: int
+    nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong
+    ami: float  # at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters
+    classes: float  # clusters asked for; with `inside`, their mean
+    groups: int  # 1; with `inside`, classes of the level above over which is averaged: those where it is defined
+    unknown: int  # rows left out because a label is unknown
 
 
 def cluster(features: Array, count: int, seed: int = 0) -> Array:
-    """Numbers of the clusters (n,) that k-means finds among L2-normalised rows.
+    """Numbers of the clusters (n,) that k-means (best of three runs; of one above 1,000) finds among unit rows (n, d).
+
+    Above 20,000 rows in mini-batches; n >= count.
 
     The best of three runs, the only one above 1,000 clusters.
-
-    Args:
-        features: (n, d), n >= count; above 20,000 rows in mini-batches.
-        count: of clusters.
-        seed: of the starts.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -66,13 +55,7 @@ def cluster(features: Array, count: int, seed: int = 0) -> Array:
 
 
 def agreement(features: Array, labels: Array, seed: int = 0) -> Agreement:
-    """As many clusters as classes, against these.
-
-    Args:
-        features: (n, d).
-        labels: (n,), -1 unknown.
-        seed: of k-means.
-    """
+    """As many clusters of rows (n, d) as there are classes in their labels (n,), -1 unknown, against these."""
     known = labels >= 0
     rows, classes = (features, labels) if known.all() else (features[known], labels[known])
     unknown = int(len(labels) - known.sum())
@@ -84,13 +67,9 @@ def agreement(features: Array, labels: Array, seed: int = 0) -> Agreement:
 
 
 def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0) -> Agreement:
-    """Means of `agreement` over the classes of the level above, each clustered by itself.
+    """Means of `agreement` over the classes of the level above, (n,) with -1 unknown, each clustered by itself.
 
-    Args:
-        features: (n, d).
-        labels: (n,), -1 unknown.
-        above: (n,) labels of the level above, -1 unknown; groups with fewer than two classes are left out.
-        seed: of k-means.
+    Those with fewer than two classes are left out.
     """
     known = (labels >= 0) & (above >= 0)
     parts = [known & (above == group) for group in np.unique(above[known])]

@@ -23,50 +23,31 @@ FEWEST = 8  # images of a class that is judged
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest other rows of some rows, by cosine.
+    """The nearest other rows of some rows, by cosine."""
 
-    Attributes:
-        queries: (q,) row numbers.
-        rows: (q, k) their neighbours' row numbers, the most similar first, never the query itself.
-        similarity: (q, k) cosines.
-    """
-
-    queries: Array
-    rows: Array
-    similarity: Array
+    queries: Array  # (q,) row numbers
+    rows: Array  # (q, k) their neighbours' row numbers, the most similar first, never the query itself
+    similarity: Array  # (q, k) cosines
 
 
 @dataclass(frozen=True)
 class ConfusablePair:
-    """Two classes and how far they are one.
+    """Two classes and how far they are one."""
 
-    Attributes:
-        first: label.
-        second: label, larger.
-        mixing: 0 (no neighbour in the other class) to 1 (neighbours as if the two were one class), whatever the sizes.
-        separation: distance of the centroids over the root mean square distance to the own centroid, of unit rows;
-            0: same place, inf: two points without spread.
-        cosine: of the centroids.
-        examples: (row of first, row of second) that are neighbours, the most similar first, each row once.
-    """
-
-    first: int
-    second: int
+    first: int  # label
+    second: int  # label, larger
+    # 0 (no neighbour in the other class) to 1 (neighbours as if the two were one class), whatever the sizes
     mixing: float
+    # distance of the centroids over the root mean square distance to the own centroid, of unit rows; 0: same place,
+    # inf: two points without spread
     separation: float
-    cosine: float
+    cosine: float  # of the centroids
+    # (row of first, row of second) that are neighbours, the most similar first, each row once
     examples: tuple[tuple[int, int], ...]
 
 
 def neighbours(features: Array, k: int = 20, most: int = 10_000, seed: int = 0) -> Neighbours:
-    """The `k` nearest other rows of all rows, or of `most` rows drawn at random; the bank is always all rows.
-
-    Args:
-        features: (n, d), n >= 2.
-        k: clipped to n - 1.
-        most: rows to look at.
-        seed: of the draw.
-    """
+    """The `k` nearest other rows of rows (n, d), or of `most` drawn at random; the bank is all rows."""
     n = len(features)
     queries = draw(n, most, seed)
     bank = torch.as_tensor(np.asarray(features))
@@ -79,15 +60,8 @@ def confusable_pairs(
 ) -> list[ConfusablePair]:
     """The pairs of classes that collapse onto each other most, the worst first; of classes with at least 8 images.
 
-    Args:
-        features: (n, d).
-        labels: (n,) classes or clusters; -1 is left out.
-        near: from `neighbours` of the same rows.
-        most: pairs to return, of those whose neighbourhoods meet at all or whose centroids do.
-        examples: of each pair, at most.
-
-    Returns:
-        Sorted by mixing, then by separation.
+    At most `most`, sorted by mixing, then by separation; `near` are the neighbours of the same rows (n, d), whose
+    labels (n,) are classes or clusters, -1 left out.
     """
     means, known, counts = centroids(features, labels)
     means, known = means[counts >= FEWEST], known[counts >= FEWEST]
@@ -117,11 +91,6 @@ def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -
     For labels a and b, p_ab is the share of b among those neighbours of a's rows that are a or b; mixing is
     p_ab + p_ba, clipped to 1: for two classes in one place p_ab = n_b / (n_a + n_b), so that their sum is 1. NaN for
     classes of fewer than 8 images, of which it would say little.
-
-    Args:
-        labels: (n,), -1 unknown.
-        near: of the same rows.
-        known: (m,) the labels, ascending; default all that occur.
     """
     known = np.unique(labels[labels >= 0]) if known is None else known
     table = neighbour_counts(labels, near, known)

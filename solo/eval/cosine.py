@@ -16,43 +16,25 @@ from torch import Tensor
 from solo.eval.rows import draw, unit_rows
 
 ELEMENTS = 16_000_000  # similarities held at once
-_FINE = 4000  # bins from which the quantiles are read, each 0.0005 wide
+_BINS = 100
 
 
 @dataclass(frozen=True)
 class CosineGroup:
-    """Cosines of one kind of pairs.
+    """Cosines of one kind of pairs."""
 
-    Attributes:
-        pairs: how many (anchor, other) pairs.
-        mean: over all pairs; NaN without pairs, as everything below.
-        std: over all pairs.
-        anchor_means: (A,) mean of each anchor, NaN where it has no such pair (figure 12).
-        histogram: (bins,) share of the pairs in each of equally wide bins from -1 to 1.
-        quantiles: probability -> cosine, to 0.0005.
-    """
-
-    pairs: int
-    mean: float
+    pairs: int  # how many (anchor, other) pairs
+    mean: float  # over all pairs; NaN without pairs, as everything below
     std: float
-    anchor_means: Tensor
-    histogram: Tensor
-    quantiles: dict[float, float]
+    histogram: Tensor  # (100,) share of the pairs in each of equally wide bins from -1 to 1
 
 
 @dataclass(frozen=True)
 class CosineDistributions:
-    """Both kinds of negatives.
+    """Both kinds of negatives."""
 
-    Attributes:
-        same: pairs with the same known label.
-        other: all other pairs of labelled rows.
-        anchors: (A,) the rows that were anchors.
-    """
-
-    same: CosineGroup
-    other: CosineGroup
-    anchors: Tensor
+    same: CosineGroup  # pairs with the same known label
+    other: CosineGroup  # all other pairs of labelled rows
 
     @property
     def ratio(self) -> float:
@@ -65,97 +47,51 @@ class CosineDistributions:
         return self.same.mean - self.other.mean
 
 
-class _Sums:
-    """What one kind of pairs adds up to."""
-
-    def __init__(self) -> None:
-        self.total = self.squares = 0.0
-        self.counts: list[Tensor] = []
-        self.anchor_sums: list[Tensor] = []
-        self.fine = torch.zeros(_FINE, dtype=torch.float64)
-
-    def add(self, similarity: Tensor, mask: Tensor) -> None:
-        values = similarity[mask]
-        self.total += float(values.sum(dtype=torch.float64))
-        self.squares += float(values.square().sum(dtype=torch.float64))
-        self.counts.append(mask.sum(dim=1).cpu())
-        self.anchor_sums.append((similarity * mask).sum(dim=1, dtype=torch.float64).cpu())
-        self.fine += torch.histc(values.float().clamp_(-1, 1), _FINE, -1, 1).double().cpu()
-
-    def group(self, bins: int, probabilities: tuple[float, ...]) -> CosineGroup:
-        counts, sums = torch.cat(self.counts), torch.cat(self.anchor_sums)
-        pairs = int(counts.sum())
-        mean = self.total / pairs if pairs else math.nan
-        std = math.sqrt(max(0.0, self.squares / pairs - mean**2)) if pairs else math.nan
-        share = self.fine / self.fine.sum()  # NaN without pairs
-        edges = torch.linspace(-1, 1, _FINE + 1, dtype=torch.float64)
-        reached = self.fine.cumsum(0)  # whole numbers, so exact
-        bins_of = {p: int((reached < math.ceil(p * pairs - 1e-9)).sum()) for p in probabilities}
-        quantiles = {p: float(edges[place + 1]) if pairs else math.nan for p, place in bins_of.items()}
-        return CosineGroup(pairs, mean, std, sums / counts, share.view(bins, -1).sum(dim=1), quantiles)
-
-
 @torch.no_grad()
 def cosine_distributions(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    max_anchors: int = 10_000,
-    bins: int = 100,
-    probabilities: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99),
-    seed: int = 0,
+    features: Tensor, labels: Tensor, *, max_anchors: int = 10_000, seed: int = 0
 ) -> CosineDistributions:
-    """Cosines of anchors with all other rows, apart for those of the same label and the others.
+    """Cosines of anchors with all other rows (N, D), apart for those of the same label (N,) and the others.
 
-    Args:
-        features: (N, D), of the projection or of the representation space.
-        labels: (N,) of the level in question, the coarse one for the paper's figures; rows with -1 are left out.
-        max_anchors: with more rows, that many are drawn as anchors; each is still compared with all rows.
-        bins: of the histogram, a divisor of 4000.
-        probabilities: of the quantiles, 0 to 1.
-        seed: of the drawing.
-
-    Returns:
-        See `CosineDistributions`.
+    Rows with the label -1 are left out. With more rows, `max_anchors` of them are drawn as anchors, each of which is
+    still compared with all rows.
 
     Raises:
-        ValueError: if shapes don't fit, `bins` doesn't divide 4000, or fewer than two rows have a label.
+        ValueError: if shapes don't fit, or fewer than two rows have a label.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(
             f"expected features (N, D) and labels (N,), got {tuple(features.shape)}, {tuple(labels.shape)}"
         )
-    if bins < 1 or _FINE % bins:
-        raise ValueError(f"bins must divide {_FINE}, got {bins}")
     known = (labels >= 0).nonzero()[:, 0].to(features.device)
     if len(known) < 2:
         raise ValueError(f"cosines need at least two labelled rows, got {len(known)} of {len(labels)}")
     z, labels = unit_rows(features[known]), labels.to(features.device)[known]
-    anchors = draw(len(z), max_anchors, seed).to(z.device)
-    same, other = _Sums(), _Sums()
-    for rows, similarity in _blocks(z, anchors):
+    sums, counts = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, _BINS, dtype=torch.float64)
+    for rows, similarity in _blocks(z, draw(len(z), max_anchors, seed).to(z.device)):
         alike = labels[rows, None] == labels
         not_self = rows[:, None] != torch.arange(len(z), device=z.device)
-        same.add(similarity, alike & not_self)
-        other.add(similarity, ~alike)
-    return CosineDistributions(same.group(bins, probabilities), other.group(bins, probabilities), known[anchors].cpu())
+        for kind, mask in enumerate((alike & not_self, ~alike)):
+            values = similarity[mask]
+            sums[kind] += torch.stack([(values.double() ** power).sum() for power in range(3)]).cpu()
+            counts[kind] += torch.histc(values.float().clamp_(-1, 1), _BINS, -1, 1).double().cpu()
+    groups = []
+    for (pairs, total, squares), histogram in zip(sums.tolist(), counts, strict=True):
+        mean = total / pairs if pairs else math.nan
+        std = math.sqrt(max(0.0, squares / pairs - mean**2)) if pairs else math.nan
+        groups.append(CosineGroup(int(pairs), mean, std, histogram / histogram.sum()))
+    return CosineDistributions(*groups)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the adaptive threshold selects.
+    """What the adaptive threshold selects."""
 
-    Attributes:
-        threshold: mean over the anchors of each anchor's quantile of cosines (figure 8).
-        selected: mean number of other rows above it, per anchor (figure 9).
-        precision: share of these with the anchor's label, over the pairs whose labels are known, 0 to 1; NaN without.
-        recall: share of the pairs of one label that are above it, 0 to 1; NaN without labels.
-    """
-
-    threshold: float
-    selected: float
+    threshold: float  # mean over the anchors of each anchor's quantile of cosines (figure 8)
+    selected: float  # mean number of other rows above it, per anchor (figure 9)
+    # share of these with the anchor's label, over the pairs whose labels are known, 0 to 1; NaN without
     precision: float
-    recall: float
+    recall: float  # share of the pairs of one label that are above it, 0 to 1; NaN without labels
 
 
 @torch.no_grad()
@@ -164,19 +100,13 @@ def selection(
     labels: Tensor | None = None,
     *,
     quantile: float = 0.99,
-    threshold: float | None = None,
     max_anchors: int = 10_000,
     seed: int = 0,
 ) -> Selection:
-    """Threshold of `HEX_adaptive` on these rows, how many it selects, and how many of those share the label.
+    """Threshold of `HEX_adaptive` on rows (N, D), N >= 2, how many it selects, and how many of those share the label.
 
-    Args:
-        features: (N, D), N >= 2.
-        labels: (N,) of the coarse level, -1 for unknown; None: no labels.
-        quantile: of each anchor's cosines with all rows, itself included, as in the loss.
-        threshold: take this cosine instead.
-        max_anchors: with more rows, that many are drawn as anchors.
-        seed: of the drawing.
+    `labels` (N,) are of the coarse level, -1 for unknown. The quantile is that of each anchor's cosines with all rows,
+    itself included, as in the loss; with more rows `max_anchors` of them are drawn as anchors.
 
     Raises:
         ValueError: if shapes don't fit or `quantile` is not in [0, 1].
@@ -189,10 +119,9 @@ def selection(
     z = unit_rows(features)
     anchors = draw(len(z), max_anchors, seed).to(z.device)
     labels = torch.full((len(z),), -1, device=z.device) if labels is None else labels.to(z.device)
-    if threshold is None:
-        rank = len(z) - round(quantile * (len(z) - 1))  # from the top; half to even, as torch's "nearest"
-        kept = [block.topk(rank, dim=1, sorted=False).values.amin(dim=1) for _, block in _blocks(z, anchors)]
-        threshold = float(torch.cat(kept).double().mean())
+    rank = len(z) - round(quantile * (len(z) - 1))  # from the top; half to even, as torch's "nearest"
+    kept = [block.topk(rank, dim=1, sorted=False).values.amin(dim=1) for _, block in _blocks(z, anchors)]
+    threshold = float(torch.cat(kept).double().mean())
     selected = right = judged = alike_pairs = 0
     for rows, similarity in _blocks(z, anchors):
         above = (similarity > threshold) & (rows[:, None] != torch.arange(len(z), device=z.device))

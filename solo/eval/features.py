@@ -17,18 +17,13 @@ from solo.taxonomy import UNKNOWN, Taxonomy
 class FeatureTable:
     """Features of images, in their order, in CPU memory.
 
-    Attributes:
-        features: (n, d) float32.
-        labels: (n, L) int64, a node number of each level, coarse first, -1 unknown; L = 0 without labels.
-        paths: file of each image, or empty where the images are no files.
-
     Raises:
         UserError: the three don't fit each other, or features are not finite.
     """
 
-    features: Tensor
-    labels: Tensor
-    paths: tuple[str, ...] = ()
+    features: Tensor  # (n, d) float32
+    labels: Tensor  # (n, L) int64, a node number of each level, coarse first, -1 unknown; L = 0 without labels
+    paths: tuple[str, ...] = ()  # file of each image, or empty where the images are no files
 
     def __post_init__(self) -> None:
         """Refuse what no measure could use, so that none has to look."""
@@ -58,29 +53,19 @@ class FeatureTable:
 
 @dataclass(frozen=True)
 class Features:
-    """One model's features of one data set.
+    """One model's features of one data set."""
 
-    Attributes:
-        name: of the model, for titles.
-        kind: `backbone` (representation) or `projector` (projection).
-        val: the images that are measured.
-        train: those that vote and that classifiers learn from; None if there are none.
-        levels: names of the columns of the labels, coarse first.
-        tree: the label tree; column l of the labels holds nodes of its level l. None where the labels form none.
-        queries: (len(val),) bool, True for queries and False for the gallery, where the data set has such a split.
-        unseen: names of the finest level's classes that pretraining left out.
-        facts: how the features came about, plain values for JSON.
-    """
-
-    name: str
-    kind: str
-    val: FeatureTable
-    train: FeatureTable | None = None
-    levels: tuple[str, ...] = ()
+    name: str  # of the model, for titles
+    kind: str  # `backbone` (representation) or `projector` (projection)
+    val: FeatureTable  # the images that are measured
+    train: FeatureTable | None = None  # those that vote and that classifiers learn from; None if there are none
+    levels: tuple[str, ...] = ()  # names of the columns of the labels, coarse first
+    # the label tree; column l of the labels holds nodes of its level l. None where the labels form none
     tree: Taxonomy | None = None
+    # (len(val),) bool, True for queries and False for the gallery, where the data set has such a split
     queries: Tensor | None = None
-    unseen: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()  # names of the finest level's classes that pretraining left out
+    facts: Mapping[str, Any] = field(default_factory=dict)  # how the features came about, plain values for JSON
 
     def class_names(self, level: int) -> tuple[str, ...]:
         """Names of the classes of a level, by number."""
@@ -97,11 +82,9 @@ class Features:
 
 
 def infer_tree(labels: Tensor, levels: Sequence[str]) -> Taxonomy | None:
-    """The tree that columns of labels form, its nodes named by their numbers; None if a node has two parents.
+    """The tree that columns of labels (n, L), coarse first, -1 unknown, form; None if a node has two parents.
 
-    Args:
-        labels: (n, L), coarse first, -1 unknown.
-        levels: names of the columns.
+    Its nodes are named by their numbers.
     """
     if not len(levels) or (labels.amax(dim=0) < 0).any():
         return None

@@ -23,23 +23,14 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class GradedRetrieval:
-    """Results of the queries that count.
+    """Results of the queries that count."""
 
-    Attributes:
-        h_ap: (Q,) hierarchical average precision, 0 to 1.
-        ndcg: (Q,) normalised discounted cumulative gain, 0 to 1.
-        asi: (Q,) average set intersection, 0 to 1.
-        rows: (Q,) which rows of the features these queries are.
-        unknown: queries left out because their coarsest label is unknown.
-        alone: queries left out because no image of their gallery shares even that one.
-    """
-
-    h_ap: Tensor
-    ndcg: Tensor
-    asi: Tensor
-    rows: Tensor
-    unknown: int
-    alone: int
+    h_ap: Tensor  # (Q,) hierarchical average precision, 0 to 1
+    ndcg: Tensor  # (Q,) normalised discounted cumulative gain, 0 to 1
+    asi: Tensor  # (Q,) average set intersection, 0 to 1
+    rows: Tensor  # (Q,) which rows of the features these queries are
+    unknown: int  # queries left out because their coarsest label is unknown
+    alone: int  # queries left out because no image of their gallery shares even that one
 
 
 @torch.no_grad()

@@ -20,39 +20,24 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class HierarchyScores:
-    """Of predicted classes.
+    """Of predicted classes."""
 
-    Attributes:
-        severity: mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent)
-            to the tree's depth; NaN without mistakes.
-        distance: the same over all images, 0 where right.
-        precision: common ancestors over those of the predictions, each class counting as its own and the root as none;
-            summed over the images before dividing, 0 to 1.
-        recall: the same over those of the truth.
-        f1: harmonic mean of both.
-        mistakes: how many.
-        images: how many count.
-        unknown: how many were left out, because truth or prediction is unknown (-1).
-    """
-
+    # mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent) to the tree's
+    # depth; NaN without mistakes
     severity: float
-    distance: float
+    distance: float  # the same over all images, 0 where right
+    # common ancestors over those of the predictions, each class counting as its own and the root as none; summed over
+    # the images before dividing, 0 to 1
     precision: float
-    recall: float
-    f1: float
-    mistakes: int
-    images: int
-    unknown: int
+    recall: float  # the same over those of the truth
+    f1: float  # harmonic mean of both
+    mistakes: int  # how many
+    images: int  # how many count
+    unknown: int  # how many were left out, because truth or prediction is unknown (-1)
 
 
 def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> HierarchyScores:
-    """Compare classes.
-
-    Args:
-        tree: of the classes.
-        truth: (n,) class (leaf) numbers, -1 unknown.
-        predicted: (n,) likewise.
-    """
+    """Compare predicted classes (n,) with the true ones (n,); -1 is unknown in both."""
     use = (truth >= 0) & (predicted >= 0)
     unknown = int(len(truth) - use.sum())
     if not use.any():
@@ -71,15 +56,9 @@ def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> Hierarch
 
 
 def consistent(tree: Taxonomy, predicted: Array, truth: Array) -> Array:
-    """Whether predictions, made for each level by itself, lie on one path of the tree.
+    """Whether predictions (n, L), made for each level by itself, -1 none, lie on one path of the tree: bools (m,).
 
-    Args:
-        tree: the label tree.
-        predicted: (n, L) node of each level, -1 none.
-        truth: (n, L) labels; a pair of levels counts where both are known, so that branches may end early.
-
-    Returns:
-        (m,) bools, of the rows that have such a pair.
+    Of the rows with a pair of levels at which the truth (n, L) is known, for branches may end early.
     """
     fits, counts = np.ones(len(truth), dtype=bool), np.zeros(len(truth), dtype=bool)
     for level, parents in enumerate(tree.parents):

@@ -133,23 +133,14 @@ class HalfMeans:
 
 @dataclass(frozen=True)
 class Paired:
-    """A mean of paired differences.
+    """A mean of paired differences."""
 
-    Attributes:
-        mean: of the differences.
-        low: lower end of Student's 95 % interval; NaN for fewer than two pairs.
-        high: its upper end.
-        p_value: of no difference, two-sided, corrected for the number of comparisons (Bonferroni), at most 1.
-        pairs: how many.
-        comparisons: how many there are in all, of which this is one.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p_value: float
-    pairs: int
-    comparisons: int
+    mean: float  # of the differences
+    low: float  # lower end of Student's 95 % interval; NaN for fewer than two pairs
+    high: float  # its upper end
+    p_value: float  # of no difference, two-sided, corrected for the number of comparisons (Bonferroni), at most 1
+    pairs: int  # how many
+    comparisons: int  # how many there are in all, of which this is one
 
     def __str__(self) -> str:
         if self.pairs < 2:

@@ -20,33 +20,19 @@ CLOSE = 1e-4  # above the optimum, from which on it counts as reached
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """Scores of all levels beside each other.
+    """Scores of all levels beside each other."""
 
-    Attributes:
-        mean: (d,) of the training features.
-        scale: (d,) their standard deviation; 1 where a feature is constant.
-        weight: (d, classes of all levels), for standardised features.
-        bias: (classes of all levels,).
-        counts: classes of each level.
-        left: of each level how far the objective is above its optimum at most, and the size of the gradient.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    weight: Tensor
-    bias: Tensor
-    counts: tuple[int, ...]
+    mean: Tensor  # (d,) of the training features
+    scale: Tensor  # (d,) their standard deviation; 1 where a feature is constant
+    weight: Tensor  # (d, classes of all levels), for standardised features
+    bias: Tensor  # (classes of all levels,)
+    counts: tuple[int, ...]  # classes of each level
+    # of each level how far the objective is above its optimum at most, and the size of the gradient
     left: tuple[tuple[float, float], ...] = ()
 
     @torch.no_grad()
     def ranking(self, features: Tensor, top: int = 5, max_elements: int = 5_000_000) -> list[Tensor]:
-        """For each level the classes with the highest scores, (n, min(top, classes)), the best first.
-
-        Args:
-            features: (n, d).
-            top: how many.
-            max_elements: bound on the scores held at once.
-        """
+        """For each level the `top` classes with the highest scores, (n, top), of features (n, d), the best first."""
         parts: list[list[Tensor]] = []
         for rows in torch.split(features, _rows(self.weight, max_elements)):
             scores = torch.split(self.scores(rows), list(self.counts), dim=1)

@@ -35,13 +35,7 @@ def accuracy_at_k(
 
 
 def weighted_mean(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key: str) -> Tensor:
-    """Mean of `key` over the outputs, each weighted by its `batch_size_key`; NaN if all weights are 0.
-
-    Args:
-        outputs: one mapping for each batch, the values numbers or one-element tensors.
-        key: what to average.
-        batch_size_key: the weight.
-    """
+    """Mean of `key` over the batches' outputs, each weighted by its `batch_size_key`; NaN if all weights are 0."""
     total = torch.as_tensor(0.0)
     weight = torch.as_tensor(0.0)
     for out in outputs:
@@ -61,13 +55,9 @@ def mean_over_processes(outputs: Sequence[Mapping[str, Any]], key: str, batch_si
 
 @torch.no_grad()
 def mean_std(z: Tensor) -> Tensor:
-    """Spread of the unit projections, `train_z_std`: 1 / sqrt(D) where they fill the sphere, 0 where they collapse.
+    """Spread of unit projections (V, B, D), `train_z_std`: 1 / sqrt(D) on the whole sphere, 0 where they collapse.
 
-    Args:
-        z: (V, B, D), projections of V views.
-
-    Returns:
-        The standard deviation over the batch of all processes, averaged over features and views.
+    The standard deviation over the batch of all processes, averaged over features and views.
     """
     z = F.normalize(at_least_float32(z), dim=-1)
     mean = distributed.all_reduce_mean(z.mean(dim=1, keepdim=True))  # equally many rows on each

@@ -19,15 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def full_path(predicted: Array, truth: Array) -> Array:
-    """Whether each image is right at every level at which its label is known.
-
-    Args:
-        predicted: (n, L) node of each level, -1 none.
-        truth: (n, L) labels, -1 unknown.
-
-    Returns:
-        (m,) bools, of the images with a label at any level.
-    """
+    """Whether predictions (n, L), -1 none, are right at every level with a label (n, L), of images that have one."""
     known = truth >= 0
     right = ((predicted == truth) | ~known).all(axis=1)
     return np.asarray(right[known.any(axis=1)])
@@ -72,12 +64,7 @@ def _preference_weights(expected: Array) -> Array:
 
 
 def mean_per_class(right: Array, truth: Array) -> float:
-    """Mean over the classes that are there of the share of their images that are right, 0 to 1; NaN without images.
-
-    Args:
-        right: (n,) bools.
-        truth: (n,) classes; -1 does not count.
-    """
+    """Mean over the classes (n,), -1 unknown, of the share of their images that are right, 0 to 1; NaN without."""
     shares = [right[truth == label].mean() for label in np.unique(truth[truth >= 0])]
     return float(np.mean(shares)) if shares else math.nan
 
@@ -97,18 +84,6 @@ def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
     which = np.clip((confidence * bins).astype(int), 0, bins - 1)
     gaps = np.bincount(which, confidence - right, bins)  # each bin's (confidence - accuracy) times its images
     return float(np.abs(gaps).sum() / len(confidence))
-
-
-def level_probabilities(tree: Taxonomy, probabilities: Array, level: int) -> Array:
-    """Probabilities of the nodes of a level, each the sum of the classes below it: (n, C) -> (n, nodes).
-
-    Classes that end above the level belong to none of its nodes.
-    """
-    nodes = np.array([path[level] for path in tree.path_table()])
-    summed = np.zeros((len(probabilities), len(tree.names[level])))
-    for leaf in np.flatnonzero(nodes >= 0):
-        summed[:, nodes[leaf]] += probabilities[:, leaf]
-    return summed
 
 
 def cpcc(tree: Taxonomy, means: Array, leaves: Array) -> float:

@@ -14,11 +14,9 @@ from solo.eval.linear import LinearClassifier, fit_linear
 
 
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
-    """For each level whether the first of the ranked classes is right (`acc1`), and whether any is (`acc5`).
+    """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
 
-    Args:
-        rankings: for each level (n, up to 5) classes.
-        truth: (n, L), -1 unknown: such rows are left out.
+    Of the images whose label (n, L) is known, not -1.
     """
     found = []
     for best, column in zip(rankings, truth.T, strict=True):
@@ -39,13 +37,8 @@ def neighbour_intervals(
 ) -> list[dict[str, Interval]]:
     """Intervals of the accuracies by votes of the *other measured* images, which would change with the images.
 
-    Args:
-        features: (n, d), on the device to compute on.
-        truth: (n, L), -1 unknown.
-        each: what `hits` gave.
-        k: neighbours that vote.
-        temperature: of the votes' weights.
-        cuts: (c, n) halves, see `solo.eval.intervals`.
+    `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` (c, n) are halves, see
+    `solo.eval.intervals`.
     """
     truth, counts = truth.to(features.device), _classes(truth, truth)
     halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
@@ -66,17 +59,9 @@ def neighbour_intervals(
 def knn_ranking(
     bank: FeatureTable | None, val: FeatureTable, k: int, temperature: float, device: torch.device
 ) -> list[Tensor]:
-    """By the votes of the nearest neighbours, as in `solo.eval.knn`.
+    """For each level (n, up to 5) classes by the neighbours' votes, the best first, -1 for one without a vote.
 
-    Args:
-        bank: those that vote; None: the other rows of `val`.
-        val: whose classes are asked.
-        k: neighbours, clipped to what there is.
-        temperature: of the votes' weights.
-        device: where to compute.
-
-    Returns:
-        For each column of the labels (n, at most 5) classes, the best first, -1 for a class without a vote.
+    Neighbours come from `bank`, without one from the other rows of `val`.
     """
     query = val.features.to(device)
     if bank is None:
@@ -94,18 +79,9 @@ def knn_ranking(
 def linear_ranking(
     bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
 ) -> tuple[list[Tensor], LinearClassifier]:
-    """By `solo.eval.linear`, fitted to the bank.
+    """For each level (n, up to 5) classes by `solo.eval.linear`, fitted to the bank, best first; the classifier.
 
-    Args:
-        bank: training rows.
-        features: (n, d) of those whose classes are asked.
-        labels: (n, L) theirs, for the number of classes only.
-        l2: strength of the penalty.
-        steps: of L-BFGS, at most.
-        device: where to compute.
-
-    Returns:
-        For each column of the labels (n, at most 5) classes, the best first; and the classifier.
+    `labels` (n, L) of the features (n, d) are read for the number of classes only.
     """
     counts = _classes(bank.labels, labels)
     model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)

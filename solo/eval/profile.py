@@ -13,30 +13,22 @@ import torch
 from torch import Tensor
 
 from solo.eval.rank import effective_rank
-from solo.taxonomy import Taxonomy
+
+_FEWEST = 8  # rows of a node that is measured
+_DRAWS = 3  # random subsets that each reference is the mean of
 
 
 @dataclass(frozen=True)
 class NodeRank:
-    """One node of the tree.
+    """One node of the tree."""
 
-    Attributes:
-        level: index of its level, 0 the coarsest; -1 is the root, all images.
-        node: its index at that level, 0 for the root.
-        name: its name.
-        parent: index of its parent at the level above, -1 for the root and what stands below it.
-        count: its rows.
-        effective_rank: of its rows, centred, 1 to min(count, D); NaN with fewer than `min_count` rows.
-        reference: mean effective rank of equally many rows drawn from all: what the node would have if it were no
-            group. An effective rank grows with the number of rows, so only this comparison is fair.
-    """
-
-    level: int
-    node: int
-    name: str
-    parent: int
-    count: int
-    effective_rank: float
+    level: int  # index of its level, 0 the coarsest; -1 is the root, all images
+    node: int  # its index at that level, 0 for the root
+    parent: int  # index of its parent at the level above, -1 for the root and what stands below it
+    count: int  # its rows
+    effective_rank: float  # of its rows, centred, 1 to min(count, D); NaN with fewer than 8 rows
+    # mean effective rank of equally many rows drawn from all: what the node would have if it were no group; an
+    # effective rank grows with the number of rows, so only this comparison is fair
     reference: float
 
     @property
@@ -46,68 +38,38 @@ class NodeRank:
 
 
 @torch.no_grad()
-def collapse_profile(
-    features: Tensor,
-    labels: Tensor,
-    taxonomy: Taxonomy | None = None,
-    *,
-    draws: int = 3,
-    min_count: int = 8,
-    seed: int = 0,
-) -> list[NodeRank]:
+def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[NodeRank]:
     """Effective rank inside every node of the label tree, and of equally many rows from everywhere.
 
     Args:
         features: (N, D); the rows as they are, scale them to length 1 first to look at directions only.
         labels: (N,) or (N, L), coarse first, -1 for unknown.
-        taxonomy: gives names and parents, L levels; without one, nodes are named by their index.
-        draws: random subsets that each reference is the mean of.
-        min_count: nodes with fewer rows get NaN.
         seed: of the draws; equal arguments give equal results.
 
     Returns:
         The root, then every node that has rows, level by level.
 
     Raises:
-        ValueError: if features, labels and taxonomy don't fit together.
+        ValueError: if features and labels don't fit together.
     """
     labels = (labels[:, None] if labels.ndim == 1 else labels).cpu()
     if features.ndim != 2 or len(features) != len(labels) or len(features) == 0:
         raise ValueError(
             f"expected features (N, D), labels (N,) or (N, L), got {tuple(features.shape)} and {tuple(labels.shape)}"
         )
-    if taxonomy is not None and taxonomy.num_levels != labels.shape[1]:
-        raise ValueError(f"the taxonomy has {taxonomy.num_levels} levels, the labels {labels.shape[1]}")
     generator = torch.Generator().manual_seed(seed)
     references: dict[int, float] = {}
-
-    def reference(count: int) -> float:
-        if count not in references:
-            picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(draws)]
-            ranks = [effective_rank(features[pick.to(features.device)]) for pick in picks]
-            references[count] = sum(ranks) / len(ranks)
-        return references[count]
-
     whole = effective_rank(features)
-    found = [NodeRank(-1, 0, "all", -1, len(features), whole, whole)]
-    for level in range(labels.shape[1]):
-        column = labels[:, level]
+    found = [NodeRank(-1, 0, -1, len(features), whole, whole)]
+    for level, column in enumerate(labels.T):
         for node in torch.unique(column[column >= 0]).tolist():
             rows = (column == node).nonzero()[:, 0]
-            enough = len(rows) >= min_count
-            found.append(
-                NodeRank(
-                    level,
-                    node,
-                    taxonomy.names[level][node] if taxonomy else str(node),
-                    _parent(labels, level, int(rows[0])),
-                    len(rows),
-                    effective_rank(features[rows.to(features.device)]) if enough else math.nan,
-                    reference(len(rows)) if enough else math.nan,
-                )
-            )
+            parent, count, own = int(labels[rows[0], level - 1]) if level else -1, len(rows), math.nan
+            if count >= _FEWEST:
+                own = effective_rank(features[rows.to(features.device)])
+                if count not in references:
+                    picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(_DRAWS)]
+                    ranks = [effective_rank(features[pick.to(features.device)]) for pick in picks]
+                    references[count] = sum(ranks) / len(ranks)
+            found.append(NodeRank(level, node, parent, count, own, references.get(count, math.nan)))
     return found
-
-
-def _parent(labels: Tensor, level: int, row: int) -> int:
-    return int(labels[row, level - 1]) if level > 0 else -1

@@ -20,17 +20,14 @@ _SUMMED = 64 * _EPS  # relative error of a mean of many rows
 
 @torch.no_grad()
 def spectrum(features: Tensor, center: bool = False) -> Tensor:
-    """Singular values of the features, largest first, in float64 on the CPU.
+    """Singular values (min(N, D),) of features (N, D), largest first, in float64 on the CPU; NaN if one isn't finite.
+
+    Those that float32 (or float64) can't tell from 0 are 0, and all of them if the largest is no more than the rounding
+    of the features' own precision: a network that maps everything to one point, up to rounding, has none. `center`
+    subtracts the mean row first, so that an offset that all rows share is not a direction.
 
     Those that float32 (or float64) can't tell from 0 are 0, and all of them if the largest is no more than the
     rounding of the features' own precision: a network that maps everything to one point, up to rounding, has none.
-
-    Args:
-        features: (N, D) of any floating type, on any device.
-        center: subtract the mean row first, so that an offset that all rows share is not a direction.
-
-    Returns:
-        (min(N, D),), each >= 0; all NaN if an entry of `features` is not finite.
 
     Raises:
         ValueError: if `features` is not (N, D) with N and D at least 1.
@@ -84,14 +81,9 @@ def _gram_of_rows(features: Tensor, mean: Tensor) -> Tensor:
 
 
 def entropy_rank(weights: Tensor, epsilon: float = 0.0) -> float:
-    """Exp of the entropy of `weights` scaled to sum 1: how many of them count.
+    """Exp of the entropy of weights (K,), each >= 0, as shares: how many of them count, 1 to K; 0 if all are 0.
 
-    Args:
-        weights: (K,), each >= 0.
-        epsilon: added to each share, inside and outside the log, as RankMe and LiDAR do.
-
-    Returns:
-        1 (one weight has everything) to K (all are equal); 0 if all are 0.
+    `epsilon` is added to each share, inside and outside the log, as RankMe and LiDAR do.
     """
     total = weights.sum()
     if total == 0:
@@ -101,15 +93,11 @@ def entropy_rank(weights: Tensor, epsilon: float = 0.0) -> float:
 
 
 def effective_rank(features: Tensor, center: bool = True) -> float:
-    """Effective rank: exp of the entropy of the singular values' shares.
+    """Effective rank of features (N, D): exp of the entropy of the singular values' shares.
 
     Roy, Vetterli: The effective rank, a measure of effective dimensionality (EUSIPCO 2007), section 2. With `center`
-    (here the default) it measures the spread around the mean, so that a subset, such as one superclass, is not rated
-    by where it lies. Compare subsets of one size only: the value can't exceed min(N, D).
-
-    Args:
-        features: (N, D).
-        center: False takes the features as they are, which is RankMe without its epsilon.
+    (here the default) it measures the spread around the mean, so that a subset, such as one superclass, is not rated by
+    where it lies. Compare subsets of one size only: the value can't exceed min(N, D).
 
     Returns:
         1 to min(N, D); 0 if all rows are equal (`center`) or zero.
@@ -133,51 +121,25 @@ def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
     return entropy_rank(spectrum(features), epsilon)
 
 
-def stable_rank(features: Tensor, center: bool = True) -> float:
-    """Squared Frobenius norm over squared spectral norm: how much there is besides the strongest direction.
-
-    Args:
-        features: (N, D).
-        center: subtract the mean row first.
-
-    Returns:
-        1 to min(N, D); 0 if all rows are equal (`center`) or zero.
-    """
-    values = spectrum(features, center).square()
-    return float(values.sum() / values[0]) if values[0] != 0 else 0.0
-
-
-def alpha_req(features: Tensor, first: int = 1, last: int | None = None) -> float:
-    """Decay of the covariance's eigenvalues: alpha in lambda_j ~ j^-alpha, j counted from 1.
+def alpha_req(features: Tensor) -> float:
+    """Decay of the covariance's eigenvalues of features (N, D): alpha in lambda_j ~ j^-alpha, j counted from 1.
 
     Agrawal, Mondal, Ghosh, Richards: alpha-ReQ (NeurIPS 2022), section 3; values near 1 go with good features, large
-    ones with few directions, small ones with noise in many. The line through (log j, log lambda_j) is fitted with the
-    weights 1 / j of Stringer et al. (Nature 2019), so that each octave counts alike. Eigenvalues that are rounding
-    noise are left out.
-
-    Args:
-        features: (N, D).
-        first: first eigenvalue of the fit.
-        last: last one; None: the last that is not noise.
-
-    Returns:
-        alpha; NaN with fewer than two eigenvalues to fit.
-
-    Raises:
-        ValueError: if `first` is below 1.
+    ones with few directions, small ones with noise in many. NaN with fewer than two eigenvalues that aren't noise.
     """
-    if first < 1:
-        raise ValueError(f"eigenvalues are counted from 1, got first={first}")
-    values = spectrum(features, center=True).square()
-    return power_law(values[values > 0][:last], first)
+    return power_law(spectrum(features, center=True).square())
 
 
-def power_law(values: Tensor, first: int = 1) -> float:
-    """Minus the slope of log(value) over log(j), weighted by 1 / j: (K,) positive, j from `first` to K -> alpha."""
-    place = torch.arange(first, len(values) + 1, dtype=torch.float64)
+def power_law(values: Tensor) -> float:
+    """Minus the slope of log(value) over log(j), j from 1 to K, of values (K,), those that are 0 left out.
+
+    The line is fitted with the weights 1 / j of Stringer et al. (Nature 2019), so that each octave counts alike.
+    """
+    values = values[values != 0]
+    place = torch.arange(1, len(values) + 1, dtype=torch.float64)
     if len(place) < 2:
         return math.nan
-    x, y, weight = place.log(), values[first - 1 :].log(), 1 / place
+    x, y, weight = place.log(), values.log(), 1 / place
     x = x - (weight * x).sum() / weight.sum()
     return float(-(weight * x * y).sum() / (weight * x * x).sum())
 

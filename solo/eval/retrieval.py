@@ -19,24 +19,15 @@ from solo.eval.rows import unit_rows
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Results of one level, for each query that counts.
+    """Results of one level, for each query that counts."""
 
-    Attributes:
-        top_k: k -> (Q,) bool, whether one of the k most similar is right.
-        r_precision: (Q,) share of right ones among the R most similar, 0 to 1.
-        map_at_r: (Q,) mean over the ranks i = 1..R of (precision at i if the i-th is right, else 0), 0 to 1.
-        rows: (Q,) which rows of the features these queries are.
-        unknown: queries left out because their label is unknown.
-        alone: queries left out because nothing in their gallery is right.
-        intervals: 95 % intervals of the means, `top<k>`, `r_precision` and `map_at_r`, where `cuts` were given.
-    """
-
-    top_k: dict[int, Tensor]
-    r_precision: Tensor
-    map_at_r: Tensor
-    rows: Tensor
-    unknown: int
-    alone: int
+    top_k: dict[int, Tensor]  # k -> (Q,) bool, whether one of the k most similar is right
+    r_precision: Tensor  # (Q,) share of right ones among the R most similar, 0 to 1
+    map_at_r: Tensor  # (Q,) mean over the ranks i = 1..R of (precision at i if the i-th is right, else 0), 0 to 1
+    rows: Tensor  # (Q,) which rows of the features these queries are
+    unknown: int  # queries left out because their label is unknown
+    alone: int  # queries left out because nothing in their gallery is right
+    # 95 % intervals of the means, `top<k>`, `r_precision` and `map_at_r`, where `cuts` were given
     intervals: dict[str, Interval] = field(default_factory=dict)
 
     def values(self) -> dict[str, Tensor]:

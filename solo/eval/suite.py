@@ -35,55 +35,32 @@ _PERMUTED_CLASSES = 500  # above, random re-labellings take too long
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured, and how.
+    """What is measured, and how."""
 
-    Attributes:
-        measures: some of `MEASURES`; `hierarchy` looks at the predictions of `linear` and `knn`.
-        l2: linear, strength of the penalty.
-        linear_steps: linear, steps of L-BFGS at most.
-        k: kNN, neighbours that vote.
-        temperature: kNN, of the weights exp(cosine / temperature).
-        top_k: retrieval.
-        max_queries: retrieval; more are drawn at random.
-        intervals: whether the 95 % intervals are found, too.
-        seed: of all draws.
-    """
-
+    # some of `MEASURES`; `hierarchy` looks at the predictions of `linear` and `knn`
     measures: tuple[str, ...] = MEASURES
-    l2: float = 1e-4
-    linear_steps: int = 1000
-    k: int = 20
-    temperature: float = 0.07
-    top_k: tuple[int, ...] = (1, 5, 10)
-    max_queries: int = 10_000
-    intervals: bool = True
-    seed: int = 0
+    l2: float = 1e-4  # linear, strength of the penalty
+    linear_steps: int = 1000  # linear, steps of L-BFGS at most
+    k: int = 20  # kNN, neighbours that vote
+    temperature: float = 0.07  # kNN, of the weights exp(cosine / temperature)
+    top_k: tuple[int, ...] = (1, 5, 10)  # retrieval
+    max_queries: int = 10_000  # retrieval; more are drawn at random
+    intervals: bool = True  # whether the 95 % intervals are found, too
+    seed: int = 0  # of all draws
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of some classes.
+    """The rows of some classes."""
 
-    Attributes:
-        classes: `all`, `seen` or `unseen`.
-        val: what is measured.
-        train: those that vote and that classifiers learn from.
-        queries: (len(val),) bool, or None.
-    """
-
-    classes: str
-    val: FeatureTable
-    train: FeatureTable | None
-    queries: Tensor | None
+    classes: str  # `all`, `seen` or `unseen`
+    val: FeatureTable  # what is measured
+    train: FeatureTable | None  # those that vote and that classifiers learn from
+    queries: Tensor | None  # (len(val),) bool, or None
 
 
 def evaluate(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
     """Measure `features`: one entry for all classes, and if there are unseen ones, one each for seen and unseen.
-
-    Args:
-        features: with at least one level of labels.
-        protocol: what is measured.
-        device: where to compare features.
 
     Returns:
         Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).

@@ -10,33 +10,25 @@ Foulds: Comparison of phylogenetic trees, Mathematical Biosciences 1981), Mantel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from solo.errors import UserError
 from solo.eval.rows import Array, unit
 
-Linkage = Literal["average", "complete", "single"]
-
 MOST_LEAVES = 10_000  # whose distances fill 400 MB
 
 
 @dataclass(frozen=True)
 class EmergentTree:
-    """A binary tree over m leaves, numbered 0 to m - 1.
+    """A binary tree over m leaves, numbered 0 to m - 1."""
 
-    Attributes:
-        merges: (m - 1, 4), SciPy's linkage matrix: the two nodes that join (leaves, then merges counted from m), the
-            height at which they do, not decreasing, and the leaves below.
-        distances: (m (m - 1) / 2,) what it was built from, in SciPy's condensed form.
-    """
-
+    # (m - 1, 4), SciPy's linkage matrix: the two nodes that join (leaves, then merges counted from m), the height at
+    # which they do, not decreasing, and the leaves below
     merges: Array
-    distances: Array
+    distances: Array  # (m (m - 1) / 2,) what it was built from, in SciPy's condensed form
 
     @property
     def num_leaves(self) -> int:
@@ -81,51 +73,28 @@ class EmergentTree:
         _, first, number = np.unique(found[:m], return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[number]
 
-    def newick(self, names: Sequence[str]) -> str:
-        """The tree as Newick text, for programs of phylogenetics; lengths are heights' differences."""
-        text = [_quoted(name) for name in names]
-        height = [0.0] * self.num_leaves
-        for left, right, at, _ in self.merges.tolist():
-            parts = [f"{text[int(n)]}:{max(at - height[int(n)], 0):.6g}" for n in (left, right)]
-            text.append(f"({','.join(parts)})")
-            height.append(at)
-        return f"{text[-1]};"
-
 
 @dataclass(frozen=True)
 class TreeAgreement:
-    """How far an emergent tree is the label tree.
+    """How far an emergent tree is the label tree."""
 
-    Attributes:
-        cophenetic: Pearson correlation of joining heights and distances in the label tree, -1 to 1; NaN where all
-            leaves are equally far apart in the label tree (one level).
-        p_value: share of random re-labellings of the leaves, the identity included, that agree at least as well.
-        gamma: Baker's gamma, the rank correlation of the same two, -1 to 1.
-        recovered: share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any.
-        purity: for each level with inner nodes, share of leaves in the majority label of their cluster when the tree
-            is cut into as many clusters as the level has labels, 0 to 1.
-        dendrogram_purity: for the same levels, mean share of their label in the smallest subtree of two leaves of one
-            label, 0 to 1; needs no cut.
-    """
-
+    # Pearson correlation of joining heights and distances in the label tree, -1 to 1; NaN where all leaves are equally
+    # far apart in the label tree (one level)
     cophenetic: float
-    p_value: float
-    gamma: float
+    p_value: float  # share of random re-labellings of the leaves, the identity included, that agree at least as well
+    gamma: float  # Baker's gamma, the rank correlation of the same two, -1 to 1
+    # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any
     recovered: float
+    # for each level with inner nodes, share of leaves in the majority label of their cluster when the tree is cut into
+    # as many clusters as the level has labels, 0 to 1
     purity: dict[int, float]
+    # for the same levels, mean share of their label in the smallest subtree of two leaves of one label, 0 to 1; needs
+    # no cut
     dendrogram_purity: dict[int, float]
 
 
 def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
-    """Means of the L2-normalised rows of each label.
-
-    Args:
-        features: (n, d).
-        labels: (n,) ints; -1 is left out.
-
-    Returns:
-        centroids (m, d) in float64, their labels (m,) ascending, and rows behind each (m,).
-    """
+    """Means (m, d) of the unit rows (n, d) of each label (n,), -1 left out; these labels (m,), rows behind each."""
     from scipy.sparse import csr_array
 
     at = np.flatnonzero(labels >= 0)
@@ -139,12 +108,10 @@ def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
     return sums / counts[:, None], known, counts
 
 
-def emergent_tree(points: Array, linkage: Linkage = "average") -> EmergentTree:
-    """Join the two closest groups again and again, by cosine distance (1 - cosine, 0 to 2).
+def emergent_tree(points: Array) -> EmergentTree:
+    """Join the two closest groups of points (m, d) again and again, by the mean cosine distance (1 - cosine, 0 to 2).
 
-    Args:
-        points: (m, d) centroids, or images, 2 to 10,000; a zero row has cosine 0 with everybody.
-        linkage: how the distance of groups follows from that of their members.
+    A zero row has cosine 0 with everybody.
 
     Raises:
         UserError: fewer than two points, more than 10,000, or values that aren't finite.
@@ -162,17 +129,13 @@ def emergent_tree(points: Array, linkage: Linkage = "average") -> EmergentTree:
     away = np.maximum(1 - rows @ rows.T, 0)
     np.fill_diagonal(away, 0)
     distances: Array = squareform(away, checks=False)
-    return EmergentTree(join(distances, method=linkage), distances)
+    return EmergentTree(join(distances, method="average"), distances)
 
 
 def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 199, seed: int = 0) -> TreeAgreement:
-    """Agreement of a tree with the labels of its leaves.
+    """Agreement of a tree with the labels (m, L) of its leaves, coarse first, -1 unknown or below the end of a branch.
 
-    Args:
-        tree: over m leaves.
-        paths: (m, L) the label of each leaf at each level, coarse first, -1 unknown or below the end of a branch.
-        permutations: random re-labellings behind `p_value`; 0 leaves it NaN.
-        seed: of these.
+    `permutations` random re-labellings, drawn with `seed`, are behind `p_value`; 0 leaves it NaN.
     """
     paths = np.asarray(paths).reshape(tree.num_leaves, -1)
     away = label_distances(paths)
@@ -271,7 +234,3 @@ def _mantel(heights: Array, away: Array, correlation: float, permutations: int, 
         order = rng.permutation(len(square))
         as_good += float(centred @ square[order[left], order[right]]) >= threshold
     return as_good / (permutations + 1)
-
-
-def _quoted(name: str) -> str:
-    return "'" + name.replace("'", "''") + "'"

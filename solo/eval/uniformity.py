@@ -50,15 +50,7 @@ def uniformity(features: Tensor, t: float = 2.0, *, max_anchors: int = 10_000, s
 
 @torch.no_grad()
 def alignment(a: Tensor, b: Tensor, power: float = 2.0) -> float:
-    """Alignment: mean of |x - y|^power over the pairs of views of one image (equation 3).
-
-    Args:
-        a: (N, D), one view of each image.
-        b: (N, D), the other, row by row of the same images.
-        power: > 0.
-
-    Returns:
-        0 (the views coincide) to 2^power; lower is closer.
+    """Alignment: mean of |x - y|^2 over the views (N, D) of each image (equation 3), 0 (they coincide) to 4.
 
     Raises:
         ValueError: if the shapes differ or there is no row.
@@ -74,12 +66,6 @@ def embedding_std(features: Tensor) -> float:
 
     Chen, He: Exploring simple Siamese representation learning (CVPR 2021), section 4.1 and figure 2, where 1 / sqrt(D)
     is the value of rows spread evenly: the factor makes that 1 for every width.
-
-    Args:
-        features: (N, D), N >= 1.
-
-    Returns:
-        0 (all rows point the same way) to 1.
 
     Raises:
         ValueError: if there is no row.

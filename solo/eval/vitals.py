@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -18,20 +16,12 @@ _WIDEST = 2048  # a D x D decomposition takes seconds above it
 
 
 def spread(features: Tensor) -> dict[str, float]:
-    """Rank measures and spread of one set of rows.
-
-    Args:
-        features: (N, D).
-
-    Returns:
-        `rankme`, `effective_rank` (centred), `alpha` (of alpha-ReQ), `std`: see `solo.eval.rank` and
-        `solo.eval.uniformity`.
-    """
+    """Rank measures and spread of rows (N, D): see `solo.eval.rank` and `solo.eval.uniformity`."""
     centred = spectrum(features, center=True)
     return {
         "rankme": entropy_rank(spectrum(features), 1e-7),
         "effective_rank": entropy_rank(centred),
-        "alpha": power_law(centred[centred > 0].square()) if bool(centred.isfinite().all()) else math.nan,
+        "alpha": power_law(centred.square()),
         "std": embedding_std(features),
     }
 

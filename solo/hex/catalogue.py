@@ -23,8 +23,12 @@ class PolicyFacts:
         shown: how users write it, `type: HEX_adaptive`.
         reads: settings of `hex` that it reads and not every policy does; its fields, or what `from_settings` reads.
         warm_up: epochs of the plain loss, where `hex.warm_epoch` is null.
-        selects: there can be hierarchy negatives, so that `beta` and `tau_plus` have something to weigh.
+        selects: it finds relatives among the negatives, so that there is something to weigh.
         variant: of the loss, where it goes with one only.
+        action: what is done with relatives, where `hex.action` is null.
+        denominator: whom a positive is measured against, where `hex.denominator` is null.
+        table: its relatives come from a table over the data set, see `solo.hex.relatives`.
+        labels: it reads labels at `hex.level`; None: none. `tree`: there must be levels above the classes.
     """
 
     path: str = ""
@@ -33,6 +37,17 @@ class PolicyFacts:
     warm_up: int = 10
     selects: bool = True
     variant: Literal["reweight", "release"] | None = None
+    action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
+    denominator: Literal["own", "negatives", "all"] = "own"
+    table: bool = False
+    labels: Literal["any", "tree"] | None = None
+
+
+def _from_table(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
+    where, common = f"solo.hex.relatives:{name}", ("among", "drawn", *reads)
+    return PolicyFacts(
+        path=where, shown=shown, reads=common, warm_up=1, selects=False, action="pull", table=True, **facts
+    )
 
 
 _FIXED = ("distance_thresh", "distance_min", "step_type", "epoch_step", "step_down", "similarity")
@@ -41,12 +56,19 @@ POLICIES: dict[str, PolicyFacts] = {
     "standard": PolicyFacts(shown="standard", selects=False),
     "fixed": PolicyFacts(path="solo.hex.policy:FixedThreshold", shown="HEX_fixed", reads=_FIXED),
     "adaptive": PolicyFacts(path="solo.hex.policy:AdaptivePercentile", shown="HEX_adaptive", reads=("quantile",)),
-    "superclass": PolicyFacts(path="solo.hex.policy:Superclass", shown="superclass"),
+    "superclass": PolicyFacts(path="solo.hex.policy:Superclass", shown="superclass", labels="tree"),
     "hcl": PolicyFacts(path="solo.hex.policy:EveryNegative", shown="HCL", warm_up=0, variant="reweight"),
     "dcl": PolicyFacts(path="solo.hex.policy:NoNegative", shown="DCL", warm_up=0, selects=False, variant="release"),
     "infonce": PolicyFacts(
         path="solo.hex.policy:NoNegative", shown="InfoNCE", warm_up=0, selects=False, variant="reweight"
     ),
+    "coarse": PolicyFacts(
+        path="solo.hex.policy:Superclass", shown="coarse", warm_up=0, labels="tree", action="pull", denominator="all"
+    ),
+    "neighbours": _from_table("Neighbours", "neighbours", "eye", "skip", "mutual"),
+    "shuffled": _from_table("Shuffled", "shuffled", "eye", "skip", "mutual"),
+    "random": _from_table("RandomSet", "random"),
+    "oracle": _from_table("Oracle", "oracle", "purity", labels="any"),
 }
 
 plugin.permit(facts.path for facts in POLICIES.values() if facts.path)
@@ -55,6 +77,11 @@ plugin.permit(facts.path for facts in POLICIES.values() if facts.path)
 def shown(*which: str) -> str:
     """Policies as users write them, for a sentence; all of them unless some are given."""
     return ", ".join(POLICIES[name].shown for name in which or POLICIES)
+
+
+def named(shown: str) -> str:
+    """The name of a policy by how users write it."""
+    return next(name for name, facts in POLICIES.items() if facts.shown == shown)
 
 
 def policy_facts(name: object) -> PolicyFacts:

@@ -8,6 +8,12 @@ With ``x = s / tau``, P(i), N(i) the positives and negatives of anchor i and H(i
     L_ip = max( (L_i - tau_plus * |H(i)| * exp(x_ip)) / (1 - tau_plus),  |H(i)| * exp(-1 / tau) )
     loss = mean_i mean_{p in P(i)}  -log( exp(x_ip) / (exp(x_ip) + G_i + L_ip) )
 
+By default relatives are weighed, like this. ``Action`` says what else can be done: they are dropped from the
+denominator, or pulled, as further positives p with a share of the target; and who is in the denominator of a term.
+With relatives R(i) that are pulled, of share a:
+
+    loss = mean_i  (1 - a) mean_{p in P(i)} ell(i, p) + a mean_{r in R(i)} ell(i, r),     ell as above, for any p
+
 Source: Kokilepersaud et al., HEX, WACV 2025, steps 3 to 5 of the method figure; debiasing as in Robinson et al.,
 "Contrastive Learning with Hard Negative Samples", ICLR 2021 (HCL). Everything stays in log space: with
 ``LSE`` over H(i), ``log L_i = log|H(i)| + LSE((1 + beta) x) - LSE(beta x)``.
@@ -16,7 +22,8 @@ Source: Kokilepersaud et al., HEX, WACV 2025, steps 3 to 5 of the method figure;
 from __future__ import annotations
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +39,47 @@ Variant = Literal["reweight", "release"]
 Stats = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Action:
+    """What is done with an anchor's relatives.
+
+    Attributes:
+        name: ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the
+            denominator; ``pull``: that, and they are positives, too; ``keep``: nothing.
+        denominator: of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled);
+            ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published).
+        share: pull: of the target that relatives have together; None: every positive has the same.
+    """
+
+    name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
+    denominator: Literal["own", "negatives", "all"] = "own"
+    share: float | None = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what isn't there."""
+        if self.name not in ("weigh", "drop", "pull", "keep"):
+            raise ValueError(f"action must be 'weigh', 'drop', 'pull' or 'keep', got {self.name!r}")
+        if self.denominator not in ("own", "negatives", "all"):
+            raise ValueError(f"denominator must be 'own', 'negatives' or 'all', got {self.denominator!r}")
+        if self.share is not None and not 0 <= self.share <= 1:
+            raise ValueError(f"share must lie in [0, 1], got {self.share}")
+
+
+RELEASE = Action("drop", "negatives")  # what the public release does with hierarchy negatives
+
+
+class Elsewhere(NamedTuple):
+    """Relatives that are not in the batch.
+
+    Attributes:
+        rows: (M, k, D) unit rows, k for each anchor, without gradient.
+        known: (M, k) bool; the others don't count.
+    """
+
+    rows: Tensor
+    known: Tensor
+
+
 class _HexRows(InfoNCERows):
     """The split denominator, a block of rows at a time."""
 
@@ -42,17 +90,22 @@ class _HexRows(InfoNCERows):
         temperature: float,
         beta: float,
         tau_plus: float,
-        variant: Variant,
+        action: Action,
         positives: Positives,
+        kin: Selector | None,
+        elsewhere: Elsewhere | None,
     ) -> None:
         super().__init__(pairs, temperature, positives)
         if not beta >= 0:
             raise ValueError(f"beta must be at least 0, got {beta}")
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
-        if variant not in ("reweight", "release"):
-            raise ValueError(f"variant must be 'reweight' or 'release', got {variant!r}")
-        self.selector, self.beta, self.tau_plus, self.variant = selector, beta, tau_plus, variant
+        self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
+        self.kin, self.known, self.own, self.d_own = kin, None, None, None
+        if elsewhere is not None:
+            self.known = elsewhere.known
+            self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
+            self.d_own = torch.zeros_like(self.own)
         names = ("log_global", "log_local", "local_share", "bounded")
         self._seen: dict[str, list[Tensor]] = {name: [] for name in names}
         self._selected = pairs.anchors.new_zeros(())
@@ -60,46 +113,84 @@ class _HexRows(InfoNCERows):
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
         """Score each positive against the split denominator."""
-        if self.selector is None:
+        if self.selector is None and self.kin is None and self.own is None:
             return super().score(block, terms)
-        hierarchy = self.selector(block.similarity, block.rows).logical_and_(block.negative)
-        rest = MaskedSoftmax(block.x, block.negative & ~hierarchy)
+        nobody = torch.zeros_like(block.negative)
+        chosen = nobody if self.selector is None else self.selector(block.similarity, block.rows) & block.negative
+        kin = nobody if self.kin is None else self.kin(block.similarity, block.rows) & block.negative & ~chosen
+        hierarchy, gone = (chosen | kin, nobody) if self.action.name == "weigh" else (kin, chosen)
+        if self.action.name == "keep":
+            gone = nobody
+        everybody = self.action.denominator == "all"
+        others = (block.negative & ~gone) if not everybody else block.negative | block.positive
+        rest = MaskedSoftmax(block.x, others & ~hierarchy)
+        self._compare_groups(block.rows, *(chosen if self.kin is None else hierarchy).nonzero(as_tuple=True))
+        number, listed = len(terms.x), None
+        if self.action.name == "pull":
+            terms, listed = self._with_relatives(block, terms, chosen)
+        loss, d_terms, grad = self._split(block, terms, hierarchy, chosen, rest)
+        if listed is not None:
+            row, column, place = listed
+            d_relatives = d_terms[number:]
+            grad[row, column] += d_relatives[: len(row)]
+            if self.d_own is not None:
+                self.d_own[block.rows].view(-1)[place] = d_relatives[len(row) :] * self.inverse_temperature
+        return loss, d_terms[:number], grad
+
+    def _split(
+        self, block: Block, terms: Terms, hierarchy: Tensor, chosen: Tensor, rest: MaskedSoftmax
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of terms whose denominator has hierarchy negatives and a rest; its gradients."""
         listed = hierarchy.nonzero(as_tuple=True)  # H(i) is a small share of the row
-        self._compare_groups(block.rows, *listed)
-        if self.variant == "release":
-            return self._score_release(terms, hierarchy, rest)
         local = LocalTerm(block.x, listed, self.beta)
         log_size = local.log_size[terms.row]
         log_debiased, active = debias(
             local.log[terms.row], log_size, terms.mean, self.tau_plus, self.inverse_temperature
         )
-        log_denominator = torch.logaddexp(terms.x, torch.logaddexp(rest.lse[terms.row], log_debiased))
+        log_denominator = torch.logaddexp(rest.lse[terms.row], log_debiased)
+        own = self.action.denominator == "own"
+        if own:
+            log_denominator = torch.logaddexp(terms.x, log_denominator)
+        else:  # a row that has lost all of its negatives has no denominator
+            log_denominator = log_denominator.masked_fill(log_denominator == -torch.inf, 0)
         loss = (terms.weight * (log_denominator - terms.x)).sum()
 
         # Shares of the denominator: each is the derivative of its log with respect to a part's log.
         log_norm = log_denominator + math.log1p(-self.tau_plus)
         local_share = (log_debiased - log_denominator).exp()
         d_rest = terms.weight * (rest.lse[terms.row] - log_denominator).exp()
-        d_positive = -d_rest - terms.weight * local_share
+        d_positive = -d_rest - terms.weight * local_share if own else -terms.weight
         d_local = torch.where(active, terms.weight * (local.log[terms.row] - log_norm).exp(), 0.0)
         if self.tau_plus > 0:
             taken = math.log(self.tau_plus) + log_size + terms.mean - log_norm
-            d_positive -= torch.where(active, terms.weight * taken.exp(), 0.0)
+            d_positive = d_positive - torch.where(active, terms.weight * taken.exp(), 0.0)
 
         grad = rest.gradient(sum_per_row(d_rest, terms, rest.lse))
         grad[local.row, local.column] = local.gradient(sum_per_row(d_local, terms, rest.lse))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
-        self._record(local.size, rest.lse, local.log, local_share, bounded)
+        size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
+        self._record(size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
 
-    def _score_release(self, terms: Terms, hierarchy: Tensor, rest: MaskedSoftmax) -> tuple[Tensor, Tensor, Tensor]:
-        """What the public release trains: ``-x_ip + log G_i``; a row whose negatives are all in H has no log G."""
-        lse = rest.lse.masked_fill(rest.lse == -torch.inf, 0)
-        loss = (terms.weight * (lse[terms.row] - terms.x)).sum()
-        nothing = torch.full_like(rest.lse, -torch.inf)
-        zeros = torch.zeros_like(terms.x)
-        self._record(hierarchy.sum(dim=1, dtype=torch.int32), rest.lse, nothing, zeros, zeros)
-        return loss, -terms.weight, rest.gradient(sum_per_row(terms.weight, terms, rest.lse))
+    def _with_relatives(
+        self, block: Block, terms: Terms, chosen: Tensor
+    ) -> tuple[Terms, tuple[Tensor, Tensor, Tensor]]:
+        """The terms and those of relatives, with their share; row and column of these, and places in ``own``."""
+        row, column = chosen.nonzero(as_tuple=True)
+        rows, x, place = row, block.x[row, column], row.new_zeros(0)
+        if self.own is not None and self.known is not None:
+            known = self.known[block.rows]
+            place = known.flatten().nonzero()[:, 0]
+            elsewhere = self.own[block.rows].detach().flatten()[place] * self.inverse_temperature
+            rows, x = torch.cat([row, place // known.shape[1]]), torch.cat([x, elsewhere])
+        number = torch.bincount(rows, minlength=len(block.x)).to(x.dtype)
+        if self.action.share is None:
+            share = number / (number + torch.bincount(terms.row, minlength=len(block.x))).clamp_min(1)
+        else:
+            share = x.new_tensor(self.action.share) * (number > 0)
+        weights = [terms.weight * (1 - share)[terms.row], (share / number.clamp_min(1))[rows]]
+        logits, means = torch.cat([terms.x, x]), torch.cat([terms.mean, x])
+        return Terms(torch.cat([terms.row, rows]), None, logits, means, torch.cat(weights)), (row, column, place)
 
     def _compare_groups(self, rows: slice, row: Tensor, column: Tensor) -> None:
         if self.pairs.anchor_groups is None or self.pairs.key_groups is None:
@@ -141,6 +232,9 @@ def hex_nce(
     positives: Positives = "outside",
     epoch: int = 0,
     max_epochs: int = 1,
+    action: Action | None = None,
+    kin: Policy | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Tensor, Stats]:
     """The HEX loss of ``pairs`` and what it saw.
 
@@ -156,6 +250,9 @@ def hex_nce(
             in the debiasing their mean.
         epoch: 0-based.
         max_epochs: length of the run, for schedules.
+        action: what is done with those that the policy finds, instead of a variant.
+        kin: finds hierarchy negatives among whoever the policy has not found, where these are dropped or pulled.
+        elsewhere: relatives that are not in the batch, to be pulled, too.
 
     Returns:
         The loss, a scalar in float32 or better, and detached scalars: ``threshold``; ``hierarchy_negatives``
@@ -167,8 +264,13 @@ def hex_nce(
     Raises:
         ValueError: if a setting is out of its range.
     """
-    rows = _HexRows(pairs, policy.selector(pairs, epoch, max_epochs), temperature, beta, tau_plus, variant, positives)
-    loss = blockwise(pairs, rows)
+    if variant not in ("reweight", "release"):
+        raise ValueError(f"variant must be 'reweight' or 'release', got {variant!r}")
+    action = action or (RELEASE if variant == "release" else Action())
+    found = policy.selector(pairs, epoch, max_epochs)
+    others = None if kin is None else kin.selector(pairs, epoch, max_epochs)
+    rows = _HexRows(pairs, found, temperature, beta, tau_plus, action, positives, others, elsewhere)
+    loss = blockwise(pairs, rows, own=(rows.own, rows.d_own))
     return loss, rows.stats()
 
 

@@ -11,14 +11,16 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from solo.args.schema import HexCfg
 from solo.errors import UserError
-from solo.hex.catalogue import policy_class, policy_facts
+from solo.hex.catalogue import named, policy_class, policy_facts
 from solo.hex.denominator import HexDenominator
-from solo.hex.loss import Stats, hex_nce
+from solo.hex.loss import RELEASE, Action, Elsewhere, Stats, hex_nce
 from solo.hex.policy import Policy, WarmUp, WithNamed
+from solo.hex.relatives import Bank
 from solo.losses.hierarchical_rows import Denominator
 from solo.losses.info_nce import Positives
 from solo.losses.label_levels import LabelLevels
@@ -51,8 +53,11 @@ class Standard:
     def __init__(self, temperature: float, positives: Positives) -> None:
         self.temperature, self.positives = temperature, positives
         self.stats: Stats = {}
+        self.bank: Bank | None = None
 
-    def replace(self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step) -> Tensor:
+    def replace(
+        self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step, embeddings: Tensor | None = None
+    ) -> Tensor:
         """The method's own loss of the pairs."""
         return plain(pairs)
 
@@ -73,26 +78,46 @@ class Hex:
     """HEX in a method.
 
     Args:
-        policy: which negatives are hierarchy negatives.
+        policy: who is a relative.
         temperature: > 0.
-        settings: beta, tau_plus, variant, positives and alpha.
+        settings: what is done with them, beta, tau_plus, positives and alpha.
         scale: weight of the HEX loss within `blend`, beside alpha.
+        kin: finds hierarchy negatives among whoever the policy has not found.
+        bank: of embeddings, where relatives come from a table over the data set.
 
     Attributes:
         stats: what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with
             one `step` object (NNCLR's two directions).
     """
 
-    def __init__(self, policy: Policy, temperature: float, settings: HexCfg, scale: float) -> None:
-        self.policy, self.temperature, self.settings, self.scale = policy, temperature, settings, scale
+    def __init__(
+        self,
+        policy: Policy,
+        temperature: float,
+        settings: HexCfg,
+        scale: float,
+        kin: Policy | None = None,
+        bank: Bank | None = None,
+    ) -> None:
+        self.policy, self.action, self.kin, self.bank = policy, _action(settings), kin, bank
+        self.temperature, self.settings, self.scale = temperature, settings, scale
         self.positives: Positives = settings.positives
         self.stats: Stats = {}
         self._step: Step | None = None
         self._calls = 0
 
-    def replace(self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step) -> Tensor:
-        """The HEX loss of the pairs, in place of the method's own."""
-        return self._loss(pairs, step)
+    def replace(
+        self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step, embeddings: Tensor | None = None
+    ) -> Tensor:
+        """The HEX loss of the pairs, in place of the method's own.
+
+        Args:
+            plain: the method's own.
+            pairs: who is compared with whom.
+            step: where training is.
+            embeddings: (B, D) what is remembered of the images, for others whose relatives they are; None: the anchors.
+        """
+        return self._loss(pairs, step, embeddings)
 
     def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
         """`(1 - alpha) * base + alpha * scale * HEX`.
@@ -125,17 +150,19 @@ class Hex:
         known = getattr(self.policy, "planned", None)
         return {"hex/threshold": known(epoch, max_epochs)} if known else {}
 
-    def _loss(self, pairs: Pairs, step: Step) -> Tensor:
+    def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None) -> Tensor:
         loss, stats = hex_nce(
             pairs,
             self.policy,
             temperature=self.temperature,
             beta=self.settings.beta,
             tau_plus=self.settings.tau_plus,
-            variant=self.settings.variant,
+            action=self.action,
             positives=self.positives,
             epoch=step.epoch,
             max_epochs=step.max_epochs,
+            kin=self.kin,
+            elsewhere=self._drawn(pairs, step, embeddings),
         )
         self._calls = self._calls + 1 if step is self._step else 1
         self._step = step
@@ -143,6 +170,18 @@ class Hex:
             stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
         self.stats = stats
         return loss
+
+    def _drawn(self, pairs: Pairs, step: Step, embeddings: Tensor | None) -> Elsewhere | None:
+        """Relatives of the anchors, from the bank, which then gets the batch's own embeddings."""
+        if self.bank is None:
+            return None
+        ids: Tensor = step.ids  # type: ignore[attr-defined]  # of a TrainStep
+        views = len(pairs.anchors) // len(ids)
+        drawn = self.bank.draw(ids) if step.epoch >= self.settings.warm_up() else None
+        if embeddings is None:
+            embeddings = pairs.anchors.detach().view(views, len(ids), -1).sum(dim=0)
+        self.bank.store(ids, embeddings)
+        return drawn and Elsewhere(drawn.rows.repeat(views, 1, 1), drawn.known.repeat(views, 1))
 
 
 def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0) -> Hex | Standard:
@@ -161,10 +200,26 @@ def build_objective(settings: HexCfg, temperature: float | None = None, scale: f
         return Standard(temperature, settings.positives)
     facts = policy_facts(settings.policy)
     policy = _policy(settings)
-    if facts.variant is not None:
-        settings = dataclasses.replace(settings, variant=facts.variant)
     scale = scale if settings.scale is None else settings.scale
-    return Hex(WithNamed(policy) if settings.named else policy, settings.temperature or temperature, settings, scale)
+    return Hex(
+        WithNamed(policy) if settings.named else policy,
+        settings.temperature or temperature,
+        settings,
+        scale,
+        _policy(dataclasses.replace(settings, policy=named(settings.kin))) if settings.kin else None,
+        Bank(torch.empty(0, settings.among), settings.drawn) if facts.table else None,
+    )
+
+
+def _action(settings: HexCfg) -> Action:
+    facts = policy_facts(settings.policy)
+    own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
+    share = 0.5 if settings.share is None else settings.share
+    return Action(
+        settings.action or own.name,
+        settings.denominator or own.denominator,
+        None if facts.labels == "tree" and settings.share is None else share,
+    )
 
 
 def _policy(settings: HexCfg) -> Policy:

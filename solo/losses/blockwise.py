@@ -35,6 +35,8 @@ class _Blockwise(torch.autograd.Function):
         ctx: Any,
         anchors: Tensor,
         keys: Tensor,
+        own: Tensor | None,
+        d_own: Tensor | None,
         pairs: Pairs,
         row_loss: RowLoss,
         similarity: Callable[[slice], Tensor],
@@ -53,30 +55,31 @@ class _Blockwise(torch.autograd.Function):
                     d_keys.addmm_(grad.T, anchors[rows])
         factor = row_loss.scale()
         ctx.factor = factor
-        ctx.save_for_backward(d_anchors, d_keys)
+        ctx.save_for_backward(d_anchors, d_keys, d_own)
         return total * factor
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        d_anchors, d_keys = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         factor = grad * ctx.factor
-        return (
-            None if d_anchors is None else d_anchors * factor,
-            None if d_keys is None else d_keys * factor,
-            None,
-            None,
-            None,
-        )
+        ours = (None if d is None else d * factor for d in ctx.saved_tensors)
+        return (*ours, None, None, None, None)
 
 
-def blockwise(pairs: Pairs, row_loss: RowLoss, similarity: Callable[[slice], Tensor] | None = None) -> Tensor:
+def blockwise(
+    pairs: Pairs,
+    row_loss: RowLoss,
+    similarity: Callable[[slice], Tensor] | None = None,
+    own: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Tensor:
     """The loss of all rows of ``pairs``, a scalar with gradient to its anchors and keys (first order only).
 
     Args:
         pairs: who is compared with whom.
         row_loss: loss and gradient of a block.
         similarity: gives the cosines of a block, for a loss that has some already; ``pairs.similarity`` by default.
+        own: (M, k) cosines that a row has with nobody else's partners, and where ``row_loss`` leaves its gradient with
+            respect to them.
     """
-    arguments = (pairs, row_loss, similarity or pairs.similarity)
+    arguments = (*own, pairs, row_loss, similarity or pairs.similarity)
     return _Blockwise.apply(pairs.anchors, pairs.keys, *arguments)  # type: ignore[no-any-return]

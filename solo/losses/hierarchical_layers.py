@@ -19,17 +19,10 @@ from solo.losses.pairs import Pairs
 
 
 def kept_rows(nodes: Tensor, ids: Tensor) -> Tensor:
-    """Which keys each layer keeps.
+    """Which keys each layer keeps, (L, N), coarse first, of node ids (N, L), sorted as the labels are, and images (N,).
 
     The first layer (the finest) keeps all; the next ones the first image of every node of the finer layer, where images
     come in the order of the batch in the first layer, and of the finer layer's labels in all others.
-
-    Args:
-        nodes: (N, L) node ids, coarse first, sorted as the labels are.
-        ids: (N,) ids of the images.
-
-    Returns:
-        (L, N) boolean, coarse first.
     """
     places = torch.arange(len(ids), device=ids.device)
     image = numbered(ids)
@@ -49,17 +42,11 @@ def _first(order: Tensor, group: Tensor) -> Tensor:
 
 
 class _Layer(NamedTuple):
-    """A layer within a block of anchors.
+    """A layer within a block of anchors."""
 
-    Attributes:
-        loss: (), summed over its rows.
-        grad: (R', K) gradient with respect to the logits of the rows and columns that the layer keeps.
-        rows: (R',) these rows, within the block.
-    """
-
-    loss: Tensor
-    grad: Tensor
-    rows: Tensor
+    loss: Tensor  # (), summed over its rows
+    grad: Tensor  # (R', K) gradient with respect to the logits of the rows and columns that the layer keeps
+    rows: Tensor  # (R',) these rows, within the block
 
 
 class HierarchicalLayers:

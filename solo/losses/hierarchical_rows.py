@@ -25,13 +25,9 @@ Rows = slice | Tensor
 
 
 class RowSoftmax(Protocol):
-    """Log of each row's denominator, and its gradient.
+    """Log of each row's denominator, and its gradient."""
 
-    Attributes:
-        lse: (R,).
-    """
-
-    lse: Tensor
+    lse: Tensor  # (R,)
 
     def gradient(self, per_row: Tensor) -> Tensor:
         """Gradient (R, N) of ``sum_i per_row_i * lse_i`` with respect to the logits; may be asked for once."""
@@ -48,21 +44,14 @@ def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tenso
 
 
 class _Block(NamedTuple):
-    """What R anchors have to do with their partners.
+    """What R anchors have to do with their partners."""
 
-    Attributes:
-        softmax: of the denominators.
-        cell: (K,) place of each pair in a flattened table (R, L) of anchors and the levels where their ancestry ends.
-        place: (K,) in the flattened matrix (R, N).
-        x: (K,) its logit.
-        similarity: (R, N) cosines of all.
-    """
-
-    softmax: RowSoftmax
+    softmax: RowSoftmax  # of the denominators
+    # (K,) place of each pair in a flattened table (R, L) of anchors and the levels where their ancestry ends
     cell: Tensor
-    place: Tensor
-    x: Tensor
-    similarity: Tensor
+    place: Tensor  # (K,) in the flattened matrix (R, N)
+    x: Tensor  # (K,) its logit
+    similarity: Tensor  # (R, N) cosines of all
 
 
 class HierarchicalRows:
@@ -182,11 +171,7 @@ class HierarchicalRows:
 
 
 def bounds(worst: Tensor) -> Tensor:
-    """``M_l`` of each level, over all processes: the largest pair loss of the finer levels, -inf for the finest.
-
-    Args:
-        worst: (M, L) largest pair loss of each anchor at each level.
-    """
+    """``M_l`` of each level, over all processes: the largest pair loss of the finer levels, -inf for the finest."""
     largest = distributed.gather_no_grad(_largest(worst)[None]).amax(dim=0)
     finer = largest.flip(0).cummax(dim=0).values.flip(0)
     return torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))

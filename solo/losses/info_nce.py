@@ -18,37 +18,23 @@ Positives = Literal["outside", "inside"]
 
 
 class Block(NamedTuple):
-    """A block of R anchors against all N keys.
+    """A block of R anchors against all N keys."""
 
-    Attributes:
-        rows: which anchors.
-        similarity: (R, N) cosines.
-        x: (R, N) logits, similarity / temperature.
-        negative: (R, N) boolean, N(i).
-    """
-
-    rows: slice
-    similarity: Tensor
-    x: Tensor
-    negative: Tensor
+    rows: slice  # which anchors
+    similarity: Tensor  # (R, N) cosines
+    x: Tensor  # (R, N) logits, similarity / temperature
+    negative: Tensor  # (R, N) boolean, N(i)
+    positive: Tensor  # (R, N) boolean, P(i)
 
 
 class Terms(NamedTuple):
-    """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``).
+    """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``)."""
 
-    Attributes:
-        row: (K,) row of the term within its block.
-        column: (K,) key of the positive; None where the numerator sums over several.
-        x: (K,) logit of its numerator.
-        mean: (K,) log of the mean of exp(logit) over the positives in its numerator.
-        weight: (K,) share of its anchor's loss; the weights of one anchor sum to 1.
-    """
-
-    row: Tensor
-    column: Tensor | None
-    x: Tensor
-    mean: Tensor
-    weight: Tensor
+    row: Tensor  # (K,) row of the term within its block
+    column: Tensor | None  # (K,) key of the positive; None where the numerator sums over several
+    x: Tensor  # (K,) logit of its numerator
+    mean: Tensor  # (K,) log of the mean of exp(logit) over the positives in its numerator
+    weight: Tensor  # (K,) share of its anchor's loss; the weights of one anchor sum to 1
 
 
 class MaskedSoftmax:
@@ -102,7 +88,7 @@ class InfoNCERows:
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
         positive, negative = self.pairs.masks(rows)
-        block = Block(rows, similarity, similarity * self.inverse_temperature, negative)
+        block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)
         row, column = positive.nonzero(as_tuple=True)
         count = torch.bincount(row, minlength=len(positive))
         self.anchors_with_positive += (count > 0).sum()
@@ -111,7 +97,7 @@ class InfoNCERows:
         terms = self._terms(block.x, row, column, count.to(block.x.dtype), joint)
         loss, d_terms, grad = self.score(block, terms)
         if joint is None:
-            grad[terms.row, terms.column] = d_terms  # P(i) and N(i) are disjoint: nothing is overwritten
+            grad[terms.row, terms.column] += d_terms  # no pair is listed twice
         else:
             grad += joint.gradient(torch.zeros_like(joint.lse).index_copy_(0, terms.row, d_terms))
         return loss, grad.mul_(self.inverse_temperature)
@@ -130,7 +116,7 @@ class InfoNCERows:
 
         Returns:
             The summed loss (), its gradient with respect to the terms' logits (K,), and with respect to the logits
-            of the negatives (R, N), zero elsewhere.
+            of whoever else has a part in it, (R, N), zero elsewhere.
         """
         negatives = MaskedSoftmax(block.x, block.negative)
         lse = negatives.lse[terms.row]

@@ -26,12 +26,7 @@ _PENALTIES: dict[str, Callable[[int, int], float]] = {
 
 
 def level_penalties(penalty: LevelPenalty, levels: int) -> list[float]:
-    """``lambda_l`` of each level, the coarsest first.
-
-    Args:
-        penalty: ``released`` 2^(1/(L - l)), ``exp2`` 2^l, ``linear`` l + 1, ``constant`` 1, with l = 0 for the
-            coarsest; or one number a level, at least 0.
-        levels: L.
+    """``lambda_l`` of each of L levels, the coarsest first, by name (see ``_PENALTIES``) or as numbers of at least 0.
 
     Raises:
         ValueError: if the name is unknown, or the list does not fit.
@@ -53,22 +48,14 @@ class LabelLevels:
     Two rows share a node of level l if their labels agree, and are known, at levels 0 to l. Where a row is unknown,
     and everywhere below, its image is a node of its own: the views of one image share the nodes of all levels, so that
     they are partners at the finest level, whatever is known of their labels.
-
-    Attributes:
-        anchors: (M, L) node ids of the rows of this process, coarse first; in each level sorted as the labels are.
-        keys: (N, L) those of all processes.
     """
 
-    anchors: Tensor
-    keys: Tensor
+    anchors: Tensor  # (M, L) node ids of the rows of this process, coarse first; in each level sorted as the labels are
+    keys: Tensor  # (N, L) those of all processes
 
     @classmethod
     def of(cls, pairs: Pairs, labels: Tensor) -> LabelLevels:
-        """The nodes of ``pairs``, whose anchors must be among its keys.
-
-        Args:
-            pairs: who is compared with whom; its ids say which rows are views of one image.
-            labels: (M, L) labels of its anchors, coarse first, -1 for unknown.
+        """The nodes of ``pairs``, whose anchors must be among its keys, with labels (M, L), coarse first, -1 unknown.
 
         Raises:
             ValueError: if the shapes do not fit together.
@@ -101,10 +88,6 @@ class LabelLevels:
         Nodes are nested, and sorted as the labels are: in the order of the finest nodes the keys of every node stand
         side by side. So the partners at level l are the keys of the anchor's node there without those of its node
         below, two stretches, and no pair has to be looked at that isn't one.
-
-        Args:
-            rows: which anchors.
-            self_columns: (R,) their columns among the keys; nobody is a partner of itself.
 
         Returns:
             Place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the matrix (R, N)
@@ -146,14 +129,9 @@ class LabelLevels:
 
 
 def label_nodes(labels: Tensor, ids: Tensor) -> Tensor:
-    """Node ids of each level, 0 to their number - 1, in the order of the labels.
+    """Node ids (N, L) of each level, 0 to their number - 1, in the order of the labels (N, L); `ids` (N,) are images.
 
-    Args:
-        labels: (N, L), coarse first, -1 for unknown; below an unknown level nothing counts as known.
-        ids: (N,) ids of the images.
-
-    Returns:
-        (N, L) of int32.
+    Below an unknown level, -1, nothing counts as known.
     """
     image = numbered(ids)
     node = torch.zeros_like(image)

@@ -106,7 +106,9 @@ class BaseMethod(OnlineEvaluation):
         kw = config.method_kwargs
         temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
         self.hex = build_objective(config.hex, temperature, self.hex_scale)
-        self._group_level = self._find_level(config.hex.level)
+        if self.hex.bank is not None:  # a module of its own, so that checkpoints hold it
+            self.hex_bank = self.hex.bank
+        self.group_level = self._find_level(config.hex.level)
         self.build(kw if self.Kwargs else None)
         for name, value in vars(kw).items() if self.Kwargs else ():  # settings are attributes, as in solo-learn
             if not hasattr(self, name):
@@ -264,7 +266,7 @@ class BaseMethod(OnlineEvaluation):
         spaces = {name: out[key][: self.num_large_crops] for name, key in large.items() if key in out}
         self.last_views: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
         self.last_views["labels"] = self.label_paths(targets)
-        self.last_views["groups"] = self.last_views["labels"][:, self._group_level]
+        self.last_views["groups"] = self.last_views["labels"][:, self.group_level]
 
     def step_of(self, batch: Any) -> TrainStep:
         """Where training is and who is in a batch: what `ssl_loss` is told beside the outputs."""
@@ -276,7 +278,7 @@ class BaseMethod(OnlineEvaluation):
             ids=ids,
             labels=labels,
             targets=self.leaf_labels(targets),
-            groups=labels[:, self._group_level],
+            groups=labels[:, self.group_level],
         )
 
     def _hex_stats(self) -> dict[str, Tensor]:

@@ -29,10 +29,8 @@ Outputs = dict[str, Any]
 def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any], Outputs]) -> Tensor:
     """The total loss of a virtual batch, ready for its `backward`; the gradients of all parts but the last are there.
 
-    Args:
-        model: in training.
-        batch: `[ids (N * B,), [view (N * B, C, H, W), ...], targets]`, cut into parts of `optimizer.batch_size` rows.
-        online: the outputs of the trained network for a part, without those of a slow copy.
+    The batch is cut into parts of `optimizer.batch_size` rows; `online` gives the outputs of the trained network for
+    one, without those of a slow copy.
     """
     model.zero_grad(set_to_none=True)  # Lightning's own would come after the first parts
     parts = split(batch, model.batch_size)
@@ -74,12 +72,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
 
 
 def has_known_steps(method: type[BaseMethod], base: type[BaseMethod]) -> bool:
-    """Whether a method's outputs come from the library's own code and its loss from an `ssl_loss`.
-
-    Args:
-        method: the class.
-        base: `BaseMethod`.
-    """
+    """Whether a method's outputs come from the library's own code, and its loss from an `ssl_loss`."""
     ours = method.view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
     return ours and method.training_step is base._step_with_loss
 

@@ -114,13 +114,12 @@ class SoloModule(pl.LightningModule):
         return torch.cat([labels, self.leaf_labels(targets)[:, None]], dim=1) if self._is_ragged else labels
 
     def classification_metrics(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """`loss` (0 if nothing is labelled), `acc1` and `acc5` in percent, at the finest level.
+        """`loss` (0 if nothing is labelled), `acc1` and `acc5` in percent, at the finest level, of logits (B, C).
+
+        Targets are (B,) or (B, L); -1 is unknown and doesn't count. In training their means over processes are those of
+        one process on the whole batch.
 
         In training their means over processes are those of one process on the whole batch.
-
-        Args:
-            logits: (B, C).
-            targets: (B,) or (B, L); -1 is unknown and doesn't count.
         """
         labels = self.leaf_labels(targets)
         count = (labels >= 0).sum()
@@ -164,15 +163,9 @@ class SoloModule(pl.LightningModule):
         return accuracies
 
     def validation_record(self, out: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
-        """What an epoch's means are made of, for one batch.
+        """What an epoch's means are made of, for one batch: sizes, loss and accuracies, also those of the levels.
 
-        Args:
-            out: `logits`, `loss`, `acc1` and `acc5` of the batch.
-            targets: (B,) or (B, L).
-
-        Returns:
-            `batch_size` (the labelled rows), `val_loss`, `val_acc1`, `val_acc5`, each level's accuracy, and as
-            `batch_size/<its name>` the rows that it counts.
+        `batch_size` counts the labelled rows, `batch_size/<name>` those of a level's accuracy.
         """
         known = self.leaf_labels(targets) >= 0
         record = {"batch_size": known.sum(), **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}

@@ -28,12 +28,7 @@ class OnlineEvaluation(SoloModule):
             self.knn.reset()
 
     def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
-        """Put the rows of a training batch into the k-NN's bank, which leaves those without a class out in the end.
-
-        Args:
-            views: features (B, F) of each large view.
-            targets: (B,) or (B, L).
-        """
+        """Put the features (B, F) of each large view into the k-NN's bank, which leaves rows without a class out."""
         if not self.knn_eval or self.config.data.no_labels:
             return
         labels = self.knn_labels(targets)

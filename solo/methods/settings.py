@@ -32,12 +32,7 @@ ModelCfg = TypeVar("ModelCfg", PretrainCfg, LinearCfg)
 
 
 def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) -> tuple[DictConfig, ModelCfg]:
-    """Both forms of a model's config.
-
-    Args:
-        model: the model or its class; has `add_and_assert_specific_cfg`, may have `Kwargs`.
-        cfg: typed, or raw and then completed in place.
-        schema: what it becomes.
+    """Both forms of a config, typed, or raw and then completed in place; `model` has `add_and_assert_specific_cfg`.
 
     Raises:
         ConfigError: with all missing and wrong values of a raw one.
@@ -60,12 +55,9 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
 
 
 def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None = None) -> None:
-    """Fill in what a model reads; convert and check the values that are there, leave unknown keys alone.
+    """Fill in what a model reads, in place; convert and check the values that are there, leave unknown keys alone.
 
-    Args:
-        cfg: changed in place.
-        sections: dotted key of a section -> its schema; `hex` also takes the words of the top level.
-        kwargs: the schema of `method_kwargs`.
+    `sections` are dotted keys with their schemas; `hex` also takes the words of the top level.
 
     Raises:
         ConfigError: with all wrong or missing values.
@@ -149,10 +141,6 @@ def taxonomy_of(config: PretrainCfg | LinearCfg) -> Taxonomy | None:
 def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Module:
     """The backbone that `backbone.*` and `data.*` ask for, without classifier.
 
-    Args:
-        config: of the model.
-        table: the constructors by name.
-
     Raises:
         UserError: if the name or its kwargs are wrong.
     """
@@ -206,11 +194,7 @@ def absolute(typed: str | None) -> Path | None:
 
 
 def accumulates_exactly(config: PretrainCfg, known: bool) -> bool:
-    """Whether one loss sees all accumulated batches.
-
-    Args:
-        config: reads `accumulate`.
-        known: the method's outputs come from the library's own code, which can be run in two passes.
+    """Whether one loss sees all accumulated batches; `known`: the outputs come from code that can be run in two passes.
 
     Raises:
         ConfigError: if it is asked for and can't be done.

@@ -46,12 +46,5 @@ class MomentumUpdater:
 
 
 def tau_at(step: float, total: float, base: float, final: float) -> float:
-    """The rate of a step, along a cosine from `base` to `final`: a pure function, so that a resumed run has the same.
-
-    Args:
-        step: 0-based optimizer step.
-        total: steps of the run.
-        base: share of itself that the slow copy keeps at first.
-        final: the same after `total` steps.
-    """
+    """The rate of a step, along a cosine from `base` to `final`: a pure function, so that a resumed run has it."""
     return final - (final - base) * (math.cos(math.pi * step / total) + 1) / 2

@@ -21,16 +21,11 @@ class QueueMixin(nn.Module):
     """A ring of unit rows that is the same on all processes: the newest rows replace the oldest, in place.
 
     Its tensors are buffers of the module itself, so that checkpoints hold `queue`, `queue_ptr`, `queue_y`, ...
-
-    Attributes:
-        queue: (K, D), or (V, D, K) with one bank a view.
-        queue_ptr: (1,) place of the oldest row.
-        queue_y: (K,) labels, -1 for unknown; further ones as named in `make_queue`.
     """
 
-    queue: Tensor
-    queue_ptr: Tensor
-    queue_y: Tensor
+    queue: Tensor  # (K, D), or (V, D, K) with one bank a view
+    queue_ptr: Tensor  # (1,) place of the oldest row
+    queue_y: Tensor  # (K,) labels, -1 for unknown; further ones as named in `make_queue`
 
     def make_queue(self, size: int, dim: int, views: int | None = None, labels: Sequence[str] = ("queue_y",)) -> None:
         """Register the buffers: random unit rows without labels.

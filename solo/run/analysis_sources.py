@@ -29,10 +29,7 @@ _EPOCH = re.compile(r"ep=(\d+)")
 def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource]:
     """The runs that `cfg` names, in its order; nothing is computed yet.
 
-    Args:
-        cfg: of the command.
-        device: where features will be computed.
-        scratch: a folder that exists as long as the runs are used.
+    `scratch` is a folder that exists as long as the runs are used.
 
     Raises:
         UserError: a checkpoint can't be read, or the number of names isn't that of the runs.

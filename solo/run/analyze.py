@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from solo.analysis.analyze import Images, Options, analyze
-from solo.analysis.numbers import Settings
 from solo.args.eval_schema import AnalyzeCfg
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.eval.feature_file import read_features
@@ -28,17 +27,8 @@ def run(cfg: AnalyzeCfg) -> None:
         found = runs(cfg, compute_device(cfg), Path(scratch))
         folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"
-        options = Options(
-            title=cfg.title or f"{' · '.join(run.name for run in found)} on {of}",
-            numbers=Settings(cfg.k, cfg.temperature, cfg.max_anchors, cfg.quantile, cfg.seed),
-            superclass=cfg.superclass,
-            clusters=cfg.clusters,
-            embedding=cfg.embedding,
-            max_points=cfg.max_points,
-            max_images=cfg.max_images,
-            lidar=(cfg.lidar_images, cfg.lidar_views),
-            png=cfg.png,
-        )
+        title = cfg.title or f"{' · '.join(run.name for run in found)} on {of}"
+        options = Options(**{item.name: getattr(cfg, item.name) for item in fields(Options)} | {"title": title})
         outcome = analyze(found, folder, options, pictures(cfg), say)
     size = outcome.files[0].stat().st_size / 2**20
     say(f"report: {outcome.files[0]} ({size:.1f} MiB, opens without a network)")

@@ -30,17 +30,14 @@ def cache_folder(given: str | None) -> Path:
     return Path(place).expanduser()
 
 
-def digest(network: nn.Module, images: Dataset[Any], settings: Mapping[str, Any]) -> str:
+def digest(network: nn.Module | None, images: Dataset[Any], settings: Mapping[str, Any]) -> str:
     """A name for the features of `images`: equal weights, architecture, images and settings give the same.
 
-    Args:
-        network: its weights and the text that torch writes of it count.
-        images: names, sizes and dates of files, or pixels in memory, and the labels.
-        settings: everything else that changes the features, plain values.
+    Of images names, sizes and dates of files count, or pixels in memory, and the labels.
     """
     text = hashlib.sha256(json.dumps([_FORMAT, dict(settings)], sort_keys=True, default=str).encode())
     text.update(repr(network).encode())
-    for name, value in network.state_dict().items():
+    for name, value in network.state_dict().items() if network else ():
         text.update(name.encode())
         text.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).data)
     _add_images(text, images)

@@ -38,13 +38,8 @@ _DATA = (
 def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple[dict[str, Features], Cfg]:
     """Features of all images for each of `kinds`, computed in one pass, or taken from an earlier command.
 
-    Args:
-        cfg: of the command.
-        kinds: `backbone`, `projector` or both. A file of features has one kind, which it names.
-        device: where to compute.
-
-    Returns:
-        Kind -> features, and the config with what the source says about backbone and images.
+    Kinds are `backbone`, `projector` or both; a file of features has one kind, which it names. The config comes back
+    with what the source says about backbone and images.
 
     Raises:
         UserError: the source can't be read or doesn't fit, or has no projector and that is asked for.

@@ -96,11 +96,7 @@ def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> D
 def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, what: str) -> FeatureSet:
     """Run `backbone` in eval mode over `(X, targets)` batches; the result lies in CPU memory, float32.
 
-    Args:
-        backbone: images to features; moved to `device`.
-        loader: every image once.
-        device: where to compute.
-        what: name of the images, for the progress line.
+    `what` names the images, for the progress line.
     """
     started = time.perf_counter()
     backbone = backbone.to(device).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from solo.args.words import LineParser
+from solo.args.words import LineParser, as_word
 from solo.data.catalogue.rows import SMALL
 from solo.data.sources.survey import SAMPLE, Survey, contact_sheet, look
 from solo.errors import UserError, printable
@@ -28,9 +29,6 @@ _READING = (
 
 def main(words: Sequence[str]) -> int:
     """Look, print, write the contact sheet.
-
-    Args:
-        words: the command line behind `solo inspect`.
 
     Raises:
         UserError: there is nothing to look at, or the sheet can't be written.
@@ -90,10 +88,20 @@ def describe(found: Survey) -> list[str]:
     kind = "a sample of" if len(found.files) > SAMPLE else "all that can be decoded:"
     lines.append(f"mean and std are of {kind} {found.sample:,} images")
     lines = [printable(line) for line in "\n".join(lines).split("\n")]
-    return [*lines, "", *_yaml(found), ""]
+    settings = _settings(found)
+    words = [as_word(f"data.{key}", value) for key, value in settings.items() if key != "dataset"]
+    next_one = shlex.join(["solo", "pretrain", "custom", "hex", *words])
+    return [
+        *lines,
+        "",
+        "data:",
+        *(f"  {key}: {_as_yaml(value)}" for key, value in settings.items()),
+        "",
+        f"next: {next_one}",
+    ]
 
 
-def _yaml(found: Survey) -> list[str]:
+def _settings(found: Survey) -> dict[str, Any]:
     settings = {**found.settings, "channels": found.reading.channels, "mean": found.mean, "std": found.std}
     largest = max(map(max, found.sizes))
     if largest <= SMALL or (len(found.sizes) == 1 and largest < 224):
@@ -101,7 +109,7 @@ def _yaml(found: Survey) -> list[str]:
         settings |= {"small_stem": True} if largest <= SMALL else {}
     if found.problems:
         settings["on_error"] = "skip"
-    return ["data:", *(f"  {key}: {_as_yaml(value)}" for key, value in settings.items())]
+    return settings
 
 
 def _as_yaml(value: object) -> str:

@@ -37,7 +37,7 @@ def run(cfg: LinearCfg) -> None:
         check_single(backbone, cfg.data.image_size, cfg.data.channels or cfg.data.spec.channels)
     loss, mixup = _mixup(cfg)
     model = LinearModel(backbone, cfg, loss_func=loss, mixup_func=mixup)
-    prepared = prepare(cfg, "linear", _facts(cfg))
+    prepared = prepare(cfg, "linear", _facts(cfg), model)
     load = feature_loaders if cfg.data.cache_features else image_loaders
     train, val = load(cfg, backbone, prepared.trainer.strategy.root_device)
     prepared.fit(model, train, val)

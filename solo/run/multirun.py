@@ -55,15 +55,7 @@ class Job:
 
 
 def multirun(command: str, recipe: Sequence[str], sweep: Sweep) -> int:
-    """Start all runs and wait for them.
-
-    Args:
-        command: `pretrain`, `linear`, ...
-        recipe: the words that name the recipe.
-        sweep: the overrides of each run, and the launcher.
-
-    Returns:
-        0 if all runs left with 0, else 1.
+    """Start all runs of a sweep and wait for them; 0 if all left with 0, else 1.
 
     Raises:
         UserError: submitit isn't installed, or refuses its options.

@@ -14,19 +14,12 @@ from solo.taxonomy import Taxonomy
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N images.
+    """What a classifier says of N images."""
 
-    Attributes:
-        probabilities: (N, C) of the classes; each row sums to 1.
-        tree: of the classes.
-        level: which level `best` names; None: the classes.
-        k: how many it names.
-    """
-
-    probabilities: Tensor
-    tree: Taxonomy
-    level: str | None = None
-    k: int = 5
+    probabilities: Tensor  # (N, C) of the classes; each row sums to 1
+    tree: Taxonomy  # of the classes
+    level: str | None = None  # which level `best` names; None: the classes
+    k: int = 5  # how many it names
 
     def __len__(self) -> int:
         return len(self.probabilities)

@@ -31,7 +31,8 @@ from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
-from solo.run.report import linear_command, say
+from solo.run.relatives import relatives_table
+from solo.run.report import analyze_command, linear_command, say
 from solo.run.start import start_from
 from solo.run.trainer import prepare
 
@@ -63,9 +64,12 @@ def run(cfg: PretrainCfg) -> PretrainResult:
         start_from(model, cfg.finetune_from, cfg.data.spec.channels if cfg.data.channels is None else cfg.data.channels)
     _check_sizes(cfg, model)
     val = val_loader(cfg)
-    prepared = prepare(cfg, cfg.method, _facts(cfg))
+    prepared = prepare(cfg, cfg.method, _facts(cfg), model)
     train = train_loader(cfg, prepared.trainer.strategy.root_device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, len(cast(Sized, train.dataset))))
+    if model.hex.bank is not None:
+        model.hex.bank.table = relatives_table(cfg, model, lambda transform: _images(cfg, transform))
+    images = len(cast(Sized, train.dataset))
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last))
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)

@@ -231,12 +231,17 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
 
     Raises:
-        UserError: the file can't be read, holds no backbone, or doesn't say which one.
+        UserError: the file can't be read, holds no backbone, or doesn't say which one; there is no such device.
     """
     unknown = sorted(set(data) - {"dataset", "image_size", "channels", "mean", "std"})
     if unknown:
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=where).cpu()  # `meta` has no numbers
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={device} can't be used ({reason}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
         from solo.export.hub import fetch
 

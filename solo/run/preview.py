@@ -31,16 +31,7 @@ def run(cfg: PretrainCfg, number: int | None = None) -> None:
 
 
 def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A row for each image, its views side by side, smaller ones on a white ground.
-
-    Args:
-        views: normalised `(B, C, H, W)` each.
-        mean: what was taken off, per channel, of images in [0, 1].
-        std: by what it was divided.
-
-    Returns:
-        `(3, height, width)` in [0, 1].
-    """
+    """Normalised views (B, C, H, W) side by side, a row an image, smaller ones on white: (3, h, w) in [0, 1]."""
     m, s = (torch.tensor(list(values))[:, None, None] for values in (mean, std))
     side = max(view.shape[-1] for view in views)
     shown = []

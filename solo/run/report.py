@@ -111,11 +111,8 @@ def _cell(name: str, value: Any) -> str:
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
     """A table with a column for each level and a row for each number that was measured, with its interval.
 
-    Args:
-        title: above the table.
-        levels: of each level its name (`level`), number of `classes` if it has some, and numbers; `<number>_ci` is an
-            interval.
-        names: number -> words in front of its row.
+    `levels` have a `level`, a number of `classes` if there are some, and numbers, `<number>_ci` their intervals;
+    `names` gives the words in front of a number's row.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
@@ -139,10 +136,7 @@ def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
 def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:
     """The command that evaluates `checkpoint`, ready to be pasted; None where there is nothing to measure on.
 
-    Args:
-        cfg: of the run, resolved.
-        checkpoint: of the run.
-        images: that it was trained on.
+    `images` is how many it was trained on.
     """
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
@@ -166,6 +160,11 @@ def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | Non
     else:
         start = ["solo", "linear", recipe.folder.name, "linear"]
     return shlex.join([*start, *words])
+
+
+def analyze_command(checkpoint: Path) -> str:
+    """The command that looks at the run of `checkpoint`, ready to be pasted."""
+    return shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
 
 
 def resume_command(checkpoint: Path) -> str:

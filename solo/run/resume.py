@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from solo.args.config import to_plain
-from solo.args.differences import differences, may_change, never_matters, unknown_names
+from solo.args.differences import NOT_SET, differences, may_change, never_matters, unknown_names
 from solo.args.schema import RunCfg
 from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
 from solo.callbacks.checkpointer import BACKUP
@@ -39,12 +39,16 @@ class ResumeOrder(Callback):
         sampler.start_at(epochs["processed"], samples if inside else 0)
 
 
-def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None]:
-    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found.
+class Resumed(NamedTuple):
+    """What a run goes on with: its checkpoint, its W&B run's id, and the settings that it was made with."""
 
-    Args:
-        cfg: of the run.
-        root: the folder of all runs of this kind.
+    file: Path
+    wandb_id: str | None
+    settings: Mapping[str, Any]
+
+
+def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
+    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found.
 
     Raises:
         UserError: nothing can be read of what is there.
@@ -57,12 +61,13 @@ def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None]:
     else:
         found = _search(cfg, root)
         if found is None:
-            return None, None
+            return None
         file, checkpoint = _readable(found, others=True)
         say(f"auto_resume: continuing {file}")
-    _check_settings(cfg, saved_settings(checkpoint, file)["cfg"], file)
+    stored = saved_settings(checkpoint, file)["cfg"]
+    _check_settings(cfg, stored, file)
     _check_progress(checkpoint, file)
-    return file, stored_wandb_id(file.parent)
+    return Resumed(file, stored_wandb_id(file.parent), stored)
 
 
 def _search(cfg: RunCfg, root: Path) -> Path | None:
@@ -119,6 +124,8 @@ def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
 
 def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
     current = to_plain(cfg)
+    if current.get("precision") == "auto":  # it goes on with what was decided
+        current["precision"] = stored.get("precision", NOT_SET)
     allowed = list(cfg.resume_allow)
     if misspelt := unknown_names(allowed, stored, current):
         names = ", ".join(misspelt)

@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,10 +26,12 @@ from solo.eval.knn import nearest
 from solo.files import output_file, replacing
 from solo.run.report import say, show_table
 from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+from solo.untrusted import check_zip
 
 _ENDINGS = (".html", ".png", ".csv")
 _SHOWN = 10  # rows on the screen
 _SIDE = 112  # pixels of a small picture
+_WIDE = 10  # pictures in a row of a .png
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -41,6 +44,7 @@ ol {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr))
 img {{ width: 7rem; height: 7rem; object-fit: contain; background: #8882; border-radius: .3rem }}
 figure {{ margin: 0; width: 7rem }} figcaption {{ font-size: .75rem; overflow-wrap: anywhere }}
 .query img {{ outline: 3px solid #3b82f6 }}
+@media (max-width: 32rem) {{ section {{ flex-direction: column }} }}
 </style></head><body><h1>{title}</h1>
 {sections}
 </body></html>
@@ -49,17 +53,11 @@ figure {{ margin: 0; width: 7rem }} figcaption {{ font-size: .75rem; overflow-wr
 
 @dataclass(frozen=True)
 class Found:
-    """The images found for one query, most similar first.
+    """The images found for one query, most similar first."""
 
-    Attributes:
-        query: the image that was looked for.
-        paths: those that were found.
-        cosines: of their features with the query's.
-    """
-
-    query: Path
-    paths: list[Path]
-    cosines: list[float]
+    query: Path  # the image that was looked for
+    paths: list[Path]  # those that were found
+    cosines: list[float]  # of their features with the query's
 
 
 def main(words: Sequence[str]) -> int:
@@ -116,6 +114,7 @@ def _saved(file: Path, width: int) -> tuple[list[Path], Tensor]:
     try:
         if not file.is_file():  # a pipe would be waited for
             raise FileNotFoundError("there is no such file")
+        check_zip(file)
         held = np.load(file, allow_pickle=False)
         features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
     except Exception as error:  # a broken file can make NumPy raise almost anything
@@ -164,7 +163,7 @@ def _figure(path: Path, text: str) -> str:
     picture, name = BytesIO(), html.escape(str(path), quote=True)
     _thumbnail(path).save(picture, "PNG")
     data = base64.b64encode(picture.getvalue()).decode()
-    shown = html.escape(path.name)
+    shown = "/<wbr>".join(html.escape(part) for part in path.parts[-2:])  # the folder is often the class
     return (
         f'<figure title="{name}"><img alt="{name}" src="data:image/png;base64,{data}">'
         f"<figcaption><b>{text}</b> {shown}</figcaption></figure>"
@@ -172,13 +171,15 @@ def _figure(path: Path, text: str) -> str:
 
 
 def _png(found: Sequence[Found], file: Path) -> None:
-    wide, gap, line = max(len(one.paths) for one in found) + 1, 6, 14
-    sheet = Image.new("RGB", (wide * (_SIDE + gap) + gap, len(found) * (_SIDE + line + gap) + gap), "white")
+    most, gap, line = max(len(one.paths) for one in found), 6, 14
+    wide, high = min(most, _WIDE) + 1, math.ceil(most / _WIDE)  # of one query's pictures; its own stands before them
+    sheet = Image.new("RGB", (wide * (_SIDE + gap) + gap, len(found) * high * (_SIDE + line + gap) + gap), "white")
     pen = ImageDraw.Draw(sheet)
-    for row, one in enumerate(found):
+    for block, one in enumerate(found):
         texts = ["query", *(f"{cosine:.3f}" for cosine in one.cosines)]
-        for column, (path, text) in enumerate(zip([one.query, *one.paths], texts, strict=True)):
-            x, y = gap + column * (_SIDE + gap), gap + row * (_SIDE + line + gap)
+        for place, (path, text) in enumerate(zip([one.query, *one.paths], texts, strict=True)):
+            row, column = divmod(max(place - 1, 0), _WIDE)
+            x, y = gap + (column + (place > 0)) * (_SIDE + gap), gap + (block * high + row) * (_SIDE + line + gap)
             sheet.paste(_thumbnail(path), (x, y))
             pen.text((x, y + _SIDE + 1), text, fill="black")
     sheet.save(file, "PNG")

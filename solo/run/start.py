@@ -13,13 +13,10 @@ from solo.weights import load_weights
 
 
 def start_from(model: BaseMethod, source: str, channels: int) -> None:
-    """Load the backbone of a method; a slow copy of it follows.
+    """Load the backbone of a method, just built; a slow copy of it follows.
 
-    Args:
-        model: just built.
-        source: `timm/NAME`, `torchvision/NAME`, or a file that `load_checkpoint` reads; what stands beside the backbone
-            in it, a classifier or a projector, is left out.
-        channels: of the images.
+    The source is `timm/NAME`, `torchvision/NAME`, or a file that `load_checkpoint` reads; what stands beside the
+    backbone in it, a classifier or a projector, is left out.
 
     Raises:
         UserError: an unknown model, weights that can't be fetched or read, or that don't fit the backbone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import logging
@@ -35,12 +36,13 @@ from solo.errors import UserError
 from solo.files import write_text
 from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
+from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
+from solo.run.settle import settle
 from solo.run.sharded import Sharded
 from solo.run.synced import SyncedNorms
-from solo.run.wandb_logger import wandb_logger
 from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -145,13 +147,14 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
         say(f"data.on_error=skip: {len(lines)} files were skipped, listed in {folder / 'skipped.txt'}")
 
 
-def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
+def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
     """Build the Trainer from the Trainer's keys in `cfg`, with the run's folder, loggers and callbacks.
 
     Args:
         cfg: of the run.
         kind: folder of the runs within `checkpoint.dir`: the method's name, or "linear".
         facts: what the summary says besides the numbers.
+        model: to be trained; it learns what is decided here.
 
     Raises:
         UserError: a device or checkpoint that isn't there.
@@ -159,7 +162,10 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
     hush(workers=cfg.data.num_workers > 0)
     watch_children()
     root = Path(cfg.checkpoint.dir).expanduser() / kind
-    resume, wandb_id = find_resume(cfg, root)
+    resumed = find_resume(cfg, root)
+    resume = resumed.file if resumed else None
+    cfg = settle(cfg, model, compute_device(cfg), resumed.settings if resumed else None)
+    facts = dataclasses.replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory = RunDirectory(root, resume.parent.name if resume and continued else None)
     meter = Meter()
@@ -187,7 +193,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts) -> Run:
             SafeCheckpointIO(),
             *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
         ],
-        "logger": wandb_logger(cfg, root, wandb_id if continued else None) or False,
+        "logger": loggers(cfg, root, directory.run_id, resumed.wandb_id if resumed and continued else None),
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
@@ -241,8 +247,8 @@ def _accelerator(cfg: RunCfg | FeatureCfg) -> str:
     return name
 
 
-def compute_device(cfg: FeatureCfg) -> torch.device:
-    """The device of a command that doesn't train: what `accelerator` says, the best there is for `auto`.
+def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
+    """Where a command computes: what `accelerator` says, the best there is for `auto`.
 
     Raises:
         UserError: a GPU is asked for and there is none.
@@ -252,7 +258,7 @@ def compute_device(cfg: FeatureCfg) -> torch.device:
         name = "gpu" if torch.cuda.is_available() or _has_mps() else "cpu"
     if name == "gpu":
         name = "cuda" if torch.cuda.is_available() else "mps"
-    return torch.device(name)
+    return torch.device("xla" if name == "tpu" else name)
 
 
 def _has_mps() -> bool:

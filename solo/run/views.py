@@ -27,18 +27,9 @@ def load_views(
     rows: Sequence[int],
     count: int,
 ) -> dict[str, Tensor]:
-    """Features of augmented validation images, for each of `kinds`.
+    """Features (n, count, d) of `count` augmented views of validation images, for each of `kinds`, of a checkpoint.
 
-    Args:
-        cfg: as for `load_features`; of a checkpoint.
-        kinds: `backbone`, `projector` or both.
-        device: where to compute.
-        augmentations: entries as in a recipe; those of the largest crop make the views, by turns.
-        rows: which validation images.
-        count: views of each.
-
-    Returns:
-        (n, count, d) each.
+    Of the entries of `augmentations`, as in a recipe, those of the largest crop make the views, by turns.
     """
     network, cfg = find_network(cfg, kinds)
     data = cfg.data

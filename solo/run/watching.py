@@ -19,11 +19,7 @@ from solo.methods.catalogue import MethodFacts, facts_of
 def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
     """The callbacks, to be placed before those that show and write, and the facts with what the diagnosis says.
 
-    Args:
-        cfg: of pretraining, or of evaluation, where only the loss is guarded.
-        run: the run's folder.
-        meter: measures the loss.
-        facts: of the run.
+    In evaluation only the loss is guarded.
     """
     settings = cfg.online if isinstance(cfg, PretrainCfg) else None
     found: list[Callback] = []

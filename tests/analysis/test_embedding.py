@@ -24,7 +24,7 @@ def test_clusters_stay_apart_and_the_seed_decides(embedding):
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 16, 52])
-@pytest.mark.parametrize("embedding", ["umap", "tsne", "pca"])
+@pytest.mark.parametrize("embedding", [pytest.param("umap", marks=pytest.mark.thorough), "tsne", "pca"])
 def test_few_points(embedding, count):
     points = embed(clusters(count)[0], embedding, seed=0)
     assert points.shape == (count, 2) and np.isfinite(points).all()

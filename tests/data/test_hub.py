@@ -90,7 +90,7 @@ def test_refusals(tmp_path: Path) -> None:
         ({"train_path": f"{path}:dev"}, "no split dev; add one of train, test"),
         ({"train_path": str(tmp_path / "nothing")}, "datasets can't load"),
         ({"path_column": "label"}, "'label' holds no images; .*these do: picture"),
-        ({"label_columns": ["genus"]}, "has no 'genus'; it has picture, group, label"),
+        ({"label_columns": ["genus"]}, "has no column 'genus'; it has picture, group, label"),
     ):
         with pytest.raises(UserError, match=message):
             spec_of(**{"path": path, **{("path" if k == "train_path" else k): v for k, v in keys.items()}})

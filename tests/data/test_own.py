@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +106,3 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     data = load(resolve_spec(custom(tmp_path, on_error="skip")), "train", tmp_path)
     with pytest.raises(UserError, match="none of the 1 images can be read"):
         data[0]
-
-
-def test_timm_reads_tar_files(tmp_path: Path) -> None:
-    root = images(tmp_path / "train", "a/1.png", "b/1.png")
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        tar.add(root, arcname=".")
-    spec = resolve_spec(custom(tmp_path / "x.tar", format="timm", num_classes=2))
-    data = load(spec, "train", tmp_path / "x.tar")
-    assert sorted(data[i][1] for i in range(2)) == [0, 1] and data[0][0].size == (8, 8)
-    with pytest.raises(UserError, match="timm can't read"):
-        load(spec, "train", "hfds/none/there")

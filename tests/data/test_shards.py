@@ -119,7 +119,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is compressed"):
         shard_files(tmp_path / "none")
     shards(tmp_path / "fields")
-    with pytest.raises(UserError, match=r"has no 'genus'; it has group, kind, cls"):
+    with pytest.raises(UserError, match=r"has no column 'genus'; it has group, kind, cls"):
         spec_of(tmp_path / "fields", label_columns=["genus"])
     assert len(read_shards(tmp_path / "fields")) == 8
 

@@ -93,7 +93,7 @@ def test_columns_that_need_no_word(tmp_path: Path) -> None:
     [
         ("fiel", None, "data.path_column: .*no column 'fiel'; did you mean 'file'"),
         (None, ["knd"], "data.label_columns: .*no column 'knd'; did you mean 'kind'.*it has file, kind, number"),
-        (None, None, "several columns beside 'file': kind, number; set data.label_columns"),
+        (None, None, "several columns that may be labels: kind, number; set data.label_columns"),
     ],
 )
 def test_wrong_columns(path: str | None, labels: list[str] | None, message: str) -> None:

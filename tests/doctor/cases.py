@@ -18,4 +18,5 @@ HEX_METHODS = names(lambda facts: facts.hex)
 STANDARD = [Case(method) for method in METHODS if method != "base"]
 # Each method with one type, every type with one method at least.
 SOME = [Case(method, types(method)[i % len(types(method))]) for i, method in enumerate(HEX_METHODS)]
+EACH_ONCE = [*SOME, *(case for case in STANDARD if case.method not in HEX_METHODS)]
 ALL = [Case(method, kind) for method in HEX_METHODS for kind in types(method)]

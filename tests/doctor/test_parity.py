@@ -9,7 +9,7 @@ from solo.doctor.case import Case
 from solo.doctor.parity import parities
 from solo.errors import UserError
 from tests.doctor import faults
-from tests.doctor.cases import ALL, SOME, STANDARD
+from tests.doctor.cases import ALL, EACH_ONCE, SOME, STANDARD
 
 # A bug -> a method in which it must show.
 SHOWS = {
@@ -21,20 +21,13 @@ SHOWS = {
 
 
 def test_two_processes_train_as_one() -> None:
-    outcomes = zip([*STANDARD, *SOME], parities([*STANDARD, *SOME], 2), strict=True)
-    assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
-
-
-def test_four_processes_train_as_one() -> None:
-    cases = [Case("nnclr", "HEX_adaptive"), Case("wmse"), Case("swav"), Case("deepclusterv2"), Case("supcon")]
-    outcomes = zip(cases, parities(cases, 4), strict=True)
+    outcomes = zip(EACH_ONCE, parities(EACH_ONCE, 2), strict=True)
     assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("processes", [2, 4])
-def test_every_method_with_every_type(processes: int) -> None:
-    cases = [*ALL, *(STANDARD if processes == 4 else [])]
+@pytest.mark.parametrize(("processes", "cases"), [(2, [*STANDARD, *ALL]), (4, [*STANDARD, *SOME])], ids=["2", "4"])
+def test_every_method_and_type(processes: int, cases: list[Case]) -> None:  # four processes, all types: `doctor --full`
     outcomes = zip(cases, parities(cases, processes), strict=True)
     assert not {case: outcome.detail for case, outcome in outcomes if not outcome.ok}
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from solo.eval.paths import calibration_error, cpcc, full_path, hops, level_probabilities, mean_per_class
+from solo.eval.paths import calibration_error, cpcc, full_path, hops, mean_per_class
 from solo.taxonomy import Taxonomy
 
 RNG = np.random.default_rng(0)
@@ -77,15 +77,6 @@ def test_calibration_against_a_loop() -> None:
     assert calibration_error(confidence, right) == pytest.approx(total)
     assert calibration_error(np.ones(4), np.zeros(4, dtype=bool)) == 1
     assert math.isnan(calibration_error(np.empty(0), np.empty(0, dtype=bool)))
-
-
-def test_level_probabilities_are_sums_of_leaves() -> None:
-    p = RNG.dirichlet(np.ones(4), size=3)  # classes d e b f, in the tree's own order
-    leaves = RAGGED.class_names
-    coarse = level_probabilities(RAGGED, p, 0)
-    for node, below in enumerate((["d", "e"], ["b"], ["f"])):
-        assert coarse[:, node] == pytest.approx(sum(p[:, leaves.index(name)] for name in below))
-    assert level_probabilities(RAGGED, p, 1).sum(1) == pytest.approx(1 - p[:, leaves.index("b")])
 
 
 def test_cpcc_against_a_loop_and_of_a_perfect_embedding() -> None:

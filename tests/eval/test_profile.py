@@ -9,9 +9,6 @@ import torch
 
 from solo.eval.profile import collapse_profile
 from solo.eval.rank import effective_rank
-from solo.taxonomy import Taxonomy
-
-TREE = Taxonomy.from_groups(["a", "b", "c", "d"], {"first": ["a", "b"], "second": ["c", "d"]})
 
 
 def _planted() -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,8 +22,13 @@ def _planted() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_planted_collapse_is_found() -> None:
     features, labels = _planted()
-    nodes = {node.name: node for node in collapse_profile(features, labels, TREE)}
-    assert list(nodes) == ["all", "first", "second", "a", "b", "c", "d"]
+    names = ["all", "first", "second", "a", "b", "c", "d"]
+    nodes = dict(zip(names, collapse_profile(features, labels), strict=True))
+    assert [(node.level, node.node) for node in nodes.values()] == [
+        (-1, 0),
+        *((0, n) for n in range(2)),
+        *((1, n) for n in range(4)),
+    ]
     assert [node.parent for node in nodes.values()] == [-1, -1, -1, 0, 0, 1, 1]
     assert [node.count for node in nodes.values()] == [240, 120, 120, 60, 60, 60, 60]
     for name in ("first", "a", "b"):
@@ -49,7 +51,7 @@ def test_unknown_labels_and_small_nodes() -> None:
     labels = torch.tensor([0] * 20 + [1] * 3 + [-1] * 7)
     root, first, second = collapse_profile(torch.randn(30, 4), labels)
     assert (root.count, first.count, second.count) == (30, 20, 3)
-    assert first.name == "0" and math.isnan(second.effective_rank) and math.isnan(second.ratio)
+    assert first.node == 0 and math.isnan(second.effective_rank) and math.isnan(second.ratio)
 
 
 def test_equal_calls_give_equal_numbers() -> None:
@@ -60,5 +62,3 @@ def test_equal_calls_give_equal_numbers() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="labels"):
         collapse_profile(torch.randn(5, 3), torch.arange(4))
-    with pytest.raises(ValueError, match="2 levels, the labels 1"):
-        collapse_profile(torch.randn(4, 3), torch.arange(4), TREE)

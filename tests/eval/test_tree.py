@@ -151,7 +151,6 @@ def test_drift_of_a_tree():
 def test_edges():
     two = emergent_tree(np.eye(2))
     assert two.num_leaves == 2 and two.order() in ([0, 1], [1, 0]) and robinson_foulds(two, two) == 0
-    assert two.newick(["it's", "b"]) == "('it''s':1,'b':1);"
     same = emergent_tree(np.ones((5, 3), np.float32))  # total collapse
     assert np.allclose(same.cophenetic, 0, atol=1e-12)
     flat = compare_with_labels(same, np.arange(5)[:, None])

@@ -156,7 +156,8 @@ def torchrun(rank, port):
     return {name: str(value) for name, value in names.items()}
 
 
-@pytest.mark.parametrize("launcher", [pytest.param(slurm, marks=pytest.mark.thorough), torchrun])
+@pytest.mark.thorough  # two whole programs each
+@pytest.mark.parametrize("launcher", [slurm, torchrun])
 def test_two_tasks_are_one_run(launcher, tmp_path):
     port = 29500 + torch.randint(0, 2000, ()).item()
     command = [sys.executable, "-m", "solo", "pretrain", *WORDS.split(), "checkpoint.frequency=1"]

@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,12 @@ def test_export_by_command(run, tmp_path, capsys):
             ]
         ),
         (["search", "RUN", "query=PICTURES", "features=FIFO"], 1, "no such file"),
+        pytest.param(
+            ["search", "RUN", "query=PICTURES", "features=BOMB"],
+            1,
+            "more than can be in it",
+            marks=pytest.mark.fault(5, "a zip bomb as `features=` of `solo search`", "refused before it is unpacked"),
+        ),
         (["embed", "RUN", "FIFO", "out=x.npz"], 1, "pipe"),
         (["inspect", "a\0b"], 1, "does not exist"),
         (["inspect", "TARS"], 1, "one by one, as"),
@@ -233,7 +240,16 @@ def test_wrong_words_are_one_line(run, pictures, capsys, tmp_path, monkeypatch, 
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars" / "a.tar").touch()
-    places = {"RUN": run, "PICTURES": pictures, "FIFO": tmp_path / "pipe", "TARS": tmp_path / "tars"}
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        if "BOMB" in str(words):
+            archive.writestr("features.npy", bytes(2**27))
+    places = {
+        "RUN": run,
+        "BOMB": tmp_path / "bomb.npz",
+        "PICTURES": pictures,
+        "FIFO": tmp_path / "pipe",
+        "TARS": tmp_path / "tars",
+    }
     filled = [
         functools.reduce(lambda word, name: word.replace(name, str(places[name])), places, word) for word in words
     ]

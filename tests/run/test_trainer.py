@@ -30,12 +30,12 @@ class Tiny(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def prepare(cfg):
-    return module.prepare(cfg, "simclr", Facts("pretrain", {"name": "tiny"}))
+def prepare(cfg, model=None):
+    return module.prepare(cfg, "simclr", Facts("pretrain", {"name": "tiny"}), model or Tiny())
 
 
 def fit(cfg, model):
-    run = prepare(cfg)
+    run = prepare(cfg, model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run.fit(model, DataLoader(TensorDataset(torch.randn(8, 2)), 4), None)
@@ -92,7 +92,7 @@ def test_batch_norms_of_processes_on_a_cpu_are_synchronised_if_asked_for(pretrai
 def test_a_gpu_that_is_not_there(pretrain_cfg):
     cfg = pretrain_cfg(accelerator="cuda")
     with pytest.raises(UserError, match="no GPU is visible; use accelerator=auto"):
-        module.prepare(cfg, "simclr", Facts("pretrain", {}))
+        prepare(cfg)
 
 
 def test_a_folder_that_cannot_be_made(pretrain_cfg, tmp_path):

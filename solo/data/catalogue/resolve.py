@@ -10,7 +10,7 @@ import difflib
 import functools
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,17 @@ from typing import Any
 from solo.data.catalogue.registry import DatasetSpec, get_spec, with_tree
 from solo.data.labels.tree_files import read_tree
 from solo.data.labels.trees import folder_classes, from_columns, from_paths
-from solo.data.storage import hub
-from solo.data.storage.facts import LOOKED_AT, ReadingKeys, Sample, spread
-from solo.data.storage.folders import Problems, class_folders, existing_folder, image_folders, of_split
+from solo.data.storage.facts import ReadingKeys, Sample, spread
+from solo.data.storage.folders import Problems, class_folders, existing_folder, of_split
 from solo.data.storage.h5_file import h5_images, is_h5
 from solo.data.storage.hub import is_here as is_here
-from solo.data.storage.shards import label_columns, label_table, read_shards
+from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.stored import Stored, identity
-from solo.data.storage.tables import read_table, table_columns
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
 Levels = str | tuple[str, ...] | None
-_ONLY_HERE = "only what is on this machine"
+_OWN = "solo.data.sources.own_images:own"
 
 
 def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
@@ -57,10 +55,12 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     given: dict[str, Any] = {key: value for key, value in written.items() if value is not None}
     spec = dataclasses.replace(spec, reading=ReadingKeys.of({**data, "channels": spec.channels}), **given)
     path, taxonomy = data.get("train_path"), data.get("taxonomy")
-    if form in _FORMS:
+    if form in WITH_COLUMNS:
         if spec.name != "custom":
             raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
-        return _FORMS[form](spec, path, data if fetch else {**data, _ONLY_HERE: True})
+        spec = dataclasses.replace(spec, source=_OWN, format=form, folders=False, path_column=data.get("path_column"))
+        here = fetch or form != "hf" or not path or is_here(path)
+        return _of_columns(spec, path, [] if data.get("no_labels") else data.get("label_columns")) if here else spec
     if form == "h5" and path and is_h5(Path(path).expanduser()):
         return _sampled(spec, h5_images(Path(path)))
     if data.get("no_labels") and spec.folders and path and Path(path).expanduser().is_dir():
@@ -83,8 +83,10 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     levels = data.get("levels")
     key = levels if levels is None or isinstance(levels, str) else tuple(levels)
     found = _look_at_folder(str(folder), key, taxonomy, spec.on_error == "skip", os.stat(folder).st_mtime_ns)
-    source = f"solo.data.sources.own_images:{'nested_folder' if found.nested else 'class_folder'}"
-    spec = dataclasses.replace(spec, taxonomy=found.tree, num_classes=found.tree.num_classes, source=source)
+    tree = found.tree
+    spec = dataclasses.replace(
+        spec, taxonomy=tree, num_classes=tree.num_classes, source=_OWN, format=form, nested=found.nested
+    )
     split = [] if str(folder) == str(existing_folder(path)) else [f"{path} holds splits; {folder.name} is trained on"]
     return _sampled(spec, found.files, [*split, *found.notes])
 
@@ -158,18 +160,11 @@ class _Folder:
 def _look_at_folder(root: str, levels: Levels, taxonomy: str | None, skip: bool, changed_ns: int) -> _Folder:
     """One walk through all names, kept: a run asks several times."""
     names = levels if isinstance(levels, tuple) else None
-    problems, folders, files, count, step = Problems(skip), [], list[str](), 0, 1
-    for parts, images in image_folders(root, problems):
-        folders += [parts] if parts else []
-        for name in images:
-            if count % step == 0:
-                files.append(os.path.join(root, *parts, name))
-            count += 1
-            if len(files) > 2 * LOOKED_AT:  # every second one of them is as good a sample
-                files, step = files[::2], 2 * step
+    found = list_images("image_folder", root, Wanted(skip=skip))
+    folders, files = [parts for parts in dict.fromkeys(found.rows) if parts], spread(found.images)
+    notes = found.problems.notes()
     if taxonomy:
-        return _Folder(read_tree(taxonomy, class_folders(root), names), False, files, problems.notes())
-    notes = problems.notes()
+        return _Folder(read_tree(taxonomy, class_folders(root), names), False, files, notes)
     if levels is None:
         # A folder with images and with image folders may be a class with more of its images, or a node with children.
         direct, deeper = {parts[0] for parts in folders if len(parts) == 1}, {p[0] for p in folders if len(p) > 1}
@@ -191,85 +186,33 @@ def _look_at_folder(root: str, levels: Levels, taxonomy: str | None, skip: bool,
     return _Folder(Taxonomy.flat(classes_found), False, files, notes)
 
 
-def _of_table(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
-    if not path:
-        raise UserError("data.train_path is not set; give the table with the paths and labels of the images")
-    file = Path(path).expanduser()
-    table = read_table(file)
-    path_column, columns = table_columns(table, file, data.get("path_column"), data.get("label_columns"))
-    spec = dataclasses.replace(
-        spec, source="solo.data.sources.own_images:table", folders=False, path_column=path_column
-    )
-    columns = [] if data.get("no_labels") else columns
-    spec = _with_columns(spec, table, columns, str(file))
-    files = [str(file.parent / Path(name).expanduser()) for name in spread(table[path_column])]
-    return _sampled(spec, files, _repeated(table[path_column], [table[column] for column in columns]))
+def _of_columns(spec: DatasetSpec, path: str | None, label_columns: Sequence[str] | None) -> DatasetSpec:
+    """The tree that label columns, coarse first, describe; without any, one class of everything."""
+    wanted = Wanted(True, spec.path_column, label_columns, spec.on_error == "skip")
+    found = list_images(spec.format, path, wanted)
+    spec = dataclasses.replace(spec, num_classes=1, path_column=found.path_column)
+    if found.columns:
+        try:
+            tree, _ = from_columns(found.rows, found.columns)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        spec = dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
+    return _sampled(spec, found.images, _repeated(found) if spec.format == "table" else ())
 
 
-def _repeated(files: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+def _repeated(found: Listing) -> list[str]:
     """A line on files that stand in several rows with different labels."""
     seen: dict[str, int] = {}
-    rows = list(zip(*columns, strict=True))
     contradicting: dict[str, tuple[int, int]] = {}
-    for number, (file, labels) in enumerate(zip(files, rows, strict=False)):
+    for number, (file, labels) in enumerate(zip(found.images, found.rows, strict=True)):
         first = seen.setdefault(file, number)
-        if rows[first] != labels:
+        if found.rows[first] != labels:
             contradicting.setdefault(file, (first, number))
     if not contradicting:
         return []
     file, places = next(iter(contradicting.items()))
-    shown = " and ".join(f"{' > '.join(rows[place])} in row {place + 1}" for place in places)
+    shown = " and ".join(f"{' > '.join(found.rows[place])} in row {place + 1}" for place in places)
     return [
         f"{len(contradicting):,} files stand in several rows with different labels ({file}: {shown}), and each row is "
         "an image of its own; several labels of one image can't be learned"
     ]
-
-
-def _of_shards(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
-    if not path:
-        raise UserError("data.train_path is not set; give a tar file, a folder of them, or name-{000..099}.tar")
-    spec = dataclasses.replace(spec, source="solo.data.sources.own_images:webdataset", folders=False)
-    samples = list(read_shards(path, [] if data.get("on_error") == "skip" else None).values())
-    spec = _sampled(spec, [sample.image for sample in spread(samples) if sample.image])
-    if data.get("no_labels"):
-        return dataclasses.replace(spec, num_classes=1)
-    table = label_table(samples)
-    return _with_columns(spec, table, label_columns(table, path, data.get("label_columns")), path)
-
-
-def _of_hub(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
-    if not path:
-        raise UserError("data.train_path is not set; give the name of a data set on the hub, or a folder")
-    wanted = data.get("path_column")
-    spec = dataclasses.replace(spec, source="solo.data.sources.own_images:hub", folders=False, path_column=wanted)
-    if data.get(_ONLY_HERE) and not hub.is_here(path):
-        return spec
-    found = hub.read_hub(path)
-    spec = _sampled(spec, hub.images(found, hub.image_column(found, path, wanted), path))
-    columns = [] if data.get("no_labels") else hub.label_columns(found, path, data.get("label_columns"))
-    return _with_columns(spec, hub.label_table(found, columns), columns, path)
-
-
-def _with_columns(
-    spec: DatasetSpec, table: Mapping[str, Sequence[str]], columns: Sequence[str], where: str
-) -> DatasetSpec:
-    """The tree that label columns, coarse first, describe; without any, one class of everything."""
-    if not columns:
-        return dataclasses.replace(spec, num_classes=1)
-    try:
-        tree, _ = from_columns(list(zip(*(table[column] for column in columns), strict=True)), columns)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    return dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
-
-
-def _of_timm(spec: DatasetSpec, path: str | None, data: Mapping[str, Any]) -> DatasetSpec:
-    return dataclasses.replace(spec, source="solo.data.sources.own_images:timm_reader", folders=False)
-
-
-_FORMS: dict[str, Callable[[DatasetSpec, str | None, Mapping[str, Any]], DatasetSpec]] = {
-    "table": _of_table,
-    "webdataset": _of_shards,
-    "hf": _of_hub,
-    "timm": _of_timm,
-}

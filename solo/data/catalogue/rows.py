@@ -64,6 +64,8 @@ class DatasetSpec:
             left out, or they keep the labels that they share with the training data.
         sample: of own training images.
         notes: what was found in own images and has to be said, a line each.
+        format: how own images are stored, `data.format`.
+        nested: whether folders in folders are the levels of the tree of own images.
     """
 
     name: str
@@ -89,6 +91,8 @@ class DatasetSpec:
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
     sample: Sample = Sample()
     notes: tuple[str, ...] = ()
+    format: str = "image_folder"
+    nested: bool = False
 
     @property
     def levels(self) -> tuple[str, ...]:

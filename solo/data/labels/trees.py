@@ -9,6 +9,7 @@ from solo.errors import UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 Names = tuple[str, ...]
+Labels = tuple[int, ...]
 _NO_LABELS = {"image", "images", "img", "imgs", "photos", "pictures", "data"}  # folders inside of a class
 
 
@@ -88,6 +89,42 @@ def folder_labels(tree: Taxonomy) -> dict[Names, tuple[int, ...]]:
             own = tuple(tree.names[lvl][labels[lvl]].rpartition("/")[2] for lvl in range(level))
             found[(*own, name.rpartition("/")[2])] = labels
     return found
+
+
+def label_rows(
+    rows: Sequence[Names], columns: Sequence[str] | None, tree: Taxonomy, nested: bool = False
+) -> tuple[list[Labels], list[str]]:
+    """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
+
+    Args:
+        rows: of each image the cells of `columns`, or the folders that it lies in.
+        columns: coarse first; None: folders.
+        tree: of the training images.
+        nested: whether folders in folders are its levels, else the first folder is the class.
+
+    Raises:
+        UserError: the cells of a row contradict each other.
+    """
+    if columns is None:
+        places = folder_labels(tree)
+        if not nested:
+            places = {(name,): tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
+        found = {parts: _folder_label(parts, places, tree) for parts in set(rows)}
+        return [found[parts][0] for parts in rows], [found[parts][1] for parts in rows]
+    known = [set(names) for names in tree.names]
+    cells = [[(name, not name or name in level) for name, level in zip(row, known, strict=True)] for row in rows]
+    strange = [next((name for name, there in reversed(row) if not there), "") for row in cells]
+    return from_columns([[name if there else "" for name, there in row] for row in cells], columns, tree)[1], strange
+
+
+def _folder_label(parts: Names, places: Mapping[Names, Labels], tree: Taxonomy) -> tuple[Labels, str]:
+    for end in range(len(parts), 0, -1):
+        labels = places.get(parts[:end])
+        if labels is not None:
+            # A class folder may have folders of its own, which mean nothing.
+            known = end == len(parts) or tree.leaf_of(labels) != UNKNOWN
+            return labels, "" if known else "/".join(parts)
+    return (UNKNOWN,) * tree.num_levels, "/".join(parts)
 
 
 def from_columns(

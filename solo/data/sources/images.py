@@ -120,34 +120,23 @@ class ImageFiles(LabelledImages):
         return self.reading.read(self.samples[index][0])
 
 
-class CustomDatasetWithoutLabels(Dataset[tuple[Any, int]]):
+class CustomDatasetWithoutLabels(LabelledImages):
     """All images directly in `root`, with target -1; other files are left out.
 
     Attributes:
         images: file names, sorted.
-        reading: how files become images.
 
     Raises:
         UserError: if there is none.
     """
 
-    reading = ImageReading()
-
     def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
         self.root = Path(root)
-        self.transform = transform
         self.images = flat_images(self.root)
         if not self.images:
             raise UserError(f"{self.root} holds no files that are images; give a folder with images directly inside")
+        super().__init__([-1] * len(self.images), transform)
 
-    @property
-    def targets(self) -> list[int]:
-        """-1, no class, for each image."""
-        return [-1] * len(self.images)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = self.reading.read(self.root / self.images[index])
-        return (self.transform(image) if self.transform else image), -1
+    def read(self, index: int) -> Any:
+        """Decode the file; raises as `ImageFiles.read`."""
+        return self.reading.read(self.root / self.images[index])

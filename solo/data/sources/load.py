@@ -25,6 +25,7 @@ from solo.data.storage.archives import guarded
 from solo.data.storage.folders import class_folders, is_image_name, of_split
 from solo.data.storage.h5_file import is_h5
 from solo.data.storage.idx import FashionFiles
+from solo.data.storage.listing import WITH_COLUMNS
 from solo.data.storage.reading import ImageReading
 from solo.errors import BrokenImageError, UserError
 
@@ -94,7 +95,7 @@ def load(
     if data_format is None:
         data_format = "h5" if folder is not None and spec.folders and is_h5(folder) else "image_folder"
     check_path(spec, str(folder) if folder else None, no_labels, data_format)
-    if no_labels and data_format not in ("table", "webdataset", "hf"):
+    if no_labels and spec.format not in WITH_COLUMNS:
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
         unlabelled = _as_read(CustomDatasetWithoutLabels(folder, transform), spec)
@@ -112,7 +113,7 @@ def load(
 
 def _as_read(images: Any, spec: DatasetSpec) -> Any:
     """The same data set, whose files are read as the row says."""
-    if isinstance(images, (LabelledImages, CustomDatasetWithoutLabels)):
+    if isinstance(images, LabelledImages):
         images.reading = ImageReading.by(spec.reading)
     if spec.channels not in (1, 3) and not isinstance(images, (ImageFiles, CustomDatasetWithoutLabels)):
         raise UserError(

@@ -16,13 +16,12 @@ from PIL import Image
 
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.catalogue.rows import DatasetSpec
-from solo.data.labels.trees import folder_labels, from_columns
-from solo.data.storage.folders import Problems, image_folders, of_split
-from solo.data.storage.h5_file import h5_images, is_h5
+from solo.data.labels.trees import label_rows
+from solo.data.storage.folders import Problems, of_split
+from solo.data.storage.h5_file import is_h5
+from solo.data.storage.listing import Wanted, list_images
 from solo.data.storage.reading import Head, ImageReading, as_picture
-from solo.data.storage.shards import label_table, read_shards
 from solo.data.storage.stored import Source
-from solo.data.storage.tables import read_table
 from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
@@ -86,13 +85,13 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
     if not root.exists() and "{" not in root.name:
         raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")
     settings: dict[str, object] = {"dataset": "custom", "train_path": str(root.resolve()), **(keys or {})}
-    listed, spec, settings = _list_images(root, problems, settings)
+    listed, leaves, spec, settings = _list_images(root, problems, settings)
     heads = Counter[Head]()
     files, classes = [], []
     with ThreadPoolExecutor(threads) as pool:
         reading = ImageReading.by(spec.reading)
-        found = pool.map(lambda source: _head(reading, source), [source for source, _ in listed])
-        for (source, leaf), head in zip(listed, progress(found, "heads", len(listed)), strict=True):
+        found = pool.map(lambda source: _head(reading, source), listed)
+        for source, leaf, head in zip(listed, leaves, progress(found, "heads", len(listed)), strict=True):
             if isinstance(head, str):
                 problems.found.append(head)
                 continue
@@ -130,59 +129,29 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
 
 def _list_images(
     root: Path, problems: Problems, settings: dict[str, Any]
-) -> tuple[list[tuple[Source, int]], DatasetSpec, dict[str, object]]:
-    """Images with their classes, what is known of them, and the keys of `data` that train on them."""
-    if root.suffix == ".tar" or "{" in root.name:
-        settings["format"] = "webdataset"
-        spec, samples = resolve_spec(settings), list(read_shards(root).values())
-        images: list[Any] = [sample.image for sample in samples]
-        return _labelled(images, label_table(samples), spec), spec, settings
+) -> tuple[list[Source], list[int], DatasetSpec, dict[str, object]]:
+    """Images, their classes, what is known of them, and the keys of `data` that train on them."""
+    form = "webdataset" if root.suffix == ".tar" or "{" in root.name else "table"
     if root.is_dir():
-        return _of_folder(of_split(root, train=True), problems, settings)
-    if is_h5(root):
-        settings |= {"format": "h5"}
-        stored, spec = h5_images(root), resolve_spec(settings)
-        classes = list(dict.fromkeys(image.part.partition("/")[0] for image in stored))
-        spec = dataclasses.replace(spec, taxonomy=Taxonomy.flat(classes))
-        return [(image, classes.index(image.part.partition("/")[0])) for image in stored], spec, settings
-    settings |= {"format": "table"}
-    spec, rows = resolve_spec(settings), read_table(root)
-    assert spec.path_column is not None
-    return _labelled([str(root.parent / name) for name in rows[spec.path_column]], rows, spec), spec, settings
-
-
-def _of_folder(
-    root: Path, problems: Problems, settings: dict[str, Any]
-) -> tuple[list[tuple[Source, int]], DatasetSpec, dict[str, object]]:
-    found = [
-        (parts, str(root.joinpath(*parts, name))) for parts, names in image_folders(root, problems) for name in names
-    ]
-    if not any(parts for parts, _ in found):
+        root, form = of_split(root, train=True), "image_folder"
+    elif is_h5(root):
+        form = "h5"
+    if form != "image_folder":
+        settings["format"] = form
+    found = list_images(form, root, Wanted(label_columns=settings.get("label_columns"), skip=form == "image_folder"))
+    problems.found += found.problems.found
+    if form == "image_folder" and not any(found.rows):
         settings["no_labels"] = True
         spec = resolve_spec(settings)
-        return (
-            [(file, UNKNOWN) for _, file in found],
-            dataclasses.replace(spec, notes=(*problems.notes(), *spec.notes)),
-            settings,
-        )
-    spec = resolve_spec({**settings, "on_error": "skip"})
-    assert spec.taxonomy is not None
-    tree, places = spec.taxonomy, folder_labels(spec.taxonomy)
-    listed: list[tuple[Source, int]] = []
-    for parts, file in found:
-        known = next((places[parts[:end]] for end in range(len(parts), 0, -1) if parts[:end] in places), None)
-        listed.append((file, UNKNOWN if known is None else tree.leaf_of(known)))
-    return listed, spec, settings
-
-
-def _labelled(
-    sources: Sequence[Source], table: Mapping[str, Sequence[str]], spec: DatasetSpec
-) -> list[tuple[Source, int]]:
-    if spec.taxonomy is None:
-        return [(source, UNKNOWN) for source in sources]
-    columns = list(zip(*(table[name] for name in spec.levels), strict=True))
-    _, labels = from_columns(columns, spec.levels, spec.taxonomy)
-    return list(zip(sources, map(spec.taxonomy.leaf_of, labels), strict=True))
+        notes = (*found.problems.notes(), *spec.notes)
+        return found.images, [UNKNOWN] * len(found.images), dataclasses.replace(spec, notes=notes), settings
+    spec = resolve_spec({**settings, "on_error": "skip"} if form == "image_folder" else settings)
+    if form == "h5":
+        spec = dataclasses.replace(spec, taxonomy=Taxonomy.flat(list(dict.fromkeys(name for (name,) in found.rows))))
+    classes = [UNKNOWN] * len(found.images)
+    if tree := spec.taxonomy:
+        classes = [tree.leaf_of(labels) for labels in label_rows(found.rows, found.columns, tree, spec.nested)[0]]
+    return found.images, classes, spec, settings
 
 
 def _head(reading: ImageReading, source: Source) -> Head | str:

@@ -124,20 +124,9 @@ def image_column(data: Any, path: str, wanted: str | None = None) -> str:
     raise UserError(f"{what}; of its columns {', '.join(data.features)} these do: {', '.join(found) or 'none'}")
 
 
-def label_columns(data: Any, path: str, wanted: Sequence[str] | None) -> list[str]:
-    """The columns of labels, coarse first: the wanted ones, else the only one that holds classes, else `label`.
-
-    Raises:
-        UserError: a column isn't there, or there are several to choose from.
-    """
-    for column in wanted or ():
-        if column not in data.features:
-            raise UserError(f"data.label_columns: {path} has no {column!r}; it has {', '.join(data.features)}")
-    if wanted is not None:
-        return list(wanted)
+def likely_labels(data: Any) -> list[str]:
+    """The columns that hold classes, else one called `label`."""
     classes = [name for name, feature in data.features.items() if type(feature).__name__ == "ClassLabel"]
-    if len(classes) > 1:
-        raise UserError(f"{path} has several label columns: {', '.join(classes)}; set data.label_columns, coarse first")
     return classes or [name for name in data.features if name == "label"]
 
 

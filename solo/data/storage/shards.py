@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.archives import StrictInfo
-from solo.data.storage.folders import is_image_name
+from solo.data.storage.folders import Problems, is_image_name
 from solo.data.storage.tables import as_text
 from solo.errors import UserError
 from solo.untrusted import parse_json
@@ -94,12 +94,12 @@ def shard_files(path: str | Path) -> list[str]:
     return files
 
 
-def read_shards(path: str | Path, problems: list[str] | None = None) -> dict[str, Sample]:
+def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, Sample]:
     """The samples with an image, by shard and key, in their order.
 
     Args:
         path: see `shard_files`.
-        problems: where to note shards that can't be read to their end (`data.on_error=skip`); None: they are refused.
+        problems: told of shards that can't be read to their end; default: they are refused.
 
     Raises:
         UserError: a shard is damaged or holds a key twice, or there is no image.
@@ -108,10 +108,8 @@ def read_shards(path: str | Path, problems: list[str] | None = None) -> dict[str
     for shard in shard_files(path):
         stat = os.stat(shard)
         found, problem = _members(shard, stat.st_size, stat.st_mtime_ns)
-        if problem and problems is None:
-            raise UserError(f"{problem}; fetch it again, or leave out what is lost with data.on_error=skip")
-        if problem and problems is not None:
-            problems.append(problem)
+        if problem:
+            (problems or Problems()).add(shard, problem)
         samples |= found
     if not samples:
         raise UserError(
@@ -142,7 +140,7 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, Sample],
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        problem = f"the shard {shard} can't be read to its end ({' '.join(str(error).split())[:200]})"
+        problem = f"can't be read to its end ({' '.join(str(error).split())[:200]})"
     return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}, problem
 
 
@@ -180,24 +178,3 @@ def _fields(sample: Sample) -> Mapping[str, Any]:
             if isinstance(content, dict):
                 row |= {name: value for name, value in content.items() if isinstance(value, (str, int, float))}
     return row
-
-
-def label_columns(table: Mapping[str, Sequence[str]], path: str | Path, wanted: Sequence[str] | None) -> list[str]:
-    """The columns with labels, coarse first: those that are wanted, else `cls`, else the only one.
-
-    Raises:
-        UserError: a column isn't there, or there are several to choose from.
-    """
-    for column in wanted or ():
-        if column not in table:
-            raise UserError(f"data.label_columns: {path} has no {column!r}; it has {', '.join(table) or 'no labels'}")
-    if wanted is not None:
-        return list(wanted)
-    if "cls" in table:
-        return ["cls"]
-    if len(table) > 1:
-        raise UserError(
-            f"{path} has several fields: {', '.join(table)}; set data.label_columns to those with labels, coarse first "
-            "(or to [])"
-        )
-    return list(table)

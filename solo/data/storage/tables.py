@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from solo.data.storage.folders import is_image_name
 from solo.errors import UserError
+from solo.suggest import did_you_mean
 
 Table = dict[str, list[str]]
 
@@ -61,24 +61,38 @@ def table_columns(
     Raises:
         UserError: a column isn't there, or there are several to choose from.
     """
-    for key, columns in (("path_column", [path_column] if path_column else []), ("label_columns", label_columns or [])):
-        for column in columns:
-            if column not in table:
-                close = difflib.get_close_matches(column, table, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                raise UserError(f"data.{key}: {file} has no column {column!r}; {hint}it has {', '.join(table)}")
+    if path_column is not None:
+        _require(table, [path_column], "path_column", file)
+    else:
+        path_column = next((name for name, cells in table.items() if is_image_name(cells[0])), None)
     if path_column is None:
-        likely = [name for name, cells in table.items() if is_image_name(cells[0])]
-        if not likely:
-            raise UserError(f"{file} has no column of image files; set data.path_column to one of {', '.join(table)}")
-        path_column = likely[0]
+        raise UserError(f"{file} has no column of image files; set data.path_column to one of {', '.join(table)}")
     others = [name for name in table if name != path_column]
-    if label_columns is None and len(others) > 1:
+    return path_column, choose_labels(list(table), label_columns, others, file)
+
+
+def choose_labels(
+    names: Sequence[str], wanted: Sequence[str] | None, likely: Sequence[str], where: str | Path
+) -> list[str]:
+    """The columns of labels, coarse first: the wanted ones, else the only likely one, if there is any.
+
+    Raises:
+        UserError: a column isn't there, or there are several to choose from.
+    """
+    _require(names, wanted or (), "label_columns", where)
+    if wanted is None and len(likely) > 1:
         raise UserError(
-            f"{file} has several columns beside {path_column!r}: {', '.join(others)}; "
-            f"set data.label_columns to those with labels, coarse first (or to [])"
+            f"{where} has several columns that may be labels: {', '.join(likely)}; set data.label_columns to those "
+            "that are, coarse first (or to [])"
         )
-    return path_column, others if label_columns is None else list(label_columns)
+    return list(likely if wanted is None else wanted)
+
+
+def _require(names: Collection[str], wanted: Sequence[str], key: str, where: str | Path) -> None:
+    for column in wanted:
+        if column not in names:
+            hint, there = did_you_mean(column, names), ", ".join(names) or "no labels"
+            raise UserError(f"data.{key}: {where} has no column {column!r}; {hint}it has {there}")
 
 
 def _csv(file: Path) -> Table:

@@ -1,8 +1,9 @@
-"""Weights & Biases: the logger of a run, which goes on without a network."""
+"""Loggers beside a run's own files: Weights & Biases, which goes on without a network, and MLflow."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Mapping
@@ -14,20 +15,57 @@ from urllib.request import getproxies
 from lightning.pytorch.loggers import Logger
 
 from solo.args.config import to_plain
-from solo.args.schema import LinearCfg, PretrainCfg
+from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.errors import UserError
 from solo.run.report import say
 
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
 
 
-def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
-    """The logger that `cfg.wandb` asks for, if it does; offline where the server can't be reached, which is said.
+def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_id: str | None) -> list[Logger]:
+    """Those that have to be there before the run's folder has a name, which their id becomes.
 
     Args:
         cfg: of the run.
-        root: where W&B keeps its files.
+        root: where they keep what stays on this machine.
         run_id: of the run that is continued.
+        wandb_id: the same, as W&B calls it.
+
+    Raises:
+        UserError: one of them can't be used: no account, no package, no server.
+    """
+    found = [wandb_logger(cfg, root, wandb_id), mlflow_logger(cfg, root, run_id)]
+    return [logger for logger in found if logger is not None]
+
+
+def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
+    """Lightning's logger for MLflow, if `cfg.logger` names it; MLFLOW_TRACKING_URI says where, else below `root`.
+
+    Raises:
+        UserError: MLflow can't be used.
+    """
+    if "mlflow" not in (cfg.logger or ()):
+        return None
+    try:
+        from lightning.pytorch.loggers import MLFlowLogger
+
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solo")
+        known = run_id if run_id and re.fullmatch("[0-9a-f]{32}", run_id) else None  # MLflow's own form
+        logger = MLFlowLogger(
+            experiment, run_name=str(getattr(cfg, "name", "")), save_dir=str(root / "mlruns"), run_id=known
+        )
+        if known is None:
+            logger.log_hyperparams(to_plain(cfg))
+    except Exception as error:  # whatever MLflow raises: no package, no server
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"logger=[mlflow] can't be used ({reason}); see MLFLOW_TRACKING_URI, or leave it out"
+        ) from error
+    return logger
+
+
+def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
+    """The logger that `cfg.wandb` asks for, if it does; offline where the server can't be reached, which is said.
 
     Raises:
         UserError: W&B can't be used: no account, no package.
@@ -68,12 +106,7 @@ def _server() -> str:
 
 
 def out_of_reach(url: str, patience: float = _PATIENCE) -> str | None:
-    """Why nobody answers at an address, or at the proxy on the way to it; None if somebody does.
-
-    Args:
-        url: of the server.
-        patience: seconds; the name may be looked up for longer, in vain.
-    """
+    """Why nobody answers at an address, or at the proxy on the way, within `patience` seconds; None if one does."""
     place = urlsplit(getproxies().get("https") or url)
     found: list[str | None] = []
 
