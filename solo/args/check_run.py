@@ -24,6 +24,7 @@ def check_run(values: Values) -> Iterator[Problem]:
     """Settings of a checked config, where a refused value is None, that can't be what is meant."""
     for found in (_devices(values.get("devices")), _name(values), _length(values), _batches(values)):
         yield from found
+    yield from _sharing(values)
     yield from _finetuning(values)
     yield from _free(values)
 
@@ -33,6 +34,16 @@ def _devices(devices: Any) -> Iterator[Problem]:
     several = isinstance(devices, list) or "," in text
     if devices is not None and not re.fullmatch(r"\d+(, *\d+)*" if several else r"[1-9]\d*|auto|-1", text):
         yield Problem("devices", f"={devices!r} is unknown; give a number >= 1, a list such as [0, 1], or auto")
+
+
+def _sharing(values: Values) -> Iterator[Problem]:
+    strategy = str(values.get("strategy"))
+    if strategy.startswith("fsdp") and strategy not in ("fsdp", "fsdp2"):
+        yield Problem("strategy", f"={strategy!r} is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp")
+    if strategy.startswith("fsdp") and values.get("accumulate") == "exact":
+        yield Problem(
+            "accumulate", f"=exact doesn't go with strategy={strategy}; take strategy=ddp, or accumulate=plain"
+        )
 
 
 def _name(values: Values) -> Iterator[Problem]:

@@ -214,7 +214,7 @@ def _nearest_of(
 def _blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
     """At most `rows` rows of the parts at a time, each with the number of its first row."""
     start, waiting = 0, list[Tensor]()
-    for piece in (piece for part in parts for piece in part.split(rows)):
+    for piece in (piece for part in parts for piece in torch.split(part, rows)):
         if waiting and sum(map(len, waiting)) + len(piece) > rows:
             yield start, torch.cat(waiting)
             start, waiting = start + sum(map(len, waiting)), []

@@ -108,7 +108,10 @@ class WeightedKNNClassifier(Metric):
         for index, targets in enumerate(self.train_targets):
             known = targets.reshape(len(targets), -1)[:, -1] >= 0
             if not known.all():
-                self.train_features[index], self.train_targets[index] = self.train_features[index][known], targets[known]
+                self.train_features[index], self.train_targets[index] = (
+                    self.train_features[index][known],
+                    targets[known],
+                )
         classes = torch.cat(self.train_targets)
         test, truth = (_all_rows(torch.cat(parts)) for parts in (self.test_features, self.test_targets))
         k = min(self.k, int(distributed.all_reduce_sum(torch.tensor(len(classes), device=classes.device))))

@@ -235,6 +235,8 @@ def hush(workers: bool) -> None:
     warnings.filterwarnings("ignore", message=".*checkpoint that ended before the epoch ended and your dataloader.*")
     # All processes have the same numbers there already.
     warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.'online/.*sync_dist=True.*")
+    # Nobody here writes into what a network returns.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor.*")
     # No validation data, and a frozen backbone in eval mode, are what was asked for.
     warnings.filterwarnings("ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*")
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")

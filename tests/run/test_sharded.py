@@ -82,7 +82,7 @@ def step(names: list[str]) -> dict[str, dict[str, Any]]:
     for name in names:
         for strategy in (DDPStrategy(broadcast_buffers=False), sharded.Sharded()):
             torch.manual_seed(0)
-            model: Any = without_dropout(toy_model(Case(name), 8, max_epochs=2, knn_eval__enabled=False)).double()
+            model: Any = without_dropout(toy_model(Case(name), 8, knn_eval__enabled=False))
             views = max(CATALOGUE[name].least_views, min(2, CATALOGUE[name].most_views or 2))
             own = [start + i for start in range(8 * rank, 32, 16) for i in range(8)]
             trainer = Trainer(
@@ -90,20 +90,20 @@ def step(names: list[str]) -> dict[str, dict[str, Any]]:
                 accelerator="cpu",
                 devices=2,
                 strategy=strategy,
-                precision="64-true",
                 use_distributed_sampler=False,
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-            trainer.fit(model, DataLoader(ToyImages(32, views), batch_size=8, sampler=own))
+            trainer.fit(model, DataLoader(ToyImages(32, views, dtype=torch.float32), batch_size=8, sampler=own))
             found.setdefault(name, {})[type(strategy).__name__] = trainer.strategy.lightning_module_state_dict()
     return found
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_every_method(name: str) -> None:
-    weights = on_processes(step, 2, [name])[0][name]
-    torch.testing.assert_close(weights["Sharded"], weights["DDPStrategy"], rtol=1e-7, atol=1e-9)
+def test_every_method() -> None:
+    for name, weights in on_processes(step, 2, list(CATALOGUE))[0].items():
+        torch.testing.assert_close(
+            weights["Sharded"], weights["DDPStrategy"], rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
