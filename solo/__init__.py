@@ -18,10 +18,10 @@ from solo.compat import paths
 
 paths.install()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from solo.api import evaluate, load, pretrain
+    from solo.api import analyze, evaluate, inspect, load, pretrain, search
     from solo.errors import ConfigError, UserError
     from solo.hex import (
         AdaptivePercentile,
@@ -51,15 +51,18 @@ __all__ = [
     "UserError",
     "WithNamed",
     "__version__",
+    "analyze",
     "evaluate",
     "hierarchical_contrastive_loss",
+    "inspect",
     "load",
     "pretrain",
+    "search",
 ]
 
 # Module -> the public names that live there.
 _HOMES = {
-    "solo.api": ("pretrain", "evaluate", "load"),
+    "solo.api": ("pretrain", "evaluate", "load", "analyze", "inspect", "search"),
     "solo.errors": ("UserError", "ConfigError"),
     "solo.hex": tuple(
         "HEXLoss AdaptivePercentile FixedThreshold Superclass EveryNegative NoNegative WithNamed".split()

@@ -1,6 +1,6 @@
 """What `import solo` offers: training, evaluation and trained backbones, one call each.
 
-`pretrain` and `evaluate` are the commands of the same name: the same recipes, keys, checks and files.
+`inspect`, `pretrain`, `evaluate` and `analyze` are the commands of the same name: the same keys, checks and files.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from solo.run.pretrain import PretrainResult
     from solo.run.pretrained import PretrainedModel
+    from solo.run.search import Found
 
-__all__ = ["evaluate", "load", "pretrain"]
+__all__ = ["analyze", "evaluate", "inspect", "load", "pretrain", "search"]
 
 _FEATURE_FILES = (".npz", ".safetensors")
 
@@ -62,14 +63,46 @@ def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] =
         ConfigError: a key or value that is wrong; all problems, one a line.
         UserError: the source can't be read, or the images aren't there.
     """
-    kind = "pretrained_feature_extractor"
-    if str(_named(source)).startswith(("timm/", "torchvision/")):
-        kind = "model"
-    elif Path(source).suffix in _FEATURE_FILES:
-        kind = "features"
-    words = [*_words({kind: str(source)}), *overrides, *_words(settings)]
+    words = [*_words({_kind(source): str(source)}), *overrides, *_words(settings)]
     found: dict[str, Any] = _run("evaluate", recipe, words)
     return found
+
+
+def analyze(*sources: str | Path, overrides: Sequence[str] = (), **settings: Any) -> Path:
+    """Look at embeddings as `solo analyze` does: what emerges in them, and what collapses.
+
+    Args:
+        sources: checkpoints, folders of runs, `timm/NAME`, or files of features; several are compared.
+        overrides: words as on the command line, `"embedding=pca"`.
+        settings: the same as Python values: `embedding="pca"`, `output="report"`.
+
+    Returns:
+        `report.html`, a page that opens in a browser; `analysis.json` and `figures` lie beside it.
+
+    Raises:
+        ConfigError: a key or value that is wrong; all problems, one a line.
+        UserError: a source can't be read, or the images aren't there.
+    """
+    kinds = {_kind(source) for source in sources or (None,)}
+    if len(kinds) > 1:
+        raise UserError(f"sources of different kinds, {' and '.join(sorted(kinds))}, can't be compared; give one kind")
+    words = [*_words({kinds.pop(): [str(source) for source in sources]}), *overrides, *_words(settings)]
+    report: Path = _run("analyze", (), words)
+    return report
+
+
+def inspect(path: str | Path) -> dict[str, Any]:
+    """Print what is in a folder, table, tar or HDF5 file of images, as `solo inspect` does.
+
+    Returns:
+        The settings that train on it: `solo.pretrain("custom", "hex", data=solo.inspect(path))`.
+
+    Raises:
+        UserError: there is nothing to look at.
+    """
+    from solo.run.inspect import inspect as look
+
+    return look(str(path))
 
 
 def load(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
@@ -89,6 +122,43 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
     from solo.run.pretrained import load_pretrained
 
     return load_pretrained(_named(source), device, **data)
+
+
+def search(
+    model: str | Path | PretrainedModel,
+    query: str | Path,
+    among: str | Path,
+    k: int = 20,
+    out: str | Path | None = None,
+) -> list[Found]:
+    """Find the images most alike to one, by exact cosine similarity, as `solo search` does.
+
+    Args:
+        model: what `load` has given, or what it takes.
+        query: an image file, or a folder of them.
+        among: a folder of images, or an `.npz` file that `solo embed` has written with this model.
+        k: images found for each query.
+        out: a file to write as well: `.html` with pictures, `.png` or `.csv`.
+
+    Returns:
+        For each query its path (`.query`), and `.paths` and `.cosines` of what was found, most similar first.
+
+    Raises:
+        UserError: nothing to search, or a file can't be read or written.
+    """
+    from solo.args.take_schema import SearchCfg
+    from solo.run.search import search as look
+
+    loaded = load(model) if isinstance(model, (str, Path)) else model
+    saved = str(among) if Path(among).suffix == ".npz" else None
+    folder, file = None if saved else str(among), None if out is None else str(out)
+    return look(SearchCfg(run="", query=str(query), among=folder, features=saved, k=k, out=file), loaded)
+
+
+def _kind(source: object) -> str:
+    if str(_named(source)).startswith(("timm/", "torchvision/")):
+        return "model"
+    return "features" if Path(str(source)).suffix in _FEATURE_FILES else "pretrained_feature_extractor"
 
 
 def _named(source: object) -> str | Path:

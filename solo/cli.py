@@ -19,9 +19,9 @@ from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.fields import keys_of
 from solo.args.parse import Parsed, parse
-from solo.args.recipes import Recipe, data_sets, find_folders, find_recipe, recipes_of
+from solo.args.recipes import Recipe, find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import help_text, recipe_text, resolved_text
+from solo.args.show import help_text, resolved_text
 from solo.args.source import (
     CHECKPOINTS,
     SOURCES,
@@ -32,7 +32,7 @@ from solo.args.source import (
     source_word,
     takes_source,
 )
-from solo.args.usage import NO_PREVIEW, recipe_usage, usage
+from solo.args.usage import NO_PREVIEW, recipe_page, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
 from solo.compat.twin import twin
@@ -66,6 +66,7 @@ COMMANDS: dict[str, Command] = {
     "search": Command("solo.run.search", None, "find the images most alike to one"),
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
     "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
@@ -126,16 +127,30 @@ def _dispatch(words: list[str]) -> int:
     name = words[0] if words else "--help"
     if name in ("--help", "-h", "help"):
         rows = "\n".join(f"  {row:<10} {command.help}" for row, command in COMMANDS.items())
-        sys.stdout.write(f"usage: solo COMMAND ...\n\n{rows}\n\n`solo COMMAND --help` lists the keys of a command.\n")
+        sys.stdout.write(
+            f"usage: solo COMMAND ...\n\n{rows}\n\n`solo COMMAND --help` lists the keys of a command.\n"
+            "`solo --install-completion` lets bash, zsh or fish complete commands, recipes and keys.\n"
+        )
         return 0
     if name == "--version":
         sys.stdout.write(f"{solo.__version__}\n")
+        return 0
+    if name in ("--complete", "--install-completion"):
+        shell = importlib.import_module("solo.args.completion")
+        schemas = {row: command.schema for row, command in COMMANDS.items()}
+        given = words[1] if words[1:] else None
+        found = shell.complete(given or "", schemas) if name == "--complete" else [shell.install(given)]
+        sys.stdout.write("".join(f"{line}\n" for line in found))
         return 0
     if name not in COMMANDS:
         raise ConfigError(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}choose {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     if name == "recipe":
-        return _recipe(words[1:])
+        overrides = [word for word in words[1:] if _is_override(word)]
+        places = [word for word in words[1:] if word not in overrides]
+        configured = {row: command.schema for row, command in COMMANDS.items() if command.schema is not None}
+        sys.stdout.write(recipe_page(places, overrides, configured))
+        return 0
     if command.schema is None:
         return int(importlib.import_module(command.module).main(words[1:]))
     return _run(name, command, command.schema, words[1:])
@@ -165,40 +180,8 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     return 0
 
 
-def _recipe(words: list[str]) -> int:
-    configured = {name: command.schema for name, command in COMMANDS.items() if command.schema is not None}
-    places = [word for word in words if not _is_override(word)]
-    if not places or "--help" in words or "-h" in words:
-        sys.stdout.write(recipe_usage(configured))
-        return 0
-    name, *places = places
-    if name not in configured:
-        hint = did_you_mean(name, configured)
-        raise ConfigError(f"{name!r} is no command with recipes; {hint}choose {', '.join(configured)}")
-    if not places:
-        sys.stdout.write("".join(f"{data}\n" for data in data_sets(name)))
-        return 0
-    if len(places) == 1 and (names := recipes_of(places[0], name)):
-        sys.stdout.write("".join(f"{recipe}\n" for recipe in names))
-        return 0
-    recipe = find_recipe(places[:2], name)
-    values, origins = compose(recipe, [word for word in words if _is_override(word)], configured[name])
-    said = " ".join([name, *places[:2]])
-    head = [f"solo recipe {said}: saved as FILE.yaml, `solo {name} . FILE.yaml` runs it.", *recipe.notes]
-    sys.stdout.write("".join(f"# {shown(line)}\n" for line in head) + f"{recipe_text(values, origins)}\n")
-    return 0
-
-
 def execute(module: str, parsed: Parsed, **more: Any) -> Any:
-    """Say what is going to be run, and run it.
-
-    Args:
-        module: of a command.
-        parsed: its config.
-        more: arguments of the command's `run`.
-
-    Returns:
-        What the command's `run` returns.
+    """Say what is going to be run, and run it with its config; what the command's `run` returns.
 
     Raises:
         UserError: something that the user has to solve.
@@ -307,13 +290,10 @@ def saved_data(path: str) -> Mapping[str, Any]:
 def _is_override(word: str) -> bool:
     before, equals, _ = word.partition("=")
     # A file or a run's folder may have = in its name; `seed=1` is the key, whatever lies there.
-    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS or before not in _keys())
+    keys = {key for command in COMMANDS.values() if command.schema for key in keys_of(command.schema)}
+    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS or before not in keys)
+    path |= word.endswith(".yaml") and before not in keys and not {".", "/"} & set(before)
     return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
-
-
-def _keys() -> set[str]:
-    """The first parts of the keys of all commands."""
-    return {key for command in COMMANDS.values() if command.schema for key in keys_of(command.schema)}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -107,11 +107,7 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_with_grad(x: Tensor) -> Tensor:
-    """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it.
-
-    Args:
-        x: the same shape on every process.
-    """
+    """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it."""
     return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 
 
@@ -144,13 +140,10 @@ def per_process(count: Tensor) -> Tensor:
     """How many of all processes' rows, counted on each, a process has on average; what divides a sum over rows.
 
     A process that divides its sum by this has a value whose mean over processes is that of one process with all rows,
+    however unevenly they are spread. At least one row of all processes, in torch's default type.
+
+    A process that divides its sum by this has a value whose mean over processes is that of one process with all rows,
     however unevenly they are spread.
-
-    Args:
-        count: of rows, on this process, of any shape.
-
-    Returns:
-        The same shape, of torch's default type where `count` has integers; at least one row of all processes.
     """
     count = count if count.is_floating_point() else count.to(torch.get_default_dtype())
     return all_reduce_mean(count).clamp_min(1 / world_size())

@@ -42,12 +42,7 @@ def is_permitted(path: str) -> bool:
 
 
 def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
-    """As `load`, of a function or class.
-
-    Args:
-        path: `module:name`.
-        key: the setting that names it.
-        makes: what it should return, for the message.
+    """As `load`, of a function or class that returns what `makes` says.
 
     Raises:
         UserError: see `load`; or it can't be called.
@@ -59,11 +54,7 @@ def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
 
 
 def load(path: str, key: str) -> Any:
-    """What an import path leads to; its module may lie in the working directory.
-
-    Args:
-        path: `module:name`.
-        key: the setting that names it, for the message.
+    """What an import path leads to; its module may lie in the working directory. `key` is the setting that names it.
 
     Raises:
         UserError: nobody permitted it, the module or the name is missing, or the module can't be imported.

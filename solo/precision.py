@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def best_precision(device: torch.device, network: nn.Module) -> tuple[str, str]:
+def best_precision(device: torch.device, network: nn.Module, image: tuple[int, int] | None = None) -> tuple[str, str]:
     """What `precision: auto` means: Lightning's name of the number format, and why, in a few words.
 
     Half precision where the device multiplies in it. On a CPU that is where it has instructions for bfloat16, and the
@@ -20,7 +22,8 @@ def best_precision(device: torch.device, network: nn.Module) -> tuple[str, str]:
 
     Args:
         device: to train on.
-        network: the backbone.
+        network: the backbone; nothing in it changes.
+        image: channels and side of the smallest image that it will see, if known.
     """
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -32,6 +35,8 @@ def best_precision(device: torch.device, network: nn.Module) -> tuple[str, str]:
         return "32-true", "CPU without instructions for bfloat16"
     if has_depthwise(network):
         return "32-true", "depthwise convolutions are slow in bfloat16 on a CPU"
+    if image is not None and strides_over_one_pixel(network, *image):
+        return "32-true", f"images of {image[1]} pixels become a single one, of which oneDNN's bfloat16 takes more"
     return "bf16-mixed", "CPU with instructions for bfloat16"
 
 
@@ -44,3 +49,24 @@ def cpu_multiplies_bfloat16() -> bool:
 def has_depthwise(network: nn.Module) -> bool:
     """Whether some convolution filters each channel by itself."""
     return any(isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1 for part in network.modules())
+
+
+@torch.no_grad()
+def strides_over_one_pixel(network: nn.Module, channels: int, side: int) -> bool:
+    """Whether a convolution moves in steps over maps of one pixel, in images of this size.
+
+    In bfloat16 the gradient of its weights is then computed of memory that nobody has written (oneDNN 3.13 on AVX512:
+    not finite in every second call), so that a run ends now and then.
+    """
+    found: list[bool] = []
+
+    def look(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(min(inputs[0].shape[-2:]) == 1)
+
+    network = copy.deepcopy(network).eval()
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d) and max(part.stride) > 1 and max(part.kernel_size) > 1:
+            part.register_forward_pre_hook(look)
+    device = next((parameter.device for parameter in network.parameters()), None)
+    network(torch.zeros(1, channels, side, side, device=device))
+    return any(found)

@@ -7,77 +7,25 @@ import re
 from collections.abc import Collection, Iterable
 
 # What people type -> what it may be called here; the last part of a key counts, and case and punctuation don't.
-_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "epoch": ("max_epochs",),
-    "epochs": ("max_epochs",),
-    "numepochs": ("max_epochs",),
-    "iterations": ("max_steps",),
-    "steps": ("max_steps",),
-    "bs": ("batch_size",),
-    "batch": ("batch_size",),
-    "learningrate": ("lr",),
-    "wd": ("weight_decay",),
-    "opt": ("optimizer",),
-    "model": ("backbone", "method"),
-    "arch": ("backbone",),
-    "architecture": ("backbone",),
-    "encoder": ("backbone",),
-    "network": ("backbone",),
-    "workers": ("num_workers",),
-    "gpu": ("devices", "accelerator"),
-    "gpus": ("devices",),
-    "device": ("accelerator",),
-    "algorithm": ("method",),
-    "loss": ("method",),
-    "ckpt": ("pretrained_feature_extractor", "checkpoint"),
-    "checkpoint": ("pretrained_feature_extractor",),
-    "weights": ("pretrained_feature_extractor", "finetune_from"),
-    "resume": ("resume_from_checkpoint",),
-    "fp16": ("precision",),
-    "amp": ("precision",),
-    "tau": ("temperature",),
-    "imagesize": ("image_size",),
-    "imgsize": ("image_size",),
-    "cropsize": ("crop_size",),
-    "root": ("train_path",),
-    "traindir": ("train_path",),
-    "valdir": ("val_path",),
-    "outputdir": ("dir",),
-    "output": ("dir",),
-    "augmentation": ("augmentations",),
-    "transforms": ("augmentations",),
-    "hex": ("HEX_adaptive", "hex"),
-    "adaptive": ("HEX_adaptive",),
-    "fixed": ("HEX_fixed",),
-    "none": ("standard",),
-    "mnist": ("digits", "mnist"),
-    "fashion": ("fashion_mnist",),
-    "cub": ("cub200",),
-    "birds": ("cub200", "nabirds"),
-    "inat": ("inat21",),
-    "inaturalist": ("inat21",),
-    "tinyimagenet": ("tinyimagenet200",),
-    "in100": ("imagenet100",),
-    "in1k": ("imagenet",),
-    "imagenet1k": ("imagenet",),
-    "imagefolder": ("custom", "image_folder"),
-    "folder": ("custom", "image_folder"),
-    "own": ("custom",),
-    "barlowtwins": ("barlow", "barlow_twins"),
-    "barlow": ("barlow_twins", "barlow"),
-    "moco": ("mocov2plus", "mocov3"),
-    "mocov2": ("mocov2plus",),
-    "dc2": ("deepclusterv2",),
-    "deepcluster": ("deepclusterv2",),
-    "ce": ("crossentropy",),
-    "supervised": ("crossentropy",),
-    "supervisedcontrastive": ("supcon",),
-    "train": ("pretrain",),
-    "eval": ("evaluate",),
-    "test": ("evaluate",),
-    "finetune": ("linear",),
-    "report": ("analyze",),
-    "plot": ("umap", "analyze"),
+_SYNONYMS = {
+    word: tuple(names.split())
+    for entry in """
+    epoch epochs numepochs nepochs: max_epochs; iterations steps: max_steps; bs batch: batch_size; learningrate: lr
+    wd: weight_decay; opt: optimizer; model: backbone method; arch architecture encoder network: backbone
+    workers: num_workers; gpu: devices accelerator; gpus: devices; device: accelerator; algorithm loss: method
+    ckpt: pretrained_feature_extractor checkpoint; checkpoint: pretrained_feature_extractor
+    weights: pretrained_feature_extractor finetune_from; resume: resume_from_checkpoint; fp16 amp: precision
+    tau: temperature; imagesize imgsize: image_size; cropsize: crop_size; root traindir: train_path
+    valdir: val_path; outputdir output: dir; augmentation transforms: augmentations; hex: HEX_adaptive hex
+    adaptive: HEX_adaptive; fixed: HEX_fixed; none: standard; mnist: digits mnist; fashion: fashion_mnist
+    cub: cub200; birds: cub200 nabirds; inat inaturalist: inat21; tinyimagenet: tinyimagenet200; in100: imagenet100
+    in1k imagenet1k: imagenet; imagefolder folder: custom image_folder; own: custom
+    barlowtwins: barlow barlow_twins; barlow: barlow_twins barlow; moco: mocov2plus mocov3; mocov2: mocov2plus
+    dc2 deepcluster: deepclusterv2; ce supervised: crossentropy; supervisedcontrastive: supcon; train: pretrain
+    eval test: evaluate; finetune: linear; report: analyze; plot: umap analyze
+    """.replace("\n", ";").split(";")
+    for words, _, names in [entry.partition(":")]
+    for word in words.split()
 }
 
 

@@ -57,16 +57,12 @@ class Taxonomy:
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 raise UserError(f"level {level!r} has the name {twice[0]!r} twice; give each of its nodes its own name")
-        for depth, parents in enumerate(self.parents):
-            self._check_links(depth, parents)
-
-    def _check_links(self, depth: int, parents: tuple[int, ...]) -> None:
-        upper, lower = self.levels[depth], self.levels[depth + 1]
-        if len(parents) != len(self.names[depth + 1]):
-            raise UserError(f"level {lower!r} has {len(self.names[depth + 1])} classes but {len(parents)} parents")
-        wrong = [p for p in parents if not 0 <= p < len(self.names[depth])]
-        if wrong:
-            raise UserError(f"parents {wrong} of level {lower!r} don't exist; {upper!r} has {len(self.names[depth])}")
+        for depth, (parents, names) in enumerate(zip(self.parents, self.names[1:], strict=True)):
+            upper, lower, most = self.levels[depth], self.levels[depth + 1], len(self.names[depth])
+            if len(parents) != len(names):
+                raise UserError(f"level {lower!r} has {len(names)} classes but {len(parents)} parents")
+            if wrong := [parent for parent in parents if not 0 <= parent < most]:
+                raise UserError(f"parents {wrong} of level {lower!r} don't exist; {upper!r} has {most}")
 
     # ---- ways to make one; more are in solo.data.labels.trees ----
 
@@ -100,19 +96,12 @@ class Taxonomy:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Taxonomy:
         """The tree that `to_dict` has written."""
-        return cls(
-            tuple(data["levels"]),
-            tuple(tuple(names) for names in data["names"]),
-            tuple(tuple(parents) for parents in data["parents"]),
-        )
+        return cls(tuple(data["levels"]), tuple(map(tuple, data["names"])), tuple(map(tuple, data["parents"])))
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Lists, texts and ints only, so that it can live in JSON and in a weights-only checkpoint."""
-        return {
-            "levels": list(self.levels),
-            "names": [list(names) for names in self.names],
-            "parents": [list(parents) for parents in self.parents],
-        }
+        names, parents = ([list(part) for part in parts] for parts in (self.names, self.parents))
+        return {"levels": list(self.levels), "names": names, "parents": parents}
 
     # ---- nodes and classes ----
 
@@ -189,10 +178,7 @@ class Taxonomy:
         return tuple(leaf for child in below for leaf in self.leaves_under(level + 1, child))
 
     def check_counts(self, counts: Sequence[int]) -> None:
-        """Refuse classes without images.
-
-        Args:
-            counts: images of each class.
+        """Refuse classes without images, of which there are `counts`.
 
         Raises:
             UserError: names the empty classes.
@@ -256,12 +242,7 @@ class Taxonomy:
     # ---- for people ----
 
     def render(self, counts: Sequence[int] | None = None, max_children: int = 8) -> str:
-        """The tree as text, a node a line.
-
-        Args:
-            counts: images of each class, shown and added up where given.
-            max_children: how many children of a node are drawn; the others are counted.
-        """
+        """The tree as text, a node a line, with the classes' `counts` added up; many children are cut short."""
         head = ", ".join(f"{level} ({len(names)})" for level, names in zip(self.levels, self.names, strict=True))
         lines = [f"{head}: {self.num_classes} classes"]
         self._draw(lines, 0, tuple(range(len(self.names[0]))), "", counts, max_children)

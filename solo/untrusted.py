@@ -20,9 +20,7 @@ def is_zip(file: Path) -> bool:
 def check_zip(file: Path, stored: bool = False) -> None:
     """Look at each record of a zip archive: whether its checksum is right, and how large it will be.
 
-    Args:
-        file: the archive.
-        stored: records are as they are, not compressed, as `torch.save` writes them.
+    `stored`: records are as they are, not compressed, as `torch.save` writes them.
 
     Raises:
         UserError: a record is damaged, appears twice, or is much larger than a packed array of numbers can be.
@@ -54,11 +52,6 @@ def parse_json(text: str | bytes) -> Any:
 
 def plain_values(value: Any, mapping: bool = False, depth: int = 32) -> Any:
     """A copy of plain values that somebody else stored: numbers, texts, lists and mappings, of a sensible size.
-
-    Args:
-        value: what was read.
-        mapping: whether it has to be a mapping.
-        depth: of what it may hold.
 
     Raises:
         ValueError: it is something else, or a text has an interpolation (`${...}`), which could look up a secret.

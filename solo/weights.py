@@ -23,8 +23,11 @@ _DEEPEST = 6  # dictionaries in dictionaries
 # torch.compile, FSDP and activation checkpointing put these between the names.
 _INSERTED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Of two copies that fit, the one that the authors evaluate: DINO's and iBOT's teacher, the online network of others.
-_TEACHER = re.compile(r"(?:^|\.)teacher\.")
+_TEACHER = re.compile(r"(?:^|\.)teacher[._]")
 _SLOW = re.compile(r"(?:^|[._])(?:momentum|target|ema|slow|key|encoder_k)(?:[._]|$)")
+_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of a ResNet
+_NUMBER = re.compile(r"(^|\.)([014-7])\.")
+_CHUNK = re.compile(r"(?<=blocks\.)\d+\.(\d+)(?=\.)")
 # What may stand beside a backbone's own names: classifiers, projectors, decoders, queues, and tables that are computed.
 _BESIDE = re.compile(
     r"(?:fc|heads?|head_dist|classifier|last_linear|linear|projector|projection_head|predictor|prototypes|queue\w*"
@@ -57,6 +60,33 @@ def own_weights(state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[st
     several with about as many, a teacher goes first (DINO), any other slow copy last.
     """
     state, wanted = {_INSERTED.sub("", key): value for key, value in flat(state).items()}, set(names)
+    found, left = _behind_prefix(state, wanted)
+    if len(found) < len(wanted):
+        for other in (_numbered(state), _dinov2(state)):
+            more, unknown = _behind_prefix(other, wanted)
+            if len(more) > len(found):
+                found, left = more, unknown
+    return found, left
+
+
+def _numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`Sequential(*resnet.children())`, as lightly's examples have it: children are numbered."""
+    return {
+        _NUMBER.sub(lambda found: f"{found[1]}{_CHILDREN[found[2]]}.", key, 1): value for key, value in state.items()
+    }
+
+
+def _dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv2's own names as timm's: no chunks of blocks; with registers, the class token has its position in it."""
+    found = {_CHUNK.sub(r"\1", key).replace("register_tokens", "reg_token"): value for key, value in state.items()}
+    for key in [key for key in found if key.endswith("reg_token")]:
+        token, places = (f"{key.removesuffix('reg_token')}{name}" for name in ("cls_token", "pos_embed"))
+        if token in found and places in found:
+            found[token], found[places] = found[token] + found[places][:, :1], found[places][:, 1:]
+    return found
+
+
+def _behind_prefix(state: Mapping[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
     counts: Counter[str] = Counter()
     for key in state:
         places = [0, *(place + 1 for place, letter in enumerate(key) if letter == ".")]
@@ -79,12 +109,8 @@ def load_weights(
 ) -> None:
     """Load the weights of a file into `network`, all of them or nothing.
 
-    Args:
-        network: the module to fill.
-        state: the file's `state_dict`, or any nest of dictionaries with tensors.
-        path: the file, for the error; may begin with the setting that names it.
-        name: what the network is, for the error: `backbone.name='resnet18'`.
-        saved: the name of the backbone that the file was trained with, where it is known.
+    The rest is for the error: the file (which may begin with its setting), what the network is
+    (`backbone.name='resnet18'`), and the backbone that the file was trained with.
 
     Raises:
         UserError: names missing, unexpected and mismatching keys, both networks, and what to do.

@@ -111,6 +111,9 @@ SETTINGS = [
     ("--fast", "unrecognized arguments: --fast"),
     ("~nothing", "'~nothing' takes out a key that isn't there"),
     ("optimizer.lr=${nowhere}", "optimizer.lr: Interpolation key 'nowhere' not found"),
+    ("hydra=null", "Config group override must be a string or a list"),
+    ("name=${oc.env:SECRET}", "command line: name: '${oc.env:SECRET}' is refused"),
+    ("num_workers=0", "num_workers is not a key; did you mean 'data.num_workers'?"),
     ("resume_from_checkpoint=nowhere.ckpt", "resume_from_checkpoint='nowhere.ckpt' does not exist"),
     ("resume_from_checkpoint=scripts", "resume_from_checkpoint='scripts' is a folder without *.ckpt files"),
 ]
@@ -127,6 +130,8 @@ COMMANDS = [
     ("linear scripts/linear/digits linear.yaml pretrained_feature_extractor=x.ckpt", "'x.ckpt' does not exist"),
     ("linear scripts/linear/digits linear.yaml pretrained_feature_extractor=scripts", "without *.ckpt files"),
     ("inspect nowhere", "nowhere"),
+    ("evaluate features=x.npz top_k=[]", "top_k=[] is empty; give at least one"),
+    ("knn features=x.npz k=[]", "k=[] is empty; give at least one"),
 ]
 
 # text of a recipe -> what the message says; exit code 2
@@ -139,6 +144,8 @@ RECIPES = [
         "the tag !!python/object/apply:os.system is refused",
     ),
     (b"method: !!python/name:os.system\n", "the tag !!python/name:os.system is refused"),
+    (b"3\n", "recipe.yaml: it is no recipe; give lines of the form key: value"),
+    (b"!!set {a}\n", "recipe.yaml: it is no recipe"),
     (b"- a\n- b\n", "must be a DictConfig, got ListConfig"),
     (b"~: 2\n", "give keys that are texts"),
     (b"name: caf\xe9\n", "'utf-8' codec can't decode"),
@@ -159,7 +166,7 @@ RUNS = [
     ("accelerator=gpu", "accelerator=gpu, but no GPU is visible; use accelerator=auto"),
     ("accelerator=tpu", "Lightning refuses the settings"),
     ("strategy=fsdp_cpu_offload", "strategy='fsdp_cpu_offload' is unknown; give fsdp"),
-    (["strategy=fsdp", "accumulate=exact"], "accumulate=exact doesn't go with strategy=fsdp; take strategy=ddp"),
+    ("strategy=fsdp accumulate=exact", "accumulate=exact doesn't go with strategy=fsdp; give strategy=ddp"),
     ("strategy=ddpp", "Lightning refuses the settings: You selected an invalid strategy name: `strategy='ddpp'`"),
     ("profiler=fast", "Lightning refuses the settings"),
     ("val_check_interval=100", "`val_check_interval` (100) must be less than or equal to the number of the training"),

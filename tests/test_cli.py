@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -144,6 +145,20 @@ def test_a_sweep_can_be_looked_at(monkeypatch, capsys, flag):
     assert "# run 1 of 2: seed=1\n" in out and "# run 2 of 2: seed=2\n" in out
     assert seen == ([(1, 1), (2, 2)] if flag == ["--preview"] else [])
     assert out.count("\nseed: ") == (0 if seen else 2)
+
+
+@pytest.mark.fault(
+    1, "a recipe whose name has `=` or spaces; pipes and folders named like recipes", "read; not offered"
+)
+def test_names_of_recipes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("n m=1.yaml", "s=1.yaml"):
+        (tmp_path / name).write_text("defaults: [/none]\n")
+        assert cli.main(["pretrain", ".", name]) == 2
+        assert "Could not load" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.yaml")
+    assert cli.main(["pretrain", ".", "pipe"]) == 2
+    assert capsys.readouterr().err.endswith("has no recipe 'pipe.yaml'; choose n m=1.yaml, s=1.yaml\n")
 
 
 @pytest.mark.parametrize(

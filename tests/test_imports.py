@@ -38,7 +38,7 @@ ALLOWED = {
     | {"weights"},
     "optim": GROUND,
     "compat": GROUND | {"distributed", "args", "data", "nn", "optim", "losses", "hex", "methods", "eval"},
-    "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint"},
+    "callbacks": GROUND | {"distributed", "args", "data", "eval", "analysis", "checkpoint", "hex"},
     "export": GROUND | {"backbones"},
     "run": GROUND
     | {"export", "weights"}
@@ -50,6 +50,7 @@ ALLOWED = {
     "cli": GROUND | {"args", "run", "compat"},
     "__main__": {"cli"},
     "api": {"args", "cli", "errors", "run"},
+    "experiment": GROUND | {"api", "args", "analysis", "callbacks", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
 for rooms in ALLOWED.values():

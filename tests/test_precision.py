@@ -36,3 +36,10 @@ def test_on_a_gpu_depthwise_or_not(monkeypatch, bfloat16, expected):
 
 def test_elsewhere_it_is_float32():
     assert best_precision(torch.device("mps"), PLAIN)[0] == "32-true"
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, "32-true"), (16, "bf16-mixed")])
+def test_maps_of_one_pixel_are_kept_from_half_precision_on_a_cpu(monkeypatch, side, expected):
+    monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: True)
+    network = nn.Sequential(*(nn.Conv2d(1, 1, 3, stride=2, padding=1) for _ in range(4)))
+    assert best_precision(torch.device("cpu"), network, (1, side))[0] == expected

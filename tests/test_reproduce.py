@@ -32,6 +32,19 @@ def test_every_row_is_a_run(row):
         assert read_config("linear", after[2:4], after[4:], for_run=False)
 
 
+@pytest.mark.parametrize(("table", "row"), [("hex-10", 0), ("hex-imagenet", 0), ("hex-9", 1), ("hex-11", 1)])
+def test_rows_of_the_paper_have_its_table_6(table, row):
+    found = reproduce.TABLES[table].rows[row]
+    pretrain, _ = reproduce.commands_of(found, Path("runs"), 5, [])
+    cfg = read_config("pretrain", pretrain[2:4], pretrain[4:], for_run=False).config
+    kwargs, optimizer = cfg.method_kwargs, cfg.optimizer
+    simclr = cfg.method == "simclr"
+    expected = (2048, 128, 0.1, 0.4) if simclr else (2048, 256, 0.2, 1.0)
+    assert (kwargs.proj_hidden_dim, kwargs.proj_output_dim, kwargs.temperature, optimizer.lr) == expected
+    assert (optimizer.name, optimizer.batch_size, optimizer.weight_decay) == ("lars", 256, 1e-5)
+    assert cfg.accumulate_grad_batches == 1 and cfg.backbone.name == "resnet50"
+
+
 @pytest.mark.thorough
 def test_a_table_runs_is_kept_and_printed(tmp_path, monkeypatch, capsys):
     row = reproduce.Row("tiny", "digits", "simclr", {"val_acc1": 50.0, "digit val_acc1": 50.0})

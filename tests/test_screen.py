@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from solo import cli
+from solo.run import report
 from solo.screen import PIPE_CLOSED, shown
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,14 @@ def test_escapes_never_reach_the_terminal(words, capsys):
     cli.main(words)
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err and "\x07" not in out + err and out + err
+
+
+@pytest.mark.fault(1, "names of levels with [brackets] and terminal escapes", "shown as they are, escapes spelt out")
+def test_names_are_no_markup(capsys):
+    report.show_levels("[/x]", [{"level": "[red]a\x1b[2J", "n": 1.0}], {"n": "[/]"})
+    report.show_table("[/x]", [{"[/]_acc1": 1.0, "k": "\x1b[2J"}])
+    out = capsys.readouterr().out
+    assert "[red]a" in out and out.count("[/x]") == 2 and out.count("[/]") == 2 and "\x1b" not in out
 
 
 def test_lines_stay_lines():

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import datetime
 import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from solo.backbones import build_backbone
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
 from solo.weights import load_weights
@@ -87,6 +90,119 @@ def test_safetensors(tmp_path: pathlib.Path) -> None:
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-1])
     with pytest.raises(UserError, match="w.safetensors is truncated or damaged"):
         load_checkpoint(tmp_path / "w.safetensors")
+
+
+RESNET, SLOW_RESNET = (build_backbone("resnet10", kwargs={"width": 8}) for _ in range(2))
+VIT, SLOW_VIT = (build_backbone("vit_tiny", kwargs={"patch_size": 8, "depth": 2}, image_size=32) for _ in range(2))
+TIMM = {"img_size": 28, "depth": 3, "embed_dim": 24, "num_heads": 2, "num_classes": 0}
+V2, REGISTERS = (timm.create_model(f"vit_small_patch14_{kind}", **TIMM) for kind in ("dinov2", "reg4_dinov2"))
+ONE = torch.ones(1)
+
+
+def lightly(module: nn.Module) -> State:
+    """As `nn.Sequential(*list(resnet.children())[:-1])` names it."""
+    return nn.Sequential(*list(module.children())[:-1]).state_dict()
+
+
+def chunks(module: nn.Module) -> State:
+    """DINOv2's training: the blocks in chunks of two, which keep their numbers."""
+    places = {f"blocks.{i}.": f"blocks.{i // 2}.{i}." for i in range(3)}
+    return {places.get(key[:9], key[:9]) + key[9:]: value for key, value in module.state_dict().items()}
+
+
+def registers(module: nn.Module) -> State:
+    """DINOv2 with registers: the class token has a position, which timm has added to it."""
+    state, shift = module.state_dict(), torch.randn(1, 1, 24)
+    state |= {"register_tokens": state.pop("reg_token"), "mask_token": ONE, "cls_token": state["cls_token"] - shift}
+    return state | {"pos_embed": torch.cat([shift, state["pos_embed"]], 1)}
+
+
+def under(prefix: str, state: State) -> State:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+# library -> its network, and a file as it writes it
+LIBRARIES: dict[str, tuple[nn.Module, Any]] = {
+    "lightly, SimCLR": (
+        RESNET,
+        {"state_dict": under("backbone.", lightly(RESNET)) | {"projection_head.layers.0.weight": ONE}, "epoch": 9},
+    ),
+    "lightly, MoCo": (
+        RESNET,
+        {"state_dict": under("backbone_momentum.", lightly(SLOW_RESNET)) | under("backbone.", lightly(RESNET))},
+    ),
+    "lightly, DINO": (
+        VIT,
+        {"state_dict": named("student_backbone.vit.", SLOW_VIT) | named("teacher_backbone.vit.", VIT)},
+    ),
+    "VISSL": (
+        RESNET,
+        {
+            "iteration": 7,
+            "classy_state_dict": {
+                "base_model": {
+                    "model": {"trunk": named("_feature_blocks.", RESNET), "heads": {"0.clf.0.weight": ONE}},
+                    "meta": {},
+                }
+            },
+        },
+    ),
+    "MoCo v2": (
+        RESNET,
+        {
+            "arch": "resnet50",
+            "state_dict": named("module.encoder_q.", RESNET)
+            | named("module.encoder_k.", SLOW_RESNET)
+            | {"module.encoder_q.fc.0.weight": ONE, "module.queue": ONE, "module.queue_ptr": ONE},
+        },
+    ),
+    "MoCo v3": (
+        VIT,
+        {
+            "state_dict": named("module.momentum_encoder.", SLOW_VIT)
+            | named("module.base_encoder.", VIT)
+            | {"module.base_encoder.head.0.weight": ONE, "module.predictor.0.weight": ONE},
+        },
+    ),
+    "DINO": (
+        VIT,
+        {
+            "student": named("module.backbone.", SLOW_VIT) | {"module.head.mlp.0.weight": ONE},
+            "teacher": named("backbone.", VIT) | {"head.mlp.0.weight": ONE, "head.last_layer.weight_g": ONE},
+            "args": argparse.Namespace(arch="vit_small"),
+        },
+    ),
+    "DINOv2, published": (V2, {**V2.state_dict(), "mask_token": ONE}),
+    "DINOv2, training": (V2, {"teacher": under("backbone.", chunks(V2)) | {"dino_head.mlp.0.weight": ONE}}),
+    "DINOv2, registers": (REGISTERS, registers(REGISTERS)),
+    "MAE": (VIT, {"model": named("", VIT) | {"mask_token": ONE, "decoder_blocks.0.norm1.weight": ONE}}),
+    "Barlow Twins": (
+        RESNET,
+        {
+            "model": named("module.backbone.", RESNET)
+            | {"module.projector.0.weight": ONE, "module.bn.running_mean": ONE}
+        },
+    ),
+    "VICReg": (RESNET, {"model": named("module.backbone.", RESNET) | {"module.projector.0.weight": ONE}}),
+    "SwAV": (
+        RESNET,
+        named("module.", RESNET) | {"module.projection_head.0.weight": ONE, "module.prototypes.weight": ONE},
+    ),
+    "HMLC": (RESNET, {"model": named("encoder.module.", RESNET) | {"head.0.weight": ONE, "head.2.bias": ONE}}),
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_files_of_libraries(library: str, tmp_path: pathlib.Path) -> None:
+    network, content = LIBRARIES[library]
+    torch.save(content, tmp_path / "w.pth")
+    other = copy.deepcopy(network)
+    for parameter in other.parameters():
+        nn.init.constant_(parameter, 0.5)
+    load_weights(other, load_checkpoint(tmp_path / "w.pth")["state_dict"], path="w.pth", name=library)
+    wanted = network.state_dict()
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(value, wanted[name], msg=name)
 
 
 HARMLESS: dict[str, Any] = {

@@ -68,6 +68,7 @@ class Options(Settings):
 
     title: str | None = None  # of the report; by default the names of the runs
     superclass: str | int | None = None  # level of the superclasses; default the one above the classes
+    inside: str | None = None  # name of the superclass whose classes are drawn; default the poorest one
     clusters: int | None = None  # without labels, how many to find
     # how features become points; `none` leaves the pictures of points out
     embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
@@ -120,8 +121,11 @@ def analyze(
         of = {kind: features.val.features for kind, features in spaces.items()}
         return {kind: measure(rows, labelling, options, views.get(kind)) for kind, rows in of.items()}
 
+    names = labelling.names[labelling.superclass]
+    if options.inside is not None and options.inside not in names:
+        raise UserError(f"inside={options.inside!r} is no superclass; choose {', '.join(names[:20])}")
     first = numbers_of(sources[0].name, sources[0].snapshots[-1], reference)
-    worst = worst_superclass(next(iter(first.values())))
+    worst = names.index(options.inside) if options.inside else worst_superclass(next(iter(first.values())))
     drawn = options.embedding != "none"
     views = choose_views(labelling, worst, options.max_points, options.seed) if drawn else ()
     runs, grids, embedded = [], {}, dict[str, Any]()

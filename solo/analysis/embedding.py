@@ -84,6 +84,8 @@ def draw_embedding(
         few = len(order) <= _MOST_IN_LEGEND
         words = level if few else f"{level}: {len(order)} classes, too many for a legend"
         panels.append(Cloud(words, points, tuple(groups), legend=few))
+    if not panels:  # no labels
+        panels.append(Cloud("", points, (Group("images", UNKNOWN, np.arange(len(points))),), legend=False))
     for path in paths:
         draw(Figure("embedding", "", title, "", "", tuple(panels), across=len(panels)), path)
     return len(rows)

@@ -126,7 +126,8 @@ def _clustered(reference: Features, clusters: int | None, seed: int) -> Labellin
         return Labelling(fine[:, None], ("cluster",), (names,), 0, 0, f"no labels; {where}")
     groups = _emergent_groups(reference.val.features.numpy(), fine)
     labels = np.stack([groups[fine], fine], axis=1)
-    group_names = tuple(_letters(number) for number in range(int(groups.max()) + 1))
+    numbers = range(int(groups.max()) + 1)
+    group_names = tuple(f"group {chr(ord('A') + number) if number < 26 else number + 1}" for number in numbers)
     text = f"no labels; {where}; groups: cut of the tree of their centroids"
     return Labelling(labels, ("group", "cluster"), (group_names, names), 0, 0, text)
 
@@ -162,10 +163,6 @@ def _emergent_groups(features: Array, fine: Array) -> Array:
 def _members(names: Sequence[str]) -> str:
     more = f" +{len(names) - 2}" if len(names) > 2 else ""
     return ", ".join(names[:2]) + more
-
-
-def _letters(number: int) -> str:
-    return f"group {chr(ord('A') + number)}" if number < 26 else f"group {number + 1}"
 
 
 def _column(levels: Sequence[str], superclass: str | int) -> int:

@@ -15,7 +15,7 @@ from solo.eval.intervals import UNDEFINED, Interval, cuts
 from solo.eval.knn import vote_ranking
 from solo.eval.predict import hits, neighbour_intervals
 from solo.eval.profile import NodeRank, collapse_profile
-from solo.eval.rank import alpha_req, effective_rank, lidar, rankme, spectrum
+from solo.eval.rank import entropy_rank, lidar, power_law, rankme, spectrum
 from solo.eval.rows import draw, unit
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 from solo.eval.uniformity import uniformity
@@ -88,16 +88,18 @@ def measure(
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     few = len(classes) <= _MOST_CLASSES_DRAWN
+    values = spectrum(features, center=True)
+    shares = values[values > 0].square()
     anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
-        effective_rank=effective_rank(features),
+        effective_rank=entropy_rank(values),
         rankme=rankme(features),
-        alpha=alpha_req(features),
+        alpha=power_law(values.square()),
         lidar=math.nan if views is None else lidar(views),
         uniformity=uniformity(features[draw(len(features), 5000, settings.seed)]),
-        eigenvalues=_eigenvalues(features),
+        eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
         cosine=cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
@@ -105,7 +107,9 @@ def measure(
         profile=collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
-        agreement=_agreement(tree, classes, labelling),
+        agreement=compare_with_labels(tree, labelling.paths(classes.tolist()))
+        if tree and labelling.given > 1
+        else None,
         similarity=unit(means) @ unit(means).T if few else np.empty((0, 0)),
         mixing=mixing_matrix(fine, near, classes) if few and len(classes) else np.empty((0, 0)),
         pairs=confusable_pairs(rows, fine, near),
@@ -130,15 +134,3 @@ def _knn(
         found = neighbour_intervals(features, labels, right, settings.k, settings.temperature, halves)
         ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
     return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
-
-
-def _agreement(tree: EmergentTree | None, classes: Array, labelling: Labelling) -> TreeAgreement | None:
-    if tree is None or labelling.given < 2:
-        return None
-    return compare_with_labels(tree, labelling.paths(classes.tolist()))
-
-
-def _eigenvalues(features: torch.Tensor) -> Array:
-    values = spectrum(features, center=True).square().numpy()
-    total = values.sum()
-    return values[values > 0] / total if total > 0 else values[:0]

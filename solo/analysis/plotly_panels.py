@@ -152,7 +152,7 @@ def _dots(panel: Dots) -> Json:
     data += [
         {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y}
         | {"text": [escape(text) for text in texts]}
-        | {"marker": {"color": colour, "size": 8, "symbol": _symbol(name), "line": {"color": _EDGE, "width": 1}}}
+        | {"marker": {"color": colour, "size": 8, "symbol": "circle", "line": {"color": _EDGE, "width": 1}}}
         | {"hovertemplate": f"%{{text}}<br>{escape(name)}: %{{x:.4~g}}<extra></extra>"}
         for (name, colour), (x, y, texts) in marks.items()
     ]
@@ -258,10 +258,6 @@ def printable(text: str) -> str:
 
 def _short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _symbol(name: str) -> str:
-    return "line-ns-open" if name.startswith("as many") else "circle"
 
 
 def legend_of(panels: Sequence[Panel]) -> tuple[tuple[str, str], ...]:

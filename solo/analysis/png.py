@@ -171,14 +171,13 @@ def _dots(axes: Any, panel: Dots) -> None:
         values = [value for _, value, _ in row.marks if math.isfinite(value)]
         if len(values) > 1:
             axes.plot([min(values), max(values)], [place, place], color=GREY, alpha=0.45, lw=1.8, zorder=1)
-        for mark, (name, value, colour) in enumerate(row.marks):
+        for mark, (_, value, colour) in enumerate(row.marks):
             at = panel.dodged(place, mark, row)
             ends = row.intervals[mark] if row.intervals else None
             if ends is not None:
                 axes.plot(ends, [at, at], color=colour, lw=1.4)
             if math.isfinite(value):
-                marker = "|" if name.startswith("as many") else "o"
-                axes.plot(value, at, ls="", marker=marker, color=colour, ms=6, mec="white", mew=0.7, clip_on=False)
+                axes.plot(value, at, ls="", marker="o", color=colour, ms=6, mec="white", mew=0.7, clip_on=False)
     axes.set_yticks(places, [row.name for row in panel.rows])
     for label, row in zip(axes.get_yticklabels(), panel.rows, strict=True):
         if not row.depth and any(other.depth for other in panel.rows):

@@ -1,23 +1,25 @@
-"""One HTML file with everything in it: no network, both themes, any screen."""
+"""One HTML file with everything in it: no network, both themes, any screen. Its marks are in `page/report.html`."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
+from jinja2 import Environment
+from markupsafe import Markup
 from PIL import Image
 
-from solo.analysis.figure import Dendrogram, Figure, Pictures
+from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures
 from solo.analysis.findings import Finding
 from solo.analysis.plotly_panels import Json, legend_of, plotly_panel, printable
 from solo.analysis.runs import Analysis
-from solo.analysis.tables import Cell, Column, Table
+from solo.analysis.tables import Cell, Table
 
 Images = Callable[[int], "Image.Image"]
 
@@ -46,162 +48,86 @@ def write_report(
 
     `image` gives the picture of a row of the features; None: there are none.
     """
-    panels: list[Json] = []
-    thumbnails = _thumbnails(image)
-    sections = []
-    for name, lede in SECTIONS.items():
-        parts = [_figure(figure, panels, thumbnails) for figure in figures if figure.section == name]
-        parts += [_table(table, analysis) for table in tables if table.section == name]
-        if parts:
-            words = f'<p class="lede">{_text(lede)}</p>' if lede else ""
-            sections.append(
-                (name, f'<section id="{_slug(name)}"><h2>{_text(name)}</h2>{words}{"".join(parts)}</section>')
-            )
-    sections.append(("How it was measured", _protocol(analysis)))
-    names = [name for name, _ in sections]
-    body = (
-        _header(analysis, names) + f"<main>{_findings(found, analysis)}{''.join(text for _, text in sections)}</main>"
-    )
-    return _page(analysis.title, body, panels)
-
-
-def _page(title: str, body: str, panels: list[Json]) -> str:
     from plotly.offline import get_plotlyjs
 
-    data = json.dumps(panels, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
-        data = data.replace(sign, f"\\u{ord(sign):04x}")
-    theme = (  # before anything is painted
-        "(()=>{let t;try{t=localStorage.getItem('solo-theme')}catch{}"
-        "const dark=matchMedia('(prefers-color-scheme: dark)').matches;"
-        "document.documentElement.dataset.theme=t||(dark?'dark':'light')})()"
+    panels: list[Json] = []
+
+    def plot(panel: Panel) -> int:
+        """The number of a plot, which is drawn by the page's script."""
+        panels.append(plotly_panel(panel))
+        return len(panels) - 1
+
+    def all_panels() -> Markup:
+        data = json.dumps(panels, separators=(",", ":"), allow_nan=False)
+        for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
+            data = data.replace(sign, f"\\u{ord(sign):04x}")
+        return Markup(data)
+
+    sections = []
+    for name, lede in SECTIONS.items():
+        inside: dict[str, list[Any]] = {
+            "figures": [figure for figure in figures if figure.section == name],
+            "tables": [table for table in tables if table.section == name],
+        }
+        if any(inside.values()):
+            sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, **inside})
+    # Whatever is shown has its marks escaped and its control characters spelled out.
+    shown = Environment(autoescape=True, finalize=lambda x: x if isinstance(x, Markup) else printable(str(x)))
+    return shown.from_string(_asset("report.html")).render(
+        analysis=analysis,
+        count=analysis.runs[0].last.spaces[analysis.spaces[0]].count,
+        colours={run.name: run.colour for run in analysis.runs},
+        topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
+        sections=sections,
+        legend_of=_chips,
+        switches=lambda one: not all(isinstance(panel, (Pictures, Dendrogram)) for panel in one.panels),
+        columns=lambda one: min(2, len(one.panels)) if isinstance(one.panels[0], Pictures) else one.columns,
+        is_plot=lambda panel: not isinstance(panel, Pictures),
+        plot=plot,
+        panels=all_panels,
+        cells=_cells,
+        thumbnail=_thumbnails(image),
+        **{name: Markup(_asset(f"report.{name}")) for name in ("css", "js")},
+        plotly=Markup(get_plotlyjs()),
     )
-    return (
-        '<!doctype html>\n<html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{_text(title)}</title><style>{_asset("report.css")}</style>'
-        f"<script>{theme}</script></head><body>{body}"
-        "<noscript><main><p>The plots need JavaScript; tables and pictures don't.</p></main></noscript>"
-        f"<script>{get_plotlyjs()}</script>"
-        f'<script type="application/json" id="panels">{data}</script>'
-        f"<script>{_asset('report.js')}</script></body></html>\n"
-    )
 
 
-def _header(analysis: Analysis, sections: Iterable[str]) -> str:
-    several = len(analysis.runs) > 1
-    snapshots = sum(len(run.snapshots) for run in analysis.runs)
-    count = analysis.runs[0].last.spaces[analysis.spaces[0]].count
-    what = f"{len(analysis.runs)} models compared" if several else "One model"
-    times = f", {snapshots} snapshots" if analysis.over_time else ""
-    words = f"{what}{times}, on {count:,} images. {_text(analysis.labelling.protocol)}."
-    runs = "".join(f'<li><span style="background:{run.colour}"></span>{_text(run.name)}</li>' for run in analysis.runs)
-    links = "".join(f'<a href="#{_slug(name)}">{_text(name)}</a>' for name in sections)
-    return (
-        f'<header class="top"><p class="kicker">solo analyze</p><h1>{_text(analysis.title)}</h1>'
-        f'<p class="lede">{words}</p><ul class="runs">{runs}</ul></header>'
-        f'<nav><div>{links}<button id="theme" type="button">Theme</button></div></nav>'
-    )
-
-
-def _findings(found: Sequence[Finding], analysis: Analysis) -> str:
-    """A card for each topic, with what it says of every run."""
-    colours = {run.name: run.colour for run in analysis.runs}
-    cards = []
-    for topic in dict.fromkeys(one.topic for one in found):
-        parts = []
-        for one in found:
-            if one.topic != topic:
-                continue
-            run = f'<i style="background:{colours[one.run]}"></i>{_text(one.run)}' if len(colours) > 1 else ""
-            value = f"<b>{_text(one.value)} <small>{_text(one.unit)}</small></b>"
-            mark = ' class="warn"' if one.warn else ""
-            parts.append(f'<div{mark}><span class="run">{run}</span>{value}<p>{_text(one.text)}</p></div>')
-        cards.append(f"<li><h3>{_text(topic)}</h3>{''.join(parts)}</li>")
-    return f'<ul class="findings">{"".join(cards)}</ul>' if cards else ""
-
-
-def _figure(figure: Figure, panels: list[Json], thumbnails: Callable[[int], str]) -> str:
+def _chips(figure: Figure) -> Sequence[tuple[str, str]]:
+    """The names and colours of a legend, where there are several, and not too many to be of use."""
     legend = figure.legend or legend_of(figure.panels)
-    switches = not all(isinstance(panel, (Pictures, Dendrogram)) for panel in figure.panels)
-    chips = ""
-    if 1 < len(legend) <= _MOST_CHIPS:
-        buttons = "".join(
-            f'<button type="button" aria-pressed="true" data-name="{_text(name)}"{"" if switches else " disabled"}>'
-            f'<i style="background:{colour}"></i>{_text(name)}</button>'
-            for name, colour in legend
-        )
-        chips = f'<div class="chips">{buttons}</div>'
-    parts = []
-    for panel in figure.panels:
-        if isinstance(panel, Pictures):
-            parts.append(_pictures(panel, thumbnails))
-        else:
-            panels.append(plotly_panel(panel))
-            parts.append(f'<div class="plot" data-panel="{len(panels) - 1}"></div>')
-    columns = min(2, len(figure.panels)) if isinstance(figure.panels[0], Pictures) else figure.columns
-    return (
-        f'<article id="{_text(figure.key)}"><h3>{_text(figure.title)}</h3>'
-        f'<p class="caption">{_text(figure.caption)}</p>{chips}<div class="panels c{columns}">{"".join(parts)}</div>'
-        f'<p class="protocol">{_text(figure.protocol)}</p></article>'
-    )
+    return legend if 1 < len(legend) <= _MOST_CHIPS else ()
 
 
-def _pictures(panel: Pictures, thumbnails: Callable[[int], str]) -> str:
-    rows = []
-    for row in panel.rows:
-        note = f"<small>{_text(row.note)}</small>" if row.note else ""
-        cells = []
-        for picture in row.pictures:
-            tone = "" if picture.good is None else ' class="good"' if picture.good else ' class="bad"'
-            caption = f"<figcaption{tone}>{_text(picture.caption)}</figcaption>"
-            cells.append(f"<figure>{thumbnails(picture.row)}{caption}</figure>")
-        rows.append(f'<div class="picture-row"><div>{_text(row.title)}{note}</div>{"".join(cells)}</div>')
-    title = f'<p class="grid-title">{_text(panel.title)}</p>' if panel.title else ""
-    return f"<div>{title}{''.join(rows)}</div>"
-
-
-def _thumbnails(image: Images | None) -> Callable[[int], str]:
+def _thumbnails(image: Images | None) -> Callable[[int], Markup]:
     @cache
-    def tag(row: int) -> str:
+    def tag(row: int) -> Markup:
         if image is None:
-            return f"<span>image {row:,}</span>"
+            return Markup(f"<span>image {row:,}</span>")
         picture = image(row).convert("RGB")
         small = max(picture.size) <= _SMALL
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        stream = io.BytesIO()
-        picture.save(stream, format="PNG" if small else "JPEG", optimize=True, quality=85)
-        kind = "png" if small else "jpeg"
+        stream, kind = io.BytesIO(), "png" if small else "jpeg"
+        picture.save(stream, format=kind, optimize=True, quality=85)
         data = base64.b64encode(stream.getvalue()).decode()
         smooth = "" if small else ' class="smooth"'
-        return f'<img{smooth} alt="image {row}" src="data:image/{kind};base64,{data}">'
+        return Markup(f'<img{smooth} alt="image {row}" src="data:image/{kind};base64,{data}">')
 
     return tag
 
 
-def _table(table: Table, analysis: Analysis) -> str:
-    colours = {run.name: run.colour for run in analysis.runs}
-    best = _best(table)
-    heads = "".join(
-        f'<th scope="col"{" class=text" if column.digits is None else ""}>'
-        f'<button type="button" title="{_text(column.hint)}">{_text(column.name)}</button></th>'
-        for column in table.columns
-    )
-    rows = []
+def _cells(table: Table) -> list[list[dict[str, str]]]:
+    """For each cell its class, what it is sorted by, the run whose colour it has, and its text."""
+    best, rows = _best(table), []
     for number, row in enumerate(table.rows):
         cells = []
         for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
             mark = "text" if column.digits is None else "best" if (number, place) in best else ""
-            dot = f'<i style="background:{colours[str(value)]}"></i>' if column.name == "run" else ""
-            key = "" if _missing(value) else str(value)
-            cells.append(f'<td class="{mark}" data-value="{_text(key)}">{dot}{_text(_shown(column, value))}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    tall = " tall" if len(rows) > 16 else ""
-    return (
-        f'<article id="table-{table.key}"><h3>{_text(table.title)}</h3><p class="caption">{_text(table.caption)}</p>'
-        f'<div class="scroll{tall}"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f'<p class="protocol">{_text(table.protocol)}</p></article>'
-    )
+            missing = value is None or (isinstance(value, float) and not math.isfinite(value))
+            shown = "–" if missing else value if isinstance(value, str) else f"{value:,.{column.digits}f}"
+            run = str(value) if column.name == "run" else ""
+            cells.append({"mark": mark, "key": "" if missing else str(value), "run": run, "shown": str(shown)})
+        rows.append(cells)
+    return rows
 
 
 def _best(table: Table) -> set[tuple[int, int]]:
@@ -213,7 +139,7 @@ def _best(table: Table) -> set[tuple[int, int]]:
     for kind in {row[space] for row in table.rows}:
         rows = [number for number, row in enumerate(table.rows) if row[space] == kind]
         for place, column in enumerate(table.columns):
-            values = {number: table.rows[number][place] for number in rows}
+            values: dict[int, Cell] = {number: table.rows[number][place] for number in rows}
             known = {n: float(v) for n, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)}
             if column.better and len(set(known.values())) > 1:
                 best = (max if column.better == "high" else min)(known.values())
@@ -221,30 +147,6 @@ def _best(table: Table) -> set[tuple[int, int]]:
     return found
 
 
-def _missing(value: Cell) -> bool:
-    return value is None or (isinstance(value, float) and not math.isfinite(value))
-
-
-def _shown(column: Column, value: Cell) -> str:
-    if value is None or _missing(value):
-        return "–"
-    return value if isinstance(value, str) else f"{value:,.{column.digits}f}"
-
-
-def _protocol(analysis: Analysis) -> str:
-    rows = "".join(f"<dt>{_text(topic)}</dt><dd>{_text(words)}</dd>" for topic, words in analysis.protocol.items())
-    return f'<section id="how-it-was-measured"><h2>How it was measured</h2><article><dl>{rows}</dl></article></section>'
-
-
 @cache
 def _asset(name: str) -> str:
     return resources.files("solo.analysis").joinpath("page", name).read_text(encoding="utf-8")
-
-
-def _text(words: object) -> str:
-    """Words as HTML: marks escaped, control characters spelled out."""
-    return html.escape(printable(str(words)), quote=True)
-
-
-def _slug(name: str) -> str:
-    return name.lower().replace(" ", "-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 import types
 import typing
@@ -11,19 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
-from solo.errors import ConfigError
+from solo.errors import ConfigError, printable
 from solo.suggest import did_you_mean
 
 MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
 _TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
-_SIGNS = {
-    ">=": lambda value, bound: value >= bound,
-    ">": lambda value, bound: value > bound,
-    "<=": lambda value, bound: value <= bound,
-    "<": lambda value, bound: value < bound,
-}
+_SIGNS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 # Keys that people look for -> why there are none.
 _ABSENT = {
@@ -59,6 +55,16 @@ def check(
         A new dict with every key of the schema (a wrong or missing value is `None`), and the problems.
     """
     return _Check(schema, path, open_names).section(values, schema, path)
+
+
+def get(values: Mapping[str, Any], key: str, missing: Any = None) -> Any:
+    """The value of a dotted key; of a section or key that isn't there `missing`."""
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return missing
+        found = found[part]
+    return found
 
 
 def unknown(value: object, choices: Iterable[str]) -> str:
@@ -102,7 +108,9 @@ class _Check:
             if name in extra:
                 checked[name] = self._value(values, extra[name], path)
             elif name not in known:
-                self.problems.append(Problem(f"{path}{name}", self._unknown_key(str(name), [*known, *extra], path)))
+                self.problems.append(
+                    Problem(printable(f"{path}{name}"), self._unknown_key(str(name), [*known, *extra], path))
+                )
         return checked, self.problems
 
     def _unknown_key(self, name: str, known: list[str], path: str) -> str:
@@ -114,7 +122,7 @@ class _Check:
         leaves = [leaf for leaf in self.leaves if "[" not in leaf]
         places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
         hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
-        hint = did_you_mean(f"{path}{name}", here) or hint or did_you_mean(f"{path}{name}", leaves)
+        hint = hint or did_you_mean(f"{path}{name}", here) or did_you_mean(f"{path}{name}", leaves)
         allowed = f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys"
         return f" is not a key; {hint}{allowed}"
 
@@ -138,6 +146,8 @@ class _Check:
         try:
             converted = convert(value, found.type)
             _require_bounds(converted, value, found.bounds)
+            if converted == [] and isinstance(found.default, LISTS) and found.default:
+                raise _Refused(f"=[] is empty; give at least one: {found.help}")
             return converted
         except _Refused as expected:
             self.problems.append(Problem(name, str(expected)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from solo.args.check import ParseError, Problem, unknown
+from solo.args.check import ParseError, Problem, get, unknown
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
 from solo.data.catalogue.resolve import is_here
 from solo.data.catalogue.rows import wrong_statistics
@@ -17,12 +17,23 @@ Values = Mapping[str, Any]
 
 def check_data(values: Values) -> Iterator[Problem]:
     """The data set's name, shares and statistics of a checked config, where a refused value is None."""
-    dataset = values["data"]["dataset"]
-    if dataset is not None and dataset not in DATASETS:
+    data, entries = values["data"], values.get("augmentations") or []
+    dataset, fraction, classes, spec = data["dataset"], data["fraction"], data["num_classes"], spec_of(values)
+    if dataset is not None and spec is None:
         yield Problem("data.dataset", unknown(dataset, DATASETS))
-    yield from _images(values)
-    yield from _statistics(values)
-    yield from _crops(values)
+    if fraction is not None and fraction != -1 and fraction <= 0:
+        yield Problem("data.fraction", f"={fraction:g} is no share; give a number in (0, 1], or -1 for all images")
+    if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
+        text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
+        yield Problem("data.num_classes", text)
+    places = {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}
+    for place, section in places.items():
+        for name, text in wrong_statistics(get(section, "mean"), get(section, "std")).items():
+            yield Problem(f"{place}.{name}", text)
+        least, most = get(section, "rrc.crop_min_scale"), get(section, "rrc.crop_max_scale")
+        if least is not None and most is not None and least > most:
+            text = f"={least} is more than crop_max_scale={most}; exchange them"
+            yield Problem(f"{place}.rrc.crop_min_scale", text)
 
 
 def spec_of(values: Values) -> DatasetSpec | None:
@@ -30,97 +41,47 @@ def spec_of(values: Values) -> DatasetSpec | None:
     return DATASETS.get(str(values["data"]["dataset"]))
 
 
-def _images(values: Values) -> Iterator[Problem]:
-    data = values["data"]
-    fraction, classes = data["fraction"], data["num_classes"]
-    if fraction is not None and fraction != -1 and fraction <= 0:
-        yield Problem("data.fraction", f"={fraction:g} is no share; give a number in (0, 1], or -1 for all images")
-    spec = DATASETS.get(str(data["dataset"]))
-    if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
-        text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
-        yield Problem("data.num_classes", text)
-
-
-def _statistics(values: Values) -> Iterator[Problem]:
-    """Mean and std of images in [0, 255], as other libraries want them, and others that can't be right."""
-    places = [
-        ("data", values["data"]),
-        *((f"augmentations[{i}]", e) for i, e in enumerate(values.get("augmentations") or [])),
-    ]
-    for place, section in places:
-        if isinstance(section, Mapping):
-            mean, std = (section.get(name) for name in ("mean", "std"))
-            for name, text in wrong_statistics(mean, std).items():
-                yield Problem(f"{place}.{name}", text)
-
-
-def _crops(values: Values) -> Iterator[Problem]:
-    for i, entry in enumerate(values.get("augmentations") or []):
-        crop = entry["rrc"] if isinstance(entry, Mapping) else {}
-        least, most = crop.get("crop_min_scale"), crop.get("crop_max_scale")
-        if least is not None and most is not None and least > most:
-            text = f"={least} is more than crop_max_scale={most}; exchange them"
-            yield Problem(f"augmentations[{i}].rrc.crop_min_scale", text)
-
-
 def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
-    """Levels that aren't there, and batches that a sampler can't make of the labels.
+    """Labels and levels that aren't there, and batches that a sampler can't make of the labels.
 
     Args:
         values: checked.
         spec: the resolved data set; `None` where it can't be read, which is said elsewhere.
     """
-    hex_ = values.get("hex", {})
-    by_label = policy_facts(hex_.get("policy")).labels
-    superclass = hex_["policy"] if by_label == "tree" else "named" if hex_.get("named") else None
-    sampler = values["data"].get("sampler") not in (None, "random")
-    yield from _missing_labels(values["data"])
-    shares = values["data"].get("label_fraction")
-    if spec is None:
-        return
-    if isinstance(shares, list):
-        yield from _shares(spec, shares)
-    if superclass:
-        yield from _superclass(spec, values["hex"]["level"], superclass)
-    elif by_label:
-        yield from _level("hex.level", values["hex"]["level"], spec.levels)
-    if sampler:
-        yield from _sampler(spec, values["data"], values["optimizer"]["batch_size"])
-
-
-def _missing_labels(data: Values) -> Iterator[Problem]:
-    """Labels and classes that are taken away where there are none, or by a share that is none."""
+    data = values["data"]
     shares = data.get("label_fraction")
-    partial = shares not in (None, -1.0)
-    for share in shares if isinstance(shares, list) else [shares]:
+    several = shares if isinstance(shares, list) else [shares]
+    for share in several:
         if share is not None and -1 < share < 0:
             yield Problem("data.label_fraction", f"={share} is no share; give 0 to 1, or -1 for all labels")
     if data.get("no_labels"):
-        share = data.get("labelled_share")
-        asked = {"label_fraction": partial, "unseen_classes": data.get("unseen_classes"), "labelled_share": share}
-        for name, given in asked.items():
-            if given:
+        partial = {"label_fraction": shares not in (None, -1.0)}
+        for name in ("label_fraction", "unseen_classes", "labelled_share"):
+            if partial.get(name, data.get(name)):
                 yield Problem(f"data.{name}", " needs labels, and data.no_labels=True has none; leave it out")
-
-
-def _shares(spec: DatasetSpec, shares: Sequence[float]) -> Iterator[Problem]:
-    whole = [1.0 if share < 0 else share for share in shares]
-    if len(shares) not in (1, len(spec.levels)):
-        levels = f"{spec.name} has {len(spec.levels)} ({', '.join(spec.levels)})"
-        yield Problem("data.label_fraction", f" gives {len(shares)} levels, and {levels}; give one number a level")
-    elif any(fine > coarse for coarse, fine in zip(whole, whole[1:], strict=False)):
-        text = f"={list(shares)} keeps more fine labels than coarse ones, which follow from them; let it not increase"
-        yield Problem("data.label_fraction", text)
-
-
-def _superclass(spec: DatasetSpec, level: int | str | None, asked: str) -> Iterator[Problem]:
-    if len(spec.levels) < 2:
-        rich = [name for name, row in DATASETS.items() if len(row.levels) > 1]
-        advice = f"take a data set with several levels ({', '.join(rich)}) or HEX_adaptive"
-        key, value = ("hex.named", True) if asked == "named" else ("hex.policy", asked)
-        yield Problem(key, f"={value!r} needs a label tree, and {spec.name} has one level only; {advice}")
-    else:
+    if spec is None:
+        return
+    if isinstance(shares, list):
+        whole = [1.0 if share < 0 else share for share in shares]
+        if len(shares) not in (1, len(spec.levels)):
+            levels = f"{spec.name} has {len(spec.levels)} ({', '.join(spec.levels)})"
+            yield Problem("data.label_fraction", f" gives {len(shares)} levels, and {levels}; give one number a level")
+        elif whole != sorted(whole, reverse=True):
+            text = f"={shares} keeps more fine labels than coarse ones, which follow from them; let it not increase"
+            yield Problem("data.label_fraction", text)
+    by_label, level = policy_facts(get(values, "hex.policy")).labels, get(values, "hex.level")
+    if by_label == "tree" or get(values, "hex.named"):
+        if len(spec.levels) > 1:
+            yield from _level("hex.level", level, spec.levels)
+        else:
+            rich = ", ".join(name for name, row in DATASETS.items() if len(row.levels) > 1)
+            key = "hex.policy" if by_label == "tree" else "hex.named"
+            text = f"={get(values, key)!r} needs a label tree, and {spec.name} has one level only"
+            yield Problem(key, f"{text}; take a data set with several levels ({rich}) or HEX_adaptive")
+    elif by_label:
         yield from _level("hex.level", level, spec.levels)
+    if data.get("sampler") not in (None, "random"):
+        yield from _sampler(spec, data, values["optimizer"]["batch_size"])
 
 
 def _level(key: str, level: int | str | None, levels: Sequence[str]) -> Iterator[Problem]:
@@ -146,16 +107,12 @@ def _sampler(spec: DatasetSpec, data: Values, batch_size: int | None) -> Iterato
         text = f"={per_class} must divide optimizer.batch_size={batch_size}, which has classes of that many images"
         yield Problem("data.per_class", text)
     elif kind == "pxk":
-        nodes = _count(spec, level)
+        nodes = spec.num_classes
+        if level is not None and spec.taxonomy is not None:
+            nodes = len(spec.taxonomy.names[level if isinstance(level, int) else spec.levels.index(level)])
         if nodes is not None and nodes < batch_size // per_class:
             text = f"={per_class} makes batches of {batch_size // per_class} classes, and there are {nodes}"
             yield Problem("data.per_class", f"{text}; raise it, or lower optimizer.batch_size={batch_size}")
-
-
-def _count(spec: DatasetSpec, level: int | str | None) -> int | None:
-    if level is None or spec.taxonomy is None:
-        return spec.num_classes
-    return len(spec.taxonomy.names[level if isinstance(level, int) else spec.levels.index(level)])
 
 
 def check_folders(values: Values) -> Iterator[Problem]:

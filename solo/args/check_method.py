@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from solo.args.check import Problem, check, unknown
+from solo.args.check import Problem, check, get, unknown
 from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.hex.catalogue import policy_facts
@@ -31,9 +31,8 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     trained = values.get("pretrain_method")
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
-    hex_ = values.get("hex", {})
-    problems += check_policy(values.get("method"), hex_.get("policy"), hex_.get("action"))
-    return [*problems, *check_accumulate(values), *_variant(values), *_thresholds(values)]
+    problems += check_policy(values.get("method"), get(values, "hex.policy"), get(values, "hex.action"))
+    return [*problems, *check_accumulate(values), *_settings(values)]
 
 
 def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
@@ -48,25 +47,19 @@ def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
         return [Problem("hex.action", f"={action!r} is nothing for method={method}, where labels pull; leave it out")]
     if facts.hex is not None:
         return []
-    text = f"={policy!r} does nothing in method={method}; take standard, or one of "
-    text += ", ".join(names(lambda facts: facts.hex))
-    return [Problem("hex.policy", text)]
+    places = ", ".join(names(lambda facts: facts.hex))
+    return [Problem("hex.policy", f"={policy!r} does nothing in method={method}; take standard, or one of {places}")]
 
 
-def _variant(values: Values) -> Iterator[Problem]:
-    """The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss."""
-    settings = values.get("hex", {})
-    policy = settings.get("policy")
+def _settings(values: Values) -> Iterator[Problem]:
+    """A variant that the policy hasn't, and a threshold that would go up."""
+    policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
     facts = policy_facts(policy)
-    if settings.get("variant") == "release" and facts.variant == "reweight":
+    # The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss.
+    if get(values, "hex.variant") == "release" and facts.variant == "reweight":
         advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"
         yield Problem("hex.variant", f"='release' has no meaning with {policy}; {advice}")
-
-
-def _thresholds(values: Values) -> Iterator[Problem]:
-    settings = values.get("hex") or {}
-    start, end = settings.get("distance_thresh"), settings.get("distance_min")
-    if settings.get("policy") == "fixed" and start is not None and end is not None and start < end:
+    if policy == "fixed" and start is not None and end is not None and start < end:
         text = f"={end} is above hex.distance_thresh={start}, where it starts; the threshold goes down, exchange them"
         yield Problem("hex.distance_min", text)
 
@@ -83,9 +76,8 @@ def check_accumulate(values: Values) -> list[Problem]:
     if steps < 2:
         text = f"=exact is for several batches, and accumulate_grad_batches={steps}; set that to 2 or more"
         return [Problem("accumulate", text)]
-    policy = (values.get("hex") or {}).get("policy") or "standard"
     facts = facts_of(method)
-    if facts and facts.per_image and policy == "standard":
+    if facts and facts.per_image and get(values, "hex.policy") in (None, "standard"):
         text = f"=exact is not for method={method}: its loss is a mean over images and compares none of the batch"
         return [Problem("accumulate", f"{text}, so plain accumulation has the same gradient; leave it out")]
     return []
@@ -93,13 +85,23 @@ def check_accumulate(values: Values) -> list[Problem]:
 
 def check_labels_of_method(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
     """What a method that learns from labels needs, and where its backbone starts; `spec` is the resolved data set."""
-    facts = facts_of(values.get("method"))
-    if facts and facts.labels == "needed":
-        yield from _labels(values)
+    method, kwargs = values.get("method"), values.get("method_kwargs", {})
+    facts = facts_of(method)
+    data = values["data"]
+    without = (
+        "no_labels=True" if data.get("no_labels") else "label_fraction=0" if data.get("label_fraction") == 0 else ""
+    )
+    if facts and facts.labels == "needed" and without:
+        key, _, value = without.partition("=")
+        text = f"={value} leaves method={method} nothing to learn from; take one that needs none"
+        yield Problem(f"data.{key}", text)
     if facts and facts.hex == "denominator":
         yield from _levels(values, spec)
-    if facts and facts.kwargs:
-        yield from _ignored(values, facts.kwargs, facts.ignores)
+    for key in facts.ignores if facts else ():
+        if kwargs[key] not in (None, keys_of(facts.kwargs)[key].default):  # type: ignore[union-attr, arg-type]
+            alike = {name: row for name, row in CATALOGUE.items() if row.kwargs is facts.kwargs}  # type: ignore[union-attr]
+            others = " or ".join(name for name, row in alike.items() if not row.ignores)
+            yield Problem(f"method_kwargs.{key}", f"={kwargs[key]!r} does nothing in {method}; take {others}")
     if values.get("finetune_layers") is not None and values.get("finetune_from") is None:
         yield Problem(
             "finetune_layers",
@@ -108,47 +110,25 @@ def check_labels_of_method(values: Values, spec: DatasetSpec | None) -> Iterator
         )
 
 
-def _ignored(values: Values, schema: type, ignores: tuple[str, ...]) -> Iterator[Problem]:
-    for key in ignores:
-        value = values["method_kwargs"][key]
-        if value not in (None, keys_of(schema)[key].default):
-            others = names(lambda other: other.kwargs is schema and not other.ignores)
-            text = f"={value!r} does nothing in {values['method']}; take {' or '.join(others)}"
-            yield Problem(f"method_kwargs.{key}", text)
-
-
-def _labels(values: Values) -> Iterator[Problem]:
-    data, method = values["data"], values["method"]
-    if data.get("no_labels"):
-        yield Problem("data.no_labels", f"=True leaves method={method} nothing to learn from; take one that needs none")
-    elif data.get("label_fraction") == 0:
-        yield Problem(
-            "data.label_fraction", f"=0 leaves method={method} nothing to learn from; take one that needs none"
-        )
-
-
 def _levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
-    kwargs, hex_, method = values["method_kwargs"], values.get("hex", {}), values["method"]
+    kwargs, method, policy = values["method_kwargs"], values["method"], get(values, "hex.policy")
     layer, penalty = kwargs["granularity"] == "layer", kwargs["level_penalty"]
     if layer and kwargs["pairs"] == "cumulative":
         yield Problem("method_kwargs.pairs", "='cumulative' goes with granularity=pair only; take lca")
     if layer and kwargs["instance"] is False:
         yield Problem("method_kwargs.instance", "=False goes with granularity=pair only; leave it out")
     if isinstance(penalty, list) and spec is not None:
-        yield from _penalties(penalty, len(spec.levels), kwargs["instance"] and not layer)
-    if hex_.get("policy") in (None, "standard"):
-        return
-    if layer:
-        yield Problem("hex.policy", f"={hex_['policy']!r} goes with method_kwargs.granularity=pair only")
-    if hex_.get("variant") == "release":
-        yield Problem("hex.variant", f"='release' is no loss of method={method}; take reweight")
-
-
-def _penalties(penalty: list[float], levels: int, instance: bool) -> Iterator[Problem]:
-    levels += instance
-    if len(penalty) != levels or any(value < 0 for value in penalty):
-        what = "the labels' and the image's" if instance else "the labels'"
-        yield Problem("method_kwargs.level_penalty", f"={penalty} must be {levels} numbers >= 0, {what}, coarse first")
+        instance = kwargs["instance"] and not layer
+        levels = len(spec.levels) + instance
+        if len(penalty) != levels or min(penalty) < 0:
+            what = "the labels' and the image's" if instance else "the labels'"
+            text = f"={penalty} must be {levels} numbers >= 0, {what}, coarse first"
+            yield Problem("method_kwargs.level_penalty", text)
+    if policy not in (None, "standard"):
+        if layer:
+            yield Problem("hex.policy", f"={policy!r} goes with method_kwargs.granularity=pair only")
+        if get(values, "hex.variant") == "release":
+            yield Problem("hex.variant", f"='release' is no loss of method={method}; take reweight")
 
 
 def count_views(values: Values) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from solo.args.check import Problem
+from solo.args.check import Problem, get
 from solo.data.catalogue.registry import DATASETS
 from solo.methods.catalogue import facts_of
 
@@ -22,18 +22,40 @@ _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 def check_run(values: Values) -> Iterator[Problem]:
     """Settings of a checked config, where a refused value is None, that can't be what is meant."""
-    for found in (_devices(values.get("devices")), _name(values), _length(values), _batches(values)):
-        yield from found
+    yield from _top(values)
+    yield from _batches(values)
     yield from _sharing(values)
-    yield from _finetuning(values)
-    yield from _free(values)
+    if "finetune" in values:
+        yield from _finetuning(values)
+    # Numbers that go to someone else's function, which may not look at them.
+    for section in ("backbone.kwargs", "optimizer.kwargs"):
+        for name, value in (get(values, section) or {}).items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    yield Problem(f"{section}.{name}", f"={value!r} is not finite; give a number")
 
 
-def _devices(devices: Any) -> Iterator[Problem]:
+def _top(values: Values) -> Iterator[Problem]:
+    devices, name = values.get("devices"), values.get("name")
     text = str(devices).strip("[]")
     several = isinstance(devices, list) or "," in text
     if devices is not None and not re.fullmatch(r"\d+(, *\d+)*" if several else r"[1-9]\d*|auto|-1", text):
         yield Problem("devices", f"={devices!r} is unknown; give a number >= 1, a list such as [0, 1], or auto")
+    elif isinstance(devices, list) and len(set(devices)) < len(devices):
+        yield Problem("devices", f"={devices} names a device twice; give each of them once")
+    if name and re.search(r"[/\\\0]", name):
+        yield Problem("name", f"={name!r} becomes part of a file's name; take / and \\ out of it")
+    least, most = values.get("min_epochs"), values.get("max_epochs")
+    if least is not None and most is not None and least > most:
+        yield Problem("min_epochs", f"={least} is more than max_epochs={most}; lower it or raise max_epochs")
+    if values.get("max_steps") == 0:
+        yield Problem("max_steps", "=0 trains nothing; give a number >= 1, or -1 for all of max_epochs")
+    time = values.get("max_time")
+    if isinstance(time, str) and not _DURATION.fullmatch(time):
+        yield Problem("max_time", f"={time!r} is no duration; give DD:HH:MM:SS, for example 00:12:00:00")
+    for unit in time if isinstance(time, Mapping) else ():
+        if unit not in _UNITS:
+            yield Problem(f"max_time.{unit}", f" is no unit of time; give {', '.join(_UNITS)}")
 
 
 def _sharing(values: Values) -> Iterator[Problem]:
@@ -42,33 +64,12 @@ def _sharing(values: Values) -> Iterator[Problem]:
         yield Problem("strategy", f"={strategy!r} is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp")
     if strategy.startswith("fsdp") and values.get("accumulate") == "exact":
         yield Problem(
-            "accumulate", f"=exact doesn't go with strategy={strategy}; take strategy=ddp, or accumulate=plain"
+            "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
         )
 
 
-def _name(values: Values) -> Iterator[Problem]:
-    name = values.get("name")
-    if name and re.search(r"[/\\\0]", name):
-        yield Problem("name", f"={name!r} becomes part of a file's name; take / and \\ out of it")
-
-
-def _length(values: Values) -> Iterator[Problem]:
-    least, most, steps = values.get("min_epochs"), values.get("max_epochs"), values.get("max_steps")
-    if least is not None and most is not None and least > most:
-        yield Problem("min_epochs", f"={least} is more than max_epochs={most}; lower it or raise max_epochs")
-    if steps == 0:
-        yield Problem("max_steps", "=0 trains nothing; give a number >= 1, or -1 for all of max_epochs")
-    time = values.get("max_time")
-    if isinstance(time, str) and not _DURATION.fullmatch(time):
-        yield Problem("max_time", f"={time!r} is no duration; give DD:HH:MM:SS, for example 00:12:00:00")
-    if isinstance(time, Mapping):
-        for unit in time:
-            if unit not in _UNITS:
-                yield Problem(f"max_time.{unit}", f" is no unit of time; give {', '.join(_UNITS)}")
-
-
 def _batches(values: Values) -> Iterator[Problem]:
-    size = (values.get("optimizer") or {}).get("batch_size")
+    size = get(values, "optimizer.batch_size")
     facts = facts_of(values.get("method"))
     if facts and size is not None and size < facts.least_batch:
         text = f"={size} is too small: {values['method']} compares or normalises the images of a batch; give at least "
@@ -87,67 +88,42 @@ def _batches(values: Values) -> Iterator[Problem]:
         yield Problem("val_check_interval", f"={interval!r} is no duration; give DD:HH:MM:SS, batches, or a share")
     elif isinstance(interval, float) and not 0 < interval <= 1:
         yield Problem("val_check_interval", f"={interval} is no share of an epoch; give a number in (0, 1], or an int")
-    devices = values.get("devices")
-    if isinstance(devices, list) and len(set(devices)) < len(devices):
-        yield Problem("devices", f"={devices} names a device twice; give each of them once")
 
 
 def _finetuning(values: Values) -> Iterator[Problem]:
     """Settings of `solo linear` that would do nothing beside others."""
-    if "finetune" not in values:
-        return
+    data = values["data"]
     if values["optimizer"]["layer_decay"] and not values["finetune"]:
         yield Problem("optimizer.layer_decay", " does nothing on a frozen backbone; set finetune=True or leave it out")
-    if values["data"]["cache_features"]:
-        for name in ("auto_augment", "mixup", "cutmix"):
-            if values[name]:
-                yield Problem(name, " changes images, and data.cache_features=True has none; take one of the two")
+    for name in ("auto_augment", "mixup", "cutmix") if data["cache_features"] else ():
+        if values[name]:
+            yield Problem(name, " changes images, and data.cache_features=True has none; take one of the two")
     for name, made in (("auto_augment", "image by image"), ("data.cache_features", "once, without augmentation")):
-        if values["data"].get("augment") == "batch" and (
-            values["data"]["cache_features"] if "." in name else values[name]
-        ):
+        if data.get("augment") == "batch" and get(values, name):
             yield Problem("data.augment", f"=batch does nothing with {name}=True, which works {made}; leave one out")
-    spec = DATASETS.get(str(values["data"]["dataset"]))
-    channels = values["data"]["channels"] or (spec.channels if spec else None)
+    spec = DATASETS.get(str(data["dataset"]))
+    channels = data["channels"] or (spec.channels if spec else None)
     if values["auto_augment"] and channels not in (None, 3):
-        yield Problem(
-            "auto_augment", f" (RandAugment) is for colour pictures, these have {channels} channel; leave it out"
-        )
-
-
-def _free(values: Values) -> Iterator[Problem]:
-    """Numbers that go to someone else's function, which may not look at them."""
-    for section in ("backbone", "optimizer"):
-        kwargs = (values.get(section) or {}).get("kwargs") or {}
-        for name, value in kwargs.items():
-            for number in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(number, float) and not math.isfinite(number):
-                    yield Problem(f"{section}.kwargs.{name}", f"={value!r} is not finite; give a number")
+        text = f" (RandAugment) is for colour pictures, these have {channels} channel; leave it out"
+        yield Problem("auto_augment", text)
 
 
 def check_files(values: Values) -> Iterator[Problem]:
     """Checkpoints and weights that a real run reads, by their names, and a package that it needs."""
-    yield from _start(values)
     if "mlflow" in (values.get("logger") or ()) and importlib.util.find_spec("mlflow") is None:
         yield Problem("logger", "=[mlflow] needs MLflow, which isn't installed; pip install mlflow, or leave it out")
+    source = values.get("finetune_from")
+    if source is not None and not source.startswith(_PUBLISHED) and not Path(source).expanduser().exists():
+        what = "give a file with weights, the folder of a run, timm/NAME or torchvision/NAME"
+        yield Problem("finetune_from", f"={source!r} does not exist; {what}")
     for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):
         given = values.get(key)
-        for name in [] if given is None else given if isinstance(given, list) else [given]:
+        for name in given if isinstance(given, list) else [given] if given is not None else []:
             path = Path(name).expanduser()
             if not path.exists():
                 yield Problem(key, f"={name!r} does not exist; give a checkpoint file or the folder of a run")
             elif path.is_dir() and not any(path.glob("*.ckpt")):
                 yield Problem(key, f"={name!r} is a folder without *.ckpt files; give the folder of a run")
-
-
-def _start(values: Values) -> Iterator[Problem]:
-    """A file of `finetune_from` that isn't there."""
-    source = values.get("finetune_from")
-    if source is not None and not source.startswith(_PUBLISHED) and not Path(source).expanduser().exists():
-        yield Problem(
-            "finetune_from",
-            f"={source!r} does not exist; give a file with weights, the folder of a run, timm/NAME or torchvision/NAME",
-        )
 
 
 def remarks(values: Values) -> Iterator[str]:

@@ -72,9 +72,9 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
             _take_out(values, word)
             origins.remove(word.key)
             continue
+        if "${" in str(word.value).replace("\\${", ""):
+            refuse_resolvers(OmegaConf.create({word.key: word.value}), COMMAND_LINE)
         try:
-            if "${" in str(word.value).replace("\\${", ""):
-                refuse_resolvers(OmegaConf.create({word.key: word.value}), COMMAND_LINE)
             OmegaConf.update(values, word.key, word.value, merge=True, force_add=True)
         except (OmegaConfBaseException, AttributeError, TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"command line: {word.key}: {one_line(error)}") from error
@@ -112,7 +112,9 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[DictConfig, list[
         raise ConfigError(f"{recipe.shown}: {one_line(error)} {advice}") from error
     except RecursionError as error:
         raise ConfigError(f"{recipe.shown}: defaults lists include each other in a circle") from error
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
         text = one_line(error) or "Hydra can't read it; give keys that are texts and values that are plain"
         raise ConfigError(f"{recipe.shown}: {text}") from error
 

@@ -32,6 +32,13 @@ class CommonDataCfg:
         "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face"
     )
     fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
+    holdout: float = key(
+        0.0,
+        "share of the training images that validate in place of the data set's own, which nobody then looks at: for "
+        "choosing settings; whole groups (fonts) where the data set knows some",
+        ge=0,
+        lt=1,
+    )
     num_workers: int = key(4, "loader processes for each device", ge=0, matters=False)
     download: bool = key(True, "fetch the data set if it isn't there", matters=False)
     num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)

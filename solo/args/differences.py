@@ -59,8 +59,8 @@ def unknown_names(allowed: Iterable[str], *configs: Mapping[str, Any]) -> list[s
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, plain value) of everything below; lists of values stay whole."""
-    if isinstance(value, Mapping):
+    """(dotted key, plain value) of everything below; lists of values stay whole, and so do empty sections."""
+    if isinstance(value, Mapping) and value:
         for name, part in value.items():
             yield from flat(part, f"{key}.{name}" if key else str(name))
     elif isinstance(value, (list, tuple)) and any(isinstance(part, Mapping) for part in value):

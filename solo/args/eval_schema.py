@@ -119,6 +119,7 @@ class AnalyzeCfg(FeatureCfg):
     superclass: int | str | None = key(
         None, "level of the superclasses, by name or index; null: the one above the classes, else what emerges"
     )
+    inside: str | None = key(None, "name of a superclass whose classes are drawn; null: the one that is poorest inside")
     clusters: int | None = key(
         None, "without labels: clusters to find; null: a twentieth of the images, 10 to 60", ge=2
     )

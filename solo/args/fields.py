@@ -130,16 +130,12 @@ _KEYS: dict[type, dict[str, Key]] = {}
 
 def idle_keys(schema: type, prefix: str = "") -> Iterator[str]:
     """Dotted names of the keys and sections that don't change what a run computes."""
-    for found in [*keys_of(schema).values(), *keys_of(getattr(schema, "EXTRA", _Nothing)).values()]:
+    extra = keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {}
+    for found in [*keys_of(schema).values(), *extra.values()]:
         if not found.matters:
             yield prefix + found.name
         elif found.section:
             yield from idle_keys(found.section, f"{prefix}{found.name}.")
-
-
-@dataclass(frozen=True)
-class _Nothing:
-    """Stands for a schema without further keys."""
 
 
 def walk(schema: type, prefix: str = "") -> Iterator[tuple[str, Key]]:

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from solo.args.check import short
+from solo.args.differences import flat
 from solo.args.origins import display
 from solo.errors import ConfigError
 
@@ -41,10 +43,11 @@ def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mappin
             continue
         seen.add(current)
         content = _checked(current)
+        if not isinstance(content, (dict, list, type(None))):
+            raise ConfigError(f"{display(current)}: it is no recipe; give lines of the form key: value")
         named = content.get("defaults") if isinstance(content, dict) else None
         if isinstance(named, list):
-            for text in _texts(named):
-                _refuse_resolvers(text, f"{display(current)}: defaults")
+            _refuse_resolvers(str(named), f"{display(current)}: defaults")
             waiting += _found(_named(named), [current.parent, *folders])
 
 
@@ -58,14 +61,14 @@ def refuse_resolvers(values: DictConfig, shown: str) -> None:
     Raises:
         ConfigError: names the key.
     """
-    for key, text in _leaves(OmegaConf.to_container(values, resolve=False), ""):
-        _refuse_resolvers(text, f"{shown}: {key}")
+    for key, value in flat(OmegaConf.to_container(values, resolve=False)):
+        _refuse_resolvers(str(value), f"{shown}: {key}")
 
 
 def _refuse_resolvers(text: str, where: str) -> None:
     if "${" in _ALLOWED.sub("", text):
         raise ConfigError(
-            f"{where}: {_short(text)} is refused: a value may name other values, ${{data.dataset}}, and of the "
+            f"{where}: {short(text)} is refused: a value may name other values, ${{data.dataset}}, and of the "
             f"environment {', '.join(ENVIRONMENT)} and names that begin with SOLO_, ${{oc.env:SOLO_DATA}}"
         )
 
@@ -134,22 +137,3 @@ def _found(names: Any, folders: Sequence[Path]) -> Iterator[Path]:
         place = Path(group.lstrip("/")) / name.partition("@")[0].lstrip("/")
         files = (folder / place.with_name(f"{place.name.removesuffix('.yaml')}.yaml") for folder in folders)
         yield from (file for file in files if file.is_file())
-
-
-def _texts(value: Any) -> Iterator[str]:
-    return (text for _, text in _leaves(value, ""))
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            yield from _leaves(inner, f"{key}[{i}]")
-    elif isinstance(value, str):
-        yield key, value
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}...")

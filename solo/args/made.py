@@ -65,8 +65,10 @@ def made_for(folder: Path, name: str) -> dict[str, Made]:
         seen.add(name)
         file = _file(folder, name)
         if file is not None:
-            content = _read(file)
-            defaults = content.get("defaults") or [] if isinstance(content, dict) else []
+            try:
+                defaults = _table(file).get("defaults") or []
+            except ConfigError:  # whoever composes it says what is wrong
+                continue
         elif found := _make(folder, name):
             made[name], defaults = found, found.defaults
         else:
@@ -82,7 +84,7 @@ def has_own_name(folder: Path) -> bool:
 
 def names_in(folder: Path) -> list[str]:
     """What can be run in a folder, files first."""
-    files = sorted(file.name for file in folder.glob("*.yaml"))
+    files = sorted(file.name for file in folder.glob("*.yaml") if file.is_file())
     above = folder.parent
     if above.name == "pretrain" and (folder / "data.yaml").is_file():
         made = [*_table(folder / "methods.yaml"), *sorted(file.stem for file in (above / "methods").glob("*.yaml"))]
@@ -155,7 +157,9 @@ def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, An
     """With what `methods.yaml` says of this recipe: values, and files (`defaults`) under them."""
     table = folder / "methods.yaml"
     row = dict(_table(table).get(name) or {})
-    defaults = [*defaults, *row.pop("defaults", []), "_self_"]
+    own = row.pop("defaults", [])
+    chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
+    defaults = [*(e for e in defaults if isinstance(e, str) or not chosen & e.keys()), *own, "_self_"]
     places = _said_by(values, name)
     if row:
         for key, line, replaces in lines_of(table, name):
@@ -243,20 +247,8 @@ def _table(path: Path) -> dict[str, Any]:
 def _table_once(path: Path, changed: int) -> dict[str, Any]:
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{display(path)}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
     return content
-
-
-def _read(path: Path) -> Any:
-    return _read_once(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _read_once(path: Path, changed: int) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError):
-        return None  # whoever composes it says what is wrong

@@ -38,9 +38,7 @@ class Origins(dict[str, str]):
 
     def place(self, key: str) -> str:
         """Of a key, else of the nearest section around it; empty if nobody wrote either."""
-        while key and key not in self:
-            key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
-        return self[key] if key else ""
+        return place_of(self, key) or ""
 
     def remove(self, key: str) -> None:
         """Forget a key and what is in it."""
@@ -51,6 +49,13 @@ class Origins(dict[str, str]):
         if replaces:  # mappings are merged, lists and values replace what was there
             self.remove(key)
         self[key] = place
+
+
+def place_of(origins: Mapping[str, str], key: str) -> str | None:
+    """The place of a key, else of the nearest section around it."""
+    while key and key not in origins:
+        key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
+    return origins[key] if key else None
 
 
 def display(path: Path) -> str:

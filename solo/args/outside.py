@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from solo import plugin
@@ -35,51 +36,33 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
         yield Problem("trust", f"={list(named)} counts on the command line only; a file can't permit its own code")
     else:
         plugin.permit(named)
+
+    def find(key: str, path: str, meaning: Callable[[str], Any]) -> tuple[Any, list[Problem]]:
+        if typed is None or typed(key):
+            plugin.permit([path])
+        try:
+            return meaning(path), []
+        except UserError as error:
+            return None, [Problem(key, f"={path}{str(error).partition(path)[2]}")]
+
     for key, meaning in _MEANING.items():
-        *path, last = key.split(".")
-        section: Any = values.get(path[0]) if path else values
-        value = section.get(last) if isinstance(section, Mapping) else None
-        if not plugin.is_path(value):
+        place, _, last = key.rpartition(".")
+        section: Any = values.get(place) if place else values
+        if not isinstance(section, Mapping) or not plugin.is_path(section.get(last)):
             continue
-        if typed is None or typed(key):
-            plugin.permit([value])
-        try:
-            found = meaning(value)
-        except UserError as error:
-            section[last] = None
-            yield Problem(key, f"={value}{str(error).partition(value)[2]}")
-        else:
-            yield from _policy_kwargs(section, found) if key == "hex.policy" else ()
-    for i, entry in enumerate(values.get("augmentations") or []):
-        yield from _steps(entry, f"augmentations[{i}].transforms", typed)
+        found, problems = find(key, section[last], meaning)
+        yield from problems
+        if problems:
+            section[last] = None  # type: ignore[index]
+        elif key == "hex.policy":
+            yield from _policy_kwargs(values["hex"], found)
     for i, entry in enumerate(values.get("augmentations") or ()):
-        yield from _transforms(entry, f"augmentations[{i}].transforms", typed)
-
-
-def _transforms(entry: dict[str, Any], key: str, typed: Callable[[str], bool] | None) -> Iterator[Problem]:
-    for path in entry.get("transforms") or ():
-        if not plugin.is_path(path):
-            yield Problem(key, f" has {path!r}, which is no import path; give module:function")
-            continue
-        if typed is None or typed(key):
-            plugin.permit([path])
-        try:
-            plugin.load_callable(path, key, "an image of Pillow")
-        except UserError as error:
-            yield Problem(key, f"={path}{str(error).partition(path)[2]}")
-
-
-def _steps(entry: dict[str, Any], key: str, typed: Callable[[str], bool] | None) -> Iterator[Problem]:
-    """Own steps of a pipeline."""
-    for path in entry.get("transforms") or ():
-        if not plugin.is_path(path):
-            continue  # said with the other words that can't be
-        if typed is None or typed(key):
-            plugin.permit([path])
-        try:
-            plugin.load_callable(path, key, "an image")
-        except UserError as error:
-            yield Problem(key, f"={path}{str(error).partition(path)[2]}")
+        key = f"augmentations[{i}].transforms"
+        for path in entry.get("transforms") or ():
+            if plugin.is_path(path):
+                yield from find(key, path, partial(plugin.load_callable, key=key, makes="an image of Pillow"))[1]
+            else:
+                yield Problem(key, f" has {path!r}, which is no import path; give module:function")
 
 
 def _policy_kwargs(section: dict[str, Any], policy: type) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from solo.args.check_method import check_labels_of_method, check_method, count_v
 from solo.args.check_run import check_files, check_run, remarks
 from solo.args.config import freeze
 from solo.args.fields import declarations, keys_of, walk
-from solo.args.origins import COMMAND_LINE
+from solo.args.origins import COMMAND_LINE, place_of
 from solo.args.outside import check_outside
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.source import check_source
@@ -119,14 +119,7 @@ def parse(
     row = spec_of(checked)
     found = resolved if row and row.folders else checked  # what is found beside own images counts as given
     given = checked | {"data": checked["data"] | {"val_path": found["data"]["val_path"]}}
-    notes += [
-        *_remarks(given),
-        *_tree_note(checked["data"], spec),
-        *spec.notes,
-        *_size_note(resolved, spec),
-        *_split_note(checked["data"], resolved["data"]),
-        *remarks(resolved),
-    ]
+    notes += _notes(checked, given, resolved, spec)
     again = None
     if absent and for_run:
         again = functools.partial(parse, values, schema, origins, for_run, from_code, fetch=True)
@@ -183,10 +176,8 @@ class _Places:
 
     def of(self, key: str) -> str | None:
         """The place of a key as written, else of something in it, else of the nearest section around it."""
-        inside = next((place for name, place in self.origins.items() if key and name.startswith(f"{key}.")), None)
-        while key and key not in self.origins and not inside:
-            key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
-        return self.origins.get(key, inside) if key else None
+        inside = (place for name, place in self.origins.items() if key and name.startswith(f"{key}."))
+        return self.origins.get(key) or next(inside, None) or place_of(self.origins, key) if key else None
 
     def text(self, problems: Sequence[Problem]) -> str:
         """All of them, a line each; of very many the first ones."""
@@ -212,34 +203,30 @@ def _origins(places: _Places, modern: Modern, derived: Mapping[str, str]) -> dic
     return origins
 
 
-def _split_note(given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """Says which folder validates where nobody said it."""
-    if given["dataset"] == "custom" and given["val_path"] is None and found["val_path"]:
-        yield f"data.val_path={found['val_path']}, found beside data.train_path"
+def _notes(
+    written: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSpec
+) -> Iterator[str]:
+    """What the library has made of a config, where that may be unexpected.
 
-
-def _tree_note(data: Mapping[str, Any], found: DatasetSpec) -> list[str]:
-    """Says that nested folders have become levels without being asked for it."""
-    tree = found.taxonomy
-    if data["levels"] is not None or tree is None or not found.nested:
-        return []
-    sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
-    return [f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"]
-
-
-def _size_note(values: Mapping[str, Any], spec: DatasetSpec) -> Iterator[str]:
-    """Proposes the size of own images where they are enlarged a lot."""
-    side, size = spec.sample.side, values["data"].get("image_size")
-    if "method" in values and side and size and size >= 1.5 * side:
+    Args:
+        written: the checked config.
+        given: the same with what was found beside own images.
+        found: resolved.
+        spec: its data set.
+    """
+    data, tree, batch = written["data"], spec.taxonomy, global_batch(given) if "optimizer" in given else 0
+    pretrains, size = "method" in written, found["data"].get("image_size")
+    if pretrains and not given["optimizer"]["lr_scaled"] and keeps_classifier_lr(given) and batch != BASE_BATCH:
+        yield f"optimizer.classifier_lr is not scaled to the global batch of {batch}: data.val_path is not set"
+    if data["levels"] is None and tree is not None and spec.nested:
+        sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
+        yield f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"
+    yield from spec.notes
+    side = spec.sample.side
+    if pretrains and side and size and size >= 1.5 * side:
         stem = " data.small_stem=true" if side <= SMALL and not spec.small_stem else ""
         what = f"the images of data.train_path have about {side} pixels a side and are enlarged to {size}"
         yield f"{what}; data.image_size={side}{stem} (and crop_size, where it is written down) trains faster, as well"
-
-
-def _remarks(values: Mapping[str, Any]) -> list[str]:
-    if "method" not in values or values["optimizer"]["lr_scaled"] or not keeps_classifier_lr(values):
-        return []
-    batch = global_batch(values)
-    if batch != BASE_BATCH:
-        return [f"optimizer.classifier_lr is not scaled to the global batch of {batch}: data.val_path is not set"]
-    return []
+    if data["dataset"] == "custom" and data["val_path"] is None and found["data"]["val_path"]:
+        yield f"data.val_path={found['data']['val_path']}, found beside data.train_path"
+    yield from remarks(found)

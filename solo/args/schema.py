@@ -203,6 +203,9 @@ class PerformanceCfg:
     """What makes training faster or slower and leaves its result as it is."""
 
     disable_channel_last: bool = key(False, "keep images channel-first in memory")
+    compile: Literal["auto"] | bool = key(
+        "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more", matters=False
+    )
 
 
 @dataclass(kw_only=True, frozen=True)

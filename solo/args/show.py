@@ -10,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from solo.args.describe import describe
+from solo.args.differences import flat
 from solo.args.fields import describe_type, keys_of, walk
 from solo.args.origins import Origins
 from solo.args.parse import Parsed
@@ -20,7 +21,7 @@ from solo.screen import shown
 
 def resolved_text(parsed: Parsed) -> str:
     """Every value of a config and where it came from, one key a line."""
-    rows = [(key, _as_yaml(value), parsed.origins.get(key, "default")) for key, value in _leaves(parsed.values)]
+    rows = [(key, _as_yaml(value), parsed.origins.get(key, "default")) for key, value in flat(parsed.values)]
     left = [shown(f"{key}: {value}") for key, value, _ in rows]
     width = min(56, max(map(len, left)))
     head = [f"# {shown(line)}" for line in [*describe(parsed.values), *parsed.notes]]
@@ -90,17 +91,6 @@ def _key_lines(schema: type, prefix: str = "") -> Iterator[str]:
     for name, found in walk(schema, prefix):
         default = "required" if found.required else f"default {_as_yaml(found.default)}"
         yield f"  {name:<36} {found.help} ({describe_type(found.type)}; {default})"
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
-        for i, inner in enumerate(value):
-            yield from _leaves(inner, f"{key}[{i}]")
-    else:
-        yield key, value
 
 
 def _as_yaml(value: Any) -> str:

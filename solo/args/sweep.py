@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from solo.args.check import unknown
-from solo.args.words import read_word
+from solo.args.words import MOST_JOBS, read_word
 from solo.errors import ConfigError
 
 LAUNCHERS = ("basic", "submitit_local", "submitit_slurm")
-_MOST = 1000  # jobs; more are a slip
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ def expand(words: Sequence[str]) -> Sweep:
     sizes = [len(values) for values in choices]
     if not any(size > 1 for size in sizes):
         raise ConfigError("--multirun needs a word with several values, such as seed=1,2,3; or leave --multirun out")
-    jobs = [list(job) for job in itertools.islice(itertools.product(*choices), _MOST + 1)]
-    if len(jobs) > _MOST:
-        raise ConfigError(f"--multirun: these words make more than {_MOST} runs; give fewer values")
+    jobs = [list(job) for job in itertools.islice(itertools.product(*choices), MOST_JOBS + 1)]
+    if len(jobs) > MOST_JOBS:
+        raise ConfigError(f"--multirun: these words make more than {MOST_JOBS} runs; give fewer values")
     if options and launcher == "basic":
         raise ConfigError("command line: hydra.launcher.* is read with hydra/launcher=submitit_local or submitit_slurm")
     differing = [[word for word, size in zip(job, sizes, strict=True) if size > 1] for job in jobs]

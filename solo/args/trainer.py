@@ -12,24 +12,9 @@ from typing import Any, Literal
 
 from solo.args.fields import key, keys_of
 
-Precision = Literal[
-    "auto",
-    16,
-    32,
-    64,
-    "16",
-    "32",
-    "64",
-    "bf16",
-    "16-mixed",
-    "bf16-mixed",
-    "16-true",
-    "bf16-true",
-    "32-true",
-    "64-true",
-    "transformer-engine",
-    "transformer-engine-float16",
-]
+_Bits = Literal["auto", 16, 32, 64, "16", "32", "64", "bf16"]
+_Mixed = Literal["16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"]
+Precision = Literal[_Bits, _Mixed, "transformer-engine", "transformer-engine-float16"]
 
 # Parameters of the Trainer which a program sets itself.
 SET_BY_PROGRAM = ("logger", "callbacks", "enable_checkpointing")

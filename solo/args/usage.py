@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-from solo.args.recipes import data_sets
+from solo.args.compose import compose
+from solo.args.recipes import data_sets, find_recipe, recipes_of
+from solo.args.show import recipe_text
 from solo.args.source import takes_source
+from solo.errors import ConfigError
+from solo.screen import shown
+from solo.suggest import did_you_mean
 
 _USAGE = """\
 usage: solo {name} DATASET RECIPE [KEY=VALUE ...]
@@ -54,6 +59,24 @@ def usage(name: str, help: str, schema: type) -> str:
     )
 
 
-def recipe_usage(commands: Iterable[str]) -> str:
-    """What `solo recipe --help` says."""
-    return _RECIPE_USAGE.format(commands=", ".join(commands))
+def recipe_page(places: list[str], overrides: list[str], commands: Mapping[str, type]) -> str:
+    """What `solo recipe COMMAND DATASET RECIPE [KEY=VALUE ...]` prints: a whole recipe, or what there is.
+
+    Raises:
+        ConfigError: there is no such command, or no such recipe.
+    """
+    if not places or {"--help", "-h"} & {*places}:
+        return _RECIPE_USAGE.format(commands=", ".join(commands))
+    name, *places = places
+    if name not in commands:
+        hint = did_you_mean(name, commands)
+        raise ConfigError(f"{name!r} is no command with recipes; {hint}choose {', '.join(commands)}")
+    if not places:
+        return "".join(f"{data}\n" for data in data_sets(name))
+    if len(places) == 1 and (names := recipes_of(places[0], name)):
+        return "".join(f"{recipe}\n" for recipe in names)
+    recipe = find_recipe(places[:2], name)
+    values, origins = compose(recipe, overrides, commands[name])
+    said = " ".join([name, *places[:2]])
+    head = [f"solo recipe {said}: saved as FILE.yaml, `solo {name} . FILE.yaml` runs it.", *recipe.notes]
+    return "".join(f"# {shown(line)}\n" for line in head) + f"{recipe_text(values, origins)}\n"

@@ -7,6 +7,7 @@ everything behind the first `=` as it stands.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import types
 import typing
@@ -22,7 +23,8 @@ from hydra.errors import HydraException
 from solo.args.fields import walk
 from solo.errors import ConfigError
 
-_FORM = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^\s=~+][^\s=]*)=(?P<value>.*)", re.DOTALL)
+MOST_JOBS = 1000  # of a sweep; more are a slip
+_FORM = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^\s=~+.@][^\s=]*)=(?P<value>.*)", re.DOTALL)
 
 
 class LineParser(ArgumentParser):
@@ -76,7 +78,7 @@ def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Wo
     holds = _text_keys(schema).get(key) if schema else None
     override = _parsed(word)
     if sweeps and override is not None and override.is_sweep_override():
-        return Word(word, key, None, False, list(_listed(word, override)))
+        return Word(word, key, None, False, list(itertools.islice(_listed(word, override), MOST_JOBS + 1)))
     if override is None or override.is_sweep_override():
         if override is not None and holds is None:
             advice = "write a list as key=[a,b], quote a text: 'a,b', and start several runs with -m"

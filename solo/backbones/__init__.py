@@ -13,6 +13,7 @@ from solo.backbones.from_timm import (
 from solo.backbones.poolformer import poolformer_m36, poolformer_m48, poolformer_s12, poolformer_s24, poolformer_s36
 from solo.backbones.registry import BACKBONES, build_backbone, features_dim, find_backbone
 from solo.backbones.resnet import adapt_stem, resnet10, resnet18, resnet50
+from solo.backbones.small import conv3
 from solo.backbones.vit import vit_base, vit_large, vit_small, vit_tiny
 from solo.backbones.wide_resnet import wide_resnet28w2, wide_resnet28w8
 
@@ -20,6 +21,7 @@ __all__ = [
     "BACKBONES",
     "adapt_stem",
     "build_backbone",
+    "conv3",
     "convnext_base",
     "convnext_large",
     "convnext_small",

@@ -95,14 +95,7 @@ _SIZES = {
 
 
 def poolformer(size: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    """A PoolFormer without classifier.
-
-    Args:
-        size: s12, s24, s36, m36 or m48.
-        method: not used.
-        *args: those of `PoolFormer` after `dims`, as are the kwargs.
-        **kwargs: see `PoolFormer`.
-    """
+    """A PoolFormer without classifier, s12, s24, s36, m36 or m48; `method` is not used, the rest is `PoolFormer`'s."""
     layers, dims, scale = _SIZES[size]
     return PoolFormer(layers, dims, *args, **{"layer_scale_init_value": scale, **kwargs})
 

@@ -13,7 +13,7 @@ import timm
 from torch import nn
 
 from solo import plugin
-from solo.backbones import from_timm, poolformer, resnet, vit, wide_resnet
+from solo.backbones import from_timm, poolformer, resnet, small, vit, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
 
@@ -21,28 +21,17 @@ from solo.errors import UserError
 Constructor = Callable[..., nn.Module]
 
 BACKBONES: dict[str, Constructor] = {
-    "resnet10": resnet.resnet10,
-    "resnet18": resnet.resnet18,
-    "resnet50": resnet.resnet50,
-    "vit_tiny": vit.vit_tiny,
-    "vit_small": vit.vit_small,
-    "vit_base": vit.vit_base,
-    "vit_large": vit.vit_large,
-    "swin_tiny": from_timm.swin_tiny,
-    "swin_small": from_timm.swin_small,
-    "swin_base": from_timm.swin_base,
-    "swin_large": from_timm.swin_large,
-    "convnext_tiny": from_timm.convnext_tiny,
-    "convnext_small": from_timm.convnext_small,
-    "convnext_base": from_timm.convnext_base,
-    "convnext_large": from_timm.convnext_large,
-    "poolformer_s12": poolformer.poolformer_s12,
-    "poolformer_s24": poolformer.poolformer_s24,
-    "poolformer_s36": poolformer.poolformer_s36,
-    "poolformer_m36": poolformer.poolformer_m36,
-    "poolformer_m48": poolformer.poolformer_m48,
-    "wide_resnet28w2": wide_resnet.wide_resnet28w2,
-    "wide_resnet28w8": wide_resnet.wide_resnet28w8,
+    name: getattr(module, name)
+    for module, names in (
+        (small, "conv3"),
+        (resnet, "resnet10 resnet18 resnet50"),
+        (vit, "vit_tiny vit_small vit_base vit_large"),
+        (from_timm, "swin_tiny swin_small swin_base swin_large"),
+        (from_timm, "convnext_tiny convnext_small convnext_base convnext_large"),
+        (poolformer, "poolformer_s12 poolformer_s24 poolformer_s36 poolformer_m36 poolformer_m48"),
+        (wide_resnet, "wide_resnet28w2 wide_resnet28w8"),
+    )
+    for name in names.split()
 }
 _OURS = frozenset(BACKBONES.values())  # a program may add its own, which are called as solo-learn calls them
 

@@ -84,15 +84,10 @@ class MaskedViT(SinCosViT):
 
 
 def random_masking(x: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep int(L * (1 - mask_ratio)) random patches of each image.
+    """Keep int(L * (1 - mask_ratio)) random patches of each image (N, L, D); the ratio lies in [0, 1).
 
-    Args:
-        x: patches (N, L, D).
-        mask_ratio: share to remove, in [0, 1).
-
-    Returns:
-        The kept patches (N, kept, D) in random order; mask (N, L), 1 where a patch was removed; ids_restore (N, L)
-        long: position of each patch in `[kept, removed]`, so that gathering by it restores the order.
+    Returns the kept patches (N, kept, D) in random order; mask (N, L), 1 where a patch was removed; ids_restore (N, L)
+    long: position of each patch in `[kept, removed]`, so that gathering by it restores the order.
 
     Raises:
         UserError: if `mask_ratio` is out of range.
@@ -126,13 +121,9 @@ _VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": Mask
 
 
 def vit(size: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    """A ViT without classifier; its features are the class token's.
+    """A ViT without classifier, tiny, small, base or large; its features are the class token's.
 
-    Args:
-        size: tiny, small, base or large.
-        method: "mocov3" and "mae" have their own variants.
-        *args: timm's, as are the kwargs.
-        **kwargs: `patch_size` (16), `img_size` (224), `drop_path_rate`, ...
+    "mocov3" and "mae" have their own variants; the rest is timm's: `patch_size` (16), `img_size` (224), ...
     """
     own = _SIZES[size]
     settings = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo.args.config import to_plain
+from solo.args.defaults import fill_defaults
 from solo.args.differences import Difference, differences, may_change
+from solo.args.schema import PretrainCfg
+from solo.untrusted import parse_json
 
 
 class AutoResumer:
@@ -25,18 +27,8 @@ class AutoResumer:
     """
 
     SHOULD_MATCH = [
-        "name",
-        "backbone",
-        "method",
-        "data.dataset",
-        "max_epochs",
-        "optimizer.name",
-        "optimizer.batch_size",
-        "optimizer.lr",
-        "optimizer.weight_decay",
-        "wandb.project",
-        "wandb.entity",
-        "pretrained_feature_extractor",
+        *("name", "backbone", "method", "data.dataset", "max_epochs", "optimizer.name", "optimizer.batch_size"),
+        *("optimizer.lr", "optimizer.weight_decay", "wandb.project", "wandb.entity", "pretrained_feature_extractor"),
     ]
     # Compared where the candidate's args.json has them; solo-learn's resumer continued the wrong run without.
     ALSO_MATCH = ["method_kwargs", "augmentations", "seed", "scheduler", "momentum", "hex", "optimizer.kwargs"]
@@ -49,10 +41,7 @@ class AutoResumer:
     @staticmethod
     def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
         """Write the defaults of the `auto_resume` section into `cfg` and return it."""
-        for key, value in {"enabled": False, "max_hours": 36}.items():
-            if OmegaConf.select(cfg, f"auto_resume.{key}") is None:
-                OmegaConf.update(cfg, f"auto_resume.{key}", value, force_add=True)
-        return cfg
+        return fill_defaults(cfg, PretrainCfg, "auto_resume")
 
     def find_checkpoint(self, cfg: Any) -> tuple[Path, str | None] | tuple[None, None]:
         """Return the newest matching checkpoint and its W&B run's id, or `(None, None)`.
@@ -65,7 +54,8 @@ class AutoResumer:
         candidates = []
         for args in self.checkpoint_dir.rglob("args.json"):
             file = _newest_checkpoint(args.parent)
-            if file is not None and not _is_finished(args.parent):
+            finished = (_read(args.parent / "summary.json") or {}).get("status") == "finished"
+            if file is not None and not finished:
                 candidates.append((file.stat().st_mtime, file, args))
         for modified, file, args in sorted(candidates, reverse=True):
             stored = _read(args)
@@ -109,14 +99,9 @@ def _newest_checkpoint(folder: Path) -> Path | None:
     return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 
-def _is_finished(folder: Path) -> bool:
-    summary = _read(folder / "summary.json")
-    return summary is not None and summary.get("status") == "finished"
-
-
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_bytes())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo.analysis.embedding import Embedding, LabelNames, draw_embedding
+from solo.args.defaults import fill_defaults
+from solo.args.schema import PretrainCfg
 from solo.callbacks.run_directory import RunDirectory
 from solo.distributed import gather_no_grad
 
@@ -61,10 +63,7 @@ class AutoUMAP(Callback):
     @staticmethod
     def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
         """Write the defaults of the `auto_umap` section into `cfg` and return it."""
-        for key, value in {"enabled": False, "dir": "auto_umap", "frequency": 1}.items():
-            if OmegaConf.select(cfg, f"auto_umap.{key}") is None:
-                OmegaConf.update(cfg, f"auto_umap.{key}", value, force_add=True)
-        return cfg
+        return fill_defaults(cfg, PretrainCfg, "auto_umap")
 
     def initial_setup(self, trainer: Trainer) -> None:
         """Open the folder of the pictures and name them."""
@@ -100,8 +99,8 @@ class AutoUMAP(Callback):
         pdf = self.path / self.umap_placeholder.format(trainer.current_epoch)
         files = [pdf, pdf.with_suffix(".png")]
         title = f"{self.name}, epoch {trainer.current_epoch}, validation"
-        taxonomy = getattr(pl_module, "taxonomy", None)
-        _draw(features, targets, files, title, self.color_palette, taxonomy, self.embedding)
+        how = {"palette": self.color_palette, "embedding": self.embedding}
+        _draw(features, targets, files, title, getattr(pl_module, "taxonomy", None), **how)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("validation_umap", [str(files[1])])
@@ -113,12 +112,7 @@ class AutoUMAP(Callback):
 
 
 class OfflineUMAP:
-    """UMAP of the features of a model, without a trainer.
-
-    Args:
-        color_palette: "hls", or a colour map of matplotlib.
-        embedding: umap, tsne or pca.
-    """
+    """UMAP (or t-SNE, PCA) of the features of a model, without a trainer; arguments as of `AutoUMAP`."""
 
     def __init__(self, color_palette: str = "hls", embedding: Embedding = "umap") -> None:
         self.color_palette = color_palette
@@ -138,7 +132,7 @@ class OfflineUMAP:
         features, targets = _features(model.to(device).eval(), dataloader, torch.device(device))
         path = Path(plot_path)
         files = list(dict.fromkeys([path, path.with_suffix(".png")]))
-        _draw(features.cpu(), targets, files, path.stem, self.color_palette, None, self.embedding)
+        _draw(features.cpu(), targets, files, path.stem, None, palette=self.color_palette, embedding=self.embedding)
 
 
 @torch.no_grad()
@@ -148,17 +142,8 @@ def _features(forward: Callable[[Tensor], Tensor], batches: Iterable[Any], devic
     return torch.cat([row for row, _ in found]), torch.cat([row for _, row in found])
 
 
-def _draw(
-    features: Tensor,
-    targets: Tensor,
-    files: list[Path],
-    title: str,
-    palette: str,
-    taxonomy: Any,
-    embedding: Embedding,
-) -> None:
+def _draw(features: Tensor, targets: Tensor, files: list[Path], title: str, taxonomy: Any, **how: Any) -> None:
     labels = np.asarray(targets.cpu()).reshape(len(targets), -1)
     fits = taxonomy is not None and len(taxonomy.levels) == labels.shape[1]
     names = LabelNames(taxonomy.levels, taxonomy.names) if fits else None
-    options = {"title": title, "palette": palette, "embedding": embedding, "max_points": _MOST_POINTS}
-    draw_embedding(features.numpy(), labels, files, names=names, **options)  # type: ignore[arg-type]
+    draw_embedding(features.numpy(), labels, files, names=names, title=title, max_points=_MOST_POINTS, **how)

@@ -7,24 +7,23 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from solo import distributed
 from solo.args.config import to_plain
-from solo.callbacks.process_state import capture, restore, step_plateaus
-from solo.callbacks.rng import rng_state, set_rng_state
+from solo.args.defaults import fill_defaults
+from solo.args.schema import PretrainCfg
+from solo.callbacks.process_state import GoingOn, capture
 from solo.callbacks.run_directory import RunDirectory, random_string
 from solo.callbacks.stop import StopRequests, StopRunError, requeue
-from solo.errors import NonFiniteError, UserError
+from solo.errors import NonFiniteError
 from solo.files import replacing, write_text
 
 # The `last.ckpt` before the last one, as long as a run goes on: should the newest be damaged.
@@ -83,11 +82,7 @@ class Checkpointer(Callback):
     @staticmethod
     def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
         """Write the defaults of the `checkpoint` section into `cfg` and return it."""
-        defaults = {"enabled": False, "dir": "trained_models", "frequency": 1, "keep_prev": False}
-        for key, value in defaults.items():
-            if OmegaConf.select(cfg, f"checkpoint.{key}") is None:
-                OmegaConf.update(cfg, f"checkpoint.{key}", value, force_add=True)
-        return cfg
+        return fill_defaults(cfg, PretrainCfg, "checkpoint")
 
     def initial_setup(self, trainer: Trainer) -> None:
         """Open the run's folder and name the files."""
@@ -149,7 +144,7 @@ class Checkpointer(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the places before and behind all other callbacks."""
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
-        trainer.callbacks = [_First(self), *others, self]  # type: ignore[attr-defined]
+        trainer.callbacks = [GoingOn(self), *others, self]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the folder and write `args.json`."""
@@ -212,8 +207,11 @@ class Checkpointer(Callback):
         """Add the state of every process; plain values and tensors, so that reading it can't run code."""
         states = distributed.gather_plain(capture(trainer, pl_module, self._inside))
         checkpoint["callbacks"][self.state_key]["processes"] = states
-        if self._inside:
-            _forget_next_batch(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"])
+        if self._inside:  # the batch at hand, which Lightning counts as fetched, is the resumed run's first one
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            for counts in (progress["total"], progress["current"]):
+                counts["ready"] = counts["completed"]
+            progress["is_last_batch"] = False
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""
@@ -233,79 +231,6 @@ class Checkpointer(Callback):
             "random streams, memories of a process and means of the running epoch start anew"
         )
         return None
-
-
-class _First(Callback):
-    """The checkpointer's hand before all other callbacks: nothing of the next batch or epoch has happened yet."""
-
-    def __init__(self, owner: Checkpointer) -> None:
-        self.owner = owner
-        self._state: dict[str, Any] | None = None
-        self._rng: dict[str, Any] | None = None
-        self._groups: list[dict[str, Any]] = []  # the optimizer's, as this run's settings make them
-        self._steps_logged = 0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue the random streams before a loader draws from them."""
-        self._state = self.owner.loaded_state(trainer)
-        if self._state is not None:
-            with _fitting():
-                set_rng_state(self._state["rng"])
-        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
-        self._groups = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue the rest; what others draw at the start, which the uninterrupted run doesn't, shall not count."""
-        if self._state is None:
-            return
-        self._rng = rng_state()
-        keep: Any = getattr(pl_module, "keep_own_settings", None)  # solo's own modules have it
-        if keep is not None:
-            keep(self._groups)
-        if "buffers" in self._state:
-            with _fitting():
-                restore(trainer, pl_module, self._state)
-                step_plateaus(trainer, pl_module, self._state)
-        self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
-        self._state = None
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first thing of a run that goes on after an epoch."""
-        self._go_on(trainer)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The first thing of a run that goes on inside an epoch, and the place to save there."""
-        resumed = self._go_on(trainer)
-        if batch_idx > 0 and batch_idx % trainer.accumulate_grad_batches == 0 and not resumed:
-            self.owner.on_step_boundary(trainer)
-
-    def _go_on(self, trainer: Trainer) -> bool:
-        if self._rng is None:
-            return False
-        set_rng_state(self._rng)
-        self._rng = None
-        # Lightning counts a step twice when a run goes on where a validation inside the epoch has just been.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = self._steps_logged
-        return True
-
-
-@contextmanager
-def _fitting() -> Iterator[None]:
-    """States that somebody else has made are refused in one line."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the states of processes in the checkpoint don't fit this run ({reason}); start a new run"
-        ) from error
-
-
-def _forget_next_batch(progress: dict[str, Any]) -> None:
-    """The batch at hand, which Lightning counts as fetched already, is the first one of the resumed run."""
-    for counts in (progress["total"], progress["current"]):
-        counts["ready"] = counts["completed"]
-    progress["is_last_batch"] = False
 
 
 def _not_finite(trainer: Trainer) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning
@@ -20,18 +20,15 @@ from torch.utils.hooks import RemovableHandle
 _FOREIGN = (os.path.dirname(torch.__file__), os.path.dirname(lightning.__file__), __file__)
 
 
-_Origin = tuple[str, str, str, str, str]  # value, module, kind, operation, source
-
-
 @dataclass(frozen=True)
 class Finding:
     """Where the trouble starts."""
 
-    value: str  # "nan" or "inf"
-    module: str  # dotted name of the innermost module at work, "" outside of all (in a loss)
-    kind: str  # its class, "" likewise
-    operation: str  # torch's name of the operation
-    source: str  # file, line and function of the code that called it
+    value: str = ""  # "nan" or "inf"
+    module: str = ""  # dotted name of the innermost module at work, "" outside of all (in a loss)
+    kind: str = ""  # its class, "" likewise
+    operation: str = ""  # torch's name of the operation
+    source: str = ""  # file, line and function of the code that called it
     parameters: tuple[str, ...] = ()  # names of parameters that were not finite before the step
 
     def __str__(self) -> str:
@@ -53,8 +50,8 @@ def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
     parameters = broken(module)
     with _modules_at_work(module) as stack, torch.no_grad(), _Lookout(stack) as lookout:
         result = step()
-    value, name, kind, operation, source = lookout.origin_of(result)
-    return Finding(value, name, kind, operation, source, parameters)
+    found: Finding = lookout.origin_of(result)
+    return replace(found, parameters=parameters)
 
 
 def broken(module: nn.Module) -> tuple[str, ...]:
@@ -85,7 +82,7 @@ class _Lookout(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, stack: list[tuple[str, str]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stack = stack
-        self._origins: dict[str, dict[int, _Origin]] = {"nan": {}, "inf": {}}  # value -> memory -> where it began
+        self._origins: dict[str, dict[int, Finding]] = {"nan": {}, "inf": {}}  # value -> memory -> where it began
         self._kept: list[Tensor] = []  # so that no memory is used twice
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -102,18 +99,18 @@ class _Lookout(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     continue
                 known = [origins[memory] for memory in before[value] if memory in origins]
                 name, kind = self.stack[-1] if self.stack else ("", "")
-                here = (value, name, kind, operation, _source())
-                origins[_memory(tensor)] = known[0] if known else here
+                origins[_memory(tensor)] = known[0] if known else Finding(value, name, kind, operation, _source())
                 self._kept.append(tensor)
         return out
 
-    def origin_of(self, result: Any) -> _Origin:
-        """Where the first NaN, else the first infinity, of the result began; texts without content if it is finite."""
+    def origin_of(self, result: Any) -> Finding:
+        """Where the first NaN, else the first infinity, of the result began; empty if it is finite."""
         for value, origins in self._origins.items():
             for tensor in _tensors(result):
                 if _has(value, tensor) and _memory(tensor) in origins:
-                    return origins[_memory(tensor)]
-        return ("", "", "", "", "")
+                    found: Finding = origins[_memory(tensor)]
+                    return found
+        return Finding()
 
 
 def _tensors(item: Any) -> Iterator[Tensor]:

@@ -71,7 +71,10 @@ class EmbeddingMonitor(Callback):
             return
         rows = self.queue.read()
         if not rows or len(rows["features/0"]) < 2:
-            self._explain()
+            if not self._warned:
+                text = "the method keeps no features of its views (`last_views`), so nothing can be measured"
+                rank_zero_warn(f"online: {text}")
+                self._warned = True
             return
         levels = getattr(pl_module, "levels", ())
         found = measure(rows, self.quantile, levels) if trainer.is_global_zero else {}
@@ -113,13 +116,6 @@ class EmbeddingMonitor(Callback):
 
     def _is_measured(self, trainer: Trainer) -> bool:
         return trainer.current_epoch % self.every == 0 or trainer.current_epoch + 1 == trainer.max_epochs
-
-    def _explain(self) -> None:
-        if not self._warned:
-            rank_zero_warn(
-                "online: the method keeps no features of its views (`last_views`), so nothing can be measured"
-            )
-            self._warned = True
 
 
 def _rows_of(seen: Mapping[str, Any]) -> Rows:

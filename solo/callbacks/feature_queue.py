@@ -13,11 +13,7 @@ Rows = dict[str, Tensor]
 
 
 class FeatureQueue:
-    """Keeps references to the last batches of an epoch, nothing before they are due; empties itself when read.
-
-    Args:
-        rows: images it holds, of all processes together; whole batches, so it may be some more.
-    """
+    """Keeps references to the last batches of an epoch, whole ones of at least `rows` images, until it is read."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows

@@ -31,9 +31,6 @@ class NonFiniteGuard(Callback):
     With several processes each that fails writes `replay/rank<r>/`. All of it loads with `weights_only=True`.
 
     While all is well it costs one look at the loss a step, right after the one that the methods take themselves.
-
-    Args:
-        run: the run's folder.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -85,7 +82,7 @@ class NonFiniteGuard(Callback):
     def _look_again(self, trainer: Trainer, module: LightningModule) -> Finding:
         if trainer.world_size > 1:  # the step gathers, and the other processes may not have failed
             parameters = broken(module)
-            return Finding("nan", "", "", "", "", parameters) if parameters else self._forward_only(module)
+            return Finding("nan", parameters=parameters) if parameters else self._forward_only(module)
         quiet = silent(module, "log", "log_dict", "require_finite")  # so that a bad step runs to its end
         with quiet, trainer.precision_plugin.train_step_context():
             _restore(self._rng)
@@ -93,7 +90,7 @@ class NonFiniteGuard(Callback):
 
     def _forward_only(self, module: LightningModule) -> Finding:
         if any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
-            return Finding("", "", "", "", "")
+            return Finding()
         views = self._batch[1] if len(self._batch) == 3 else self._batch[0]
         view = views[0] if isinstance(views, (list, tuple)) else views
         return find_culprit(module, lambda: module(view))
@@ -105,16 +102,12 @@ class NonFiniteGuard(Callback):
         folder = folder / f"rank{trainer.global_rank}" if trainer.world_size > 1 else folder
         folder.mkdir(parents=True, exist_ok=True)
         where = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
+        moment = {"format": REPLAY_FORMAT, "batch_idx": self._batch_idx, "rng": self._rng}
         checkpoint: dict[str, Any] = {
             **where,
             "state_dict": weights,
             "optimizer_states": [on_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            "replay": {
-                "format": REPLAY_FORMAT,
-                "batch_idx": self._batch_idx,
-                "rng": self._rng,
-                "precision": str(trainer.precision),
-            },
+            "replay": {**moment, "precision": str(trainer.precision)},
         }
         module.on_save_checkpoint(checkpoint)
         for name, content in {"state.ckpt": checkpoint, "batch.pt": on_cpu(self._batch)}.items():

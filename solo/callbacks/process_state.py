@@ -9,17 +9,19 @@ is here as plain values and tensors. A module or callback with further state has
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection, _ResultMetric
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from solo import distributed
-from solo.callbacks.rng import rng_state
+from solo.callbacks.rng import rng_state, set_rng_state
+from solo.errors import UserError
 
 State = dict[str, Any]
 
@@ -76,6 +78,72 @@ def step_plateaus(trainer: Trainer, module: LightningModule, state: State) -> No
         value = state["logged"].get(config.monitor)
         if config.reduce_on_plateau and value is not None:
             module.lr_scheduler_step(config.scheduler, value)
+
+
+class GoingOn(Callback):
+    """The checkpointer's hand before all other callbacks: nothing of the next batch or epoch has happened yet."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self._state: dict[str, Any] | None = None
+        self._rng: dict[str, Any] | None = None
+        self._groups: list[dict[str, Any]] = []  # the optimizer's, as this run's settings make them
+        self._steps_logged = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue the random streams before a loader draws from them."""
+        self._state = self.owner.loaded_state(trainer)
+        if self._state is not None:
+            with _fitting():
+                set_rng_state(self._state["rng"])
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        self._groups = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue the rest; what others draw at the start, which the uninterrupted run doesn't, shall not count."""
+        if self._state is None:
+            return
+        self._rng = rng_state()
+        keep: Any = getattr(pl_module, "keep_own_settings", None)  # solo's own modules have it
+        if keep is not None:
+            keep(self._groups)
+        if "buffers" in self._state:
+            with _fitting():
+                restore(trainer, pl_module, self._state)
+                step_plateaus(trainer, pl_module, self._state)
+        self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._state = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first thing of a run that goes on after an epoch."""
+        self._go_on(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The first thing of a run that goes on inside an epoch, and the place to save there."""
+        resumed = self._go_on(trainer)
+        if batch_idx > 0 and batch_idx % trainer.accumulate_grad_batches == 0 and not resumed:
+            self.owner.on_step_boundary(trainer)
+
+    def _go_on(self, trainer: Trainer) -> bool:
+        if self._rng is None:
+            return False
+        set_rng_state(self._rng)
+        self._rng = None
+        # Lightning counts a step twice when a run goes on where a validation inside the epoch has just been.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = self._steps_logged
+        return True
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """States that somebody else has made are refused in one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the states of processes in the checkpoint don't fit this run ({reason}); start a new run"
+        ) from error
 
 
 class _ContinuedMeans(_ResultCollection):

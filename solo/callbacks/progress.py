@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from solo.callbacks.meter import Meter
@@ -27,11 +27,6 @@ class _TwoLines(Progress):
         """The bar and the line of numbers below it."""
         yield self.make_tasks_table(self.tasks)
         yield Text(self.status)
-
-
-def _columns() -> tuple[ProgressColumn, ...]:
-    eta = TextColumn("ETA {task.fields[eta]}")
-    return TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), eta
 
 
 class RunProgress(ProgressBar):
@@ -67,7 +62,9 @@ class RunProgress(ProgressBar):
         self._started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
         if self._enabled and self._wants_bar:
-            self._bar = _TwoLines(*_columns(), console=self.console, expand=True)
+            texts = [TextColumn(text) for text in ("{task.description}", "ETA {task.fields[eta]}")]
+            columns = (texts[0], BarColumn(None), TaskProgressColumn(), texts[1])
+            self._bar = _TwoLines(*columns, console=self.console, expand=True)
             self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
             self._bar.start()
 

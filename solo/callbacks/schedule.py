@@ -31,9 +31,6 @@ class SchedulePlan(Callback):
 
     All of them are functions of step and total number of steps. Where the run turns out otherwise (another number of
     steps, another learning rate), it says so.
-
-    Args:
-        run: the run's folder.
     """
 
     def __init__(self, run: RunDirectory) -> None:

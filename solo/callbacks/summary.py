@@ -12,10 +12,9 @@ from importlib import metadata
 from typing import Any
 
 from solo.args.differences import flat, may_change, never_matters
+from solo.hex.catalogue import POLICIES
 
 Row = dict[str, float]
-# hex.policy -> `type`, where the two differ.
-_TYPES = {"fixed": "HEX_fixed", "adaptive": "HEX_adaptive", "hcl": "HCL", "dcl": "DCL", "infonce": "InfoNCE"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     A number that wasn't measured is left out; one that isn't finite is null.
     """
     last = rows[-1] if rows else {}
+    policy = (facts.cfg.get("hex") or {}).get("policy")  # None where there is none, as in linear evaluation
     names = {"val_acc1": "val_acc1", "val_acc5": "val_acc5", "knn_acc1": "val_knn_acc1", "knn_acc5": "val_knn_acc5"}
     names |= {name: name for name in ("loss", "train_class_loss", "val_loss")} | {"threshold": "hex/threshold"}
     names |= {"hierarchy_negatives": "hex/hierarchy_negatives", "superclass_share": "hex/superclass_share"}
@@ -58,7 +58,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "kind": facts.kind,
         "name": facts.cfg.get("name"),
         "method": facts.cfg.get("method"),
-        "type": _type(facts.cfg),
+        "type": POLICIES[policy].shown if policy in POLICIES else policy,
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
@@ -90,12 +90,6 @@ def versions(*more: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:  # run from a source tree, or not installed
             found[name] = "unknown"
     return found
-
-
-def _type(cfg: Mapping[str, Any]) -> str | None:
-    """The objective as recipes write it (`type`); None where there is none, as in linear evaluation."""
-    policy = (cfg.get("hex") or {}).get("policy")
-    return _TYPES.get(str(policy), policy)
 
 
 def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | None]]:

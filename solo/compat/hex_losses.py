@@ -44,16 +44,10 @@ def simclr_loss_func_hex_fixed(
     tau_plus: float = 0.1,
     variant: Variant = "reweight",
 ) -> Tensor:
-    """HEX between two views: hierarchy negatives above `distance_thresh`, each row scaled to [0, 1].
+    """HEX between two views, (2 * N, D) stacked: hierarchy negatives above `distance_thresh`, rows scaled to [0, 1].
 
-    Args:
-        z: (2 * N, D) projections, the views stacked.
-        indexes: not read, as in the fork: rows i and N + i are views of one image.
-        temperature: > 0.
-        distance_thresh: in [0, 1].
-        beta: >= 0.
-        tau_plus: in [0, 1); the fork's default of 1 has no finite gradient.
-        variant: `reweight` or `release`.
+    `indexes` are not read, as in the fork: rows i and N + i are views of one image. `tau_plus` lies in [0, 1); the
+    fork's default of 1 has no finite gradient.
     """
     policy = FixedThreshold(Constant(distance_thresh))
     return _loss(_two_views(z), policy, temperature, beta, tau_plus, variant)
@@ -84,14 +78,9 @@ def simclr_loss_func_superclass(
     temperature: float = 0.1,
     variant: Variant = "reweight",
 ) -> Tensor:
-    """HEX between two views: hierarchy negatives share the superclass.
+    """HEX between two views, (2 * N, D) stacked: negatives share the superclass, (N,) or (2 * N,), -1 unknown.
 
-    Args:
-        z: (2 * N, D) projections, the views stacked.
-        indexes_class: not read: positives are the other view.
-        indexes_super: (N,) or (2 * N,) superclasses, -1 for unknown.
-        temperature: > 0.
-        variant: `reweight` or `release`.
+    `indexes_class` is not read: positives are the other view.
     """
     return _loss(_two_views(z, indexes_super), Superclass(), temperature, 1.0, 0.1, variant)
 

@@ -17,29 +17,13 @@ from solo.methods.catalogue import CATALOGUE
 from solo.plugin import is_path
 
 # other spelling -> key
-MOVED = {
-    "type": "hex.policy",
-    "warm_epoch": "hex.warm_epoch",
-    "warmm_epoch": "hex.warm_epoch",
-    "distance_thresh": "hex.distance_thresh",
-    "distance_min": "hex.distance_min",
-    "epoch_step": "hex.epoch_step",
-    "step_type": "hex.step_type",
-    "step_down": "hex.step_down",
-    "beta": "hex.beta",
-    "tau_plus": "hex.tau_plus",
-    "alpha": "hex.alpha",
-    "temperature": "hex.temperature",
-}
+_HEX = "warm_epoch distance_thresh distance_min epoch_step step_type step_down beta tau_plus alpha temperature"
+MOVED = {"type": "hex.policy", "warmm_epoch": "hex.warm_epoch"} | {word: f"hex.{word}" for word in _HEX.split()}
 
 # spelling of `type` in lower case -> hex.policy
 SPELLINGS = {word.lower(): name for name, facts in POLICIES.items() for word in (name, facts.shown)}
-SPELLINGS |= {
-    "acl": "fixed",
-    "combined_adaptive": "adaptive",
-    "superclass_labels": "superclass",
-    "vicreg_simclr": "infonce",
-}
+SPELLINGS |= {"acl": "fixed", "combined_adaptive": "adaptive", "superclass_labels": "superclass"}
+SPELLINGS |= {"vicreg_simclr": "infonce"}
 # spelling of `type` in lower case -> what it is read as, where that has to be said
 _NOTED = {
     "acl": "HEX_fixed, whose settings its recipe holds",
@@ -71,26 +55,17 @@ DEAD_IN_EVALUATION = {
 
 # keys of method_kwargs that published recipes give to methods which never read them
 DEAD_METHOD_KWARGS = (
-    "base_tau_momentum",
-    "final_tau_momentum",
-    "momentum_classifier",
-    "temperature",
-    "decoder_embed_dim",
-    "decoder_depth",
-    "decoder_num_heads",
+    *("base_tau_momentum", "final_tau_momentum", "momentum_classifier", "temperature"),
+    *("decoder_embed_dim", "decoder_depth", "decoder_num_heads"),
 )
 
 
 def is_old_key(dotted: str) -> bool:
     """Whether `modernise` knows what to do with a key that no schema has."""
     section, _, name = dotted.rpartition(".")
+    known = dotted in (*MOVED, *DEAD, *DEAD_IN_EVALUATION)
     published = section == "method_kwargs" and name in DEAD_METHOD_KWARGS
-    return (
-        dotted in MOVED
-        or dotted in (*DEAD, *DEAD_IN_EVALUATION)
-        or published
-        or (name == "enabled" and section.startswith("augm"))
-    )
+    return known or published or (name == "enabled" and section.startswith("augm"))
 
 
 @dataclass

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 from solo.data.batches.loaders import eval_loader, train_loader
 from solo.data.catalogue.registry import DatasetSpec, get_spec
 from solo.data.labels.subsets import take_fraction
-from solo.data.pretrain_dataloader import check_format
 from solo.data.sources.load import Transform, load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline
@@ -104,7 +103,6 @@ def prepare_datasets(
     Raises:
         UserError: for an unknown data set, and if the data aren't as expected.
     """
-    check_format(data_format)
     spec = get_spec(dataset)
     train = load(spec, "train", train_data_path, download, T_train, levels, data_format=data_format)
     val = load(spec, "val", val_data_path, download, T_val, levels, data_format=data_format)

@@ -18,7 +18,6 @@ from solo.data.views.pipelines import (
     build_transform_pipeline,
     prepare_n_crop_transform,
 )
-from solo.errors import UserError
 
 __all__ = [
     "CustomDatasetWithoutLabels",
@@ -28,7 +27,6 @@ __all__ = [
     "NCropAugmentation",
     "Solarization",
     "build_transform_pipeline",
-    "check_format",
     "dataset_with_index",
     "prepare_dataloader",
     "prepare_datasets",
@@ -44,20 +42,6 @@ def dataset_with_index(DatasetClass: type[Dataset[Any]]) -> type[Dataset[Any]]: 
             return (index, *super().__getitem__(index))
 
     return DatasetWithIndex
-
-
-def check_format(data_format: str) -> None:
-    """Refuse storage formats that have no reader.
-
-    Raises:
-        UserError: for anything but `image_folder`, `table`, `webdataset`, `hf` and `h5`.
-    """
-    known = ("image_folder", "table", "webdataset", "hf", "h5")
-    if data_format not in known:
-        raise UserError(
-            f"data.format={data_format!r} can't be read; only {', '.join(map(repr, known))} can: "
-            "store the images as files, one folder per class, and set data.format=image_folder"
-        )
 
 
 def prepare_datasets(
@@ -87,29 +71,9 @@ def prepare_datasets(
     Raises:
         UserError: for an unknown data set, and if the data aren't as expected.
     """
-    return Indexed(
-        training_images(
-            dataset, transform, train_data_path, data_format, no_labels, download, data_fraction, levels, seed
-        )
-    )
-
-
-def training_images(
-    dataset: str | registry.DatasetSpec,
-    transform: Transform | None,
-    train_data_path: str | Path | None = None,
-    data_format: str = "image_folder",
-    no_labels: bool = False,
-    download: bool = True,
-    data_fraction: float = -1.0,
-    levels: bool = False,
-    seed: int = 42,
-) -> Dataset[tuple[Any, Any]]:
-    """The same without an index, items `(view or views, target)`; without a transform, `(PIL image, target)`."""
-    check_format(data_format)
     spec = registry.get_spec(dataset)
     images = load(spec, "pretrain", train_data_path, download, transform, levels, no_labels, data_format)
-    return take_fraction(images, data_fraction, seed)
+    return Indexed(take_fraction(images, data_fraction, seed))
 
 
 def prepare_dataloader(

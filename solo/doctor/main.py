@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from solo.args.words import LineParser
@@ -20,6 +19,7 @@ from solo.doctor.determinism import determinism
 from solo.doctor.machine import Fact, bandwidth, devices, versions
 from solo.files import write_text
 from solo.methods.catalogue import CATALOGUE, names
+from solo.run.report import grid
 
 PAGE = "docs/guarantees.md"
 # A contrastive loss with HEX, a queue, statistics of the batch, and a slow copy.
@@ -49,16 +49,16 @@ def main(words: Sequence[str]) -> int:
 
         return replay(Path(given.replay).expanduser(), screen)
     facts = [*versions(), *devices()]
-    screen.print(_table("machine", (), facts))
+    screen.print(grid("machine", (), facts))
     if other := twin():
         screen.print(f"warning: {other}", markup=False, soft_wrap=True)
     if given.full:
         return _full(screen, facts, Path(given.page).expanduser(), given.methods)
-    screen.print(_table("data path, one core", (), bandwidth(Path(given.folder) if given.folder else None)))
+    screen.print(grid("data path, one core", (), bandwidth(Path(given.folder) if given.folder else None)))
     start = time.perf_counter()
     found = quick()
     rows = ((name, _mark(outcome), Text(outcome.detail)) for name, outcome in found.items())
-    screen.print(_table("checks", ("check", "result", "figure"), rows))
+    screen.print(grid("checks", ("check", "result", "figure"), rows))
     failed = [name for name, outcome in found.items() if not outcome.ok]
     end = f"failed: {', '.join(failed)}" if failed else "all checks passed"
     screen.print(f"{end} ({time.perf_counter() - start:.0f} s); `solo doctor --full` checks every method", markup=False)
@@ -124,7 +124,7 @@ def _full(screen: Console, facts: Sequence[Fact], file: Path, methods: Sequence[
     rows: list[list[str | Text]] = [
         [case.method, case.type, *(_mark(found[case, column.name]) for column in COLUMNS)] for case in cases
     ]
-    screen.print(_table("guarantees", ("method", "type", *(column.name for column in COLUMNS)), rows))
+    screen.print(grid("guarantees", ("method", "type", *(column.name for column in COLUMNS)), rows))
     failed = {key: outcome for key, outcome in found.items() if outcome is not None and not outcome.ok}
     for (case, name), outcome in failed.items():
         screen.print(f"{name}, {case}: {outcome.detail}", markup=False)
@@ -142,16 +142,6 @@ def _mark(outcome: Outcome | None, whole: bool = False) -> Text:
     if whole and not outcome.ok:
         return Text(f"**{' '.join(outcome.detail.split())}**".replace("|", "\\|").replace("<", "&lt;"))
     return Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
-
-
-def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table of the terminal; without headings one of names and values."""
-    table = Table(title=title, title_justify="left", show_header=bool(headings))
-    for heading in headings or ("", ""):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _parser() -> argparse.ArgumentParser:

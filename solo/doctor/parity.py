@@ -44,7 +44,8 @@ def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullconte
         raise UserError(f"processes={processes} can't share batches of {BATCH}; choose 2 or 4")
     plain = [(case.method, case.type) for case in cases]
     one, many = on_groups(_train_all, [1, processes], (plain, fault))
-    return [compare(single, shared) for single, shared in zip(one[0], many[0], strict=True)]
+    outcomes = [[compare(*pair) for pair in zip(one[0], own, strict=True)] for own in many]
+    return [min(found, key=lambda outcome: outcome.ok) for found in zip(*outcomes, strict=True)]  # the worst process's
 
 
 def _train_all(argument: tuple[list[tuple[str, str]], Fault]) -> list[Record | str]:

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.table import Table
 
 from solo.callbacks.nonfinite import silent
 from solo.callbacks.process_state import each_tensor
@@ -25,6 +24,7 @@ from solo.doctor.case import Outcome
 from solo.doctor.toy import quietly, toy_trainer
 from solo.errors import UserError
 from solo.methods import METHODS
+from solo.run.report import grid
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
@@ -41,13 +41,10 @@ def replay(folder: Path, screen: Console) -> int:
     state, batch, finding = read(folder)
     precision = str(state["replay"]["precision"])
     screen.print(f"then: {finding.get('text') or finding.get('message') or 'nothing was written down'}", markup=False)
-    table = Table(title=f"the step of epoch {state.get('epoch')}, once more", title_justify="left")
-    for heading in ("precision", "result", "what it gives"):
-        table.add_column(heading, overflow="fold")
     outcomes = {name: step(state, batch, folder, name) for name in dict.fromkeys((precision, "32-true", "64-true"))}
-    for name, outcome in outcomes.items():
-        table.add_row(name, "finite" if outcome.ok else "NOT FINITE", outcome.detail)
-    screen.print(table)
+    rows = ((name, "finite" if one.ok else "NOT FINITE", one.detail) for name, one in outcomes.items())
+    title = f"the step of epoch {state.get('epoch')}, once more"
+    screen.print(grid(title, ("precision", "result", "what it gives"), rows))
     screen.print(_advice(precision, outcomes), markup=False)
     return 0 if outcomes[precision].ok else 1
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -23,6 +22,7 @@ from solo.doctor.case import Case
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 from solo.methods.linear import LinearModel
+from solo.run.settle import ddp_strategy
 
 SIDE = 12
 _VIT = {
@@ -87,11 +87,7 @@ def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
 class ToyImages(Dataset[Any]):
     """Ten blurry patterns; an item is `(id, [view, ...], label)`, without views `(image, label)`.
 
-    Args:
-        length: number of images.
-        views: of each, noisy; 0 for a validation set.
-        unknown: every so many labels are unknown (-1); 0 for none.
-        dtype: of the images.
+    `unknown`: every so many labels are unknown (-1); 0 for none.
     """
 
     def __init__(self, length: int, views: int = 2, unknown: int = 0, dtype: torch.dtype = torch.float64) -> None:
@@ -139,7 +135,7 @@ def toy_trainer(**options: Any) -> Trainer:
     nothing = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     group: dict[str, Any] = {"accelerator": "cpu", "devices": distributed.world_size()}
     if distributed.is_distributed():
-        group["strategy"] = DDPStrategy(find_unused_parameters=False)
+        group["strategy"] = ddp_strategy()
     return Trainer(**{**nothing, "enable_model_summary": False, **group, **options})
 
 

@@ -17,6 +17,7 @@ A file holds arrays under these names; `val` is what is measured, a file without
 from __future__ import annotations
 
 import json
+import pickle
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,7 +110,7 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
     elif tree is not None:
         _check_range(labels, tree)
     queries = held.get(f"{prefix}queries")
-    if queries is not None and len(queries) != len(val):
+    if queries is not None and (len(queries) != len(val) or torch.as_tensor(queries).dtype != torch.bool):
         raise UserError(f"{len(queries)} queries don't fit {len(val)} features; give one bool for each")
     return Features(
         name=str(held.get("name", file.stem)),
@@ -125,19 +126,23 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
 
 
 def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
-    features = torch.as_tensor(held[f"{prefix}features"]).float()
+    found = held[f"{prefix}features"]
+    if str(getattr(found, "dtype", "")).removeprefix("torch.")[:1] not in "fbiu":
+        raise UserError(f"{prefix}features are {getattr(found, 'dtype', type(found).__name__)}; give numbers")
+    features = torch.as_tensor(found).float()
     labels = held.get(f"{prefix}labels")
     if labels is None:
         columns = torch.empty(len(features), 0, dtype=torch.long)
     else:
         numbers = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-        if numbers.dtype.kind in "fc":
+        if numbers.dtype.kind not in "biu":
             raise UserError(f"{prefix}labels are {numbers.dtype}; give ints, -1 for unknown")
-        if numbers.size and int(numbers.max()) >= _MOST_CLASSES:
+        odd = numbers[(numbers.astype(np.float64) < -1) | (numbers.astype(np.float64) >= _MOST_CLASSES)]
+        if odd.size:
             raise UserError(
-                f"{prefix}labels hold {int(numbers.max())}; number the classes from 0, below {_MOST_CLASSES:,}"
+                f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1"
             )
-        columns = torch.from_numpy(numbers.astype(np.int64)).clamp(min=-1)
+        columns = torch.from_numpy(numbers.astype(np.int64))
         columns = columns[:, None] if columns.ndim == 1 else columns
     return FeatureTable(features, columns, tuple(str(path) for path in held.get(f"{prefix}paths", ())))
 
@@ -175,7 +180,10 @@ def _write_npz(file: Path, arrays: Mapping[str, Tensor], texts: Mapping[str, Any
 def _read_pt(file: Path) -> dict[str, Any]:
     if is_zip(file):
         check_zip(file, stored=True)
-    held = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError("it is damaged, or holds more than tensors and plain values; save these alone") from error
     if not isinstance(held, dict):
         raise UserError(f"it holds a {type(held).__name__}; save a dict")
     return {str(name): value for name, value in held.items()}

@@ -28,14 +28,14 @@ class FeatureTable:
     def __post_init__(self) -> None:
         """Refuse what no measure could use, so that none has to look."""
         n = len(self.features)
-        if self.features.ndim != 2 or not n:
+        if self.features.ndim != 2 or not self.features.numel():
             raise UserError(f"features of shape {tuple(self.features.shape)} are no table; give (images, numbers)")
         if self.labels.ndim != 2 or len(self.labels) != n:
             raise UserError(f"labels of shape {tuple(self.labels.shape)} don't fit {n} features; give ({n}, levels)")
         if self.paths and len(self.paths) != n:
             raise UserError(f"{len(self.paths)} paths don't fit {n} features; give one for each, or none")
         parts = torch.split(self.features, 65536)
-        broken = sum(int((~part.isfinite()).any(dim=1).sum().item()) for part in parts)
+        broken = sum(int((~part.norm(dim=1).isfinite()).sum()) for part in parts)  # nor may their lengths be infinite
         if broken:
             raise UserError(
                 f"{broken} of {n} features are not finite; the network or the file that gave them is broken"

@@ -138,35 +138,49 @@ class Paired:
     mean: float  # of the differences
     low: float  # lower end of Student's 95 % interval; NaN for fewer than two pairs
     high: float  # its upper end
-    p_value: float  # of no difference, two-sided, corrected for the number of comparisons (Bonferroni), at most 1
+    p_value: float  # of no difference, two-sided, by Student's test; NaN likewise
+    sign_p: float  # the same by the exact sign test, which asks for nothing but a median; ties are left out
     pairs: int  # how many
-    comparisons: int  # how many there are in all, of which this is one
 
     def __str__(self) -> str:
         if self.pairs < 2:
             return f"{self.mean:+.2f} (one seed)"
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}], p {self.p_value:.2g}"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
-def paired(differences: Sequence[float], comparisons: int = 1) -> Paired:
-    """Student's t interval and test of paired differences, such as those of two methods over the same seeds.
+def paired(differences: Sequence[float]) -> Paired:
+    """Student's t interval, t test and sign test of paired differences, such as of two methods over the same seeds.
 
     Args:
         differences: one for each pair.
-        comparisons: how many tests are made in all; p values are multiplied by it.
 
     Raises:
-        ValueError: no difference, or no comparison.
+        ValueError: no difference.
     """
-    from scipy.stats import t
+    from scipy.stats import binom, t
 
     n = len(differences)
-    if not n or comparisons < 1:
-        raise ValueError(f"give at least one difference and one comparison, got {n} and {comparisons}")
+    if not n:
+        raise ValueError("give at least one difference, got none")
     mean = math.fsum(differences) / n
     if n < 2:
-        return Paired(mean, *UNDEFINED, math.nan, n, comparisons)
+        return Paired(mean, *UNDEFINED, math.nan, math.nan, n)
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1) / n)
     half = float(t.ppf(0.975, n - 1)) * error
     p_value = 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
-    return Paired(mean, mean - half, mean + half, min(1.0, p_value * comparisons), n, comparisons)
+    up, down = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+    sign_p = min(1.0, 2 * float(binom.cdf(min(up, down), up + down, 0.5)))
+    return Paired(mean, mean - half, mean + half, p_value, sign_p, n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for their number (Holm, Scandinavian Journal of Statistics 1979); NaN stays, and is not counted.
+
+    As Bonferroni's they hold the chance of any false finding, without being as strict to all but the smallest.
+    """
+    order = sorted((value, place) for place, value in enumerate(p_values) if not math.isnan(value))
+    corrected, least = list(p_values), 0.0
+    for rank, (value, place) in enumerate(order):
+        least = max(least, min(1.0, value * (len(order) - rank)))
+        corrected[place] = least
+    return corrected

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from solo.eval.rows import best as best_columns
 from solo.eval.rows import unit_rows
 from solo.precision import at_least_float32
 
@@ -29,10 +30,9 @@ def knn_accuracy(
     test_targets: Tensor,
     *,
     k: int = 20,
-    temperature: float = 0.07,
     distance: Distance = "cosine",
-    epsilon: float = 1e-5,
     max_elements: int = 5_000_000,
+    **how: Any,
 ) -> list[tuple[float, float]]:
     """Top-1 and top-5 accuracy in percent, for each label level.
 
@@ -45,61 +45,31 @@ def knn_accuracy(
         test_features: (M, D).
         test_targets: (M,) or (M, L).
         k: neighbours that vote, clipped to N.
-        temperature: of the votes' weights, with cosine.
         distance: `cosine` (weights exp(cos / temperature)) or `euclidean` (weights 1 / (distance + epsilon)).
-        epsilon: keeps the euclidean weights finite.
         max_elements: bound on the similarities held at once, which bounds the memory.
+        how: the rest of `vote_ranking`: `temperature` and `epsilon` of the votes.
 
     Returns:
         (acc1, acc5) of each level, coarse first; NaN where no test row has a label.
     """
     k = min(k, len(train_features))
-    similarity, neighbours = nearest(test_features, train_features, k, distance, max_elements)
-    return vote_accuracy(
-        similarity,
-        neighbours,
-        train_targets,
-        test_targets,
-        temperature=temperature,
-        distance=distance,
-        epsilon=epsilon,
-        max_elements=max_elements,
-    )
+    near = nearest(test_features, train_features, k, distance, max_elements)
+    return vote_accuracy(*near, train_targets, test_targets, distance=distance, max_elements=max_elements, **how)
 
 
 @torch.no_grad()
 def vote_accuracy(
-    similarity: Tensor,
-    neighbours: Tensor,
-    train_targets: Tensor,
-    test_targets: Tensor,
-    *,
-    temperature: float = 0.07,
-    distance: Distance = "cosine",
-    epsilon: float = 1e-5,
-    max_elements: int = 5_000_000,
+    similarity: Tensor, neighbours: Tensor, train_targets: Tensor, test_targets: Tensor, **how: Any
 ) -> list[tuple[float, float]]:
-    """The second half of `knn_accuracy`: neighbours that were found before, the first k columns of `nearest`, vote.
+    """The second half of `knn_accuracy`: neighbours (M, k) that were found before, most similar first, vote.
 
-    Args:
-        similarity: (M, k), descending.
-        neighbours: (M, k), rows of the training set.
-        train_targets: (N,) or (N, L), coarse level first.
-        test_targets: (M,) or (M, L).
-        temperature: as in `knn_accuracy`, like the others.
-        distance: with which the neighbours were found.
-        epsilon: see there.
-        max_elements: bound on the votes held at once.
-
-    Returns:
-        (acc1, acc5) of each level, coarse first; NaN where no test row has a label.
+    `similarity` and `neighbours` are the first k columns of `nearest`; `how` is the rest of `vote_ranking`.
     """
     train_targets, test_targets = _columns(train_targets), _columns(test_targets)
     classes = [max(int(a), int(b), 0) + 1 for a, b in zip(train_targets.amax(0), test_targets.amax(0), strict=True)]
-    options = {"temperature": temperature, "distance": distance, "epsilon": epsilon, "max_elements": max_elements}
     found = []
     for level, count in enumerate(classes):
-        best = vote_ranking(similarity, train_targets[neighbours, level], count, **options)  # type: ignore[arg-type]
+        best = vote_ranking(similarity, train_targets[neighbours, level], count, **how)
         truth = test_targets[:, level, None]
         right = (best == truth) & (truth >= 0)
         labelled = int((truth >= 0).sum())
@@ -125,9 +95,9 @@ def vote_ranking(
         similarity: (M, k), descending.
         labels: (M, k) of the neighbours, -1 unknown.
         num_classes: above all of them.
-        temperature: as in `knn_accuracy`, like the others.
+        temperature: of the votes' weights, with cosine.
         distance: with which the neighbours were found.
-        epsilon: see there.
+        epsilon: keeps the euclidean weights finite.
         max_elements: bound on the votes held at once.
     """
     weights, rows = _weights(similarity, distance, temperature, epsilon), max(1, max_elements // num_classes)
@@ -144,17 +114,10 @@ def vote_ranking(
 def nearest(
     query: Tensor, keys: Tensor | Sequence[Tensor], k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
 ) -> tuple[Tensor, Tensor]:
-    """The k most similar keys of each query, at most about `max_elements` similarities at a time.
+    """The k most similar of keys (N, D), N >= k, of each query (M, D), about `max_elements` similarities at a time.
 
-    Rows are brought to float32 and to length 1 a block at a time, so that the keys are in memory once, in their own
-    precision.
-
-    Args:
-        query: (M, D).
-        keys: (N, D), N >= k; or parts of them (N_i, D), which are never put together.
-        k: how many.
-        distance: see `knn_accuracy`.
-        max_elements: bound on the similarities held at once.
+    The keys may come in parts, and are in memory once, in their own precision: rows are brought to float32 and to
+    length 1 a block at a time.
 
     Returns:
         similarity (M, k), descending: the cosine, or minus the euclidean distance; and the keys' indices (M, k).
@@ -175,18 +138,7 @@ def nearest_others(
     max_elements: int = 5_000_000,
     queries: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`nearest` among the rows themselves, each without itself.
-
-    Args:
-        features: (N, D), N > k.
-        k: how many.
-        distance: see `knn_accuracy`.
-        max_elements: bound on the similarities held at once.
-        queries: (Q,) rows to look at; None: all. The neighbours come from all rows.
-
-    Returns:
-        similarity (Q, k), descending, and the rows' indices (Q, k).
-    """
+    """`nearest` among rows (N, D), N > k, themselves, each of all or of the `queries` (Q,) without itself."""
     asked = features if queries is None else features[queries]
     similarity, index = nearest(asked, features, k + 1, distance, max_elements)
     place = torch.arange(len(features)) if queries is None else queries
@@ -203,7 +155,8 @@ def _nearest_of(
     for start, rows in _blocks(keys, columns):
         block = _prepare(rows, distance)
         similarity = query @ block.T if distance == "cosine" else -torch.cdist(query, block)
-        top, place = similarity.topk(min(k, len(block)), dim=1)
+        place = best_columns(similarity, min(k, len(block)))
+        top = similarity.gather(1, place)
         best, index = torch.cat([best, top], dim=1), torch.cat([index, place + start], dim=1)
         if best.shape[1] > k:
             best, place = best.topk(k, dim=1)

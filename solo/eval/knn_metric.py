@@ -80,20 +80,14 @@ class WeightedKNNClassifier(Metric):
         Raises:
             ValueError: if a set's features and targets don't come together, one row each.
         """
-        self._add(self.train_features, self.train_targets, train_features, train_targets)
-        self._add(self.test_features, self.test_targets, test_features, test_targets)
-
-    @staticmethod
-    def _add(
-        all_features: list[Tensor], all_targets: list[Tensor], features: Tensor | None, targets: Tensor | None
-    ) -> None:
-        if features is None and targets is None:
-            return
-        if features is None or targets is None or len(features) != len(targets):
-            rows = [None if part is None else len(part) for part in (features, targets)]
-            raise ValueError(f"k-NN features and targets come together, one row each; got {rows} rows")
-        all_features.append(features.detach())
-        all_targets.append(targets.detach())
+        given = [(train_features, train_targets), (test_features, test_targets)]
+        held = [(self.train_features, self.train_targets), (self.test_features, self.test_targets)]
+        for pair, lists in zip(given, held, strict=True):
+            rows = [None if part is None else len(part) for part in pair]
+            if rows[0] != rows[1]:
+                raise ValueError(f"k-NN features and targets come together, one row each; got {rows} rows")
+            for part, kept in zip(pair, lists, strict=True):
+                kept += [] if part is None else [part.detach()]
 
     @torch.no_grad()
     def compute(self) -> tuple[float, float]:

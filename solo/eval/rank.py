@@ -106,17 +106,13 @@ def effective_rank(features: Tensor, center: bool = True) -> float:
 
 
 def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
-    """RankMe: the effective rank of the features as they are, not centred.
+    """RankMe of features (N, D): their effective rank as they are, not centred; 0 if all rows are zero.
+
+    Garrido, Balestriero, Najman, LeCun: RankMe (ICML 2023), equation 1, https://arxiv.org/abs/2210.02885, with its
+    `epsilon` added to each share of the singular values; the paper uses 25,600 images.
 
     Garrido, Balestriero, Najman, LeCun: RankMe (ICML 2023), equation 1, https://arxiv.org/abs/2210.02885; the paper
     uses 25,600 images.
-
-    Args:
-        features: (N, D).
-        epsilon: added to each share of the singular values.
-
-    Returns:
-        About 1 to min(N, D); 0 if all rows are zero.
     """
     return entropy_rank(spectrum(features), epsilon)
 

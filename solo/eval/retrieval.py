@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from solo.eval.intervals import HalfMeans, Interval
-from solo.eval.rows import unit_rows
+from solo.eval.rows import best, unit_rows
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def retrieve(
             own = place[part]
             inside = own >= 0
             similarity[inside.nonzero()[:, 0], own[inside]] = -torch.inf  # behind everybody
-            order = _best(similarity, depth)
+            order = best(similarity, depth)
             for level in levels:
                 level.add(slice(start, start + len(part)), order)
     found = [level.result() for level in levels]
@@ -101,13 +101,6 @@ def retrieve(
         replace(one, intervals={name: half.interval(name, each) for name, each in one.values().items()})
         for one, half in zip(found, halves, strict=True)
     ]
-
-
-def _best(similarity: Tensor, depth: int) -> Tensor:
-    """Columns of the `depth` largest of each row, in their order."""
-    if depth * 8 < similarity.shape[1]:
-        return similarity.topk(depth, dim=1).indices
-    return similarity.sort(dim=1, descending=True, stable=True).indices[:, :depth]
 
 
 class _Level:

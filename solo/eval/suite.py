@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from solo.errors import UserError
 from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
 from solo.eval.hierarchy import consistent, hierarchy_scores
-from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_independent
+from solo.eval.intervals import UNDEFINED, Interval, coin, cuts
 from solo.eval.paths import cpcc, full_path, mean_per_class
 from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
 from solo.eval.retrieval import retrieve
@@ -49,16 +49,6 @@ class Protocol:
     seed: int = 0  # of all draws
 
 
-@dataclass(frozen=True)
-class Part:
-    """The rows of some classes."""
-
-    classes: str  # `all`, `seen` or `unseen`
-    val: FeatureTable  # what is measured
-    train: FeatureTable | None  # those that vote and that classifiers learn from
-    queries: Tensor | None  # (len(val),) bool, or None
-
-
 def evaluate(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
     """Measure `features`: one entry for all classes, and if there are unseen ones, one each for seen and unseen.
 
@@ -73,23 +63,22 @@ def evaluate(features: Features, protocol: Protocol, device: torch.device) -> li
         raise UserError(f"{features.name} has no labels to measure features by; solo analyze works without")
     if len(features.val) < 2:
         raise UserError(f"{features.name} has one image to measure, which can't be compared; give at least two")
-    return [_measure(part, features, protocol, device) for part in parts(features)]
+    return [_measure(which, part, protocol, device) for which, part in parts(features)]
 
 
-def parts(features: Features) -> Iterator[Part]:
+def parts(features: Features) -> Iterator[tuple[str, Features]]:
     """All rows, and those of seen and of unseen classes."""
-    yield Part("all", features.val, features.train, features.queries)
-    if not features.unseen:
-        return
-    for name in ("seen", "unseen"):
-        val, train = (
+    yield "all", features
+    for name in ("seen", "unseen") if features.unseen else ():
+        tables = [
             None if table is None else _of_classes(features, table, name) for table in (features.val, features.train)
-        )
+        ]
+        val, train = tables
         if val is None or int(val.sum()) < 2:  # one image has nothing to be compared with
             continue
         bank = features.train.rows(train) if features.train is not None and train is not None and train.any() else None
         queries = None if features.queries is None else features.queries[val]
-        yield Part(name, features.val.rows(val), bank, queries)
+        yield name, replace(features, val=features.val.rows(val), train=bank, queries=queries)
 
 
 def _of_classes(features: Features, table: FeatureTable, which: str) -> Tensor:
@@ -109,11 +98,11 @@ def classes_of(features: Features, labels: Tensor) -> np.ndarray:
     return np.array([tree.leaf_of(row) for row in rows.tolist()])[which.reshape(-1)]
 
 
-def _measure(part: Part, features: Features, protocol: Protocol, device: torch.device) -> Numbers:
-    val, tree = part.val, features.tree
-    levels = [_counts(name, val.labels[:, level]) for level, name in enumerate(features.levels)]
+def _measure(which: str, features: Features, protocol: Protocol, device: torch.device) -> Numbers:
+    val, train, queries, tree = features.val, features.train, features.queries, features.tree
+    levels = [_counts(name, column) for name, column in zip(features.levels, val.labels.T, strict=True)]
     truth = _with_classes(features, val)
-    bank = None if part.train is None else FeatureTable(part.train.features, _with_classes(features, part.train))
+    bank = None if train is None else FeatureTable(train.features, _with_classes(features, train))
     toss = coin(val.features)
     rankings: dict[str, list[Tensor]] = {}
     measured: list[list[Numbers]] = []
@@ -133,17 +122,16 @@ def _measure(part: Part, features: Features, protocol: Protocol, device: torch.d
             ends = neighbour_intervals(where, truth, right, *how, cuts(len(val), protocol.seed))
         measured.append(_accuracies("knn", right, protocol, ends))
     if "retrieval" in protocol.measures:
-        measured.append(_retrieval(part, protocol, device))
+        measured.append(_retrieval(features, protocol, device))
     if "clustering" in protocol.measures:
         measured.append([_clustering(val, level, protocol) for level in range(len(levels))])
     for numbers in measured:
         for row, found in zip(levels, numbers, strict=False):  # the classes of a ragged tree come last
             row |= found
-    images = {"val": len(val), "train": 0 if part.train is None else len(part.train)}
-    if part.queries is not None:
-        queries = int(part.queries.sum())
-        images |= {"queries": queries, "gallery": len(val) - queries}
-    result = {"classes": part.classes, "images": images, "levels": levels}
+    images = {"val": len(val), "train": 0 if train is None else len(train)}
+    if queries is not None:
+        images |= {"queries": int(queries.sum()), "gallery": int((~queries).sum())}
+    result = {"classes": which, "images": images, "levels": levels}
     if "hierarchy" in protocol.measures and tree is not None:
         result["hierarchy"] = _hierarchy(tree, rankings, val, truth[:, -1].numpy(), protocol, bank is not None)
     return result
@@ -191,14 +179,12 @@ def _hierarchy(
         own["mean_per_class"] = plain(100 * mean_per_class(best == classes, classes))
         if tree.num_levels > 1:
             predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
-            fits = torch.from_numpy(consistent(tree, predicted, val.labels.numpy()))
-            share = float(fits.double().mean()) if len(fits) else math.nan
+            labels = val.labels.numpy()
+            judged = {"consistency": consistent(tree, predicted, labels), "full_path": full_path(predicted, labels)}
+            each = {key: torch.from_numpy(right) for key, right in judged.items()}
             # Where the measured images vote themselves, they are not independent.
-            independent = voters or name == "linear"
-            ends = of_independent(share, len(fits), toss) if independent else UNDEFINED
-            whole = torch.from_numpy(full_path(predicted, val.labels.numpy()))
-            sure = of_independent(float(whole.double().mean()), len(whole), toss) if independent else UNDEFINED
-            own |= percent({"consistency": (fits, ends), "full_path": (whole, sure)}, protocol)
+            sure = intervals_of([each], toss)[0] if voters or name == "linear" else dict.fromkeys(each, UNDEFINED)
+            own |= percent({key: (right, sure[key]) for key, right in each.items()}, protocol)
         numbers[name] = own
     present = np.unique(classes[classes >= 0])
     if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
@@ -211,20 +197,14 @@ def _hierarchy(
     return numbers
 
 
-def _retrieval(part: Part, protocol: Protocol, device: torch.device) -> list[Numbers]:
-    queries = torch.arange(len(part.val)) if part.queries is None else part.queries.nonzero()[:, 0]
+def _retrieval(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
+    val, which = features.val, features.queries
+    queries = torch.arange(len(val)) if which is None else which.nonzero()[:, 0]
     queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
-    gallery = None if part.queries is None else ~part.queries
-    halves = cuts(len(part.val), protocol.seed) if protocol.intervals else None
+    options: dict[str, Any] = {"is_gallery": None if which is None else ~which, "top_k": protocol.top_k}
+    options["cuts"] = cuts(len(val), protocol.seed) if protocol.intervals else None
     found = []
-    for one in retrieve(
-        part.val.features.to(device),
-        part.val.labels,
-        queries=queries,
-        is_gallery=gallery,
-        top_k=protocol.top_k,
-        cuts=halves,
-    ):
+    for one in retrieve(val.features.to(device), val.labels, queries=queries, **options):
         both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in one.values().items()}
         both = {f"retrieval_{name}" if name.startswith("top") else name: pair for name, pair in both.items()}
         counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}

@@ -20,14 +20,8 @@ BLOCK = 2048  # rows and columns of the similarities held at once
 def uniformity(features: Tensor, t: float = 2.0, *, max_anchors: int = 10_000, seed: int = 0) -> float:
     """Uniformity: log of the mean Gaussian potential exp(-t |x - y|^2) over pairs of different rows (equation 4).
 
-    Args:
-        features: (N, D), N >= 2.
-        t: > 0.
-        max_anchors: with more rows, that many are drawn; each is still compared with all others.
-        seed: of the drawing.
-
-    Returns:
-        0 (all rows point the same way) down to about -2 t (evenly spread in many dimensions); lower is more even.
+    Of rows (N, D), N >= 2: 0 (all point the same way) down to about -2 t (evenly spread in many dimensions). With more
+    rows, `max_anchors` of them are drawn; each is still compared with all others.
 
     Raises:
         ValueError: if there are fewer than two rows.

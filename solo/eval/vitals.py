@@ -27,17 +27,11 @@ def spread(features: Tensor) -> dict[str, float]:
 
 
 def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float = 0.99) -> dict[str, float]:
-    """How the rows lie to each other, and which pairs HEX's adaptive threshold would select among them.
+    """How rows (N, D) lie to each other, and which pairs HEX's adaptive threshold would select among them.
 
-    Args:
-        views: the views (N, D) of the same images, one is enough; the first two are compared.
-        groups: (N,) coarse labels, -1 for unknown.
-        quantile: of the threshold.
-
-    Returns:
-        `uniformity`; with two views `alignment` and (up to a width of 2,048) `lidar`; `threshold`, `selected` (rows
-        above it per anchor) and, with labels, `superclass_share` (those of the anchor's label, 0 to 1). Pairs are
-        those of up to 1,024 anchors with all rows.
+    Returns `uniformity`; with two views of the same images `alignment` and (up to a width of 2,048) `lidar`;
+    `threshold`, `selected` (rows above it per anchor) and, with coarse labels (N,), -1 for unknown, `superclass_share`
+    (those of the anchor's label, 0 to 1). Pairs are those of up to 1,024 anchors with all rows.
     """
     first = views[0]
     found = {"uniformity": uniformity(first, max_anchors=ANCHORS)}
@@ -53,16 +47,10 @@ def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float 
 
 
 def neighbours_agree(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> list[float]:
-    """Accuracy of kNN at each label level, among the rows themselves, each without itself.
+    """Top-1 accuracy in percent of kNN at each label level, among rows (N, D) themselves, each without itself.
 
-    Args:
-        features: (N, D), N >= 2.
-        labels: (N, L), coarse first, -1 for unknown: such rows neither vote nor count.
-        k: neighbours that vote, of all N - 1 others.
-        temperature: of the votes' weights exp(cosine / temperature).
-
-    Returns:
-        Top-1 in percent of each level, over up to 1,024 rows; NaN where none of these has a label.
+    Labels are (N, L), coarse first, -1 for unknown: such rows neither vote nor count. Over up to 1,024 rows; NaN where
+    none of these has a label.
     """
     rows = draw(len(features), ANCHORS).to(features.device)
     similarity, near = nearest_others(features, min(k, len(features) - 1), queries=rows)

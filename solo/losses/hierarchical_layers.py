@@ -50,15 +50,7 @@ class _Layer(NamedTuple):
 
 
 class HierarchicalLayers:
-    """Summed loss and gradient of a block of rows, for ``blockwise``.
-
-    Args:
-        pairs: who is compared with whom; its anchors are among its keys.
-        levels: the label tree's nodes of its rows, without the instance.
-        penalties: ``lambda_l``, one a level.
-        temperature: > 0.
-        constrained: enforce the hierarchy constraint.
-    """
+    """Summed loss and gradient of a block of rows, for ``blockwise``; `levels` are without the instance."""
 
     def __init__(
         self, pairs: Pairs, levels: LabelLevels, penalties: list[float], temperature: float, constrained: bool

@@ -56,16 +56,10 @@ class _Block(NamedTuple):
 
 
 class HierarchicalRows:
-    """Summed loss and gradient of a block of rows, for ``blockwise``.
+    """Summed loss and gradient of a block of rows, for ``blockwise``; its anchors are among its keys.
 
-    Args:
-        pairs: who is compared with whom; its anchors are among its keys.
-        levels: the label tree's nodes of its rows.
-        penalties: ``lambda_l``, one a level.
-        temperature: > 0.
-        cumulative: partners at l are those whose common ancestry reaches l, not those where it ends there.
-        constrained: enforce the hierarchy constraint.
-        denominator: of the anchors; equation 3's unless given.
+    `cumulative`: partners at l are those whose common ancestry reaches l, not those where it ends there; `constrained`
+    enforces the hierarchy constraint.
 
     Attributes:
         worst: (M, L) largest pair loss of each anchor at each level, -inf where it has no partner; None without
@@ -194,14 +188,7 @@ def _largest(worst: Tensor) -> Tensor:
 
 
 class _WorstRows:
-    """``sum_k weight_k * (pair loss of one pair)``: the pairs that give the bounds, with the weight they hold.
-
-    Args:
-        parent: the loss of all rows.
-        index: (K,) anchors.
-        level: (K,) at which level the anchor's worst pair is meant.
-        weight: (K,).
-    """
+    """``sum_k weight_k * (pair loss of one pair)``: the pairs that give the bounds, with the weight they hold."""
 
     def __init__(self, parent: HierarchicalRows, index: Tensor, level: Tensor, weight: Tensor) -> None:
         self.parent, self.index, self.level, self.weight = parent, index, level, weight

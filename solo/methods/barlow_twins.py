@@ -12,10 +12,10 @@ from solo.losses.barlow import barlow_loss_func
 from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import BarlowTwinsKwargs
-from solo.nn.heads import mlp
+from solo.nn.heads import ProjectorHeads, mlp
 
 
-class BarlowTwins(BaseMethod):
+class BarlowTwins(ProjectorHeads, BaseMethod):
     """One projector, one correlation matrix."""
 
     Kwargs = BarlowTwinsKwargs
@@ -26,10 +26,6 @@ class BarlowTwins(BaseMethod):
         """Make the projector, three layers deep, and keep the loss's weights."""
         self.lamb, self.scale_loss = kw.lamb, kw.scale_loss
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections (B, proj_output_dim)."""
-        return {"z": self.projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Barlow Twins on the two views, with HEX's share."""

@@ -236,7 +236,9 @@ class BaseMethod(OnlineEvaluation):
         loss = self.ssl_loss(out, self.step_of(batch))
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
-        self.log_metrics({f"hex/{name}": value for name, value in self._hex_stats().items()}, on_step=False)
+        hidden = ("superclass_share",) if self.config.data.no_labels else ()
+        stats = {f"hex/{name}": value for name, value in self.hex.stats.items() if name not in hidden}
+        self.log_metrics(stats, on_step=False)
         return loss + out["loss"]  # type: ignore[no-any-return]
 
     def view_outputs(self, batch: Any) -> Outputs:
@@ -281,12 +283,6 @@ class BaseMethod(OnlineEvaluation):
             groups=labels[:, self.group_level],
         )
 
-    def _hex_stats(self) -> dict[str, Tensor]:
-        unlabelled = self.config.data.no_labels
-        return {
-            name: value for name, value in self.hex.stats.items() if not (unlabelled and name == "superclass_share")
-        }
-
     def _find_level(self, level: int | str | None) -> int:
         names = self.levels
         if isinstance(level, str) and level in names:
@@ -299,5 +295,4 @@ class BaseMethod(OnlineEvaluation):
 
     def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
         """Adds HEX's threshold where a schedule gives it; None in the epochs of the plain loss."""
-        row = super().planned(step, steps_per_epoch)
-        return row | self.hex.planned(int(step // steps_per_epoch), self.max_epochs)
+        return super().planned(step, steps_per_epoch) | self.hex.planned(int(step // steps_per_epoch), self.max_epochs)

@@ -19,17 +19,7 @@ from solo.nn.weight_norm import WeightNormLinear
 
 
 class DINOHead(nn.Module):
-    """MLP, rows to length 1, and prototypes.
-
-    Args:
-        in_dim: width of the input.
-        num_prototypes: width of the output.
-        use_bn: BatchNorm in the MLP.
-        norm_last_layer: keep the prototypes at length 1.
-        num_layers: linear layers of the MLP, at least 1.
-        hidden_dim: width of its hidden layers.
-        bottleneck_dim: width of its output.
-    """
+    """MLP of `num_layers` linear layers, rows to length 1, and prototypes, of length 1 with `norm_last_layer`."""
 
     def __init__(
         self,

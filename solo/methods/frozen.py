@@ -11,11 +11,7 @@ from solo.suggest import did_you_mean
 
 
 class FrozenLayers:
-    """All layers of a backbone but some: their parameters get no gradient, their BatchNorm stays in eval mode.
-
-    Args:
-        backbone: changed in place.
-        trained: names of the modules that are trained, such as `layer4` or `layer4.0`.
+    """All layers of a backbone but those named: their parameters get no gradient, their BatchNorm stays in eval mode.
 
     Raises:
         UserError: a name that is no module of the backbone; says which there are.

@@ -11,10 +11,10 @@ from torch import Tensor
 from solo.losses.guided import GuidedLoss
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import GuidedKwargs
-from solo.nn.heads import mlp
+from solo.nn.heads import ProjectorHeads, mlp
 
 
-class Guided(BaseMethod):
+class Guided(ProjectorHeads, BaseMethod):
     """A projector into the space of the prototypes; images without a label don't count."""
 
     Kwargs = GuidedKwargs
@@ -31,10 +31,6 @@ class Guided(BaseMethod):
             else 2.0 * (1 - torch.eye(self.num_classes))
         )
         self.prototypes = GuidedLoss(tree, kw.proj_output_dim, kw.distortion_weight)
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the embeddings (B, proj_output_dim)."""
-        return {"z": self.projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of the distances to the prototypes, and the distortion of the tree."""

@@ -22,18 +22,7 @@ from solo.nn.positional_encodings import generate_2d_sincos_pos_embed
 
 
 class MAEDecoder(nn.Module):
-    """A small transformer that sees the kept patches' features, and a token for each removed one.
-
-    Args:
-        in_dim: width of the encoder.
-        embed_dim: width of the decoder.
-        depth: number of blocks.
-        num_heads: attention heads.
-        num_patches: L, a square number.
-        patch_size: side of a patch in pixels.
-        mlp_ratio: hidden width of a block's MLP over `embed_dim`.
-        in_channels: of the images.
-    """
+    """A small transformer that sees the kept patches' features, and a token for each removed one."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -21,6 +22,7 @@ from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts, taxonomy_of
+from solo.nn.whitening import IterNorm
 from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
 from solo.optim.plan import plan_groups
@@ -176,6 +178,17 @@ class SoloModule(pl.LightningModule):
         sizes = {f"batch_size/{key}": count for key, count in zip(accuracies, labelled, strict=False)}
         return record | accuracies | sizes
 
+    def on_validation_start(self) -> None:
+        """Give all processes the running statistics of the first, whose checkpoint is kept.
+
+        DDP would send all buffers in each step. In training nobody reads these, and queues, centres and banks are made
+        of the rows of all processes, and so are equal.
+        """
+        norms = [part for part in self.modules() if isinstance(part, (_BatchNorm, IterNorm))]
+        with torch.no_grad():
+            for values in (value for norm in norms for value in norm.buffers(recurse=False)):
+                values.copy_(distributed.of_first(values))
+
     def on_validation_epoch_end(self) -> None:
         """Log the means over all validation rows of all processes."""
         outputs = self.validation_step_outputs
@@ -194,9 +207,9 @@ class SoloModule(pl.LightningModule):
             groups = remove_bias_and_norm_from_weight_decay(groups)
         self._static_groups = [i for i, group in enumerate(groups) if group.get("static_lr")]
         groups = [{key: value for key, value in group.items() if key != "static_lr"} for group in groups]
-        optimizer = optim.build_optimizer(
-            self.optimizer, groups, self.lr, self.weight_decay, dict(self.extra_optimizer_args), self._OPTIMIZERS
-        )
+        clips = bool(self.config.trainer.get("gradient_clip_val"))
+        kwargs = optim.fused_on_gpu(self.optimizer, self.extra_optimizer_args, self.device.type, clips)
+        optimizer = optim.build_optimizer(self.optimizer, groups, self.lr, self.weight_decay, kwargs, self._OPTIMIZERS)
         if self.scheduler == "none":
             return optimizer
         scheduler = self._schedule().build(optimizer, self._SCHEDULER_CHOICES)

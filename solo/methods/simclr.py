@@ -12,10 +12,10 @@ from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SimCLRKwargs
-from solo.nn.heads import mlp
+from solo.nn.heads import ProjectorHeads, mlp
 
 
-class SimCLR(BaseMethod):
+class SimCLR(ProjectorHeads, BaseMethod):
     """One projector, one contrastive loss over all views."""
 
     Kwargs = SimCLRKwargs
@@ -26,10 +26,6 @@ class SimCLR(BaseMethod):
         """Make the projector and keep the temperature."""
         self.temperature = kw.temperature
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections (B, proj_output_dim)."""
-        return {"z": self.projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE over all views, or HEX."""

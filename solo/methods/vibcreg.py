@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from solo.losses.vibcreg import vibcreg_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import VIbCRegKwargs
-from solo.nn.heads import mlp
+from solo.nn.heads import ProjectorHeads, mlp
 from solo.nn.whitening import IterNorm
 
 
-class VIbCReg(BaseMethod):
+class VIbCReg(ProjectorHeads, BaseMethod):
     """One projector; its loss keeps invariance, variance and covariance of two views."""
 
     Kwargs = VIbCRegKwargs
@@ -28,10 +28,6 @@ class VIbCReg(BaseMethod):
         self.projector.append(IterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())
         self._weights = kw.loss_weights()
         vars(self).update(self._weights)  # numbers that a program may change while it trains
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections (B, proj_output_dim)."""
-        return {"z": self.projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VIbCReg on the two views."""

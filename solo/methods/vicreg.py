@@ -12,10 +12,10 @@ from solo.losses.pairs import Pairs
 from solo.losses.vicreg import vicreg_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import VICRegKwargs
-from solo.nn.heads import mlp
+from solo.nn.heads import ProjectorHeads, mlp
 
 
-class VICReg(BaseMethod):
+class VICReg(ProjectorHeads, BaseMethod):
     """One projector; its loss keeps invariance, variance and covariance of two views."""
 
     Kwargs = VICRegKwargs
@@ -28,10 +28,6 @@ class VICReg(BaseMethod):
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
         self._weights = kw.loss_weights()
         vars(self).update(self._weights)  # numbers that a program may change while it trains
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections (B, proj_output_dim)."""
-        return {"z": self.projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VICReg on the two views, with HEX's share."""

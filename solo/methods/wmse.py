@@ -16,12 +16,12 @@ from solo.errors import UserError
 from solo.losses.wmse import wmse_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import WMSEKwargs
-from solo.nn.heads import mlp
+from solo.nn.heads import ProjectorHeads, mlp
 from solo.nn.whitening import Whitening2d
 from solo.precision import at_least_float32
 
 
-class WMSE(BaseMethod):
+class WMSE(ProjectorHeads, BaseMethod):
     """One projector, and whitening; any number of large views."""
 
     Kwargs = WMSEKwargs
@@ -33,10 +33,6 @@ class WMSE(BaseMethod):
         self.whitening_iters, self.whitening_size = kw.whitening_iters, kw.whitening_size
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
         self.whitening = Whitening2d(kw.proj_output_dim, eps=kw.whitening_eps)
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the projections (B, proj_output_dim)."""
-        return {"z": self.projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Mean over random partitions of the batch, their parts whitened, and over the pairs of large views.

@@ -47,6 +47,16 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+class ProjectorHeads:
+    """Mixin of the methods whose output is a projection."""
+
+    projector: nn.Module
+
+    def heads(self, feats: Tensor) -> dict[str, Any]:
+        """Add `z`, the projections (B, proj_output_dim)."""
+        return {"z": self.projector(feats)}
+
+
 class PredictorHeads:
     """Mixin of the methods whose outputs are a projection and its prediction."""
 

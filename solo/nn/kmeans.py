@@ -48,15 +48,10 @@ class KMeans:
     def cluster_memory(
         self, local_memory_index: Tensor, local_memory_embeddings: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Cluster what all processes remember.
+        """Cluster the unit rows (crops, n, D), samples (n,), that all processes remember.
 
-        Args:
-            local_memory_index: (n,) sample of every row.
-            local_memory_embeddings: (crops, n, D) unit rows.
-
-        Returns:
-            Clusters (heads, dataset_size) of the samples, -1 where a sample isn't in the memory, and unit centroids
-            (k, D) for each head.
+        Returns clusters (heads, dataset_size) of the samples, -1 where one isn't in the memory, and unit centroids (k,
+        D) for each head.
 
         Raises:
             FewRowsError: if all processes together have fewer rows than there are clusters.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -37,8 +37,10 @@ class MomentumUpdater:
     @torch.no_grad()
     def update(self, online_net: nn.Module, momentum_net: nn.Module) -> None:
         """Momentum parameters <- tau * momentum + (1 - tau) * online."""
-        for online, momentum in zip(online_net.parameters(), momentum_net.parameters(), strict=True):
-            momentum.lerp_(online.to(momentum.dtype), 1 - self.cur_tau)
+        pairs = list(zip(online_net.parameters(), momentum_net.parameters(), strict=True))
+        if pairs:  # as lists: on a GPU a few kernels for all of them
+            slow: list[Tensor] = [momentum for _, momentum in pairs]
+            torch._foreach_lerp_(slow, [online.to(momentum.dtype) for online, momentum in pairs], 1 - self.cur_tau)
 
     def update_tau(self, cur_step: int, max_steps: int) -> None:
         """Set `cur_tau` for a step."""

@@ -59,34 +59,17 @@ class PositionalEncoding1D(_Encoding):
     dims = 1
 
 
-class PositionalEncoding2D(_Encoding):
-    """Encodes (N, x, y, channels)."""
-
-    dims = 2
-
-
-class PositionalEncoding3D(_Encoding):
-    """Encodes (N, x, y, z, channels)."""
-
-    dims = 3
-
-
 class PositionalEncodingPermute1D(PositionalEncoding1D):
     """Positional encoding of a tensor (N, channels, x), of its shape."""
 
     permuted = True
 
 
-class PositionalEncodingPermute2D(PositionalEncoding2D):
-    """Encodes (N, channels, x, y)."""
-
-    permuted = True
-
-
-class PositionalEncodingPermute3D(PositionalEncoding3D):
-    """Encodes (N, channels, x, y, z)."""
-
-    permuted = True
+# The same of (N, x, y, channels) and (N, x, y, z, channels), and with the channels second.
+PositionalEncoding2D = type("PositionalEncoding2D", (_Encoding,), {"dims": 2})
+PositionalEncoding3D = type("PositionalEncoding3D", (_Encoding,), {"dims": 3})
+PositionalEncodingPermute2D = type("PositionalEncodingPermute2D", (PositionalEncoding2D,), {"permuted": True})
+PositionalEncodingPermute3D = type("PositionalEncodingPermute3D", (PositionalEncoding3D,), {"permuted": True})
 
 
 class Summer(nn.Module):

@@ -28,14 +28,7 @@ class QueueMixin(nn.Module):
     queue_y: Tensor  # (K,) labels, -1 for unknown; further ones as named in `make_queue`
 
     def make_queue(self, size: int, dim: int, views: int | None = None, labels: Sequence[str] = ("queue_y",)) -> None:
-        """Register the buffers: random unit rows without labels.
-
-        Args:
-            size: rows K.
-            dim: width D.
-            views: number of banks; None is a single one, without a leading dimension.
-            labels: names of the buffers for what is known of each row.
-        """
+        """Register the buffers: `size` random unit rows of width `dim`, without labels, in one bank or one a view."""
         rows = F.normalize(torch.randn(*([] if views is None else [views]), size, dim), dim=-1)
         self.register_buffer("queue", rows if views is None else rows.mT.contiguous())
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
@@ -82,13 +75,9 @@ class QueueMixin(nn.Module):
             return (z.to(self.queue.dtype) @ self.queue.T).topk(k, dim=1).indices
 
     def neighbour_accuracy(self, places: Tensor, targets: Tensor) -> Tensor:
-        """Share, among labelled rows, of those whose neighbour has the same label.
+        """Share, among labelled rows, (N,) with -1 unknown, of those whose neighbour (its place) has the same label.
 
         Its mean over processes is that of one process on all rows.
-
-        Args:
-            places: (N,) of the neighbours.
-            targets: (N,) labels, -1 for unknown.
         """
         labelled = targets >= 0
         return ((self.queue_y[places] == targets) & labelled).sum() / distributed.per_process(labelled.sum())

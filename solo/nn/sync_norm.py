@@ -65,14 +65,7 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 def synchronise(module: nn.Module) -> nn.Module:
-    """Make every BatchNorm within `module` a `SyncedBatchNorm`, in place, with the same parameters and buffers.
-
-    Args:
-        module: anything.
-
-    Returns:
-        `module`, or its replacement if it is a BatchNorm itself.
-    """
+    """Make every BatchNorm within `module` a `SyncedBatchNorm`, in place, with the same tensors; the module."""
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
         return _synced(module)
     for name, child in module.named_children():

@@ -76,23 +76,25 @@ class LARS(Optimizer):
         for group in self.param_groups:
             scaled = [p for p in group["params"] if p.grad is not None and not _excluded(p, group)]
             plain = [p for p in group["params"] if p.grad is not None and _excluded(p, group)]
-            directions = [*_scaled_gradients(scaled, group), *(p.grad for p in plain)]
-            for p, direction in zip([*scaled, *plain], directions, strict=True):
-                p.add_(self._with_momentum(p, direction, group), alpha=-group["lr"])
+            if params := [*scaled, *plain]:
+                directions = [*_scaled_gradients(scaled, group), *(p.grad for p in plain)]
+                torch._foreach_add_(params, self._with_momentum(params, directions, group), alpha=-group["lr"])
         return loss
 
-    def _with_momentum(self, p: Tensor, direction: Tensor, group: dict[str, Any]) -> Tensor:
+    def _with_momentum(self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         if group["momentum"] == 0:
-            return direction
-        state = self.state[p]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = direction.clone()
-        else:
-            state["momentum_buffer"].mul_(group["momentum"]).add_(direction, alpha=1 - group["dampening"])
-        if group["nesterov"]:
-            return direction.add(state["momentum_buffer"], alpha=group["momentum"])
-        buffer: Tensor = state["momentum_buffer"]
-        return buffer
+            return directions
+        states = [self.state[p] for p in params]
+        moving = [(s["momentum_buffer"], d) for s, d in zip(states, directions, strict=True) if "momentum_buffer" in s]
+        if moving:
+            buffers, added = map(list, zip(*moving, strict=True))
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, added, alpha=1 - group["dampening"])
+        for state, direction in zip(states, directions, strict=True):
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = direction.clone()
+        buffers = [state["momentum_buffer"] for state in states]
+        return list(torch._foreach_add(directions, buffers, alpha=group["momentum"])) if group["nesterov"] else buffers
 
 
 def _excluded(p: Tensor, group: dict[str, Any]) -> bool:
@@ -109,7 +111,8 @@ def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tenso
     r = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + group["eps"])
     if group["clip_lr"]:
         r = (r / group["lr"]).clamp(max=1)
-    usable = (p_norm != 0) & (g_norm != 0)
-    r = torch.where(usable, r, 1.0)
-    decay = usable.to(r.dtype) * group["weight_decay"]
-    return [r[i] * (g + decay[i] * p) for i, (p, g) in enumerate(zip(params, grads, strict=True))]
+    r = torch.where(p_norm == 0, 1.0, r)  # without a gradient r * weight_decay * p is to vanish, too
+    r = torch.where(g_norm == 0, 0.0, r)
+    directions = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+    torch._foreach_mul_(directions, list(r.unbind()))
+    return list(directions)

@@ -21,8 +21,8 @@ from solo.run.source import saved_data
 from solo.run.trainer import compute_device
 
 
-def run(cfg: AnalyzeCfg) -> None:
-    """Analyse what `cfg` names; write `report.html`, `analysis.json` and `figures/*.png`."""
+def run(cfg: AnalyzeCfg) -> Path:
+    """Analyse what `cfg` names; write `report.html`, which is returned, `analysis.json` and `figures/*.png`."""
     with tempfile.TemporaryDirectory() as scratch:
         found = runs(cfg, compute_device(cfg), Path(scratch))
         folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")
@@ -33,6 +33,7 @@ def run(cfg: AnalyzeCfg) -> None:
     size = outcome.files[0].stat().st_size / 2**20
     say(f"report: {outcome.files[0]} ({size:.1f} MiB, opens without a network)")
     say(f"files in {folder}: report.html, analysis.json{', figures/*.png' if cfg.png else ''}")
+    return outcome.files[0]
 
 
 def pictures(cfg: AnalyzeCfg) -> Images | None:

@@ -16,24 +16,12 @@ import torch
 from solo.args.take_schema import EmbedCfg
 from solo.errors import UserError
 from solo.files import output_file, replacing
-from solo.run.pretrained import PretrainedModel
+from solo.run.inputs import image_files
+from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say
-from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+from solo.run.take import FileFeatures, command, say_skipped
 
 _ENDINGS = (".npz", ".npy", ".parquet")
-
-
-def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Raises:
-        ConfigError: wrong words.
-        UserError: nothing to embed, or the file can't be written.
-    """
-    cfg = read_words("embed", EmbedCfg, words)
-    if cfg is not None:
-        embed(cfg)
-    return 0
 
 
 def embed(cfg: EmbedCfg) -> Path:
@@ -47,7 +35,7 @@ def embed(cfg: EmbedCfg) -> Path:
         raise UserError(f"out={cfg.out} has another ending than {', '.join(_ENDINGS)}; without one it is a folder")
     if out.suffix == ".parquet":
         import_parquet()
-    files, model = image_files(cfg.images), open_model(cfg)
+    files, model = image_files(cfg.images), load_pretrained(cfg.run, cfg.device)
     parts = out.with_name(f".{out.name}.parts") if out.suffix else out
     if out.suffix:
         output_file(out)
@@ -151,3 +139,6 @@ def import_parquet() -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(".parquet needs pyarrow; install it with pip install 'solo-hex[parquet]'") from error
     return pyarrow, parquet
+
+
+main = command("embed", EmbedCfg, embed)

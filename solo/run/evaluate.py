@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from solo.analysis.levels import plot_levels
-from solo.args.config import to_plain
 from solo.args.eval_schema import EvaluateCfg
-from solo.callbacks.summary import config_hash, versions
 from solo.eval.features import Features
 from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
-from solo.run.evaluation import open_folder
+from solo.run.evaluation import facts_of, open_folder
 from solo.run.feature_source import load_features
 from solo.run.report import say, show_levels
 from solo.run.trainer import compute_device
@@ -55,17 +54,7 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
     found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
         say("no training images: the linear classifier is left out, and neighbours are the other validation images")
-    protocol = Protocol(
-        measures=tuple(cfg.measures),
-        l2=cfg.l2,
-        linear_steps=cfg.linear_steps,
-        k=cfg.k,
-        temperature=cfg.temperature,
-        top_k=tuple(cfg.top_k),
-        max_queries=cfg.max_queries,
-        intervals=cfg.intervals,
-        seed=cfg.seed,
-    )
+    protocol = Protocol(**{item.name: getattr(cfg, item.name) for item in fields(Protocol)})
     results: list[dict[str, Any]] = []
     for kind, features in found.items():
         for result in evaluate(features, protocol, device):
@@ -75,9 +64,8 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
             if len(features.levels) > 1:  # with one, they say what the accuracies say
                 _show_hierarchy(result.get("hierarchy", {}))
     folder = open_folder(cfg, "evaluate")
-    facts: dict[str, Any] = {"kind": "evaluate", "name": cfg.name, "dataset": cfg.data.dataset, "seed": cfg.seed}
-    facts |= {"source": dict(next(iter(found.values())).facts), "protocol": _protocol(protocol)}
-    facts |= {"config_hash": config_hash(to_plain(cfg)), "versions": versions(), "results": results}
+    source = dict(next(iter(found.values())).facts)
+    facts = facts_of(cfg, "evaluate", seed=cfg.seed, source=source, protocol=_protocol(protocol)) | {"results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
     title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
     drawn = plot_levels(results, folder / "evaluate.png", title)

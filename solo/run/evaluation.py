@@ -1,35 +1,21 @@
-"""What the commands that only look at features share: the names of the labels, the run's folder."""
+"""What the commands that only look at features share: the run's folder, and what their files say."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from solo.analysis.embedding import LabelNames
-from solo.args.config import to_yaml
+from solo.args.config import to_plain, to_yaml
 from solo.args.eval_schema import FeatureCfg
 from solo.callbacks.run_directory import RunDirectory
-from solo.errors import UserError
-from solo.eval.features import Features, FeatureTable
+from solo.callbacks.summary import config_hash, versions
 from solo.files import write_text
 
 
-def label_names(features: Features) -> LabelNames:
-    """Names of the levels and of their classes."""
-    return LabelNames(features.levels, [features.class_names(level) for level in range(len(features.levels))])
-
-
-def training_table(features: Features, command: str) -> FeatureTable:
-    """The training images.
-
-    Raises:
-        UserError: there are none.
-    """
-    if features.train is None:
-        raise UserError(
-            f"solo {command} needs training images, and {features.name} has none; a file of features takes them as "
-            "train_features and train_labels"
-        )
-    return features.train
+def facts_of(cfg: FeatureCfg, kind: str, **more: Any) -> dict[str, Any]:
+    """What the JSON file of a command holds beside its results."""
+    of = {"kind": kind, "name": cfg.name, "dataset": cfg.data.dataset}
+    return {**of, **more, "config_hash": config_hash(to_plain(cfg)), "versions": versions()}
 
 
 def open_folder(cfg: FeatureCfg, command: str) -> Path:

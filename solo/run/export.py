@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from solo.args.take_schema import ExportCfg
+from solo.run.pretrained import load_pretrained
 from solo.run.report import say
-from solo.run.take import open_model, read_words
+from solo.run.take import command
 
 
-def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Raises:
-        ConfigError: wrong words.
-        UserError: the program doesn't know such a network, or the folder can't be written.
-    """
-    cfg = read_words("export", ExportCfg, words)
-    if cfg is None:
-        return 0
-    done = open_model(cfg).export(cfg.to, cfg.out)
+def export(cfg: ExportCfg) -> None:
+    """Write the folder and say what is in it."""
+    done = load_pretrained(cfg.run, cfg.device).export(cfg.to, cfg.out)
     files = ", ".join(sorted(file.name for file in done.folder.iterdir() if not file.name.startswith(".")))
     checked = "read back, features are equal" if done.checked else "not read back: its program is not here"
     say(f"{done.folder}: {files} ({checked})\n\n" + "\n".join(done.usage))
-    return 0
+
+
+main = command("export", ExportCfg, export)

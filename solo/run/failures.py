@@ -80,9 +80,10 @@ def explain(error: BaseException) -> str | None:
             "data.image_size or the network's width"
         )
     if worker := _WORKER.search(text):
+        how = worker[2].replace("is killed by signal: ", "was killed by the signal ")
         return (
-            f"a process that loads images (pid {worker[1].strip()}) {_how(worker[2])}, mostly for want of memory; "
-            "lower data.num_workers or optimizer.batch_size"
+            f"a process that loads images (pid {worker[1].strip()}) {how.replace('exited unexpectedly', 'has ended')}, "
+            "mostly for want of memory; lower data.num_workers or optimizer.batch_size"
         )
     if isinstance(error, RuntimeError) and _LOST.search(text):
         reason = textwrap.shorten(_SOURCE_LINE.sub("", text), 120, placeholder=" ...")
@@ -105,9 +106,3 @@ def explain(error: BaseException) -> str | None:
 def _raised_by_lightning(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and "lightning" in Path(frames[-1].filename).parts
-
-
-def _how(words: str) -> str:
-    return words.replace("is killed by signal: ", "was killed by the signal ").replace(
-        "exited unexpectedly", "has ended"
-    )

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from solo.data.cache.images import pixels_in_memory
 from solo.data.labels.subsets import Subset, level_targets
-from solo.data.sources.skip import file_names
+from solo.data.sources.skip import image_sources
+from solo.data.storage.stored import identity
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features
@@ -53,12 +54,8 @@ def _add_images(text: Any, images: Any) -> None:
     if pixels is not None:
         text.update(np.ascontiguousarray(pixels).data)
         return
-    files = file_names(images)
-    for file in files or [str(getattr(images, "path", getattr(images, "root", "")))]:
-        text.update(f"\n{os.path.abspath(file)}".encode())
-        if os.path.exists(file):
-            stat = os.stat(file)
-            text.update(f" {stat.st_size} {stat.st_mtime_ns}".encode())
+    for source in image_sources(images) or [str(getattr(images, "path", getattr(images, "root", "")))]:
+        text.update(b"\n" + os.fsencode(identity(source)))
 
 
 def kept(file: Path) -> Features | None:

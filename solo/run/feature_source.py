@@ -61,22 +61,20 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
     tables = {"val": _tables(cfg, network, val, tree, device, "validation")}
     if not cfg.data.val_only:
         tables["train"] = _tables(cfg, network, train, tree, device, "training")
-    facts = _facts(cfg)
-    levels = tree.levels if tree else ()
-    unseen = cfg.data.unseen_classes
+    unseen, name = cfg.data.unseen_classes, _name(cfg)
     loaded = {
         kind: Features(
-            name=_name(cfg),
-            kind=kind,
-            val=tables["val"][kind],
-            train=tables["train"][kind] if "train" in tables else None,
-            levels=levels,
-            tree=tree,
-            queries=_queries(cfg, tables["val"][kind]),
-            unseen=unseen if isinstance(unseen, tuple) else (),
-            facts={**facts, "feature_type": kind},
+            name,
+            kind,
+            val,
+            tables.get("train", {}).get(kind),
+            tree.levels if tree else (),
+            tree,
+            _queries(cfg, val),
+            unseen if isinstance(unseen, tuple) else (),
+            {**_facts(cfg), "feature_type": kind},
         )
-        for kind in network.columns
+        for kind, val in tables["val"].items()
     }
     return loaded, cfg
 
@@ -103,9 +101,8 @@ def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
         raise UserError(f"model={cfg.model} has no projector; set feature_type=backbone")
     width, method = features_dim(backbone), pretrained_method(cfg)
     columns = {"backbone": slice(0, width), "projector": slice(width, None)}
-    parts = {"backbone": backbone, "projector": method}
     chosen = {kind: columns[kind] for kind in dict.fromkeys(kinds)}
-    return Network(BackboneAndProjector(method), chosen, parts), cfg
+    return Network(BackboneAndProjector(method), chosen, {"backbone": backbone, "projector": method}), cfg
 
 
 def _tables(

@@ -25,20 +25,11 @@ def feature_loaders(
     cfg: LinearCfg, backbone: nn.Module, device: torch.device
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation batches of the features of all images, without augmentation; computed now."""
-    batch_size = cfg.optimizer.batch_size
-    train, val = plain_features(cfg, backbone, device, batch_size)
-    return feature_loader(train, batch_size, cfg.seed), feature_loader(val, batch_size, None)
-
-
-def plain_features(
-    cfg: LinearCfg, backbone: nn.Module, device: torch.device, batch_size: int
-) -> tuple[FeatureSet, FeatureSet]:
-    """Features of all training and all validation images, none of them augmented, in their order."""
+    size, splits = cfg.optimizer.batch_size, zip(plain_images(cfg), ("training", "validation"), strict=True)
     train, val = (
-        extract(backbone, eval_loader(images, batch_size, cfg.data.num_workers), device, what)
-        for images, what in zip(plain_images(cfg), ("training", "validation"), strict=True)
+        extract(backbone, eval_loader(images, size, cfg.data.num_workers), device, what) for images, what in splits
     )
-    return train, val
+    return feature_loader(train, size, cfg.seed), feature_loader(val, size, None)
 
 
 def plain_images(cfg: LinearCfg | FeatureCfg) -> tuple[Dataset[Any], Dataset[Any]]:

@@ -53,6 +53,13 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
+def inspect(path: str) -> dict[str, Any]:
+    """Print the findings; section `data` of a config that trains on it."""
+    found = look(path, lambda items, what, length: items)
+    Console(soft_wrap=True, highlight=False).print("\n".join(describe(found)), markup=False)
+    return settings_of(found)
+
+
 def _keys(given: argparse.Namespace) -> dict[str, Any]:
     """The keys of `data` that were given as options."""
     numbers = {key: getattr(given, key) for key, _, _ in _READING if getattr(given, key) is not None}
@@ -88,7 +95,7 @@ def describe(found: Survey) -> list[str]:
     kind = "a sample of" if len(found.files) > SAMPLE else "all that can be decoded:"
     lines.append(f"mean and std are of {kind} {found.sample:,} images")
     lines = [printable(line) for line in "\n".join(lines).split("\n")]
-    settings = _settings(found)
+    settings = settings_of(found)
     words = [as_word(f"data.{key}", value) for key, value in settings.items() if key != "dataset"]
     next_one = shlex.join(["solo", "pretrain", "custom", "hex", *words])
     return [
@@ -101,7 +108,8 @@ def describe(found: Survey) -> list[str]:
     ]
 
 
-def _settings(found: Survey) -> dict[str, Any]:
+def settings_of(found: Survey) -> dict[str, Any]:
+    """Section `data` of a config that trains on it."""
     settings = {**found.settings, "channels": found.reading.channels, "mean": found.mean, "std": found.std}
     largest = max(map(max, found.sizes))
     if largest <= SMALL or (len(found.sizes) == 1 and largest < 224):

@@ -11,14 +11,12 @@ from typing import Any
 
 import torch
 
-from solo.args.config import to_plain
 from solo.args.eval_schema import KnnCfg
-from solo.callbacks.summary import config_hash, versions
 from solo.errors import UserError
 from solo.eval.features import FeatureTable
 from solo.eval.knn import nearest, vote_accuracy
 from solo.files import write_text
-from solo.run.evaluation import open_folder, training_table
+from solo.run.evaluation import facts_of, open_folder
 from solo.run.feature_source import load_features
 from solo.run.report import say, show_table
 from solo.run.trainer import compute_device
@@ -31,15 +29,22 @@ def run(cfg: KnnCfg) -> None:
     device = compute_device(cfg)
     found, cfg = load_features(cfg, cfg.feature_type, device)
     rows: list[Row] = []
+    voters = 0
     for kind, features in found.items():
-        bank, queries, levels = training_table(features, "knn"), features.val, features.levels
+        bank, queries, levels = features.train, features.val, features.levels
+        if bank is None:
+            raise UserError(
+                f"solo knn needs training images, and {features.name} has none; a file of features takes them as "
+                "train_features and train_labels"
+            )
         if not levels:
             raise UserError(f"solo knn needs labels, and {features.name} has none")
+        voters = len(bank)
         say(f"{kind} features, {bank.features.shape[1]} numbers each")
         rows += ({"feature_type": kind, **row} for row in _measure(cfg, bank, queries, levels, device))
     folder = open_folder(cfg, "knn")
     protocol = (
-        f"bank: {len(bank):,} plain training images without augmentation; all {len(queries):,} validation images; "
+        f"bank: {voters:,} plain training images without augmentation; all {len(queries):,} validation images; "
         "votes weighted by exp(cosine / temperature) or 1 / (euclidean distance + 1e-5)"
     )
     _write(cfg, folder, rows, protocol)
@@ -73,19 +78,9 @@ def _measure(
 
 
 def _write(cfg: KnnCfg, folder: Path, rows: list[Row], protocol: str) -> None:
-    facts: dict[str, Any] = {
-        "kind": "knn",
-        "name": cfg.name,
-        "method": cfg.pretrain_method,
-        "backbone": cfg.backbone.name,
-    }
-    facts |= {
-        "checkpoint": cfg.pretrained_feature_extractor,
-        "features": cfg.features,
-        "dataset": cfg.data.dataset,
-        "protocol": protocol,
-    }
-    facts |= {"config_hash": config_hash(to_plain(cfg)), "versions": versions(), "results": rows}
+    source = {"method": cfg.pretrain_method, "backbone": cfg.backbone.name, "features": cfg.features}
+    source["checkpoint"] = cfg.pretrained_feature_extractor
+    facts = {**facts_of(cfg, "knn", **source, protocol=protocol), "results": rows}
     write_text(folder / "knn.json", json.dumps(facts, indent=2) + "\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

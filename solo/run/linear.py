@@ -21,6 +21,7 @@ from solo.errors import UserError
 from solo.methods import LinearModel
 from solo.run.features import feature_loaders
 from solo.run.report import say
+from solo.run.settle import tune
 from solo.run.source import pretrained_backbone
 from solo.run.trainer import prepare
 
@@ -39,7 +40,10 @@ def run(cfg: LinearCfg) -> None:
     model = LinearModel(backbone, cfg, loss_func=loss, mixup_func=mixup)
     prepared = prepare(cfg, "linear", _facts(cfg), model)
     load = feature_loaders if cfg.data.cache_features else image_loaders
-    train, val = load(cfg, backbone, prepared.trainer.strategy.root_device)
+    device = prepared.trainer.strategy.root_device
+    train, val = load(cfg, backbone, device)
+    if not cfg.data.cache_features:  # else the backbone has done its work
+        tune(model, model.config, device, cfg.max_epochs * len(train))
     prepared.fit(model, train, val)
 
 

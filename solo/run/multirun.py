@@ -12,32 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from solo.args.sweep import Sweep
 from solo.errors import UserError
-from solo.run.report import say
+from solo.run.report import grid, say
 
 _FOLDER = "submitit"
 # Options of submitit that are the same everywhere; the others are SLURM's.
 _COMMON = (
-    "name",
-    "timeout_min",
-    "mem_gb",
-    "nodes",
-    "cpus_per_task",
-    "gpus_per_node",
-    "tasks_per_node",
-    "stderr_to_stdout",
+    *("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task"),
+    *("gpus_per_node", "tasks_per_node", "stderr_to_stdout"),
 )
 
 
 class Job:
-    """One run, as submitit calls it.
-
-    Args:
-        words: behind `solo`.
-    """
+    """One run, as submitit calls it: the words behind `solo`."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
@@ -62,12 +52,11 @@ def multirun(command: str, recipe: Sequence[str], sweep: Sweep) -> int:
     """
     jobs = [Job([command, *recipe, *words]) for words in sweep.jobs]
     codes = _one_by_one(jobs, sweep) if sweep.launcher == "basic" else _submitted(jobs, sweep)
-    table = Table(title="runs", title_justify="left")
-    for heading in ("run", "with", "exit code"):
-        table.add_column(heading, overflow="fold")
-    for number, (words, code) in enumerate(zip(sweep.differing, codes, strict=True), start=1):
-        table.add_row(str(number), " ".join(words), str(code))
-    Console(highlight=False, markup=False).print(table)
+    rows = enumerate(zip(sweep.differing, codes, strict=True), start=1)
+    table = grid(
+        "runs", ("run", "with", "exit code"), ((str(n), Text(" ".join(words)), str(c)) for n, (words, c) in rows)
+    )
+    Console(highlight=False).print(table)
     return 0 if all(code == 0 for code in codes) else 1
 
 

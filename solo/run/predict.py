@@ -11,32 +11,21 @@ from solo.args.take_schema import PredictCfg
 from solo.errors import UserError
 from solo.files import output_file, replacing
 from solo.run.embed import as_utf8, import_parquet
+from solo.run.inputs import image_files
 from solo.run.predictions import Predictions
+from solo.run.pretrained import load_pretrained
 from solo.run.report import say, show_table
-from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+from solo.run.take import FileFeatures, command, say_skipped
 
 Row = dict[str, Any]
 _SHOWN = 10
-
-
-def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Raises:
-        ConfigError: wrong words.
-        UserError: the run has no classifier, no images, or the table can't be written.
-    """
-    cfg = read_words("predict", PredictCfg, words)
-    if cfg is not None:
-        predict(cfg)
-    return 0
 
 
 def predict(cfg: PredictCfg) -> list[Row]:
     """Write the table and return its rows."""
     if not cfg.out.endswith((".csv", ".parquet")):
         raise UserError(f"out={cfg.out} must end in .csv or .parquet")
-    files, model = image_files(cfg.images), open_model(cfg)
+    files, model = image_files(cfg.images), load_pretrained(cfg.run, cfg.device)
     out = output_file(cfg.out)
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     rows: list[Row] = []
@@ -82,3 +71,6 @@ def _write(rows: Sequence[Row], file: Path, suffix: str) -> None:
         return
     pyarrow, parquet = import_parquet()
     parquet.write_table(pyarrow.Table.from_pylist([{**row, "path": as_utf8(row["path"])} for row in rows]), file)
+
+
+main = command("predict", PredictCfg, predict)

@@ -63,14 +63,9 @@ class Predictions:
 def predictions(
     logits: Tensor, tree: Taxonomy, k: int = 5, level: str | None = None, within: str | None = None
 ) -> Predictions:
-    """Softmax over the classes, or over those below one node.
+    """Softmax of logits (N, C) over the classes, or over those below one node, `within`; `k` names for each image.
 
-    Args:
-        logits: (N, C).
-        tree: of the classes.
-        k: names for each image.
-        level: which level they are of; None: the classes.
-        within: a node; classes elsewhere get probability 0, the others sum to 1.
+    Names are of `level`, None: of the classes. Classes outside of `within` get probability 0, the others sum to 1.
 
     Raises:
         UserError: k below 1, or no such level or node.

@@ -23,9 +23,9 @@ from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
 from solo.data.cache.images import CantCacheError, cached
 from solo.data.catalogue.resolve import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
-from solo.data.labels.subsets import Indexed, level_targets
+from solo.data.labels.subsets import Indexed, level_targets, take_fraction
 from solo.data.labels.withholding import withhold
-from solo.data.pretrain_dataloader import prepare_dataloader, training_images
+from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
@@ -33,6 +33,7 @@ from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.run.relatives import relatives_table
 from solo.run.report import analyze_command, linear_command, say
+from solo.run.settle import tune
 from solo.run.start import start_from
 from solo.run.trainer import prepare
 
@@ -65,7 +66,9 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     _check_sizes(cfg, model)
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg), model)
-    train = train_loader(cfg, prepared.trainer.strategy.root_device)
+    device = prepared.trainer.strategy.root_device
+    train = train_loader(cfg, device)
+    tune(model, model.config, device, cfg.max_epochs * len(train))
     if model.hex.bank is not None:
         model.hex.bank.table = relatives_table(cfg, model, lambda transform: _images(cfg, transform))
     images = len(cast(Sized, train.dataset))
@@ -111,8 +114,8 @@ def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLo
 def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
     """What there is to learn from, with the labels that may be known."""
     data, spec = cfg.data, cfg.data.spec
-    source = (data.train_path, data.format, data.no_labels, data.download, data.fraction)
-    images = training_images(spec, views, *source, levels=True)
+    images = load(spec, "pretrain", data.train_path, data.download, views, True, data.no_labels, data.format)
+    images = take_fraction(images, data.fraction)
     unseen = unseen_classes(spec, data.num_classes or 0, data.unseen_classes, data.split_seed)
     return withhold(images, list(unseen), data.label_fraction, data.split_seed)
 
@@ -153,7 +156,8 @@ def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
 def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
     """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
     data, spec = cfg.data, cfg.data.spec
-    if data.no_labels or (data.val_path is None and (spec.folders or spec.name == "custom")):
+    nowhere = data.val_path is None and not data.holdout and (spec.folders or spec.name == "custom")
+    if data.no_labels or nowhere:
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     images = load(spec, "val", data.val_path, data.download, transform, levels=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from solo.args.check import check
@@ -23,13 +21,13 @@ from solo.backbones import features_dim
 from solo.backbones.published import published_model
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
-from solo.data.storage.folders import Problems, image_folders
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
 from solo.export.card import facts_of, model_card
 from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
 from solo.export.targets import Exported, export
+from solo.run.inputs import as_image, each_image
 from solo.run.predictions import Predictions, predictions
 from solo.run.source import pretrained_backbone, small_stem
 from solo.taxonomy import Taxonomy
@@ -100,10 +98,11 @@ class PretrainedModel:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1")
         self.backbone.eval()
-        inputs, parts = (self._input(image) for image in _each(images, self.channels)), []
+        inputs, parts = map(self.read, each_image(images, self.channels)), []
         while batch := list(islice(inputs, min(batch_size, sys.maxsize))):
             if len({image.shape for image in batch}) > 1:
-                raise UserError(f"tensors of different shapes, {_shapes(batch)}; let `transform` make them of one size")
+                shapes = " and ".join(sorted({str(tuple(image.shape)) for image in batch})[:3])
+                raise UserError(f"tensors of different shapes, {shapes}; let `transform` make them of one size")
             parts.append(self.backbone(torch.stack(batch).to(self.device)).float().cpu())
         return torch.cat(parts) if parts else torch.empty(0, self.features_dim)
 
@@ -149,7 +148,14 @@ class PretrainedModel:
             BrokenImageError: a file that can't be decoded.
             UserError: something that is no image.
         """
-        return self._input(image)
+        if not isinstance(image, Tensor):
+            return self.transform(as_image(image, self.reading))
+        if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
+            raise UserError(
+                f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; give float ({self.channels}, "
+                "H, W) as `transform` makes it, or the image as PIL.Image, array or path"
+            )
+        return image
 
     @property
     def card(self) -> str:
@@ -169,14 +175,11 @@ class PretrainedModel:
         return export(self.bundle(), to, out)
 
     def push_to_hub(self, repo: str, **options: Any) -> str:
-        """Upload the backbone, its label tree and its card to the Hugging Face hub; `solo.load("hf://REPO")` reads it.
+        """Upload the backbone, its label tree and its card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
         Args:
-            repo: `NAME/REPOSITORY`.
+            repo: `NAME/REPOSITORY`, whose address is returned.
             options: of `huggingface_hub.HfApi.upload_folder` (`commit_message`, `token`, ...), and `private`.
-
-        Returns:
-            Where it is.
 
         Raises:
             UserError: the hub can't be reached, or refuses.
@@ -196,29 +199,6 @@ class PretrainedModel:
             classifier=weights,
             facts=self.facts,
         )
-
-    def _input(self, image: Any) -> Tensor:
-        if isinstance(image, Tensor):
-            if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
-                raise UserError(
-                    f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; give float ({self.channels}, "
-                    "H, W) as `transform` makes it, or the image as PIL.Image, array or path"
-                )
-            return image
-        if isinstance(image, (str, Path)):
-            image = self.reading.read(Path(image).expanduser())
-        elif isinstance(image, np.ndarray):
-            try:
-                if image.ndim not in (2, 3):
-                    raise ValueError(f"its shape is {image.shape}, not (H, W) or (H, W, C)")
-                image = self.reading.eight_bits(image)
-                if self.channels in (1, 3):
-                    image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
-            except (ValueError, TypeError) as error:
-                raise UserError(f"an array can't be read as an image: {error}") from error
-        elif not isinstance(image, Image.Image):
-            raise UserError(f"a {type(image).__name__} is no image; give PIL images, arrays, tensors or paths")
-        return self.transform(image)
 
 
 def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
@@ -246,10 +226,23 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         from solo.export.hub import fetch
 
         source = fetch(str(source).removeprefix("hf://"))
+    given = {key: value for key, value in data.items() if value is not None}
+    changed = {
+        "size" if key == "image_size" else key: x for key, x in given.items() if key in ("image_size", "mean", "std")
+    }
     if str(source).startswith(("timm/", "torchvision/")):
-        return _published(str(source), where, data)
+        name, channels = str(source), given.get("channels", 3)
+        found = published_model(name, channels=channels)
+        size = round(found.size / 0.875)
+        network = Network(name, {}, None, False, channels, found.size, size, found.mean, found.std)
+        network = dataclasses.replace(network, **changed)
+        return _model(found.network, network, None, {}, {"name": name, "dataset": "see its publisher"}, where, {})
     if (Path(source).expanduser() / DESCRIPTION).is_file():
-        return _exported(Path(source).expanduser(), where, data)
+        description, state, classifier = read_exported(Path(source).expanduser())
+        network = dataclasses.replace(description.network, **changed)
+        backbone = network.build()
+        load_weights(backbone, state, path=source, name=network.name)
+        return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
     return _trained(source, where, data)
 
 
@@ -277,37 +270,9 @@ def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> P
         std=images.std or spec.std,
         reading={key: told[key] for key in _READING if told.get(key) is not None},
     )
-    tree = told.get("taxonomy")
-    return _model(
-        backbone,
-        network,
-        Taxonomy.from_dict(tree) if tree else spec.taxonomy,
-        {key: checkpoint["state_dict"].get(f"classifier.{key}") for key in ("weight", "bias")},
-        facts_of(file.parent, saved["cfg"]),
-        where,
-        saved["cfg"],
-    )
-
-
-def _exported(folder: Path, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
-    description, state, classifier = read_exported(folder)
-    network = dataclasses.replace(description.network, **_changed(data))
-    backbone = network.build()
-    load_weights(backbone, state, path=folder, name=network.name)
-    return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
-
-
-def _published(name: str, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
-    channels = data.get("channels") or 3
-    found = published_model(name, channels=channels)
-    network = Network(name, {}, None, False, channels, found.size, round(found.size / 0.875), found.mean, found.std)
-    network = dataclasses.replace(network, **_changed(data))
-    return _model(found.network, network, None, {}, {"name": name, "dataset": "see its publisher"}, where, {})
-
-
-def _changed(data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"image_size": "size", "mean": "mean", "std": "std"}
-    return {new: data[old] for old, new in names.items() if data.get(old) is not None}
+    tree = Taxonomy.from_dict(told["taxonomy"]) if told.get("taxonomy") else spec.taxonomy
+    weights = {key: checkpoint["state_dict"].get(f"classifier.{key}") for key in ("weight", "bias")}
+    return _model(backbone, network, tree, weights, facts_of(file.parent, saved["cfg"]), where, saved["cfg"])
 
 
 def _model(
@@ -325,52 +290,5 @@ def _model(
         classifier.load_state_dict({"weight": weight, "bias": bias})
         classifier.to(where).eval()
     transform = build_eval_pipeline(network.size, network.mean, network.std, network.channels, network.resize)
-    return PretrainedModel(
-        backbone=backbone.to(where).eval(),
-        transform=cast(Callable[[Any], Tensor], transform),
-        taxonomy=tree,
-        settings=settings,
-        device=where,
-        network=network,
-        classifier=classifier,
-        facts=facts,
-    )
-
-
-def _is_one(images: Any, channels: int) -> bool:
-    """Whether a tensor or an array is one image and not a stack of them."""
-    if isinstance(images, Tensor):
-        return images.ndim < 4
-    is_array = isinstance(images, np.ndarray)
-    return is_array and (images.ndim < 3 or (images.ndim == 3 and images.shape[2] in (1, 3, 4, channels)))
-
-
-def _each(images: Any, channels: int) -> Iterator[Any]:
-    """The images one by one."""
-    if isinstance(images, (str, Path)):
-        path = Path(images).expanduser()
-        if not path.exists():
-            raise UserError(f"{images} doesn't exist; give an image, or a folder of images")
-        if path.is_dir():
-            yield from _below(path)
-            return
-        images = [path]
-    elif isinstance(images, Image.Image) or _is_one(images, channels):
-        images = [images]
-    elif not isinstance(images, Iterable):
-        raise UserError(f"a {type(images).__name__} holds no images; give PIL images, arrays, tensors or paths")
-    yield from images
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    found = False
-    for parts, names in image_folders(folder, Problems()):
-        for name in names:
-            found = True
-            yield folder.joinpath(*parts, name)
-    if not found:
-        raise UserError(f"{folder} holds no images, neither directly nor in its folders")
-
-
-def _shapes(batch: list[Tensor]) -> str:
-    return " and ".join(sorted({str(tuple(image.shape)) for image in batch})[:3])
+    seen = cast(Callable[[Any], Tensor], transform)
+    return PretrainedModel(backbone.to(where).eval(), seen, tree, settings, where, network, classifier, facts)

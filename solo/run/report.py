@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import solo
 from solo.args.compose import compose
@@ -35,7 +36,8 @@ _PLAIN = {
 
 
 def _screen() -> Console:
-    return Console(soft_wrap=True, highlight=False)  # long lines stay whole, to be copied
+    # Long lines stay whole, to be copied; names with [brackets] are no markup.
+    return Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def on_terminal() -> bool:
@@ -46,7 +48,7 @@ def on_terminal() -> bool:
 @rank_zero_only
 def say(text: str) -> None:
     """Print a line, on the first process only."""
-    _screen().print(shown(text), markup=False)
+    _screen().print(shown(text))
 
 
 def announce(trainer: Trainer, model: LightningModule) -> None:
@@ -62,17 +64,15 @@ def announce(trainer: Trainer, model: LightningModule) -> None:
 def show_result(summary: Mapping[str, Any], folder: Path, next_command: str | None) -> None:
     """The final table: numbers, files and the command to type next."""
     screen = _screen()
-    status = "" if summary["status"] == "finished" else f" ({summary['status']})"
-    table = Table(title=f"{summary['name']}{status}", title_justify="left", show_header=False, title_style="bold")
+    title = shown(summary["name"]) + ("" if summary["status"] == "finished" else f" ({summary['status']})")
+    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
     for name, value in _numbers(summary):
-        table.add_row(name, value)
+        table.add_row(shown(name), value)
     screen.print()
     screen.print(table)
-    screen.print(
-        f"files in {shown(folder)}: {', '.join(name for name in _FILES if (folder / name).exists())}", markup=False
-    )
+    screen.print(f"files in {shown(folder)}: {', '.join(name for name in _FILES if (folder / name).exists())}")
     if next_command:
-        screen.print(f"next: {shown(next_command)}", markup=False, style="bold")
+        screen.print(f"next: {shown(next_command)}", style="bold")
 
 
 def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -91,21 +91,28 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table of the terminal; without headings one of names and values."""
+    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    for heading in headings or ("", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key; floats with two digits, the best of each accuracy (`.._acc1`) in bold."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=shown(title), title_justify="left", title_style="bold")
     best = {name: max(row[name] for row in rows) for name in rows[0] if name.endswith("_acc1")}
     for name in rows[0]:
-        table.add_column(name.replace("_acc", " acc@").replace("_", " "))
+        table.add_column(shown(name.replace("_acc", " acc@").replace("_", " ")))
     for row in rows:
-        cells = {name: _cell(name, value) for name, value in row.items()}
-        bold = {name: f"[bold]{cells[name]}[/bold]" for name, most in best.items() if row[name] == most}
-        table.add_row(*({**cells, **bold}).values())
+        cells = {name: Text(f"{x:.2f}" if "_acc" in name else "" if x is None else shown(x)) for name, x in row.items()}
+        for name, most in best.items():
+            cells[name].stylize("bold" if row[name] == most else "")
+        table.add_row(*cells.values())
     _screen().print(table)
-
-
-def _cell(name: str, value: Any) -> str:
-    return f"{value:.2f}" if "_acc" in name else "" if value is None else str(value)
 
 
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
@@ -114,11 +121,11 @@ def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[
     `levels` have a `level`, a number of `classes` if there are some, and numbers, `<number>_ci` their intervals;
     `names` gives the words in front of a number's row.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=shown(title), title_justify="left", title_style="bold")
     table.add_column("")
     for level in levels:
         classes = f" ({level['classes']:,})" if "classes" in level else ""
-        table.add_column(f"{level['level']}{classes}", justify="right")
+        table.add_column(shown(f"{level['level']}{classes}"), justify="right")
     for name, words in names.items():
         if any(name in level for level in levels):
             cells = (_with_interval(level[name], level.get(f"{name}_ci")) if name in level else "-" for level in levels)

@@ -22,10 +22,7 @@ _KEY, _LIST, _MOST = "training_data", "training_data.txt.gz", 200_000
 class SameData(Callback):
     """Keeps a fingerprint of the training images in the checkpoint, a list of the files beside it, and compares.
 
-    Args:
-        run: the run's folder.
-        resumed: the folder of the run that is continued.
-        allowed: `resume_allow`; `data.train_path` in it lets the images be others.
+    `data.train_path` in `allowed`, which is `resume_allow`, lets the images be others.
     """
 
     def __init__(self, run: RunDirectory, resumed: Path | None, allowed: Sequence[str]) -> None:

@@ -24,8 +24,10 @@ from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
 from solo.files import output_file, replacing
+from solo.run.inputs import image_files
+from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say, show_table
-from solo.run.take import FileFeatures, image_files, open_model, read_words, say_skipped
+from solo.run.take import FileFeatures, command, say_skipped
 from solo.untrusted import check_zip
 
 _ENDINGS = (".html", ".png", ".csv")
@@ -60,21 +62,8 @@ class Found:
     cosines: list[float]  # of their features with the query's
 
 
-def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Raises:
-        ConfigError: wrong words.
-        UserError: nothing to search, or a file can't be read or written.
-    """
-    cfg = read_words("search", SearchCfg, words)
-    if cfg is not None:
-        search(cfg)
-    return 0
-
-
-def search(cfg: SearchCfg) -> list[Found]:
-    """Look for the queries, show and write what was found, and return it."""
+def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
+    """Look for the queries with a model (default: that of `cfg.run`), show and write what was found, and return it."""
     if (cfg.among is None) == (cfg.features is None):
         raise UserError("give either among=FOLDER or features=FILE to search in")
     if cfg.out and not cfg.out.endswith(_ENDINGS):
@@ -82,7 +71,7 @@ def search(cfg: SearchCfg) -> list[Found]:
     out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
     if cfg.index is not None and importlib.util.find_spec("faiss") is None:
         raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
-    model = open_model(cfg)
+    model = model or load_pretrained(cfg.run, cfg.device)
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     queries, asked = engine.all(image_files(cfg.query), "queries")
     if cfg.features is not None:
@@ -197,3 +186,6 @@ def _thumbnail(path: Path) -> Image.Image:
     image = image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC)
     square.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
     return square
+
+
+main = command("search", SearchCfg, search)

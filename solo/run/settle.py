@@ -1,14 +1,17 @@
-"""What the settings leave to the machine, decided once, when the device and the network are known."""
+"""What the settings leave to the machine, decided once, when the device, the network and the run's length are known."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
+from torch import nn
 
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.methods.module import SoloModule
@@ -32,10 +35,85 @@ def settle(
     if stored:
         decided = stored.get("precision")
     else:
-        decided, reason = best_precision(device, getattr(model, "backbone", model))
+        decided, reason = best_precision(device, getattr(model, "backbone", model), _smallest(cfg))
         say(f"precision=auto: {decided} ({reason})")
     settled = dataclasses.replace(cfg, trainer={**cfg.trainer, "precision": decided})
     if isinstance(model, SoloModule):
         model.config = settled
         OmegaConf.update(model.cfg, "precision", decided, force_add=True)
     return settled
+
+
+def _smallest(cfg: PretrainCfg | LinearCfg) -> tuple[int, int]:
+    """Channels and side of the smallest image that the network is trained on."""
+    entries = cfg.augmentations if isinstance(cfg, PretrainCfg) else ()
+    known = [entry.crop_size for entry in entries if entry.crop_size] or [cfg.data.image_size or cfg.data.spec.size]
+    return (cfg.data.channels or cfg.data.spec.channels, min(known))
+
+
+_WORTH_COMPILING = 5_000  # steps: compiling takes a minute or more
+
+
+def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.device, steps: int) -> None:
+    """What `performance.*` and a GPU allow: weights in channels_last, TF32 beside half precision, compiled networks.
+
+    Args:
+        model: to be trained; its networks stay where they are.
+        cfg: of the run, settled.
+        device: to train on.
+        steps: of the whole run.
+    """
+    on_gpu = device.type == "cuda"
+    if on_gpu and not cfg.performance.disable_channel_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if on_gpu and "mixed" in str(cfg.trainer.get("precision")):
+        torch.set_float32_matmul_precision("high")  # what is left in float32 comes of half precision
+    wanted = cfg.performance.compile
+    if wanted == "auto":
+        wanted = on_gpu and steps >= _WORTH_COMPILING and "fsdp" not in str(cfg.strategy)
+    if wanted:
+        names = compile_networks(model)
+        say(f"performance.compile: {', '.join(names)}; the first step takes a minute or more")
+
+
+def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[str]:
+    """Compile backbones and heads in place, each with a way back: what can't be compiled runs as it is, and says why.
+
+    Args:
+        model: the parts named `backbone` and `momentum_backbone` and those that are a `nn.Sequential` are compiled.
+        backend: of `torch.compile`.
+
+    Returns:
+        Their names.
+    """
+    backbones = ("backbone", "momentum_backbone")
+    parts = {
+        name: part for name, part in model.named_children() if name in backbones or isinstance(part, nn.Sequential)
+    }
+    for name, part in parts.items():
+        part.compile(backend=backend)
+        compiled: Any = part._compiled_call_impl
+        part._compiled_call_impl = functools.partial(_or_as_it_is, name, part, compiled)
+    return list(parts)
+
+
+def _or_as_it_is(name: str, module: nn.Module, compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return compiled(*args, **kwargs)
+    except Exception as error:  # compilers raise anything; what the network itself raises goes on
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch._functorch")):
+            raise
+        reason = " ".join(str(error).strip().partition("\n\n")[0].split())
+        say(f"performance.compile: {name} runs as it is ({type(error).__name__}: {reason})")
+        module._compiled_call_impl = None
+        return module(*args, **kwargs)
+
+
+def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
+    """DDP without what a step doesn't need: copies of the gradients, and sending all buffers (queues are large).
+
+    Args:
+        exact: `accumulate=exact`, whose first parts go backward on their own.
+        ours: the library's own method: see `SoloModule.on_validation_start` for its buffers.
+    """
+    return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=not exact, broadcast_buffers=not ours)

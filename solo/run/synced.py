@@ -10,11 +10,7 @@ from solo.nn.sync_norm import synchronise
 
 
 class SyncedNorms(LayerSync):
-    """Stands in for Lightning's, whose converter drops the activation inside of timm's `BatchNormAct2d`.
-
-    Args:
-        gpu: take torch's kernels, which there are for GPUs only.
-    """
+    """Stands in for Lightning's, whose converter drops the activation inside of timm's `BatchNormAct2d`."""
 
     def __init__(self, gpu: bool) -> None:
         self.gpu = gpu

@@ -18,12 +18,23 @@ from solo.args.check import check
 from solo.args.fields import keys_of
 from solo.args.show import help_text
 from solo.args.words import read_word
-from solo.data.storage.folders import Problems, image_folders
 from solo.errors import BrokenImageError, ConfigError, UserError
-from solo.run.pretrained import PretrainedModel, load_pretrained
+from solo.run.pretrained import PretrainedModel
 
 Cfg = TypeVar("Cfg")
 _THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile
+
+
+def command(name: str, schema: type[Cfg], run: Callable[[Cfg], object]) -> Callable[[Sequence[str]], int]:
+    """What `solo NAME WORDS...` calls: it reads the words into the settings, and runs with them; wrong ones raise."""
+
+    def main(words: Sequence[str]) -> int:
+        cfg = read_words(name, schema, words)
+        if cfg is not None:
+            run(cfg)
+        return 0
+
+    return main
 
 
 def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
@@ -53,40 +64,10 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
     return schema(**{name: checked[name] for name in (field.name for field in dataclasses.fields(known))})
 
 
-def open_model(cfg: Any) -> PretrainedModel:
-    """The model of `cfg.run` on `cfg.device`.
-
-    Raises:
-        UserError: it can't be loaded, or there is no such device.
-    """
-    return load_pretrained(cfg.run, cfg.device)
-
-
-def image_files(place: str | Path) -> list[Path]:
-    """The images below a folder, sorted, or one image.
-
-    Raises:
-        UserError: there is no such place, or no image in it.
-    """
-    path = Path(place).expanduser()
-    if not path.exists():
-        raise UserError(f"{place} doesn't exist; give an image, or a folder of images")
-    if not path.is_dir():
-        return [path]
-    problems = Problems(skip=True)
-    found = [path.joinpath(*parts, name) for parts, names in image_folders(path, problems) for name in names]
-    if not found:
-        raise UserError(f"{path} holds no images, neither directly nor in its folders")
-    return found
-
-
 class FileFeatures:
     """Runs a model over image files, decoding them in threads while it computes, and shows how far it is.
 
-    Args:
-        model: the backbone with its transform.
-        batch_size: images computed at once.
-        skip: go on when an image can't be read; otherwise that is an error.
+    With `skip` it goes on when an image can't be read; `skipped` says which, a line each.
 
     Attributes:
         skipped: what could not be read, a line each.

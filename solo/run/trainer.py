@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
@@ -40,7 +40,7 @@ from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
-from solo.run.settle import settle
+from solo.run.settle import ddp_strategy, settle
 from solo.run.sharded import Sharded
 from solo.run.synced import SyncedNorms
 from solo.run.watching import watchers
@@ -88,21 +88,9 @@ class Run:
     ) -> None:
         """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""
         try:
-            self._fit(model, train, val, next_command)
-        finally:
-            self.directory.close()
-
-    def _fit(
-        self,
-        model: LightningModule,
-        train: DataLoader[Any] | BatchLoader,
-        val: DataLoader[Any] | None,
-        next_command: Callable[[Path], str | None] | None,
-    ) -> None:
-        announce(self.trainer, model)
-        self.order.loader = train
-        self.data.look_at(train.dataset)
-        try:
+            announce(self.trainer, model)
+            self.order.loader = train
+            self.data.look_at(train.dataset)
             self.trainer.fit(model, train, val, ckpt_path=str(self.resume) if self.resume else None)
         except SIGTERMException:  # Lightning's would exit with 0
             self._stopped()
@@ -118,11 +106,14 @@ class Run:
             if explain(error) is not None:
                 self._stopped()
             raise
-        list_skipped([train, val], self.directory.path)
-        if self.trainer.is_global_zero and self.recorder.summary:
-            last = self.directory.path / "last.ckpt"
-            command = next_command(last) if next_command and last.is_file() else None
-            show_result(self.recorder.summary, self.directory.path, command)
+        else:
+            list_skipped([train, val], self.directory.path)
+            if self.trainer.is_global_zero and self.recorder.summary:
+                last = self.directory.path / "last.ckpt"
+                command = next_command(last) if next_command and last.is_file() else None
+                show_result(self.recorder.summary, self.directory.path, command)
+        finally:
+            self.directory.close()
 
     def _stopped(self, how: str = "") -> None:
         if not (self.directory.is_open and self.trainer.is_global_zero):
@@ -188,7 +179,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     options = {
         **trainer_options(cfg),
         **_devices(cfg),
-        "strategy": _strategy(cfg),
+        "strategy": _strategy(cfg, type(model).__module__.startswith("solo.")),
         "plugins": [
             SafeCheckpointIO(),
             *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
@@ -216,6 +207,8 @@ def trainer_options(cfg: RunCfg) -> dict[str, Any]:
         options["sync_batchnorm"] = False  # `SyncedNorms` does it
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
+    if torch.cuda.is_available() and not _on_cpu(cfg) and not options.get("deterministic"):
+        options.setdefault("benchmark", True)  # views have one size or two: cuDNN's search for the fastest pays
     return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
 
 
@@ -225,21 +218,17 @@ def hush(workers: bool) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if not workers:  # asked for, and right for small images
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Between Lightning and newer versions of torch; nothing a user could do.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    # channels_last images under DDP: a remark about speed, and turning it off costs more.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides.*")
-    # Epochs may be shorter than 50 steps; metrics.csv has every epoch.
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    # Their order is continued, by the sampler.
-    warnings.filterwarnings("ignore", message=".*checkpoint that ended before the epoch ended and your dataloader.*")
-    # All processes have the same numbers there already.
-    warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.'online/.*sync_dist=True.*")
-    # Nobody here writes into what a network returns.
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor.*")
-    # No validation data, and a frozen backbone in eval mode, are what was asked for.
-    warnings.filterwarnings("ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*")
-    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
+    for message in (
+        ".*LeafSpec.*is deprecated.*",  # between Lightning and newer versions of torch; nothing a user could do
+        "Grad strides do not match bucket view strides.*",  # of channels_last under DDP: turning it off costs more
+        ".*is smaller than the logging interval.*",  # epochs may be short; metrics.csv has every one
+        ".*checkpoint that ended before the epoch ended and your dataloader.*",  # the sampler continues their order
+        ".*It is recommended to use `self.log.'online/.*sync_dist=True.*",  # all processes have the same numbers
+        "FSDP2-wrapped module .* returned a view tensor.*",  # nobody here writes into what a network returns
+        ".*You defined a `validation_step` but have no `val_dataloader`.*",  # as was asked for
+        r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _accelerator(cfg: RunCfg | FeatureCfg) -> str:
@@ -280,11 +269,11 @@ def _devices(cfg: RunCfg) -> dict[str, Any]:
     return {"devices": devices}
 
 
-def _strategy(cfg: RunCfg) -> str | Strategy:
-    name = cfg.strategy
-    if name in ("fsdp", "fsdp2"):
+def _strategy(cfg: RunCfg, ours: bool) -> str | Strategy:
+    if cfg.strategy in ("fsdp", "fsdp2"):
         return Sharded()
-    return DDPStrategy(find_unused_parameters=False) if name == "ddp" else name or "auto"
+    exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
+    return ddp_strategy(exact, ours) if cfg.strategy == "ddp" else cfg.strategy or "auto"
 
 
 def _has_tensorboard(cfg: RunCfg) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from solo.analysis.embedding import draw_embedding
+from solo.analysis.embedding import LabelNames, draw_embedding
 from solo.args.eval_schema import UmapCfg
-from solo.run.evaluation import label_names, open_folder
+from solo.run.evaluation import open_folder
 from solo.run.feature_source import load_features
 from solo.run.report import say
 from solo.run.trainer import compute_device
@@ -20,7 +20,7 @@ def run(cfg: UmapCfg) -> None:
     kinds, cfg = load_features(cfg, [cfg.feature_type], compute_device(cfg))
     found = next(iter(kinds.values()))
     folder = open_folder(cfg, "umap")
-    names = label_names(found)
+    names = LabelNames(found.levels, [found.class_names(level) for level in range(len(found.levels))])
     start = f"{folder}/" if cfg.plot_name is None else f"{Path(cfg.plot_name).expanduser()}_"
     for split, part in (("train", found.train), ("val", found.val)):
         if part is None:

@@ -46,14 +46,9 @@ def load_views(
 
 
 class AugmentedViews(Dataset[tuple[Tensor, int]]):
-    """`count` views of each image one after the other, with the image's place; the same ones in every process.
+    """`count` views of some images one after the other, with the image's place; the same ones in every process.
 
-    Args:
-        images: items `(image, ...)`, untransformed.
-        rows: which of them.
-        pipelines: view v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
-        count: views of each image.
-        seed: of all of them.
+    View v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
     """
 
     def __init__(self, images: Any, rows: Sequence[int], pipelines: Sequence[Pipeline], count: int, seed: int) -> None:

@@ -130,7 +130,9 @@ def test_png_files_of_one_run_without_pictures(tmp_path):
 
 
 def test_subsampling_is_stated(tmp_path):
-    outcome = analyze([subject("run")], tmp_path, Options(embedding="pca", png=False, max_images=200, max_points=50))
+    options = Options(embedding="pca", png=False, max_images=200, max_points=50, inside="group 1")
+    outcome = analyze([subject("run")], tmp_path, options)
+    assert outcome.analysis.views[-1].title == "Inside “group 1”"  # figure 14 of the paper: the one that was asked for
     assert last(read(tmp_path))["images"] == 200
     assert outcome.analysis.protocol["images"].startswith("200 images of 480, drawn at random (max_images, seed 5)")
     clouds = next(figure for figure in outcome.figures if figure.key == "points-all")
@@ -175,5 +177,7 @@ def test_what_does_not_fit(tmp_path):
         analyze([subject("a"), subject("b", n=240)], tmp_path, QUICK)
     with pytest.raises(UserError, match="superclass='kind' is no level of the labels; choose group, class"):
         analyze([subject("a")], tmp_path, Options(superclass="kind"))
+    with pytest.raises(UserError, match="inside='cars' is no superclass; choose "):
+        analyze([subject("a")], tmp_path, Options(inside="cars"))
     with pytest.raises(UserError, match="6 images are too few"):
         analyze([subject("a", n=6)], tmp_path, QUICK)

@@ -7,6 +7,7 @@ import pytest
 from solo.args.compose import compose
 from solo.args.eval_schema import KnnCfg
 from solo.args.schema import PretrainCfg
+from solo.args.sweep import expand
 from solo.args.words import as_word, read_word
 from solo.errors import ConfigError
 
@@ -86,7 +87,10 @@ def test_taking_out():
         compose(None, ["~a.b"])
 
 
-@pytest.mark.parametrize(("word", "text"), [("a", "not key=value"), ("=3", "not key=value"), ("seed=1,2", "with -m")])
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [("a", "not key=value"), ("=3", "not key"), ("seed=1,2", "with -m"), (".a=1", "not key")],
+)
 def test_what_is_no_word(word, text):
     with pytest.raises(ConfigError, match=text):
         read_word(word, PretrainCfg)
@@ -96,6 +100,12 @@ def test_sweeps():
     assert read_word("seed=1,2", PretrainCfg, sweeps=True).choices == ["seed=1", "seed=2"]
     assert read_word("name='a,b',c", PretrainCfg, sweeps=True).choices == ["name='a,b'", "name=c"]
     assert read_word("data.train_path=ü,x", PretrainCfg, sweeps=True).choices == ["data.train_path=ü,x"]
+
+
+@pytest.mark.fault(1, "`-m seed=range(1,1000000000)`", "refused at once: at most 1,000 runs")
+def test_a_sweep_without_end():
+    with pytest.raises(ConfigError, match="more than 1000 runs"):
+        expand(["seed=range(1,1000000000)"])
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_parameter_counts_and_widths(name: str) -> None:
 
 
 def test_the_registry_is_what_is_exported() -> None:
-    assert set(BACKBONES) == {"resnet10", "resnet18", "resnet50", *COUNTS}
+    assert set(BACKBONES) == {"conv3", "resnet10", "resnet18", "resnet50", *COUNTS}
     assert set(BACKBONES) < set(solo.backbones.__all__)
 
 
@@ -69,6 +69,7 @@ def test_the_registry_is_what_is_exported() -> None:
     [
         ("resnet10", {"channels": 1, "small": True, "kwargs": {"width": 16}}, (1, 12, 12), 128),
         ("resnet10", {}, (3, 64, 64), 512),
+        ("conv3", {"channels": 1, "kwargs": {"width": 8}}, (1, 20, 20), 128),
         ("resnet18", {"small": True, "channels": 2}, (2, 8, 8), 512),
         ("resnet18", {"channels": 4}, (4, 32, 32), 512),
         ("resnet26", {"small": True, "channels": 1}, (1, 8, 8), 2048),

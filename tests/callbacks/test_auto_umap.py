@@ -80,7 +80,7 @@ def test_wandb_gets_the_picture(fit, drawing, tmp_path, monkeypatch):
 
 def test_defaults_of_the_section():
     cfg = AutoUMAP.add_and_assert_specific_cfg(OmegaConf.create({"auto_umap": {"frequency": 3}}))
-    assert cfg.auto_umap == {"enabled": False, "dir": "auto_umap", "frequency": 3}
+    assert cfg.auto_umap == {"enabled": False, "dir": "auto_umap", "frequency": 3, "embedding": "umap"}
 
 
 def test_offline(tmp_path):

@@ -19,7 +19,7 @@ from PIL import Image
 from solo.cli import main
 from solo.data.cache.files import FileImages
 from solo.data.cache.images import cached
-from solo.data.catalogue.registry import get_spec
+from solo.data.catalogue.registry import check_path, get_spec
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.sources.load import load
 from solo.data.storage.folders import is_image_name
@@ -319,6 +319,7 @@ def untidy(tmp_path: Path) -> Path:
 
 @pytest.mark.fault(2, "`@eaDir`, `__MACOSX`, texts, sockets, dead links among images", "left out, counted by suffix")
 def test_what_is_no_image_is_left_out_and_counted(untidy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (untidy / "loop").symlink_to(untidy / "loop")
     with pytest.raises(UserError, match=r"self.png is a link to a file that isn't there"):
         resolve_spec({"dataset": "custom", "train_path": str(untidy)})
     (untidy / "cat" / "self.png").unlink()
@@ -330,6 +331,7 @@ def test_what_is_no_image_is_left_out_and_counted(untidy: Path, capsys: pytest.C
         assert text in line
     assert main(["inspect", str(untidy), "--sheet", str(untidy.parent / "s.png")]) == 0
     assert line in capsys.readouterr().out
+    check_path(spec, str(untidy))  # a link to itself beside the classes is no error
 
 
 @pytest.mark.fault(

@@ -10,8 +10,7 @@ import torch
 from torch.utils.data import BatchSampler, Dataset
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, PerClass
-from solo.data.batches.composition import BatchRule, Random
+from solo.data.batches.balanced import Balanced, BatchRule, PerClass, Random
 from solo.data.batches.hierarchical import Hierarchical
 from solo.data.batches.loaders import ProcessShare, train_loader
 from solo.data.batches.mixed import Mixed

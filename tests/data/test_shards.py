@@ -66,6 +66,13 @@ def test_images_and_classes_in_any_order(tmp_path: Path, path: str) -> None:
     assert data.targets == [0, 1, 2, 3] * 2
 
 
+@pytest.mark.fault(1, "a folder whose name has `{`", "is that folder, not a range of shards")
+def test_braces_in_a_name(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    root = shards(tmp_path / "s").rename(tmp_path / "a{0..9}")
+    assert spec_of(root).num_classes == 4
+
+
 def test_fields_of_json_are_levels(tmp_path: Path) -> None:
     spec = spec_of(shards(tmp_path), label_columns=["group", "kind"])
     assert spec.levels == ("group", "kind") and spec.num_classes == 4

@@ -55,6 +55,7 @@ def test_parquet(tmp_path: Path) -> None:
         read_table(tmp_path / "broken.parquet")
 
 
+@pytest.mark.fault(2, "columns of one name, open quotes, deep JSON, other things than rows in a table", "one line")
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -65,6 +66,10 @@ def test_parquet(tmp_path: Path) -> None:
         ("t.json", '{"file": ["a.png"], "kind": []}', "its columns differ in length"),
         ("t.json", "[1, 2]", "can't be read as json"),
         ("t.jsonl", '{"file": "a.png"}\n{', "can't be read as jsonl"),
+        ("t.json", "[" * 100_000, "nested too deeply"),
+        ("t.jsonl", '{"file": "a.png"}\n[1]', "each row has to be an object"),
+        ("t.csv", "file,kind,kind\na.png,cat,x\n", "two columns are named 'kind'"),
+        ("t.csv", 'file,kind\na.png,"cat\nb.png,"dog"\n', "can't be read as csv"),
         ("t.xlsx", "", r"is of no known kind; its name must end in \.csv"),
     ],
 )
@@ -104,3 +109,22 @@ def test_wrong_columns(path: str | None, labels: list[str] | None, message: str)
 def test_no_column_of_images() -> None:
     with pytest.raises(UserError, match="no column of image files; set data.path_column to one of kind, number"):
         table_columns({"kind": ["cat"], "number": ["1"]}, Path("t.csv"), None, None)
+
+
+@pytest.mark.fault(2, "a table without header, or with lists of labels", "refused: what to write is said")
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"a.png": ["b.png"], "cat": ["dog"]}, "has no header: it begins with a.png"),
+        ({"file": ["a.png"], "kind": ["['cat', 'dog']"]}, "'kind' holds lists.*a column for each level"),
+        ({f"c{i}": ["1"] for i in range(3000)}, "c19 and 2,980 more"),
+    ],
+)
+def test_tables_that_say_something_else(table: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        table_columns(table, Path("t.csv"), None, None)
+
+
+def test_ends_of_lines_inside_of_texts(tmp_path: Path) -> None:
+    text = '{"file": "a.png", "kind": "x\u2028y"}\n'
+    assert read_table(write(tmp_path / "t.jsonl", text * 2))["kind"] == ["x\u2028y"] * 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.callbacks import checkpointer
+from solo.callbacks import process_state
 from solo.doctor import determinism
 from solo.losses import numerics, pairs
 from solo.methods import base, exact
@@ -60,13 +60,13 @@ def counts_not_shared() -> Any:
 
 def shifted_random_numbers() -> Any:
     """The random streams go on one number later."""
-    set_state = checkpointer.set_rng_state
+    set_state = process_state.set_rng_state
 
     def shift(state: Any) -> None:
         set_state(state)
         torch.rand(1)
 
-    return patch.object(checkpointer, "set_rng_state", shift)
+    return patch.object(process_state, "set_rng_state", shift)
 
 
 def empty_queue() -> Any:

@@ -70,7 +70,7 @@ def test_columns_that_nest_are_a_tree():
         ({"features": np.ones((3, 2)), "queries": np.array([True])}, "1 queries don't fit 3"),
         ({"features": np.ones((3, 2)), "labels": np.arange(3), "levels": np.array(["a", "b"])}, "2 level names"),
         ({"val_features": np.ones((3, 2)), "train_features": np.ones((3, 4))}, "differ in their numbers"),
-        ({"features": np.ones((3, 2)), "labels": np.array(["a", "b", "c"])}, "can't be read"),
+        ({"features": np.ones((3, 2)), "labels": np.array(["a", "b", "c"])}, "labels are <U1; give ints"),
         pytest.param(
             {"features": np.ones((3, 2)), "labels": np.array([0, 1, 2**62])},
             "labels hold 4611686018427387904; number the classes from 0, below 1,000,000",
@@ -86,6 +86,19 @@ def test_columns_that_nest_are_a_tree():
             marks=pytest.mark.fault(5, "Python objects in a `.npz`", "refused in one line, nothing runs"),
         ),
         ({"features": np.ones((3, 2)), "labels": np.arange(3), "tree": np.array("[" * 100_000)}, "nested too deeply"),
+        ({"features": np.ones((3, 0))}, "are no table"),
+        ({"features": np.ones((3, 2)), "queries": np.arange(3)}, "one bool for each"),
+        ({"features": np.ones((3, 2)), "labels": np.array([0, -2, 1])}, "labels hold -2"),
+        pytest.param(
+            {"features": np.ones((3, 2)) * 1j},
+            "features are complex128; give numbers",
+            marks=pytest.mark.fault(5, "complex numbers or texts as features; labels below -1", "refused in one line"),
+        ),
+        pytest.param(
+            {"features": np.full((3, 2), 3e38, np.float32)},
+            "3 of 3 features are not finite",
+            marks=pytest.mark.fault(5, "features whose squares overflow", "refused: all cosines would be 0"),
+        ),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, arrays, text):
@@ -96,7 +109,11 @@ def test_files_that_do_not_fit(tmp_path, arrays, text):
 
 
 def test_files_that_are_none(tmp_path):
-    for name, text in (("none.npz", "doesn't exist"), ("x.txt", "must end in"), ("x.pt", "can't be read")):
+    for name, text in (
+        ("none.npz", "doesn't exist"),
+        ("x.txt", "must end in"),
+        ("x.pt", "it is damaged"),
+    ):
         if name[0] == "x":
             (tmp_path / name).write_bytes(b"nonsense")
         with pytest.raises(UserError, match=text):

@@ -1,4 +1,4 @@
-"""Whole rows, as devices compute them, against lists of the pairs that matter: the same loss, gradient and statistics."""
+"""Whole rows, as devices compute them, against lists of pairs: the same loss, gradient and statistics."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo.optim.lars import LARS
 
@@ -113,3 +114,24 @@ def test_resumes_from_its_state() -> None:
 def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="LARS"):
         LARS([nn.Parameter(torch.ones(1))], **wrong)
+
+
+class _Launches(TorchDispatchMode):
+    """Counts operations: on a GPU a kernel each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_takes_few_operations_however_many_parameters_there_are() -> None:
+    params = [nn.Parameter(torch.randn(4, 3)) for _ in range(50)]
+    optimizer = LARS(params, lr=0.1, momentum=0.9, weight_decay=0.1)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    with _Launches() as launches:
+        optimizer.step()
+    assert launches.count < 30

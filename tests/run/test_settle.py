@@ -3,12 +3,15 @@
 import warnings
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from solo import precision
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
-from solo.run import pretrain
+from solo.optim.build import fused_on_gpu
+from solo.run import pretrain, settle
 
 
 def run(cfg):
@@ -18,7 +21,12 @@ def run(cfg):
 
 def test_a_run_keeps_what_was_decided(pretrain_cfg, monkeypatch, capsys):
     monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: True)
-    tiny = {"limit_train_batches": 1, "online": {"enabled": False}, "knn_eval": {"enabled": False}}
+    tiny = {
+        "augmentations": [{"num_crops": 2, "crop_size": 32}],
+        "limit_train_batches": 1,
+        "online": {"enabled": False},
+        "knn_eval": {"enabled": False},
+    }
     folder = run(pretrain_cfg(precision="auto", max_epochs=2, max_steps=1, **tiny))
     assert "precision=auto: bf16-mixed (CPU with instructions for bfloat16)" in capsys.readouterr().out
     assert OmegaConf.load(folder / "config.yaml").precision == "bf16-mixed"
@@ -31,3 +39,66 @@ def test_a_run_keeps_what_was_decided(pretrain_cfg, monkeypatch, capsys):
     assert "precision bf16-mixed" in capsys.readouterr().out
     with pytest.raises(UserError, match="precision: bf16-mixed -> 32"):
         run(pretrain_cfg(precision=32, **again))
+
+
+def network():
+    return nn.ModuleDict({"backbone": nn.Linear(3, 3), "projector": nn.Sequential(nn.ReLU()), "loss": nn.Identity()})
+
+
+def test_compiled_networks_compute_the_same():
+    model, x = network(), torch.randn(2, 3)
+    expected, names = model["backbone"](x), set(model.state_dict())
+    assert settle.compile_networks(model, backend="eager") == ["backbone", "projector"]
+    assert torch.equal(model["backbone"](x), expected) and set(model.state_dict()) == names
+
+
+def test_what_can_not_be_compiled_runs_as_it_is_and_says_why(capsys):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    model, x = network(), torch.randn(2, 3)
+    expected = model["backbone"](x)
+    settle.compile_networks(model, backend=broken)
+    assert torch.equal(model["backbone"](x), expected)
+    assert torch.equal(model["backbone"](x), expected)
+    said = capsys.readouterr().out
+    assert said.count("backbone runs as it is") == 1 and "no compiler here" in said
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):  # the network's own errors are not the compiler's
+        model["backbone"](torch.randn(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("device", "steps", "performance", "compiled"),
+    [
+        ("cpu", 10**6, {}, False),
+        ("cpu", 10, {"compile": True}, True),
+        ("cuda", 10**6, {}, True),
+        ("cuda", 10, {}, False),
+        ("cuda", 10**6, {"compile": False, "disable_channel_last": True}, False),
+    ],
+)
+def test_a_gpu_gets_channels_last_and_long_runs_are_compiled(
+    pretrain_cfg, monkeypatch, device, steps, performance, compiled
+):
+    seen = []
+    monkeypatch.setattr(settle, "compile_networks", lambda model: seen.append(model) or [])
+    model = nn.Conv2d(3, 4, 3)
+    settle.tune(model, pretrain_cfg(performance=performance), torch.device(device), steps)
+    assert bool(seen) == compiled
+    last = device == "cuda" and "disable_channel_last" not in performance
+    assert model.weight.is_contiguous(memory_format=torch.channels_last) == last
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "device", "clips", "fused"),
+    [
+        ("adamw", {}, "cuda", False, True),
+        ("adamw", {}, "cpu", False, None),
+        ("sgd", {}, "cuda", True, None),
+        ("lars", {}, "cuda", False, None),
+        ("sgd", {"fused": False}, "cuda", False, False),
+        ("adam", {"foreach": True}, "cuda", False, None),
+    ],
+)
+def test_fused_optimizers_on_gpus_only(name, kwargs, device, clips, fused):
+    assert fused_on_gpu(name, kwargs, device, clips).get("fused") is fused

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from solo.data.batches.composition import BatchRule
+from solo.data.batches.balanced import BatchRule
 
 
 class Mixed:

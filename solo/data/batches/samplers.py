@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, PerClass
-from solo.data.batches.composition import BatchRule, Random
+from solo.data.batches.balanced import Balanced, BatchRule, PerClass, Random
 from solo.data.batches.hierarchical import Hierarchical
 from solo.data.batches.loaders import SeededSampler
 from solo.data.batches.mixed import Mixed

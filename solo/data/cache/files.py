@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from solo.data.cache.store import VERSION, PixelStore, known_sizes
-from solo.data.sources.skip import not_an_image, nothing_readable
+from solo.data.sources.skip import next_readable, not_an_image
 from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import Source, identity
 from solo.errors import BrokenImageError
@@ -75,7 +75,7 @@ class FileImages:
         self.channels = channels
         content = _digest(self.files, side, reading, channels)
         self.path = folder / f"{content[:24]}.uint8"
-        known = known_sizes(self.path, content=content)  # reading all heads takes a while
+        known = known_sizes(self.path, content)  # reading all heads takes a while
         if known is None or len(known) != len(self.files):
             known = np.array([self._size_or_nothing(file, side) for file in self.files])
         self.shapes = known
@@ -137,15 +137,9 @@ class FileImages:
         return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
 
     def _readable(self, row: int) -> Tensor:
-        for place in range(row, row + len(self)):
-            place %= len(self)
-            if self._store.broken([place])[0]:
-                continue
-            try:
-                return self._image(place)
-            except BrokenImageError:
-                self._store.mark_broken(place)
-        raise nothing_readable(len(self))
+        return next_readable(
+            row, len(self), lambda place: self._store.broken([place])[0], self._image, self._store.mark_broken
+        )[1]
 
     def _image(self, row: int) -> Tensor:
         pixels = self._store.read(row)

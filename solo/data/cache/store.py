@@ -48,8 +48,8 @@ class PixelStore:
         ends = np.cumsum(sizes.astype(np.int64).prod(axis=1) * channels)
         self.nbytes = int(ends[-1])
         self._starts = np.concatenate(([0], ends[:-1]))
-        self._head = _head(content, sizes)
-        self._first = len(self._head) + sizes.size * 4  # place of the entries
+        self._content = content
+        self._first = _HEAD.size + sizes.size * 4  # place of the entries
         self._handles: tuple[int, int, int] | None = None  # process, pixels, index
         self._verified = np.zeros(len(sizes), dtype=bool)  # by this process: its pages are not looked at again
 
@@ -61,11 +61,13 @@ class PixelStore:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         index = index_of(self.path)
-        if known_sizes(self.path, self._head) is None:
+        if not np.array_equal(known_sizes(self.path, self._content), self.sizes):  # type: ignore[arg-type]
             own = index.with_name(f"{index.name}.{os.getpid()}")  # several processes may be here
             try:
                 with open(own, "wb") as file:
-                    file.write(self._head + self.sizes.astype("<i4").tobytes() + bytes(_ENTRY.size * len(self.sizes)))
+                    sizes = self.sizes.astype("<i4").tobytes()
+                    file.write(_HEAD.pack(_NAME, VERSION, len(self.sizes), _digest(self._content), zlib.crc32(sizes)))
+                    file.write(sizes + bytes(_ENTRY.size * len(self.sizes)))
                 os.replace(own, index)
             finally:
                 own.unlink(missing_ok=True)
@@ -143,20 +145,17 @@ def index_of(path: Path) -> Path:
     return path.with_suffix(".index")
 
 
-def known_sizes(path: Path, head: bytes | None = None, content: str = "") -> Sizes | None:
+def known_sizes(path: Path, content: str) -> Sizes | None:
     """The sizes that an index holds, if it is whole and right; None otherwise.
 
     Args:
         path: of the pixels.
-        head: that it has to have; None: any of this version with this content.
         content: see `PixelStore`.
     """
     try:
         with open(index_of(path), "rb") as file:
-            found = file.read(_HEAD.size)
-            name, version, count, whose, checksum = _HEAD.unpack(found)
-            known = name == _NAME and version == VERSION and whose == hashlib.sha256(content.encode()).digest()
-            if (found != head) if head is not None else not known:
+            name, version, count, whose, checksum = _HEAD.unpack(file.read(_HEAD.size))
+            if (name, version, whose) != (_NAME, VERSION, _digest(content)):
                 return None
             if os.fstat(file.fileno()).st_size != _HEAD.size + count * (8 + _ENTRY.size):
                 return None
@@ -166,6 +165,5 @@ def known_sizes(path: Path, head: bytes | None = None, content: str = "") -> Siz
     return np.frombuffer(sizes, "<i4").reshape(-1, 2).astype(np.int64) if zlib.crc32(sizes) == checksum else None
 
 
-def _head(content: str, sizes: Sizes) -> bytes:
-    whose, checksum = hashlib.sha256(content.encode()).digest(), zlib.crc32(sizes.astype("<i4").tobytes())
-    return _HEAD.pack(_NAME, VERSION, len(sizes), whose, checksum)
+def _digest(content: str) -> bytes:
+    return hashlib.sha256(content.encode()).digest()

@@ -7,7 +7,6 @@ in `solo.data.catalogue.rows`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import os
 from pathlib import Path
@@ -26,6 +25,7 @@ from solo.data.storage.folders import (
 )
 from solo.data.storage.h5_file import is_h5, read_index
 from solo.errors import UserError
+from solo.suggest import did_you_mean
 
 __all__ = [
     "DATASETS",
@@ -60,8 +60,7 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
         DATASETS[name] = _outside(name)
     if name in DATASETS:
         return DATASETS[name]
-    close = difflib.get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(str(name), DATASETS)
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
 
 
@@ -122,7 +121,7 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
         return
     folder = of_split(existing_folder(path), train=True)
     with os.scandir(folder) as entries:
-        has_files = any(entry.is_file() and not entry.name.startswith(".") for entry in entries)
+        has_files = any(os.path.isfile(entry.path) and not entry.name.startswith(".") for entry in entries)
     if no_labels and not has_files:
         raise UserError(f"{folder} holds no files; data.no_labels=True expects the images directly in that folder")
     if not no_labels and not class_folders(folder):

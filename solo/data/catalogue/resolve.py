@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 import random
@@ -25,6 +24,7 @@ from solo.data.storage.hub import is_here as is_here
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.stored import Stored, identity
 from solo.errors import UserError
+from solo.suggest import did_you_mean
 from solo.taxonomy import Taxonomy
 
 Levels = str | tuple[str, ...] | None
@@ -53,6 +53,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         spec = with_tree(spec, data.get("train_path"))
     written = {key: data.get(key) for key in ("on_error", "unknown_classes", "small_stem")}
     given: dict[str, Any] = {key: value for key, value in written.items() if value is not None}
+    given["holdout"] = (float(data.get("holdout") or 0), data.get("train_path"))
     spec = dataclasses.replace(spec, reading=ReadingKeys.of({**data, "channels": spec.channels}), **given)
     path, taxonomy = data.get("train_path"), data.get("taxonomy")
     if form in WITH_COLUMNS:
@@ -138,8 +139,7 @@ def _class_index(names: Sequence[str], name: str) -> int:
         return names.index(name)
     if name.isdigit() and int(name) < len(names):
         return int(name)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(name, names)
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise UserError(
         f"data.unseen_classes: {name!r} is no class; {hint}give names ({shown}) or indices 0 to {len(names) - 1}"

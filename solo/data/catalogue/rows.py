@@ -6,12 +6,11 @@ import path), or one `Layout` in `solo.data.layouts`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from solo.data.catalogue import class_names as classes
+from solo.data.catalogue import class_names as names
 from solo.data.layouts.layout import find_layout
 from solo.data.storage.facts import ReadingKeys, Sample
 from solo.taxonomy import Taxonomy
@@ -62,6 +61,7 @@ class DatasetSpec:
         reading: how files become images.
         unknown_classes: what happens to validation images of classes that the training data lack: an error, they are
             left out, or they keep the labels that they share with the training data.
+        holdout: share of the training images that validate, and where these are.
         sample: of own training images.
         notes: what was found in own images and has to be said, a line each.
         format: how own images are stored, `data.format`.
@@ -89,6 +89,7 @@ class DatasetSpec:
     layout: str | None = None
     reading: ReadingKeys = ReadingKeys()
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
+    holdout: tuple[float, str | None] = (0.0, None)
     sample: Sample = Sample()
     notes: tuple[str, ...] = ()
     format: str = "image_folder"
@@ -104,122 +105,37 @@ class DatasetSpec:
         return ("class",)
 
 
-def _imagenet_like(name: str, num_classes: int | None) -> DatasetSpec:
-    return DatasetSpec(
-        name=name,
-        source="solo.data.sources.load:image_folder",
-        channels=3,
-        size=224,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        num_classes=num_classes,
-        folders=True,
-        resize=256,
-    )
+_IMAGENET, _CIFAR = (IMAGENET_MEAN, IMAGENET_STD), (_CIFAR_EVAL_MEAN, _CIFAR_EVAL_STD)
+_SMALL: dict[str, Any] = {"small_stem": True, "downloads": True}
+_GREY: dict[str, Any] = {**_SMALL, "crop_min_scale": 0.5}
+_TWO: dict[str, Any] = {**_SMALL, "eval_mean": _CIFAR_EVAL_MEAN, "eval_std": _CIFAR_EVAL_STD}
+_FOLDERS: dict[str, Any] = {"folders": True, "resize": 256}
+_FASHION = Taxonomy.from_groups(names.FASHION_MNIST, names.FASHION_MNIST_GROUPS)
+_CIFAR10, _STL10 = Taxonomy.flat(names.CIFAR10), Taxonomy.flat(names.STL10)
+_CIFAR100 = Taxonomy.from_groups(names.CIFAR100, names.CIFAR100_GROUPS, ("superclass", "class"))
 
 
-_DIGITS = DatasetSpec(
-    name="digits",
-    source="solo.data.sources.load:digits",
-    channels=1,
-    size=16,
-    mean=(0.3098,),
-    std=(0.3476,),
-    taxonomy=Taxonomy.flat(tuple("0123456789"), level="digit"),
-    num_classes=10,
-    small_stem=True,
-    downloads=True,
-    crop_min_scale=0.5,
-    flip=False,
-)
-
-_FASHION_MNIST = DatasetSpec(
-    name="fashion_mnist",
-    source="solo.data.sources.load:fashion_mnist",
-    channels=1,
-    size=28,
-    mean=(0.2860,),
-    std=(0.3530,),
-    taxonomy=Taxonomy.from_groups(classes.FASHION_MNIST, classes.FASHION_MNIST_GROUPS),
-    num_classes=10,
-    small_stem=True,
-    downloads=True,
-    crop_min_scale=0.5,
-)
+def _row(
+    name: str, size: int, classes: Taxonomy | int | None, statistics: tuple[Stats, Stats], source: str, **more: Any
+) -> DatasetSpec:
+    """A row by its label tree or number of classes; source and layout below `solo.data`."""
+    tree = classes if isinstance(classes, Taxonomy) else None
+    count = classes.num_classes if isinstance(classes, Taxonomy) else classes
+    mean, std = statistics
+    source = f"solo.data.sources.{source}"
+    return DatasetSpec(name, source, len(mean), size, mean, std, taxonomy=tree, num_classes=count, **more)
 
 
-def _cifar(name: str, taxonomy: Taxonomy, mean: Stats, std: Stats) -> DatasetSpec:
-    return DatasetSpec(
-        name=name,
-        source=f"solo.data.sources.load:{name}",
-        channels=3,
-        size=32,
-        mean=mean,
-        std=std,
-        eval_mean=_CIFAR_EVAL_MEAN,
-        eval_std=_CIFAR_EVAL_STD,
-        taxonomy=taxonomy,
-        num_classes=taxonomy.num_classes,
-        small_stem=True,
-        downloads=True,
-    )
-
-
-_CIFAR10 = _cifar("cifar10", Taxonomy.flat(classes.CIFAR10), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-_CIFAR100 = _cifar(
-    "cifar100",
-    Taxonomy.from_groups(classes.CIFAR100, classes.CIFAR100_GROUPS, ("superclass", "class")),
-    (0.5071, 0.4865, 0.4409),
-    (0.2673, 0.2564, 0.2762),
-)
-
-_STL10 = DatasetSpec(
-    name="stl10",
-    source="solo.data.sources.load:stl10",
-    channels=3,
-    size=96,
-    mean=(0.4914, 0.4823, 0.4466),
-    std=(0.247, 0.243, 0.261),
-    taxonomy=Taxonomy.flat(classes.STL10),
-    num_classes=10,
-    downloads=True,
-)
-
-
-def _photos(name: str, num_classes: int, layout: str, downloads: bool = False) -> DatasetSpec:
+def _photos(name: str, num_classes: int, layout: str, size: int = 224, **more: Any) -> DatasetSpec:
     """Photographs of any size, in their authors' layout."""
-    return dataclasses.replace(
-        _imagenet_like(name, num_classes),
-        source="solo.data.sources.load:published",
-        layout=f"solo.data.layouts.{layout}",
-        folders=False,
-        downloads=downloads,
-    )
+    more = {"resize": 256, "layout": f"solo.data.layouts.{layout}", **more}
+    return _row(name, size, num_classes, more.pop("statistics", _IMAGENET), "load:published", **more)
 
 
-def _thumbnails(name: str, num_classes: int, source: str, **settings: Any) -> DatasetSpec:
+def _thumbnails(name: str, classes: Taxonomy | int, source: str, size: int = 32, **more: Any) -> DatasetSpec:
     """Small images with CIFAR's constants, grey ones as RGB, as the HEX release has them."""
-    return DatasetSpec(
-        name=name,
-        source=f"solo.data.sources.small:{source}",
-        channels=3,
-        mean=_CIFAR_EVAL_MEAN,
-        std=_CIFAR_EVAL_STD,
-        num_classes=num_classes,
-        **{"size": 32, "small_stem": True, "downloads": True, **settings},
-    )
+    return _row(name, size, classes, _CIFAR, f"small:{source}", **{**_SMALL, **more})
 
-
-_TINY_IMAGENET = DatasetSpec(
-    name="tinyimagenet200",
-    source="solo.data.sources.load:published",
-    channels=3,
-    size=64,
-    mean=_CIFAR_EVAL_MEAN,
-    std=_CIFAR_EVAL_STD,
-    num_classes=200,
-    layout="solo.data.layouts.objects:TINY_IMAGENET",
-)
 
 # The HEX release uses five superclasses of CIFAR-100 as data sets of their own: name there -> superclass.
 CIFAR100_PARTS = {
@@ -229,31 +145,26 @@ CIFAR100_PARTS = {
     "cifar100_trees": "trees",
     "cifar100_vehicle_1": "vehicles_1",
 }
-
-_MEDMNIST = {
-    "bloodmnist": 8,
-    "chestmnist": 2,
-    "dermamnist": 7,
-    "octmnist": 4,
-    "organamnist": 11,
-    "organcmnist": 11,
-    "organsmnist": 11,
-    "pathmnist": 9,
-    "pneumoniamnist": 2,
-    "retinamnist": 5,
-    "tissuemnist": 8,
-}
+# Names of the MedMNIST collection, without their ending, and numbers of classes.
+_MEDMNIST = {"blood": 8, "chest": 2, "derma": 7, "oct": 4, "organa": 11, "organc": 11, "organs": 11, "path": 9}
+_MEDMNIST |= {"pneumonia": 2, "retina": 5, "tissue": 8}
 
 ROWS = (
-    _DIGITS,
-    _FASHION_MNIST,
-    _CIFAR10,
-    _CIFAR100,
-    _STL10,
-    _imagenet_like("imagenet", 1000),
-    _imagenet_like("imagenet100", 100),
-    _imagenet_like("custom", None),
-    _TINY_IMAGENET,
+    _row(
+        "digits", 16, Taxonomy.flat("0123456789", "digit"), ((0.3098,), (0.3476,)), "load:digits", flip=False, **_GREY
+    ),
+    _row("fashion_mnist", 28, _FASHION, ((0.2860,), (0.3530,)), "load:fashion_mnist", **_GREY),
+    _row(
+        *("glyphs", 32, 350, ((0.1496,), (0.3299,)), "small:glyphs"),
+        **{**_GREY, "downloads": False, "flip": False, "layout": "solo.data.layouts.objects:GLYPHS"},
+    ),
+    _row("cifar10", 32, _CIFAR10, ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), "load:cifar10", **_TWO),
+    _row("cifar100", 32, _CIFAR100, ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)), "load:cifar100", **_TWO),
+    _row("stl10", 96, _STL10, ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)), "load:stl10", downloads=True),
+    _row("imagenet", 224, 1000, _IMAGENET, "load:image_folder", **_FOLDERS),
+    _row("imagenet100", 224, 100, _IMAGENET, "load:image_folder", **_FOLDERS),
+    _row("custom", 224, None, _IMAGENET, "load:image_folder", **_FOLDERS),
+    _photos("tinyimagenet200", 200, "objects:TINY_IMAGENET", size=64, statistics=_CIFAR, resize=None),
     _photos("inat21", 10_000, "objects:INAT21"),
     _photos("aircraft", 100, "fine_grained:AIRCRAFT", downloads=True),
     _photos("flowers", 102, "fine_grained:FLOWERS", downloads=True),
@@ -270,13 +181,13 @@ ROWS = (
     _photos("modelnet40", 40, "products:MODELNET40"),
     _thumbnails("mnist", 10, "mnist", size=28, flip=False),
     _thumbnails("svhn", 10, "svhn", flip=False),
-    _thumbnails("cifar10c", 10, "cifar10c", taxonomy=Taxonomy.flat(classes.CIFAR10)),
+    _thumbnails("cifar10c", _CIFAR10, "cifar10c"),
     *(
-        _thumbnails(name, 5, "cifar100_part", taxonomy=Taxonomy.flat(classes.CIFAR100_GROUPS[group]))
+        _thumbnails(name, Taxonomy.flat(names.CIFAR100_GROUPS[group]), "cifar100_part")
         for name, group in CIFAR100_PARTS.items()
     ),
     *(
-        _thumbnails(name, count, "medmnist", size=28, small_stem=name != "pathmnist")
+        _thumbnails(f"{name}mnist", count, "medmnist", size=28, small_stem=name != "path")
         for name, count in _MEDMNIST.items()
     ),
 )

@@ -124,6 +124,36 @@ def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dat
     return Subset(dataset, kept)
 
 
+def hold_out(dataset: Dataset[Any], share: float, held: bool) -> Subset:
+    """The part of a training set that is held out, or the rest: always the same, so that both fit together.
+
+    Args:
+        dataset: has `targets`; images without a class (-1) are never held out. Where it has `groups` (N,), whole groups
+            are drawn until they make up the share; else images, of each class that share.
+        share: in (0, 1).
+        held: which part.
+
+    Raises:
+        UserError: one of the parts would be empty.
+    """
+    targets = np.asarray(_targets(dataset))
+    order = np.random.default_rng(0).permutation(len(targets))
+    groups = getattr(dataset, "groups", None)
+    out = np.zeros(len(targets), dtype=bool)
+    if groups is not None:
+        _, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
+        drawn = np.argsort(first)  # groups in the order in which their first images were drawn
+        chosen = drawn[np.cumsum(counts[drawn]) <= share * len(targets)]
+        out = np.isin(groups, np.unique(groups)[chosen])
+    else:
+        for label in np.unique(targets[targets >= 0]):
+            rows = order[targets[order] == label]
+            out[rows[: round(share * len(rows))]] = True
+    if not out.any() or out.all():
+        raise UserError(f"data.holdout={share} of {len(targets)} training images leaves one part empty; change it")
+    return Subset(dataset, np.flatnonzero(out if held else ~out).tolist())
+
+
 def level_targets(dataset: Dataset[Any]) -> Tensor:
     """The targets of all items of a data set of `solo.data.sources.load.load`, without opening an image.
 

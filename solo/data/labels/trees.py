@@ -227,13 +227,18 @@ def from_parents(
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UserError(f"{len(missing)} of {len(classes)} classes are not in the label tree: {shown}")
-    paths = [_climb(name, parents) for name in classes]
+    paths = [climb(name, parents) for name in classes]
     while min(map(len, paths)) > 1 and len({path[0] for path in paths}) == 1:
         paths = [path[1:] for path in paths]
     return from_paths(paths, levels)
 
 
-def _climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
+def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
+    """The way from the root down to a node of child -> parents.
+
+    Raises:
+        UserError: a node has two parents, or parents lead around in a circle.
+    """
     path = [name]
     while above := parents.get(path[-1]):
         if len(set(above)) > 1:
@@ -251,7 +256,7 @@ def without_chains(parents: Mapping[str, Sequence[str]], classes: Sequence[str])
     WordNet is such a graph: some nodes have several hypernyms, and most have one hyponym only among the classes.
     """
     first = {child: [above[0]] for child, above in parents.items() if above}
-    paths = [_climb(name, first) for name in classes]
+    paths = [climb(name, first) for name in classes]
     children: dict[str, set[str]] = {}
     for path in paths:
         for upper, lower in zip(path, path[1:], strict=False):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from solo.data.labels.trees import Names
+from solo.data.labels.trees import Names, climb
 from solo.data.layouts.layout import Layout, lines
-from solo.errors import UserError
 
 _MARKERS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images")
 
@@ -18,43 +17,20 @@ def cub_path(name: str) -> Names:
     return words[-1], " ".join(words)
 
 
-def _cub_classes(root: Path) -> list[Names]:
-    return [cub_path(name) for _, name in lines(root / "classes.txt", 2)]
+def _cub_classes(root: Path) -> dict[str, Names]:
+    return {number: cub_path(name) for number, name in lines(root / "classes.txt", 2)}
 
 
-def _cub_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    for file, label in _labelled(root, train):
-        yield file, int(label) - 1
-
-
-def _nabirds_classes(root: Path) -> list[Names]:
-    names = dict(lines(root / "classes.txt", 2))
-    parents = dict(lines(root / "hierarchy.txt", 2))
-    return [tuple(names[node] for node in _climb(label, parents)) for label in _nabirds_labels(root)]
-
-
-def _nabirds_labels(root: Path) -> list[str]:
+def _nabirds_classes(root: Path) -> dict[str, Names]:
     """The nodes that have images, in the order of their numbers: 555 of 1,011."""
-    return sorted({label for _, label in lines(root / "image_class_labels.txt", 2)}, key=int)
+    names = dict(lines(root / "classes.txt", 2))
+    parents = {child: [parent] for child, parent in lines(root / "hierarchy.txt", 2)}
+    used = sorted({label for _, label in lines(root / "image_class_labels.txt", 2)}, key=int)
+    # The root, the only node without a parent, is no level.
+    return {label: tuple(names[node] for node in climb(label, parents)[1:] or [label]) for label in used}
 
 
-def _climb(node: str, parents: dict[str, str]) -> list[str]:
-    """The way from below the root to `node`; the root is the only node without a parent."""
-    path = [node]
-    while path[-1] in parents:
-        path.append(parents[path[-1]])
-        if len(path) > len(parents) + 1:
-            raise UserError(f"hierarchy.txt goes around in a circle above class {node}; unpack the archive again")
-    return path[-2::-1] if len(path) > 1 else path
-
-
-def _nabirds_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    index = {label: i for i, label in enumerate(_nabirds_labels(root))}
-    for file, label in _labelled(root, train):
-        yield file, index[label]
-
-
-def _labelled(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+def _images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     labels = dict(lines(root / "image_class_labels.txt", 2))
     training = {image: flag == "1" for image, flag in lines(root / "train_test_split.txt", 2)}
     for image, file in lines(root / "images.txt", 2):
@@ -68,7 +44,7 @@ CUB200 = Layout(
     url="https://www.vision.caltech.edu/datasets/cub_200_2011",
     markers=_MARKERS,
     classes=_cub_classes,
-    images=_cub_images,
+    images=_images,
     levels=("group", "species"),
     of_folder=cub_path,
 )
@@ -79,6 +55,6 @@ NABIRDS = Layout(
     url="https://dl.allaboutbirds.org/nabirds",
     markers=(*_MARKERS, "hierarchy.txt"),
     classes=_nabirds_classes,
-    images=_nabirds_images,
+    images=_images,
     levels=None,  # as many as the hierarchy is deep
 )

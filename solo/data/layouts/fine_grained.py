@@ -25,37 +25,32 @@ def _mat(path: Path, key: str) -> Any:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def _aircraft_classes(root: Path) -> list[Names]:
+def _aircraft_classes(root: Path) -> dict[str, Names]:
     """Manufacturer, family and variant of each variant; the lists give one of them for each image."""
     data = root / "data"
     of = {level: dict(lines(data / f"images_{level}_trainval.txt", 2)) for level in AIRCRAFT.levels or ()}
     path_of = {variant: (of["manufacturer"][i], of["family"][i], variant) for i, variant in of["variant"].items()}
-    return [path_of[line[0]] for line in _whole_lines(data / "variants.txt")]
+    return {variant: path_of[variant] for (variant,) in lines(data / "variants.txt")}
 
 
-def _whole_lines(path: Path) -> Iterator[list[str]]:
-    return lines(path, columns=1)
+def _aircraft_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    for image, variant in lines(root / "data" / f"images_variant_{'trainval' if train else 'test'}.txt", 2):
+        yield root / "data" / "images" / f"{image}.jpg", variant
 
 
-def _aircraft_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    data = root / "data"
-    index = {line[0]: i for i, line in enumerate(_whole_lines(data / "variants.txt"))}
-    for image, variant in lines(data / f"images_variant_{'trainval' if train else 'test'}.txt", 2):
-        yield data / "images" / f"{image}.jpg", index[variant]
-
-
-def _flower_classes(root: Path) -> list[Names]:
+def _flower_classes(root: Path) -> dict[int, Names]:
     """The classes have numbers only."""
-    return [(str(label),) for label in sorted({int(label) for label in _mat(root / "imagelabels.mat", "labels")})]
+    return {
+        label: (str(label),) for label in sorted({int(label) for label in _mat(root / "imagelabels.mat", "labels")})
+    }
 
 
 def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
     labels = _mat(root / "imagelabels.mat", "labels")
     folder = either(root / "jpg", root / "102flowers" / "jpg")
-    index = {int(name): i for i, (name,) in enumerate(_flower_classes(root))}
     for split in ("trnid", "valid") if train else ("tstid",):
         for number in _mat(root / "setid.mat", split):
-            yield folder / f"image_{number:05d}.jpg", index[int(labels[number - 1])]
+            yield folder / f"image_{number:05d}.jpg", int(labels[number - 1])
 
 
 def car_path(name: str) -> Names:
@@ -64,19 +59,20 @@ def car_path(name: str) -> Names:
     return make, name
 
 
-def _car_classes(root: Path) -> list[Names]:
-    return [car_path(str(name)) for name in _mat(root / "devkit" / "cars_meta.mat", "class_names")]
+def _car_classes(root: Path) -> dict[int, Names]:
+    names = _mat(root / "devkit" / "cars_meta.mat", "class_names")
+    return {number: car_path(str(name)) for number, name in enumerate(names, start=1)}
 
 
 def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
     test = either(root / "cars_test_annos_withlabels.mat", root / "devkit" / "cars_test_annos_withlabels.mat")
     annotations = _mat(root / "devkit" / "cars_train_annos.mat" if train else test, "annotations")
     for fname, label in zip(annotations["fname"], annotations["class"], strict=True):
-        yield root / ("cars_train" if train else "cars_test") / str(fname), int(label) - 1
+        yield root / ("cars_train" if train else "cars_test") / str(fname), int(label)
 
 
-def _dog_classes(root: Path) -> list[Names]:
-    return [dog_path(folder) for folder in class_folders(root / "Images")]
+def _dog_classes(root: Path) -> dict[str, Names]:
+    return {folder: dog_path(folder) for folder in class_folders(root / "Images")}
 
 
 def dog_path(name: str) -> Names:
@@ -84,26 +80,22 @@ def dog_path(name: str) -> Names:
     return (name.partition("-")[2] or name,)
 
 
-def _dog_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+def _dog_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     file = f"{'train' if train else 'test'}_list.mat"
-    index = {folder: i for i, folder in enumerate(class_folders(root / "Images"))}
     for name in _mat(either(root / file, root / "lists" / file), "file_list"):
-        yield root / "Images" / str(name), index[str(name).partition("/")[0]]
+        yield root / "Images" / str(name), str(name).partition("/")[0]
 
 
-def _pet_classes(root: Path) -> list[Names]:
+def _pet_classes(root: Path) -> dict[int, Names]:
+    """`great_pyrenees_12` is a `Great Pyrenees`."""
     found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
-    return [(("cat", "dog")[int(species) - 1], _breed(image)) for _, (image, _, species, _) in sorted(found.items())]
-
-
-def _breed(image: str) -> str:
-    """`great_pyrenees_12` -> `Great Pyrenees`."""
-    return " ".join(word.title() for word in image.split("_")[:-1])
+    breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in sorted(found)}
+    return {label: (("cat", "dog")[int(found[label][2]) - 1], breed) for label, breed in breeds.items()}
 
 
 def _pet_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
     for image, label, _, _ in lines(root / "annotations" / f"{'trainval' if train else 'test'}.txt", 4):
-        yield root / "images" / f"{image}.jpg", int(label) - 1
+        yield root / "images" / f"{image}.jpg", int(label)
 
 
 AIRCRAFT = Layout(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +30,8 @@ def flat(name: str) -> Names:
 class Layout:
     """A data set as its authors publish it.
 
-    It is looked for in the given folder, in `folder` below it, and above it if it is called `train`, `val` or `test`.
+    It is looked for in the given folder, in `folder` below it, and above it if it is called `train`, `val`, `test` or
+    like a marker: then the file of the data set was given.
     A folder with one sub-folder per class (itself, or its `train` and `val` or `test`) is read as well.
 
     Attributes:
@@ -39,8 +40,9 @@ class Layout:
         url: where to get it.
         markers: files and folders that it must have, alternatives apart by `|`; without any, it is published as class
             folders.
-        classes: root -> name path (coarse first) of each class, in the order of the official numbers.
-        images: (root, whether training images are wanted) -> image file and position in `classes`.
+        classes: root -> what its files call each class, in the order of the official numbers, and its name path, coarse
+            first.
+        images: (root, whether training images are wanted) -> image file and what they call its class.
         levels: names of the label levels.
         of_folder: name of a class folder -> its name path, for layouts with class folders.
         torchvision: class of torchvision that can fetch it into a folder.
@@ -51,8 +53,8 @@ class Layout:
     folder: str
     url: str
     markers: tuple[str, ...] = ()
-    classes: Callable[[Path], list[Names]] | None = None
-    images: Callable[[Path, bool], Iterable[tuple[Path, int]]] | None = None
+    classes: Callable[[Path], Mapping[Any, Names]] | None = None
+    images: Callable[[Path, bool], Iterable[tuple[Path, Any]]] | None = None
     levels: Names | None = ("class",)
     of_folder: Callable[[str], Names] = flat
     torchvision: str | None = None
@@ -60,7 +62,7 @@ class Layout:
 
     def root(self, path: Path) -> Path | None:
         """The folder that has all markers, if there is one."""
-        above = [path.parent] if path.name in ("train", "val", "test") else []
+        above = [path.parent] if path.name in ("train", "val", "test", *self.markers) else []
         for folder in (path, path / self.folder, *above) if self.markers else ():
             if all(_has(folder, marker) for marker in self.markers):
                 return folder
@@ -107,7 +109,7 @@ class Layout:
     def tree(self, path: Path, train: bool = True) -> Taxonomy | None:
         """The label tree, None if there are no data in `path`."""
         found = self._classes(path, train)
-        return _tree(tuple(found[1]), self.levels) if found else None
+        return _tree(tuple(found[1].values()), self.levels) if found else None
 
     def read(self, path: Path, train: bool) -> tuple[list[str], list[int], Taxonomy]:
         """Image files, their classes, and the tree whose classes these are.
@@ -118,29 +120,30 @@ class Layout:
         found = self._classes(path, train)
         if found is None:
             raise UserError(self.how_to(path))
-        folder, names = found
-        tree = _tree(tuple(names), self.levels)
-        leaves = _leaves(names, tree)
+        folder, classes = found
+        names = tuple(classes.values())
+        tree = _tree(names, self.levels)
+        leaf_of = dict(zip(classes, _leaves(names, tree), strict=True))
         published = self.images if self.root(path) else None
         files: list[str] = []  # a path object takes three times the memory, and there may be millions
         targets: list[int] = []
         try:
-            for file, index in published(folder, train) if published else _in_class_folders(folder):
+            for file, name in published(folder, train) if published else _in_class_folders(folder):
                 files.append(str(file))
-                targets.append(leaves[index])
+                targets.append(leaf_of[name])
         except _DAMAGED as error:
             raise _damaged(self.title, folder, error) from error
         if not files:
             raise UserError(f"{self.title} in {folder} has no {'training' if train else 'validation'} images")
         return files, targets, tree
 
-    def _classes(self, path: Path, train: bool) -> tuple[Path, list[Names]] | None:
+    def _classes(self, path: Path, train: bool) -> tuple[Path, Mapping[Any, Names]] | None:
         root = self.root(path)
         try:
             if root is not None:
                 return root, cast(Any, self.classes)(root)
             folder = self.class_folder(path, train)
-            return None if folder is None else (folder, [self.of_folder(name) for name in class_folders(folder)])
+            return (folder, {name: self.of_folder(name) for name in class_folders(folder)}) if folder else None
         except _DAMAGED as error:
             raise _damaged(self.title, root or path, error) from error
 
@@ -175,7 +178,7 @@ def _tree(paths: tuple[Names, ...], levels: Names | None) -> Taxonomy:
     return from_paths(paths, levels if levels is None or len(levels) == depth else ("class",))
 
 
-def _leaves(paths: list[Names], tree: Taxonomy) -> list[int]:
+def _leaves(paths: Sequence[Names], tree: Taxonomy) -> list[int]:
     """The class of each path in its tree: the same numbers, unless branches end at different depths."""
     if not tree.is_ragged:
         return list(range(len(paths)))
@@ -198,11 +201,11 @@ def _are_classes(folder: Path) -> bool:
     return any(is_image_name(name) for place in first if place.is_dir() for name in os.listdir(place))
 
 
-def _in_class_folders(folder: Path) -> Iterator[tuple[str, int]]:
-    for index, name in enumerate(class_folders(folder)):
+def _in_class_folders(folder: Path) -> Iterator[tuple[str, str]]:
+    for name in class_folders(folder):
         for parts, files in image_folders(folder / name, Problems()):
             for file in files:
-                yield os.path.join(folder, name, *parts, file), index
+                yield os.path.join(folder, name, *parts, file), name
 
 
 def _damaged(title: str, folder: Path, error: Exception) -> UserError:

@@ -32,16 +32,15 @@ def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
             yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
 
 
-def _inshop_classes(root: Path) -> list[Names]:
-    return sorted({path for _, path, _ in _inshop_rows(root)})
+def _inshop_classes(root: Path) -> dict[Names, Names]:
+    return {path: path for path in sorted({path for _, path, _ in _inshop_rows(root)})}
 
 
-def _inshop_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    index = {path: i for i, path in enumerate(_inshop_classes(root))}
+def _inshop_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
     folder = either(root / "Img", root)
     for image, path, status in _inshop_rows(root):
         if (status == "train") == train:
-            yield folder / image, index[path]
+            yield folder / image, path
 
 
 def _inshop_queries(root: Path) -> Iterator[Path]:
@@ -62,15 +61,12 @@ def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
                     yield file, (category, model), split == "train"
 
 
-def _view_classes(root: Path) -> list[Names]:
-    return sorted({path for _, path, _ in _view_rows(root)})
+def _view_classes(root: Path) -> dict[Names, Names]:
+    return {path: path for path in sorted({path for _, path, _ in _view_rows(root)})}
 
 
-def _view_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    index = {path: i for i, path in enumerate(_view_classes(root))}
-    for file, path, trains in _view_rows(root):
-        if trains == train:
-            yield file, index[path]
+def _view_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
+    return ((file, path) for file, path, trains in _view_rows(root) if trains == train)
 
 
 # The query and gallery images validate.

@@ -7,7 +7,8 @@ from typing import Any
 
 from solo.data.catalogue.registry import choose_classes
 from solo.data.sources.images import LabelledImages, Transform
-from solo.data.storage.h5_file import H5Image, OpenH5, read_index
+from solo.data.storage.h5_file import OpenH5, h5_image, read_index
+from solo.data.storage.stored import Stored
 
 
 class H5Dataset(LabelledImages):
@@ -50,8 +51,8 @@ class H5Dataset(LabelledImages):
         Raises:
             BrokenImageError: it can't be decoded.
         """
-        return self.reading.read(H5Image(self._file, self.samples[index][0]))
+        return self.reading.read(h5_image(self._file, self.samples[index][0]))
 
-    def sources(self) -> list[H5Image]:
+    def sources(self) -> list[Stored]:
         """Where each image lies, for who decodes by himself."""
-        return [H5Image(self._file, name) for name, _ in self.samples]
+        return [h5_image(self._file, name) for name, _ in self.samples]

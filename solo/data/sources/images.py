@@ -60,7 +60,12 @@ class ArrayDataset(LabelledImages):
         images: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB.
         targets: `N` leaf classes.
         transform, target_transform: applied to each PIL image and target.
+
+    Attributes:
+        groups: images of one belong together (a writer, a font), and `data.holdout` leaves them together; or None.
     """
+
+    groups: np.ndarray | None = None
 
     def __init__(
         self,

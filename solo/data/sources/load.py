@@ -6,6 +6,7 @@ request's two transforms, has an attribute `targets` (leaf classes, -1 = unlabel
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
+from solo.data.labels.subsets import hold_out
 from solo.data.sources.h5_dataset import H5Dataset
 from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, LabelledImages, Transform
 from solo.data.sources.request import LevelTargets, Request, Split
@@ -25,7 +27,7 @@ from solo.data.storage.archives import guarded
 from solo.data.storage.folders import class_folders, is_image_name, of_split
 from solo.data.storage.h5_file import is_h5
 from solo.data.storage.idx import FashionFiles
-from solo.data.storage.listing import WITH_COLUMNS
+from solo.data.storage.listing import READERS, WITH_COLUMNS
 from solo.data.storage.reading import ImageReading
 from solo.errors import BrokenImageError, UserError
 
@@ -84,11 +86,23 @@ def load(
         transform: applied to the PIL image.
         levels: whether targets are `(levels,)` LongTensors, coarse first, if there is more than one level.
         no_labels: `path` is a flat folder, a table or shards of images; every target is -1.
-        data_format: `image_folder` or `h5`; `None` takes HDF5 files for what they are.
+        data_format: as `data.format`; `None` takes HDF5 files for what they are.
 
     Raises:
         UserError: if the data aren't there, can't be fetched, or don't look as expected.
     """
+    share, train_path = spec.holdout
+    if share:
+        path = train_path if split == "val" else path
+        whole = dataclasses.replace(spec, holdout=(0.0, None))
+        part: Split = "train" if split == "val" else split
+        images: Any = load(whole, part, path, download, transform, levels, no_labels, data_format)
+        return hold_out(images, share, split == "val")
+    if data_format not in (None, *READERS):
+        raise UserError(
+            f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can: "
+            "store the images as files, one folder per class, and set data.format=image_folder"
+        )
     folder = Path(path).expanduser() if path else None
     if folder is not None and spec.folders and folder.is_dir():
         folder = of_split(folder, train=split != "val")
@@ -102,7 +116,7 @@ def load(
         return SkipBroken(unlabelled) if spec.on_error == "skip" else unlabelled
     target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
     if data_format == "h5":
-        images: Any = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
+        images = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
         images.reading = ImageReading.by(spec.reading)
     else:
         module, _, name = spec.source.partition(":")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from typing import Any, cast
+from collections.abc import Callable, Sequence, Sized
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.utils.data import Dataset
@@ -11,6 +11,8 @@ from torch.utils.data import Dataset
 from solo.data.labels.subsets import Around
 from solo.data.storage.stored import Source, Stored
 from solo.errors import BrokenImageError, UserError, printable
+
+Item = TypeVar("Item")
 
 
 class SkipBroken(Around):
@@ -36,17 +38,13 @@ class SkipBroken(Around):
         Raises:
             UserError: nothing can be read.
         """
-        for place in range(index, index + len(self)):
-            place %= len(self)
-            if self.broken[place]:
-                continue
-            try:
-                image, target = self.dataset[place]
-            except BrokenImageError:
-                self.broken[place] = True
-                continue
-            return image, target if place == index else _unknown(target)
-        raise nothing_readable(len(self))
+        place, (image, target) = next_readable(
+            index, len(self), self.broken.__getitem__, self.dataset.__getitem__, self._mark
+        )
+        return image, target if place == index else _unknown(target)
+
+    def _mark(self, place: int) -> None:
+        self.broken[place] = True
 
     def skipped(self) -> list[str]:
         """What was found broken so far, one line each."""
@@ -60,31 +58,47 @@ def not_an_image(name: str) -> str:
     return f"{printable(name)} can't be read as an image"
 
 
-def nothing_readable(count: int) -> UserError:
-    """When every image of a data set is broken."""
-    return UserError(f"none of the {count} images can be read; data.on_error=skip has nothing to go on with")
+def next_readable(
+    first: int, count: int, broken: Callable[[int], Any], read: Callable[[int], Item], mark: Callable[[int], None]
+) -> tuple[int, Item]:
+    """The place of the first image from `first` on, round and round, that can be read, and what is read there.
+
+    Args:
+        first: of `count` places.
+        count: of the data set.
+        broken: whether one is known not to be readable.
+        read: raises `BrokenImageError`.
+        mark: told of those for which it does.
+
+    Raises:
+        UserError: there is none.
+    """
+    for place in (number % count for number in range(first, first + count)):
+        if not broken(place):
+            try:
+                return place, read(place)
+            except BrokenImageError:
+                mark(place)
+    raise UserError(f"none of the {count} images can be read; data.on_error=skip has nothing to go on with")
 
 
 def _unknown(target: Any) -> Any:
     return torch.full_like(target, -1) if isinstance(target, torch.Tensor) else -1
 
 
-def file_names(dataset: Any) -> Sequence[str] | None:
-    """Paths of the images, where each has a file of its own."""
+def image_sources(dataset: Any) -> list[Source] | None:
+    """What each image of a data set is read from: a path, or an image in a larger file; None for other data sets."""
+    if hasattr(dataset, "sources"):
+        return list(dataset.sources())
     if hasattr(dataset, "samples"):
-        return [str(sample[0]) for sample in dataset.samples]
+        return [sample if isinstance(sample, Stored) else str(sample) for sample, *_ in dataset.samples]
     return [str(dataset.root / name) for name in dataset.images] if hasattr(dataset, "root") else None
 
 
-def image_sources(dataset: Any) -> list[Source] | None:
-    """The same, with images in larger files as they are."""
-    if hasattr(dataset, "sources"):
-        return list(dataset.sources())
-    names = file_names(dataset)
-    if names is None or not hasattr(dataset, "samples"):
-        return None if names is None else list(names)
-    pairs = zip(dataset.samples, names, strict=True)
-    return [sample[0] if isinstance(sample[0], Stored) else name for sample, name in pairs]
+def file_names(dataset: Any) -> Sequence[str] | None:
+    """The same for people."""
+    sources = image_sources(dataset)
+    return None if sources is None else list(map(str, sources))
 
 
 def skipped_files(dataset: Any) -> list[str]:

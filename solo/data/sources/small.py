@@ -1,4 +1,4 @@
-"""Small images that fit into memory: MNIST, SVHN, parts of CIFAR-100, CIFAR-10-C and the MedMNIST collection."""
+"""Small images that fit into memory: MNIST, SVHN, parts of CIFAR-100, CIFAR-10-C, MedMNIST, glyphs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
+from solo.data.catalogue.registry import layout_of
 from solo.data.catalogue.rows import DatasetSpec
 from solo.data.sources.images import ArrayDataset
 from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
@@ -78,6 +79,19 @@ def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
     split = "test" if request.split == "val" else "train"
     labels = archive[f"{split}_labels"]
     return _arrays(archive[f"{split}_images"], labels.max(axis=1) if labels.ndim > 1 else labels, request)
+
+
+def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """Letters of many scripts; the validation images are of other font families. `groups`: the family of each image."""
+    layout = layout_of(spec)
+    root = layout.root(request.root)
+    if root is None:
+        raise UserError(layout.how_to(request.root))
+    archive = _load(root / layout.markers[0])
+    kept = archive["split"] == (request.split == "val")
+    images = _arrays(archive["images"][kept], archive["labels"][kept, -1], request)
+    images.groups = archive["family"][kept]
+    return images
 
 
 def _fetch_medmnist(name: str, request: Request) -> None:

@@ -86,7 +86,7 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
         raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")
     settings: dict[str, object] = {"dataset": "custom", "train_path": str(root.resolve()), **(keys or {})}
     listed, leaves, spec, settings = _list_images(root, problems, settings)
-    heads = Counter[Head]()
+    sizes, modes = Counter[tuple[int, int]](), Counter[str]()
     files, classes = [], []
     with ThreadPoolExecutor(threads) as pool:
         reading = ImageReading.by(spec.reading)
@@ -95,7 +95,8 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
             if isinstance(head, str):
                 problems.found.append(head)
                 continue
-            heads[head] += 1
+            sizes[head.size] += 1
+            modes[head.mode] += 1
             files.append(source)
             classes.append(leaf)
     if not files:
@@ -103,35 +104,20 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
         reason = f" ({problems.found[0]})" if problems.found else ""
         advice = f"; its .tar files are looked at one by one, as {shards[0]}" if shards else ""
         raise UserError(f"{root} holds no image that can be read{reason}{advice}")
-    sizes, modes = _count(heads, "size"), _count(heads, "mode")
     reading = dataclasses.replace(reading, channels=_channels(modes))
-    mean, std, decoded = _statistics(
-        random.Random(0).sample(files, min(SAMPLE, len(files))), reading, problems, progress
-    )
+    drawn = random.Random(0).sample(files, min(SAMPLE, len(files)))
+    mean, std, decoded = _statistics(drawn, reading, problems, progress)
     if reading.range is not None:
         settings["range"] = list(reading.range)
-    return Survey(
-        path=root,
-        files=files,
-        classes=classes,
-        tree=spec.taxonomy,
-        sizes=sizes,
-        modes=modes,
-        problems=problems.found,
-        notes=list(spec.notes),
-        reading=reading,
-        sample=decoded,
-        mean=mean,
-        std=std,
-        settings=settings,
-    )
+    rest = (list(spec.notes), reading, decoded, mean, std, settings)
+    return Survey(root, files, classes, spec.taxonomy, sizes, modes, problems.found, *rest)
 
 
 def _list_images(
     root: Path, problems: Problems, settings: dict[str, Any]
 ) -> tuple[list[Source], list[int], DatasetSpec, dict[str, object]]:
     """Images, their classes, what is known of them, and the keys of `data` that train on them."""
-    form = "webdataset" if root.suffix == ".tar" or "{" in root.name else "table"
+    form = "webdataset" if root.suffix == ".tar" or ("{" in root.name and not root.exists()) else "table"
     if root.is_dir():
         root, form = of_split(root, train=True), "image_folder"
     elif is_h5(root):
@@ -159,13 +145,6 @@ def _head(reading: ImageReading, source: Source) -> Head | str:
         return reading.head(source)
     except BrokenImageError as error:
         return str(error)
-
-
-def _count(heads: Counter[Head], name: str) -> Counter[Any]:
-    found = Counter[Any]()
-    for head, count in heads.items():
-        found[getattr(head, name)] += count
-    return found
 
 
 def _channels(modes: Counter[str]) -> int:

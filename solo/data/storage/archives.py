@@ -21,6 +21,8 @@ MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
 MOST_FILES = 20_000_000
 _LONGEST_NAME = 2**20  # bytes of a header's extension
 _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
+_DAMAGED: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_DAMAGED += (EOFError, ValueError, RuntimeError, OverflowError)
 _TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 
 
@@ -139,17 +141,7 @@ def _readable(source: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        struct.error,
-        EOFError,
-        ValueError,
-    ) as error:
-        raise UserError(f"{source} is no complete archive ({error}); remove it and fetch it again") from error
-    except (RuntimeError, NotImplementedError, OverflowError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{source} is no complete archive ({error}); remove it and fetch it again") from error
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from solo.data.storage.folders import class_folders, is_image_name
+from solo.data.storage.stored import Stored
 from solo.errors import BrokenImageError, UserError
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
@@ -97,40 +97,20 @@ def _list_images(path: Path) -> Index:
     return index
 
 
-@dataclass(frozen=True)
-class H5Image:
-    """One image of a file."""
-
-    file: OpenH5
-    part: str
-
-    def __str__(self) -> str:
-        return f"{self.container}: {self.part}"
-
-    @property
-    def container(self) -> str:
-        """Path of the HDF5 file that it lies in."""
-        return str(self.file.path)
-
-    def read(self) -> bytes:
-        """The stored bytes of the image file.
-
-        Raises:
-            BrokenImageError: they are not there, lie in another file, or are no bytes of one file.
-        """
-        try:
-            handle = self.file.get()
-            item = handle[self.part]
-            if item.file.filename != handle.filename or item.is_virtual or item.external:
-                raise ValueError("it leads to another file")
-            if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
-                raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
-            return bytes(item[()].tobytes())
-        except (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
-            if isinstance(error, UserError):
-                raise
-            reason = " ".join(str(error).split())[:200]
-            raise BrokenImageError(f"{self} can't be read as an image ({reason}); write the file again") from error
+def _read(file: OpenH5, part: str) -> bytes:
+    try:
+        handle = file.get()
+        item = handle[part]
+        if item.file.filename != handle.filename or item.is_virtual or item.external:
+            raise ValueError("it leads to another file")
+        if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
+            raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
+        return bytes(item[()].tobytes())
+    except (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
+        if isinstance(error, UserError):
+            raise
+        what = f"{file.path}: {part} can't be read as an image ({' '.join(str(error).split())[:200]})"
+        raise BrokenImageError(f"{what}; write the file again") from error
 
 
 class OpenH5:
@@ -151,11 +131,16 @@ class OpenH5:
         return {"path": self.path, "_handle": None, "_owner": -1}
 
 
-def h5_images(path: Path) -> list[H5Image]:
+def h5_image(file: OpenH5, part: str) -> Stored:
+    """One image; reading it raises a BrokenImageError if it isn't there, lies in another file, or is no file."""
+    return Stored(f"{file.path}: {part}", str(file.path), part, _read, (file, part))
+
+
+def h5_images(path: Path) -> list[Stored]:
     """All images of a file, class by class."""
     path = path.expanduser()
     file = OpenH5(path)
-    return [H5Image(file, f"{name}/{image}") for name, images in read_index(path).items() for image in images]
+    return [h5_image(file, f"{name}/{image}") for name, images in read_index(path).items() for image in images]
 
 
 def write_h5(folder: Path, path: Path) -> int:

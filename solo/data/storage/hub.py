@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solo.data.storage.stored import Stored
 from solo.data.storage.tables import as_text
 from solo.errors import UserError
 
@@ -67,48 +67,24 @@ def _read(path: str, train: bool) -> Any:
     return data[found]
 
 
-@dataclass(frozen=True)
-class HubImage:
-    """The image of a row.
-
-    Attributes:
-        data: of the type `datasets.Dataset`, whose only column holds encoded images.
-        name: of the data set, for people.
-        row: its number.
-    """
-
-    data: Any
-    name: str
-    row: int
-
-    def __str__(self) -> str:
-        return f"{self.name}#{self.row}"
-
-    @property
-    def container(self) -> None:
-        """None: a data set has any number of files."""
-
-    @property
-    def part(self) -> str:
-        """The row, and the fingerprint by which the package knows data that are the same."""
-        return f"{self.data._fingerprint} {self.row}"
-
-    def read(self) -> bytes:
-        """The bytes of the image file; none where the row has no image."""
-        (cell,) = self.data[self.row].values()
-        cell = cell or {}
-        if cell.get("bytes") or not cell.get("path"):
-            return cell.get("bytes") or b""
-        try:
-            return Path(cell["path"]).read_bytes()
-        except OSError:
-            return b""
-
-
-def images(data: Any, column: str, name: str) -> list[HubImage]:
+def images(data: Any, column: str, name: str) -> list[Stored]:
     """The image of each row, not decoded."""
     encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
-    return [HubImage(encoded, name, row) for row in range(len(encoded))]
+    # By its fingerprint the package knows data that are the same.
+    found = encoded._fingerprint
+    return [Stored(f"{name}#{row}", None, f"{found} {row}", _image, (encoded, row)) for row in range(len(encoded))]
+
+
+def _image(data: Any, row: int) -> bytes:
+    """The bytes of the image file; none where the row has no image."""
+    (cell,) = data[row].values()
+    cell = cell or {}
+    if cell.get("bytes") or not cell.get("path"):
+        return cell.get("bytes") or b""
+    try:
+        return Path(cell["path"]).read_bytes()
+    except OSError:
+        return b""
 
 
 def image_column(data: Any, path: str, wanted: str | None = None) -> str:

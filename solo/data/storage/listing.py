@@ -58,7 +58,7 @@ def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None
     Raises:
         UserError: there is nothing, it is damaged, or a column isn't there.
     """
-    reader, what = _READERS[form]
+    reader, what = READERS[form]
     if not path:
         raise UserError(f"data.train_path is not set; give {what}")
     return reader(Path(path), wanted or Wanted())
@@ -110,7 +110,7 @@ def _h5(path: Path, wanted: Wanted) -> Listing:
     return Listing(list(images), [(image.part.partition("/")[0],) for image in images])
 
 
-_READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
+READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
     "image_folder": (_folder, "the folder that holds the images"),
     "table": (_table, "the table with the paths and labels of the images"),
     "webdataset": (_shards, "a tar file, a folder of them, or name-{000..099}.tar"),

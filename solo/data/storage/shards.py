@@ -17,6 +17,7 @@ from typing import Any
 
 from solo.data.storage.archives import StrictInfo
 from solo.data.storage.folders import Problems, is_image_name
+from solo.data.storage.stored import Stored
 from solo.data.storage.tables import as_text
 from solo.errors import UserError
 from solo.untrusted import parse_json
@@ -26,44 +27,22 @@ _MOST_SHARDS = 1_000_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-@dataclass(frozen=True)
-class Member:
-    """A part of a shard: a file in it."""
-
-    shard: str
-    name: str
-    offset: int
-    size: int
-
-    def __str__(self) -> str:
-        return f"{self.shard}:{self.name}"
-
-    @property
-    def container(self) -> str:
-        """Path of the tar file that it lies in."""
-        return self.shard
-
-    @property
-    def part(self) -> str:
-        """Name and place in it."""
-        return f"{self.name} {self.offset}"
-
-    def read(self) -> bytes:
-        """Its bytes; fewer if the shard is cut off."""
-        # Opened each time: workers are forked, and a handful of shards may be thousands.
-        handle = os.open(self.shard, os.O_RDONLY)
-        try:
-            return os.pread(handle, self.size, self.offset)
-        finally:
-            os.close(handle)
+def _read(shard: str, offset: int, size: int) -> bytes:
+    """The bytes of a member; fewer if the shard is cut off."""
+    # Opened each time: workers are forked, and a handful of shards may be thousands.
+    handle = os.open(shard, os.O_RDONLY)
+    try:
+        return os.pread(handle, size, offset)
+    finally:
+        os.close(handle)
 
 
 @dataclass
 class Sample:
     """The image of a key, and what else has it."""
 
-    image: Member | None = None
-    others: dict[str, Member] = field(default_factory=dict)  # by extension
+    image: Stored | None = None
+    others: dict[str, Stored] = field(default_factory=dict)  # by extension
 
 
 def shard_files(path: str | Path) -> list[str]:
@@ -73,7 +52,7 @@ def shard_files(path: str | Path) -> list[str]:
         UserError: there are none, or they are compressed.
     """
     text = str(Path(path).expanduser())
-    found = _BRACES.search(text)
+    found = None if os.path.exists(text) else _BRACES.search(text)  # a name may hold braces of its own
     if found:
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
@@ -145,7 +124,8 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, Sample],
 
 
 def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> None:
-    member = Member(shard, info.name, info.offset_data, info.size)
+    start = info.offset_data
+    member = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", _read, (shard, start, info.size))
     if is_image_name(extension):  # the first of several is the image
         sample.image = sample.image or member
     elif extension in sample.others:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 
-@runtime_checkable
-class Stored(Protocol):
-    """An encoded image file without a path of its own; `str` names it for people."""
+@dataclass(frozen=True)
+class Stored:
+    """An encoded image file without a path of its own.
 
-    @property
-    def container(self) -> str | None:
-        """The file that it lies in; None where that has no single one."""
-        ...
+    Attributes:
+        name: for people.
+        container: the file that it lies in; None where that has no single one.
+        part: which part of it; without a container, a text that changes with the data.
+        reader: gives the bytes of the image file, as many as there are.
+        place: what it is called with.
+    """
 
-    @property
-    def part(self) -> str:
-        """Which part of it; without a container, a text that changes with the data."""
-        ...
+    name: str
+    container: str | None
+    part: str
+    reader: Callable[..., bytes]
+    place: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return self.name
 
     def read(self) -> bytes:
-        """The bytes of the image file, as many as there are."""
-        ...
+        """The bytes of the image file; raises what its reader raises."""
+        return self.reader(*self.place)
 
 
 # A path, or what is read in its own way.

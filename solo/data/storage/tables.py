@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from solo.data.storage.folders import is_image_name
 from solo.errors import UserError
 from solo.suggest import did_you_mean
+from solo.untrusted import parse_json
 
 Table = dict[str, list[str]]
 
@@ -66,9 +66,16 @@ def table_columns(
     else:
         path_column = next((name for name, cells in table.items() if is_image_name(cells[0])), None)
     if path_column is None:
-        raise UserError(f"{file} has no column of image files; set data.path_column to one of {', '.join(table)}")
+        raise UserError(f"{file} has no column of image files; set data.path_column to one of {_some(table)}")
+    if is_image_name(path_column):
+        raise UserError(f"{file} has no header: it begins with {path_column}; add a first row with the columns' names")
     others = [name for name in table if name != path_column]
-    return path_column, choose_labels(list(table), label_columns, others, file)
+    labels = choose_labels(list(table), label_columns, others, file)
+    for name in labels:
+        cells = [cell for cell in table[name] if cell]
+        if cells and all(cell[0] + cell[-1] in ("[]", "{}") for cell in cells):
+            raise UserError(f"{file}: {name!r} holds lists, such as {cells[0][:40]}; give a column for each level")
+    return path_column, labels
 
 
 def choose_labels(
@@ -82,7 +89,7 @@ def choose_labels(
     _require(names, wanted or (), "label_columns", where)
     if wanted is None and len(likely) > 1:
         raise UserError(
-            f"{where} has several columns that may be labels: {', '.join(likely)}; set data.label_columns to those "
+            f"{where} has several columns that may be labels: {_some(likely)}; set data.label_columns to those "
             "that are, coarse first (or to [])"
         )
     return list(likely if wanted is None else wanted)
@@ -91,8 +98,13 @@ def choose_labels(
 def _require(names: Collection[str], wanted: Sequence[str], key: str, where: str | Path) -> None:
     for column in wanted:
         if column not in names:
-            hint, there = did_you_mean(column, names), ", ".join(names) or "no labels"
+            hint, there = did_you_mean(column, names), _some(names) or "no labels"
             raise UserError(f"data.{key}: {where} has no column {column!r}; {hint}it has {there}")
+
+
+def _some(names: Collection[str]) -> str:
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(name[:60] for name in list(names)[:20]) + more
 
 
 def _csv(file: Path) -> Table:
@@ -100,16 +112,19 @@ def _csv(file: Path) -> Table:
         head = stream.readline()
         stream.seek(0)
         delimiter = max("\t,;", key=head.count)
-        rows = [row for row in csv.reader(stream, delimiter=delimiter) if row]
+        rows = [row for row in csv.reader(stream, delimiter=delimiter, strict=True) if row]
     header, body = (rows[0], rows[1:]) if rows else ([], [])
     uneven = next((n for n, row in enumerate(body, start=2) if len(row) != len(header)), None)
     if uneven is not None:
         raise ValueError(f"row {uneven} has {len(body[uneven - 2])} cells, the header {len(header)}")
-    return {name.strip(): [row[i].strip() for row in body] for i, name in enumerate(header)}
+    names = [name.strip() for name in header]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"two columns are named {twice[0]!r}")
+    return {name: [row[i].strip() for row in body] for i, name in enumerate(names)}
 
 
 def _json(file: Path) -> Table:
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = parse_json(file.read_text(encoding="utf-8-sig"))
     if isinstance(data, dict):
         if len({len(column) for column in data.values()}) > 1:
             raise ValueError("its columns differ in length")
@@ -118,11 +133,13 @@ def _json(file: Path) -> Table:
 
 
 def _json_lines(file: Path) -> Table:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return _records([json.loads(line) for line in lines if line.strip()])
+    lines = file.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of lines
+    return _records([parse_json(line) for line in lines if line.strip()])
 
 
 def _records(rows: Sequence[Mapping[str, Any]]) -> Table:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError('each row has to be an object, as in [{"path": "a.png", "label": "cat"}]')
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [as_text(row.get(name)) for row in rows] for name in names}
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms as tvt
-from torchvision.transforms.v2 import functional as tvf
+from torchvision.transforms import v2 as tv2
 
 from solo import plugin
 from solo.data.catalogue.registry import DATASETS
@@ -153,7 +153,8 @@ def build_eval_pipeline(
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
     last = normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
-        return tvt.Compose([EvalArrays(size, last.mean, last.std, resize)])
+        whole = [tv2.Resize([resize]), tv2.CenterCrop(size)] if resize else [tv2.Resize([size, size])]
+        return tvt.Compose([_planes, *whole, tvt.ConvertImageDtype(torch.float32), last])
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
     return Pipeline([*shape, tvt.ToTensor(), last], _mode(last.mean))
 
@@ -177,29 +178,6 @@ def build_train_pipeline(
     return Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _mode(last.mean))
 
 
-class EvalArrays:
-    """Images of other than 1 and 3 channels: shorter side to `resize` and centre crop, or to exactly `size` x `size`.
-
-    Args:
-        size: pixels.
-        mean, std: per channel, of images in [0, 1].
-        resize: pixels, or None.
-    """
-
-    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], resize: int | None = None) -> None:
-        self.size, self.resize, self.mean, self.std = size, resize, list(mean), list(std)
-
-    def __repr__(self) -> str:
-        return f"EvalArrays(size={self.size}, resize={self.resize}, mean={self.mean}, std={self.std})"
-
-    def __call__(self, image: Array) -> Tensor:
-        """uint8 `(H, W, C)` -> normalised float32 `(C, size, size)`."""
-        x = tvf.resize(
-            torch.from_numpy(image).movedim(2, 0),
-            [self.resize] if self.resize else [self.size, self.size],
-            antialias=True,
-        )
-        x = tvf.center_crop(x, [self.size, self.size]).float() / 255
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        normalised: Tensor = (x - mean) / std
-        return normalised
+def _planes(image: Array) -> Tensor:
+    """`(H, W, C)` -> `(C, H, W)`."""
+    return torch.from_numpy(image).movedim(2, 0)

@@ -1,0 +1,210 @@
+"""Arms over paired seeds: differences to the baseline with intervals, as Markdown, JSON, a picture and a page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from solo.analysis.figure import DotRow, Dots, Figure
+from solo.analysis.palette import GOOD, GREY, run_colour
+from solo.eval.intervals import Paired, holm, paired
+from solo.files import write_text
+
+# budget -> arm -> seed -> number -> value; an arm has the seeds that have run.
+Values = Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]]
+COST = "cost"  # among the numbers of a run: its seconds
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one measure says of one arm."""
+
+    budget: str
+    arm: str
+    measure: str
+    seeds: int  # how many have run
+    mean: float  # over them
+    deviation: float  # NaN of one
+    difference: Paired | None  # to the baseline over the seeds that both have; None of the baseline itself
+    p_holm: float  # of no difference, by Student's test, corrected for all comparisons of the report
+    cost: float  # seconds of a run, relative to the baseline's
+
+
+@dataclass(frozen=True)
+class Report:
+    """An experiment as far as it has run."""
+
+    title: str
+    command: str  # that makes it
+    baseline: str  # name of the arm
+    measures: tuple[str, ...]  # in the order of the columns
+    cells: tuple[Cell, ...]
+    facts: tuple[str, ...] = ()  # lines on how it was done
+    choices: tuple[str, ...] = ()  # lines on what was chosen
+    placebos: tuple[str, ...] = ()  # arms that can't help
+
+
+def compare(values: Values, baseline: str, measures: Sequence[str]) -> tuple[Cell, ...]:
+    """Every arm and measure, and its paired difference to the baseline."""
+    found: list[Cell] = []
+    for budget, arms in values.items():
+        base = arms.get(baseline, {})
+        for arm, seeds in arms.items():
+            both = [seed for seed in seeds if seed in base]
+            spent = sum(base[seed][COST] for seed in both)
+            cost = sum(seeds[seed][COST] for seed in both) / spent if spent else math.nan
+            for measure in measures if seeds else ():
+                numbers = [row[measure] for row in seeds.values()]
+                deviation = statistics.stdev(numbers) if len(numbers) > 1 else math.nan
+                steps = [seeds[seed][measure] - base[seed][measure] for seed in both]
+                step = paired(steps) if steps and arm != baseline else None
+                mean = statistics.fmean(numbers)
+                found.append(Cell(budget, arm, measure, len(numbers), mean, deviation, step, math.nan, cost))
+    corrected = holm([cell.difference.p_value if cell.difference else math.nan for cell in found])
+    return tuple(Cell(**{**vars(cell), "p_holm": p_value}) for cell, p_value in zip(found, corrected, strict=True))
+
+
+def table(report: Report, budget: str) -> list[list[str]]:
+    """Heading and rows, an arm each, the largest difference of the first measure first."""
+    heading = ["arm", "seeds"]
+    for measure in report.measures:
+        heading += [measure, f"difference to {report.baseline} [95 %]", "p (Holm)", "p (sign)"]
+    arms: dict[str, dict[str, Cell]] = {}
+    for cell in report.cells:
+        if cell.budget == budget:
+            arms.setdefault(cell.arm, {})[cell.measure] = cell
+    rows = []
+    for arm in sorted(arms, key=lambda name: -_gain(arms[name][report.measures[0]])):
+        first = arms[arm][report.measures[0]]
+        row = [arm + (" (placebo)" if arm in report.placebos else ""), str(first.seeds)]
+        for measure in report.measures:
+            cell = arms[arm][measure]
+            spread = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}"
+            row += [f"{cell.mean:.2f}{spread}", *_compared(cell)]
+        rows.append([*row, "" if math.isnan(first.cost) else f"{first.cost:.2f}"])
+    return [[*heading, "time"], *rows]
+
+
+def _gain(cell: Cell) -> float:
+    return cell.difference.mean if cell.difference else 0.0
+
+
+def _compared(cell: Cell) -> list[str]:
+    if cell.difference is None:
+        return ["", "", ""]
+    shown = [f"{p:.2g}" if not math.isnan(p) else "" for p in (cell.p_holm, cell.difference.sign_p)]
+    return [str(cell.difference), *shown]
+
+
+def remarks(report: Report) -> list[str]:
+    """What there is to say of the table: how it is to be read, choices, placebos."""
+    compared = [cell for cell in report.cells if cell.difference]
+    lines = [
+        "Means over seeds ± standard deviation; differences are paired seed by seed, with Student's 95 % interval, p "
+        f"of Student's test corrected for the {len(compared)} comparisons of this report (Holm) and of the sign test; "
+        f"time is that of a run relative to {report.baseline}."
+    ]
+    lines += [f"Chosen on a part of the training images: {line}" for line in report.choices]
+    for cell in compared:
+        if cell.arm in report.placebos and cell.difference and cell.difference.pairs > 1:
+            holds = cell.difference.low <= 0 <= cell.difference.high
+            lines.append(f"Placebo {cell.arm}, {cell.measure}: 0 is {'in' if holds else 'NOT in'} its interval.")
+    return lines
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown."""
+    parts = [f"# {report.title}", f"`{report.command}`"]
+    for budget in dict.fromkeys(cell.budget for cell in report.cells):
+        head, *rows = table(report, budget)
+        lines = [head, ["---"] * len(head), *rows]
+        parts += [f"## {budget}"] if budget else []
+        parts.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
+    parts += [line for line in remarks(report)]
+    parts.append("\n".join(f"- {line}" for line in report.facts))
+    return "\n\n".join(parts) + "\n"
+
+
+def figure(report: Report) -> Figure:
+    """Difference and interval of each arm, a panel for each budget and measure."""
+    panels = []
+    for budget in dict.fromkeys(cell.budget for cell in report.cells):
+        order = [row[0].removesuffix(" (placebo)") for row in table(report, budget)[1:]]
+        for place, measure in enumerate(report.measures):
+            cells = {cell.arm: cell for cell in report.cells if (cell.budget, cell.measure) == (budget, measure)}
+            rows = tuple(
+                _dot(cells[arm], GREY if arm in report.placebos else run_colour(place))
+                for arm in order
+                if arm in cells and cells[arm].difference
+            )
+            if rows:
+                title = f"{measure}{f', {budget}' if budget else ''}"
+                panels.append(Dots(title, f"difference to {report.baseline}", rows, from_zero=False, reference=0.0))
+    caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
+    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), ((" ", GOOD),), across=2)
+
+
+def _dot(cell: Cell, colour: str) -> DotRow:
+    found = cell.difference
+    assert found is not None
+    ends = None if math.isnan(found.low) else (found.low, found.high)
+    return DotRow(f"{cell.arm} ({found.pairs})", ((cell.measure, found.mean, colour),), intervals=(ends,))
+
+
+def write(report: Report, folder: Path) -> list[str]:
+    """Write `report.md`, `report.json`, and where there is something to compare `report.png` and `report.html`."""
+    write_text(folder / "report.md", markdown(report))
+    plain: dict[str, Any] = asdict(report)
+    write_text(folder / "report.json", json.dumps(_finite(plain), indent=1) + "\n")
+    drawn = figure(report)
+    if not drawn.panels:
+        return ["report.md", "report.json"]
+    from solo.analysis.png import draw
+
+    draw(drawn, folder / "report.png")
+    write_text(folder / "report.html", page(report, (folder / "report.png").read_bytes()))
+    return ["report.html", "report.md", "report.json", "report.png"]
+
+
+def page(report: Report, picture: bytes) -> str:
+    """One file of HTML with everything in it."""
+    parts = [f"<h1>{html.escape(report.title)}</h1><p><code>{html.escape(report.command)}</code></p>"]
+    parts.append(f'<img alt="differences" src="data:image/png;base64,{base64.b64encode(picture).decode()}">')
+    for budget in dict.fromkeys(cell.budget for cell in report.cells):
+        head, *rows = table(report, budget)
+        parts.append(f"<h2>{html.escape(budget)}</h2>" if budget else "")
+        lines = [("th", head), *(("td", row) for row in rows)]
+        cells = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in lines)
+        parts.append(f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>")
+    parts += [f"<p>{html.escape(line)}</p>" for line in remarks(report)]
+    parts.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in report.facts)}</ul>")
+    return _PAGE.format(title=html.escape(report.title), body="\n".join(parts))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ margin: 2rem auto; max-width: 76rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: #2b2a27 }}
+img {{ max-width: 100% }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+td, th {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #e6e5e1 }}
+code {{ overflow-wrap: anywhere }}
+</style></head><body>
+{body}
+</body></html>
+"""

@@ -1,0 +1,65 @@
+"""Every key of `solo experiment`: of its command line, of its file, and of an arm in it, as in `schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from solo.args.fields import REQUIRED, key
+
+
+@dataclass(kw_only=True, frozen=True)
+class ExperimentCfg:
+    """Settings of `solo experiment FILE`; all other words are given to every run, such as `data.train_path=FOLDER`."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("file",)
+
+    file: str = key(REQUIRED, "file with the arms, see docs/experiment.md")
+    do: Literal["run", "cost", "report"] = key("run", "or only say what it costs, or report what is there")
+    out: str | None = key(None, "folder of rows.jsonl, the report and the runs; null: the file's name without .yaml")
+    jobs: int = key(1, "runs at once, each in a process of its own; they share the cores and the GPUs", ge=1)
+    seeds: tuple[int, ...] | int | None = key(None, "how many, or which; null: the file's", ge=0)
+    arms: tuple[str, ...] | None = key(None, "only these, and the baseline; null: all")
+    keep: bool = key(True, "keep the folder of each run, with its checkpoints, after its row is written")
+
+
+@dataclass(kw_only=True, frozen=True)
+class ChooseCfg:
+    """How the settings of arms with a `grid` are chosen: on a part of the training images, `data.holdout`."""
+
+    share: float = key(0.2, "of the training images: they are left out, and measured", gt=0, lt=1)
+    seeds: tuple[int, ...] | int = key(2, "how many, or which", ge=0)
+    measure: str | None = key(None, "[classes:]level/number, of which the highest mean wins; null: the first measure")
+    words: tuple[str, ...] = key([], "of these runs only, behind all others")
+
+
+@dataclass(kw_only=True, frozen=True)
+class ArmCfg:
+    """One arm; a list of words is short for `words`."""
+
+    words: tuple[str, ...] = key([], "overrides of the recipe, as on the command line")
+    grid: dict[str, Any] | str | None = key(
+        None, "key -> list of values to choose from, all combinations; or the arm whose choice is taken over"
+    )
+    recipe: str | None = key(None, "another recipe than the file's")
+    evaluate: tuple[str, ...] | None = key(None, "other words of solo evaluate than the file's")
+    shift: int = key(0, "added to the seeds: other draws; of the baseline's words, a control of what noise does", ge=0)
+    placebo: bool = key(False, "can't help: its interval should hold 0, and the report says whether it does")
+
+
+@dataclass(kw_only=True, frozen=True)
+class ExperimentFile:
+    """The file: what all runs share, and the arms."""
+
+    title: str | None = key(None, "above the report; null: the file's name")
+    recipe: str = key(REQUIRED, "as on the command line of solo pretrain: DATASET NAME, or a path")
+    words: tuple[str, ...] = key([], "overrides of every run, as on the command line of solo pretrain")
+    evaluate: tuple[str, ...] = key(["measures=[knn,linear]", "intervals=false"], "words of solo evaluate")
+    measures: tuple[str, ...] = key(
+        REQUIRED, "[classes:]level/number of evaluate.json, such as class/knn_acc1 or unseen:class/map_at_r"
+    )
+    seeds: tuple[int, ...] | int = key(5, "how many, or which: the same for every arm, so that differences are paired")
+    baseline: str = key(REQUIRED, "the arm that the others are compared with")
+    budgets: dict[str, list[str]] | None = key(None, "name -> words: everything is done for each; null: one")
+    choose: ChooseCfg = key(ChooseCfg, "settings of arms with a grid")
+    arms: dict[str, Any] = key(REQUIRED, "name -> list of words, or the keys of an arm")

@@ -1,0 +1,174 @@
+"""`solo experiment FILE.yaml`: say what it costs, run what is missing, report."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from solo.analysis.experiment import COST, Report, compare, write
+from solo.args.check import check
+from solo.args.config import freeze
+from solo.args.experiment_schema import ArmCfg, ExperimentCfg, ExperimentFile
+from solo.args.fields import keys_of
+from solo.args.show import help_text
+from solo.args.words import read_word
+from solo.callbacks import run_lock
+from solo.errors import ConfigError, UserError
+from solo.experiment.plan import Plan, Task, facts, measure_of
+from solo.experiment.rows import Row, add_row, read_rows
+from solo.experiment.runs import perform_all, probe
+from solo.run.report import say
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0, or 1 if a run has failed; the others are done all the same.
+
+    Raises:
+        ConfigError: wrong words, or a wrong file.
+        UserError: the folder is in use, or can't be written.
+    """
+    if {"-h", "--help"} & set(words):
+        sys.stdout.write("usage: solo experiment FILE [KEY=VALUE ...]\n\n")
+        for title, schema in (("", ExperimentCfg), ("the file", ExperimentFile), ("an arm", ArmCfg)):
+            sys.stdout.write(f"{title and f'Keys of {title}:'}\n{help_text(schema)}\n")
+        return 0
+    cfg, given = _read(words)
+    plan = Plan(Path(cfg.file).expanduser(), given, cfg.seeds, cfg.arms)
+    folder = Path(cfg.out or plan.path.stem).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={folder} can't be made: {error.strerror}; choose another folder") from error
+    run_lock.acquire(folder)
+    try:
+        return _work(plan, cfg, folder, words)
+    finally:
+        run_lock.release(folder)
+
+
+def _read(words: Sequence[str]) -> tuple[ExperimentCfg, list[str]]:
+    """Our own keys, and the words for every run."""
+    keys, values, given = keys_of(ExperimentCfg), dict[str, Any](), list[str]()
+    for word in words:
+        name = word.partition("=")[0]
+        if "=" not in word and "file" not in values:
+            values["file"] = word
+        elif name in keys and "=" in word:
+            values[name] = read_word(word, ExperimentCfg).value
+        else:
+            given.append(word)
+    checked, problems = check(values, ExperimentCfg)
+    if problems:
+        raise ConfigError("\n".join(f"{problem.key}{problem.text}" for problem in problems))
+    return freeze(checked, ExperimentCfg), given
+
+
+def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) -> int:
+    rows = read_rows(folder)
+    failed: list[Row] = []
+
+    def left(tasks: Sequence[Task]) -> list[Task]:
+        """Each run once, and not those that are there."""
+        return list({task.id: task for task in tasks if task.id not in rows}.values())
+
+    def done(row: Row) -> None:
+        name = " ".join(filter(None, (row["arm"], row["budget"], f"seed {row['seed']}")))
+        if "error" in row:
+            failed.append(row)
+            say(f"FAILED {name}: {row['error']} (log.txt in {folder / 'runs' / row['id']})")
+            return
+        add_row(folder, row)
+        rows[row["id"]] = row
+        measured = ", ".join(f"{key} {value:.2f}" for key, value in _measures(row, plan).items() if key != COST)
+        tried = f" {row['choice']}" if row["choice"] else ""
+        say(f"{name}{tried}: {measured} ({row['seconds']:.0f} s)")
+
+    try:
+        if cfg.do != "report":
+            _tell(plan, rows, left, cfg.jobs)
+        if cfg.do == "run":
+            for tasks in (plan.trials, lambda: plan.runs(_chosen(plan, rows)[0])):
+                perform_all(left(tasks()), folder, cfg.jobs, cfg.keep, done)
+    finally:
+        if cfg.do != "cost":
+            files = write(_report(plan, rows, f"solo experiment {' '.join(words)}"), folder)
+            say(f"files in {folder}: rows.jsonl, {', '.join(files)}")
+    return 1 if failed else 0
+
+
+def _tell(plan: Plan, rows: dict[str, Row], left: Any, jobs: int) -> None:
+    """How many runs, and how long they take: as those that are there, else by timed steps of the baseline."""
+    trials = plan.trials()
+    first = {(task.arm, task.budget): task.choice or {} for task in trials}  # until one is chosen, for their number
+    runs = plan.runs(first | _chosen(plan, rows)[0])
+    missing, seconds = [left(trials), left(runs)], 0.0
+    for budget in plan.budgets:
+        todo = [[task for task in part if task.budget == budget] for part in missing]
+        for inner, part in zip((True, False), todo, strict=True):
+            if not part:
+                continue
+            like = [row for row in rows.values() if row["budget"] == budget and (row["choice"] is not None) == inner]
+            if like:
+                each, how = sum(row["seconds"] for row in like) / len(like), f"as the {len(like)} that are done"
+            else:
+                steps, step, around = probe(next((t for t in part if t.arm == plan.file.baseline), part[0]))
+                each = steps * step + around
+                how = f"{steps:,} steps of {step:.3f} s, {around:.0f} s for start and evaluation, measured"
+            seconds += each * len(part) / jobs
+            kind = "that choose settings" if inner else "that are reported"
+            say(f"{len(part)} runs {kind}{f', {budget}' if budget else ''}: {each:.0f} s each ({how})")
+    total = sum(map(len, missing))
+    say(
+        f"{total} runs to do, {len(rows)} rows there; about {_clock(seconds)} with jobs={jobs}" if total else "all done"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+
+
+def _measures(row: Row, plan: Plan) -> dict[str, float]:
+    """The measures of a row; NaN is what isn't there."""
+    found = {}
+    for name in dict.fromkeys((*plan.file.measures, plan.measure)):
+        classes, level, number = measure_of(name)
+        found[name] = float(row["numbers"].get(classes, {}).get(level, {}).get(number, math.nan))
+    gpu = row["seconds"] > 2 * row["cpu_seconds"]
+    return {**found, COST: float(row["seconds"] if gpu else row["cpu_seconds"])}
+
+
+def _chosen(plan: Plan, rows: dict[str, Row]) -> tuple[dict[tuple[str, str], dict[str, Any]], list[str]]:
+    return plan.choices({name: _measures(row, plan) for name, row in rows.items()})
+
+
+def _report(plan: Plan, rows: dict[str, Row], command: str) -> Report:
+    chosen, lines = _chosen(plan, rows)
+    values: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
+    for task in plan.runs(chosen):
+        if task.id in rows:
+            numbers = _measures(rows[task.id], plan)
+            if any(math.isnan(numbers[name]) for name in plan.file.measures):
+                there = sorted(
+                    f"{'' if classes == 'all' else f'{classes}:'}{level}/{number}"
+                    for classes, levels in rows[task.id]["numbers"].items()
+                    for level, found in levels.items()
+                    for number in found
+                )
+                raise UserError(f"{plan.path}: measures {list(plan.file.measures)} aren't all there; choose of {there}")
+            values.setdefault(task.budget, {}).setdefault(task.arm, {})[task.seed] = numbers
+    return Report(
+        title=plan.title,
+        command=command,
+        baseline=plan.file.baseline,
+        measures=tuple(plan.file.measures),
+        cells=compare(values, plan.file.baseline, plan.file.measures),
+        facts=tuple(facts(plan)),
+        choices=tuple(f"{line}; {plan.measure}" for line in lines),
+        placebos=tuple(name for name, arm in plan.arms.items() if arm.placebo),
+    )

@@ -1,0 +1,255 @@
+"""From an experiment's file to the runs that it asks for; no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from solo.args.check import check, unknown
+from solo.args.compose import compose
+from solo.args.config import freeze
+from solo.args.differences import flat, may_change, never_matters
+from solo.args.experiment_schema import ArmCfg, ExperimentFile
+from solo.args.parse import parse
+from solo.args.recipes import find_recipe
+from solo.args.schema import PretrainCfg
+from solo.args.words import as_word, read_word
+from solo.errors import ConfigError
+
+_MOST = 10_000  # runs; more are a slip
+_READS = (ConfigError, OSError, UnicodeDecodeError, yaml.YAMLError)
+Schema = TypeVar("Schema")
+Choice = dict[str, Any]  # key -> value
+Chosen = Mapping[tuple[str, str], Choice]  # (arm, budget) -> what was chosen for it
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: `solo pretrain` and `solo evaluate`."""
+
+    arm: str
+    budget: str  # "" where there is only one, without a name
+    seed: int  # as the report counts it; the words have the run's own
+    choice: Choice | None  # what it tries of the arm's grid; None for a run that is reported
+    recipe: tuple[str, ...]  # the words that name it
+    words: tuple[str, ...]  # all overrides
+    evaluate: tuple[str, ...]  # words of `solo evaluate`
+    id: str  # the same for runs that are the same, whatever arm asks for them
+
+
+class Plan:
+    """The arms of a file, and their runs.
+
+    Args:
+        path: of the file.
+        words: given to every run.
+        seeds: instead of the file's.
+        arms: only these, and the baseline.
+
+    Raises:
+        ConfigError: the file, an arm, or the words of one of its runs are wrong.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        words: Sequence[str] = (),
+        seeds: Sequence[int] | int | None = None,
+        arms: Sequence[str] | None = None,
+    ) -> None:
+        try:
+            read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except _READS as error:
+            raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+        if not isinstance(read, dict):
+            raise ConfigError(f"{path}: give recipe, measures, baseline and arms, see docs/experiment.md")
+        self.path = path
+        self.file = _checked(read, ExperimentFile, f"{path}: ")
+        self.title = self.file.title or path.stem
+        self.given = tuple(words)
+        self.seeds = listed(self.file.seeds if seeds is None else seeds)
+        self.budgets: dict[str, list[str]] = self.file.budgets or {"": []}
+        self.arms = {
+            str(name): _checked({"words": arm} if isinstance(arm, list) else arm or {}, ArmCfg, f"{path}: arms.{name}.")
+            for name, arm in self.file.arms.items()
+        }
+        for name in (self.file.baseline, *(arms or ())):
+            if name not in self.arms:
+                raise ConfigError(f"{path}: arm{unknown(name, self.arms)}")
+        if arms is not None:
+            needed = {self.file.baseline, *arms}
+            needed |= {arm.grid for name, arm in self.arms.items() if name in needed and isinstance(arm.grid, str)}
+            self.arms = {name: arm for name, arm in self.arms.items() if name in needed}
+        self.measure = self.file.choose.measure or self.file.measures[0]
+        for measure in (self.measure, *self.file.measures):
+            measure_of(measure)
+        self._grids = {name: self._grid(name) for name in self.arms}
+        self._digests: dict[tuple[Any, ...], str] = {}
+        tried = sum(map(len, self._grids.values())) * len(listed(self.file.choose.seeds))
+        count = (tried + len(self.arms) * len(self.seeds)) * len(self.budgets)
+        if count > _MOST:
+            raise ConfigError(f"{path} asks for {count:,} runs; {_MOST:,} are allowed: take seeds or values out")
+        self.runs(
+            {(task.arm, task.budget): task.choice or {} for task in self.trials()}
+        )  # all are read before one runs
+
+    def _grid(self, name: str) -> list[Choice]:
+        """All combinations; of an arm without a grid none, of one that takes over a choice none either."""
+        grid = self.arms[name].grid
+        if isinstance(grid, str):
+            if grid not in self.arms or not isinstance(self.arms[grid].grid, dict):
+                have = [other for other, arm in self.arms.items() if isinstance(arm.grid, dict)]
+                raise ConfigError(f"{self.path}: arms.{name}.grid={grid} is no arm with a grid; choose {have}")
+            return []
+        for key, values in (grid or {}).items():
+            if not isinstance(values, list) or not values:
+                raise ConfigError(f"{self.path}: arms.{name}.grid.{key}={values} is no list of values")
+        combined = itertools.product(*grid.values()) if grid else ()
+        return [dict(zip(grid or (), values, strict=True)) for values in combined]
+
+    def trials(self) -> list[Task]:
+        """The runs that choose settings, without the images that are reported."""
+        choose = self.file.choose
+        held = as_word("data.holdout", choose.share)
+        return [
+            self._task(name, budget, seed, choice, (*choose.words, held), (held,))
+            for seed in listed(choose.seeds)
+            for budget in self.budgets
+            for name, choices in self._grids.items()
+            for choice in choices
+        ]
+
+    def choices(self, numbers: Mapping[str, Mapping[str, float]]) -> tuple[dict[tuple[str, str], Choice], list[str]]:
+        """What is chosen for each arm and budget of which all trials have run.
+
+        Args:
+            numbers: id of a run -> measures.
+
+        Returns:
+            The choices, and a line on each.
+        """
+        found: dict[tuple[str, str], Choice] = {}
+        lines = []
+        grouped: dict[tuple[str, str], dict[str, list[Task]]] = {}
+        for task in self.trials():
+            grouped.setdefault((task.arm, task.budget), {}).setdefault(_short(task.choice or {}), []).append(task)
+        for (arm, budget), tried in grouped.items():
+            if any(task.id not in numbers for tasks in tried.values() for task in tasks):
+                continue
+            means = {
+                text: sum(numbers[task.id][self.measure] for task in tasks) / len(tasks)
+                for text, tasks in tried.items()
+            }
+            best = max(means, key=lambda text: means[text])
+            found[arm, budget] = tried[best][0].choice or {}
+            shown = ", ".join(f"{text}: {mean:.2f}" for text, mean in means.items())
+            lines.append(f"{arm}{f' ({budget})' if budget else ''}: {best} (of {shown})")
+        return found, lines
+
+    def runs(self, chosen: Chosen) -> list[Task]:
+        """The runs that are reported, as far as their settings are known; all arms of a seed before the next seed."""
+        tasks = []
+        for seed in self.seeds:
+            for budget in self.budgets:
+                for name, arm in self.arms.items():
+                    source = (arm.grid if isinstance(arm.grid, str) else name, budget)
+                    if arm.grid and source not in chosen:
+                        continue
+                    tasks.append(self._task(name, budget, seed, None, (), (), chosen[source] if arm.grid else {}))
+        return tasks
+
+    def _task(
+        self,
+        name: str,
+        budget: str,
+        seed: int,
+        choice: Choice | None,
+        more: Sequence[str],
+        measured: Sequence[str],
+        settings: Choice | None = None,
+    ) -> Task:
+        arm = self.arms[name]
+        recipe = tuple(shlex.split(arm.recipe or self.file.recipe))
+        own = [as_word(key, value) for key, value in (choice or settings or {}).items()]
+        words = (*self.file.words, *self.budgets[budget], *self.given, *arm.words, *own, *more)
+        evaluate = (*(self.file.evaluate if arm.evaluate is None else arm.evaluate), *measured)
+        key = (recipe, words, evaluate)
+        if key not in self._digests:
+            self._digests[key] = _digest(recipe, words, evaluate, f"{self.path}: arm {name}")
+        number = seed + arm.shift
+        full = (*words, f"seed={number}")
+        return Task(name, budget, seed, choice, recipe, full, evaluate, f"{self._digests[key]}-{number}")
+
+
+def _digest(recipe: Sequence[str], words: Sequence[str], evaluate: Sequence[str], where: str) -> str:
+    """Twelve hex digits of what decides about the result: the composed recipe, not the library's defaults."""
+    try:
+        values, origins = compose(find_recipe(recipe), words, PretrainCfg)
+        parse(values, PretrainCfg, origins, for_run=True)
+        measured = sorted(read_word(word).line for word in evaluate)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
+    idle = never_matters()
+    kept = {key: value for key, value in flat(values) if not may_change(key, idle)}
+    text = json.dumps([kept, measured], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where.rstrip('. :')}={values!r} is no section; give keys and values")
+    checked, problems = check(values, schema)
+    if problems:
+        raise ConfigError("\n".join(f"{where}{problem.key}{problem.text}" for problem in problems))
+    return freeze(checked, schema)
+
+
+def listed(seeds: Sequence[int] | int) -> list[int]:
+    """Seeds: as they are, or as many from 0 on."""
+    return list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+
+
+def measure_of(text: str) -> tuple[str, str, str]:
+    """`[classes:]level/number` -> classes (`all` if not said), level, number.
+
+    Raises:
+        ConfigError: it isn't of that form.
+    """
+    classes, _, rest = text.rpartition(":")
+    level, slash, number = rest.partition("/")
+    if not (slash and level and number):
+        raise ConfigError(f"measure {text!r} is not [classes:]level/number, such as class/knn_acc1")
+    return classes or "all", level, number
+
+
+def _short(choice: Choice) -> str:
+    """A choice in words: the last parts of its keys."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in choice.items())
+
+
+def facts(plan: Plan) -> Iterator[str]:
+    """What the report says of how its numbers came about, a line each."""
+    file = plan.file
+    yield f"recipe {file.recipe}; every run: {' '.join(file.words) or 'as the recipe says'}"
+    for name, words in plan.budgets.items():
+        if name:
+            yield f"budget {name}: {' '.join(words)}"
+    yield f"measured by solo evaluate {' '.join(file.evaluate)}"
+    for name, arm in plan.arms.items():
+        own = " ".join([*([f"recipe {arm.recipe}"] if arm.recipe else []), *arm.words]) or "as above"
+        grid = f"; settings of {arm.grid}" if isinstance(arm.grid, str) else "; own settings chosen" if arm.grid else ""
+        yield f"{name}: {own}{grid}{f'; seeds + {arm.shift}' if arm.shift else ''}"
+
+
+def as_dict(task: Task) -> dict[str, Any]:
+    """For a row."""
+    return dataclasses.asdict(task)

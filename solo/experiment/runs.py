@@ -1,0 +1,127 @@
+"""One run of an experiment, and many of them: one after the other in this process, or some at once in others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from solo import api
+from solo.errors import UserError
+from solo.experiment.plan import Task, as_dict
+from solo.experiment.rows import Row
+
+_QUIET = ("progress=off", "tensorboard.enabled=false", "checkpoint.enabled=true", "auto_resume.enabled=true")
+_PROBED = 12  # steps that are timed
+
+
+def perform(task: Task, folder: Path, keep: bool) -> Row:
+    """Train, measure, and say how it went; an error is a row, too.
+
+    What an earlier process left of this run in `folder/runs/<id>` is continued, from its last checkpoint.
+    """
+    place = folder / "runs" / task.id
+    place.mkdir(parents=True, exist_ok=True)
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        with (place / "log.txt").open("a", encoding="utf-8") as log, _into(log):
+            result = _train(task, place)
+            found = api.evaluate(result, overrides=[*task.evaluate, f"checkpoint.dir={place}"])
+    except Exception as error:  # whatever it is, the other runs go on
+        if not isinstance(error, UserError):
+            with (place / "log.txt").open("a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+        return {**as_dict(task), "error": " ".join(str(error).split()) or type(error).__name__}
+    summary = read_summary(result)
+    row = {
+        **as_dict(task),
+        "seconds": round(time.perf_counter() - wall, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "numbers": {
+            part["classes"]: {level["level"]: _numbers(level) for level in part["levels"]} for part in found["results"]
+        },
+        "summary": _numbers(summary),
+        "versions": summary["versions"],
+    }
+    if not keep:
+        shutil.rmtree(place, ignore_errors=True)
+    return row
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """`summary.json` of a run."""
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _train(task: Task, place: Path) -> Path:
+    """The folder of the finished run, done now or before."""
+    for file in sorted(place.glob("*/*/summary.json")):
+        summary = read_summary(file.parent)
+        if summary.get("kind") == "pretrain" and summary.get("status") == "finished":
+            return file.parent
+    return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
+
+
+@contextlib.contextmanager
+def _into(log: Any) -> Iterator[None]:
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in values.items() if isinstance(value, (int, float))}
+
+
+def perform_all(tasks: Sequence[Task], folder: Path, jobs: int, keep: bool, done: Callable[[Row], None]) -> None:
+    """All runs; `done` gets each row as it comes."""
+    if jobs == 1:
+        for task in tasks:
+            done(perform(task, folder, keep))
+        return
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, context, _begin, (context.Value("i", 0), threads)) as pool:
+        futures = [pool.submit(perform, task, folder, keep) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                done(future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin(counter: Any, threads: int) -> None:
+    """Give a process its share of the cores and of the GPUs."""
+    import torch
+
+    with counter.get_lock():
+        number, counter.value = counter.value, counter.value + 1
+    torch.set_num_threads(threads)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    devices = seen.split(",") if seen else [str(device) for device in range(torch.cuda.device_count())]
+    if len(devices) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+
+
+def probe(task: Task) -> tuple[int, float, float]:
+    """Steps of a run, seconds of one step, and seconds of all around them, measured by a run of twelve steps."""
+    with tempfile.TemporaryDirectory() as place, open(os.devnull, "w") as log, _into(log):
+        started = time.perf_counter()
+        words = [*task.words, *_QUIET, f"checkpoint.dir={place}", f"max_steps={_PROBED}"]
+        result = api.pretrain(*task.recipe, overrides=words)
+        api.evaluate(result.folder, overrides=[*task.evaluate, f"checkpoint.dir={place}", "cache=false"])
+        total = time.perf_counter() - started
+    trainer = result.model.trainer
+    taken = max(int(trainer.global_step), 1)
+    step = float(result.summary["run_seconds"]) / taken
+    return int(trainer.num_training_batches) * int(result.summary["max_epochs"]), step, total - step * taken
