@@ -46,7 +46,7 @@ class Report:
     baseline: str  # name of the arm
     measures: tuple[str, ...]  # in the order of the columns
     cells: tuple[Cell, ...]
-    facts: tuple[str, ...] = ()  # lines on how it was done
+    file: str = ""  # its text
     choices: tuple[str, ...] = ()  # lines on what was chosen
     placebos: tuple[str, ...] = ()  # arms that can't help
 
@@ -75,7 +75,7 @@ def table(report: Report, budget: str) -> list[list[str]]:
     """Heading and rows, an arm each, the largest difference of the first measure first."""
     heading = ["arm", "seeds"]
     for measure in report.measures:
-        heading += [measure, f"difference to {report.baseline} [95 %]", "p (Holm)", "p (sign)"]
+        heading += [measure, f"difference to {report.baseline} [95 %], p by t (Holm) and sign test"]
     arms: dict[str, dict[str, Cell]] = {}
     for cell in report.cells:
         if cell.budget == budget:
@@ -87,7 +87,7 @@ def table(report: Report, budget: str) -> list[list[str]]:
         for measure in report.measures:
             cell = arms[arm][measure]
             spread = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}"
-            row += [f"{cell.mean:.2f}{spread}", *_compared(cell)]
+            row += [f"{cell.mean:.2f}{spread}", _compared(cell)]
         rows.append([*row, "" if math.isnan(first.cost) else f"{first.cost:.2f}"])
     return [[*heading, "time"], *rows]
 
@@ -96,11 +96,11 @@ def _gain(cell: Cell) -> float:
     return cell.difference.mean if cell.difference else 0.0
 
 
-def _compared(cell: Cell) -> list[str]:
-    if cell.difference is None:
-        return ["", "", ""]
-    shown = [f"{p:.2g}" if not math.isnan(p) else "" for p in (cell.p_holm, cell.difference.sign_p)]
-    return [str(cell.difference), *shown]
+def _compared(cell: Cell) -> str:
+    found = cell.difference
+    if found is None or math.isnan(found.p_value):
+        return "" if found is None else str(found)
+    return f"{found}, {cell.p_holm:.2g}, {found.sign_p:.2g}"
 
 
 def remarks(report: Report) -> list[str]:
@@ -127,8 +127,7 @@ def markdown(report: Report) -> str:
         lines = [head, ["---"] * len(head), *rows]
         parts += [f"## {budget}"] if budget else []
         parts.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
-    parts += [line for line in remarks(report)]
-    parts.append("\n".join(f"- {line}" for line in report.facts))
+    parts += [*remarks(report), f"```yaml\n{report.file.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -184,7 +183,7 @@ def page(report: Report, picture: bytes) -> str:
         cells = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in lines)
         parts.append(f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>")
     parts += [f"<p>{html.escape(line)}</p>" for line in remarks(report)]
-    parts.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in report.facts)}</ul>")
+    parts.append(f"<pre>{html.escape(report.file)}</pre>")
     return _PAGE.format(title=html.escape(report.title), body="\n".join(parts))
 
 
@@ -203,7 +202,7 @@ _PAGE = """<!doctype html>
 body {{ margin: 2rem auto; max-width: 76rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: #2b2a27 }}
 img {{ max-width: 100% }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 td, th {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #e6e5e1 }}
-code {{ overflow-wrap: anywhere }}
+code, pre {{ overflow-wrap: anywhere; white-space: pre-wrap }}
 </style></head><body>
 {body}
 </body></html>

@@ -29,7 +29,6 @@ class ChooseCfg:
 
     share: float = key(0.2, "of the training images: they are left out, and measured", gt=0, lt=1)
     seeds: tuple[int, ...] | int = key(2, "how many, or which", ge=0)
-    measure: str | None = key(None, "[classes:]level/number, of which the highest mean wins; null: the first measure")
     words: tuple[str, ...] = key([], "of these runs only, behind all others")
 
 
@@ -42,7 +41,6 @@ class ArmCfg:
         None, "key -> list of values to choose from, all combinations; or the arm whose choice is taken over"
     )
     recipe: str | None = key(None, "another recipe than the file's")
-    evaluate: tuple[str, ...] | None = key(None, "other words of solo evaluate than the file's")
     shift: int = key(0, "added to the seeds: other draws; of the baseline's words, a control of what noise does", ge=0)
     placebo: bool = key(False, "can't help: its interval should hold 0, and the report says whether it does")
 

@@ -51,13 +51,17 @@ class HexCfg:
         f"which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or a "
         "policy of your own as module:name",
     )
-    policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own")
+    policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own, and of clusters, fnc, ring")
     positives: Literal["inside", "outside"] = key(
         "inside",
         "several positives of one anchor (of more than two views, or of labels): summed inside the log, as in "
         "solo-learn, or the mean of their logs",
     )
-    variant: Literal["reweight", "release"] = key("reweight", "the paper's loss, or what its public release trains")
+    variant: Literal["reweight", "relative", "release"] = key(
+        "reweight",
+        "the paper's loss; the same with weights relative to all negatives, so that the set weighs more as a whole; or "
+        "what the public release trains",
+    )
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
     warm_epoch: int | None = key(
         None, "epochs of the plain loss at the start; null: 10, neighbours 1, HCL, DCL, InfoNCE and coarse 0", ge=0
@@ -75,30 +79,40 @@ class HexCfg:
         "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
         "nothing; null: the type's own",
     )
-    denominator: Literal["own", "negatives", "all"] | None = key(
+    denominator: Literal["own", "negatives", "all", "inside"] | None = key(
         None,
-        "what a positive is measured against: itself and the negatives, these alone (decoupled), or everybody, as in "
-        "SupCon; null: the type's own",
+        "what a positive is measured against: itself and the negatives, these alone (decoupled), everybody, as in "
+        "SupCon, or everybody, and for own views relatives only (class-conditional); null: the type's own",
     )
     share: float | None = key(
         None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1
     )
+    softness: float | None = key(
+        None, "pull: temperature of the softmax that weighs relatives; null: all the same, soft: 0.05", gt=0
+    )
+    confident: bool = key(False, "pull: a smaller share where these weights are spread evenly (ASCL)")
     kin: Literal["HEX_adaptive", "HEX_fixed", "superclass", "HCL"] | None = key(
         None, "pull, drop: a second type, which finds whom to weigh among the other negatives"
     )
     eye: str = key(
         "hog",
-        "neighbours: what sees who is alike, once, before the run: hog, pixels, colour, timm/NAME, torchvision/NAME, a "
-        "checkpoint, the folder of a run, or a file of features",
+        "neighbours, clusters: what sees who is alike, before the run: hog, pixels, colour, timm/NAME, "
+        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +; "
+        "or projection: the one that is trained, anew in each epoch",
     )
     among: int = key(10, "neighbours: nearest images of the training set that count as relatives", ge=1)
     drawn: int = key(4, "neighbours: relatives of an image that are drawn of these in each step", ge=1)
     skip: int = key(0, "neighbours: the nearest ones that are left out", ge=0)
+    mix: float = key(0.0, "neighbours: share of the image's own view that is mixed into each", ge=0, le=1)
     mutual: bool = key(False, "neighbours: only those that have the image among theirs, too")
     purity: float = key(1.0, "oracle: share of relatives that have the image's label", ge=0, le=1)
     alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
+    temperature_max: float | None = key(
+        None, "HEX's temperature swings from hex.temperature up to this and back (2303.13664)", gt=0
+    )
+    temperature_period: int = key(100, "epochs from one maximum to the next", ge=1)
     named: bool = key(
         False, "adaptive, fixed: negatives that share a known label at hex.level are hierarchy negatives, too"
     )

@@ -17,9 +17,10 @@ from solo.args.show import help_text
 from solo.args.words import read_word
 from solo.callbacks import run_lock
 from solo.errors import ConfigError, UserError
-from solo.experiment.plan import Plan, Task, facts, measure_of
-from solo.experiment.rows import Row, add_row, read_rows
+from solo.experiment.plan import Chosen, Plan, Task, measure_of
+from solo.experiment.rows import NAME, Row, add_row, read_rows
 from solo.experiment.runs import perform_all, probe
+from solo.files import output_file
 from solo.run.report import say
 
 
@@ -41,10 +42,7 @@ def main(words: Sequence[str]) -> int:
     cfg, given = _read(words)
     plan = Plan(Path(cfg.file).expanduser(), given, cfg.seeds, cfg.arms)
     folder = Path(cfg.out or plan.path.stem).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={folder} can't be made: {error.strerror}; choose another folder") from error
+    output_file(folder / NAME)
     run_lock.acquire(folder)
     try:
         return _work(plan, cfg, folder, words)
@@ -105,8 +103,7 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
 def _tell(plan: Plan, rows: dict[str, Row], left: Any, jobs: int) -> None:
     """How many runs, and how long they take: as those that are there, else by timed steps of the baseline."""
     trials = plan.trials()
-    first = {(task.arm, task.budget): task.choice or {} for task in trials}  # until one is chosen, for their number
-    runs = plan.runs(first | _chosen(plan, rows)[0])
+    runs = plan.runs(plan.first() | _chosen(plan, rows)[0])
     missing, seconds = [left(trials), left(runs)], 0.0
     for budget in plan.budgets:
         todo = [[task for task in part if task.budget == budget] for part in missing]
@@ -136,14 +133,13 @@ def _clock(seconds: float) -> str:
 def _measures(row: Row, plan: Plan) -> dict[str, float]:
     """The measures of a row; NaN is what isn't there."""
     found = {}
-    for name in dict.fromkeys((*plan.file.measures, plan.measure)):
+    for name in plan.file.measures:
         classes, level, number = measure_of(name)
         found[name] = float(row["numbers"].get(classes, {}).get(level, {}).get(number, math.nan))
-    gpu = row["seconds"] > 2 * row["cpu_seconds"]
-    return {**found, COST: float(row["seconds"] if gpu else row["cpu_seconds"])}
+    return {**found, COST: float(row["seconds"] if row.get("gpu") else row["cpu_seconds"])}
 
 
-def _chosen(plan: Plan, rows: dict[str, Row]) -> tuple[dict[tuple[str, str], dict[str, Any]], list[str]]:
+def _chosen(plan: Plan, rows: dict[str, Row]) -> tuple[Chosen, list[str]]:
     return plan.choices({name: _measures(row, plan) for name, row in rows.items()})
 
 
@@ -153,22 +149,18 @@ def _report(plan: Plan, rows: dict[str, Row], command: str) -> Report:
     for task in plan.runs(chosen):
         if task.id in rows:
             numbers = _measures(rows[task.id], plan)
-            if any(math.isnan(numbers[name]) for name in plan.file.measures):
-                there = sorted(
-                    f"{'' if classes == 'all' else f'{classes}:'}{level}/{number}"
-                    for classes, levels in rows[task.id]["numbers"].items()
-                    for level, found in levels.items()
-                    for number in found
+            if missing := [name for name in plan.file.measures if math.isnan(numbers[name])]:
+                raise UserError(
+                    f"{plan.path}: {missing} of measures isn't there; the rows hold {rows[task.id]['numbers']}"
                 )
-                raise UserError(f"{plan.path}: measures {list(plan.file.measures)} aren't all there; choose of {there}")
             values.setdefault(task.budget, {}).setdefault(task.arm, {})[task.seed] = numbers
     return Report(
-        title=plan.title,
+        title=plan.file.title or plan.path.stem,
         command=command,
         baseline=plan.file.baseline,
         measures=tuple(plan.file.measures),
         cells=compare(values, plan.file.baseline, plan.file.measures),
-        facts=tuple(facts(plan)),
-        choices=tuple(f"{line}; {plan.measure}" for line in lines),
+        file=plan.text,
+        choices=tuple(f"{line}; {plan.file.measures[0]}" for line in lines),
         placebos=tuple(name for name, arm in plan.arms.items() if arm.placebo),
     )

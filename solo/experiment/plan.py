@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +25,9 @@ from solo.args.words import as_word, read_word
 from solo.errors import ConfigError
 
 _MOST = 10_000  # runs; more are a slip
-_READS = (ConfigError, OSError, UnicodeDecodeError, yaml.YAMLError)
 Schema = TypeVar("Schema")
 Choice = dict[str, Any]  # key -> value
-Chosen = Mapping[tuple[str, str], Choice]  # (arm, budget) -> what was chosen for it
+Chosen = dict[tuple[str, str], Choice]  # (arm, budget) -> what was chosen for it
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,12 @@ class Plan:
         arms: Sequence[str] | None = None,
     ) -> None:
         try:
-            read = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except _READS as error:
+            self.text = path.read_text(encoding="utf-8")
+            read = yaml.safe_load(self.text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
-        if not isinstance(read, dict):
-            raise ConfigError(f"{path}: give recipe, measures, baseline and arms, see docs/experiment.md")
-        self.path = path
+        self.path, self.given = path, tuple(words)
         self.file = _checked(read, ExperimentFile, f"{path}: ")
-        self.title = self.file.title or path.stem
-        self.given = tuple(words)
         self.seeds = listed(self.file.seeds if seeds is None else seeds)
         self.budgets: dict[str, list[str]] = self.file.budgets or {"": []}
         self.arms = {
@@ -89,8 +84,7 @@ class Plan:
             needed = {self.file.baseline, *arms}
             needed |= {arm.grid for name, arm in self.arms.items() if name in needed and isinstance(arm.grid, str)}
             self.arms = {name: arm for name, arm in self.arms.items() if name in needed}
-        self.measure = self.file.choose.measure or self.file.measures[0]
-        for measure in (self.measure, *self.file.measures):
+        for measure in self.file.measures:
             measure_of(measure)
         self._grids = {name: self._grid(name) for name in self.arms}
         self._digests: dict[tuple[Any, ...], str] = {}
@@ -98,17 +92,14 @@ class Plan:
         count = (tried + len(self.arms) * len(self.seeds)) * len(self.budgets)
         if count > _MOST:
             raise ConfigError(f"{path} asks for {count:,} runs; {_MOST:,} are allowed: take seeds or values out")
-        self.runs(
-            {(task.arm, task.budget): task.choice or {} for task in self.trials()}
-        )  # all are read before one runs
+        self.runs(self.first())  # all are read before one runs
 
     def _grid(self, name: str) -> list[Choice]:
         """All combinations; of an arm without a grid none, of one that takes over a choice none either."""
         grid = self.arms[name].grid
         if isinstance(grid, str):
-            if grid not in self.arms or not isinstance(self.arms[grid].grid, dict):
-                have = [other for other, arm in self.arms.items() if isinstance(arm.grid, dict)]
-                raise ConfigError(f"{self.path}: arms.{name}.grid={grid} is no arm with a grid; choose {have}")
+            if not isinstance(getattr(self.arms.get(grid), "grid", None), dict):
+                raise ConfigError(f"{self.path}: arms.{name}.grid={grid} is no arm with a grid; name one that has")
             return []
         for key, values in (grid or {}).items():
             if not isinstance(values, list) or not values:
@@ -121,15 +112,19 @@ class Plan:
         choose = self.file.choose
         held = as_word("data.holdout", choose.share)
         return [
-            self._task(name, budget, seed, choice, (*choose.words, held), (held,))
+            self._task(name, budget, seed, choice, choice, (*choose.words, held), (held,))
             for seed in listed(choose.seeds)
             for budget in self.budgets
             for name, choices in self._grids.items()
             for choice in choices
         ]
 
-    def choices(self, numbers: Mapping[str, Mapping[str, float]]) -> tuple[dict[tuple[str, str], Choice], list[str]]:
-        """What is chosen for each arm and budget of which all trials have run.
+    def first(self) -> Chosen:
+        """The first of each grid, to count runs before one is chosen."""
+        return {(name, budget): grid[0] for name, grid in self._grids.items() if grid for budget in self.budgets}
+
+    def choices(self, numbers: Mapping[str, Mapping[str, float]]) -> tuple[Chosen, list[str]]:
+        """What is chosen for each arm and budget of which all trials have run: the best mean of the first measure.
 
         Args:
             numbers: id of a run -> measures.
@@ -137,35 +132,33 @@ class Plan:
         Returns:
             The choices, and a line on each.
         """
-        found: dict[tuple[str, str], Choice] = {}
-        lines = []
-        grouped: dict[tuple[str, str], dict[str, list[Task]]] = {}
+        tried: dict[tuple[str, str], dict[str, list[Task]]] = {}
         for task in self.trials():
-            grouped.setdefault((task.arm, task.budget), {}).setdefault(_short(task.choice or {}), []).append(task)
-        for (arm, budget), tried in grouped.items():
-            if any(task.id not in numbers for tasks in tried.values() for task in tasks):
+            text = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in (task.choice or {}).items())
+            tried.setdefault((task.arm, task.budget), {}).setdefault(text, []).append(task)
+        found, lines, measure = Chosen(), list[str](), self.file.measures[0]
+        for (arm, budget), values in tried.items():
+            if any(task.id not in numbers for tasks in values.values() for task in tasks):
                 continue
             means = {
-                text: sum(numbers[task.id][self.measure] for task in tasks) / len(tasks)
-                for text, tasks in tried.items()
+                text: sum(numbers[task.id][measure] for task in tasks) / len(tasks) for text, tasks in values.items()
             }
             best = max(means, key=lambda text: means[text])
-            found[arm, budget] = tried[best][0].choice or {}
+            found[arm, budget] = values[best][0].choice or {}
             shown = ", ".join(f"{text}: {mean:.2f}" for text, mean in means.items())
-            lines.append(f"{arm}{f' ({budget})' if budget else ''}: {best} (of {shown})")
+            lines.append(f"{' '.join(filter(None, (arm, budget)))}: {best} (of {shown})")
         return found, lines
 
     def runs(self, chosen: Chosen) -> list[Task]:
         """The runs that are reported, as far as their settings are known; all arms of a seed before the next seed."""
-        tasks = []
-        for seed in self.seeds:
-            for budget in self.budgets:
-                for name, arm in self.arms.items():
-                    source = (arm.grid if isinstance(arm.grid, str) else name, budget)
-                    if arm.grid and source not in chosen:
-                        continue
-                    tasks.append(self._task(name, budget, seed, None, (), (), chosen[source] if arm.grid else {}))
-        return tasks
+        sources = {name: arm.grid if isinstance(arm.grid, str) else name for name, arm in self.arms.items()}
+        return [
+            self._task(name, budget, seed, None, chosen.get((sources[name], budget), {}))
+            for seed in self.seeds
+            for budget in self.budgets
+            for name, arm in self.arms.items()
+            if not arm.grid or (sources[name], budget) in chosen
+        ]
 
     def _task(
         self,
@@ -173,15 +166,15 @@ class Plan:
         budget: str,
         seed: int,
         choice: Choice | None,
-        more: Sequence[str],
-        measured: Sequence[str],
-        settings: Choice | None = None,
+        settings: Choice,
+        more: Sequence[str] = (),
+        measured: Sequence[str] = (),
     ) -> Task:
         arm = self.arms[name]
         recipe = tuple(shlex.split(arm.recipe or self.file.recipe))
-        own = [as_word(key, value) for key, value in (choice or settings or {}).items()]
+        own = [as_word(key, value) for key, value in settings.items()]
         words = (*self.file.words, *self.budgets[budget], *self.given, *arm.words, *own, *more)
-        evaluate = (*(self.file.evaluate if arm.evaluate is None else arm.evaluate), *measured)
+        evaluate = (*self.file.evaluate, *measured)
         key = (recipe, words, evaluate)
         if key not in self._digests:
             self._digests[key] = _digest(recipe, words, evaluate, f"{self.path}: arm {name}")
@@ -206,7 +199,7 @@ def _digest(recipe: Sequence[str], words: Sequence[str], evaluate: Sequence[str]
 
 def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
     if not isinstance(values, dict):
-        raise ConfigError(f"{where.rstrip('. :')}={values!r} is no section; give keys and values")
+        raise ConfigError(f"{where.rstrip('. :')} is no section; give keys and values, see docs/experiment.md")
     checked, problems = check(values, schema)
     if problems:
         raise ConfigError("\n".join(f"{where}{problem.key}{problem.text}" for problem in problems))
@@ -229,27 +222,3 @@ def measure_of(text: str) -> tuple[str, str, str]:
     if not (slash and level and number):
         raise ConfigError(f"measure {text!r} is not [classes:]level/number, such as class/knn_acc1")
     return classes or "all", level, number
-
-
-def _short(choice: Choice) -> str:
-    """A choice in words: the last parts of its keys."""
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in choice.items())
-
-
-def facts(plan: Plan) -> Iterator[str]:
-    """What the report says of how its numbers came about, a line each."""
-    file = plan.file
-    yield f"recipe {file.recipe}; every run: {' '.join(file.words) or 'as the recipe says'}"
-    for name, words in plan.budgets.items():
-        if name:
-            yield f"budget {name}: {' '.join(words)}"
-    yield f"measured by solo evaluate {' '.join(file.evaluate)}"
-    for name, arm in plan.arms.items():
-        own = " ".join([*([f"recipe {arm.recipe}"] if arm.recipe else []), *arm.words]) or "as above"
-        grid = f"; settings of {arm.grid}" if isinstance(arm.grid, str) else "; own settings chosen" if arm.grid else ""
-        yield f"{name}: {own}{grid}{f'; seeds + {arm.shift}' if arm.shift else ''}"
-
-
-def as_dict(task: Task) -> dict[str, Any]:
-    """For a row."""
-    return dataclasses.asdict(task)

@@ -14,37 +14,28 @@ NAME = "rows.jsonl"
 
 
 def read_rows(folder: Path) -> dict[str, Row]:
-    """Rows by the id of their run; half a line at the end, of a process that was killed, doesn't count.
+    """Rows by the id of their run; half a line at the end, of a process that was killed, is cut off.
 
     Raises:
         UserError: another line is damaged.
     """
     file = folder / NAME
-    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    content = file.read_bytes() if file.is_file() else b""
+    if not content.endswith(b"\n") and content:
+        content = content[: content.rfind(b"\n") + 1]
+        os.truncate(file, len(content))
     rows: dict[str, Row] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
             row = json.loads(line)
             rows[row["id"]] = row
         except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
             raise UserError(f"{file}, line {number} is damaged; take it out, and its run is done again") from error
     return rows
 
 
 def add_row(folder: Path, row: Row) -> None:
     """Append a row in one piece, and wait until it is on disk."""
-    file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        size = os.lseek(file, 0, os.SEEK_END)
-        if size and os.pread(file, 1, size - 1) != b"\n":  # half a line
-            whole = os.pread(file, size, 0).rfind(b"\n") + 1
-            os.ftruncate(file, whole)
-            os.lseek(file, whole, os.SEEK_SET)
-        os.write(file, json.dumps(row, default=str).encode() + b"\n")
-        os.fsync(file)
-    finally:
-        os.close(file)
+    with (folder / NAME).open("ab", buffering=0) as file:
+        file.write(json.dumps(row, default=str).encode() + b"\n")
+        os.fsync(file.fileno())

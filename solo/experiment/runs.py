@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -15,9 +16,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from solo import api
 from solo.errors import UserError
-from solo.experiment.plan import Task, as_dict
+from solo.experiment.plan import Task
 from solo.experiment.rows import Row
 
 _QUIET = ("progress=off", "tensorboard.enabled=false", "checkpoint.enabled=true", "auto_resume.enabled=true")
@@ -33,19 +36,20 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
     place.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        with (place / "log.txt").open("a", encoding="utf-8") as log, _into(log):
+        with (place / "log.txt").open("a", encoding="utf-8") as log, _said_to(log):
             result = _train(task, place)
             found = api.evaluate(result, overrides=[*task.evaluate, f"checkpoint.dir={place}"])
     except Exception as error:  # whatever it is, the other runs go on
         if not isinstance(error, UserError):
             with (place / "log.txt").open("a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
-        return {**as_dict(task), "error": " ".join(str(error).split()) or type(error).__name__}
-    summary = read_summary(result)
+        return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
+    summary = json.loads((result / "summary.json").read_text(encoding="utf-8"))
     row = {
-        **as_dict(task),
+        **dataclasses.asdict(task),
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
+        "gpu": torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0,
         "numbers": {
             part["classes"]: {level["level"]: _numbers(level) for level in part["levels"]} for part in found["results"]
         },
@@ -57,23 +61,17 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
     return row
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """`summary.json` of a run."""
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return found
-
-
 def _train(task: Task, place: Path) -> Path:
     """The folder of the finished run, done now or before."""
     for file in sorted(place.glob("*/*/summary.json")):
-        summary = read_summary(file.parent)
+        summary = json.loads(file.read_text(encoding="utf-8"))
         if summary.get("kind") == "pretrain" and summary.get("status") == "finished":
             return file.parent
     return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
 
 
 @contextlib.contextmanager
-def _into(log: Any) -> Iterator[None]:
+def _said_to(log: Any) -> Iterator[None]:
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
 
@@ -102,8 +100,6 @@ def perform_all(tasks: Sequence[Task], folder: Path, jobs: int, keep: bool, done
 
 def _begin(counter: Any, threads: int) -> None:
     """Give a process its share of the cores and of the GPUs."""
-    import torch
-
     with counter.get_lock():
         number, counter.value = counter.value, counter.value + 1
     torch.set_num_threads(threads)
@@ -115,7 +111,7 @@ def _begin(counter: Any, threads: int) -> None:
 
 def probe(task: Task) -> tuple[int, float, float]:
     """Steps of a run, seconds of one step, and seconds of all around them, measured by a run of twelve steps."""
-    with tempfile.TemporaryDirectory() as place, open(os.devnull, "w") as log, _into(log):
+    with tempfile.TemporaryDirectory() as place, open(os.devnull, "w") as log, _said_to(log):
         started = time.perf_counter()
         words = [*task.words, *_QUIET, f"checkpoint.dir={place}", f"max_steps={_PROBED}"]
         result = api.pretrain(*task.recipe, overrides=words)

@@ -41,6 +41,7 @@ class LocalTerm:
         x: (R, N) logits.
         hierarchy: (R, N) boolean, H(i).
         beta: >= 0.
+        among: (R, N) whose mean of exp(beta x) the weights are relative to; H(i) by default.
 
     Attributes:
         size: (R,) |H(i)|.
@@ -48,7 +49,7 @@ class LocalTerm:
         log: (R,) log L_i, -inf where H(i) is empty.
     """
 
-    def __init__(self, x: Tensor, hierarchy: Tensor, beta: float) -> None:
+    def __init__(self, x: Tensor, hierarchy: Tensor, beta: float, among: Tensor | None = None) -> None:
         self._beta = beta
         self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) else None
         if self._listed is None:
@@ -61,16 +62,27 @@ class LocalTerm:
             self._lists = [ListSoftmax(factor * negatives, row, len(x)) for factor in (1 + beta, beta)]
             tilted, weights = (part.lse for part in self._lists)
         self.log_size = self.size.to(x.dtype).log()
-        self.log = torch.where(self.size > 0, self.log_size + tilted - weights, -torch.inf)
+        self._all: MaskedSoftmax | None = None
+        log_number = self.log_size
+        if among is not None:
+            self._all = MaskedSoftmax(beta * x, among)
+            log_number, weights = among.sum(dim=1).to(x.dtype).log(), self._all.lse
+        self.log = torch.where(self.size > 0, log_number + tilted - weights, -torch.inf)
 
     def add_gradient(self, grad: Tensor, per_row: Tensor) -> None:
         """Add the gradient of ``sum_i per_row_i * log L_i`` with respect to the logits to ``grad`` (R, N); once."""
+        if self._all is not None:
+            grad -= self._all.gradient(per_row * self._beta)
         if self._listed is None:
-            tilted, weights = (part.gradient(per_row) for part in self._parts)
-            grad.add_(tilted, alpha=1 + self._beta).sub_(weights, alpha=self._beta)
-        else:
-            tilted, weights = (part.softmax for part in self._lists)
-            grad[self._listed] += per_row[self._listed[0]] * ((1 + self._beta) * tilted - self._beta * weights)
+            tilted, weights = self._parts
+            grad.add_(tilted.gradient(per_row), alpha=1 + self._beta)
+            if self._all is None:
+                grad.sub_(weights.gradient(per_row), alpha=self._beta)
+            return
+        change, row = (1 + self._beta) * self._lists[0].softmax, per_row[self._listed[0]]
+        if self._all is None:
+            change = change - self._beta * self._lists[1].softmax
+        grad[self._listed] += row * change
 
 
 def debias(

@@ -50,6 +50,17 @@ class Terms(NamedTuple):
             return values.sum(dim=1)
         return values.new_zeros(rows).index_add_(0, self.row, values)
 
+    def part(self, which: slice) -> Terms:
+        """Some of the terms of a list."""
+        row, column, x, mean, weight = self
+        return Terms(
+            None if row is None else row[which],
+            None if column is None else column[which],
+            x[which],
+            mean[which],
+            weight[which],
+        )
+
 
 class MaskedSoftmax:
     """Log-sum-exp of each row over the entries in a mask, and its gradient, from one pass of ``exp``.

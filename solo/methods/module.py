@@ -122,8 +122,6 @@ class SoloModule(pl.LightningModule):
 
         Targets are (B,) or (B, L); -1 is unknown and doesn't count. In training their means over processes are those of
         one process on the whole batch.
-
-        In training their means over processes are those of one process on the whole batch.
         """
         labels = self.leaf_labels(targets)
         count = (labels >= 0).sum()

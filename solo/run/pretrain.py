@@ -31,7 +31,7 @@ from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
-from solo.run.relatives import relatives_table
+from solo.run.relatives import find_relatives
 from solo.run.report import analyze_command, linear_command, say
 from solo.run.settle import tune
 from solo.run.start import start_from
@@ -70,7 +70,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     train = train_loader(cfg, device)
     tune(model, model.config, device, cfg.max_epochs * len(train))
     if model.hex.bank is not None:
-        model.hex.bank.table = relatives_table(cfg, model, lambda transform: _images(cfg, transform))
+        find_relatives(cfg, model, lambda transform: _images(cfg, transform))
     images = len(cast(Sized, train.dataset))
     prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last))
     folder = prepared.directory.path

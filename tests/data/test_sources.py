@@ -76,6 +76,25 @@ def write_fashion(folder: Path, prefix: str, labels: list[int]) -> None:
     (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(head + b"\x01" + n + bytes(labels))
 
 
+@pytest.mark.parametrize("given", ["", "glyphs.npz"])
+def test_glyphs(tmp_path: Path, given: str) -> None:
+    """Its tree and its split come from the file; `data.holdout` validates with fonts of the training images."""
+    names = {"names0": ["a", "b"], "names1": ["a1", "b1", "b2"], "names2": ["x", "y", "z"]}
+    tree = {"parent1": [0, 1, 1], "parent2": [0, 1, 2]}
+    labels = np.array([[0, 0, 0], [1, 1, 1], [1, 2, 2], [0, 0, 0]], dtype=np.int16)
+    images, rows = np.zeros((4, 32, 32), np.uint8), {"labels": labels, "split": [0, 0, 0, 1], "family": [7, 8, 8, 9]}
+    np.savez(tmp_path / "glyphs.npz", images=images, **rows, **names, **tree)
+    data = {"dataset": "glyphs", "train_path": str(tmp_path / given)}
+    spec = resolve_spec(data)
+    assert spec.levels == ("script", "group", "character") and spec.num_classes == 3
+    train, val = (load(spec, split, data["train_path"], levels=True) for split in ("train", "val"))
+    assert [train[i][1].tolist() for i in range(3)] == labels[:3].tolist() and len(val) == 1  # type: ignore[arg-type]
+    inner = resolve_spec({**data, "holdout": 0.7})
+    assert load(inner, "val", None).targets == [1, 2] and load(inner, "train", data["train_path"]).targets == [0]  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="make_glyphs"):
+        load(spec, "train", tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("place", ["given", "debian", "package/FashionMNIST/raw"])
 def test_fashion_mnist(tmp_path: Path, place: str) -> None:
     write_fashion(tmp_path / place, "train", [9, 1, 0])

@@ -119,6 +119,7 @@ class EntryViews:
         self.high = neutral + strengths
         # Saturation and hue change nothing in grey images.
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
+        self._used = [3 in self.active, *(self.probs[1:5] > 0).tolist()]
         self.mean = torch.tensor(list(mean))[:, None, None] * ops.WHITE
         self.std = torch.tensor(list(std))[:, None, None] * ops.WHITE
         self._buffers = Buffers()
@@ -193,9 +194,8 @@ class EntryViews:
         """
         parameters = masked.packed(plan, len(images), self.active, images.device)
         mean, std = self._constants(images.device)
-        used = [3 in self.active, *(self.probs[1:5] > 0).tolist()]
         x = images.float() if cropped else masked.crop(images, parameters, self.size, self.resample)
-        return masked.colour(x, parameters, used, mean, std)
+        return masked.colour(x, parameters, self._used, mean, std)
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self.mean.device != device:  # once

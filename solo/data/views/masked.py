@@ -76,7 +76,7 @@ def colour(x: Tensor, parameters: Tensor, used: Sequence[bool], mean: Tensor, st
         std: likewise.
     """
     hue, grey, blur, solarise, equalise = used
-    blends = parameters[:, _BLENDS:].unflatten(1, (-1, 3))
+    blends = parameters[:, _BLENDS:].reshape(len(x), -1, 3)
     number = blends.shape[1]
     for place in range(number + 1):
         if hue and place == number // 2:
