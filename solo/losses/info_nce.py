@@ -51,7 +51,7 @@ class Terms(NamedTuple):
         return values.new_zeros(rows).index_add_(0, self.row, values)
 
     def part(self, which: slice) -> Terms:
-        """Some of the terms of a list."""
+        """Those of the terms that stand in a slice."""
         row, column, x, mean, weight = self
         return Terms(
             None if row is None else row[which],

@@ -33,7 +33,7 @@ from solo.data.storage.opening import (
     turn_of,
 )
 from solo.data.storage.stored import Stored
-from solo.errors import BrokenImageError, printable
+from solo.errors import BrokenImageError, printable, reason
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -207,7 +207,7 @@ def why(error: Exception) -> str:
         return "no known image format"
     if isinstance(error, Image.DecompressionBombError):
         return "it has more pixels than data.max_pixels allows"
-    return " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
+    return reason(error)
 
 
 class _Channels(ValueError):
