@@ -136,9 +136,6 @@ def per_process(count: Tensor) -> Tensor:
 
     A process that divides its sum by this has a value whose mean over processes is that of one process with all rows,
     however unevenly they are spread. At least one row of all processes, in torch's default type.
-
-    A process that divides its sum by this has a value whose mean over processes is that of one process with all rows,
-    however unevenly they are spread.
     """
     count = count if count.is_floating_point() else count.to(torch.get_default_dtype())
     return all_reduce_mean(count).clamp_min(1 / world_size())

@@ -68,8 +68,6 @@ def resume(case: Case, processes: int = 1) -> Outcome:
     """Whether a killed run of `case` goes on exactly, in one process or several with batches of their own.
 
     Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
-
-    Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
     """
     with tempfile.TemporaryDirectory() as folder:
         argument = (case.method, case.type, folder)

@@ -41,7 +41,7 @@ class FalseNegatives:
     warm_epoch: int = 1
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """See the class."""
+        """None while it warms up, then the rule of the class."""
         return None if epoch < self.warm_epoch else _OfPairs(self, pairs)
 
     def chosen(self, similarity: Tensor, rows: slice, of: _OfPairs) -> Tensor:
@@ -71,7 +71,7 @@ class Ring:
             raise ValueError(f"low and high must be 0 <= low < high <= 1, got {self.low} and {self.high}")
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """See the class."""
+        """None while it warms up, then the rule of the class."""
         return None if epoch < self.warm_epoch else _OfPairs(self, pairs, self.low * min(1.0, epoch / max_epochs))
 
     def chosen(self, similarity: Tensor, rows: slice, of: _OfPairs) -> Tensor:

@@ -59,7 +59,7 @@ class Neighbours(FromTable):
     mutual: bool = False  # only those that count the image among theirs, too
 
     def table(self, eye: Eye) -> Tensor:
-        """See the base class."""
+        """(n, among) image numbers, as the base class says."""
         found = eye.nearest(self.skip + self.among)
         return (reciprocal(found) if self.mutual else found)[:, self.skip :]
 
@@ -69,7 +69,7 @@ class Consistent(Neighbours):
     """``consistent``: neighbours that were neighbours in the last epoch, by other augmentations (CMSF, 2112.04607)."""
 
     def table(self, eye: Eye) -> Tensor:
-        """See the base class."""
+        """(n, among) image numbers, as the base class says."""
         found = super().table(eye)
         return found if eye.before is None else both(found, eye.before)
 
@@ -79,7 +79,7 @@ class Shuffled(Neighbours):
     """``shuffled``: a placebo, each image gets the neighbours of another one, which is drawn."""
 
     def table(self, eye: Eye) -> Tensor:
-        """See the base class."""
+        """(n, among) image numbers, as the base class says."""
         found = super().table(eye)
         return found[torch.randperm(len(found), generator=eye.generator)]
 
@@ -89,7 +89,7 @@ class RandomSet(FromTable):
     """``random``: a placebo, as many images drawn at random."""
 
     def table(self, eye: Eye) -> Tensor:
-        """See the base class."""
+        """(n, among) image numbers, as the base class says."""
         n = len(eye.labels)
         return torch.randint(n, (n, self.among), generator=eye.generator)
 
@@ -116,7 +116,7 @@ class Clusters(FromTable):
     iterations: int = 10
 
     def table(self, eye: Eye) -> Tensor:
-        """See the base class."""
+        """(n, among) image numbers, as the base class says."""
         rows = F.normalize(eye.rows().float(), dim=1)
         centres = rows[torch.randperm(len(rows), generator=eye.generator)[: self.clusters].to(rows.device)]
         for _ in range(self.iterations):
@@ -246,7 +246,7 @@ class Bank(nn.Module):
         return (rows, self.table, self._found) if self.live else rows
 
     def set_extra_state(self, state: Any) -> None:
-        """What a checkpoint held."""
+        """Take over what a checkpoint held."""
         if isinstance(state, tuple):
             state, self.table, self._found = state
         self.rows = state if len(state) else None

@@ -37,7 +37,7 @@ class Terms(NamedTuple):
     weight: Tensor  # (K,) share of its anchor's loss; the weights of one anchor sum to 1
 
     def part(self, which: slice) -> Terms:
-        """Some of the terms."""
+        """Those of the terms that stand in a slice."""
         row, column, x, mean, weight = self
         return Terms(row[which], None if column is None else column[which], x[which], mean[which], weight[which])
 

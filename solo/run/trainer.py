@@ -149,7 +149,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     Raises:
         UserError: a device or checkpoint that isn't there.
     """
-    hush(workers=cfg.data.num_workers > 0)
+    hush(workers=cfg.data.workers > 0)
     watch_children()
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resumed = find_resume(cfg, root)
