@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Choice:
-    """The best `lr` and `weight_decay` of a grid, and the accuracy of all its pairs on the rows left out, in percent."""
+    """The best `lr` and `weight_decay` of a grid, and the accuracy of all pairs on the rows left out, in percent."""
 
     lr: float
     weight_decay: float
