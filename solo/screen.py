@@ -37,12 +37,13 @@ def guarded_output() -> Iterator[None]:
     global _closed
     _closed = False
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Guarded(stream or open(os.devnull, "w"))) for stream in before)  # noqa: SIM115
-    try:
-        yield
-        sys.stdout.flush()
-    finally:
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w") as nowhere:  # a program may be started without outputs
+        sys.stdout, sys.stderr = (cast(TextIO, _Guarded(stream or nowhere)) for stream in before)
+        try:
+            yield
+            sys.stdout.flush()
+        finally:
+            sys.stdout, sys.stderr = before
 
 
 class _Guarded:

@@ -25,6 +25,7 @@ KWARGS = {
     "supcon": {**HEADS, "temperature": 0.2},
     "barlow_twins": HEADS,
     "vicreg": HEADS,
+    "vibcreg": HEADS,
     "byol": {**HEADS, "pred_hidden_dim": 16},
     "simsiam": {**HEADS, "pred_hidden_dim": 16},
     "mocov2plus": {**HEADS, "temperature": 0.2, "queue_size": 16},
