@@ -1,4 +1,4 @@
-"""Pages that mkdocs makes while it builds: one for each method, from what the code says of it.
+"""Pages that mkdocs makes while it builds: one for each method, from what the code says of it, and the notebooks.
 
 A page has the method's own docstring, a picture of how it is put together, its loss, its keys and its recipe, so that
 none of them can grow old.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cells import markdown
 from mkdocs.structure.files import File, Files
 
 from solo.args.fields import describe_type, keys_of
@@ -40,6 +41,9 @@ def on_files(files: Files, config: Any) -> Files:
     for name, facts in CATALOGUE.items():
         files.append(File.generated(config, f"methods/{name}.md", content=page(name, facts)))
     files.append(File.generated(config, "methods/index.md", content=index()))
+    for file in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        link = f"[Download this notebook]({file.name})\n"
+        files.append(File.generated(config, f"notebooks/{file.stem}.md", content=f"{markdown(file)}\n{link}"))
     return files
 
 

@@ -116,6 +116,11 @@ def own_rows(x: Tensor) -> Tensor:
     return x.chunk(world_size())[rank()] if is_distributed() else x
 
 
+def own_share(x: Any) -> Any:
+    """What this process holds of a parameter that FSDP has shared out; anything else as it is."""
+    return x.to_local() if hasattr(x, "to_local") else x
+
+
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over processes, detached; the input is left as it is."""
@@ -136,9 +141,6 @@ def per_process(count: Tensor) -> Tensor:
 
     A process that divides its sum by this has a value whose mean over processes is that of one process with all rows,
     however unevenly they are spread. At least one row of all processes, in torch's default type.
-
-    A process that divides its sum by this has a value whose mean over processes is that of one process with all rows,
-    however unevenly they are spread.
     """
     count = count if count.is_floating_point() else count.to(torch.get_default_dtype())
     return all_reduce_mean(count).clamp_min(1 / world_size())

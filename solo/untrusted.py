@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from solo.errors import UserError
+from solo.errors import UserError, reason
 
 
 def is_zip(file: Path) -> bool:
@@ -42,7 +42,7 @@ def check_zip(file: Path, stored: bool = False) -> None:
     except UserError:
         raise
     except Exception as error:  # those of zipfile, zlib, lzma, struct, ...
-        raise UserError(" ".join(str(error).split())[:120] or type(error).__name__) from error
+        raise UserError(reason(error)) from error
     if damaged:
         raise UserError(f"the checksum of {damaged} is wrong")
 

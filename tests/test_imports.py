@@ -22,11 +22,12 @@ ALLOWED = {
     "plugin": {"errors", "suggest"},
     "distributed": set(),
     "precision": set(),
+    "rng": set(),
     "args": GROUND | {"data", "methods", "hex", "compat"},  # the catalogues and compat.keys only, see below
     "data": GROUND | {"distributed"},
     "nn": GROUND | {"distributed"},
     "losses": GROUND | {"distributed"},
-    "hex": GROUND | {"distributed", "losses", "args"},  # args in plug.py only
+    "hex": GROUND | {"distributed", "losses", "eval", "args"},  # args in plug.py only
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
@@ -54,7 +55,7 @@ ALLOWED = {
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
 }
 for rooms in ALLOWED.values():
-    rooms |= {"precision"} if "distributed" in rooms else set()  # whoever computes with tensors
+    rooms |= {"precision", "rng"} if "distributed" in rooms else set()  # whoever computes with tensors
 TORCH_FREE = ["compat/keys.py", "compat/configs.py", "compat/flags.py", "compat/paths.py", "plugin.py"]
 TORCH_FREE += [
     "methods/catalogue.py",

@@ -7,12 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
 from solo.args.recipes import find_recipe
 
@@ -52,29 +49,6 @@ def test_first_command_and_the_next_one_that_it_names(tmp_path):
     run(command, f"checkpoint.dir={tmp_path}")
     (linear,) = (tmp_path / "linear").iterdir()
     assert json.loads((linear / "summary.json").read_text())["val_acc1"] > 50
-
-
-@pytest.mark.thorough
-def test_the_commands_from_python(tmp_path, monkeypatch):
-    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    here = "data={'num_workers': 0}, accelerator='cpu'"
-    code = code.replace("max_epochs=60", f"max_epochs=1, {here}")
-    code = code.replace("evaluate(run.folder", f"evaluate(run.folder, {here}, intervals=False")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder" / "of" / "images").mkdir(parents=True)
-    Image.new("L", (20, 30)).save(tmp_path / "folder" / "of" / "images" / "a.png")
-    space = {}
-    with warnings.catch_warnings():
-        exec(code, space)
-    assert space["features"].shape[0] == 1 and space["levels"][0]["knn_acc1"] > 50
-
-
-def test_python_example():
-    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    space = {"z0": torch.randn(64, 8), "z1": torch.randn(64, 8), "epoch": 10}
-    exec(code, space)  # the README's own lines
-    assert space["loss"].isfinite()
-    assert {"threshold", "hierarchy_negatives", "log_global", "log_local"} <= space["loss_fn"].stats.keys()
 
 
 def test_recipes_and_data_sets_named_exist():

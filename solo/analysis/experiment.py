@@ -120,7 +120,7 @@ def remarks(report: Report) -> list[str]:
 
 
 def markdown(report: Report) -> str:
-    """The report as Markdown."""
+    """The report as Markdown: a table for each budget, remarks, the file."""
     parts = [f"# {report.title}", f"`{report.command}`"]
     for budget in dict.fromkeys(cell.budget for cell in report.cells):
         head, *rows = table(report, budget)

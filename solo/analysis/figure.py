@@ -151,7 +151,7 @@ Panel = Lines | Cloud | Dots | Matrix | Dendrogram | Pictures
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels that belong together."""
+    """Panels that belong together, with words on what to see in them."""
 
     key: str  # file name and anchor
     section: str  # heading under which the report shows it

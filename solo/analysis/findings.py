@@ -15,7 +15,7 @@ _REACHED = 0.9  # share of a curve's way up
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement."""
+    """One statement on a run, with the number behind it."""
 
     topic: str  # what it is about; findings of several runs stand together under it
     run: str  # whose

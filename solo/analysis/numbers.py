@@ -27,7 +27,7 @@ _MOST_CLASSES_DRAWN = 200  # matrices of more than these are left out of figures
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure."""
+    """How to measure embeddings: neighbours, sizes of draws, the seed."""
 
     k: int = 20  # neighbours that vote, and that say how far classes mix
     temperature: float = 0.07  # of their votes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,7 +36,10 @@ def profile(analysis: Analysis) -> Figure:
     """The collapse profile: local over global rank of every node."""
     labelling, panels = analysis.labelling, []
     for space in analysis.spaces:
-        by_run = [(run, _nodes(run.last.spaces[space])) for run in analysis.runs]
+        by_run = [
+            (run, {(node.level, node.node): node for node in run.last.spaces[space].profile if node.level >= 0})
+            for run in analysis.runs
+        ]
         nodes = by_run[0][1]
         order = [key for key in nodes if key[0] == 0]
         if max((level for level, _ in nodes), default=0) and len(nodes) <= _MOST_ROWS:
@@ -65,14 +68,7 @@ def profile(analysis: Analysis) -> Figure:
     )
 
 
-_Nodes = dict[tuple[int, int], NodeRank]
-
-
-def _nodes(numbers: Numbers) -> _Nodes:
-    return {(node.level, node.node): node for node in numbers.profile if node.level >= 0}
-
-
-def _ratio(nodes: _Nodes, key: tuple[int, int]) -> float:
+def _ratio(nodes: Mapping[tuple[int, int], NodeRank], key: tuple[int, int]) -> float:
     return nodes[key].ratio if key in nodes else math.nan
 
 

@@ -46,6 +46,15 @@ def negatives(cfg: Mapping[str, Any]) -> list[str]:
         lines[0] += f"; accumulate=exact: one loss sees {parts} batches, {total} images"
     elif cfg["accumulate_grad_batches"] > 1 and against != "queue":
         lines[0] += "; accumulating batches adds none (accumulate=exact would)"
+    classes = cfg["data"]["num_classes"] or 1
+    if policy == "adaptive" and quantile - 1 + 1 / classes > 1e-9 and classes > 1:
+        lines.append(
+            f"HEX_adaptive finds mostly the anchor's own class: the nearest {1 - quantile:.2%} are fewer than the "
+            f"{1 / classes:.2%} of one of {classes} classes; hex.quantile below {1 - 1 / classes:g} reaches siblings"
+        )
+    elif against == "rows" and policy != "standard" and 2 * (total - 1) < classes:
+        own = 2 * (total - 1) / classes
+        lines.append(f"a batch has {own:.2g} other views of an anchor's class: most anchors find none of it there")
     if policy == "adaptive" and against == "rows" and round(quantile * (row - 1)) == row - 1:
         lines.append(
             f"HEX_adaptive selects nothing here: among {row} rows the {quantile:g} quantile of an anchor's cosines is "

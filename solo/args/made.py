@@ -2,6 +2,7 @@
 
     scripts/pretrain/food101 byol            data.yaml of the folder, the method's settings, its views (views.yaml)
     scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
+    scripts/pretrain/food101 relatives       simclr and `type: HEX`
     scripts/pretrain/cifar10 simclr_vit      simclr and parts/vit.yaml
     scripts/linear/food101 linear            common.yaml, and the images of scripts/pretrain/food101/data.yaml
     scripts/linear/food101 semi_1_percent    linear and parts/semi_1_percent.yaml
@@ -24,10 +25,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.origins import display, lines_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.errors import ConfigError
+from solo.errors import ConfigError, reason
 from solo.methods.catalogue import CATALOGUE
 
 _NOT_RECIPES = ("data", "methods")
+_TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
 _SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
 # What a recipe of the other commands takes over from the pretraining data.yaml.
@@ -105,12 +107,12 @@ def _make(folder: Path, name: str) -> Made | None:
 def _pretraining(folder: Path, name: str) -> Made | None:
     above = folder.parent
     full = f"{name}-{folder.name}"
-    if name == "hex" or name.startswith("hex_"):
-        rest = name.removeprefix("hex").removeprefix("_")
+    start, _, rest = name.partition("_")
+    if start in _TYPES:
         for base in (rest, f"simclr_{rest}".rstrip("_")):
             if base and ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
-                values = {"name": full, "type": "HEX_adaptive"}
-                return Made([base, "_self_"], values, _said_by(values, name), [f"{base} and type: HEX_adaptive"])
+                values = {"name": full, "type": _TYPES[start]}
+                return Made([base, "_self_"], values, _said_by(values, name), [f"{base} and type: {_TYPES[start]}"])
         return None
     base, _, part = name.rpartition("_")
     small = _small(folder)
@@ -248,7 +250,7 @@ def _table_once(path: Path, changed: int) -> dict[str, Any]:
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{display(path)}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{display(path)}: {reason(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
     return content

@@ -11,7 +11,7 @@ from solo import plugin
 from solo.args.check import Problem, check
 from solo.data.catalogue.registry import get_spec
 from solo.errors import UserError
-from solo.hex.catalogue import policy_class
+from solo.hex.catalogue import policy_class, policy_facts
 from solo.methods.catalogue import method_class
 
 # Key -> finds what its import path means, or raises a UserError that begins with a name and the path.
@@ -56,6 +56,10 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
             section[last] = None  # type: ignore[index]
         elif key == "hex.policy":
             yield from _policy_kwargs(values["hex"], found)
+    hex_ = values.get("hex") or {}
+    ours = None if plugin.is_path(hex_.get("policy")) else policy_facts(hex_.get("policy"))
+    if ours and ours.kwargs and hex_.get("policy_kwargs"):
+        yield from _policy_kwargs(hex_, policy_class(ours.path))
     for i, entry in enumerate(values.get("augmentations") or ()):
         key = f"augmentations[{i}].transforms"
         for path in entry.get("transforms") or ():

@@ -1,8 +1,8 @@
 """Every key of a configuration: its type, its default and what it does, in one sentence each.
 
 A key without a default is `REQUIRED`; `null` means that the value is found out, its sentence says where. `resolve`
-fills these in, `--cfg resolved` prints the outcome. Each method's own keys are in `methods`, Lightning's in `trainer`,
-those of a view in `augmentations`.
+fills these in, `--cfg resolved` prints the outcome. How a run is watched and kept is in `run_schema`, each method's own
+keys in `solo.methods.kwargs`, Lightning's in `trainer`, those of a view in `augmentations`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ from typing import Any, ClassVar, Literal
 from solo.args.augmentations import AugmentationCfg
 from solo.args.data_schema import DataCfg, LinearDataCfg
 from solo.args.fields import REQUIRED, derived, key
+from solo.args.run_schema import (
+    AutoResumeCfg,
+    AutoUmapCfg,
+    CheckpointCfg,
+    OnlineCfg,
+    PerformanceCfg,
+    TensorboardCfg,
+    WandbCfg,
+)
 from solo.args.trainer import TrainerCfg
 from solo.hex.catalogue import policy_facts, shown
 
@@ -51,13 +60,17 @@ class HexCfg:
         f"which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or a "
         "policy of your own as module:name",
     )
-    policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own")
+    policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own, and of clusters, fnc, ring")
     positives: Literal["inside", "outside"] = key(
         "inside",
         "several positives of one anchor (of more than two views, or of labels): summed inside the log, as in "
         "solo-learn, or the mean of their logs",
     )
-    variant: Literal["reweight", "release"] = key("reweight", "the paper's loss, or what its public release trains")
+    variant: Literal["reweight", "relative", "release"] = key(
+        "reweight",
+        "the paper's loss; the same with weights relative to all negatives, so that the set weighs more as a whole; or "
+        "what the public release trains",
+    )
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
     warm_epoch: int | None = key(
         None, "epochs of the plain loss at the start; null: 10, neighbours 1, HCL, DCL, InfoNCE and coarse 0", ge=0
@@ -75,30 +88,40 @@ class HexCfg:
         "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
         "nothing; null: the type's own",
     )
-    denominator: Literal["own", "negatives", "all"] | None = key(
+    denominator: Literal["own", "negatives", "all", "inside"] | None = key(
         None,
-        "what a positive is measured against: itself and the negatives, these alone (decoupled), or everybody, as in "
-        "SupCon; null: the type's own",
+        "what a positive is measured against: itself and the negatives, these alone (decoupled), everybody, as in "
+        "SupCon, or everybody, and for own views relatives only (class-conditional); null: the type's own",
     )
     share: float | None = key(
         None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1
     )
+    softness: float | None = key(
+        None, "pull: temperature of the softmax that weighs relatives; null: all the same, soft: 0.05", gt=0
+    )
+    confident: bool = key(False, "pull: a smaller share where these weights are spread evenly (ASCL)")
     kin: Literal["HEX_adaptive", "HEX_fixed", "superclass", "HCL"] | None = key(
         None, "pull, drop: a second type, which finds whom to weigh among the other negatives"
     )
     eye: str = key(
         "hog",
-        "neighbours: what sees who is alike, once, before the run: hog, pixels, colour, timm/NAME, torchvision/NAME, a "
-        "checkpoint, the folder of a run, or a file of features",
+        "neighbours, clusters: what sees who is alike, before the run: hog, pixels, colour, timm/NAME, "
+        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +; "
+        "or projection: the one that is trained, anew in each epoch",
     )
     among: int = key(10, "neighbours: nearest images of the training set that count as relatives", ge=1)
     drawn: int = key(4, "neighbours: relatives of an image that are drawn of these in each step", ge=1)
     skip: int = key(0, "neighbours: the nearest ones that are left out", ge=0)
+    mix: float = key(0.0, "neighbours: share of the image's own view that is mixed into each", ge=0, le=1)
     mutual: bool = key(False, "neighbours: only those that have the image among theirs, too")
     purity: float = key(1.0, "oracle: share of relatives that have the image's label", ge=0, le=1)
     alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
+    temperature_max: float | None = key(
+        None, "HEX's temperature swings from hex.temperature up to this and back (2303.13664)", gt=0
+    )
+    temperature_period: int = key(100, "epochs from one maximum to the next", ge=1)
     named: bool = key(
         False, "adaptive, fixed: negatives that share a known label at hex.level are hierarchy negatives, too"
     )
@@ -180,79 +203,6 @@ class KnnEvalCfg:
     enabled: bool = key(False, "measure it after each epoch")
     k: int = key(20, "number of neighbours", ge=1)
     distance_func: Literal["euclidean", "cosine"] = key("euclidean", "how neighbours are found and weighed")
-
-
-@dataclass(kw_only=True, frozen=True)
-class OnlineCfg:
-    """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
-
-    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches", matters=False)
-    rows: int = key(2048, "images that are measured", ge=2, matters=False)
-    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1, matters=False)
-    alarm: bool = key(
-        True, "say once when the embedding collapses or the loss stands still, with likely causes", matters=False
-    )
-    stop_on_collapse: bool = key(False, "end the run then")
-    replay: bool = key(
-        True, "a loss that is not finite: find where it began, keep batch and state in replay/", matters=False
-    )
-
-
-@dataclass(kw_only=True, frozen=True)
-class PerformanceCfg:
-    """What makes training faster or slower and leaves its result as it is."""
-
-    disable_channel_last: bool = key(False, "keep images channel-first in memory")
-    compile: Literal["auto"] | bool = key(
-        "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more", matters=False
-    )
-
-
-@dataclass(kw_only=True, frozen=True)
-class CheckpointCfg:
-    """Files of a run, in <dir>/<method>/<run id>/."""
-
-    enabled: bool = key(False, "write checkpoints")
-    dir: str = key("trained_models", "parent folder of all runs")
-    frequency: int = key(1, "epochs between two checkpoints", ge=1)
-    keep_prev: bool = key(False, "keep the earlier ones")
-    every_steps: int | None = key(None, "renew last.ckpt inside an epoch after as many optimizer steps, too", ge=1)
-    every_minutes: float | None = key(30, "the same by time; null: only after epochs", ge=0)
-
-
-@dataclass(kw_only=True, frozen=True)
-class AutoUmapCfg:
-    """A picture of the validation features while training, in <dir>/<method>/<run id>/."""
-
-    enabled: bool = key(False, "draw it after each epoch's validation")
-    dir: str = key("auto_umap", "parent folder of the pictures")
-    frequency: int = key(1, "epochs between two pictures", ge=1)
-    embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
-
-
-@dataclass(kw_only=True, frozen=True)
-class AutoResumeCfg:
-    """Go on with an earlier run of the same configuration."""
-
-    enabled: bool = key(False, "look for one in checkpoint.dir")
-    max_hours: float = key(36, "ignore runs that are older", gt=0)
-
-
-@dataclass(kw_only=True, frozen=True)
-class WandbCfg:
-    """Where and how a run is logged to Weights & Biases, beside its own files."""
-
-    enabled: bool = key(False, "log there, too")
-    entity: str | None = key(None, "team; null: your own")
-    project: str = key("solo-learn", "project")
-    offline: bool = key(False, "keep the log on this machine")
-
-
-@dataclass(kw_only=True, frozen=True)
-class TensorboardCfg:
-    """Whether a run writes event files for TensorBoard, beside its own files."""
-
-    enabled: bool = key(True, "write its files into the run's folder")
 
 
 @dataclass(kw_only=True, frozen=True)

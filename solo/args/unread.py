@@ -90,6 +90,7 @@ def _has_a_stem(values: Values) -> bool:
 
 _SELECTS, _SELECTING = _policy(lambda facts: facts.selects)
 _BY_LABEL, _LABELLED = _policy(lambda facts: facts.labels)
+_HAS_KWARGS, _HAVING_KWARGS = _policy(lambda facts: facts.kwargs)
 _FINDS, _ = _policy(lambda facts: facts.selects or facts.table)
 _OWN = (_with("data.dataset", "custom", "image_folder")[0], "with data.dataset=custom")
 _FILES: Condition = (_stored_as_files, "for data sets of image files")
@@ -100,7 +101,10 @@ READERS = (
     _reader("hex: epoch_step step_down", _with("hex.step_type", "step")),
     _reader(
         "hex: policy_kwargs",
-        (lambda values: is_path(get(values, "hex.policy")), "by a policy of your own, type=module:name"),
+        (
+            lambda values: is_path(get(values, "hex.policy")) or _HAS_KWARGS(values),
+            f"by a policy of your own, type=module:name, or {_HAVING_KWARGS}",
+        ),
     ),
     Reader(
         ("hex.positives",),
@@ -121,10 +125,16 @@ READERS = (
             f"{_SELECTING}, where relatives are weighed: hex.action=weigh and hex.variant=reweight",
         ),
     ),
-    _reader("hex: share", (lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull")),
+    _reader(
+        "hex: share softness confident",
+        (lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull"),
+    ),
+    _reader("hex: temperature_period", (lambda values: get(values, "hex.temperature_max"), "with hex.temperature_max")),
     _reader("hex: kin", (lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop")),
     _reader("hex: action", (lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives")),
-    _reader("hex: warm_epoch variant temperature denominator", (_on_hex, "with another type than standard")),
+    _reader(
+        "hex: warm_epoch variant temperature temperature_max denominator", (_on_hex, "with another type than standard")
+    ),
     _reader(
         "hex: alpha scale",
         (

@@ -31,5 +31,5 @@ class Conv3(nn.Module):
 
 
 def conv3(method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    """See `Conv3`."""
+    """Build a `Conv3`, the same for every method."""
     return Conv3(*args, **kwargs)

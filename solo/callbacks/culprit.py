@@ -22,7 +22,7 @@ _FOREIGN = (os.path.dirname(torch.__file__), os.path.dirname(lightning.__file__)
 
 @dataclass(frozen=True)
 class Finding:
-    """Where the trouble starts."""
+    """Where a value that is not finite came from."""
 
     value: str = ""  # "nan" or "inf"
     module: str = ""  # dotted name of the innermost module at work, "" outside of all (in a loss)

@@ -18,6 +18,7 @@ from solo.callbacks.process_state import on_cpu
 from solo.callbacks.run_directory import RunDirectory
 from solo.errors import NonFiniteError
 from solo.files import replacing, write_text
+from solo.rng import rng_state, set_rng_state
 
 REPLAY_FORMAT = 1
 
@@ -41,7 +42,7 @@ class NonFiniteGuard(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch and the random streams."""
-        self._batch, self._batch_idx, self._rng = batch, batch_idx, _streams()
+        self._batch, self._batch_idx, self._rng = batch, batch_idx, rng_state()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Refuse the loss of a method that doesn't look at it itself.
@@ -49,6 +50,10 @@ class NonFiniteGuard(Callback):
         Raises:
             NonFiniteError: with epoch and step.
         """
+        look: Any = getattr(pl_module, "require_finite", None)  # which doesn't wait for a device
+        if look is not None:
+            look({"loss": loss})
+            return
         value = loss.detach()
         if not bool(value.isfinite().all()):
             where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
@@ -81,7 +86,7 @@ class NonFiniteGuard(Callback):
             return Finding("nan", parameters=parameters) if parameters else self._forward_only(module)
         quiet = silent(module, "log", "log_dict", "require_finite")  # so that a bad step runs to its end
         with quiet, trainer.precision_plugin.train_step_context():
-            _restore(self._rng)
+            set_rng_state(self._rng)
             return find_culprit(module, lambda: module.training_step(self._batch, self._batch_idx))
 
     def _forward_only(self, module: LightningModule) -> Finding:
@@ -125,15 +130,3 @@ def silent(module: LightningModule, *names: str) -> Iterator[None]:
     finally:
         for name in names:
             object.__delattr__(module, name)
-
-
-def _streams() -> dict[str, Any]:
-    """What draws inside a step: torch's generators, of the CPU and of this process's GPU."""
-    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _restore(streams: dict[str, Any]) -> None:
-    torch.set_rng_state(streams["torch"])
-    for state in streams["cuda"]:
-        torch.cuda.set_rng_state(state)

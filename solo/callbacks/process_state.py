@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from solo import distributed
-from solo.callbacks.rng import rng_state, set_rng_state
 from solo.errors import UserError
+from solo.rng import rng_state, set_rng_state
 
 State = dict[str, Any]
 

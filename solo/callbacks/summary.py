@@ -62,6 +62,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
+        **({"hex": hex_did(last)} if "hex/gradient_cosine" in last else {}),
         "levels": _levels(last, facts.levels),
         "protocol": {name: text for name, text in facts.protocol.items() if name in measured},
         "epochs": int(last["epoch"]) + 1 if rows else 0,
@@ -102,6 +103,25 @@ def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | Non
             plain = {name: _number(last[key]) for name, key in keys.items() if key in last}
             out[level] = {**plain, **out[level]}
     return {level: numbers for level, numbers in out.items() if numbers}
+
+
+def hex_did(last: Row) -> dict[str, Any]:
+    """What HEX did in the last epoch: numbers and a line of text; see `solo.hex.probe`."""
+    bands = ("with_relatives", "mass", "own_class", "siblings", "strangers")
+    names = ("gradient_cosine", *bands, *(f"kin_{name}" for name in bands))
+    found = {name: last[f"hex/{name}"] for name in names if f"hex/{name}" in last}
+    said = []
+    for band, whom in (("", "relatives"), ("kin_", "kin that is weighed")):
+        share = {name: f"{found[band + name]:.1%}" for name in names if band + name in found}
+        if "with_relatives" in share:
+            said.append(f"{share['with_relatives']} of the anchors have {whom}")
+        if "mass" in share:
+            said.append(f"holding {share['mass']} of the denominator")
+        if "own_class" in share:
+            parts = share["own_class"], share["siblings"], share["strangers"]
+            said.append("{} own class, {} siblings, {} strangers".format(*parts))
+    said.append(f"cosine of the gradient to InfoNCE's {found['gradient_cosine']:.4f}")
+    return {**{name: _number(value) for name, value in found.items()}, "text": ", ".join(said)}
 
 
 def _mean(rows: Sequence[Row], key: str) -> float:

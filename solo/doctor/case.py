@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """What is checked."""
+    """A method with an objective, which is checked."""
 
     method: str  # a name of `METHODS`
     type: str = "standard"  # the objective, as a user writes it: `standard`, `HEX_adaptive`, ...
@@ -18,7 +18,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out."""
+    """What came out of a check of one case."""
 
     ok: bool  # whether the guarantee holds
     detail: str  # one line with the figure that decides, e.g. `gradient differs by 3e-16 (allowed: 1e-6)`

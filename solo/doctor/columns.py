@@ -14,7 +14,7 @@ Outcomes = list[Outcome | None]  # None where a guarantee doesn't apply
 
 @dataclass(frozen=True)
 class Column:
-    """One guarantee."""
+    """One guarantee, and how it is checked."""
 
     name: str  # its heading
     says: str  # what a green cell means, in one sentence

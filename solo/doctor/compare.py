@@ -17,8 +17,6 @@ def compare(one: Record | str, other: Record | str) -> Outcome:
 
     A value is compared with its own size; one that is zero but for rounding, with a ten millionth of the largest. A
     text instead of a record says why there is none.
-
-    A value is compared with its own size; one that is zero but for rounding, with a ten millionth of the largest.
     """
     if isinstance(one, str) or isinstance(other, str):
         return Outcome(False, one if isinstance(one, str) else str(other))

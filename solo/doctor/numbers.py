@@ -25,19 +25,11 @@ ALLOWED = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 _FIXED = ("logits", "mask")  # outputs that no network makes: left as they are
 
 
-def _one_row(x: Tensor) -> Tensor:
-    return x[..., :1, :].expand_as(x) if x.ndim < 4 else x[:1].expand_as(x)
-
-
-def _some_zero(x: Tensor) -> Tensor:
-    return x.clone().index_fill_(-2 if x.ndim < 4 else 0, torch.tensor([0, 1]), 0)
-
-
 # What an embedding may look like, in whatever state a network is.
 DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
     "zero": torch.zeros_like,
-    "two zero rows": _some_zero,
-    "equal rows": _one_row,
+    "two zero rows": lambda x: x.clone().index_fill_(-2 if x.ndim < 4 else 0, torch.tensor([0, 1]), 0),
+    "equal rows": lambda x: (x[..., :1, :] if x.ndim < 4 else x[:1]).expand_as(x),
     "huge": lambda x: 6e4 * x / x.abs().amax().clamp(min=1e-12),  # float16 ends at 65504
     "tiny": lambda x: 1e-7 * x,
     "one-hot": lambda x: torch.zeros_like(x).index_fill_(-1, torch.tensor(0), 1),

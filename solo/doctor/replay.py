@@ -7,7 +7,6 @@ weights or the batch are broken.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,8 @@ def step(state: dict[str, Any], batch: Any, folder: Path, precision: str) -> Out
         progress: Any = module.trainer.fit_loop.epoch_progress.current
         progress.processed = int(state.get("epoch", 0))  # it thinks that it is in that epoch
         batch = each_tensor(batch, lambda x: x.to(kind) if kind and x.is_floating_point() else x)
-        with silent(module, "log", "log_dict"), _autocast(precision):
+        half = torch.autocast("cpu", _AUTOCAST.get(precision), enabled=precision in _AUTOCAST)
+        with silent(module, "log", "log_dict"), half:
             torch.set_rng_state(state["replay"]["rng"]["torch"])
             try:
                 loss = module.training_step(batch, int(state["replay"]["batch_idx"]))
@@ -100,11 +100,6 @@ def step(state: dict[str, Any], batch: Any, folder: Path, precision: str) -> Out
                 return Outcome(False, str(error))
     value: Any = loss["loss"] if isinstance(loss, dict) else loss
     return Outcome(bool(torch.isfinite(value).all()), f"loss {float(value.detach()):g}")
-
-
-def _autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
-    kind = _AUTOCAST.get(precision)
-    return torch.autocast("cpu", dtype=kind) if kind else contextlib.nullcontext()
 
 
 def _advice(precision: str, outcomes: dict[str, Outcome]) -> str:

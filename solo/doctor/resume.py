@@ -21,7 +21,6 @@ from solo import distributed
 from solo.args.augmentations import AugmentationCfg
 from solo.args.check import check
 from solo.callbacks import Checkpointer, Meter
-from solo.callbacks.rng import rng_state, set_rng_state
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.views.batched import BatchAugment
@@ -29,6 +28,7 @@ from solo.doctor.case import Case, Outcome
 from solo.doctor.processes import on_processes
 from solo.doctor.toy import SIDE, ToyImages, quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
+from solo.rng import rng_state, set_rng_state
 from solo.run.resume import ResumeOrder
 
 BATCH, STEPS, EPOCHS, KILLED_AT = 8, 4, 2, 6
@@ -66,8 +66,6 @@ class _Pictures:
 
 def resume(case: Case, processes: int = 1) -> Outcome:
     """Whether a killed run of `case` goes on exactly, in one process or several with batches of their own.
-
-    Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
 
     Compared are weights and buffers, optimizer, schedule, random streams, the epoch's means and the steps' number.
     """

@@ -25,7 +25,7 @@ MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with the
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of clusters and labels."""
+    """How far clusters and labels agree, 0 to 1."""
 
     nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong
     ami: float  # at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters
@@ -38,8 +38,6 @@ def cluster(features: Array, count: int, seed: int = 0) -> Array:
     """Numbers of the clusters (n,) that k-means (best of three runs; of one above 1,000) finds among unit rows (n, d).
 
     Above 20,000 rows in mini-batches; n >= count.
-
-    The best of three runs, the only one above 1,000 clusters.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning

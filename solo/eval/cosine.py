@@ -31,7 +31,7 @@ class CosineGroup:
 
 @dataclass(frozen=True)
 class CosineDistributions:
-    """Both kinds of negatives."""
+    """Cosines of negatives with the same label, and of all others."""
 
     same: CosineGroup  # pairs with the same known label
     other: CosineGroup  # all other pairs of labelled rows

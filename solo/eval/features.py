@@ -71,10 +71,8 @@ class Features:
         """Names of the classes of a level, by number."""
         if self.tree is not None:
             return self.tree.names[level]
-        return tuple(str(number) for number in range(max(map(int, self._highest(level)), default=-1) + 1))
-
-    def _highest(self, level: int) -> list[Tensor]:
-        return [table.labels[:, level].max() for table in (self.train, self.val) if table is not None]
+        tables = [table for table in (self.train, self.val) if table is not None]
+        return tuple(str(number) for number in range(max(int(x.labels[:, level].max()) for x in tables) + 1))
 
     def renamed(self, name: str) -> Features:
         """The same under another name."""

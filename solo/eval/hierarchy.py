@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class HierarchyScores:
-    """Of predicted classes."""
+    """How far predicted classes are from the true ones in the tree."""
 
     # mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent) to the tree's
     # depth; NaN without mistakes

@@ -26,9 +26,6 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
     of the features' own precision: a network that maps everything to one point, up to rounding, has none. `center`
     subtracts the mean row first, so that an offset that all rows share is not a direction.
 
-    Those that float32 (or float64) can't tell from 0 are 0, and all of them if the largest is no more than the
-    rounding of the features' own precision: a network that maps everything to one point, up to rounding, has none.
-
     Raises:
         ValueError: if `features` is not (N, D) with N and D at least 1.
     """
@@ -110,9 +107,6 @@ def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
 
     Garrido, Balestriero, Najman, LeCun: RankMe (ICML 2023), equation 1, https://arxiv.org/abs/2210.02885, with its
     `epsilon` added to each share of the singular values; the paper uses 25,600 images.
-
-    Garrido, Balestriero, Najman, LeCun: RankMe (ICML 2023), equation 1, https://arxiv.org/abs/2210.02885; the paper
-    uses 25,600 images.
     """
     return entropy_rank(spectrum(features), epsilon)
 

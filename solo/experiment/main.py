@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from solo.analysis.experiment import COST, Report, compare, write
-from solo.args.check import check
-from solo.args.config import freeze
-from solo.args.experiment_schema import ArmCfg, ExperimentCfg, ExperimentFile
+from solo.args.experiment_schema import ExperimentCfg
 from solo.args.fields import keys_of
-from solo.args.show import help_text
-from solo.args.words import read_word
 from solo.callbacks import run_lock
-from solo.errors import ConfigError, UserError
+from solo.errors import UserError
 from solo.experiment.plan import Chosen, Plan, Task, measure_of
 from solo.experiment.rows import NAME, Row, add_row, read_rows
 from solo.experiment.runs import perform_all, probe
 from solo.files import output_file
 from solo.run.report import say
+from solo.run.take import read_words
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,12 +30,11 @@ def main(words: Sequence[str]) -> int:
         ConfigError: wrong words, or a wrong file.
         UserError: the folder is in use, or can't be written.
     """
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write("usage: solo experiment FILE [KEY=VALUE ...]\n\n")
-        for title, schema in (("", ExperimentCfg), ("the file", ExperimentFile), ("an arm", ArmCfg)):
-            sys.stdout.write(f"{title and f'Keys of {title}:'}\n{help_text(schema)}\n")
+    keys = keys_of(ExperimentCfg)
+    given = [word for word in words if "=" in word and word.partition("=")[0] not in keys]
+    cfg = read_words("experiment", ExperimentCfg, [word for word in words if word not in given])
+    if cfg is None:
         return 0
-    cfg, given = _read(words)
     plan = Plan(Path(cfg.file).expanduser(), given, cfg.seeds, cfg.arms)
     folder = Path(cfg.out or plan.path.stem).expanduser()
     output_file(folder / NAME)
@@ -48,23 +43,6 @@ def main(words: Sequence[str]) -> int:
         return _work(plan, cfg, folder, words)
     finally:
         run_lock.release(folder)
-
-
-def _read(words: Sequence[str]) -> tuple[ExperimentCfg, list[str]]:
-    """Our own keys, and the words for every run."""
-    keys, values, given = keys_of(ExperimentCfg), dict[str, Any](), list[str]()
-    for word in words:
-        name = word.partition("=")[0]
-        if "=" not in word and "file" not in values:
-            values["file"] = word
-        elif name in keys and "=" in word:
-            values[name] = read_word(word, ExperimentCfg).value
-        else:
-            given.append(word)
-    checked, problems = check(values, ExperimentCfg)
-    if problems:
-        raise ConfigError("\n".join(f"{problem.key}{problem.text}" for problem in problems))
-    return freeze(checked, ExperimentCfg), given
 
 
 def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) -> int:
@@ -136,8 +114,7 @@ def _measures(row: Row, plan: Plan) -> dict[str, float]:
     for name in plan.file.measures:
         classes, level, number = measure_of(name)
         found[name] = float(row["numbers"].get(classes, {}).get(level, {}).get(number, math.nan))
-    gpu = row["seconds"] > 2 * row["cpu_seconds"]
-    return {**found, COST: float(row["seconds"] if gpu else row["cpu_seconds"])}
+    return {**found, COST: float(row["seconds"] if row.get("gpu") else row["cpu_seconds"])}
 
 
 def _chosen(plan: Plan, rows: dict[str, Row]) -> tuple[Chosen, list[str]]:

@@ -16,6 +16,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from solo import api
 from solo.errors import UserError
 from solo.experiment.plan import Task
@@ -47,6 +49,7 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
         **dataclasses.asdict(task),
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
+        "gpu": torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0,
         "numbers": {
             part["classes"]: {level["level"]: _numbers(level) for level in part["levels"]} for part in found["results"]
         },
@@ -97,8 +100,6 @@ def perform_all(tasks: Sequence[Task], folder: Path, jobs: int, keep: bool, done
 
 def _begin(counter: Any, threads: int) -> None:
     """Give a process its share of the cores and of the GPUs."""
-    import torch
-
     with counter.get_lock():
         number, counter.value = counter.value, counter.value + 1
     torch.set_num_threads(threads)

@@ -29,6 +29,8 @@ class PolicyFacts:
         denominator: whom a positive is measured against, where `hex.denominator` is null.
         table: its relatives come from a table over the data set, see `solo.hex.relatives`.
         labels: it reads labels at `hex.level`; None: none. `tree`: there must be levels above the classes.
+        kwargs: it has fields that are no settings of `hex`: `hex.policy_kwargs` gives them.
+        softness: pull: temperature of the weights of relatives, where `hex.softness` is null.
     """
 
     path: str = ""
@@ -38,16 +40,22 @@ class PolicyFacts:
     selects: bool = True
     variant: Literal["reweight", "release"] | None = None
     action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
-    denominator: Literal["own", "negatives", "all"] = "own"
+    denominator: Literal["own", "negatives", "all", "inside"] = "own"
     table: bool = False
     labels: Literal["any", "tree"] | None = None
+    kwargs: bool = False
+    softness: float | None = None
 
 
 def _from_table(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
-    where, common = f"solo.hex.relatives:{name}", ("among", "drawn", *reads)
+    where, common = f"solo.hex.relatives:{name}", ("among", "drawn", "mix", *reads)
     return PolicyFacts(
         path=where, shown=shown, reads=common, warm_up=1, selects=False, action="pull", table=True, **facts
     )
+
+
+def _published(name: str, shown: str, warm_up: int = 1, **facts: Any) -> PolicyFacts:
+    return PolicyFacts(path=f"solo.hex.published:{name}", shown=shown, warm_up=warm_up, kwargs=True, **facts)
 
 
 _FIXED = ("distance_thresh", "distance_min", "step_type", "epoch_step", "step_down", "similarity")
@@ -66,9 +74,18 @@ POLICIES: dict[str, PolicyFacts] = {
         path="solo.hex.policy:Superclass", shown="coarse", warm_up=0, labels="tree", action="pull", denominator="all"
     ),
     "neighbours": _from_table("Neighbours", "neighbours", "eye", "skip", "mutual"),
+    "hex": _from_table("Neighbours", "HEX", "eye", "skip", "mutual"),  # ours: what helps without labels, as it comes
     "shuffled": _from_table("Shuffled", "shuffled", "eye", "skip", "mutual"),
     "random": _from_table("RandomSet", "random"),
     "oracle": _from_table("Oracle", "oracle", "purity", labels="any"),
+    "consistent": _from_table("Consistent", "consistent", "eye", "skip", "mutual"),
+    "clusters": _from_table("Clusters", "clusters", "eye", kwargs=True),
+    "soft": PolicyFacts(
+        path="solo.hex.policy:EveryNegative", shown="soft", warm_up=1, action="pull", denominator="all", softness=0.05
+    ),
+    "fnc": _published("FalseNegatives", "fnc", action="drop"),
+    "ring": _published("Ring", "ring", warm_up=0, action="drop"),
+    "components": _published("Components", "components", action="pull"),
 }
 
 plugin.permit(facts.path for facts in POLICIES.values() if facts.path)

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.hex.local import LocalTerm, debias
+from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.losses.blockwise import blockwise
-from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms, sum_per_row
+from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
 from solo.losses.pairs import Pairs
 
 Variant = Literal["reweight", "release"]
@@ -47,20 +47,28 @@ class Action:
         name: ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the
             denominator; ``pull``: that, and they are positives, too; ``keep``: nothing.
         denominator: of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled);
-            ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published).
+            ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published); ``inside``: that for
+            relatives, and for an image's own views the relatives only (class-conditional InfoNCE, Chen et al., ICML
+            2022, 2204.07596; all negatives where there are no relatives).
         share: pull: of the target that relatives have together; None: every positive has the same.
+        softness: pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et
+            al., WACV 2023, 2111.14585), not all the same.
+        confident: pull: the share shrinks by the entropy of these weights, 0 where they are even (ASCL, Feng and
+            Patras, ICPR 2022, 2207.11163).
     """
 
     name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
-    denominator: Literal["own", "negatives", "all"] = "own"
+    denominator: Literal["own", "negatives", "all", "inside"] = "own"
     share: float | None = 0.5
+    softness: float | None = None
+    confident: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what isn't there."""
         if self.name not in ("weigh", "drop", "pull", "keep"):
             raise ValueError(f"action must be 'weigh', 'drop', 'pull' or 'keep', got {self.name!r}")
-        if self.denominator not in ("own", "negatives", "all"):
-            raise ValueError(f"denominator must be 'own', 'negatives' or 'all', got {self.denominator!r}")
+        if self.denominator not in ("own", "negatives", "all", "inside"):
+            raise ValueError(f"denominator must be 'own', 'negatives', 'all' or 'inside', got {self.denominator!r}")
         if self.share is not None and not 0 <= self.share <= 1:
             raise ValueError(f"share must lie in [0, 1], got {self.share}")
 
@@ -90,6 +98,7 @@ class _HexRows(InfoNCERows):
         temperature: float,
         beta: float,
         tau_plus: float,
+        relative: bool,
         action: Action,
         positives: Positives,
         kin: Selector | None,
@@ -101,13 +110,15 @@ class _HexRows(InfoNCERows):
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
-        self.kin, self.known, self.own, self.d_own = kin, None, None, None
+        self.lists |= action.name == "pull"  # relatives become terms of their own
+        self.relative, self.kin, self.known, self.own, self.d_own = relative, kin, None, None, None
         if elsewhere is not None:
             self.known = elsewhere.known
-            self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
+            with torch.autocast(pairs.anchors.device.type, enabled=False):
+                self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
             self.d_own = torch.zeros_like(self.own)
         names = ("log_global", "log_local", "local_share", "bounded")
-        self._seen: dict[str, list[Tensor]] = {name: [] for name in names}
+        self._seen = {name: pairs.anchors.new_zeros(2) for name in names}  # sums and counts
         self._selected = pairs.anchors.new_zeros(())
         self._alike = pairs.anchors.new_zeros(2)  # hierarchy negatives of the anchor's group, those of known groups
 
@@ -121,14 +132,23 @@ class _HexRows(InfoNCERows):
         hierarchy, gone = (chosen | kin, nobody) if self.action.name == "weigh" else (kin, chosen)
         if self.action.name == "keep":
             gone = nobody
-        everybody = self.action.denominator == "all"
-        others = (block.negative & ~gone) if not everybody else block.negative | block.positive
+        gone = gone if self.action.denominator in ("own", "negatives") or self.action.name == "drop" else nobody
+        others = block.negative & ~gone
+        if self.action.denominator in ("all", "inside"):
+            others |= block.positive
         rest = MaskedSoftmax(block.x, others & ~hierarchy)
-        self._compare_groups(block.rows, *(chosen if self.kin is None else hierarchy).nonzero(as_tuple=True))
+        self._compare_groups(block.rows, chosen if self.kin is None else hierarchy)
         number, listed = len(terms.x), None
         if self.action.name == "pull":
             terms, listed = self._with_relatives(block, terms, chosen)
-        loss, d_terms, grad = self._split(block, terms, hierarchy, chosen, rest)
+        own = self.action.denominator == "own"
+        if self.action.denominator == "inside" and listed is not None:
+            near = MaskedSoftmax(block.x, chosen.where(chosen.any(dim=1, keepdim=True), block.negative))
+            first, d_first, grad_first = self._split(block, terms.part(slice(number)), nobody, None, near, True)
+            loss, d_terms, grad = self._split(block, terms.part(slice(number, None)), hierarchy, chosen, rest, own)
+            loss, d_terms, grad = loss + first, torch.cat([d_first, d_terms]), grad.add_(grad_first)
+        else:
+            loss, d_terms, grad = self._split(block, terms, hierarchy, chosen, rest, own)
         if listed is not None:
             row, column, place = listed
             d_relatives = d_terms[number:]
@@ -138,17 +158,18 @@ class _HexRows(InfoNCERows):
         return loss, d_terms[:number], grad
 
     def _split(
-        self, block: Block, terms: Terms, hierarchy: Tensor, chosen: Tensor, rest: MaskedSoftmax
+        self, block: Block, terms: Terms, hierarchy: Tensor, chosen: Tensor | None, rest: MaskedSoftmax, own: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of terms whose denominator has hierarchy negatives and a rest; its gradients."""
-        listed = hierarchy.nonzero(as_tuple=True)  # H(i) is a small share of the row
-        local = LocalTerm(block.x, listed, self.beta)
-        log_size = local.log_size[terms.row]
+        """The loss of terms whose denominator has hierarchy negatives, a rest and, ``own``, the term; its gradients.
+
+        What was seen is recorded where somebody is said to be ``chosen``.
+        """
+        local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None)
+        log_size = terms.of(local.log_size)
         log_debiased, active = debias(
-            local.log[terms.row], log_size, terms.mean, self.tau_plus, self.inverse_temperature
+            terms.of(local.log), log_size, terms.mean, self.tau_plus, self.inverse_temperature
         )
-        log_denominator = torch.logaddexp(rest.lse[terms.row], log_debiased)
-        own = self.action.denominator == "own"
+        log_denominator = torch.logaddexp(terms.of(rest.lse), log_debiased)
         if own:
             log_denominator = torch.logaddexp(terms.x, log_denominator)
         else:  # a row that has lost all of its negatives has no denominator
@@ -158,24 +179,26 @@ class _HexRows(InfoNCERows):
         # Shares of the denominator: each is the derivative of its log with respect to a part's log.
         log_norm = log_denominator + math.log1p(-self.tau_plus)
         local_share = (log_debiased - log_denominator).exp()
-        d_rest = terms.weight * (rest.lse[terms.row] - log_denominator).exp()
+        d_rest = terms.weight * (terms.of(rest.lse) - log_denominator).exp()
         d_positive = -d_rest - terms.weight * local_share if own else -terms.weight
-        d_local = torch.where(active, terms.weight * (local.log[terms.row] - log_norm).exp(), 0.0)
+        d_local = torch.where(active, terms.weight * (terms.of(local.log) - log_norm).exp(), 0.0)
         if self.tau_plus > 0:
             taken = math.log(self.tau_plus) + log_size + terms.mean - log_norm
             d_positive = d_positive - torch.where(active, terms.weight * taken.exp(), 0.0)
 
-        grad = rest.gradient(sum_per_row(d_rest, terms, rest.lse))
-        grad[local.row, local.column] = local.gradient(sum_per_row(d_local, terms, rest.lse))
+        grad = rest.gradient(terms.sum_per_row(d_rest, len(block.x)))
+        local.add_gradient(grad, terms.sum_per_row(d_local, len(block.x)))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
-        size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
-        self._record(size, rest.lse, local.log, local_share, bounded)
+        if chosen is not None:
+            size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
+            self._record(terms, size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
 
     def _with_relatives(
         self, block: Block, terms: Terms, chosen: Tensor
     ) -> tuple[Terms, tuple[Tensor, Tensor, Tensor]]:
         """The terms and those of relatives, with their share; row and column of these, and places in ``own``."""
+        assert terms.row is not None
         row, column = chosen.nonzero(as_tuple=True)
         rows, x, place = row, block.x[row, column], row.new_zeros(0)
         if self.own is not None and self.known is not None:
@@ -188,29 +211,42 @@ class _HexRows(InfoNCERows):
             share = number / (number + torch.bincount(terms.row, minlength=len(block.x))).clamp_min(1)
         else:
             share = x.new_tensor(self.action.share) * (number > 0)
-        weights = [terms.weight * (1 - share)[terms.row], (share / number.clamp_min(1))[rows]]
+        among = (1 / number.clamp_min(1))[rows]
+        if self.action.softness is not None:
+            among = ListSoftmax(x / (self.inverse_temperature * self.action.softness), rows, len(block.x)).softmax
+        if self.action.confident:
+            entropy = x.new_zeros(len(block.x)).index_add_(0, rows, -torch.xlogy(among, among))
+            share = share * (1 - entropy / number.clamp_min(2).log())
+        weights = [terms.weight * (1 - share)[terms.row], share[rows] * among]
         logits, means = torch.cat([terms.x, x]), torch.cat([terms.mean, x])
         return Terms(torch.cat([terms.row, rows]), None, logits, means, torch.cat(weights)), (row, column, place)
 
-    def _compare_groups(self, rows: slice, row: Tensor, column: Tensor) -> None:
+    def _compare_groups(self, rows: slice, chosen: Tensor) -> None:
         if self.pairs.anchor_groups is None or self.pairs.key_groups is None:
             return
-        anchor, key = self.pairs.anchor_groups[rows][row], self.pairs.key_groups[column]
-        known = (anchor >= 0) & (key >= 0)
+        anchor, key = self.pairs.anchor_groups[rows, None], self.pairs.key_groups[None]
+        if self.lists:
+            row, column = chosen.nonzero(as_tuple=True)
+            anchor, key, chosen = anchor[row, 0], key[0, column], chosen[row, column]
+        known = chosen & (anchor >= 0) & (key >= 0)
         self._alike += torch.stack([(known & (anchor == key)).sum(), known.sum()])
 
-    def _record(self, size: Tensor, *values: Tensor) -> None:
+    def _record(self, terms: Terms, size: Tensor, *values: Tensor) -> None:
+        """Count up what a block has: |H(i)|, two values of rows and two of terms, which count if they have weight."""
         self._selected += size.sum()
-        for seen, value in zip(self._seen.values(), values, strict=True):
-            seen.append(value)
+        for place, (seen, value) in enumerate(zip(self._seen.values(), values, strict=True)):
+            counts = value.isfinite()
+            if place >= 2 and not self.lists:
+                counts = counts & (terms.weight > 0)
+            seen += torch.stack([torch.where(counts, value, 0.0).sum(), counts.sum()])
 
     def stats(self) -> Stats:
         """Means over the anchors of all processes, detached scalars; only those that exist in this batch."""
         if self.selector is None:
             return {"hierarchy_negatives": self._selected}
-        seen = [torch.cat(parts) for parts in self._seen.values()]
-        sums = [self._selected, *(torch.where(values.isfinite(), values, 0.0).sum() for values in seen)]
-        counts = [self._selected.new_tensor(len(self.pairs.anchors)), *(values.isfinite().sum() for values in seen)]
+        sums = [self._selected, *(seen[0] for seen in self._seen.values())]
+        anchors = torch.full_like(self._selected, len(self.pairs.anchors))
+        counts = [anchors, *(seen[1] for seen in self._seen.values())]
         names = ["hierarchy_negatives", *self._seen]
         if self.pairs.anchor_groups is not None and self.pairs.key_groups is not None:
             names, sums, counts = [*names, "superclass_share"], [*sums, self._alike[0]], [*counts, self._alike[1]]
@@ -233,6 +269,7 @@ def hex_nce(
     epoch: int = 0,
     max_epochs: int = 1,
     action: Action | None = None,
+    relative: bool = False,
     kin: Policy | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> tuple[Tensor, Stats]:
@@ -251,6 +288,7 @@ def hex_nce(
         epoch: 0-based.
         max_epochs: length of the run, for schedules.
         action: what is done with those that the policy finds, instead of a variant.
+        relative: Q is relative to the mean over all of N(i), not over H(i): the set weighs more as a whole.
         kin: finds hierarchy negatives among whoever the policy has not found, where these are dropped or pulled.
         elsewhere: relatives that are not in the batch, to be pulled, too.
 
@@ -269,7 +307,7 @@ def hex_nce(
     action = action or (RELEASE if variant == "release" else Action())
     found = policy.selector(pairs, epoch, max_epochs)
     others = None if kin is None else kin.selector(pairs, epoch, max_epochs)
-    rows = _HexRows(pairs, found, temperature, beta, tau_plus, action, positives, others, elsewhere)
+    rows = _HexRows(pairs, found, temperature, beta, tau_plus, relative, action, positives, others, elsewhere)
     loss = blockwise(pairs, rows, own=(rows.own, rows.d_own))
     return loss, rows.stats()
 

@@ -8,10 +8,10 @@ which of them is on. This is the only file of the room that knows of settings.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from solo.args.schema import HexCfg
@@ -20,13 +20,15 @@ from solo.hex.catalogue import named, policy_class, policy_facts
 from solo.hex.denominator import HexDenominator
 from solo.hex.loss import RELEASE, Action, Elsewhere, Stats, hex_nce
 from solo.hex.policy import Policy, WarmUp, WithNamed
-from solo.hex.relatives import Bank
+from solo.hex.probe import gradient_cosine, whom_it_found
+from solo.hex.relatives import Bank, FromTable
 from solo.losses.hierarchical_rows import Denominator
-from solo.losses.info_nce import Positives
+from solo.losses.info_nce import Positives, info_nce
 from solo.losses.label_levels import LabelLevels
 from solo.losses.pairs import Pairs
 
 _DEFAULT_TEMPERATURE = 0.1
+_PROBE = 100  # steps from one look at what HEX does to the next
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ class Standard:
         self.bank: Bank | None = None
 
     def replace(
-        self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step, embeddings: Tensor | None = None
+        self,
+        plain: Callable[[Pairs], Tensor],
+        pairs: Pairs,
+        step: Step,
+        embeddings: Tensor | None = None,
+        fixed: bool = False,
     ) -> Tensor:
         """The method's own loss of the pairs."""
         return plain(pairs)
@@ -105,9 +112,16 @@ class Hex:
         self.stats: Stats = {}
         self._step: Step | None = None
         self._calls = 0
+        self._epoch, self._steps = -1, 0
+        self._found: Stats = {}
 
     def replace(
-        self, plain: Callable[[Pairs], Tensor], pairs: Pairs, step: Step, embeddings: Tensor | None = None
+        self,
+        plain: Callable[[Pairs], Tensor],
+        pairs: Pairs,
+        step: Step,
+        embeddings: Tensor | None = None,
+        fixed: bool = False,
     ) -> Tensor:
         """The HEX loss of the pairs, in place of the method's own.
 
@@ -116,8 +130,9 @@ class Hex:
             pairs: who is compared with whom.
             step: where training is.
             embeddings: (B, D) what is remembered of the images, for others whose relatives they are; None: the anchors.
+            fixed: the anchors have no gradient, being looked up themselves: keys are pulled to relatives instead.
         """
-        return self._loss(pairs, step, embeddings)
+        return self._loss(pairs, step, embeddings, fixed)
 
     def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
         """`(1 - alpha) * base + alpha * scale * HEX`.
@@ -150,37 +165,93 @@ class Hex:
         known = getattr(self.policy, "planned", None)
         return {"hex/threshold": known(epoch, max_epochs)} if known else {}
 
-    def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None) -> Tensor:
-        loss, stats = hex_nce(
+    def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
+        drawn = self._drawn(pairs, step, embeddings)
+        loss, stats = self._contrast(pairs, step, None if fixed else drawn)
+        if fixed and drawn is not None and self.action.name == "pull":
+            count, (row, _) = len(pairs.anchors), drawn.known.nonzero(as_tuple=True)
+            share = (self.action.share or 0.0) * drawn.known.any(dim=1).sum() / count
+            relatives = dataclasses.replace(
+                pairs,
+                anchors=drawn.rows[drawn.known].to(pairs.anchors),
+                anchor_ids=pairs.anchor_ids[row],
+                anchor_groups=None if pairs.anchor_groups is None else pairs.anchor_groups[row],
+            )
+            loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
+        self._calls = self._calls + 1 if step is self._step else 1
+        self._step = step
+        if self._calls > 1:
+            stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
+        self._probe(pairs, step, None if fixed else drawn)
+        self.stats = stats | self._found
+        return loss
+
+    def _probe(self, pairs: Pairs, step: Step, drawn: Elsewhere | None) -> None:
+        """In some steps of an epoch, what HEX does: see `solo.hex.probe`."""
+        self._steps = self._steps + 1 if step.epoch == self._epoch else 0
+        self._epoch = step.epoch
+        if self._steps % _PROBE or step.epoch < self.settings.warm_up():
+            return
+        temperature = self._temperature(step.epoch)
+        cosine = gradient_cosine(
+            lambda copy: self._contrast(copy, step, drawn)[0],
+            lambda copy: info_nce(copy, temperature, self.positives),
+            pairs,
+        )
+        self._found = {"gradient_cosine": cosine}
+        labels = None
+        if isinstance(targets := getattr(step, "targets", None), Tensor):
+            views = len(pairs.anchors) // len(targets)
+            labels = targets.repeat(views), step.groups.repeat(views)  # type: ignore[attr-defined]
+        for name, policy in (("", self.policy), ("kin_", self.kin)):
+            selector = policy and policy.selector(pairs, step.epoch, step.max_epochs)
+            found = {} if selector is None else whom_it_found(pairs, selector, temperature, labels)  # type: ignore[arg-type]
+            self._found |= {f"{name}{key}": value for key, value in found.items()}
+        if drawn is not None and self.bank is not None:
+            self._found |= {"with_relatives": drawn.known.any(dim=1).float().mean(), **self.bank.found}
+
+    def _contrast(self, pairs: Pairs, step: Step, elsewhere: Elsewhere | None) -> tuple[Tensor, Stats]:
+        return hex_nce(
             pairs,
             self.policy,
-            temperature=self.temperature,
+            temperature=self._temperature(step.epoch),
             beta=self.settings.beta,
             tau_plus=self.settings.tau_plus,
+            relative=self.settings.variant == "relative",
             action=self.action,
             positives=self.positives,
             epoch=step.epoch,
             max_epochs=step.max_epochs,
             kin=self.kin,
-            elsewhere=self._drawn(pairs, step, embeddings),
+            elsewhere=elsewhere,
         )
-        self._calls = self._calls + 1 if step is self._step else 1
-        self._step = step
-        if self._calls > 1:
-            stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
-        self.stats = stats
-        return loss
+
+    def _temperature(self, epoch: int) -> float:
+        """The temperature of an epoch: Kukleva et al., ICLR 2023, equation 2."""
+        largest = self.settings.temperature_max
+        if largest is None:
+            return self.temperature
+        swing = (1 + math.cos(2 * math.pi * epoch / self.settings.temperature_period)) / 2
+        return self.temperature + (largest - self.temperature) * swing
 
     def _drawn(self, pairs: Pairs, step: Step, embeddings: Tensor | None) -> Elsewhere | None:
         """Relatives of the anchors, from the bank, which then gets the batch's own embeddings."""
         if self.bank is None:
             return None
+        assert isinstance(self.policy, FromTable)
         ids: Tensor = step.ids  # type: ignore[attr-defined]  # of a TrainStep
-        views = len(pairs.anchors) // len(ids)
-        drawn = self.bank.draw(ids) if step.epoch >= self.settings.warm_up() else None
-        if embeddings is None:
-            embeddings = pairs.anchors.detach().view(views, len(ids), -1).sum(dim=0)
-        self.bank.store(ids, embeddings)
+        if not len(self.bank.table):
+            raise UserError(
+                f"type={policy_facts(self.settings.policy).shown} needs a table over the data set, which solo pretrain "
+                "makes; in a program of your own set model.hex.bank.table to numbers of relatives (n, K)"
+            )
+        views, drawn = len(pairs.anchors) // len(ids), None
+        own = pairs.anchors.detach().view(views, len(ids), -1).sum(dim=0) if embeddings is None else embeddings.detach()
+        if step.epoch >= self.settings.warm_up():
+            self.bank.look(self.policy, step.epoch, step.max_epochs)
+            drawn = self.bank.draw(ids, own)
+        if step is not self._step:
+            self.bank.store(ids, own)
         return drawn and Elsewhere(drawn.rows.repeat(views, 1, 1), drawn.known.repeat(views, 1))
 
 
@@ -207,7 +278,7 @@ def build_objective(settings: HexCfg, temperature: float | None = None, scale: f
         settings,
         scale,
         _policy(dataclasses.replace(settings, policy=named(settings.kin))) if settings.kin else None,
-        Bank(torch.empty(0, settings.among), settings.drawn) if facts.table else None,
+        Bank(settings.drawn, settings.mix) if facts.table else None,
     )
 
 
@@ -219,6 +290,8 @@ def _action(settings: HexCfg) -> Action:
         settings.action or own.name,
         settings.denominator or own.denominator,
         None if facts.labels == "tree" and settings.share is None else share,
+        settings.softness or facts.softness,
+        settings.confident,
     )
 
 

@@ -9,130 +9,165 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from solo import distributed
+from solo.eval.knn import nearest_others
 from solo.hex.loss import Elsewhere
 from solo.hex.policy import Selector
+from solo.hex.probe import kinship, shares
 from solo.losses.pairs import Pairs, unit
 
-# k -> for each of n images the k nearest others, nearest first, (n, k); by whatever eye the settings name.
-Nearest = Callable[[int], Tensor]
+
+@dataclass(frozen=True)
+class Eye:
+    """What sees the n images of a data set."""
+
+    nearest: Callable[[int], Tensor]  # k -> the k nearest others of each image, nearest first, (n, k)
+    rows: Callable[[], Tensor]  # descriptors (n, d)
+    labels: Tensor  # (n,) at `hex.level`, -1 for unknown
+    generator: torch.Generator  # of all that is drawn
+    progress: float = 1.0  # of the run, where the eye is the network that is trained, and looks again in each epoch
+    before: Tensor | None = None  # whom it found in the last epoch
 
 
 @dataclass(frozen=True)
 class FromTable:
-    """Relatives from a table over the data set.
+    """Relatives from a table over the data set."""
 
-    Attributes:
-        warm_epoch: there are none in the epochs before this one, while the bank fills.
-    """
-
-    warm_epoch: int = 1
+    warm_epoch: int = 1  # there are none in the epochs before this one, while the bank fills
+    among: int = 10  # relatives of an image
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """None: nobody is looked for among the negatives."""
         return None
 
-    def table(self, nearest: Nearest, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Numbers of each image's relatives.
-
-        Args:
-            nearest: asks the eye.
-            labels: (n,) at `hex.level`, -1 for unknown.
-            generator: of all that is drawn.
-
-        Returns:
-            (n, K) integers, -1 where there are fewer.
-        """
+    def table(self, eye: Eye) -> Tensor:
+        """Numbers of each image's relatives, (n, among), -1 where there are fewer."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Neighbours(FromTable):
-    """``neighbours``: the nearest images of the data set as another eye sees them, not the network that is trained.
+    """``neighbours``: the nearest images of the data set, as another eye sees them, or the network that is trained."""
 
-    Attributes:
-        among: so many.
-        skip: the nearest ones that are left out.
-        mutual: only those that count the image among theirs, too.
-    """
+    skip: int = 0  # the nearest ones, that many, are left out
+    mutual: bool = False  # only those that count the image among theirs, too
 
-    among: int = 10
-    skip: int = 0
-    mutual: bool = False
-
-    def table(self, nearest: Nearest, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """See the base class."""
-        found = nearest(self.skip + self.among)
+    def table(self, eye: Eye) -> Tensor:
+        """(n, among) image numbers, as the base class says."""
+        found = eye.nearest(self.skip + self.among)
         return (reciprocal(found) if self.mutual else found)[:, self.skip :]
+
+
+@dataclass(frozen=True)
+class Consistent(Neighbours):
+    """``consistent``: neighbours that were neighbours in the last epoch, by other augmentations (CMSF, 2112.04607)."""
+
+    def table(self, eye: Eye) -> Tensor:
+        """(n, among) image numbers, as the base class says."""
+        found = super().table(eye)
+        return found if eye.before is None else both(found, eye.before)
 
 
 @dataclass(frozen=True)
 class Shuffled(Neighbours):
     """``shuffled``: a placebo, each image gets the neighbours of another one, which is drawn."""
 
-    def table(self, nearest: Nearest, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """See the base class."""
-        found = super().table(nearest, labels, generator)
-        return found[torch.randperm(len(found), generator=generator)]
+    def table(self, eye: Eye) -> Tensor:
+        """(n, among) image numbers, as the base class says."""
+        found = super().table(eye)
+        return found[torch.randperm(len(found), generator=eye.generator)]
 
 
 @dataclass(frozen=True)
 class RandomSet(FromTable):
-    """``random``: a placebo, as many images as ``among`` says, drawn at random.
+    """``random``: a placebo, as many images drawn at random."""
 
-    Attributes:
-        among: so many.
-    """
-
-    among: int = 10
-
-    def table(self, nearest: Nearest, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """See the base class."""
-        return torch.randint(len(labels), (len(labels), self.among), generator=generator)
+    def table(self, eye: Eye) -> Tensor:
+        """(n, among) image numbers, as the base class says."""
+        n = len(eye.labels)
+        return torch.randint(n, (n, self.among), generator=eye.generator)
 
 
 @dataclass(frozen=True)
 class Oracle(FromTable):
-    """``oracle``: images of the same label, drawn; what could be won at most, and how pure a rule has to be.
+    """``oracle``: images of the same label, drawn; what could be won at most, and how pure a rule has to be."""
 
-    Attributes:
-        among: so many.
-        purity: share of them that have the label; the others are drawn from all images with another one.
+    purity: float = 1.0  # share of them that have the label; the others are drawn from all images with another one
+
+    def table(self, eye: Eye) -> Tensor:
+        """See the base class; an image without a label has no relatives."""
+        return drawn_alike(eye.labels, self.among, eye.generator, self.purity)
+
+
+@dataclass(frozen=True)
+class Clusters(FromTable):
+    """``clusters``: images of the same cluster, drawn (IFND, Chen et al., 2106.03719).
+
+    Of a cluster only those nearest to its centre count, of all images a share that grows with the run.
     """
 
-    among: int = 10
-    purity: float = 1.0
+    clusters: int = 1000
+    iterations: int = 10
 
-    def table(self, nearest: Nearest, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """See the base class; an image without a label has no relatives."""
-        order = labels.argsort(stable=True)
-        ranked = labels[order]
-        first, end = torch.searchsorted(ranked, labels), torch.searchsorted(ranked, labels, right=True)
-        shape = (len(labels), self.among)
-        # One of the others of the label: places from `first` on, without the image's own.
-        own = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-        place = first[:, None] + (torch.rand(shape, generator=generator) * (end - first - 1)[:, None]).long()
-        alike = order[place.add_((place >= own[:, None]).long()).clamp_(max=len(order) - 1)]
-        stranger = (torch.rand(shape, generator=generator) * (len(labels) - (end - first))[:, None]).long()
-        stranger = order[(stranger + (stranger >= first[:, None]) * (end - first)[:, None]).clamp_(max=len(order) - 1)]
-        right = torch.rand(shape, generator=generator) < self.purity
-        known = (labels >= 0) & (end - first > 1)
-        return torch.where(right, alike, stranger).masked_fill(~known[:, None], -1)
+    def table(self, eye: Eye) -> Tensor:
+        """(n, among) image numbers, as the base class says."""
+        rows = F.normalize(eye.rows().float(), dim=1)
+        centres = rows[torch.randperm(len(rows), generator=eye.generator)[: self.clusters].to(rows.device)]
+        for _ in range(self.iterations):
+            cluster, _ = _nearest_centre(rows, centres)
+            centres = F.normalize(torch.zeros_like(centres).index_add_(0, cluster, rows), dim=1)
+        cluster, cosine = _nearest_centre(rows, centres)
+        far = cosine.argsort()[: round((1 - eye.progress) * len(rows))]
+        return drawn_alike(cluster.index_fill(0, far, -1).cpu(), self.among, eye.generator)
+
+
+def _nearest_centre(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    parts = [(part @ centres.T).max(dim=1) for part in torch.split(rows, max(1, 2**25 // len(centres)))]
+    return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
+
+
+def drawn_alike(labels: Tensor, number: int, generator: torch.Generator, purity: float = 1.0) -> Tensor:
+    """For each image (n,) others of its label, (n, number), drawn with replacement; -1 where there is no label.
+
+    Args:
+        labels: -1 for unknown.
+        number: of others.
+        generator: draws.
+        purity: share of them that have the label; the rest is drawn from the images with another one.
+    """
+    n, (ranked, order) = len(labels), labels.sort(stable=True)
+    first, end = torch.searchsorted(ranked, labels), torch.searchsorted(ranked, labels, right=True)
+    size, own = end - first, torch.empty_like(order).scatter_(0, order, torch.arange(n))
+    u = torch.rand(3, n, number, generator=generator, dtype=torch.float64)
+    place = first[:, None] + (u[0] * (size - 1)[:, None]).long()  # without the image's own place
+    alike = order[(place + (place >= own[:, None])).clamp_(max=n - 1)]
+    place = (u[1] * (n - size)[:, None]).long()  # without those of the label
+    stranger = order[(place + (place >= first[:, None]) * size[:, None]).clamp_(max=n - 1)]
+    known = (labels >= 0) & (size > 1)
+    return torch.where(u[2] < purity, alike, stranger).masked_fill(~known[:, None], -1)
+
+
+def both(table: Tensor, other: Tensor) -> Tensor:
+    """Those of a table (n, K) that another one (n, K') has in the same row, -1 for the rest."""
+    parts = zip(torch.split(table, 4096), torch.split(other, 4096), strict=True)
+    kept = torch.cat([(a[:, :, None] == b[:, None]).any(dim=2) for a, b in parts])
+    return table.masked_fill(~kept, -1)
 
 
 def reciprocal(table: Tensor) -> Tensor:
     """Neighbours (n, K) without those, -1 instead, that don't have the image among theirs."""
-    rows = torch.arange(len(table))[:, None, None]
-    back = [(table[part] == rows[start : start + 4096]).any(dim=2) for start, part in _parts(table)]
+    rows = torch.arange(len(table), device=table.device)[:, None, None]
+    back = [
+        (table[part] == row).any(dim=2)
+        for part, row in zip(torch.split(table, 4096), torch.split(rows, 4096), strict=True)
+    ]
     return table.masked_fill(~torch.cat(back), -1)
-
-
-def _parts(table: Tensor) -> list[tuple[int, Tensor]]:
-    return [(start, table[start : start + 4096]) for start in range(0, len(table), 4096)]
 
 
 class Bank(nn.Module):
@@ -142,26 +177,59 @@ class Bank(nn.Module):
     process to process in each step.
 
     Args:
-        table: (n, K) relatives of each image, -1 for none.
-        drawn: how many of them are drawn in a step.
+        drawn: how many relatives of an image are drawn in a step.
+        mix: how much of each is the image's own embedding.
     """
 
-    def __init__(self, table: Tensor, drawn: int) -> None:
+    def __init__(self, drawn: int, mix: float = 0.0) -> None:
         super().__init__()
-        self.table, self.drawn = table.to(torch.int32), min(drawn, table.shape[1])
+        self.drawn, self.mix = drawn, mix
+        self.table = torch.empty(0, 1, dtype=torch.int32)  # (n, K) relatives of each image, -1 for none
+        self.labels: Tensor = torch.empty(0)  # (n,) at `hex.level`
+        self.known: Tensor = torch.empty(0, 2)  # (n, 2) class and group
+        self.found: dict[str, Tensor] = {}  # how many relatives are of the same class, siblings, strangers
+        self.live = False  # the table is that of the network that is trained
         self.rows: Tensor | None = None
+        self._found = -1  # in which epoch the table was found, where it is live
 
     @torch.no_grad()
-    def draw(self, ids: Tensor) -> Elsewhere | None:
-        """Embeddings of some relatives of each image (B,): (B, drawn, D), None before any is known."""
+    def look(self, policy: FromTable, epoch: int, max_epochs: int) -> None:
+        """Find relatives anew, by the embeddings of the last epoch, if the epoch is a new one."""
+        if not self.live or self.rows is None or epoch == self._found:
+            return
+        rows, before = self.rows, self.table if self._found >= 0 else None
+        labels, generator = self.labels, torch.Generator().manual_seed(epoch)
+
+        def nearest(k: int) -> Tensor:
+            return nearest_others(rows.float(), k)[1]
+
+        eye = Eye(nearest, lambda: rows, labels, generator, epoch / max_epochs, before)
+        self.use(policy.table(eye))
+        self._found = epoch
+
+    def use(self, table: Tensor) -> None:
+        """Take a table (n, K)."""
+        self.table = table.to(torch.int32)
+        row, column = (table >= 0).nonzero(as_tuple=True)
+        if len(self.known):
+            known = self.known.to(table.device)
+            self.found = shares(kinship(known, known, (row, table[row, column])))
+
+    @torch.no_grad()
+    def draw(self, ids: Tensor, own: Tensor) -> Elsewhere | None:
+        """Embeddings of some relatives of each image (B,), (B, k, D); None before any is known.
+
+        ``own`` are the images' own embeddings (B, D), of any length, for `mix`.
+        """
         if self.rows is None:
             return None
         self.table = self.table.to(ids.device)
         found = self.table[ids]
         order = torch.rand(found.shape, device=ids.device).masked_fill_(found < 0, -1)
-        found = found.gather(1, order.topk(self.drawn, dim=1).indices)
+        found = found.gather(1, order.topk(min(self.drawn, found.shape[1]), dim=1).indices)
         rows = unit(self.rows[found.clamp_min(0).long()])
-        return Elsewhere(rows, (found >= 0) & (rows != 0).any(dim=2))
+        known = (found >= 0) & (rows != 0).any(dim=2)
+        return Elsewhere(unit(rows.lerp(unit(own)[:, None], self.mix)) if self.mix else rows, known)
 
     @torch.no_grad()
     def store(self, ids: Tensor, embeddings: Tensor) -> None:
@@ -172,10 +240,13 @@ class Bank(nn.Module):
         self.rows = self.rows.to(ids.device)
         self.rows[ids] = embeddings
 
-    def get_extra_state(self) -> Tensor:
-        """What a checkpoint holds."""
-        return torch.empty(0) if self.rows is None else self.rows
+    def get_extra_state(self) -> Any:
+        """What a checkpoint holds: the rows; of a live table this, too, and its epoch."""
+        rows = torch.empty(0) if self.rows is None else self.rows
+        return (rows, self.table, self._found) if self.live else rows
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """What a checkpoint held."""
+    def set_extra_state(self, state: Any) -> None:
+        """Take over what a checkpoint held."""
+        if isinstance(state, tuple):
+            state, self.table, self._found = state
         self.rows = state if len(state) else None

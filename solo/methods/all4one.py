@@ -83,7 +83,9 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         (places, nn1, _, _), (_, nn2, _, _) = self.find_nn(m1), self.find_nn(m2)
         self.dequeue_and_enqueue(m1, step.targets, step.ids)
         directions = (Pairs.between(nn[:, 0], p, step.ids, step.groups) for nn, p in ((nn1, p2), (nn2, p1)))
-        neighbour = torch.stack([self.hex.replace(self.info_nce, pairs, step) for pairs in directions]).mean()
+        neighbour = torch.stack(
+            [self.hex.replace(self.info_nce, pairs, step, m1, fixed=True) for pairs in directions]
+        ).mean()
         (context1, own1), (context2, own2) = self.attend(z1, nn1), self.attend(z2, nn2)
         attention = (nnclr_loss_func(context1, own2, 0.1) + nnclr_loss_func(context2, own1, 0.1)) / 2
         feature = redundancy(torch.stack([m1, m2]), torch.stack([z2, z1]))

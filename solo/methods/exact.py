@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo.nn.whitening import IterNorm
 from solo.precision import at_least_float32
+from solo.rng import rng_state, set_rng_state
 
 if TYPE_CHECKING:
     from solo.methods.base import BaseMethod
@@ -37,14 +38,14 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
     states, outputs = [], []
     with torch.no_grad(), _silent(model):
         for part in parts:
-            states.append(_random_state(model))
+            states.append(rng_state())
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
     out = concatenate(outputs)
     leaves = _leaves(out)
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
-    after = _random_state(model)
+    after = rng_state()
     inputs = [leaf for views in leaves.values() for leaf in views]
     own = [p for p in model.parameters() if p.requires_grad]  # a loss may have layers of its own
     grads = iter(torch.autograd.grad(loss, [*inputs, *own], allow_unused=True))
@@ -55,7 +56,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             carried = carried + (parameter * grad).sum()
     start = 0
     for index, (part, state) in enumerate(zip(parts, states, strict=True)):
-        _set_random_state(model, state)
+        set_rng_state(state)
         with _silent(model), _second_pass(model):
             again = online(model, part)
         stop = start + len(part[0])
@@ -66,7 +67,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             torch.clear_autocast_cache()
         else:
             carried = carried + surrogate
-    _set_random_state(model, after)
+    set_rng_state(after)
     model.keep_views(out, batch[2])  # the parts have, too
     return carried - carried.detach() + loss.detach()
 
@@ -157,14 +158,3 @@ def _second_pass(model: BaseMethod) -> Iterator[None]:
         model.knn_eval = knn
         for norm in norms:
             norm.track_running_stats = True
-
-
-def _random_state(model: BaseMethod) -> tuple[Tensor, Tensor | None]:
-    cuda = model.device.type == "cuda"
-    return torch.get_rng_state(), torch.cuda.get_rng_state(model.device) if cuda else None
-
-
-def _set_random_state(model: BaseMethod, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], model.device)

@@ -58,6 +58,6 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
             Pairs.with_queue(query, key, bank, step.groups, self.queue_y)
             for query, key, bank in ((q1, k2, bank2), (q2, k1, bank1))
         )
-        loss = torch.stack([self.hex.replace(self.info_nce, pairs, step) for pairs in directions]).mean()
+        loss = torch.stack([self.hex.replace(self.info_nce, pairs, step, k1 + k2) for pairs in directions]).mean()
         self._dequeue_and_enqueue(torch.stack([k1, k2]), step.groups)
         return loss

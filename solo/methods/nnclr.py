@@ -53,4 +53,6 @@ class NNCLR(NeighbourQueue, BaseMethod):
             for j, p in enumerate(out["p"])
             if i != j
         )
-        return torch.stack([self.hex.replace(self.info_nce, pairs, step) for pairs in directions]).mean()
+        return torch.stack(
+            [self.hex.replace(self.info_nce, pairs, step, large[0], fixed=True) for pairs in directions]
+        ).mean()

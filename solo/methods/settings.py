@@ -163,6 +163,7 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
     The paths are absolute, so that a command in another folder finds the images; the config has what was typed.
     """
     data, spec = config.data, config.data.resolved
+    reading = (spec or DATASETS["custom"]).reading
     mean, std = data.mean or getattr(spec, "mean", None), data.std or getattr(spec, "std", None)
     return {
         "dataset": data.dataset,
@@ -173,17 +174,10 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
         "taxonomy": taxonomy.to_dict() if taxonomy else None,
         "paths": {name: str(path) for name in PATHS if (path := absolute(getattr(data, name)))},
         "small_stem": bool(spec and spec.small_stem),
-        **_reading(spec),
-    }
-
-
-def _reading(spec: DatasetSpec | None) -> dict[str, Any]:
-    """How files become images, see `solo.data.storage.facts`."""
-    keys = spec.reading if spec else DATASETS["custom"].reading
-    return {
-        "range": keys.range and list(keys.range),
-        "exif": keys.exif,
-        "background": list(keys.background),
+        # How files become images, see `solo.data.storage.facts`.
+        "range": reading.range and list(reading.range),
+        "exif": reading.exif,
+        "background": list(reading.background),
     }
 
 

@@ -14,10 +14,9 @@ import torch
 from omegaconf import OmegaConf
 
 from solo.analysis.analyze import RunSource, SnapshotSource
-from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
+from solo.args.eval_schema import AnalyzeCfg
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.errors import UserError
-from solo.eval.features import Features
 from solo.eval.rows import draw
 from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import load_features
@@ -46,41 +45,33 @@ def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource
 
 
 def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scratch: Path) -> RunSource:
-    if kind != "pretrained_feature_extractor":
-        one = _alone(cfg, kind, source)
-        name = Path(source).stem if kind == "features" else source
-        return RunSource(
-            name, (SnapshotSource(lambda: load_features(one, ["backbone"], device)[0], None, {kind: source}),)
+    def snapshot(
+        path: str, facts: Mapping[str, Any], kinds: Sequence[str] = ("backbone",), epoch: int | None = None
+    ) -> SnapshotSource:
+        changed: Any = {kind: path}
+        alone = replace(cfg, **changed)  # the config of one source, as the other commands have it
+
+        def views(count: int) -> Mapping[str, torch.Tensor]:
+            rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
+            return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
+
+        return SnapshotSource(
+            lambda: load_features(alone, kinds, device)[0], epoch, facts, views if augmentations else None
         )
+
+    augmentations: Sequence[Mapping[str, Any]] = ()
+    if kind != "pretrained_feature_extractor":
+        return RunSource(Path(source).stem if kind == "features" else source, (snapshot(source, {kind: source}),))
     last = checkpoint_file(source)
     saved = saved_settings(load_checkpoint(last), last)["cfg"]
-    kinds = list(dict.fromkeys(_kinds(saved)))
-    snapshots = []
-    for path, epoch in _snapshots(cfg, Path(source).expanduser(), last, saved, scratch):
-        views = _views(cfg, saved)
-        snapshots.append(
-            _snapshot(cfg, _alone(cfg, kind, str(path)), kinds, device, epoch, _facts(saved, path, epoch), views)
-        )
-    return RunSource(str(saved.get("name") or saved.get("method") or last.parent.name), tuple(snapshots))
-
-
-def _snapshot(
-    cfg: AnalyzeCfg,
-    alone: FeatureCfg,
-    kinds: Sequence[str],
-    device: torch.device,
-    epoch: int | None,
-    facts: Mapping[str, Any],
-    augmentations: Sequence[Mapping[str, Any]],
-) -> SnapshotSource:
-    def load() -> Mapping[str, Features]:
-        return load_features(alone, kinds, device)[0]
-
-    def views(count: int) -> Mapping[str, torch.Tensor]:
-        rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
-        return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
-
-    return SnapshotSource(load, epoch, facts, views if augmentations else None)
+    method, augmentations = saved.get("method"), _views(cfg, saved)
+    projects = method in METHODS and METHODS[str(method)].heads is not BaseMethod.heads
+    kinds = ["backbone", "projector"] if projects else ["backbone"]
+    snapshots = [
+        snapshot(str(path), _facts(saved, path, epoch), kinds, epoch)
+        for path, epoch in _snapshots(cfg, Path(source).expanduser(), last, saved, scratch)
+    ]
+    return RunSource(str(saved.get("name") or method or last.parent.name), tuple(snapshots))
 
 
 def _views(cfg: AnalyzeCfg, saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -122,25 +113,12 @@ def _untrained(saved: Mapping[str, Any], last: Path, scratch: Path) -> Path:
     return path
 
 
-def _kinds(saved: Mapping[str, Any]) -> Iterator[str]:
-    yield "backbone"
-    method = saved.get("method")
-    if method in METHODS and METHODS[str(method)].heads is not BaseMethod.heads:
-        yield "projector"
-
-
 def _facts(saved: Mapping[str, Any], path: Path, epoch: int | None) -> dict[str, Any]:
     policy = (saved.get("hex") or {}).get("policy", "standard")
     objective = f"{saved.get('method')}{'' if policy == 'standard' else f', HEX {policy}'}"
     facts = {"checkpoint": "initial weights" if epoch == 0 else str(path), "objective": objective}
     size = (saved.get("optimizer") or {}).get("batch_size")
     return {**facts, "batch_size": size, "seed": saved.get("seed")}
-
-
-def _alone(cfg: AnalyzeCfg, kind: str, source: str) -> FeatureCfg:
-    """The config of one source, as the other commands have it."""
-    changed: Any = {kind: source}
-    return replace(cfg, **changed)
 
 
 def _in_series(found: Sequence[RunSource]) -> RunSource:

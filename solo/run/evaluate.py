@@ -9,7 +9,6 @@ from typing import Any
 
 from solo.analysis.levels import plot_levels
 from solo.args.eval_schema import EvaluateCfg
-from solo.eval.features import Features
 from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
@@ -59,7 +58,9 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
     for kind, features in found.items():
         for result in evaluate(features, protocol, device):
             results.append({"feature_type": kind, **result})
-            show_levels(_title(features, result), result["levels"], _shown(protocol))
+            which = "" if result["classes"] == "all" else f", {result['classes']} classes only"
+            title = f"{features.name}, {features.kind}{which}: {result['images']['val']:,} images"
+            show_levels(title, result["levels"], _shown(protocol))
             _warn_of_gradients(result["levels"], protocol)
             if len(features.levels) > 1:  # with one, they say what the accuracies say
                 _show_hierarchy(result.get("hierarchy", {}))
@@ -95,11 +96,6 @@ def _warn_of_gradients(levels: Sequence[Mapping[str, Any]], protocol: Protocol) 
                 f"{protocol.linear_steps:,} steps: gradient {level['linear_gradient']:.2g}, objective up to "
                 f"{level['linear_gap']:.2g} above its optimum; raise linear_steps or l2"
             )
-
-
-def _title(features: Features, result: dict[str, Any]) -> str:
-    which = "" if result["classes"] == "all" else f", {result['classes']} classes only"
-    return f"{features.name}, {features.kind}{which}: {result['images']['val']:,} images"
 
 
 def _shown(protocol: Protocol) -> dict[str, str]:

@@ -31,7 +31,7 @@ from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
-from solo.run.relatives import relatives_table
+from solo.run.relatives import find_relatives
 from solo.run.report import analyze_command, linear_command, say
 from solo.run.settle import tune
 from solo.run.start import start_from
@@ -70,7 +70,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     train = train_loader(cfg, device)
     tune(model, model.config, device, cfg.max_epochs * len(train))
     if model.hex.bank is not None:
-        model.hex.bank.table = relatives_table(cfg, model, lambda transform: _images(cfg, transform))
+        find_relatives(cfg, model, lambda transform: _images(cfg, transform))
     images = len(cast(Sized, train.dataset))
     prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last))
     folder = prepared.directory.path
@@ -108,7 +108,7 @@ def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLo
         say(str(views))
     images = _images(cfg, views)
     sampler = _sampler(cfg, images)
-    return prepare_dataloader(Indexed(images), _rows(cfg), data.num_workers, cfg.seed, sampler)
+    return prepare_dataloader(Indexed(images), _rows(cfg), data.workers, cfg.seed, sampler)
 
 
 def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
@@ -131,7 +131,7 @@ def _batch_loader(cfg: PretrainCfg, images: Any, device: torch.device | None) ->
     where = device or torch.device("cpu")
     say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
     sampler = _sampler(cfg, images)
-    return BatchLoader(cache, augment, _rows(cfg), data.num_workers, cfg.seed, where, sampler)
+    return BatchLoader(cache, augment, _rows(cfg), data.workers, cfg.seed, where, sampler)
 
 
 def _rows(cfg: PretrainCfg) -> int:
@@ -161,7 +161,7 @@ def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     images = load(spec, "val", data.val_path, data.download, transform, levels=True)
-    return eval_loader(images, cfg.optimizer.batch_size, data.num_workers)
+    return eval_loader(images, cfg.optimizer.batch_size, data.workers)
 
 
 def _facts(cfg: PretrainCfg) -> Facts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,41 +17,47 @@ from solo.data.batches.loaders import eval_loader
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
-from solo.eval.feature_file import ENDINGS, read_features
+from solo.eval.feature_file import read_features
 from solo.eval.knn import nearest_others
 from solo.files import replacing
 from solo.hex.eyes import EYES
-from solo.hex.relatives import FromTable
+from solo.hex.relatives import Eye, FromTable, both
 from solo.methods.base import BaseMethod
 from solo.run.feature_cache import cache_folder, digest
 from solo.run.features import extract
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say
 
+_FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
 Images = Callable[[Any], Dataset[Any]]
 
 
-def relatives_table(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Tensor:
-    """The table of `hex.policy`: numbers of each training image's relatives, (n, K), -1 for none.
+def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> None:
+    """Give the bank of a model its table, or what it needs to find one while training (`hex.eye=projection`).
 
     Args:
         cfg: of the run.
-        model: has the policy.
+        model: has a bank.
         images: the training images as the run numbers them, each as a transform makes it.
 
     Raises:
         UserError: the eye can't be had, or sees other images than these.
     """
-    policy = model.hex.policy  # type: ignore[union-attr]  # `standard` has no table
-    assert isinstance(policy, FromTable)
-    data = cfg.data
+    policy, bank, data = getattr(model.hex, "policy", None), model.hex.bank, cfg.data
+    assert isinstance(policy, FromTable) and bank is not None
     plain = images(prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1])
     targets = level_targets(plain)
     paths = model.label_paths(targets)
-    labels = model.leaf_labels(targets) if cfg.hex.level is None else paths[:, model.group_level]
-    found = policy.table(lambda k: _nearest(cfg, images, plain, k), labels, torch.Generator().manual_seed(cfg.seed))
-    _say_what_was_found(found, paths, model)
-    return found
+    bank.labels = model.leaf_labels(targets) if cfg.hex.level is None else paths[:, model.group_level]
+    bank.known = torch.stack([model.leaf_labels(targets), paths[:, model.group_level]], dim=1)
+    bank.live = cfg.hex.eye == "projection"
+    if bank.live:
+        bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
+        return
+    eyes = _Eyes(cfg, images, plain)
+    eye = Eye(eyes.nearest, eyes.rows, bank.labels, torch.Generator().manual_seed(cfg.seed))
+    bank.use(policy.table(eye))
+    _say_what_was_found(bank.table, paths, model)
 
 
 def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None:
@@ -66,48 +71,65 @@ def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None
     say(", ".join(said))
 
 
-def _nearest(cfg: PretrainCfg, images: Images, plain: Dataset[Any], k: int) -> Tensor:
-    """The k nearest images of each by `hex.eye`, kept on disk under all that they depend on."""
-    eye, n, started = cfg.hex.eye, len(plain), time.perf_counter()  # type: ignore[arg-type]
-    if n <= k:
-        raise UserError(f"hex.among={cfg.hex.among} with hex.skip={cfg.hex.skip} are too many of {n} images")
-    network, describe, seen = _eye(cfg, images, plain)
-    data = [cfg.data.image_size, cfg.data.mean, cfg.data.std, cfg.data.channels]
-    key = digest(network, plain, {"eye": seen, "k": k, "data": data})
-    file = cache_folder(None).parent / "neighbours" / f"{key}.npy"
-    if file.is_file():
-        kept = np.load(file, allow_pickle=False)
-        if kept.shape == (n, k) and 0 <= kept.min() and kept.max() < n:
-            say(f"neighbours by {eye}: {k} each of {n:,} images, as kept in {file}")
-            return torch.from_numpy(kept).long()
-    features = describe()
-    if len(features) != n:
-        raise UserError(f"hex.eye={eye} has {len(features):,} rows for {n:,} training images; give one for each")
-    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = nearest_others((features - features.mean(dim=0)).to(where), k)[1].cpu()
-    say(f"neighbours by {eye}: {k} each of {n:,} images, in {time.perf_counter() - started:.1f} s")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary, open(temporary, "wb") as out:
-            np.save(out, found.to(torch.int32).numpy())
-    except (UserError, OSError) as error:
-        say(f"the neighbours are not kept: {error}")
-    return found
+class _Eyes:
+    """What `hex.eye` sees of the training images, several that agree where it joins them by +."""
 
+    def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any]) -> None:
+        self.cfg, self.images, self.plain = cfg, images, plain
+        self.number = len(plain)  # type: ignore[arg-type]
 
-def _eye(
-    cfg: PretrainCfg, images: Images, plain: Dataset[Any]
-) -> tuple[nn.Module | None, Callable[[], Tensor], list[Any]]:
-    """The network of `hex.eye`, if it is one; what computes (n, d) descriptors; and whatever else they depend on."""
-    eye, size, workers = cfg.hex.eye, cfg.optimizer.batch_size, cfg.data.num_workers
-    if eye in EYES:
-        batches = eval_loader(plain, size, workers)
-        return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), [eye]
-    if eye.endswith(ENDINGS) and Path(eye).expanduser().is_file() and not eye.endswith(".pt"):
-        features = read_features(eye)
-        table = features.train or features.val
-        return None, lambda: table.features.float(), [hashlib.sha256(table.features.numpy().tobytes()).hexdigest()]
-    published = eye.startswith(("timm/", "torchvision/"))
-    found = load_pretrained(eye, channels=cfg.data.channels) if published else load_pretrained(eye)
-    loader = eval_loader(images(found.transform), size, workers)
-    return found.backbone, lambda: extract(found.backbone, loader, found.device, "training").features, [eye]
+    def nearest(self, k: int) -> Tensor:
+        """The k nearest images of each, (n, k); with several eyes those that all of them count, -1 for the rest."""
+        if self.number <= k:
+            raise UserError(f"hex.among and hex.skip ask for {k} other images, and there are {self.number}")
+        first, *others = [self._kept(eye, k) for eye in self.cfg.hex.eye.split("+")]
+        for other in others:
+            first = both(first, other)
+        return first
+
+    def rows(self) -> Tensor:
+        """Descriptors (n, d) of all eyes beside each other, each centred and at length 1."""
+        seen = [self._describe(eye)[1]() for eye in self.cfg.hex.eye.split("+")]
+        return torch.cat([torch.nn.functional.normalize(each - each.mean(dim=0), dim=1) for each in seen], dim=1)
+
+    def _kept(self, eye: str, k: int) -> Tensor:
+        """The nearest by one eye, kept on disk under all that they depend on."""
+        started, data = time.perf_counter(), self.cfg.data
+        network, describe, also = self._describe(eye)
+        settings = [k, also, data.image_size, data.mean, data.std, data.channels]
+        file = cache_folder(None).parent / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npy"
+        if file.is_file():
+            kept = np.load(file, allow_pickle=False)
+            if kept.shape == (self.number, k) and 0 <= kept.min() and kept.max() < self.number:
+                say(f"neighbours by {eye}: {k} each of {self.number:,} images, as kept in {file}")
+                return torch.from_numpy(kept).long()
+        features = describe()
+        if len(features) != self.number:
+            text = f"hex.eye={eye} has {len(features):,} rows for {self.number:,} training images; give one for each"
+            raise UserError(text)
+        where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = nearest_others((features - features.mean(dim=0)).to(where), k)[1].cpu()
+        took = time.perf_counter() - started
+        say(f"neighbours by {eye}: {k} each of {self.number:,} images, in {took:.1f} s")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as temporary, open(temporary, "wb") as out:
+                np.save(out, found.to(torch.int32).numpy())
+        except (UserError, OSError) as error:
+            say(f"the neighbours are not kept: {error}")
+        return found
+
+    def _describe(self, eye: str) -> tuple[nn.Module | None, Callable[[], Tensor], str]:
+        """Its network, if it is one; what computes (n, d) descriptors; what else they depend on."""
+        size, workers = self.cfg.optimizer.batch_size, self.cfg.data.workers
+        if eye in EYES:
+            batches = eval_loader(self.plain, size, workers)
+            return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), eye
+        if eye.endswith(_FILES):
+            features = read_features(eye)
+            table = (features.train or features.val).features.float().contiguous()
+            return None, lambda: table, hashlib.sha256(table.numpy().tobytes()).hexdigest()
+        published = eye.startswith(("timm/", "torchvision/"))
+        found = load_pretrained(eye, channels=self.cfg.data.channels) if published else load_pretrained(eye)
+        loader = eval_loader(self.images(found.transform), size, workers)
+        return found.backbone, lambda: extract(found.backbone, loader, found.device, "training").features, eye

@@ -65,11 +65,10 @@ def show_result(summary: Mapping[str, Any], folder: Path, next_command: str | No
     """The final table: numbers, files and the command to type next."""
     screen = _screen()
     title = shown(summary["name"]) + ("" if summary["status"] == "finished" else f" ({summary['status']})")
-    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
-    for name, value in _numbers(summary):
-        table.add_row(shown(name), value)
     screen.print()
-    screen.print(table)
+    screen.print(grid(title, (), ((shown(name), value) for name, value in _numbers(summary))))
+    if "hex" in summary:
+        screen.print(f"HEX: {summary['hex']['text']}")
     screen.print(f"files in {shown(folder)}: {', '.join(name for name in _FILES if (folder / name).exists())}")
     if next_command:
         screen.print(f"next: {shown(next_command)}", style="bold")
@@ -93,7 +92,7 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table of the terminal; without headings one of names and values."""
-    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=bool(headings))
     for heading in headings or ("", ""):
         table.add_column(heading, overflow="fold")
     for row in rows:
@@ -103,16 +102,15 @@ def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text
 
 def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key; floats with two digits, the best of each accuracy (`.._acc1`) in bold."""
-    table = Table(title=shown(title), title_justify="left", title_style="bold")
     best = {name: max(row[name] for row in rows) for name in rows[0] if name.endswith("_acc1")}
-    for name in rows[0]:
-        table.add_column(shown(name.replace("_acc", " acc@").replace("_", " ")))
+    lines = []
     for row in rows:
         cells = {name: Text(f"{x:.2f}" if "_acc" in name else "" if x is None else shown(x)) for name, x in row.items()}
         for name, most in best.items():
             cells[name].stylize("bold" if row[name] == most else "")
-        table.add_row(*cells.values())
-    _screen().print(table)
+        lines.append(list(cells.values()))
+    headings = [shown(name.replace("_acc", " acc@").replace("_", " ")) for name in rows[0]]
+    _screen().print(grid(shown(title), headings, lines))
 
 
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:

@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from solo.data.batches.loader import BatchLoader
-from solo.data.cache.images import cached
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.sources.load import load
 from solo.data.sources.skip import skipped_files
 from solo.data.storage.shards import read_shards, shard_files
-from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
 ENTRY = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}}
@@ -84,15 +81,6 @@ def test_without_labels(tmp_path: Path) -> None:
     spec = spec_of(shards(tmp_path), no_labels=True)
     data: Any = load(spec, "pretrain", tmp_path, no_labels=True, data_format="webdataset")
     assert spec.num_classes == 1 and data.targets == [-1] * 8 and data[7][0].size == (12, 10)
-
-
-def test_whole_batches_from_the_cache(tmp_path: Path) -> None:
-    data = load(spec_of(shards(tmp_path / "in")), "train", tmp_path / "in", data_format="webdataset")
-    augment = BatchAugment([ENTRY], (0.0,) * 3, (1.0,) * 3)
-    for _ in range(2):  # decoded, then from the cache
-        images = cached(data, augment, folder=str(tmp_path / "cache"))
-        for indexes, views, _ in BatchLoader(images, augment, 4, seed=0):
-            assert [round(float(view[0].mean() * 255)) for view in views[0]] == indexes.tolist()
 
 
 def test_a_broken_member(tmp_path: Path) -> None:

@@ -14,17 +14,18 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import get_spec
 from solo.data.catalogue.resolve import resolve_spec
-from solo.data.sources import request
-from solo.data.sources.load import ArrayDataset, BrokenImageError, CustomDatasetWithoutLabels, load
+from solo.data.sources import images as sources
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
+from solo.data.sources.load import load
 from solo.data.storage import idx
-from solo.errors import UserError
+from solo.errors import BrokenImageError, UserError
 
 
 @pytest.fixture(autouse=True)
 def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine has, or could fetch, must not matter."""
     monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
-    monkeypatch.setattr(request, "DEFAULT_ROOT", tmp_path / "package")
+    monkeypatch.setattr(sources, "DEFAULT_ROOT", tmp_path / "package")
 
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("no network")
@@ -74,6 +75,25 @@ def write_fashion(folder: Path, prefix: str, labels: list[int]) -> None:
     pixels = bytes(28 * 28 * len(labels))
     (folder / f"{prefix}-images-idx3-ubyte").write_bytes(head + b"\x03" + n + side + side + pixels)
     (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(head + b"\x01" + n + bytes(labels))
+
+
+@pytest.mark.parametrize("given", ["", "glyphs.npz"])
+def test_glyphs(tmp_path: Path, given: str) -> None:
+    """Its tree and its split come from the file; `data.holdout` validates with fonts of the training images."""
+    names = {"names0": ["a", "b"], "names1": ["a1", "b1", "b2"], "names2": ["x", "y", "z"]}
+    tree = {"parent1": [0, 1, 1], "parent2": [0, 1, 2]}
+    labels = np.array([[0, 0, 0], [1, 1, 1], [1, 2, 2], [0, 0, 0]], dtype=np.int16)
+    images, rows = np.zeros((4, 32, 32), np.uint8), {"labels": labels, "split": [0, 0, 0, 1], "family": [7, 8, 8, 9]}
+    np.savez(tmp_path / "glyphs.npz", images=images, **rows, **names, **tree)
+    data = {"dataset": "glyphs", "train_path": str(tmp_path / given)}
+    spec = resolve_spec(data)
+    assert spec.levels == ("script", "group", "character") and spec.num_classes == 3
+    train, val = (load(spec, split, data["train_path"], levels=True) for split in ("train", "val"))
+    assert [train[i][1].tolist() for i in range(3)] == labels[:3].tolist() and len(val) == 1  # type: ignore[arg-type]
+    inner = resolve_spec({**data, "holdout": 0.7})
+    assert load(inner, "val", None).targets == [1, 2] and load(inner, "train", data["train_path"]).targets == [0]  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="make_glyphs"):
+        load(spec, "train", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("place", ["given", "debian", "package/FashionMNIST/raw"])
@@ -236,6 +256,6 @@ def test_broken_image_gives_one_line_that_names_it(tmp_path: Path, kind: str, wo
 def test_level_targets_keep_unknown_labels() -> None:
     tree = get_spec("cifar100").taxonomy
     assert tree is not None
-    lookup = request.LevelTargets(tree)
+    lookup = sources.LevelTargets(tree)
     assert lookup(-1).tolist() == [-1, -1]
     assert lookup(0).tolist() == [4, 0] and lookup(0).dtype == torch.int64

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction
-from solo.data.sources.load import ArrayDataset, LevelTargets
+from solo.data.labels.subsets import Indexed, Subset, hold_out, level_targets, take_fraction
+from solo.data.sources.images import ArrayDataset, LevelTargets
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
@@ -32,6 +32,19 @@ def test_fraction_is_always_the_same_and_follows_its_seed() -> None:
     first, again, other = (take_fraction(grey(IMBALANCED), 0.2, seed) for seed in (42, 42, 1))
     assert isinstance(first, Subset) and isinstance(again, Subset) and isinstance(other, Subset)
     assert first.indices == again.indices != other.indices
+
+
+def test_what_is_held_out_and_the_rest_are_all_of_it() -> None:
+    """Of each class its share, nothing without a class; of a data set with groups whole ones."""
+    data = grey([*IMBALANCED, -1, -1])
+    held, rest = hold_out(data, 0.2, True), hold_out(data, 0.2, False)
+    assert Counter(held.targets) == {0: 12, 1: 6, 2: 2} and sorted([*held.indices, *rest.indices]) == list(range(102))
+    data.groups = np.arange(102) // 10  # type: ignore[assignment]
+    held, rest = hold_out(data, 0.25, True), hold_out(data, 0.25, False)
+    groups = [{index // 10 for index in part.indices} for part in (held, rest)]
+    assert 0 < len(held) <= 25 and not groups[0] & groups[1] and len(held) + len(rest) == 102
+    with pytest.raises(UserError, match="leaves one part empty"):
+        hold_out(grey([0, 1]), 0.01, True)
 
 
 @pytest.mark.parametrize("fraction", [-1, 0, 1.0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -12,10 +10,12 @@ from solo.hex import AdaptivePercentile, EveryNegative, NoNegative, Superclass, 
 from solo.hex.eyes import EYES
 from solo.hex.loss import Action, Elsewhere
 from solo.hex.objective import Step, build_objective
-from solo.hex.relatives import Bank, Neighbours, Oracle, RandomSet, Shuffled
-from solo.losses import Pairs
+from solo.hex.probe import gradient_cosine, whom_it_found
+from solo.hex.published import Components, FalseNegatives, Ring
+from solo.hex.relatives import Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
+from solo.losses import Pairs, info_nce
 from solo.losses import pairs as pairs_module
-from tests.losses.reference import cosines
+from tests.losses.reference import cosines, relatives_loss
 
 FINDERS = {
     "adaptive": AdaptivePercentile(quantile=0.6, warm_epoch=0),
@@ -28,51 +28,15 @@ ACTIONS = [
     for name, shares in {"weigh": (0.5,), "drop": (0.5,), "keep": (0.5,), "pull": (0.0, 0.3, 1.0, None)}.items()
     for denominator in ("own", "negatives", "all")
     for share in shares
+] + [
+    Action("pull", "inside", 0.4),
+    Action("pull", "inside", None),
+    Action("pull", "all", 0.4, 0.3),
+    Action("pull", "own", 0.4, 0.3, confident=True),
 ]
 
 
-def loops(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=None):
-    """The loss as its docstrings state it: one anchor, one positive, one denominator at a time."""
-    s, losses = cosines(z), []
-    unit = z / z.norm(dim=1, keepdim=True)
-    for i in range(len(z)):
-        positives = [j for j in range(len(z)) if j != i and ids[j] == ids[i]]
-        found = [j for j in range(len(z)) if ids[j] != ids[i] and chosen[i, j]]
-        siblings = [j for j in range(len(z)) if ids[j] != ids[i] and kin[i, j] and j not in found]
-        hierarchy = siblings + (found if action.name == "weigh" else [])
-        gone = found if action.name in ("drop", "pull") else []
-        rest = [j for j in range(len(z)) if ids[j] != ids[i] and j not in gone and j not in hierarchy]
-        if action.denominator == "all":
-            rest = [j for j in range(len(z)) if j != i and j not in hierarchy]
-        outside = sum((torch.exp(s[i, j] / tau) for j in rest), torch.zeros(()).double())
-        raised = [torch.exp(beta * s[i, h] / tau) for h in hierarchy]
-        inside = torch.zeros(()).double()
-        for h, weight in zip(hierarchy, raised, strict=True):
-            inside = inside + weight / (sum(raised) / len(raised)) * torch.exp(s[i, h] / tau)
-
-        def ell(top, outside=outside, inside=inside, hierarchy=hierarchy):
-            number = len(hierarchy)
-            floor = torch.tensor(number * math.exp(-1 / tau)).double()
-            local = torch.maximum((inside - tau_plus * number * top) / (1 - tau_plus), floor)
-            bottom = outside + local + (top if action.denominator == "own" else 0)
-            return (torch.log(bottom) if bottom > 0 else 0) - torch.log(top)
-
-        tops = [torch.exp(s[i, j] / tau) for j in found]
-        if elsewhere is not None:
-            known = zip(elsewhere.rows[i], elsewhere.known[i], strict=True)
-            tops += [torch.exp((unit[i] * row).sum() / tau) for row, there in known if there]
-        own = [ell(torch.exp(s[i, p] / tau)) for p in positives]
-        pulled = [ell(top) for top in tops] if action.name == "pull" else []
-        if action.share is None:
-            losses.append(sum(own + pulled) / len(own + pulled))
-        elif pulled:
-            losses.append((1 - action.share) * sum(own) / len(own) + action.share * sum(pulled) / len(pulled))
-        else:
-            losses.append(sum(own) / len(own))
-    return sum(losses) / len(losses)
-
-
-def batch(n=16, d=4, classes=8):
+def batch(n=10, d=4, classes=5):
     torch.manual_seed(3)
     z = torch.randn(n, d, dtype=torch.float64, requires_grad=True)
     ids = torch.arange(n) % classes
@@ -88,15 +52,23 @@ def chosen(policy, pairs):
 @pytest.mark.parametrize("finder", FINDERS)
 @pytest.mark.parametrize("action", ACTIONS, ids=str)
 @pytest.mark.parametrize("extra", [False, True])
-def test_every_action_equals_the_loops(finder, action, extra, monkeypatch):
+@pytest.mark.sampled(4)
+def test_every_action_equals_the_relatives_loss(finder, action, extra, monkeypatch):
     z, ids, elsewhere = batch()
     pairs = Pairs.from_ids(z, ids, groups=ids % 3)
     kin = AdaptivePercentile(quantile=0.4, warm_epoch=0)
-    both = (chosen(FINDERS[finder], pairs), chosen(kin, pairs) if extra else torch.zeros(16, 16, dtype=torch.bool))
+    sets = (chosen(FINDERS[finder], pairs), chosen(kin, pairs) if extra else torch.zeros(10, 10, dtype=torch.bool))
     far = elsewhere if extra and action.name == "pull" else None
-    expected = loops(z, ids, *both, action, 0.5, 1.5, 0.05, far)
-    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 80)  # five rows at a time
-    settings = {"temperature": 0.5, "beta": 1.5, "tau_plus": 0.05, "action": action, "elsewhere": far}
+    expected = relatives_loss(z, ids, *sets, action, 0.5, 1.5, 0.05, far, extra)
+    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 40)  # four rows at a time
+    settings = {
+        "temperature": 0.5,
+        "beta": 1.5,
+        "tau_plus": 0.05,
+        "action": action,
+        "elsewhere": far,
+        "relative": extra,
+    }
     loss, _ = hex_nce(pairs, FINDERS[finder], kin=kin if extra else None, **settings)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
     gradients = (torch.autograd.grad(value, z, retain_graph=True)[0] for value in (loss, expected))
@@ -108,11 +80,11 @@ def test_coarse_labels_that_pull_are_supervised_contrast_as_published():
     z, ids, _ = batch()
     groups, s = ids % 3, cosines(z) / 0.2
     expected = torch.zeros(()).double()
-    for i in range(16):
-        others = [j for j in range(16) if j != i]
+    for i in range(10):
+        others = [j for j in range(10) if j != i]
         alike = [j for j in others if groups[j] == groups[i]]
         log_sum = torch.logsumexp(s[i, others], dim=0)
-        expected = expected + sum(log_sum - s[i, p] for p in alike) / len(alike) / 16
+        expected = expected + sum(log_sum - s[i, p] for p in alike) / len(alike) / 10
     objective = build_objective(HexCfg(policy="coarse"), 0.2)
     loss = objective.replace(None, Pairs.from_ids(z, ids, groups), Step(0, 1))
     torch.testing.assert_close(loss, expected)
@@ -124,17 +96,44 @@ def test_unknown_actions_are_named(variant, words):
         Action(**variant)
 
 
-def nearest(k):
-    return TABLE[:, :k]
-
-
 TABLE = torch.stack([torch.randperm(39)[:12] for _ in range(40)])
 TABLE += TABLE >= torch.arange(40)[:, None]  # nobody is his own neighbour
 
 
-def made(policy, labels=None, seed=0):
+def made(policy, labels=None, seed=0, **more):
     labels = torch.arange(40) % 5 if labels is None else labels
-    return policy.table(nearest, labels, torch.Generator().manual_seed(seed))
+    eye = Eye(lambda k: TABLE[:, :k], lambda: ROWS, labels, torch.Generator().manual_seed(seed), **more)
+    return policy.table(eye)
+
+
+CENTRES = torch.eye(8)[:4].repeat_interleave(10, dim=0)
+ROWS = CENTRES + torch.linspace(0, 0.3, 10).repeat(4)[:, None] * torch.eye(8)[4]
+
+# A seed that starts k-means with a row of each cluster.
+START = next(
+    k
+    for k in range(99)
+    if len({i // 10 for i in torch.randperm(40, generator=torch.Generator().manual_seed(k))[:4].tolist()}) == 4
+)
+
+
+def test_clusters_are_drawn_from_and_the_far_ones_come_in_as_the_run_goes_on():
+    found = made(Clusters(among=50, clusters=4, iterations=20), seed=START)
+    cluster = torch.arange(40) // 10
+    assert (cluster[found] == cluster[:, None]).all() and not (found == torch.arange(40)[:, None]).any()
+    half = made(Clusters(among=50, clusters=4, iterations=20), seed=START, progress=0.5)
+    assert (half >= 0).all(dim=1).sum() == 20 and set(half.unique().tolist()) == {
+        -1,
+        *(half[:, 0] >= 0).nonzero()[:, 0].tolist(),
+    }
+
+
+def test_consistent_neighbours_were_there_before():
+    before = TABLE[:, :6].flip(1)
+    assert torch.equal(made(Consistent(among=8)), TABLE[:, :8])
+    found = made(Consistent(among=8), before=before)
+    assert torch.equal(found, torch.cat([TABLE[:, :6], torch.full((40, 2), -1)], dim=1))
+    assert torch.equal(both(TABLE, TABLE[:, :1])[:, 0], TABLE[:, 0])
 
 
 def test_neighbours_skip_the_first_and_keep_whom_both_sides_count():
@@ -164,18 +163,18 @@ def test_the_oracle_is_as_pure_as_its_dial_says(purity):
     assert not (found[rest] == torch.tensor(rest)[:, None]).any()
     alike = (labels[found[rest]] == labels[rest][:, None]).float().mean()
     assert alike == purity if purity in (0, 1) else abs(alike - purity) < 0.02
-    assert set(found[0].tolist()) >= {5, 10, 15, 20, 25, 30, 35} if purity == 1 else True
+    assert set(found[0].tolist()) == {5, 10, 15, 20, 25, 30, 35} if purity == 1 else True
 
 
 def test_the_bank_remembers_the_last_embedding_of_each_image():
-    bank = Bank(torch.tensor([[1, 2], [2, -1], [-1, -1]]), drawn=4)
-    assert bank.draw(torch.tensor([0])) is None
-    rows = torch.randn(3, 5)
+    bank, other, rows = Bank(drawn=4), Bank(drawn=4), torch.randn(3, 5)
+    for each in (bank, other):
+        each.table = torch.tensor([[1, 2], [2, -1], [-1, -1]])
+    assert bank.draw(torch.tensor([0]), rows[:1]) is None
     bank.store(torch.tensor([2, 1]), rows[[2, 1]])
-    other = Bank(bank.table, drawn=4)
     other.load_state_dict(bank.state_dict())
     for each in (bank, other):
-        drawn = each.draw(torch.tensor([0, 1, 2]))
+        drawn = each.draw(torch.tensor([0, 1, 2]), rows)
         assert drawn.known.sum(dim=1).tolist() == [2, 1, 0]
         torch.testing.assert_close(drawn.rows[1][drawn.known[1]][0], rows[2] / rows[2].norm(), atol=1e-3, rtol=0)
 
@@ -194,8 +193,71 @@ def test_relatives_of_the_bank_pull_after_the_warm_up():
     kept = objective.bank.rows.float()
     loss = objective.replace(None, pairs, Located(1, 3))
     far = Elsewhere(kept[[1, 0, 3, 2]].repeat(2, 1)[:, None], torch.ones(8, 1, dtype=torch.bool))
-    expected = loops(z.double(), Located.ids.repeat(2), *torch.zeros(2, 8, 8).bool(), Action("pull"), 0.2, 1, 0, far)
+    expected = relatives_loss(
+        z.double(), Located.ids.repeat(2), *torch.zeros(2, 8, 8).bool(), Action("pull"), 0.2, 1, 0, far
+    )
     torch.testing.assert_close(loss.double(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_live_bank_looks_again_in_each_epoch_and_mixes_the_own_view_in():
+    bank, rows, policy = Bank(drawn=1, mix=0.5), torch.eye(4), Neighbours(among=1)
+    bank.table, bank.labels, bank.live = torch.full((4, 1), -1), torch.zeros(4).long(), True
+    bank.store(torch.arange(4), torch.stack([rows[0], rows[0], rows[1], rows[1]]))
+    assert not bank.draw(torch.arange(4), rows).known.any()
+    bank.look(policy, epoch=1, max_epochs=3)
+    assert bank.table[:, 0].tolist() == [1, 0, 3, 2]
+    bank.store(torch.arange(4), torch.stack([rows[0], rows[1], rows[1], rows[0]]))
+    bank.look(policy, epoch=1, max_epochs=3)
+    assert bank.table[:, 0].tolist() == [1, 0, 3, 2]  # the same epoch
+    again = Bank(drawn=1, mix=0.5)
+    again.live = True
+    again.load_state_dict(bank.state_dict())
+    for each in (bank, again):
+        each.look(policy, epoch=2, max_epochs=3)
+        assert each.table[:, 0].tolist() == [3, 2, 1, 0] if each is bank else len(each.table)
+    drawn = bank.draw(torch.arange(4), rows).rows[:, 0]
+    expected = torch.stack([rows[0] + rows[0], rows[1] + rows[1], rows[1] + rows[2], rows[0] + rows[3]])
+    torch.testing.assert_close(drawn, torch.nn.functional.normalize(expected, dim=1), atol=1e-3, rtol=0)
+
+
+def views(n=12, d=5, seed=1):
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    pair = torch.stack([z, z + 0.3 * torch.randn(n, d, generator=torch.Generator().manual_seed(9))])
+    return Pairs.from_views(pair.unbind())
+
+
+def test_false_negatives_are_near_to_any_view():
+    pairs = views()
+    s, n = (pairs.anchors @ pairs.keys.T).tolist(), len(pairs.keys)
+    found = chosen(FalseNegatives(nearest=3, least=0.4, warm_epoch=0), pairs)
+    for i in range(n):
+        partner = (i + n // 2) % n
+        best = {j: max(s[i][j], s[partner][j]) for j in range(n) if j not in (i, partner)}
+        top = sorted(best, key=best.get)[-3:]
+        assert set(found[i].nonzero()[:, 0].tolist()) == {j for j in top if best[j] > 0.4}
+
+
+def test_the_ring_has_quantiles_of_the_row_for_bounds():
+    pairs, n = views(), 24
+    for epoch, low in ((0, 0.0), (1, 0.25), (2, 0.5)):
+        rows = slice(0, n)
+        outside = Ring(low=0.5, high=0.9).selector(pairs, epoch, 2)(pairs.similarity(rows), rows)
+        s = pairs.similarity(rows)
+        bounds = [torch.quantile(s, bound, dim=1, interpolation="nearest")[:, None] for bound in (low, 0.9)]
+        assert torch.equal(outside, (s < bounds[0]) | (s > bounds[1]))
+
+
+def test_components_of_the_graph_of_nearest_neighbours(monkeypatch):
+    pairs, n = views(n=9, seed=2), 9
+    s, label = pairs.similarity(slice(0, 18)), list(range(n))
+    for i in range(n):
+        j = max((j for j in range(2 * n) if j % n != i % n), key=lambda j: float(s[i, j]))
+        old, new = label[i % n], label[j % n]
+        label = [new if each == old else each for each in label]
+    expected = torch.tensor([[label[i % n] == label[j % n] and i % n != j % n for j in range(18)] for i in range(18)])
+    assert 1 < len(set(label)) < n
+    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 80)
+    assert torch.equal(chosen(Components(warm_epoch=0), pairs), expected)
 
 
 @pytest.mark.parametrize("eye", EYES)
@@ -214,3 +276,35 @@ def test_hog_tells_orientations_apart():
     upright[..., 8:] = 1
     both = EYES["hog"](torch.cat([upright, upright.mT])).unflatten(1, (8, -1)).sum(dim=2)
     assert both[0].argmax() == 0 and both[1].argmax() == 4
+
+
+def test_the_probe_counts_whom_a_rule_finds_and_compares_gradients(monkeypatch):
+    torch.manual_seed(2)
+    z, classes = torch.randn(12, 4, dtype=torch.float64), torch.arange(12) % 6 % 5
+    groups = torch.tensor([0, 0, 1, 1, -1])[classes]
+    pairs = Pairs.from_ids(z, torch.arange(12) % 6)
+    policy = AdaptivePercentile(quantile=0.6, warm_epoch=0)
+    monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 50)
+    found = whom_it_found(pairs, policy.selector(pairs, 0, 1), 0.5, (classes, groups))
+    s, which = cosines(z) / 0.5, chosen(policy, pairs)
+    counts, mass = {"own_class": 0, "siblings": 0, "strangers": 0}, 0.0
+    for i in range(12):
+        others = [j for j in range(12) if j != i]
+        mass += sum(s[i, j].exp() for j in others if which[i, j]) / sum(s[i, j].exp() for j in others) / 12
+        for j in others:
+            if which[i, j] and groups[i] >= 0 and groups[j] >= 0:
+                same, kin = classes[i] == classes[j], groups[i] == groups[j]
+                counts["own_class" if same else "siblings" if kin else "strangers"] += 1
+    assert {name: float(found[name]) for name in counts} == pytest.approx(
+        {name: number / sum(counts.values()) for name, number in counts.items()}
+    )
+    assert float(found["mass"]) == pytest.approx(float(mass))
+    assert float(found["with_relatives"]) == float(which.any(dim=1).double().mean())
+    u = pairs.anchors.clone().requires_grad_()
+    x, self_, partner = u @ u.T / 0.5, torch.eye(12).bool(), torch.eye(12).roll(6, dims=1).bool()
+    positive = x[partner]
+    info = (x.masked_fill(self_, -torch.inf).logsumexp(dim=1) - positive).mean()
+    decoupled = (x.masked_fill(self_ | partner, -torch.inf).logsumexp(dim=1) - positive).mean()
+    a, b = (torch.autograd.grad(loss, u, retain_graph=True)[0].flatten() for loss in (info, decoupled))
+    losses = lambda p: info_nce(p, 0.5), lambda p: hex_nce(p, NoNegative(), temperature=0.5, variant="release")[0]
+    assert float(gradient_cosine(*losses, pairs)) == pytest.approx(float(a @ b / (a.norm() * b.norm())))

@@ -89,3 +89,60 @@ def dcl(z: Tensor, ids: Tensor, temperature: float) -> Tensor:
         terms = [torch.log(rest) - s[i, p] / temperature for p in range(len(z)) if p != i and ids[p] == ids[i]]
         losses.append(sum(terms) / len(terms))
     return sum(losses) / len(losses)
+
+
+def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=None, relative=False):
+    """What is done with relatives, as `solo.hex.loss` states it: one anchor, one denominator at a time."""
+    s, losses = cosines(z), []
+    unit = z / z.norm(dim=1, keepdim=True)
+    for i in range(len(z)):
+        positives = [j for j in range(len(z)) if j != i and ids[j] == ids[i]]
+        found = [j for j in range(len(z)) if ids[j] != ids[i] and chosen[i, j]]
+        siblings = [j for j in range(len(z)) if ids[j] != ids[i] and kin[i, j] and j not in found]
+        hierarchy = siblings + (found if action.name == "weigh" else [])
+        gone = found if action.name in ("drop", "pull") else []
+        rest = [j for j in range(len(z)) if ids[j] != ids[i] and j not in gone and j not in hierarchy]
+        if action.denominator in ("all", "inside"):
+            gone = found if action.name == "drop" else []
+            rest = [j for j in range(len(z)) if j != i and j not in hierarchy and j not in gone]
+        outside = sum((torch.exp(s[i, j] / tau) for j in rest), torch.zeros(()).double())
+        raised = [torch.exp(beta * s[i, h] / tau) for h in hierarchy]
+        inside = torch.zeros(()).double()
+        if relative:
+            every = [torch.exp(beta * s[i, j] / tau) for j in range(len(z)) if ids[j] != ids[i]]
+        else:
+            every = raised
+        for h, weight in zip(hierarchy, raised, strict=True):
+            inside = inside + weight / (sum(every) / len(every)) * torch.exp(s[i, h] / tau)
+
+        def ell(top, outside=outside, inside=inside, hierarchy=hierarchy, with_top=action.denominator == "own"):
+            number = len(hierarchy)
+            floor = torch.tensor(number * math.exp(-1 / tau)).double()
+            local = torch.maximum((inside - tau_plus * number * top) / (1 - tau_plus), floor)
+            bottom = outside + local + (top if with_top else 0)
+            return (torch.log(bottom) if bottom > 0 else 0) - torch.log(top)
+
+        tops = [torch.exp(s[i, j] / tau) for j in found]
+        if elsewhere is not None:
+            known = zip(elsewhere.rows[i], elsewhere.known[i], strict=True)
+            tops += [torch.exp((unit[i] * row).sum() / tau) for row, there in known if there]
+        own = [ell(torch.exp(s[i, p] / tau)) for p in positives]
+        if action.denominator == "inside" and action.name == "pull":
+            near = found or [j for j in range(len(z)) if ids[j] != ids[i]]
+            total = sum(torch.exp(s[i, j] / tau) for j in near)
+            own = [ell(torch.exp(s[i, p] / tau), total, 0 * total, [], True) for p in positives]
+        pulled = [ell(top) for top in tops] if action.name == "pull" else []
+        if action.share is None:
+            losses.append(sum(own + pulled) / len(own + pulled))
+        elif pulled:
+            weights, share = [torch.ones(()).double() / len(pulled)] * len(pulled), action.share
+            if action.softness:
+                raised = [top.detach() ** (tau / action.softness) for top in tops]
+                weights = [each / sum(raised) for each in raised]
+            if action.confident and len(pulled) > 1:
+                share = share * (1 + sum(w * torch.log(w) for w in weights) / math.log(len(pulled)))
+            far = sum(w * each for w, each in zip(weights, pulled, strict=True))
+            losses.append((1 - share) * sum(own) / len(own) + share * far)
+        else:
+            losses.append(sum(own) / len(own))
+    return sum(losses) / len(losses)

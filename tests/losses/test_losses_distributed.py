@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from solo.hex.relatives import Bank
 from solo.losses import DINOLoss
 from tests.losses.zoo import CASES, N
 
@@ -37,9 +38,18 @@ def center(rank=None):
     return module.center
 
 
+def bank(rank=None):
+    """The bank after images of all processes were stored."""
+    kept, ids = Bank(drawn=2), torch.tensor([[3, 0], [1, 5]])
+    kept.table = torch.zeros(6, 2, dtype=torch.long)
+    rows = torch.arange(8.0).reshape(2, 2, 2) + 1
+    kept.store(*((ids.flatten(), rows.flatten(0, 1)) if rank is None else (ids[rank], rows[rank])))
+    return kept.rows
+
+
 def worker(rank, port, path):
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
-    torch.save({"losses": list(losses(rank)), "center": center(rank)}, f"{path}/{rank}.pt")
+    torch.save({"losses": list(losses(rank)), "center": center(rank), "bank": bank(rank)}, f"{path}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -64,3 +74,8 @@ def test_loss_and_gradient_agree_with_one_process(two_processes):
 def test_the_centre_is_that_of_all_processes(two_processes):
     for result in two_processes:
         torch.testing.assert_close(result["center"], center())
+
+
+def test_the_bank_has_the_images_of_all_processes(two_processes):
+    for result in two_processes:
+        torch.testing.assert_close(result["bank"], bank())

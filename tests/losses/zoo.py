@@ -10,9 +10,11 @@ from torch import Tensor
 
 from solo import losses
 from solo.args.schema import HexCfg
-from solo.hex import AdaptivePercentile, WithNamed
+from solo.hex import AdaptivePercentile, Superclass, WithNamed, hex_nce
+from solo.hex.loss import Action, Elsewhere
 from solo.hex.objective import Hex, Step
-from tests.losses import hierarchical_reference
+from solo.hex.published import Components
+from tests.losses import hierarchical_reference, reference
 
 N, D, K = 6, 4, 9  # batch of one process, features, entries of a queue
 
@@ -188,6 +190,54 @@ def hex_himulcon(z: Tensor, labels: Tensor) -> Tensor:
     return losses.hierarchical_contrastive_loss(pairs, labels, "himulcon", 0.3, denominator=denominator)
 
 
+def grouped_with_relatives(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    return randn(n, 2, D), torch.arange(n) % 5 - 1, torch.nn.functional.normalize(randn(n, 3, D), dim=2)
+
+
+def relatives(rule: Superclass | Components, action: Action) -> Case:
+    """Relatives in the batch, and others, some of them unknown, that are not in it."""
+
+    def pairs_of(z: Tensor, groups: Tensor) -> losses.Pairs:
+        return losses.Pairs.from_views(z.unbind(1), groups=groups)
+
+    def elsewhere(far: Tensor) -> Elsewhere:
+        return Elsewhere(far.repeat(2, 1, 1), (far[..., 0] > -0.3).repeat(2, 1))
+
+    def func(z: Tensor, groups: Tensor, far: Tensor) -> Tensor:
+        pairs = pairs_of(z, groups)
+        return hex_nce(pairs, rule, temperature=0.3, action=action, elsewhere=elsewhere(far))[0]
+
+    def loops(z: Tensor, groups: Tensor, far: Tensor) -> Tensor:
+        pairs, rows = pairs_of(z.detach(), groups), slice(0, 2 * len(z))
+        selector = rule.selector(pairs, 0, 1)
+        chosen = selector(pairs.similarity(rows), rows) if selector else torch.zeros(2 * len(z), 2 * len(z)).bool()
+        rest = (torch.zeros_like(chosen), action, 0.3, 1.0, 0.1, elsewhere(far))
+        return reference.relatives_loss(torch.cat(z.unbind(1)), torch.arange(len(z)).repeat(2), chosen, *rest)
+
+    return Case(func, loops, grouped_with_relatives, batch=(0, 0, 0))
+
+
+def queue_with_relatives(n: int) -> tuple[Tensor, ...]:
+    return *two_with_queue(n), torch.arange(n) % 4 - 1, torch.nn.functional.normalize(randn(n, 2, D), dim=2)
+
+
+def pull_from_queue(q: Tensor, k: Tensor, queue: Tensor, groups: Tensor, far: Tensor) -> Tensor:
+    pairs = losses.Pairs.with_queue(q, k, queue, groups, torch.arange(len(queue)) % 3)
+    known = Elsewhere(far, torch.ones(far.shape[:2], dtype=torch.bool))
+    return hex_nce(pairs, Superclass(), temperature=0.3, action=Action("pull", share=0.4), elsewhere=known)[0]
+
+
+def pull_from_queue_loops(q: Tensor, k: Tensor, queue: Tensor, groups: Tensor, far: Tensor) -> Tensor:
+    total = []
+    for i in range(len(q)):
+        alike = [j for j in range(len(queue)) if groups[i] == j % 3]
+        rest = sum(torch.exp(cos(q[i], queue[j]) / 0.3) for j in range(len(queue)) if j not in alike)
+        tops = [torch.exp(cos(q[i], row) / 0.3) for row in (k[i], *(queue[j] for j in alike), *far[i])]
+        own, *pulled = [torch.log(rest + top) - torch.log(top) for top in tops]
+        total.append(0.6 * own + 0.4 * mean(pulled))
+    return mean(total)
+
+
 def labelled_logits(n: int) -> tuple[Tensor, Tensor]:
     return randn(n, D), torch.arange(n) % (D + 1) - 1
 
@@ -236,6 +286,13 @@ CASES = {
         hex_himulcon,
         lambda z, y: hierarchical_reference.hex_himulcon(z, y, 0.3, 0.7, beta=1.0, tau_plus=0.1),
         views_with_labels,
+    ),
+    "relatives pulled": relatives(Superclass(), Action("pull")),
+    "relatives pulled as in SupCon": relatives(Superclass(), Action("pull", "all", None)),
+    "relatives dropped": relatives(Superclass(), Action("drop", "negatives")),
+    "components pulled": relatives(Components(warm_epoch=0), Action("pull")),
+    "relatives in a queue": Case(
+        pull_from_queue, pull_from_queue_loops, queue_with_relatives, batch=(0, 0, None, 0, 0)
     ),
     "cross entropy": Case(losses.cross_entropy_loss_func, cross_entropy, labelled_logits),
     "mae": Case(lambda p, x, m: losses.mae_loss_func(x, p, m, 2), mae, masked, batch=(0, 0, 0)),

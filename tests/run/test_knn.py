@@ -11,6 +11,7 @@ from solo import cli
 from solo.args.eval_schema import KnnCfg
 from solo.args.parse import parse
 from solo.errors import UserError
+from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import load_features
 from solo.run.source import pretrained_method
 
@@ -110,9 +111,7 @@ def test_own_images(pretrained, tmp_path, capsys):
 
 
 def test_a_projector_that_is_not_there(pretrained, tmp_path, monkeypatch):
-    from solo.methods.simclr import SimCLR
-
-    monkeypatch.delattr(SimCLR, "heads")
+    monkeypatch.setattr(METHODS["simclr"], "heads", BaseMethod.heads)
     given = {"pretrained_feature_extractor": str(pretrained), "feature_type": ["projector"]}
     cfg = parse({**given, "data": {"dataset": "digits"}}, KnnCfg).config
     with pytest.raises(UserError, match="'simclr' of .* has no projector; use feature_type=backbone"):

@@ -96,7 +96,7 @@ def image_sources(dataset: Any) -> list[Source] | None:
 
 
 def file_names(dataset: Any) -> Sequence[str] | None:
-    """The same for people."""
+    """The sources of a data set's images as texts for people; None where unknown."""
     sources = image_sources(dataset)
     return None if sources is None else list(map(str, sources))
 
