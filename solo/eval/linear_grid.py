@@ -35,7 +35,7 @@ def train_heads(
     seed: int,
     momentum: float = 0.9,
 ) -> tuple[Tensor, Tensor]:
-    """SGD with momentum on cross-entropy, rates following a cosine to 0: weights (G, d, C) and biases (G, C), from zero.
+    """SGD with momentum on cross-entropy, rates following a cosine to 0: weights (G, d, C), biases (G, C), from zero.
 
     Args:
         features: (n, d), on the device to compute on.
