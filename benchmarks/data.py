@@ -1,6 +1,7 @@
 """Speed and memory of whole-batch augmentation from decoded images against making views image by image.
 
     python benchmarks/data.py [--images 1024] [--batch 256] [--folder-gb 0.2] [--pixels 1000] [--workers 2]
+    python benchmarks/data.py --only feed  # images/s of a core from JPEG files, with and without the cache
     python benchmarks/data.py --only folder --folder-gb 10  # ten minutes, 15 GB in the folder for temporary files
 
 Prints ratios, each of two things measured in turns in the same process, by processor time of one thread, so that other
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from PIL import Image
 from torchvision import transforms as tvt
 
 from solo.data.batches.loader import BatchLoader
+from solo.data.cache import images as cache
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.subsets import Indexed
@@ -187,6 +190,31 @@ def folder(gigabytes: float, pixels: int, batch: int, workers: int) -> None:
         )
 
 
+def feed(count: int, pixels: int, size: int = 224) -> None:
+    """Print how many images of JPEG files a core turns into two views, or into what travels to a GPU."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        jpegs(root / "images", 0, pixels)
+        dataset, entry = load(get_spec("custom"), "train", root / "images"), symmetric(size)
+        augment, seeds = BatchAugment([entry], MEAN, STD), torch.arange(64)
+        kept = cached(dataset, augment, folder=str(root / "cache"), asked=True)
+        with mock.patch.object(cache, "UNASKED_BYTES", 0):
+            fresh = cached(dataset, augment)
+        ours = prepare_n_crop_transform([build_transform_pipeline("custom", entry, MEAN, STD)], [2])
+        rows = [[(64 * part + i) % 64 for i in range(64)] for part in range(max(1, count // 64))]
+        ways: dict[str, Callable[[list[int]], Any]] = {
+            "Pillow, image by image": lambda part: [ours(dataset[i][0]) for i in part],
+            "decoded, whole batches": lambda part: augment(fresh.fetch(part), seeds),
+            "decoded and cropped for a GPU": lambda part: augment.prepare(fresh.fetch(part), seeds),
+            "cache, whole batches": lambda part: augment(kept.fetch(part), seeds),
+            "cache, cropped for a GPU": lambda part: augment.prepare(kept.fetch(part), seeds),
+        }
+        best = fastest([lambda way=way: [way(part) for part in rows] for way in ways.values()])
+        print(f"JPEG files of {pixels} x {pixels} pixels, two views of {size}, images/s of a core:")
+        for (way, _), spent in zip(ways.items(), best, strict=True):
+            print(f"  {way:30} {64 * len(rows) / spent:6,.0f}  x{best[0] / spent:.1f}")
+
+
 def main() -> None:
     """Run all of it on one thread."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -195,13 +223,15 @@ def main() -> None:
     parser.add_argument("--folder-gb", type=float, default=0.2, help="size of the folder of JPEG files")
     parser.add_argument("--pixels", type=int, default=1000, help="side of the folder's images")
     parser.add_argument("--workers", type=int, default=2, help="of the loader whose memory is measured")
-    parser.add_argument("--only", choices=("views", "folder"), help="one of the two parts")
+    parser.add_argument("--only", choices=("views", "feed", "folder"), help="one of the parts")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.only != "folder":
+    if args.only in (None, "feed"):
+        feed(args.images // 8, 450)
+    if args.only in (None, "views"):
         views(32, 32, args.images, min(args.batch, args.images))
         views(224, 256, args.images // 8, min(args.batch, args.images // 16))
-    if args.only != "views":
+    if args.only in (None, "folder"):
         folder(args.folder_gb, args.pixels, args.batch, args.workers)
 
 

@@ -116,6 +116,11 @@ def own_rows(x: Tensor) -> Tensor:
     return x.chunk(world_size())[rank()] if is_distributed() else x
 
 
+def own_share(x: Any) -> Any:
+    """What this process holds of a parameter that FSDP has shared out; anything else as it is."""
+    return x.to_local() if hasattr(x, "to_local") else x
+
+
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over processes, detached; the input is left as it is."""

@@ -40,6 +40,11 @@ def no_access(error: OSError) -> str:
     return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
 
 
+def reason(error: BaseException) -> str:
+    """What somebody else's error says, on one line; its type where it says nothing."""
+    return printable(" ".join((getattr(error, "strerror", None) or str(error)).split())[:300]) or type(error).__name__
+
+
 def printable(text: object) -> str:
     """A name on one line, as any terminal can show it: line breaks, escapes, bytes that are no text spelled out."""
     return "".join(char if char.isprintable() else _escaped(char) for char in str(text))

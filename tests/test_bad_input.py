@@ -165,6 +165,8 @@ RUNS = [
     ("data.labelled_share=0.5", "for training images of which some have no class, and here all 1437 have one"),
     ("accelerator=gpu", "accelerator=gpu, but no GPU is visible; use accelerator=auto"),
     ("accelerator=tpu", "Lightning refuses the settings"),
+    ("strategy=fsdp_cpu_offload", "strategy='fsdp_cpu_offload' is unknown; give fsdp"),
+    ("strategy=fsdp accumulate=exact", "accumulate=exact doesn't go with strategy=fsdp; take ddp"),
     ("strategy=ddpp", "Lightning refuses the settings: You selected an invalid strategy name: `strategy='ddpp'`"),
     ("profiler=fast", "Lightning refuses the settings"),
     ("val_check_interval=100", "`val_check_interval` (100) must be less than or equal to the number of the training"),

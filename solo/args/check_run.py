@@ -24,6 +24,7 @@ def check_run(values: Values) -> Iterator[Problem]:
     """Settings of a checked config, where a refused value is None, that can't be what is meant."""
     yield from _top(values)
     yield from _batches(values)
+    yield from _sharing(values)
     if "finetune" in values:
         yield from _finetuning(values)
     # Numbers that go to someone else's function, which may not look at them.
@@ -55,6 +56,16 @@ def _top(values: Values) -> Iterator[Problem]:
     for unit in time if isinstance(time, Mapping) else ():
         if unit not in _UNITS:
             yield Problem(f"max_time.{unit}", f" is no unit of time; give {', '.join(_UNITS)}")
+
+
+def _sharing(values: Values) -> Iterator[Problem]:
+    strategy = str(values.get("strategy"))
+    if strategy.startswith("fsdp") and strategy not in ("fsdp", "fsdp2"):
+        yield Problem("strategy", f"={strategy!r} is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp")
+    if strategy.startswith("fsdp") and values.get("accumulate") == "exact":
+        yield Problem(
+            "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
+        )
 
 
 def _batches(values: Values) -> Iterator[Problem]:

@@ -39,7 +39,9 @@ class CommonDataCfg:
         ge=0,
         lt=1,
     )
-    num_workers: int = key(4, "loader processes for each device", ge=0, matters=False)
+    num_workers: int | None = key(
+        None, "loader processes for each device; null: as many as there are cores for it", ge=0, matters=False
+    )
     download: bool = key(True, "fetch the data set if it isn't there", matters=False)
     num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
     levels: tuple[str, ...] | str | None = key(
@@ -77,6 +79,11 @@ class CommonDataCfg:
         if self.resolved is None:
             raise UserError("data.dataset is missing; give the name of a data set")
         return self.resolved
+
+    @property
+    def workers(self) -> int:
+        """`num_workers`, which is found out where a command is read."""
+        return self.num_workers or 0
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -48,7 +48,6 @@ class KnnCfg(FeatureCfg):
     """Settings of `solo knn`; all combinations of the four lists are measured."""
 
     name: str = key("knn", "name of the run", matters=False)
-    data: SourceDataCfg = key(SourceDataCfg, "images")
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
     distance_function: tuple[Literal["cosine", "euclidean"], ...] = key(
         ["cosine"], "how neighbours are found and weighed"
@@ -62,7 +61,6 @@ class UmapCfg(FeatureCfg):
     """All settings of `solo umap`: whose features become points, and how."""
 
     name: str = key("umap", "name of the run", matters=False)
-    data: SourceDataCfg = key(SourceDataCfg, "images")
     feature_type: Literal["backbone", "projector"] = key("backbone", "which features")
     embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
     max_points: int = key(3000, "images drawn of each set; more are subsampled at random", ge=2)

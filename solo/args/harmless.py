@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo.args.check import short
 from solo.args.differences import flat
 from solo.args.origins import display
-from solo.errors import ConfigError
+from solo.errors import ConfigError, reason
 
 # Far more than any recipe has; what is larger is refused before it is built.
 MOST_VALUES, DEEPEST, MOST_BYTES = 5_000, 30, 1_000_000
@@ -88,7 +88,7 @@ def _checked(file: Path) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
     except ValueError as error:  # Python's limit of digits
-        raise ConfigError(f"{shown}: a number is too long ({' '.join(str(error).split())[:80]})") from error
+        raise ConfigError(f"{shown}: a number is too long ({reason(error)})") from error
 
 
 def _measure(text: str, shown: str) -> None:

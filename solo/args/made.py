@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.origins import display, lines_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.errors import ConfigError
+from solo.errors import ConfigError, reason
 from solo.methods.catalogue import CATALOGUE
 
 _NOT_RECIPES = ("data", "methods")
@@ -250,7 +250,7 @@ def _table_once(path: Path, changed: int) -> dict[str, Any]:
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{display(path)}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{display(path)}: {reason(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
     return content

@@ -1,4 +1,4 @@
-"""The way of a config, whoever calls: `legacy` -> `check` -> `rules` -> `resolve`."""
+"""The way of a config, whoever calls: older names -> `check` -> `check_*` -> `resolve`."""
 
 from __future__ import annotations
 

@@ -12,11 +12,13 @@ from typing import Any
 from solo.args.config import freeze
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
+from solo.cores import usable_cores
 from solo.data.catalogue.registry import DatasetSpec, count_classes, get_spec, validation_path
 from solo.data.catalogue.resolve import unseen_classes
 from solo.errors import UserError
 from solo.methods.catalogue import facts_of
 
+_MOST_WORKERS = 16  # from there on they cost memory, and a step takes longer than its images
 BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
 
 _OPTIMIZER_KWARGS: dict[str, dict[str, Any]] = {
@@ -83,6 +85,8 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
     if values["name"] is None:
         what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
         settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
+    devices = count_devices(values["devices"], values["accelerator"]) if "devices" in values else 1
+    settings.fill("data.num_workers", max(1, min(_MOST_WORKERS, usable_cores() // devices)), "cores for each device")
     if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
         settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec, found)

@@ -6,11 +6,20 @@ Liu et al.: A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545.
 
 from __future__ import annotations
 
+import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
 from torch import nn
+
+if TYPE_CHECKING or {"timm", "wandb"} & set(sys.modules):
+    import timm
+else:  # it imports W&B to see whether that is there, which takes as long as timm itself
+    sys.modules["wandb"] = None
+    try:
+        import timm
+    finally:
+        del sys.modules["wandb"]
 
 
 def timm_model(name: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:

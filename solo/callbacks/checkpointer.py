@@ -239,6 +239,7 @@ def _not_finite(trainer: Trainer) -> list[str]:
     for place, optimizer in enumerate(trainer.optimizers):
         for number, state in enumerate(optimizer.state.values()):
             named |= {f"optimizer {place}, {key} {number}": value for key, value in state.items()}
+    named = {name: distributed.own_share(x) for name, x in named.items()}
     floats = {name: x for name, x in named.items() if isinstance(x, Tensor) and x.is_floating_point() and x.numel()}
     if not floats:
         return []

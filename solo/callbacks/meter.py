@@ -13,8 +13,9 @@ from torch import Tensor
 class Meter(Callback):
     """Counts images, seconds and the training loss of the running epoch.
 
-    Validation is not counted. Waiting is the time between two steps, so on a GPU that still computes it is an upper
-    bound. Place it first among the callbacks.
+    Validation is not counted. Waiting for data is the time spent on the loader's `next`, not that for a GPU which still
+    computes the step before; of a loader that doesn't tell (`waited`), the time between two steps. Place it first among
+    the callbacks.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class Meter(Callback):
         self._loss: Tensor | None = None
         self._steps = 0
         self._validation_started = 0.0
+        self._waited: float | None = None  # what the loader had told by the batch before
 
     @property
     def seconds(self) -> float:
@@ -75,7 +77,12 @@ class Meter(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is here: the wait for data is over."""
-        self.wait_seconds += time.perf_counter() - self._mark - self._pause
+        told = getattr(getattr(trainer, "train_dataloader", None), "waited", None)
+        if told is None or self._waited is None:
+            self.wait_seconds += time.perf_counter() - self._mark - self._pause
+        else:
+            self.wait_seconds += told - self._waited
+        self._waited = told
         self._paused += self._pause
         self._pause = 0.0
 

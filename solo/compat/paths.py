@@ -68,7 +68,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
         gone="solo reads images without NVIDIA DALI; use solo.data.pretrain_dataloader and "
         "solo.data.classification_dataloader (data.format=dali in a YAML runs on these)",
     ),
-    "solo.data.h5_dataset": Moved("solo.data.sources.h5_dataset"),
+    "solo.data.h5_dataset": Moved("solo.data.sources.images"),
     "solo.utils": None,
     "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),

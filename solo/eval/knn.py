@@ -7,6 +7,7 @@ https://arxiv.org/abs/1805.01978.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -111,16 +112,20 @@ def vote_ranking(
 
 @torch.no_grad()
 def nearest(
-    query: Tensor, keys: Tensor, k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
+    query: Tensor, keys: Tensor | Sequence[Tensor], k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
 ) -> tuple[Tensor, Tensor]:
     """The k most similar of keys (N, D), N >= k, of each query (M, D), about `max_elements` similarities at a time.
+
+    The keys may come in parts, and are in memory once, in their own precision: rows are brought to float32 and to
+    length 1 a block at a time.
 
     Returns:
         similarity (M, k), descending: the cosine, or minus the euclidean distance; and the keys' indices (M, k).
     """
-    query, keys = _prepare(query, distance), _prepare(keys, distance)
-    rows = max(1, min(len(query), _QUERY_ROWS, max_elements // k))
-    parts = [_nearest_of(part, keys, k, distance, max(k, max_elements // rows)) for part in torch.split(query, rows)]
+    keys = [keys] if isinstance(keys, Tensor) else keys
+    rows = max(1, min(len(query), _QUERY_ROWS, max_elements // max(k, 1)))
+    columns = max(k, max_elements // rows)
+    parts = [_nearest_of(_prepare(part, distance), keys, k, distance, columns) for part in torch.split(query, rows)]
     similarity, index = zip(*parts, strict=True)
     return torch.cat(similarity), torch.cat(index)
 
@@ -142,11 +147,13 @@ def nearest_others(
     return similarity[~own].reshape(-1, k), index[~own].reshape(-1, k)
 
 
-def _nearest_of(query: Tensor, keys: Tensor, k: int, distance: Distance, columns: int) -> tuple[Tensor, Tensor]:
+def _nearest_of(
+    query: Tensor, keys: Sequence[Tensor], k: int, distance: Distance, columns: int
+) -> tuple[Tensor, Tensor]:
     best = query.new_empty(len(query), 0)
     index = torch.empty(len(query), 0, dtype=torch.long, device=query.device)
-    for start in range(0, len(keys), columns):
-        block = keys[start : start + columns]
+    for start, rows in _blocks(keys, columns):
+        block = _prepare(rows, distance)
         similarity = query @ block.T if distance == "cosine" else -torch.cdist(query, block)
         place = best_columns(similarity, min(k, len(block)))
         top = similarity.gather(1, place)
@@ -155,6 +162,18 @@ def _nearest_of(query: Tensor, keys: Tensor, k: int, distance: Distance, columns
             best, place = best.topk(k, dim=1)
             index = index.gather(1, place)
     return best, index
+
+
+def _blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
+    """At most `rows` rows of the parts at a time, each with the number of its first row."""
+    start, waiting = 0, list[Tensor]()
+    for piece in (piece for part in parts for piece in torch.split(part, rows)):
+        if waiting and sum(map(len, waiting)) + len(piece) > rows:
+            yield start, torch.cat(waiting)
+            start, waiting = start + sum(map(len, waiting)), []
+        waiting.append(piece)
+    if waiting:
+        yield start, torch.cat(waiting) if len(waiting) > 1 else waiting[0]
 
 
 def vote(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:

@@ -6,14 +6,19 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
 
-from solo.eval.knn import knn_accuracy
+from solo import distributed
+from solo.eval.knn import nearest, vote_accuracy
 
 
 class WeightedKNNClassifier(Metric):
     """Collects features batch by batch; `compute` classifies the test rows by the train rows and starts anew.
+
+    Train rows without a class (-1 at the finest level) are no neighbours. Each process searches its own train rows, so
+    that these are in memory once; only the test rows and the nearest neighbours travel.
 
     Args:
         k: neighbours that vote, clipped to the number of train rows.
@@ -47,7 +52,7 @@ class WeightedKNNClassifier(Metric):
         epsilon: float = 0.00001,
         dist_sync_on_step: bool = False,
     ) -> None:
-        super().__init__(dist_sync_on_step=dist_sync_on_step, compute_with_cache=False)
+        super().__init__(dist_sync_on_step=dist_sync_on_step, compute_with_cache=False, sync_on_compute=False)
         if distance_fx not in ("cosine", "euclidean"):
             raise ValueError(f"the k-NN distance {distance_fx!r} is unknown; choose cosine or euclidean")
         self.k = k
@@ -88,18 +93,43 @@ class WeightedKNNClassifier(Metric):
     def compute(self) -> tuple[float, float]:
         """(acc1, acc5) in percent at the finest level, (-1, -1) if there are no train or no test rows; then resets."""
         self.level_accuracies = []
-        states = [getattr(self, name) for name in self._STATES]
-        rows = [dim_zero_cat(state) if len(state) else torch.empty(0) for state in states]
-        if all(len(part) for part in rows):  # batches without a label leave parts of no rows
-            self.level_accuracies = knn_accuracy(
-                *rows,
-                k=self.k,
-                temperature=self.T,
-                distance=self.distance_fx,
-                epsilon=self.epsilon,
-                max_elements=self.max_distance_matrix_size,
-            )
-        for name in self._STATES:
-            setattr(self, name, [])  # gathered over processes they are tensors, which torchmetrics can't clear
+        if self.train_features and self.test_features:
+            self.level_accuracies = self._classify()
         self.reset()
         return self.level_accuracies[-1] if self.level_accuracies else (-1, -1)
+
+    def _classify(self) -> list[tuple[float, float]]:
+        for index, targets in enumerate(self.train_targets):
+            known = targets.reshape(len(targets), -1)[:, -1] >= 0
+            if not known.all():
+                self.train_features[index], self.train_targets[index] = (
+                    self.train_features[index][known],
+                    targets[known],
+                )
+        classes = torch.cat(self.train_targets)
+        test, truth = (_all_rows(torch.cat(parts)) for parts in (self.test_features, self.test_targets))
+        k = min(self.k, int(distributed.all_reduce_sum(torch.tensor(len(classes), device=classes.device))))
+        if not (k and len(test)):
+            return []
+        options: dict[str, Any] = {"distance": self.distance_fx, "max_elements": self.max_distance_matrix_size}
+        similarity, near = nearest(test, self.train_features, min(k, len(classes)), **options)
+        labels = classes[near]  # (M, k) or (M, k, L)
+        if distributed.is_distributed():
+            similarity, labels = _nearest_of_all(similarity, labels, k)
+        places = torch.arange(similarity.numel(), device=similarity.device).view_as(similarity)
+        options |= {"temperature": self.T, "epsilon": self.epsilon}
+        return vote_accuracy(similarity, places, labels.flatten(0, 1), truth, **options)
+
+
+def _all_rows(x: Tensor) -> Tensor:
+    return torch.cat(gather_all_tensors(x)) if distributed.is_distributed() else x
+
+
+def _nearest_of_all(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Similarities (M, k') and labels (M, k', ...) of this process's neighbours -> those of the k nearest of all."""
+    missing = k - similarity.shape[1]
+    similarity = F.pad(similarity, (0, missing), value=-torch.inf)
+    labels = torch.cat([labels, labels.new_full((len(labels), missing, *labels.shape[2:]), -1)], dim=1)
+    similarity, labels = (distributed.gather_no_grad(x.transpose(0, 1)).transpose(0, 1) for x in (similarity, labels))
+    similarity, places = similarity.topk(k, dim=1)
+    return similarity, labels[torch.arange(len(places), device=places.device)[:, None], places]

@@ -82,7 +82,7 @@ class _HexSoftmax:
 
     def __init__(self, x: Tensor, leaf: Tensor, hierarchy: Tensor, rest: Tensor, settings: HexDenominator) -> None:
         self._leaf, self._rest = MaskedSoftmax(x, leaf), MaskedSoftmax(x, rest)
-        self.local, self._tau_plus = LocalTerm(x, hierarchy.nonzero(as_tuple=True), settings.beta), settings.tau_plus
+        self.local, self._tau_plus = LocalTerm(x, hierarchy, settings.beta), settings.tau_plus
         partners = leaf.sum(dim=1).clamp_min(1).to(x.dtype)
         self._mean = self._leaf.lse - partners.log()  # log of the mean of exp(x) over S(i)
         self.log_debiased, self.active = debias(
@@ -96,7 +96,7 @@ class _HexSoftmax:
         log_norm = lse + math.log1p(-self._tau_plus)
         grad = self._rest.gradient(per_row * (self._rest.lse - lse).exp())
         d_local = torch.where(self.active, per_row * (self.local.log - log_norm).exp(), 0.0)
-        grad[self.local.row, self.local.column] += self.local.gradient(d_local)
+        self.local.add_gradient(grad, d_local)
         if self._tau_plus > 0:
             taken = math.log(self._tau_plus) + self.local.log_size + self._mean - log_norm
             grad -= self._leaf.gradient(torch.where(self.active, per_row * taken.exp(), 0.0))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solo.losses.info_nce import MaskedSoftmax
+from solo.losses.pairs import listed
 
 
 class ListSoftmax:
@@ -34,44 +35,54 @@ class ListSoftmax:
 class LocalTerm:
     """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), for a block of rows.
 
+    On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see `listed`.
+
     Args:
         x: (R, N) logits.
-        listed: (K,) and (K,), row and column of each hierarchy negative.
+        hierarchy: (R, N) boolean, H(i).
         beta: >= 0.
         among: (R, N) whose mean of exp(beta x) the weights are relative to; H(i) by default.
 
     Attributes:
-        row, column: (K,) the hierarchy negatives.
         size: (R,) |H(i)|.
         log_size: (R,), -inf where H(i) is empty.
         log: (R,) log L_i, -inf where H(i) is empty.
     """
 
-    def __init__(self, x: Tensor, listed: tuple[Tensor, ...], beta: float, among: Tensor | None = None) -> None:
-        self.row, self.column = listed
-        negatives, self._beta = x[listed], beta
-        self._all: MaskedSoftmax | None = None
-        self.size = torch.bincount(self.row, minlength=len(x))
-        self._tilted = ListSoftmax((1 + beta) * negatives, self.row, len(x))
-        self._weights = ListSoftmax(beta * negatives, self.row, len(x))
+    def __init__(self, x: Tensor, hierarchy: Tensor, beta: float, among: Tensor | None = None) -> None:
+        self._beta = beta
+        self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) else None
+        if self._listed is None:
+            self.size = hierarchy.sum(dim=1)
+            self._parts = [MaskedSoftmax(factor * x, hierarchy) for factor in (1 + beta, beta)]
+            tilted, weights = (part.lse for part in self._parts)
+        else:
+            row, negatives = self._listed[0], x[self._listed]
+            self.size = torch.bincount(row, minlength=len(x))
+            self._lists = [ListSoftmax(factor * negatives, row, len(x)) for factor in (1 + beta, beta)]
+            tilted, weights = (part.lse for part in self._lists)
         self.log_size = self.size.to(x.dtype).log()
-        log_number, log_weights = self.log_size, self._weights.lse
+        self._all: MaskedSoftmax | None = None
+        log_number = self.log_size
         if among is not None:
             self._all = MaskedSoftmax(beta * x, among)
-            log_number, log_weights = among.sum(dim=1).to(x.dtype).log(), self._all.lse
-        self.log = torch.where(self.size > 0, log_number + self._tilted.lse - log_weights, -torch.inf)
-
-    def gradient(self, per_row: Tensor) -> Tensor:
-        """Gradient (K,) of ``sum_i per_row_i * log L_i`` with respect to the logits of the hierarchy negatives."""
-        return per_row[self.row] * ((1 + self._beta) * self._tilted.softmax - self._beta * self._weights.softmax)
+            log_number, weights = among.sum(dim=1).to(x.dtype).log(), self._all.lse
+        self.log = torch.where(self.size > 0, log_number + tilted - weights, -torch.inf)
 
     def add_gradient(self, grad: Tensor, per_row: Tensor) -> None:
-        """Add the same to ``grad`` (R, N), which is 0 at the hierarchy negatives."""
-        if self._all is None:
-            grad[self.row, self.column] = self.gradient(per_row)
+        """Add the gradient of ``sum_i per_row_i * log L_i`` with respect to the logits to ``grad`` (R, N); once."""
+        if self._all is not None:
+            grad -= self._all.gradient(per_row * self._beta)
+        if self._listed is None:
+            tilted, weights = self._parts
+            grad.add_(tilted.gradient(per_row), alpha=1 + self._beta)
+            if self._all is None:
+                grad.sub_(weights.gradient(per_row), alpha=self._beta)
             return
-        grad -= self._all.gradient(per_row * self._beta)
-        grad[self.row, self.column] += per_row[self.row] * (1 + self._beta) * self._tilted.softmax
+        change, row = (1 + self._beta) * self._lists[0].softmax, per_row[self._listed[0]]
+        if self._all is None:
+            change = change - self._beta * self._lists[1].softmax
+        grad[self._listed] += row * change
 
 
 def debias(

@@ -32,7 +32,7 @@ from solo import distributed
 from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.losses.blockwise import blockwise
-from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms, sum_per_row
+from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
 from solo.losses.pairs import Pairs
 
 Variant = Literal["reweight", "release"]
@@ -110,6 +110,7 @@ class _HexRows(InfoNCERows):
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
+        self.lists |= action.name == "pull"  # relatives become terms of their own
         self.relative, self.kin, self.known, self.own, self.d_own = relative, kin, None, None, None
         if elsewhere is not None:
             self.known = elsewhere.known
@@ -117,7 +118,7 @@ class _HexRows(InfoNCERows):
                 self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
             self.d_own = torch.zeros_like(self.own)
         names = ("log_global", "log_local", "local_share", "bounded")
-        self._seen: dict[str, list[Tensor]] = {name: [] for name in names}
+        self._seen = {name: pairs.anchors.new_zeros(2) for name in names}  # sums and counts
         self._selected = pairs.anchors.new_zeros(())
         self._alike = pairs.anchors.new_zeros(2)  # hierarchy negatives of the anchor's group, those of known groups
 
@@ -136,7 +137,7 @@ class _HexRows(InfoNCERows):
         if self.action.denominator in ("all", "inside"):
             others |= block.positive
         rest = MaskedSoftmax(block.x, others & ~hierarchy)
-        self._compare_groups(block.rows, *(chosen if self.kin is None else hierarchy).nonzero(as_tuple=True))
+        self._compare_groups(block.rows, chosen if self.kin is None else hierarchy)
         number, listed = len(terms.x), None
         if self.action.name == "pull":
             terms, listed = self._with_relatives(block, terms, chosen)
@@ -163,13 +164,12 @@ class _HexRows(InfoNCERows):
 
         What was seen is recorded where somebody is said to be ``chosen``.
         """
-        listed = hierarchy.nonzero(as_tuple=True)  # H(i) is a small share of the row
-        local = LocalTerm(block.x, listed, self.beta, block.negative if self.relative else None)
-        log_size = local.log_size[terms.row]
+        local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None)
+        log_size = terms.of(local.log_size)
         log_debiased, active = debias(
-            local.log[terms.row], log_size, terms.mean, self.tau_plus, self.inverse_temperature
+            terms.of(local.log), log_size, terms.mean, self.tau_plus, self.inverse_temperature
         )
-        log_denominator = torch.logaddexp(rest.lse[terms.row], log_debiased)
+        log_denominator = torch.logaddexp(terms.of(rest.lse), log_debiased)
         if own:
             log_denominator = torch.logaddexp(terms.x, log_denominator)
         else:  # a row that has lost all of its negatives has no denominator
@@ -179,25 +179,26 @@ class _HexRows(InfoNCERows):
         # Shares of the denominator: each is the derivative of its log with respect to a part's log.
         log_norm = log_denominator + math.log1p(-self.tau_plus)
         local_share = (log_debiased - log_denominator).exp()
-        d_rest = terms.weight * (rest.lse[terms.row] - log_denominator).exp()
+        d_rest = terms.weight * (terms.of(rest.lse) - log_denominator).exp()
         d_positive = -d_rest - terms.weight * local_share if own else -terms.weight
-        d_local = torch.where(active, terms.weight * (local.log[terms.row] - log_norm).exp(), 0.0)
+        d_local = torch.where(active, terms.weight * (terms.of(local.log) - log_norm).exp(), 0.0)
         if self.tau_plus > 0:
             taken = math.log(self.tau_plus) + log_size + terms.mean - log_norm
             d_positive = d_positive - torch.where(active, terms.weight * taken.exp(), 0.0)
 
-        grad = rest.gradient(sum_per_row(d_rest, terms, rest.lse))
-        local.add_gradient(grad, sum_per_row(d_local, terms, rest.lse))
+        grad = rest.gradient(terms.sum_per_row(d_rest, len(block.x)))
+        local.add_gradient(grad, terms.sum_per_row(d_local, len(block.x)))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
         if chosen is not None:
             size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
-            self._record(size, rest.lse, local.log, local_share, bounded)
+            self._record(terms, size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
 
     def _with_relatives(
         self, block: Block, terms: Terms, chosen: Tensor
     ) -> tuple[Terms, tuple[Tensor, Tensor, Tensor]]:
         """The terms and those of relatives, with their share; row and column of these, and places in ``own``."""
+        assert terms.row is not None
         row, column = chosen.nonzero(as_tuple=True)
         rows, x, place = row, block.x[row, column], row.new_zeros(0)
         if self.own is not None and self.known is not None:
@@ -220,25 +221,32 @@ class _HexRows(InfoNCERows):
         logits, means = torch.cat([terms.x, x]), torch.cat([terms.mean, x])
         return Terms(torch.cat([terms.row, rows]), None, logits, means, torch.cat(weights)), (row, column, place)
 
-    def _compare_groups(self, rows: slice, row: Tensor, column: Tensor) -> None:
+    def _compare_groups(self, rows: slice, chosen: Tensor) -> None:
         if self.pairs.anchor_groups is None or self.pairs.key_groups is None:
             return
-        anchor, key = self.pairs.anchor_groups[rows][row], self.pairs.key_groups[column]
-        known = (anchor >= 0) & (key >= 0)
+        anchor, key = self.pairs.anchor_groups[rows, None], self.pairs.key_groups[None]
+        if self.lists:
+            row, column = chosen.nonzero(as_tuple=True)
+            anchor, key, chosen = anchor[row, 0], key[0, column], chosen[row, column]
+        known = chosen & (anchor >= 0) & (key >= 0)
         self._alike += torch.stack([(known & (anchor == key)).sum(), known.sum()])
 
-    def _record(self, size: Tensor, *values: Tensor) -> None:
+    def _record(self, terms: Terms, size: Tensor, *values: Tensor) -> None:
+        """Count up what a block has: |H(i)|, two values of rows and two of terms, which count if they have weight."""
         self._selected += size.sum()
-        for seen, value in zip(self._seen.values(), values, strict=True):
-            seen.append(value)
+        for place, (seen, value) in enumerate(zip(self._seen.values(), values, strict=True)):
+            counts = value.isfinite()
+            if place >= 2 and not self.lists:
+                counts = counts & (terms.weight > 0)
+            seen += torch.stack([torch.where(counts, value, 0.0).sum(), counts.sum()])
 
     def stats(self) -> Stats:
         """Means over the anchors of all processes, detached scalars; only those that exist in this batch."""
         if self.selector is None:
             return {"hierarchy_negatives": self._selected}
-        seen = [torch.cat(parts) for parts in self._seen.values()]
-        sums = [self._selected, *(torch.where(values.isfinite(), values, 0.0).sum() for values in seen)]
-        counts = [self._selected.new_tensor(len(self.pairs.anchors)), *(values.isfinite().sum() for values in seen)]
+        sums = [self._selected, *(seen[0] for seen in self._seen.values())]
+        anchors = torch.full_like(self._selected, len(self.pairs.anchors))
+        counts = [anchors, *(seen[1] for seen in self._seen.values())]
         names = ["hierarchy_negatives", *self._seen]
         if self.pairs.anchor_groups is not None and self.pairs.key_groups is not None:
             names, sums, counts = [*names, "superclass_share"], [*sums, self._alike[0]], [*counts, self._alike[1]]

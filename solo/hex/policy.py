@@ -93,7 +93,7 @@ class FixedThreshold:
         threshold = self.planned(epoch, max_epochs)
         if threshold is None:
             return None
-        return _Above(pairs.anchors.new_tensor(threshold), self.similarity, pairs.positives_only)
+        return _Above(pairs.anchors.new_full((), threshold), self.similarity, pairs.positives_only)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from solo.losses.cross_entropy import cross_entropy_loss_func
-from solo.losses.numerics import full_precision
+from solo.losses.numerics import full_precision, off_diagonal
 from solo.precision import at_least_float32
 
 
@@ -36,8 +36,8 @@ def distortion_loss_func(prototypes: Tensor, tree: Tensor) -> Tensor:
     Returns:
         Scalar in [0, 1]; 0 for a single class.
     """
-    other = ~torch.eye(len(prototypes), dtype=torch.bool, device=prototypes.device)
-    ratio = distances(prototypes, prototypes)[other] / tree.to(prototypes)[other]
+    between = distances(prototypes, prototypes)
+    ratio = (off_diagonal(between) / off_diagonal(tree.to(prototypes))).flatten()
     scale = ratio.sum() / ratio.square().sum().clamp_min(torch.finfo(ratio.dtype).tiny)
     return (scale * ratio - 1).square().sum() / max(1, len(ratio))
 

@@ -14,12 +14,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from solo import distributed
 from solo.losses.blockwise import blockwise
 from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.label_levels import LabelLevels
-from solo.losses.pairs import Pairs
+from solo.losses.pairs import Pairs, listed
 
 Rows = slice | Tensor
 
@@ -83,7 +84,11 @@ class HierarchicalRows:
         self.size = levels.partner_counts(cumulative).to(pairs.anchors.dtype)
         has = self.size > 0
         anchors = distributed.all_reduce_mean(has.sum(dim=0).to(self.size.dtype))  # per process
-        weight = self.size.new_tensor(penalties) / levels.number / anchors.clamp_min(1 / distributed.world_size())
+        weight = (
+            torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True)
+            / levels.number
+            / anchors.clamp_min(1 / distributed.world_size())
+        )
         self.per_pair = has * weight / self.size.clamp_min(1)
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
@@ -108,8 +113,8 @@ class HierarchicalRows:
         worst = []
         for rows in self.pairs.blocks():
             block = self._block(self.pairs.similarity(rows), rows)
-            lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number,), torch.inf)
-            lowest = lowest.scatter_reduce_(0, block.cell, block.x, "amin").view(-1, self.levels.number)
+            lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number + 1,), torch.inf)
+            lowest = lowest.scatter_reduce_(0, block.cell, block.x, "amin")[:-1].view(-1, self.levels.number)
             if self.cumulative:
                 lowest = lowest.flip(1).cummin(dim=1).values.flip(1)
             worst.append(block.softmax.lse[:, None] - lowest)
@@ -142,21 +147,28 @@ class HierarchicalRows:
         per_pair, size = self.per_pair[rows], self.size[rows]
         if self.bounds is None:
             weights = per_pair.cumsum(dim=1) if self.cumulative else per_pair
-            return weights.flatten().index_select(0, cell), per_pair * size, torch.zeros_like(size)
-        limit, flat = (lse[:, None] - self.bounds).flatten(), per_pair.flatten()
+            return F.pad(weights.flatten(), (0, 1)).index_select(0, cell), per_pair * size, torch.zeros_like(size)
+        # One place more, for pairs that are no partners.
+        limit, flat = (
+            F.pad((lse[:, None] - self.bounds).flatten(), (0, 1), value=torch.inf),
+            F.pad(per_pair.flatten(), (0, 1)),
+        )
         at_bound = x >= limit.index_select(0, cell)  # False for a bound that is not finite
         weight = flat.index_select(0, cell).mul_(~at_bound)
         held = torch.zeros_like(flat).index_add_(0, cell, at_bound.to(flat.dtype))
         if self.cumulative:  # a pair counts at all levels above the one where its ancestry ends, too
             pair, above = torch.arange(len(cell), device=cell.device), cell % self.levels.number
             for step in range(1, self.levels.number):
-                further = (above >= step).nonzero()[:, 0]
-                pair, above = pair.index_select(0, further), above.index_select(0, further)
-                here = cell.index_select(0, pair) - step
+                if listed(x):
+                    further = (above >= step).nonzero()[:, 0]
+                    pair, above = pair.index_select(0, further), above.index_select(0, further)
+                    here = cell.index_select(0, pair) - step
+                else:
+                    here = (cell - step).masked_fill(above < step, len(flat) - 1)
                 at_bound = x.index_select(0, pair) >= limit.index_select(0, here)
                 weight.index_add_(0, pair, flat.index_select(0, here).mul_(~at_bound))
                 held.index_add_(0, here, at_bound.to(flat.dtype))
-        held = held.view_as(size)
+        held = held[:-1].view_as(size)
         return weight, per_pair * (size - held), per_pair * held
 
     def scale(self) -> Tensor:
@@ -185,15 +197,17 @@ class _WorstRows:
         parent, index, weight = self.parent, self.index[rows], self.weight[rows]
         x, softmax = parent.logits(similarity, index)
         cell, place = parent.levels.partners(index, parent.self_columns[index])
-        ends, asked = (
-            cell % parent.levels.number,
-            self.level[rows][cell.div(parent.levels.number, rounding_mode="floor")],
-        )
-        place = place[ends >= asked if parent.cumulative else ends == asked]
-        meant = torch.full_like(x, torch.inf)
-        meant.view(-1)[place] = x.flatten()[place]
+        row = cell.div(parent.levels.number, rounding_mode="floor").clamp_(max=len(index) - 1)
+        ends, asked = cell % parent.levels.number, self.level[rows][row]
+        chosen = ends >= asked if parent.cumulative else ends == asked
+        if listed(x):
+            place = place[chosen]
+            meant = torch.full_like(x, torch.inf)
+            meant.view(-1)[place] = x.flatten()[place]
+        else:
+            meant = x.masked_fill(~(chosen & (cell < len(index) * parent.levels.number)).view_as(x), torch.inf)
         lowest, column = meant.min(dim=1)
-        loss = (weight * (softmax.lse - lowest)).sum()
+        loss = torch.where(weight > 0, weight * (softmax.lse - lowest), 0.0).sum()
         grad = softmax.gradient(weight)
         grad[torch.arange(len(index), device=index.device), column] -= weight
         return loss, grad.mul_(parent.inverse_temperature)
@@ -214,7 +228,8 @@ def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     finest_first, source = best.flip(0).cummax(dim=0)
     source = (len(best) - 1 - source).flip(0)  # level whose worst pair is the largest of level l and all finer ones
     moved = torch.zeros_like(held).index_add_(0, source[1:], held[:-1])
-    mine = ((owner == distributed.rank()) & (moved > 0)).nonzero()[:, 0]
+    moved = moved.masked_fill(owner != distributed.rank(), 0)
+    mine = moved.nonzero()[:, 0] if listed(moved) else torch.arange(len(moved), device=moved.device)
     index = rows.worst.argmax(dim=0)[mine] if len(rows.worst) else mine
     few = replace(rows.pairs, anchors=rows.pairs.anchors[index], anchor_ids=rows.pairs.anchor_ids[index], offset=None)
     worst = blockwise(few, _WorstRows(rows, index, mine, moved[mine]))

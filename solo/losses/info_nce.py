@@ -12,7 +12,7 @@ from torch import Tensor
 
 from solo import distributed
 from solo.losses.blockwise import blockwise
-from solo.losses.pairs import Pairs
+from solo.losses.pairs import Pairs, listed
 
 Positives = Literal["outside", "inside"]
 
@@ -28,18 +28,38 @@ class Block(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``)."""
+    """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``).
 
-    row: Tensor  # (K,) row of the term within its block
-    column: Tensor | None  # (K,) key of the positive; None where the numerator sums over several
-    x: Tensor  # (K,) logit of its numerator
-    mean: Tensor  # (K,) log of the mean of exp(logit) over the positives in its numerator
-    weight: Tensor  # (K,) share of its anchor's loss; the weights of one anchor sum to 1
+    A list of K terms; where listing them would mean to wait for a device, the matrix of all R x N pairs, most of which
+    have no weight.
+    """
+
+    row: Tensor | None  # (K,) row of the term within its block; None for the matrix
+    column: Tensor | None  # (K,) key of the positive; None where the numerator sums over several, or for the matrix
+    x: Tensor  # (K,) or (R, N) logit of its numerator
+    mean: Tensor  # of that shape, log of the mean of exp(logit) over the positives in its numerator
+    weight: Tensor  # of that shape, share of its anchor's loss; the weights of one anchor sum to 1
+
+    def of(self, per_row: Tensor) -> Tensor:
+        """Values of rows (R,) as values of terms: (K,), or (R, 1) for the matrix."""
+        return per_row[:, None] if self.row is None else per_row[self.row]
+
+    def sum_per_row(self, values: Tensor, rows: int) -> Tensor:
+        """Values of terms, summed over those of each of the rows: (R,)."""
+        if self.row is None:
+            return values.sum(dim=1)
+        return values.new_zeros(rows).index_add_(0, self.row, values)
 
     def part(self, which: slice) -> Terms:
         """Those of the terms that stand in a slice."""
         row, column, x, mean, weight = self
-        return Terms(row[which], None if column is None else column[which], x[which], mean[which], weight[which])
+        return Terms(
+            None if row is None else row[which],
+            None if column is None else column[which],
+            x[which],
+            mean[which],
+            weight[which],
+        )
 
 
 class MaskedSoftmax:
@@ -89,32 +109,46 @@ class InfoNCERows:
         self.pairs, self.positives = pairs, positives
         self.inverse_temperature = 1.0 / temperature
         self.anchors_with_positive = pairs.anchors.new_zeros(())
+        self.lists = listed(pairs.anchors)  # positives, and whatever else is a small share of a row
 
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
         positive, negative = self.pairs.masks(rows)
         block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)
-        row, column = positive.nonzero(as_tuple=True)
-        count = torch.bincount(row, minlength=len(positive))
-        self.anchors_with_positive += (count > 0).sum()
-        summed = self.positives == "inside" and bool((count > 1).any())
-        joint = MaskedSoftmax(block.x, positive) if summed else None
-        terms = self._terms(block.x, row, column, count.to(block.x.dtype), joint)
+        terms, joint = self._listed(block) if self.lists else self._unlisted(block)
         loss, d_terms, grad = self.score(block, terms)
-        if joint is None:
-            grad[terms.row, terms.column] += d_terms  # no pair is listed twice
+        if joint is not None:
+            grad += joint.gradient(terms.sum_per_row(d_terms, len(grad)))
+        elif terms.row is None:
+            grad += d_terms
         else:
-            grad += joint.gradient(torch.zeros_like(joint.lse).index_copy_(0, terms.row, d_terms))
+            grad[terms.row, terms.column] += d_terms  # no pair is listed twice
         return loss, grad.mul_(self.inverse_temperature)
 
-    @staticmethod
-    def _terms(x: Tensor, row: Tensor, column: Tensor, count: Tensor, joint: MaskedSoftmax | None) -> Terms:
-        if joint is None:
-            positive = x[row, column]
-            return Terms(row, column, positive, positive, (1.0 / count)[row])
-        row = (count > 0).nonzero()[:, 0]
+    def _listed(self, block: Block) -> tuple[Terms, MaskedSoftmax | None]:
+        row, column = block.positive.nonzero(as_tuple=True)
+        number = torch.bincount(row, minlength=len(block.positive))
+        self.anchors_with_positive += (number > 0).sum()
+        count = number.to(block.x.dtype)
+        if self.positives == "outside" or not bool((number > 1).any()):
+            positive = block.x[row, column]
+            return Terms(row, column, positive, positive, (1.0 / count)[row]), None
+        joint = MaskedSoftmax(block.x, block.positive)
+        row = (number > 0).nonzero()[:, 0]
         log_sum = joint.lse[row]
-        return Terms(row, None, log_sum, log_sum - count[row].log(), torch.ones_like(log_sum))
+        return Terms(row, None, log_sum, log_sum - count[row].log(), torch.ones_like(log_sum)), joint
+
+    def _unlisted(self, block: Block) -> tuple[Terms, MaskedSoftmax | None]:
+        """The same without the number of positives, for which a device would have to be asked."""
+        count = block.positive.sum(dim=1).to(block.x.dtype)
+        self.anchors_with_positive += (count > 0).sum()
+        if self.positives == "outside":
+            weight = block.positive.to(block.x.dtype).div_(count.clamp_min(1)[:, None])
+            return Terms(None, None, block.x, block.x, weight), None
+        joint = MaskedSoftmax(block.x, block.positive)
+        log_sum = joint.lse.masked_fill(count == 0, 0)
+        row = torch.arange(len(count), device=count.device)
+        return Terms(row, None, log_sum, log_sum - count.clamp_min(1).log(), (count > 0).to(count.dtype)), joint
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
         """The denominator: what a loss with another one overrides.
@@ -124,20 +158,15 @@ class InfoNCERows:
             of whoever else has a part in it, (R, N), zero elsewhere.
         """
         negatives = MaskedSoftmax(block.x, block.negative)
-        lse = negatives.lse[terms.row]
+        lse = terms.of(negatives.lse)
         log_denominator = torch.logaddexp(terms.x, lse)
         share = terms.weight * (lse - log_denominator).exp()
         loss = (terms.weight * (log_denominator - terms.x)).sum()
-        return loss, -share, negatives.gradient(sum_per_row(share, terms, negatives.lse))
+        return loss, -share, negatives.gradient(terms.sum_per_row(share, len(block.x)))
 
     def scale(self) -> Tensor:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""
         return 1.0 / distributed.per_process(self.anchors_with_positive)
-
-
-def sum_per_row(values: Tensor, terms: Terms, like: Tensor) -> Tensor:
-    """Sum the values (K,) of the terms of each row: -> (R,), shaped as ``like``."""
-    return torch.zeros_like(like).index_add_(0, terms.row, values)
 
 
 def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside") -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.losses.pairs import Pairs
+from solo.losses.pairs import Pairs, listed
 
 NamedPenalty = Literal["released", "exp2", "linear", "constant"]
 LevelPenalty = NamedPenalty | Sequence[float]
@@ -89,10 +89,21 @@ class LabelLevels:
         side by side. So the partners at level l are the keys of the anchor's node there without those of its node
         below, two stretches, and no pair has to be looked at that isn't one.
 
+        Their number is not known without waiting for a device; there all pairs are listed, and those that aren't
+        partners have the place behind the table's last.
+
         Returns:
             Place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the matrix (R, N)
             of anchors and keys, (K,), both flattened.
         """
+        if not listed(self.keys):
+            ends = sum(
+                (mine[rows, None] == nodes).long() for mine, nodes in zip(self.anchors.T, self.keys.T, strict=True)
+            )
+            ends = (ends - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[union-attr]
+            cells = ends + self.number * torch.arange(len(ends), device=ends.device)[:, None]
+            cells = cells.masked_fill(ends < 0, len(ends) * self.number).flatten()
+            return cells, torch.arange(len(cells), device=cells.device)
         order, place = self._order
         low, high = (ends[rows] for ends in self._spans)
         mine = place[self_columns, None]
@@ -122,7 +133,8 @@ class LabelLevels:
         """Where in that order the anchor's nodes start and end, (M, L) each."""
         starts, ends = [], []
         for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True):
-            sizes = torch.bincount(nodes)
+            sizes = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
+            sizes.scatter_add_(0, nodes.long(), torch.ones_like(sizes))
             ends.append(sizes.cumsum(0)[mine])
             starts.append(ends[-1] - sizes[mine])
         return torch.stack(starts, dim=1), torch.stack(ends, dim=1)
@@ -147,5 +159,6 @@ def label_nodes(labels: Tensor, ids: Tensor) -> Tensor:
 
 def numbered(values: Tensor) -> Tensor:
     """The rank of each value (N,) among the different ones, 0 to their number - 1."""
-    ranks: Tensor = torch.unique(values, return_inverse=True)[1]  # type: ignore[no-untyped-call]
-    return ranks
+    ordered, order = values.sort()
+    ranks = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    return torch.empty_like(ranks).scatter_(0, order, ranks)

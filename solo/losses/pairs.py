@@ -18,6 +18,15 @@ from solo.precision import at_least_float32
 # Elements of one block of similarities: small enough for a CPU's cache, large enough to fill a GPU.
 BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 
+# Where a list of the few pairs that matter is faster than whole rows: where their number is known without waiting for
+# a device.
+LISTED = {"cpu": True}
+
+
+def listed(x: Tensor) -> bool:
+    """Whether pairs among x are listed, see `LISTED`."""
+    return LISTED.get(x.device.type, False)
+
 
 def unit(z: Tensor) -> Tensor:
     """Rows scaled to length 1, in float32 or better.

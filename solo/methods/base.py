@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from solo.args.run_schema import PerformanceCfg
 from solo.args.schema import (
     BackboneCfg,
     HexCfg,
     KnnEvalCfg,
     OptimizerCfg,
-    PerformanceCfg,
     PretrainCfg,
     SchedulerCfg,
 )

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, open_dict
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
+from solo.args.run_schema import PerformanceCfg
+from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg
 from solo.backbones import features_dim
 from solo.errors import UserError
 from solo.losses.cross_entropy import LabelledCrossEntropy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -67,6 +68,7 @@ class SoloModule(pl.LightningModule):
         self._static_groups: list[int] = []
         self.silent = False  # log nothing
         self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
+        self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
         self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy_of(config))
 
@@ -264,20 +266,41 @@ class SoloModule(pl.LightningModule):
             self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
 
     def require_finite(self, terms: Mapping[str, Tensor]) -> None:
-        """Stop before a loss that is not finite reaches the weights.
+        """Stop before a loss that is not finite reaches the weights: on a CPU at once, else after `backward`.
 
         Raises:
             NonFiniteError: names the terms, the epoch and the step.
         """
         values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
-        if bool(values.isfinite().all()):
-            return
-        found = ", ".join(f"{name}={value}" for name, value in zip(terms, values.tolist(), strict=True))
-        raise NonFiniteError(
-            f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {found}; try a smaller "
-            "optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed",
-            dict(zip(terms, values.tolist(), strict=True)),
-        )
+        event = torch.Event(values.device) if waits_for(values) and self.attached else None
+        self._unread.append((list(terms), values if event is None else values.to("cpu", non_blocking=True), event))
+        if event is None:
+            self.read_terms()
+        else:
+            event.record()
+
+    def read_terms(self) -> None:
+        """Look at the terms that were copied from a device: after `backward` was launched, so that it doesn't idle.
+
+        Raises:
+            NonFiniteError: see `require_finite`.
+        """
+        unread, self._unread = self._unread, []
+        for names, values, event in unread:
+            if event is not None:
+                event.synchronize()
+            found = dict(zip(names, values.tolist(), strict=True))
+            if not all(map(math.isfinite, found.values())):
+                raise NonFiniteError(
+                    f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: "
+                    f"{', '.join(f'{name}={value}' for name, value in found.items())}; try a smaller optimizer.lr or a "
+                    "longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed",
+                    found,
+                )
+
+    def on_after_backward(self) -> None:
+        """Nothing that isn't finite reaches the optimizer."""
+        self.read_terms()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config and the data's facts, in plain types, so that weights-only loading works."""
@@ -286,3 +309,8 @@ class SoloModule(pl.LightningModule):
             "cfg": to_plain(self.cfg),
             "data": data_facts(self.config, self.taxonomy),
         }
+
+
+def waits_for(x: Tensor) -> bool:
+    """Whether who reads a value of x waits until a device has done all that was asked of it."""
+    return x.device.type == "cuda"

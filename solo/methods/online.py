@@ -28,13 +28,12 @@ class OnlineEvaluation(SoloModule):
             self.knn.reset()
 
     def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
-        """Put the labelled rows of a training batch, features (B, F) of each large view, into the k-NN's bank."""
-        if not self.knn_eval:
+        """Put the features (B, F) of each large view into the k-NN's bank, which leaves rows without a class out."""
+        if not self.knn_eval or self.config.data.no_labels:
             return
         labels = self.knn_labels(targets)
-        known = labels[:, -1] >= 0
         for feats in views:
-            self.knn(train_features=feats.detach()[known], train_targets=labels[known])
+            self.knn(train_features=feats.detach().clone(), train_targets=labels)
 
     def base_validation_step(self, X: Tensor, targets: Tensor) -> dict[str, Any]:
         """Validation images (B, C, H, W) -> `logits`, `feats`, and the classifier's `loss`, `acc1` and `acc5`."""

@@ -61,11 +61,16 @@ class SwAV(LateBuffers, BaseMethod):
         """
         assignments = []
         for view, p in enumerate(preds):
-            scores = p
+            scores, counts = p, None
             if self.queue is not None and self.current_epoch >= self.epoch_queue_starts:
                 bank = self.queue[view]
-                scores = torch.cat([p, self.prototypes(bank[bank.any(dim=1)])])  # zeros: not filled yet
-            assignments.append(self.sk(scores)[: len(p)])
+                filled = bank.any(dim=1)  # zeros: not filled yet
+                if bank.is_cpu:
+                    bank = bank[filled]
+                else:  # how many are filled is not known here
+                    counts = torch.cat([filled.new_ones(len(p)), filled])
+                scores = torch.cat([p, self.prototypes(bank)])
+            assignments.append(self.sk(scores, counts)[: len(p)])
         return assignments
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:

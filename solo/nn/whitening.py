@@ -30,7 +30,7 @@ class Whitening2d(nn.Module):
         """Rows (N, D) -> rows (N, D) in float32 or better, with mean 0 and, for eps 0, the identity as covariance.
 
         Raises:
-            UserError: if the covariance can't be inverted.
+            UserError: if the covariance can't be inverted, on a CPU; elsewhere the rows are NaN then.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = at_least_float32(x)
@@ -38,7 +38,9 @@ class Whitening2d(nn.Module):
             eye = torch.eye(self.output_dim, dtype=x.dtype, device=x.device)
             covariance = (1 - self.eps) * centred.T @ centred / (len(x) - 1) + self.eps * eye
             factor, failed = torch.linalg.cholesky_ex(covariance)
-            if failed:
+            if not x.is_cpu:  # nobody waits for the answer: the loss is refused where all losses are looked at
+                factor = factor.masked_fill(failed != 0, torch.nan)
+            elif failed:
                 raise UserError(
                     f"the covariance of {len(x)} rows of {self.output_dim} features can't be inverted; take a "
                     "method_kwargs.whitening_size well above proj_output_dim, or a whitening_eps above 0"

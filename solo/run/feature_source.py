@@ -127,7 +127,7 @@ def _tables(
         shape = tuple(next(iter(tables.values())).features.shape)
         say(f"features of the {what} images: {shape} from {next(iter(files.values())).parent}")
         return tables
-    found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.num_workers), device, what)
+    found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.workers), device, what)
     labels = found.targets.reshape(len(found), -1)
     if tree is None:  # nothing is known of any
         labels = labels[:, :0]

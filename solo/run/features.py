@@ -27,7 +27,7 @@ def feature_loaders(
     """Training and validation batches of the features of all images, without augmentation; computed now."""
     size, splits = cfg.optimizer.batch_size, zip(plain_images(cfg), ("training", "validation"), strict=True)
     train, val = (
-        extract(backbone, eval_loader(images, size, cfg.data.num_workers), device, what) for images, what in splits
+        extract(backbone, eval_loader(images, size, cfg.data.workers), device, what) for images, what in splits
     )
     return feature_loader(train, size, cfg.seed), feature_loader(val, size, None)
 

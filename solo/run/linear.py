@@ -55,7 +55,7 @@ def image_loaders(cfg: LinearCfg, backbone: nn.Module | None = None, device: tor
     data, spec = cfg.data, cfg.data.spec
     paths = (data.train_path, data.val_path, data.format)
     stats: dict[str, Any] = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}
-    size, workers = cfg.optimizer.batch_size, data.num_workers
+    size, workers = cfg.optimizer.batch_size, data.workers
     if data.augment != "sample" and not cfg.auto_augment:
         _, plain = prepare_transforms(spec, **stats)
         train, val = prepare_datasets(spec, None, plain, *paths, data.download, data.fraction, levels=True)

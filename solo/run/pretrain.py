@@ -108,7 +108,7 @@ def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLo
         say(str(views))
     images = _images(cfg, views)
     sampler = _sampler(cfg, images)
-    return prepare_dataloader(Indexed(images), _rows(cfg), data.num_workers, cfg.seed, sampler)
+    return prepare_dataloader(Indexed(images), _rows(cfg), data.workers, cfg.seed, sampler)
 
 
 def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
@@ -131,7 +131,7 @@ def _batch_loader(cfg: PretrainCfg, images: Any, device: torch.device | None) ->
     where = device or torch.device("cpu")
     say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
     sampler = _sampler(cfg, images)
-    return BatchLoader(cache, augment, _rows(cfg), data.num_workers, cfg.seed, where, sampler)
+    return BatchLoader(cache, augment, _rows(cfg), data.workers, cfg.seed, where, sampler)
 
 
 def _rows(cfg: PretrainCfg) -> int:
@@ -161,7 +161,7 @@ def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     images = load(spec, "val", data.val_path, data.download, transform, levels=True)
-    return eval_loader(images, cfg.optimizer.batch_size, data.num_workers)
+    return eval_loader(images, cfg.optimizer.batch_size, data.workers)
 
 
 def _facts(cfg: PretrainCfg) -> Facts:

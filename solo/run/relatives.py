@@ -121,7 +121,7 @@ class _Eyes:
 
     def _describe(self, eye: str) -> tuple[nn.Module | None, Callable[[], Tensor], str]:
         """Its network, if it is one; what computes (n, d) descriptors; what else they depend on."""
-        size, workers = self.cfg.optimizer.batch_size, self.cfg.data.num_workers
+        size, workers = self.cfg.optimizer.batch_size, self.cfg.data.workers
         if eye in EYES:
             batches = eval_loader(self.plain, size, workers)
             return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), eye

@@ -41,6 +41,7 @@ from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
 from solo.run.settle import ddp_strategy, settle
+from solo.run.sharded import Sharded
 from solo.run.synced import SyncedNorms
 from solo.run.watching import watchers
 
@@ -120,7 +121,8 @@ class Run:
         last = self.directory.path / "last.ckpt"
         epochs = len(self.recorder.rows)
         kept = f"{epochs} finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
-        text = f"stopped{how}; {kept} kept in {self.directory.path}"
+        numbers = ", as numbers only: nothing was saved" if epochs and not last.is_file() else ""
+        text = f"stopped{how}; {kept} kept in {self.directory.path}{numbers}"
         go_on = f"\ngo on with {resume_command(last)}" if last.is_file() else ""
         say(text + go_on)
 
@@ -149,7 +151,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     Raises:
         UserError: a device or checkpoint that isn't there.
     """
-    hush(workers=cfg.data.num_workers > 0)
+    hush(workers=cfg.data.workers > 0)
     watch_children()
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resumed = find_resume(cfg, root)
@@ -223,6 +225,7 @@ def hush(workers: bool) -> None:
         ".*is smaller than the logging interval.*",  # epochs may be short; metrics.csv has every one
         ".*checkpoint that ended before the epoch ended and your dataloader.*",  # the sampler continues their order
         ".*It is recommended to use `self.log.'online/.*sync_dist=True.*",  # all processes have the same numbers
+        "FSDP2-wrapped module .* returned a view tensor.*",  # nobody here writes into what a network returns
         ".*You defined a `validation_step` but have no `val_dataloader`.*",  # as was asked for
         r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone
     ):
@@ -268,6 +271,8 @@ def _devices(cfg: RunCfg) -> dict[str, Any]:
 
 
 def _strategy(cfg: RunCfg, ours: bool) -> str | Strategy:
+    if cfg.strategy in ("fsdp", "fsdp2"):
+        return Sharded()
     exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
     return ddp_strategy(exact, ours) if cfg.strategy == "ddp" else cfg.strategy or "auto"
 

@@ -41,7 +41,7 @@ def load_views(
         if int(entry["crop_size"]) == largest
     ]
     views = AugmentedViews(images, rows, pipelines, count, cfg.seed)
-    found = extract(network.module, eval_loader(views, cfg.batch_size, data.num_workers), device, "augmented").features
+    found = extract(network.module, eval_loader(views, cfg.batch_size, data.workers), device, "augmented").features
     return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
 
 

@@ -32,6 +32,20 @@ def test_speed_wait_and_loss_without_the_validation(clock):
     assert meter.loss == pytest.approx(3.0)  # of a full batch: Lightning divides by the accumulation
 
 
+def test_a_loader_that_tells_is_believed(clock):
+    """1 s of each 5 s between two steps is spent on `next`; in the rest a GPU computes the step before."""
+    meter, loader = Meter(), SimpleNamespace(waited=7.0)
+    trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1, train_dataloader=loader)
+    meter.on_train_epoch_start(trainer, None)
+    for step in range(5):
+        meter.on_train_batch_start(trainer, None, [], step)
+        clock.value += 1
+        meter.on_train_batch_end(trainer, None, {}, [torch.zeros(2)], step)
+        loader.waited += 1
+        clock.value += 5
+    assert meter.seconds == pytest.approx(25) and meter.wait_seconds == pytest.approx(4)
+
+
 def test_the_loss_is_the_methods_own():
     meter, trainer = Meter(), SimpleNamespace(world_size=1, accumulate_grad_batches=1)
     meter.on_train_epoch_start(trainer, None)

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as tvf
 
 from solo.data.views import batched as augment
-from solo.data.views import tensor_ops
+from solo.data.views import masked, tensor_ops
 from solo.data.views.batched import BatchAugment, uniforms
 
 N = 24
@@ -223,3 +225,60 @@ def test_extreme_sizes_and_flat_images() -> None:
     flat[1:] = 255
     for view in BatchAugment([{**SYMMETRIC, "crop_size": 3}], (0.5,) * 3, (0.25,) * 3)(flat, seeds(4)):
         assert view.isfinite().all()
+
+
+MASKED = {
+    "everything": {"equalization": {"prob": 0.3}},
+    "no hue": {"color_jitter": {"prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0}},
+    "hue only": {"color_jitter": {"prob": 0.8, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0.3}},
+    "nothing": {"color_jitter": {"prob": 0}},
+}
+
+
+@pytest.mark.parametrize(("name", "channels"), [*((name, 3) for name in MASKED), ("everything", 1), ("everything", 5)])
+def test_the_form_for_devices_makes_the_same_pixels_in_few_operations(name: str, channels: int) -> None:
+    entry = {
+        "num_crops": 2,
+        "crop_size": 32,
+        "rrc": {"enabled": True, "crop_min_scale": 0.2, "crop_max_scale": 1.0},
+        "color_jitter": {"prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1},
+        "horizontal_flip": {"prob": 0.5},
+        **{key: {"prob": 0.3} for key in ("grayscale", "gaussian_blur", "solarization")},
+        **MASKED[name],
+    }
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, channels, 40, 40), dtype=torch.uint8, generator=generator)
+    seeds = torch.randint(2**60, (24,), generator=generator)
+    (views,) = BatchAugment([entry], [0.5] * channels, [0.25] * channels, channels).entries
+    grouped = torch.cat([view.clone() for view in views(images, seeds)])
+    plan = views.plan(seeds, torch.full((24, 2), 40))
+    differs = (views.masked(images, plan) - grouped).abs() > 1e-4
+    assert differs.float().mean() < 1e-4  # equalising rounds: a value between two may go either way
+    parameters = masked.packed(plan, 24, views.active, images.device)
+    with Launches() as launches:
+        x = masked.crop(images, parameters, 32, "bicubic")
+        masked.colour(x, parameters, [3 in views.active, True, True, True, False], views.mean, views.std)
+    assert launches.number <= 125
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that aren't views."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += not func.is_view and func.overloadpacket.__name__ not in ("detach", "_unsafe_view", "empty")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_form_for_devices_mixes_none_and_copies_once() -> None:
+    """On fake CUDA tensors; the only copies are that of the parameters and, once, of two constants."""
+    entry = {"num_crops": 2, "crop_size": 32, **{key: {"prob": 0.5} for key in ("grayscale", "gaussian_blur")}}
+    entry["color_jitter"] = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+    (views,) = BatchAugment([entry], [0.5] * 3, [0.25] * 3).entries
+    seeds, mode = torch.arange(8), FakeTensorMode(allow_non_fake_inputs=True)
+    plan = views.plan(seeds, torch.full((8, 2), 40))
+    with mode:
+        images = torch.zeros(8, 3, 40, 40, dtype=torch.uint8, device="cuda")
+        x = views.masked(images, plan)
+    assert x.device.type == "cuda" and x.shape == (16, 3, 32, 32)

@@ -22,10 +22,10 @@ from solo.compat.misc import compute_dataset_size
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.pretrain_dataloader import prepare_datasets
-from solo.data.sources.load import BrokenImageError, load
+from solo.data.sources.load import load
 from solo.data.storage import h5_file
 from solo.data.views.batched import BatchAugment
-from solo.errors import UserError
+from solo.errors import BrokenImageError, UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "utils" / "convert_imgfolder_to_h5.py"
 

@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from solo.data.batches.loader import BatchLoader
-from solo.data.cache.images import cached
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.sources.load import load
 from solo.data.sources.skip import skipped_files
 from solo.data.storage.shards import read_shards, shard_files
-from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
 ENTRY = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}}
@@ -86,15 +83,6 @@ def test_without_labels(tmp_path: Path) -> None:
     assert spec.num_classes == 1 and data.targets == [-1] * 8 and data[7][0].size == (12, 10)
 
 
-def test_whole_batches_from_the_cache(tmp_path: Path) -> None:
-    data = load(spec_of(shards(tmp_path / "in")), "train", tmp_path / "in", data_format="webdataset")
-    augment = BatchAugment([ENTRY], (0.0,) * 3, (1.0,) * 3)
-    for _ in range(2):  # decoded, then from the cache
-        images = cached(data, augment, folder=str(tmp_path / "cache"))
-        for indexes, views, _ in BatchLoader(images, augment, 4, seed=0):
-            assert [round(float(view[0].mean() * 255)) for view in views[0]] == indexes.tolist()
-
-
 def test_a_broken_member(tmp_path: Path) -> None:
     shard(tmp_path / "x.tar", {"1.png": picture(1), "1.cls": b"0", "2.png": b"no image", "2.cls": b"1"})
     data = load(spec_of(tmp_path / "x.tar"), "train", tmp_path / "x.tar", data_format="webdataset")
@@ -107,13 +95,17 @@ def test_a_broken_member(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     shard(tmp_path / "empty" / "x.tar", {"1.cls": b"0"})
     shard(tmp_path / "twice" / "x.tar", {"1.png": picture(1), "1.cls": b"0", "1.CLS": b"1"})
+    for kind in ("w", "a"):
+        with tarfile.open(tmp_path / "twice" / "y.tar", kind) as archive:
+            archive.add(__file__, "1.png")
     shard(tmp_path / "json" / "x.tar", {"1.png": picture(1), "1.json": b"{"})
     (tmp_path / "cut" / "deep").mkdir(parents=True)
     (tmp_path / "cut" / "x.tar").write_bytes(b"no tar file" * 100)
     (tmp_path / "none").mkdir()
     for name, message in (
         ("empty", "holds no images"),
-        ("twice", r"1\.CLS twice"),
+        ("twice/x.tar", r"1\.CLS twice"),
+        ("twice/y.tar", r"1\.png twice"),
         ("json", r"x\.tar:1\.json is no JSON"),
         ("cut", r"x\.tar can't be read"),
         ("none", r"holds no \*\.tar file"),

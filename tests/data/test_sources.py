@@ -14,17 +14,18 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import get_spec
 from solo.data.catalogue.resolve import resolve_spec
-from solo.data.sources import request
-from solo.data.sources.load import ArrayDataset, BrokenImageError, CustomDatasetWithoutLabels, load
+from solo.data.sources import images as sources
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
+from solo.data.sources.load import load
 from solo.data.storage import idx
-from solo.errors import UserError
+from solo.errors import BrokenImageError, UserError
 
 
 @pytest.fixture(autouse=True)
 def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine has, or could fetch, must not matter."""
     monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
-    monkeypatch.setattr(request, "DEFAULT_ROOT", tmp_path / "package")
+    monkeypatch.setattr(sources, "DEFAULT_ROOT", tmp_path / "package")
 
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("no network")
@@ -255,6 +256,6 @@ def test_broken_image_gives_one_line_that_names_it(tmp_path: Path, kind: str, wo
 def test_level_targets_keep_unknown_labels() -> None:
     tree = get_spec("cifar100").taxonomy
     assert tree is not None
-    lookup = request.LevelTargets(tree)
+    lookup = sources.LevelTargets(tree)
     assert lookup(-1).tolist() == [-1, -1]
     assert lookup(0).tolist() == [4, 0] and lookup(0).dtype == torch.int64

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from solo.data.labels.subsets import Indexed, Subset, hold_out, level_targets, take_fraction
-from solo.data.sources.load import ArrayDataset, LevelTargets
+from solo.data.sources.images import ArrayDataset, LevelTargets
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 

@@ -8,7 +8,7 @@ import torch
 
 from solo.data.labels.subsets import Subset, level_targets
 from solo.data.labels.withholding import KnownLabels, draw_known, withhold
-from solo.data.sources.load import ArrayDataset, LevelTargets
+from solo.data.sources.images import ArrayDataset, LevelTargets
 from solo.taxonomy import Taxonomy
 
 TREE = Taxonomy(("group", "class"), (("a", "b"), ("p", "q", "r")), ((0, 0, 1),))

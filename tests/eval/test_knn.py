@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo.eval.knn import knn_accuracy, nearest, nearest_others
 
@@ -122,3 +123,28 @@ def test_half_precision_features_are_fine() -> None:
     z = torch.eye(6)
     for dtype in (torch.bfloat16, torch.float16):
         assert knn_accuracy(z.to(dtype), torch.arange(6), z.to(dtype), torch.arange(6), k=1) == [(100.0, 100.0)]
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many bytes the largest new tensor has."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(x, torch.Tensor) and not x._is_view():
+                self.size = max(self.size, x.nbytes)
+        return out
+
+
+@pytest.mark.parametrize("parts", [1, 7])
+def test_a_bank_in_half_precision_is_never_copied_as_a_whole(parts: int) -> None:
+    z = torch.randn(4000, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    bank = z if parts == 1 else z.chunk(parts)
+    with Largest() as seen:
+        similarity, index = nearest(z[:10], bank, 3, max_elements=2000)
+    assert seen.size < z.nbytes / 5
+    expected = nearest(z[:10].float(), z.float(), 3)
+    torch.testing.assert_close(similarity, expected[0])
+    assert torch.equal(index, expected[1])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
+from solo import distributed
+from solo.doctor.processes import on_processes
 from solo.eval.knn_metric import WeightedKNNClassifier
 
 
@@ -38,15 +41,20 @@ def test_wrong_use_is_refused() -> None:
         WeightedKNNClassifier().update(test_features=torch.eye(3), test_targets=torch.arange(2))
 
 
-def test_states_gathered_over_processes_are_tensors() -> None:
-    metric = WeightedKNNClassifier(k=1)
-    z, y = torch.eye(4), torch.arange(4)
-    metric.update(z, y, z, y)
-    for name in (
-        "train_features",
-        "train_targets",
-        "test_features",
-        "test_targets",
-    ):  # what torchmetrics makes of a list before `compute` on several processes
-        setattr(metric, name, torch.cat([getattr(metric, name)[0]] * 2))
-    assert metric.compute() == (100.0, 100.0) and metric.train_features == []
+def shares(of_rank: dict[str, list[tuple[Tensor, ...]]]) -> list[tuple[float, float]]:
+    """The accuracies that each process finds when it holds its share of the rows."""
+    metric = WeightedKNNClassifier(k=3)
+    metric.update(*of_rank["rows"][distributed.rank()])
+    metric.compute()
+    return metric.level_accuracies
+
+
+@pytest.mark.thorough
+def test_processes_with_unequal_banks_find_what_one_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, q = (torch.randn(n, 5, generator=generator) for n in (9, 6))
+    y = torch.tensor([[0, 0], [0, 1], [1, -1], [1, 2], [0, 1], [1, 3], [0, 0], [1, 2], [0, 1]])
+    truth = y[[0, 3, 1, 5, 6, 4]]
+    (one,) = on_processes(shares, 1, {"rows": [(z, y, q, truth)]})
+    split = [(z[:2], y[:2], q[:1], truth[:1]), (z[2:], y[2:], q[1:], truth[1:])]
+    assert on_processes(shares, 2, {"rows": split}) == [one, one]

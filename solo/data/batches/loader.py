@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from solo.data.batches.loaders import ProcessShare, SeededSampler, seeded_sampler, worker_options
+from solo.data.batches.loaders import ProcessShare, SeededSampler, Waited, seeded_sampler, worker_options
 from solo.data.cache.images import Images
 from solo.data.views.maker import ViewMaker
 
@@ -50,6 +50,7 @@ class BatchLoader:
     Attributes:
         dataset: the images.
         sampler: of the order over all processes; `set_epoch` chooses which comes next.
+        waited: seconds that the program has waited for what the workers make; not for views made on a GPU.
 
     Raises:
         UserError: if there are fewer images than one batch needs.
@@ -66,6 +67,7 @@ class BatchLoader:
         sampler: SeededSampler | None = None,
     ) -> None:
         self.dataset = images
+        self.waited = 0.0
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
@@ -81,7 +83,7 @@ class BatchLoader:
         return len(self._share)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        for indexes, found, targets, seeds in self._loader:
+        for indexes, found, targets, seeds in Waited(iter(self._loader), self):
             views = found if self.device.type == "cpu" else self._maker.finish(found, seeds, self.device)
             yield [indexes, views, targets]
 

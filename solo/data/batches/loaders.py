@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, cast
@@ -113,16 +114,38 @@ class SeededDataset(Around):
         return self.dataset[item]
 
 
-class Loader(DataLoader[Any]):
-    """Starts its workers anew where the data set was changed: they hold copies of it."""
+class Waited:
+    """An iterator that adds the seconds spent on `next`, and so no device's work, to its loader's `waited`."""
 
+    def __init__(self, iterator: Iterator[Any], loader: Any) -> None:
+        self._iterator, self._loader = iterator, loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        try:
+            return next(self._iterator)
+        finally:
+            self._loader.waited += time.perf_counter() - start
+
+
+class Loader(DataLoader[Any]):
+    """Starts its workers anew where the data set was changed: they hold copies of it.
+
+    Attributes:
+        waited: seconds that the program has waited for batches.
+    """
+
+    waited = 0.0
     _seen = 0
 
     def __iter__(self) -> Any:
         changes = getattr(self.dataset, "changes", 0)
         if changes != self._seen:
             self._seen, self._iterator = changes, None
-        return super().__iter__()
+        return Waited(super().__iter__(), self)
 
 
 class _Generator(torch.Generator):

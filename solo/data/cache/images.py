@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from solo.data.cache.files import FileImages, readable
+from solo.data.cache.uncached import UncachedFiles, side_of_crops
 from solo.data.labels.subsets import Subset, level_targets
 from solo.data.labels.withholding import KnownLabels
 from solo.data.sources.skip import SkipBroken, image_sources
@@ -94,8 +95,8 @@ class ArrayImages:
 
 def cached(
     dataset: Any, augment: BatchAugment, side: int | None = None, folder: str | None = None, asked: bool = False
-) -> ArrayImages | FileImages:
-    """The decoded images of a data set of PIL images without a transform.
+) -> ArrayImages | FileImages | UncachedFiles:
+    """The decoded images of a data set of PIL images without a transform; kept in a file where that isn't large.
 
     Args:
         dataset: from `solo.data.sources.load.load`, perhaps in a `Subset`.
@@ -128,10 +129,12 @@ def cached(
     skip = isinstance(dataset, SkipBroken)
     reading = getattr(dataset, "reading", ImageReading(augment.channels))
     expected = FileImages.estimate(chosen, kept, reading, augment.channels, skip)
+    problems = list(getattr(dataset, "problems", []))
     if expected > UNASKED_BYTES and not asked:
-        raise CantCacheError(f"decoded they would take {readable(expected)} in {place}; data.augment=batch takes it")
+        enough = max(side_of_crops(entry.size, entry.scale[0]) for entry in augment.entries if entry.scale)
+        return UncachedFiles(chosen, targets, enough, reading, convert, skip, expected, problems)
     images = FileImages(chosen, targets, kept, reading, augment.channels, convert, place, skip)
-    images.problems = list(getattr(dataset, "problems", []))
+    images.problems = problems
     parent = next(path for path in (place, *place.parents) if path.exists())
     if images.nbytes > shutil.disk_usage(parent).free and not images.path.exists():
         size = readable(images.nbytes)

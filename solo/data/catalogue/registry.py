@@ -166,7 +166,7 @@ def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
     Raises:
         UserError: it doesn't, and can't be fetched.
     """
-    layout, folder = layout_of(spec), Path(path).expanduser() if path else DEFAULT_ROOT
+    layout, folder = layout_of(spec), _place(path)
     if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
         return True
     if not (download and layout.torchvision):
@@ -183,7 +183,7 @@ def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
         UserError: it isn't there, and can't be fetched.
     """
     if not is_there(spec, path, download):
-        layout_of(spec).fetch(Path(path).expanduser() if path else DEFAULT_ROOT)
+        layout_of(spec).fetch(_place(path))
 
 
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
@@ -227,6 +227,10 @@ def _check_h5(spec: DatasetSpec, path: str | None, no_labels: bool) -> None:
         )
 
 
+def _place(path: str | os.PathLike[str] | None) -> Path:
+    return Path(path).expanduser() if path else DEFAULT_ROOT
+
+
 def layout_of(spec: DatasetSpec) -> Layout:
     """The layout that a row of the registry names."""
     assert spec.layout is not None
@@ -237,12 +241,12 @@ def with_tree(spec: DatasetSpec, path: str | os.PathLike[str] | None) -> Dataset
     """The row with the tree and number of classes of what lies in `path`; unchanged if nothing does."""
     if spec.layout is None:
         return spec
-    tree = layout_of(spec).tree(Path(path).expanduser() if path else DEFAULT_ROOT)
+    tree = layout_of(spec).tree(_place(path))
     return spec if tree is None else dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
 
 
 def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
     """Files of the validation images that are queries, the others being the gallery; None without such a split."""
     layout = layout_of(spec)
-    root = layout.root(Path(path).expanduser() if path else DEFAULT_ROOT)
+    root = layout.root(_place(path))
     return frozenset(map(str, layout.queries(root))) if layout.queries and root else None

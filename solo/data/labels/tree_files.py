@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.labels.trees import Names, from_parents, from_paths, without_chains
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json
 
@@ -41,7 +41,7 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.taxonomy={path} can't be read ({_reason(error)}); give a file with the tree") from error
+        raise UserError(f"data.taxonomy={path} can't be read ({reason(error)}); give a file with the tree") from error
     try:
         if file.suffix.lower() == ".json":
             return _from_json(parse_json(text), classes, levels)
@@ -51,10 +51,6 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         what = "no JSON" if isinstance(error, ValueError) else "no tree"
         raise UserError(f"data.taxonomy={path} is {what} ({error})") from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "not a text file"
 
 
 def _from_json(data: Any, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:

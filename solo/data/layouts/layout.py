@@ -13,7 +13,7 @@ from typing import Any, cast
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.taxonomy import Taxonomy
 
 # What the sub-folders of the two splits are called where a data set is a folder of class folders.
@@ -103,8 +103,7 @@ class Layout:
             with guarded():
                 getattr(datasets, cast(str, self.torchvision))(str(path), download=True)
         except (RuntimeError, OSError, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{self.how_to(path)} (the download failed: {reason})") from error
+            raise UserError(f"{self.how_to(path)} (the download failed: {reason(error)})") from error
 
     def tree(self, path: Path, train: bool = True) -> Taxonomy | None:
         """The label tree, None if there are no data in `path`."""
@@ -211,4 +210,4 @@ def _in_class_folders(folder: Path) -> Iterator[tuple[str, str]]:
 def _damaged(title: str, folder: Path, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
-    return UserError(f"{title} in {folder} can't be read ({' '.join(str(error).split())}); unpack its archives again")
+    return UserError(f"{title} in {folder} can't be read ({reason(error)}); unpack its archives again")

@@ -1,20 +1,55 @@
-"""Data sets of PIL images: arrays, files with labels, a flat folder without."""
+"""Data sets of PIL images: arrays, files with labels, an HDF5 file, a flat folder; and what is wanted of a source."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from solo.data.catalogue.registry import choose_classes
+from solo.data.storage.folders import DEFAULT_ROOT
+from solo.data.storage.h5_file import OpenH5, h5_image, read_index
 from solo.data.storage.reading import ImageReading, flat_images
 from solo.data.storage.stored import Stored
 from solo.errors import UserError
+from solo.taxonomy import Taxonomy
 
 Transform = Callable[[Any], Any]
+Split = Literal["pretrain", "train", "val"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a source: `pretrain` is `train` plus whatever unlabelled images there are."""
+
+    split: Split
+    path: Path | None
+    download: bool
+    transform: Transform | None
+    target_transform: Transform | None
+
+    @property
+    def root(self) -> Path:
+        """The given folder or the one inside the package."""
+        return self.path or DEFAULT_ROOT
+
+
+class LevelTargets:
+    """Target transform: leaf class -> `(levels,)` LongTensor, coarse first; -1 gives -1 at all levels."""
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        unknown = (-1,) * taxonomy.num_levels
+        self.table = torch.tensor([*taxonomy.path_table(), unknown])  # index -1 is the last row
+
+    def __call__(self, target: int) -> torch.Tensor:
+        """The path to the leaf `target`."""
+        return self.table[int(target)]
 
 
 class LabelledImages(Dataset[tuple[Any, Any]]):
@@ -145,3 +180,50 @@ class CustomDatasetWithoutLabels(LabelledImages):
     def read(self, index: int) -> Any:
         """Decode the file; raises as `ImageFiles.read`."""
         return self.reading.read(self.root / self.images[index])
+
+
+class H5Dataset(LabelledImages):
+    """Images of one HDF5 file in solo-learn's layout; classes are its groups, sorted by name.
+
+    Args:
+        dataset: `imagenet100` takes its classes out of a larger file; any other name takes all groups.
+        h5_path: the file.
+        transform: applied to each PIL image.
+        target_transform: applied to each class index.
+
+    Attributes:
+        classes: names of the groups, sorted.
+        samples: `(class name/image name, class index)`.
+        targets: class indices.
+
+    Raises:
+        UserError: h5py is missing, the file can't be read or has another layout.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        h5_path: str | Path,
+        transform: Transform | None = None,
+        target_transform: Transform | None = None,
+    ) -> None:
+        self.root = Path(h5_path).expanduser()
+        index = read_index(self.root)
+        self.classes = choose_classes(dataset, list(index))
+        self.samples = [
+            (f"{name}/{image}", target) for target, name in enumerate(self.classes) for image in index[name]
+        ]
+        super().__init__([target for _, target in self.samples], transform, target_transform)
+        self._file = OpenH5(self.root)
+
+    def read(self, index: int) -> Any:
+        """Decode the stored file.
+
+        Raises:
+            BrokenImageError: it can't be decoded.
+        """
+        return self.reading.read(h5_image(self._file, self.samples[index][0]))
+
+    def sources(self) -> list[Stored]:
+        """Where each image lies, for who decodes by himself."""
+        return [h5_image(self._file, name) for name, _ in self.samples]

@@ -19,9 +19,17 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
 from solo.data.labels.subsets import hold_out
-from solo.data.sources.h5_dataset import H5Dataset
-from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, ImageFiles, LabelledImages, Transform
-from solo.data.sources.request import LevelTargets, Request, Split
+from solo.data.sources.images import (
+    ArrayDataset,
+    CustomDatasetWithoutLabels,
+    H5Dataset,
+    ImageFiles,
+    LabelledImages,
+    LevelTargets,
+    Request,
+    Split,
+    Transform,
+)
 from solo.data.sources.skip import SkipBroken
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import class_folders, is_image_name, of_split
@@ -29,19 +37,7 @@ from solo.data.storage.h5_file import is_h5
 from solo.data.storage.idx import FashionFiles
 from solo.data.storage.listing import READERS, WITH_COLUMNS
 from solo.data.storage.reading import ImageReading
-from solo.errors import BrokenImageError, UserError
-
-__all__ = [
-    "ArrayDataset",
-    "BrokenImageError",
-    "CustomDatasetWithoutLabels",
-    "ImageFiles",
-    "LevelTargets",
-    "Request",
-    "Split",
-    "Transform",
-    "load",
-]
+from solo.errors import UserError, reason
 
 _DIGITS_SPLIT_SEED = 0
 
@@ -161,7 +157,7 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
         try:
             tv.FashionMNIST(str(request.root), download=True)
         except (RuntimeError, OSError) as error:
-            why = f"the download failed: {' '.join(str(error).split())}"
+            why = f"the download failed: {reason(error)}"
         files = FashionFiles.find(prefix, request.root)
     if files is None:
         raise UserError(FashionFiles.how_to(request.path, why))
@@ -200,7 +196,7 @@ def from_torchvision(
     except (RuntimeError, OSError) as error:
         fetch = "the download failed" if request.download else "data.download=False"
         raise UserError(
-            f"no complete {layout} in {request.root} ({fetch}: {' '.join(str(error).split())}); "
+            f"no complete {layout} in {request.root} ({fetch}: {reason(error)}); "
             f"set data.train_path and data.val_path to the folder that holds {layout}/"
         ) from error
 
@@ -228,5 +224,4 @@ def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
         images.reading = reading
         return images
     except FileNotFoundError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{request.path}: {reason} Put images into these folders or remove them") from error
+        raise UserError(f"{request.path}: {reason(error)} Put images into these folders or remove them") from error

@@ -25,8 +25,7 @@ import torch
 
 from solo.data.catalogue.registry import DatasetSpec
 from solo.data.labels.trees import Labels, label_rows
-from solo.data.sources.images import ImageFiles
-from solo.data.sources.request import Request
+from solo.data.sources.images import ImageFiles, Request
 from solo.data.storage.listing import Wanted, list_images
 from solo.data.storage.stored import Source
 from solo.errors import UserError, printable

@@ -11,11 +11,10 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import layout_of
 from solo.data.catalogue.rows import DatasetSpec
-from solo.data.sources.images import ArrayDataset
+from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
-from solo.data.sources.request import Request
 from solo.data.storage.folders import class_folders
-from solo.errors import UserError
+from solo.errors import UserError, reason
 
 _CIFAR10C_LABELS = "labels.npy"
 
@@ -108,7 +107,7 @@ def _fetch_medmnist(name: str, request: Request) -> None:
     try:
         getattr(package, package.INFO[name]["python_class"])(split="train", download=True, root=str(request.root))
     except (RuntimeError, OSError) as error:
-        raise UserError(f"{how_to} (the download failed: {' '.join(str(error).split())})") from error
+        raise UserError(f"{how_to} (the download failed: {reason(error)})") from error
 
 
 def _load(path: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from solo.data.storage.folders import class_folders, is_image_name
 from solo.data.storage.stored import Stored
-from solo.errors import BrokenImageError, UserError
+from solo.errors import BrokenImageError, UserError, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
 
@@ -45,9 +45,8 @@ def open_h5(path: Path, mode: str = "r") -> Any:
     try:
         return h5py.File(path, mode)
     except OSError as error:
-        reason = " ".join(str(error).split())
         what = "can't be read as HDF5" if mode == "r" else "can't be written"
-        raise UserError(f"{path} {what} ({reason}); check data.train_path and data.val_path") from error
+        raise UserError(f"{path} {what} ({reason(error)}); check data.train_path and data.val_path") from error
 
 
 def read_index(path: Path) -> Index:
@@ -82,8 +81,8 @@ def _list_images(path: Path) -> Index:
             away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
             groups = {name: item for name, item in items.items() if hasattr(item, "keys")}
             index = {name: sorted(group) for name, group in groups.items()}
-        except (OSError, KeyError, RuntimeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); write it again") from error
+        except (OSError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({reason(error)}); write it again") from error
         strange = sorted(set(file) - set(groups))
         empty = [name for name, images in index.items() if not images]
     if away:
@@ -109,7 +108,7 @@ def _read(file: OpenH5, part: str) -> bytes:
     except (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
         if isinstance(error, UserError):
             raise
-        what = f"{file.path}: {part} can't be read as an image ({' '.join(str(error).split())[:200]})"
+        what = f"{file.path}: {part} can't be read as an image ({reason(error)})"
         raise BrokenImageError(f"{what}; write the file again") from error
 
 

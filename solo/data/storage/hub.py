@@ -10,7 +10,7 @@ from typing import Any
 
 from solo.data.storage.stored import Stored
 from solo.data.storage.tables import as_text
-from solo.errors import UserError
+from solo.errors import UserError, reason
 
 _VALIDATION = ("validation", "valid", "val", "test")
 _SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
@@ -53,8 +53,7 @@ def _read(path: str, train: bool) -> Any:
         else:
             data = datasets.load_dataset(str(folder) if folder.is_dir() else name)
     except Exception as error:  # whatever the package and its back ends raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"datasets can't load {name} ({reason}); give a name on the hub or a folder") from error
+        raise UserError(f"datasets can't load {name} ({reason(error)}); give a name on the hub or a folder") from error
     _LOADED.add(path)
     if not isinstance(data, Mapping):
         return data

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solo.errors import UserError
+from solo.errors import UserError, reason
 
 # Debian's and Ubuntu's package dataset-fashion-mnist installs its files here.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -25,7 +25,7 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} can't be read ({error}); fetch the file again") from error
+        raise UserError(f"{path} can't be read ({reason(error)}); fetch the file again") from error
     # Header, big-endian: two zero bytes, type, number of dimensions, then one uint32 per dimension.
     ndim = data[3] if len(data) > 3 else 0
     start = 4 + 4 * ndim

@@ -6,6 +6,7 @@ array `(H, W, n)`.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from io import BytesIO
@@ -33,7 +34,7 @@ from solo.data.storage.opening import (
     turn_of,
 )
 from solo.data.storage.stored import Stored
-from solo.errors import BrokenImageError, printable
+from solo.errors import BrokenImageError, printable, reason
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -65,7 +66,7 @@ class ImageReading(ReadingKeys):
         """A reader of files that obeys these keys."""
         return cls(**vars(keys))
 
-    def read(self, source: File | Stored, name: str | None = None) -> Any:
+    def read(self, source: File | Stored, name: str | None = None, at_least: int | None = None) -> Any:
         """Decode a file, or the bytes of one: an RGB image of Pillow, for other channels than 1 and 3 an array.
 
         Arrays of NumPy are `(H, W)`, `(H, W, n)` or `(n, H, W)`. Of animations the first picture is read. n channels
@@ -74,6 +75,7 @@ class ImageReading(ReadingKeys):
         Args:
             source: a path, bytes, or an image inside of something larger.
             name: how messages call it; default: the path or the image's own name.
+            at_least: pixels of the shorter side that are enough: larger JPEG files are decoded at 1/2, 1/4 or 1/8.
 
         Raises:
             BrokenImageError: it is missing, truncated, too large, no image, or has other channels; names the file.
@@ -81,12 +83,14 @@ class ImageReading(ReadingKeys):
         try:
             file = _file(source)
             if self.channels in (1, 3):
-                return self._picture(file)
+                return self._picture(file, at_least)
             planes = read_npy(file, (self.channels,), self.max_pixels) if is_npy(file) else self._pages(file)
             if planes.shape[2] != self.channels:
                 text = f"has {planes.shape[2]} channels, and data.channels={self.channels}"
                 raise _Channels(text, planes.shape[2])
             return cast(Array, np.ascontiguousarray(self.eight_bits(planes)))
+        except BrokenImageError:  # what holds the file has named it
+            raise
         except Exception as error:  # of foreign code on foreign bytes: what plug-ins raise has no common type
             raise broken(str(name or source), error) from error
 
@@ -154,7 +158,7 @@ class ImageReading(ReadingKeys):
             )
         return np.rint((wide.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
-    def _picture(self, source: File) -> Image.Image:
+    def _picture(self, source: File, at_least: int | None) -> Image.Image:
         if is_npy(source):
             array = self.eight_bits(read_npy(source, (1, 3, 4), self.max_pixels))
             if array.shape[2] not in (1, 3, 4):
@@ -162,6 +166,9 @@ class ImageReading(ReadingKeys):
             return self._flat(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array))
         with opened(source, self.max_pixels) as image:
             turn = turn_of(image) if self.exif else None  # its EXIF is gone once it is another image
+            if at_least is not None and min(image.size) > at_least:
+                scale = at_least / min(image.size)
+                image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
             if self.range is not None and deep_colours(image):
                 if image.format != "PNG":
                     raise ValueError("of 16 bits a colour only 8 can be read here; store it as PNG or .npy")
@@ -207,7 +214,7 @@ def why(error: Exception) -> str:
         return "no known image format"
     if isinstance(error, Image.DecompressionBombError):
         return "it has more pixels than data.max_pixels allows"
-    return " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
+    return reason(error)
 
 
 class _Channels(ValueError):

@@ -19,7 +19,7 @@ from solo.data.storage.archives import StrictInfo
 from solo.data.storage.folders import Problems, is_image_name
 from solo.data.storage.stored import Stored
 from solo.data.storage.tables import as_text
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.untrusted import parse_json
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -119,17 +119,17 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, Sample],
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        problem = f"can't be read to its end ({' '.join(str(error).split())[:200]})"
+        problem = f"can't be read to its end ({reason(error)})"
     return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}, problem
 
 
 def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> None:
     start = info.offset_data
     member = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", _read, (shard, start, info.size))
+    if extension in sample.others or (sample.image and sample.image.name == member.name):
+        raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
     if is_image_name(extension):  # the first of several is the image
         sample.image = sample.image or member
-    elif extension in sample.others:
-        raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
     else:
         sample.others[extension] = member
 

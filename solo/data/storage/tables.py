@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.folders import is_image_name
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.suggest import did_you_mean
 from solo.untrusted import parse_json
 
@@ -44,7 +44,7 @@ def _read(file: Path, size: int, changed_ns: int) -> Table:
     except (ValueError, OSError, csv.Error, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"the table {file} can't be read as {kind[1:]} ({' '.join(str(error).split())})") from error
+        raise UserError(f"the table {file} can't be read as {kind[1:]} ({reason(error)})") from error
     if not table or not next(iter(table.values())):
         raise UserError(f"the table {file} has no rows")
     return table

@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from solo.data.views import masked
 from solo.data.views import tensor_ops as ops
 from solo.data.views.buffers import Buffers
 from solo.data.views.image_ops import normalisation
@@ -118,6 +119,7 @@ class EntryViews:
         self.high = neutral + strengths
         # Saturation and hue change nothing in grey images.
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
+        self._used = [3 in self.active, *(self.probs[1:5] > 0).tolist()]
         self.mean = torch.tensor(list(mean))[:, None, None] * ops.WHITE
         self.std = torch.tensor(list(std))[:, None, None] * ops.WHITE
         self._buffers = Buffers()
@@ -168,6 +170,8 @@ class EntryViews:
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
         plan, device = self.plan(seeds, image_sizes(images)), images[0].device
+        if device.type != "cpu" and isinstance(images, Tensor):
+            return list(self.masked(images, plan).chunk(len(self.streams)))
         shape = (len(plan.rows), images[0].shape[0], self.size, self.size)
         out = self._buffers(shape) if device.type == "cpu" else torch.empty(shape, device=device)
         limit = max(1, CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
@@ -179,6 +183,24 @@ class EntryViews:
             for part in plan.by_turns().split(limit):
                 out.index_copy_(0, part.rows.to(device), self.colour(self.crop(images, part), part))
         return list(out.chunk(len(self.streams)))
+
+    def masked(self, images: Tensor, plan: Plan, cropped: bool = False) -> Tensor:
+        """The views of a plan, in its order, without asking a device for anything, see `solo.data.views.masked`.
+
+        Args:
+            images: of the batch, uint8 `(B, C, H, W)`; or what was cropped already.
+            plan: of the views.
+            cropped: whether it was.
+        """
+        parameters = masked.packed(plan, len(images), self.active, images.device)
+        mean, std = self._constants(images.device)
+        x = images.float() if cropped else masked.crop(images, parameters, self.size, self.resample)
+        return masked.colour(x, parameters, self._used, mean, std)
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if self.mean.device != device:  # once
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self.mean, self.std
 
     def _boxes(self, numbers: Tensor, height: Tensor, width: Tensor) -> Tensor:
         """A random crop, or everything."""
@@ -260,6 +282,11 @@ class BatchAugment:
         views: list[Tensor] = []
         for entry, crops in zip(self.entries, prepared, strict=True):
             plan = entry.plan(seeds, torch.full((len(seeds), 2), entry.size)).by_turns()  # cropped already
+            if device.type != "cpu":
+                x = entry.masked(crops.to(device, non_blocking=True), plan, cropped=True)
+                places = plan.rows.argsort().to(device, non_blocking=True)
+                views += x.index_select(0, places).chunk(len(entry.streams))
+                continue
             x = entry.colour(crops.to(device, non_blocking=True).float(), plan)
             views += torch.empty_like(x).index_copy_(0, plan.rows.to(device), x).chunk(len(entry.streams))
         return views
