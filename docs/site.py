@@ -70,7 +70,18 @@ def page(name: str, facts: MethodFacts) -> str:
     lines += ["## Keys of `method_kwargs`", "", "| key | | type | default |", "|---|---|---|---|", *_keys(facts), ""]
     lines += ["## Recipe", "", "```", f"python main_pretrain.py scripts/pretrain/cifar10 {recipe}.yaml", "```", ""]
     lines += ["```yaml", (SCRIPTS / f"{recipe}.yaml").read_text(encoding="utf-8").strip(), "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_numbers(recipe)])
+
+
+def _numbers(recipe: str) -> Iterator[str]:
+    """The row that `recipes.md` has of it."""
+    rows = [line for line in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines() if "|" in line]
+    head = next(place for place, line in enumerate(rows) if line.startswith("| method |"))
+    for row in rows[head:]:
+        if row.startswith(f"| `{recipe}` |"):
+            told = "Online linear accuracy that solo-learn publishes, in percent ([recipes](../recipes.md));"
+            yield from ("## Numbers", "", f"{told} what was measured here: [measured](../measured.md).", "")
+            yield from (rows[head], rows[head + 1], row, "")
 
 
 def _title(facts: MethodFacts) -> str:

@@ -37,12 +37,13 @@ def guarded_output() -> Iterator[None]:
     global _closed
     _closed = False
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Guarded(stream)) for stream in before)
-    try:
-        yield
-        sys.stdout.flush()
-    finally:
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w") as nowhere:  # a program may be started without outputs
+        sys.stdout, sys.stderr = (cast(TextIO, _Guarded(stream or nowhere)) for stream in before)
+        try:
+            yield
+            sys.stdout.flush()
+        finally:
+            sys.stdout, sys.stderr = before
 
 
 class _Guarded:
@@ -60,7 +61,10 @@ class _Guarded:
     def write(self, text: str) -> int:
         """The number of characters, as if they had been written."""
         with _forgiven(self._stream):
-            self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError as error:  # a terminal or log file of few letters
+                self._stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -80,9 +84,12 @@ def _forgiven(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal has gone
+        if error.errno not in (errno.EPIPE, errno.EIO, errno.ENOSPC):  # EIO: the terminal has gone
             raise
         _closed = True
+        if error.errno == errno.ENOSPC and sys.__stderr__ and stream is not sys.__stderr__:
+            with contextlib.suppress(OSError):
+                os.write(2, b"error: what is said here can't be written: no space left on device\n")
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())

@@ -31,6 +31,11 @@ def check_zip(file: Path, stored: bool = False) -> None:
             records = archive.infolist()
             largest = size if stored else 2**26 + 20 * size
             names = {record.filename for record in records}
+            with file.open("rb") as stream:
+                stream.seek(-22, 2)
+                end = stream.read()
+            if end[:4] == b"PK\5\6" and int.from_bytes(end[10:12], "little") not in (len(records), 0xFFFF):
+                raise UserError("its list of records is damaged")
             if sum(record.file_size for record in records) > largest or len(names) < len(records):
                 raise UserError("it says that it holds more than can be in it")
             damaged = archive.testzip()

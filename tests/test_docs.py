@@ -107,7 +107,7 @@ def dry(words: list[str]) -> None:
         elif "FILE.yaml" not in rest and "RECIPE.yaml" not in rest and "DATASET" not in rest:
             places = [word for word in rest if "=" not in word and not word.startswith(("-", "~"))]
             overrides = [word for word in rest if word not in places and not word.startswith("-")]
-            for job in expand(overrides).jobs if "-m" in rest else [overrides]:
+            for job in expand(overrides).jobs[:2] if "-m" in rest else [overrides]:
                 read_config(command, places, job, for_run=False)
     elif name not in ("train.py", "own_method.py"):
         assert (ROOT / name).is_file(), name

@@ -173,6 +173,16 @@ def test_readers_for_long(kind: str, seed: int, tmp_path: Path) -> None:
     fuzz(kind, tmp_path, 300, seed)
 
 
+@pytest.mark.fault(5, "one bit in the list of a `.npz`, that hides its last arrays", "refused: they are counted")
+def test_a_hidden_array_is_missed(tmp_path: Path) -> None:
+    features(tmp_path / "x.npz")
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    content[content.rfind(b"PK\1\2", 0, content.rfind(b"PK\1\2")) + 32] ^= 128  # how long a comment is
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match="its list of records is damaged"):
+        read_features(tmp_path / "x.npz")
+
+
 @pytest.mark.fault(5, "the cache of decoded images changed at random places", "the right pixels, decoded again")
 def test_the_cache(tmp_path: Path) -> None:
     for i in range(6):

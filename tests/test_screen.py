@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 
 from solo import cli
 from solo.run import report
-from solo.screen import PIPE_CLOSED, shown
+from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, shown
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ["pretrain", "scripts/pretrain/digits", "hex.yaml"]
@@ -63,3 +65,24 @@ def test_a_reader_that_leaves(words):
     )
     os.close(write)
     assert done.returncode == PIPE_CLOSED and done.stderr == b""
+
+
+class Full(io.StringIO):
+    """A file on a full disk, such as /dev/full."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.fault(
+    1, "no standard output (`>&-`), a full disk behind it, a terminal without umlauts", "nothing is lost"
+)
+@pytest.mark.parametrize("stream", [None, Full(), io.TextIOWrapper(io.BytesIO(), encoding="ascii")])
+def test_outputs_that_take_nothing(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", stream)
+    with guarded_output():
+        sys.stdout.write("größe\n")
+        sys.stdout.flush()
+    assert reader_is_gone() == isinstance(stream, Full)
+    if isinstance(stream, io.TextIOWrapper):
+        assert stream.buffer.getvalue() == b"gr\\xf6\\xdfe\n"

@@ -46,12 +46,8 @@ compdef _solo solo
 """
 _FISH = r"""complete -c solo -f -a '(solo --complete (commandline -cp) 2>/dev/null)'
 """
-# shell -> its script, where that goes, and the file that has to name it
-_SHELLS = {
-    "bash": (_BASH, "~/.local/share/solo/completion.bash", "~/.bashrc"),
-    "zsh": (_ZSH, "~/.local/share/solo/completion.zsh", "~/.zshrc"),
-    "fish": (_FISH, "~/.config/fish/completions/solo.fish", None),
-}
+# shell -> its script, and the file that it reads when it starts
+_SHELLS = {"bash": (_BASH, ".bashrc"), "zsh": (_ZSH, ".zshrc"), "fish": (_FISH, ".config/fish/config.fish")}
 
 
 def install(shell: str | None) -> str:
@@ -63,17 +59,15 @@ def install(shell: str | None) -> str:
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in _SHELLS:
         raise ConfigError(f"--install-completion {name}: choose {', '.join(_SHELLS)}")
-    script, place, start = _SHELLS[name]
-    file = Path(place).expanduser()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    script, start = _SHELLS[name]
+    file, rc = Path.home() / f".local/share/solo/completion.{name}", Path.home() / start
+    for folder in (file.parent, rc.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     write_text(file, script)
-    if start is None:
-        return f"{file}; open a new {name}"
-    rc, line = Path(start).expanduser(), f"source {shlex.quote(str(file))}"
-    text = rc.read_text(encoding="utf-8") if rc.is_file() else ""
-    if line not in text.splitlines():
+    line = f"source {shlex.quote(str(file))}"
+    if not rc.is_file() or line not in rc.read_text(encoding="utf-8").splitlines():
         with rc.open("a", encoding="utf-8") as stream:
-            stream.write(f"{'' if text.endswith(chr(10)) or not text else chr(10)}{line}\n")
+            stream.write(f"\n{line}\n")
     return f"{file}, named in {rc}; open a new {name}"
 
 

@@ -53,7 +53,7 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
         "numbers": {
             part["classes"]: {level["level"]: _numbers(level) for level in part["levels"]} for part in found["results"]
         },
-        "summary": _numbers(summary),
+        "summary": _numbers(summary) | _numbers(summary.get("hex") or {}),
         "versions": summary["versions"],
     }
     if not keep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,3 +158,11 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         key.removeprefix("classifier."): state.pop(key) for key in list(state) if key.startswith("classifier.")
     }
     return description, {key.removeprefix("backbone."): value for key, value in state.items()}, classifier
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
+
+    usage: list[str]
+    features: Callable[[Tensor], Tensor] | None

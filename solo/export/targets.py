@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import pickle
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +19,11 @@ from torch import Tensor, nn
 
 from solo.errors import UserError
 from solo.export.card import model_card
-from solo.export.folder import Bundle, write_description
+from solo.export.folder import Bundle, Reading, write_description
+from solo.export.programs import onnx, torch_export
 from solo.export.remote_code import remote_code, remote_config
 from solo.export.timm_form import TimmForm, close, timm_form
 from solo.files import replacing, write_text
-
-Features = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
-
-    usage: list[str]
-    features: Features | None
 
 
 @dataclass(frozen=True)
@@ -87,8 +76,14 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
         raise UserError(f"to={to} needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file; give a folder")
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    reading = target.write(bundle, folder)
+    try:
+        reading = target.write(bundle, folder)
+    except UserError:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     write_description(bundle, folder, model_card(bundle, reading.usage))
     if reading.features is not None:
         images = bundle.example()
@@ -236,64 +231,6 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
     return Reading(usage, features)
 
 
-def _onnx(bundle: Bundle, folder: Path) -> Reading:
-    file, example = folder / "model.onnx", bundle.example()
-    batch = torch.export.Dim("batch", min=1)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), replacing(file) as temporary:
-            warnings.simplefilter("ignore")  # the exporter's own, about its own code
-            program = torch.onnx.export(
-                bundle.backbone,
-                (example,),
-                input_names=["images"],
-                output_names=["features"],
-                dynamic_shapes={_argument(bundle.backbone): {0: batch}},
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None
-            program.save(temporary, external_data=False)
-    finally:
-        quiet.setLevel(level)
-    usage = ["import onnxruntime", "", f'model = onnxruntime.InferenceSession("{folder.name}/model.onnx")']
-    usage.append('(features,) = model.run(None, {"images": images})  # float32 (B, C, H, W), any B')
-    if importlib.util.find_spec("onnxruntime") is None:
-        return Reading(usage, None)
-
-    def features(images: Tensor) -> Tensor:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        parts = [session.run(None, {"images": part.numpy()})[0] for part in (images[:1], images[1:])]  # any batch size
-        return torch.cat([torch.from_numpy(part) for part in parts])
-
-    return Reading(usage, features)
-
-
-def _torch_export(bundle: Bundle, folder: Path) -> Reading:
-    file, example = folder / "model.pt2", bundle.example()
-    shapes = {_argument(bundle.backbone): {0: torch.export.Dim("batch", min=1)}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(bundle.backbone, (example,), dynamic_shapes=shapes)
-        torch.export.save(program, file)
-    usage = [
-        "import torch",
-        "",
-        f'model = torch.export.load("{folder.name}/model.pt2").module()',
-        "features = model(images)",
-    ]
-
-    def features(images: Tensor) -> Tensor:
-        network = torch.export.load(file).module()
-        return torch.cat([network(images[:1]), network(images[1:])])
-
-    return Reading(usage, features)
-
-
 def _detectron2(bundle: Bundle, folder: Path) -> Reading:
     if bundle.network.name not in ("resnet18", "resnet50") or bundle.network.small_stem or bundle.network.channels != 3:
         raise UserError(
@@ -320,13 +257,6 @@ def _detectron_key(key: str) -> str:
     return key
 
 
-def _argument(network: nn.Module) -> str:
-    """The name of the forward method's first argument, which torch.export asks for."""
-    import inspect
-
-    return next(iter(inspect.signature(network.forward).parameters))
-
-
 def _described(bundle: Bundle) -> str:
     kwargs = f" {dict(bundle.network.kwargs)}" if bundle.network.kwargs else ""
     stem = " with the stem for small images" if bundle.network.small_stem else ""
@@ -338,7 +268,7 @@ TARGETS: dict[str, Target] = {
     "timm": Target(_timm, (), "timm.create_model('local-dir:FOLDER'), and the hub as hf-hub:"),
     "hf": Target(_hf, (), "transformers' AutoModel; its code comes along where needed"),
     "torchvision": Target(_torchvision, (), "state dict of torchvision's ResNets"),
-    "onnx": Target(_onnx, ("onnx", "onnxscript"), "any runtime of ONNX, any batch size"),
-    "torch_export": Target(_torch_export, (), "a program of torch.export, any batch size"),
+    "onnx": Target(onnx, ("onnx", "onnxscript"), "any runtime of ONNX, any batch size"),
+    "torch_export": Target(torch_export, (), "a program of torch.export, any batch size"),
     "detectron2": Target(_detectron2, (), "ResNet weights of detectron2, for VOC and COCO"),
 }

@@ -58,7 +58,10 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         places = self.nearest(z, NEIGHBOURS)
         return places[:, 0], self.queue[places], self.queue_index[places], self.queue_y[places]
 
-    off_diagonal = staticmethod(off_diagonal)  # as solo-learn's
+    @staticmethod
+    def off_diagonal(x: Tensor) -> Tensor:
+        """As solo-learn's: (D, D) -> (D (D - 1),) entries off the diagonal."""
+        return off_diagonal(x).flatten()
 
     def dequeue_and_enqueue(self, z: Tensor, y: Tensor, idx: Tensor) -> None:
         """Put projections (B, proj_output_dim), labels (B,) and sample ids (B,) into the queue."""

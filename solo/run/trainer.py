@@ -121,7 +121,8 @@ class Run:
         last = self.directory.path / "last.ckpt"
         epochs = len(self.recorder.rows)
         kept = f"{epochs} finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
-        text = f"stopped{how}; {kept} kept in {self.directory.path}"
+        numbers = ", as numbers only: nothing was saved" if epochs and not last.is_file() else ""
+        text = f"stopped{how}; {kept} kept in {self.directory.path}{numbers}"
         go_on = f"\ngo on with {resume_command(last)}" if last.is_file() else ""
         say(text + go_on)
 

@@ -50,6 +50,7 @@ def test_it_is_one_file_without_a_network(outcome):
 EVIL = ("<!--<script>", "</script><!-- ", "a\u2028b\x1b[2J\udcff\u202e", "x" * 100_000, "'\"`${1}", "]]>&amp;", "")
 
 
+@pytest.mark.fault(5, "classes named `<!--<script>`, `</script>`, ... in a report", "shown as text; the page works")
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EVIL)
 def test_no_name_reaches_beyond_its_text(name, tmp_path):

@@ -66,8 +66,9 @@ def test_other_shells(shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SHELL", f"/usr/bin/{shell}")
     assert main(["--install-completion"]) == 0
-    (script,) = [file for file in tmp_path.rglob("*") if file.is_file() and file.name != ".zshrc"]
-    assert "solo --complete" in script.read_text()
+    script = tmp_path / ".local/share/solo" / f"completion.{shell}"
+    (start,) = [file for file in tmp_path.rglob("*") if file.name in (".zshrc", "config.fish")]
+    assert "solo --complete" in script.read_text() and f"source {script}" in start.read_text().splitlines()
 
 
 def test_a_shell_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,11 @@ def vit(size: int, method: str | None = None, **kwargs: Any) -> nn.Module:
     return build_backbone("vit_tiny", method, channels=1, image_size=size, kwargs={**VIT, **kwargs})
 
 
+@pytest.mark.fault(
+    3,
+    "an image size that patches don't divide, that is too small for a network, or disagrees with `img_size`",
+    "one line",
+)
 @pytest.mark.parametrize(
     ("name", "size", "kwargs", "line"),
     [
@@ -55,6 +60,7 @@ def test_a_backbone_must_give_rows() -> None:
         check_sizes(net, "mine:net", {8: "data.image_size"}, 1)
 
 
+@pytest.mark.fault(3, "batches of one image", "statistics of batches are not asked of one value")
 def test_one_image_at_a_time() -> None:
     net = build_backbone("resnet18", channels=1)
     check_single(net, 64, 1)
@@ -62,6 +68,9 @@ def test_one_image_at_a_time() -> None:
         check_single(net, 16, 1)
 
 
+@pytest.mark.fault(
+    3, "a ViT's checkpoint at another image size", "position embeddings are interpolated, said in one line"
+)
 @pytest.mark.parametrize("method", [None, "mocov3", "mae"])
 def test_positions_are_interpolated(method: str | None, caplog: pytest.LogCaptureFixture) -> None:
     old, new = vit(16, method), vit(24, method)
@@ -76,6 +85,7 @@ def test_positions_are_interpolated(method: str | None, caplog: pytest.LogCaptur
     assert len(caplog.messages) == 1 and torch.equal(same.pos_embed, old.pos_embed)
 
 
+@pytest.mark.fault(3, "a Swin's checkpoint at another window", "relative positions are interpolated")
 def test_swins_relative_positions_are_interpolated() -> None:
     kwargs = {"window_size": 4, "depths": (1, 1, 1, 1), "embed_dim": 12, "num_heads": (1, 1, 2, 2)}
     old = build_backbone("swin_tiny", image_size=32, kwargs=kwargs)

@@ -25,6 +25,7 @@ KWARGS = {
     "supcon": {**HEADS, "temperature": 0.2},
     "barlow_twins": HEADS,
     "vicreg": HEADS,
+    "vibcreg": HEADS,
     "byol": {**HEADS, "pred_hidden_dim": 16},
     "simsiam": {**HEADS, "pred_hidden_dim": 16},
     "mocov2plus": {**HEADS, "temperature": 0.2, "queue_size": 16},
@@ -533,6 +534,14 @@ for name in KWARGS:
     if name == "swav": model.on_train_start()
     loss = model.training_step(make_batch(), 0) if name not in ("dino", "swav") else fit(model, 1) and torch.ones(())
     assert loss.ndim == 0, name""",
+    "weights of a loss that change while it trains; helpers of a method": """
+from solo.methods import METHODS
+for name in ("vicreg", "vibcreg"):
+    model, batch = METHODS[name](make_cfg(name)), make_batch()
+    before = float(model.training_step(batch, 0))
+    model.sim_loss_weight = 1000.0
+    assert float(model.training_step(batch, 0)) > before + 1
+assert METHODS["all4one"].off_diagonal(torch.arange(9).reshape(3, 3)).tolist() == [1, 2, 3, 5, 6, 7]""",
     "a DataModule of the user's": """
 from solo.methods import SimCLR
 class Data(LightningDataModule):
@@ -602,6 +611,11 @@ for data in (dataset, prepare_dataloader(dataset, batch_size=2, num_workers=0).d
     assert data.class_to_idx == {"cat": 0, "dog": 1} and len(data.samples) == len(data.imgs) == 12
     assert list(data.targets) == [0] * 6 + [1] * 6 and str(data.root) == str(folder / "train")
     assert data.transform is None and data.samples[0][0].endswith("0.png") and data.loader(data.samples[0][0]).size""",
+    "images in memory, changed": """
+from solo.data.sources.images import ArrayDataset
+data = ArrayDataset(np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1])
+data.data, data.targets = data.data[:2] + 7, data.targets[:2]
+assert len(data) == 2 and data[1][0].getpixel((0, 0)) == 7""",
     "samples cut by hand": """
 from solo.data.pretrain_dataloader import prepare_datasets, prepare_dataloader
 dataset = prepare_datasets("custom", None, train_data_path=str(folder / "train"), data_format="image_folder")

@@ -65,6 +65,7 @@ def test_a_chain_of_links(tmp_path):
     assert not [path for path in (tmp_path / "in").rglob("*") if path.is_symlink()]
 
 
+@pytest.mark.fault(5, "tar members with absolute paths, `..`, devices, sizes without end", "refused")
 @pytest.mark.parametrize(
     ("members", "text"),
     [

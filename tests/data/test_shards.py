@@ -95,13 +95,17 @@ def test_a_broken_member(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     shard(tmp_path / "empty" / "x.tar", {"1.cls": b"0"})
     shard(tmp_path / "twice" / "x.tar", {"1.png": picture(1), "1.cls": b"0", "1.CLS": b"1"})
+    for kind in ("w", "a"):
+        with tarfile.open(tmp_path / "twice" / "y.tar", kind) as archive:
+            archive.add(__file__, "1.png")
     shard(tmp_path / "json" / "x.tar", {"1.png": picture(1), "1.json": b"{"})
     (tmp_path / "cut" / "deep").mkdir(parents=True)
     (tmp_path / "cut" / "x.tar").write_bytes(b"no tar file" * 100)
     (tmp_path / "none").mkdir()
     for name, message in (
         ("empty", "holds no images"),
-        ("twice", r"1\.CLS twice"),
+        ("twice/x.tar", r"1\.CLS twice"),
+        ("twice/y.tar", r"1\.png twice"),
         ("json", r"x\.tar:1\.json is no JSON"),
         ("cut", r"x\.tar can't be read"),
         ("none", r"holds no \*\.tar file"),

@@ -30,6 +30,7 @@ def _objective(scores: Tensor, labels: Tensor, weight: Tensor, l2: float) -> flo
     return total / known + l2 / 2 * float(weight.square().sum())
 
 
+@pytest.mark.fault(6, "the linear classifier of `solo evaluate`", "at its optimum; levels don't influence each other")
 def test_the_optimum_of_each_level(data: tuple[Tensor, Tensor]) -> None:
     z, labels = data
     labels[::7, 1] = -1
@@ -49,6 +50,7 @@ def test_the_optimum_of_each_level(data: tuple[Tensor, Tensor]) -> None:
         assert torch.equal(alone.weight, ours)  # no level moves another
 
 
+@pytest.mark.fault(6, "`linear_steps` too few", "the gradient that is left is said and stored")
 def test_too_few_steps_leave_a_gradient_that_is_told(data: tuple[Tensor, Tensor]) -> None:
     z, labels = data
     short, done = (fit_linear(z, labels, (3, 6), max_iter=steps).left for steps in (3, 1000))

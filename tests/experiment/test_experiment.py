@@ -163,9 +163,9 @@ def test_the_page_holds_everything_and_only_seeds_that_both_have(tmp_path):
 def test_real_runs_in_two_processes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = [*FILE["words"], "max_epochs=1", "data.fraction=0.1", "knn_eval.enabled=false", "accelerator=cpu"]
-    arms = {"standard": ["type=standard"], "superclass": ["type=superclass"], "broken": ["optimizer.batch_size=1000"]}
+    arms = {"standard": ["type=standard"], "hex": ["type=HEX_adaptive"], "broken": ["optimizer.batch_size=1000"]}
     path = write(tmp_path, words=small, arms=arms, seeds=1)
     assert cli.main(["experiment", str(path), "jobs=2", "keep=false"]) == 1  # the broken one says so, the others run
     kept = rows.read_rows(tmp_path / "mine").values()
-    assert {row["arm"] for row in kept} == {"standard", "superclass"}
+    assert {row["arm"] for row in kept} == {"standard", "hex"}
     assert not any((tmp_path / "mine" / "runs" / row["id"]).exists() for row in kept)

@@ -80,6 +80,7 @@ def test_round_trip(kind: str, to: str, tmp_path: Path) -> None:
     if to not in KNOWN[kind] | EVERY:
         with pytest.raises(UserError, match=NETWORKS[kind]["name"]):
             export(made, to, folder)
+        assert not folder.exists()
         return
     result = export(made, to, folder)
     assert result.checked == (to != "detectron2")

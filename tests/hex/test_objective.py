@@ -25,6 +25,7 @@ def both(loss: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     return loss.detach(), torch.autograd.grad(loss, z)[0]
 
 
+@pytest.mark.fault(6, "HEX with an empty set, any number of views, with labels", "`standard`, to the last bit")
 @pytest.mark.parametrize("positives", ["inside", "outside"])
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("views", [2, 3, 5])

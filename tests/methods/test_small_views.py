@@ -13,6 +13,9 @@ from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 
 
+@pytest.mark.fault(
+    3, "views of two sizes with each of the methods", "taken as in the method's paper, or refused in one line"
+)
 @pytest.mark.parametrize("method", CATALOGUE)
 def test_small_views_count_or_are_refused(method: str, make_cfg: Any, make_batch: Any) -> None:
     cfg = make_cfg(method, data__num_large_crops=2, data__num_small_crops=2)
@@ -39,6 +42,7 @@ def test_small_views_count_or_are_refused(method: str, make_cfg: Any, make_batch
     assert math.isfinite(losses[0]) and losses[0] != losses[1]
 
 
+@pytest.mark.fault(3, "three large views, one, or none", "each method says what it can compare")
 @pytest.mark.parametrize(
     ("method", "large", "line"),
     [

@@ -81,7 +81,7 @@ def _list_images(path: Path) -> Index:
             away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
             groups = {name: item for name, item in items.items() if hasattr(item, "keys")}
             index = {name: sorted(group) for name, group in groups.items()}
-        except (OSError, KeyError, RuntimeError, AttributeError) as error:
+        except (OSError, KeyError, RuntimeError, AttributeError, TypeError) as error:
             raise UserError(f"{path} is damaged ({reason(error)}); write it again") from error
         strange = sorted(set(file) - set(groups))
         empty = [name for name, images in index.items() if not images]

@@ -89,6 +89,8 @@ class ImageReading(ReadingKeys):
                 text = f"has {planes.shape[2]} channels, and data.channels={self.channels}"
                 raise _Channels(text, planes.shape[2])
             return cast(Array, np.ascontiguousarray(self.eight_bits(planes)))
+        except BrokenImageError:  # what holds the file has named it
+            raise
         except Exception as error:  # of foreign code on foreign bytes: what plug-ins raise has no common type
             raise broken(str(name or source), error) from error
 

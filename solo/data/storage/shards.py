@@ -126,10 +126,10 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, Sample],
 def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> None:
     start = info.offset_data
     member = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", _read, (shard, start, info.size))
+    if extension in sample.others or (sample.image and sample.image.name == member.name):
+        raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
     if is_image_name(extension):  # the first of several is the image
         sample.image = sample.image or member
-    elif extension in sample.others:
-        raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
     else:
         sample.others[extension] = member
 
