@@ -112,13 +112,7 @@ def _losses(module: Any) -> Iterator[tuple[str, str]]:
     for title, found in vars(module).items():
         where = str(getattr(found, "__module__", ""))
         named = "loss" in title.lower() or title == "info_nce"  # and no helper
-        if (
-            named
-            and callable(found)
-            and where.startswith("solo.losses")
-            and not inspect.isclass(found)
-            and found.__doc__
-        ):
+        if named and callable(found) and where.startswith("solo.losses") and found.__doc__:
             yield title, inspect.cleandoc(found.__doc__)
 
 
