@@ -123,7 +123,7 @@ def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
 
 
 class Starving(Callback):
-    """Says once, after the second epoch (the first one fills caches), what would end the wait for images, if it is long.
+    """After the second epoch (the first one fills caches) says what would end the wait for images, if that is long.
 
     Args:
         meter: placed before this callback.
