@@ -139,5 +139,6 @@ class Starving(Callback):
         if self.epochs == 2 and self.meter.data_wait > _HUNGRY:
             cores = usable_cores() // trainer.world_size
             more = f"; {cores} cores for each device, data.num_workers={self.workers}" if cores > self.workers else ""
-            cure = getattr(trainer.train_dataloader.dataset, "cure", f"{self.workers} processes make the views{more}")
+            images = getattr(trainer.train_dataloader, "dataset", None)
+            cure = getattr(images, "cure", f"{self.workers} processes make the views{more}")
             say(f"data wait {100 * self.meter.data_wait:.0f} %: {cure}")
