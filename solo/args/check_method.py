@@ -45,6 +45,12 @@ def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
         return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if facts.hex == "denominator" and action not in (None, "weigh"):
         return [Problem("hex.action", f"={action!r} is nothing for method={method}, where labels pull; leave it out")]
+    if found.table and action not in (None, "pull"):
+        return [
+            Problem("hex.action", f"={action!r} is nothing for {policy}, whose relatives are elsewhere; leave it out")
+        ]
+    if found.rows and facts.negatives in ("view", "queue"):
+        return [Problem("hex.policy", f"={policy!r} joins the rows of a batch, which method={method} doesn't compare")]
     if facts.hex is not None:
         return []
     places = ", ".join(names(lambda facts: facts.hex))

@@ -110,7 +110,10 @@ class Meter(Callback):
         self._pause += time.perf_counter() - self._validation_started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Average the loss over the processes."""
+        """Average the loss over the processes; have the means of the epoch ready for the other callbacks."""
+        hand_on: Any = getattr(pl_module, "hand_on", None)
+        if hand_on is not None:
+            hand_on()
         if self._loss is not None and trainer.world_size > 1:
             self._loss = trainer.strategy.reduce(self._loss, reduce_op="mean")
 

@@ -18,7 +18,7 @@ from solo.plugin import is_path
 
 # other spelling -> key
 _HEX = "warm_epoch distance_thresh distance_min epoch_step step_type step_down beta tau_plus alpha temperature"
-MOVED = {"type": "hex.policy", "warmm_epoch": "hex.warm_epoch"} | {word: f"hex.{word}" for word in _HEX.split()}
+MOVED = {"type": "hex.policy", **{word: f"hex.{word}" for word in _HEX.split()}, "warmm_epoch": "hex.warm_epoch"}
 
 # spelling of `type` in lower case -> hex.policy
 SPELLINGS = {word.lower(): name for name, facts in POLICIES.items() for word in (name, facts.shown)}

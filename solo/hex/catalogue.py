@@ -30,6 +30,7 @@ class PolicyFacts:
         table: its relatives come from a table over the data set, see `solo.hex.relatives`.
         labels: it reads labels at `hex.level`; None: none. `tree`: there must be levels above the classes.
         kwargs: it has fields that are no settings of `hex`: `hex.policy_kwargs` gives them.
+        rows: it joins the rows of a batch with each other, which not every method compares.
         softness: pull: temperature of the weights of relatives, where `hex.softness` is null.
     """
 
@@ -44,6 +45,7 @@ class PolicyFacts:
     table: bool = False
     labels: Literal["any", "tree"] | None = None
     kwargs: bool = False
+    rows: bool = False
     softness: float | None = None
 
 
@@ -85,7 +87,7 @@ POLICIES: dict[str, PolicyFacts] = {
     ),
     "fnc": _published("FalseNegatives", "fnc", action="drop"),
     "ring": _published("Ring", "ring", warm_up=0, action="drop"),
-    "components": _published("Components", "components", action="pull"),
+    "components": _published("Components", "components", action="pull", rows=True),
 }
 
 plugin.permit(facts.path for facts in POLICIES.values() if facts.path)

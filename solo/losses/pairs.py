@@ -94,9 +94,8 @@ class Pairs:
         groups = None if groups is None else groups.to(z.device)
         if not gather:
             return cls(z, z, ids, ids, 0, groups, groups)
-        keys, key_ids = distributed.gather(z), distributed.gather_no_grad(ids)
-        key_groups = None if groups is None else distributed.gather_no_grad(groups)
-        return cls(z, keys, ids, key_ids, distributed.rank() * len(z), groups, key_groups)
+        key_ids, key_groups = _gathered(ids, groups)
+        return cls(z, distributed.gather(z), ids, key_ids, distributed.rank() * len(z), groups, key_groups)
 
     @classmethod
     def from_views(
@@ -140,9 +139,8 @@ class Pairs:
             raise ValueError(f"anchors {tuple(anchors.shape)} and keys {tuple(keys.shape)} must have one shape (B, D)")
         ids = ids.to(anchors.device)
         groups = None if groups is None else groups.to(anchors.device)
-        key_groups = None if groups is None else distributed.gather_no_grad(groups)
-        all_keys, key_ids = distributed.gather(unit(keys)), distributed.gather_no_grad(ids)
-        return cls(unit(anchors), all_keys, ids, key_ids, None, groups, key_groups)
+        key_ids, key_groups = _gathered(ids, groups)
+        return cls(unit(anchors), distributed.gather(unit(keys)), ids, key_ids, None, groups, key_groups)
 
     @classmethod
     def with_queue(
@@ -209,3 +207,11 @@ class Pairs:
             )
         groups = self.anchor_groups[rows, None]
         return (groups == self.key_groups) & (groups >= 0)
+
+
+def _gathered(ids: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Both of all processes, by one collective."""
+    if groups is None:
+        return distributed.gather_no_grad(ids), None
+    both = distributed.gather_no_grad(torch.stack([ids, groups.to(ids.dtype)], dim=1))
+    return both[:, 0], both[:, 1].to(groups.dtype)

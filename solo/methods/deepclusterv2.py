@@ -96,10 +96,11 @@ class DeepClusterV2(LateBuffers, BaseMethod):
 
     def process_state(self) -> dict[str, Any]:
         """The clusters of the running epoch, which a run that goes on inside it needs."""
-        return {"assignments": self.assignments}
+        return {**super().process_state(), "assignments": self.assignments}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
         """Go on with the clusters of the run that is resumed."""
+        super().load_process_state(state)
         self.assignments = state["assignments"]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

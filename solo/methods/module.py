@@ -68,6 +68,9 @@ class SoloModule(pl.LightningModule):
         self._static_groups: list[int] = []
         self.silent = False  # log nothing
         self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
+        # What steps log, by names: sums (n,), number of steps, whether steps are logged, too.
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int, bool]] = {}
+        self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
         self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
         self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy_of(config))
@@ -126,10 +129,16 @@ class SoloModule(pl.LightningModule):
         labels = self.leaf_labels(targets)
         count = (labels >= 0).sum()
         # In training DDP averages over processes, which may have differently many labels; validation sums at its end.
-        labelled = distributed.per_process(count) if self.training else count.clamp(min=1)
+        labelled = self._per_process(targets, count) if self.training else count.clamp(min=1)
         total = F.cross_entropy(at_least_float32(logits), labels, ignore_index=-1, reduction="sum")
         acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5), labelled=labelled)
         return {"loss": total / labelled, "acc1": acc1, "acc5": acc5}
+
+    def _per_process(self, targets: Tensor, count: Tensor) -> Tensor:
+        """`per_process`, asked for once for all views of a batch."""
+        if self._counted is None or self._counted[0] is not targets or self._counted[1] != targets._version:
+            self._counted = (targets, targets._version, distributed.per_process(count))
+        return self._counted[2]
 
     def mean_metrics(self, logits: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """`classification_metrics` of several views (B, C), their means."""
@@ -261,9 +270,49 @@ class SoloModule(pl.LightningModule):
         return X if self.no_channel_last or X.ndim != 4 else X.to(memory_format=torch.channels_last)
 
     def log_metrics(self, metrics: Mapping[str, Any], **kwargs: Any) -> None:
-        """Log over the epoch and over all processes; does nothing without a trainer."""
-        if self.attached and not self.silent:
+        """Log the mean over the epoch and over all processes; does nothing without a trainer.
+
+        A step of training adds to sums on its device, which are handed on once an epoch; every `log_every_n_steps` its
+        own values, of this process, are logged as `<name>_step`, unless `on_step=False`.
+        """
+        if not self.attached or self.silent or not metrics:
+            return
+        if not self.trainer.training:
             self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
+            return
+        like, names = next((v for v in metrics.values() if isinstance(v, Tensor)), self._leaf_paths), tuple(metrics)
+        values = [v if isinstance(v, Tensor) else like.new_full((), v, dtype=torch.float) for v in metrics.values()]
+        sums = torch.stack([value.detach().float().reshape(()) for value in values])
+        stepped = kwargs.get("on_step", True)
+        before, steps, _ = self._sums.get(names, (0, 0, False))
+        self._sums[names] = (sums + before, steps + 1, stepped)
+        if stepped and self.trainer._logger_connector.should_update_logs:
+            self.log_dict({f"{name}_step": value for name, value in zip(names, sums, strict=True)}, on_epoch=False)
+
+    def hand_on(self) -> None:
+        """Give the means of the epoch to Lightning: by one collective, before whoever reads them at its end."""
+        if not self._sums:
+            return
+        sums, self._sums = self._sums, {}
+        means = distributed.all_reduce_mean(torch.cat([value / steps for value, steps, _ in sums.values()]))
+        found = iter(means)
+        for names, (_, _, stepped) in sums.items():
+            mean = {name: next(found) for name in names}
+            self.log_dict(mean, on_step=False, on_epoch=True, logger=not stepped)
+            if stepped:  # loggers know it by this name, beside that of the steps
+                self.log_dict({f"{name}_epoch": value for name, value in mean.items()}, on_step=False, on_epoch=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Hand on the means, if no callback has asked for them."""
+        self.hand_on()
+
+    def process_state(self) -> dict[str, Any]:
+        """The sums of the running epoch."""
+        return {"sums": [[list(names), *held] for names, held in self._sums.items()]}
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """Go on with the sums of the run that is resumed."""
+        self._sums = {tuple(names): (sums, steps, stepped) for names, sums, steps, stepped in state.get("sums", [])}
 
     def require_finite(self, terms: Mapping[str, Tensor]) -> None:
         """Stop before a loss that is not finite reaches the weights: on a CPU at once, else after `backward`.

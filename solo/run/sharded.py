@@ -89,7 +89,7 @@ def _whole(value: Any) -> Any:
 def shard(module: nn.Module, mesh: Any) -> None:
     """Share out a method's parameters: the layers of its backbones one by one, the rest together."""
     for name, part in module.named_children():
-        for stack in part.modules() if name.endswith("backbone") else ():
+        for stack in reversed(list(part.modules())) if name.endswith("backbone") else ():  # inner ones first
             for layer in stack if isinstance(stack, (nn.Sequential, nn.ModuleList)) else ():
                 if sum(p.numel() for p in layer.parameters()) >= UNIT:
                     fully_shard(layer, mesh=mesh)

@@ -26,6 +26,7 @@ from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
+from solo.callbacks.profile import StepProfile
 from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
@@ -175,7 +176,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
         callbacks.append(AutoUMAP(str(cfg.name), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
-    callbacks += [SchedulePlan(directory), recorder]
+    callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), SchedulePlan(directory), recorder]
     synced = cfg.trainer.get("sync_batchnorm")
     options = {
         **trainer_options(cfg),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from solo.errors import UserError
+from solo.errors import ConfigError, UserError
+from solo.hex.catalogue import POLICIES
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 
@@ -47,6 +48,34 @@ def test_loss_is_finite_and_every_trainable_parameter_gets_gradient(model: Any, 
         name for name, grad in trained.items() if grad is None or not torch.isfinite(grad).all() or not grad.any()
     ]
     assert not silent
+
+
+RELATIVES = [facts.shown for facts in POLICIES.values() if facts.action != "weigh" and facts.shown != "HEX"]
+PLACES = [method for method, facts in CATALOGUE.items() if facts.hex in ("replaces", "blends")]
+
+
+@pytest.mark.parametrize("kind", RELATIVES)
+@pytest.mark.parametrize("method", PLACES)
+def test_relatives_change_the_loss_and_its_gradient(method: str, kind: str, make_cfg: Any, make_batch: Any) -> None:
+    def gradient(**words: Any) -> Any:
+        torch.manual_seed(0)
+        model = METHODS[method](make_cfg(method, warm_epoch=0, hex__temperature=0.5, **words))
+        if model.hex.bank is not None:
+            model.hex.bank.use(torch.arange(8)[:, None] ^ 1)
+        for _ in range(2):  # the first fills bank and queue
+            model.zero_grad()
+            loss = model.training_step(make_batch(), 0)
+        loss.backward()
+        assert all(torch.isfinite(value) for value in model.hex.stats.values())
+        return torch.cat([p.grad.flatten() for p in model.backbone.parameters() if p.grad is not None])
+
+    if kind == "components" and CATALOGUE[method].negatives in ("view", "queue"):
+        with pytest.raises(ConfigError, match="joins the rows"):
+            gradient(type=kind)
+        return
+    kwargs = {"least": -1.0} if kind == "fnc" else {"low": 0.3, "high": 0.7} if kind == "ring" else {}
+    found = gradient(type=kind, hex__policy_kwargs=kwargs)
+    assert torch.isfinite(found).all() and not torch.equal(found, gradient(type="InfoNCE"))
 
 
 def test_hex_selects_something(model: Any, make_batch: Any) -> None:

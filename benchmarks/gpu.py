@@ -1,0 +1,241 @@
+"""Every figure of a GPU, once, in at most six minutes: `python benchmarks/gpu.py OUT.json`; `--dry` tries it on a CPU.
+
+A row is written as soon as it is measured. Times are medians, in ms. `launches` counts operations that aren't views,
+`waits` the places where torch's `set_sync_debug_mode` sees the program wait for the device. Copies and products are the
+yardstick for the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from solo.backbones import build_backbone
+from solo.data.views.batched import BatchAugment
+from solo.eval.knn import nearest
+from solo.hex import AdaptivePercentile
+from solo.hex.loss import hex_nce
+from solo.losses import info_nce
+from solo.losses.pairs import Pairs
+
+Row = dict[str, Any]
+ENTRY = {
+    "num_crops": 2,
+    "rrc": {"enabled": True, "crop_min_scale": 0.2, "crop_max_scale": 1.0},
+    "color_jitter": {"prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1},
+    **{name: {"prob": prob} for name, prob in (("grayscale", 0.2), ("gaussian_blur", 0.5), ("horizontal_flip", 0.5))},
+}
+
+
+class Bench:
+    """Where and how much: a GPU, or with `dry` a CPU and next to nothing."""
+
+    def __init__(self, dry: bool) -> None:
+        self.dry, self.device = dry, torch.device("cpu" if dry else "cuda")
+
+    def size(self, full: int, dry: int) -> int:
+        """How many."""
+        return dry if self.dry else full
+
+    def wait(self) -> None:
+        """Until the device is done."""
+        if not self.dry:
+            torch.cuda.synchronize()
+
+    def ms(self, work: Callable[[], Any]) -> tuple[float, float]:
+        """Until the device is done, and until the program goes on."""
+        whole, host = [], []
+        for _ in range(self.size(10, 1)):
+            self.wait()
+            start = time.perf_counter()
+            work()
+            host.append(1000 * (time.perf_counter() - start))
+            self.wait()
+            whole.append(1000 * (time.perf_counter() - start))
+        return round(statistics.median(whole), 3), round(statistics.median(host), 3)
+
+    def waits(self, work: Callable[[], Any]) -> int | None:
+        """Places where it waits; unknown without a GPU."""
+        if self.dry:
+            return None
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(warning.message) for warning in seen)
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations of a device that aren't views."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device, self.number = device, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        first = out[0] if isinstance(out, (tuple, list)) and out else out
+        self.number += isinstance(first, Tensor) and first.device.type == self.device.type and not func.is_view
+        return out
+
+
+def yardstick(b: Bench) -> Iterator[Row]:
+    """Copies, GB/s, and products, TFLOP/s."""
+    n = b.size(2**28, 2**10)
+    x, host = torch.empty(n, device=b.device), torch.empty(n // 8, pin_memory=not b.dry)
+    yield {"copy_gb_per_s": 8 * n / b.ms(x.clone)[0] / 1e6}
+    yield {"to_device_gb_per_s": n / 2 / b.ms(lambda: host.to(b.device, non_blocking=True))[0] / 1e6}
+    side = b.size(8192, 32)
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.randn(side, side, device=b.device, dtype=dtype)
+        yield {"product": str(dtype), "tflop_per_s": 2 * side**3 / b.ms(lambda a=a: a @ a)[0] / 1e9}
+
+
+def networks(b: Bench) -> Iterator[Row]:
+    """Images/s, forward and backward on random tensors in bfloat16."""
+    for name, side, batch in (("resnet18", 32, 512), ("resnet50", 224, 256), ("vit_small", 224, 256)):
+        side, batch = b.size(side, 32 if name != "vit_small" else 224), b.size(batch, 2)
+        x = torch.randn(batch, 3, side, side, device=b.device)
+        for form in ("plain", "channels_last", "compiled"):
+            if b.dry and (form == "compiled" or name != "resnet18"):
+                continue
+            net: nn.Module = build_backbone(name, channels=3, small=side == 32, kwargs={}).to(b.device)
+            if form != "plain":
+                net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+            run: Any = torch.compile(net) if form == "compiled" else net
+
+            def step(run: Any = run, x: Tensor = x) -> None:
+                with torch.autocast(b.device.type, torch.bfloat16):
+                    run(x).float().square().mean().backward()
+
+            step()
+            yield {"network": name, "form": form, "images_per_s": round(1000 * batch / b.ms(step)[0])}
+
+
+def augmentation(b: Bench) -> Iterator[Row]:
+    """Both views of a batch of decoded images."""
+    for side in (32, 224):
+        batch = b.size(256, 2)
+        (entry,) = BatchAugment([{**ENTRY, "crop_size": side}], [0.5] * 3, [0.25] * 3).entries
+        images = torch.randint(0, 256, (batch, 3, side + 8, side + 8), dtype=torch.uint8).to(b.device)
+        seeds = torch.arange(batch)
+        plan = entry.plan(seeds, torch.full((batch, 2), side + 8))
+
+        def make(entry: Any = entry, images: Tensor = images, plan: Any = plan) -> Tensor:
+            return entry.masked(images, plan)
+
+        make()
+        device_ms, host_ms = b.ms(make)
+        with Launches(b.device) as launches:
+            make()
+        yield {"views": side, "ms": device_ms, "host_ms": host_ms, "launches": launches.number, "waits": b.waits(make)}
+
+
+def losses(b: Bench) -> Iterator[Row]:
+    """Forward and backward of n rows of 128 numbers."""
+    for rows in (512, 4096, 16384, 65536)[: b.size(4, 1)]:
+        z = torch.randn(b.size(rows, 16), 128, device=b.device, requires_grad=True)
+        ids = torch.arange(len(z) // 2, device=b.device).repeat(2)
+        for name in ("info_nce", "hex"):
+
+            def step(name: str = name, z: Tensor = z, ids: Tensor = ids) -> None:
+                pairs = Pairs.from_ids(z, ids)
+                loss = info_nce(pairs, 0.1) if name == "info_nce" else hex_nce(pairs, AdaptivePercentile(0.99, 0))[0]
+                loss.backward()
+
+            step()
+            if not b.dry:
+                torch.cuda.reset_peak_memory_stats()
+            row: Row = {"loss": name, "rows": len(z), "ms": b.ms(step)[0], "waits": b.waits(step)}
+            yield row if b.dry else {**row, "gib": torch.cuda.max_memory_allocated() / 2**30}
+
+
+def truth(b: Bench) -> Iterator[Row]:
+    """The same loss and views here, and on a CPU in float64."""
+    z, ids = torch.randn(b.size(2048, 16), 128), torch.arange(b.size(1024, 8)).repeat(2)
+    found = []
+    for device, dtype in ((b.device, torch.float32), (torch.device("cpu"), torch.float64)):
+        x = z.to(device, dtype).requires_grad_()
+        loss = hex_nce(Pairs.from_ids(x, ids.to(device)), AdaptivePercentile(0.99, 0))[0]
+        found.append((loss.detach().cpu().double(), torch.autograd.grad(loss, x)[0].cpu().double()))
+    (value, grad), (exact, gradient) = found
+    yield {"hex_relative_error": float((value - exact).abs() / exact.abs())}
+    yield {"hex_gradient_error": float((grad - gradient).norm() / gradient.norm())}
+    (entry,) = BatchAugment([{**ENTRY, "crop_size": 32}], [0.5] * 3, [0.25] * 3).entries
+    images, seeds = torch.randint(0, 256, (16, 3, 40, 40), dtype=torch.uint8), torch.arange(16)
+    plan = entry.plan(seeds, torch.full((16, 2), 40))
+    here = entry.masked(images.to(b.device), plan).cpu()
+    (cpu,) = BatchAugment([{**ENTRY, "crop_size": 32}], [0.5] * 3, [0.25] * 3).entries
+    yield {"views_largest_difference": float((here - cpu.masked(images, plan)).abs().max())}
+
+
+def knn(b: Bench) -> Iterator[Row]:
+    """Memory of the search, as a multiple of the bank's."""
+    bank = torch.randn(b.size(1_000_000, 100), 512, device=b.device).bfloat16()
+    if not b.dry:
+        torch.cuda.reset_peak_memory_stats()
+    ms = b.ms(lambda: nearest(bank[:1024], bank, 20))[0]
+    yield {"knn_ms": ms, "peak_per_bank": None if b.dry else torch.cuda.max_memory_allocated() / bank.nbytes}
+
+
+def runs(b: Bench) -> Iterator[Row]:
+    """Whole runs: what `summary.json` says."""
+    for folder, recipe, epochs in (("digits", "simclr", 20), ("digits", "hex", 20)):
+        with tempfile.TemporaryDirectory() as place:
+            words = [f"max_epochs={b.size(epochs, 1)}", f"checkpoint.dir={place}", "progress=off"]
+            words += [f"accelerator={b.device.type}".replace("cuda", "gpu"), "data.num_workers=0"]
+            words += ["data.fraction=0.2"] if b.dry else []
+            command = [sys.executable, "-m", "solo", "pretrain", f"scripts/pretrain/{folder}", f"{recipe}.yaml", *words]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            summary = json.loads(next(Path(place).rglob("summary.json")).read_text())
+        names = ("images_per_second", "data_wait", "peak_memory_mb", "mfu")
+        yield {"run": f"{folder}/{recipe}", **{name: summary.get(name) for name in names}}
+
+
+PARTS = (yardstick, networks, augmentation, losses, truth, knn, runs)
+
+
+def main() -> None:
+    """Measure part by part; one that fails is a row with its error."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dry", action="store_true", help="on a CPU, next to nothing")
+    parser.add_argument("--parts", nargs="+", choices=[part.__name__ for part in PARTS])
+    given = parser.parse_args()
+    if not given.dry and not torch.cuda.is_available():
+        parser.error("no GPU is visible; --dry tries the program on a CPU")
+    bench, started = Bench(given.dry), time.perf_counter()
+    card = "none" if given.dry else torch.cuda.get_device_name()
+    rows: list[Row] = [{"card": card, "torch": torch.__version__, "dry": given.dry}]
+    for part in PARTS:
+        if given.parts and part.__name__ not in given.parts:
+            continue
+        try:
+            for row in part(bench):
+                rows.append({"part": part.__name__, **row, "at_s": round(time.perf_counter() - started, 1)})
+                given.out.write_text(json.dumps(rows, indent=1) + "\n")
+                print(rows[-1], flush=True)
+        except Exception as error:
+            rows.append({"part": part.__name__, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]})
+            given.out.write_text(json.dumps(rows, indent=1) + "\n")
+            print(rows[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
