@@ -111,7 +111,8 @@ def _losses(module: Any) -> Iterator[tuple[str, str]]:
     """Loss functions that the method's file imports, with what they say of themselves."""
     for title, found in vars(module).items():
         where = str(getattr(found, "__module__", ""))
-        if callable(found) and where.startswith("solo.losses") and not inspect.isclass(found) and found.__doc__:
+        named = "loss" in title.lower() or title == "info_nce"  # and no helper
+        if named and callable(found) and where.startswith("solo.losses") and found.__doc__:
             yield title, inspect.cleandoc(found.__doc__)
 
 

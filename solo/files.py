@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from solo.errors import UserError
 
@@ -75,3 +76,8 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cell(value: Any, guard: str = "'") -> Any:
+    """A value for CSV: a text that spreadsheets would run as a formula gets `guard` in front, `./` if it is a path."""
+    return guard + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

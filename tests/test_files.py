@@ -1,7 +1,7 @@
 import pytest
 
 from solo.errors import UserError
-from solo.files import clean, replacing, write_text
+from solo.files import cell, clean, replacing, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
@@ -26,3 +26,11 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
         (tmp_path / name).write_text("x")
     assert sorted(path.name for path in clean(tmp_path)) == [".last.ckpt.tmp", ".metrics.csv.tmp"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "notes.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [("=1+1", "'=1+1"), ("@x", "'@x"), ("-x", "'-x"), ("cat", "cat"), ("", ""), (-1.5, -1.5), (None, None)],
+)
+def test_formulas_are_texts_in_csv(value, written):
+    assert cell(value) == written

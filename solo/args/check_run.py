@@ -99,6 +99,8 @@ def _finetuning(values: Values) -> Iterator[Problem]:
     data = values["data"]
     if values["optimizer"]["layer_decay"] and not values["finetune"]:
         yield Problem("optimizer.layer_decay", " does nothing on a frozen backbone; set finetune=True or leave it out")
+    if values.get("grid") and not (data["cache_features"] and values["optimizer"]["name"] == "sgd"):
+        yield Problem("grid", "=True compares settings of optimizer.name=sgd on features; set data.cache_features=True")
     for name in ("auto_augment", "mixup", "cutmix") if data["cache_features"] else ():
         if values[name]:
             yield Problem(name, " changes images, and data.cache_features=True has none; take one of the two")

@@ -32,6 +32,7 @@ class PerformanceCfg:
     compile: Literal["auto"] | bool = key(
         "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more", matters=False
     )
+    profile: bool = key(False, "write profile.txt and profile.json: where the time of a step goes", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -278,6 +278,11 @@ class LinearCfg(RunCfg):
     )
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     finetune: bool = key(False, "train the backbone, too")
+    grid: bool = key(
+        False,
+        "with data.cache_features: train 24 pairs of learning rate and weight decay at once, and take the best on a "
+        "tenth of the training images",
+    )
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
     data: LinearDataCfg = key(LinearDataCfg, "images")
     optimizer: LinearOptimizerCfg = key(LinearOptimizerCfg, "optimizer")

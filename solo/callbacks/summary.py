@@ -18,6 +18,21 @@ Row = dict[str, float]
 
 
 @dataclass(frozen=True)
+class Work:
+    """What an image costs: its `views`, `flops` for all of them, and what all devices together do a second (`peak`)."""
+
+    views: int
+    flops: int
+    peak: float | None = None
+
+    def rates(self, images_per_second: float | None) -> dict[str, float | None]:
+        """Views a second, operations an image, and model FLOPs utilisation (Chowdhery et al., 2022) in percent."""
+        speed = images_per_second
+        found = {"views_per_second": speed and speed * self.views, "model_flops_per_image": self.flops}
+        return found | ({"mfu": 100 * speed * self.flops / self.peak} if speed and self.peak else {})
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a summary says besides the measured numbers."""
 
@@ -26,6 +41,7 @@ class Facts:
     levels: Sequence[str] = ()  # names of the label tree's levels, the coarsest first; empty without labels
     protocol: Mapping[str, str] = field(default_factory=dict)  # for each number, in words, how it came about
     extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the file
+    work: Work | None = None  # of an image, if that is known
 
     @property
     def title(self) -> str:
@@ -51,6 +67,8 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     numbers = {name: _number(last[key]) for name, key in names.items() if key in last}
     numbers |= {key: _number(value) for key, value in last.items() if key.startswith("online/")}
     numbers |= {name: _number(_mean(rows, name)) for name in ("images_per_second", "data_wait")}
+    if facts.work is not None:
+        numbers |= facts.work.rates(numbers["images_per_second"])
     numbers["peak_memory_mb"] = _number(max((row.get("peak_memory_mb", math.nan) for row in rows), default=math.nan))
     measured = {name.partition("/")[0] for name in numbers}
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sized
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -18,17 +19,40 @@ from solo.data.batches.loaders import SeededSampler, eval_loader
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.labels.subsets import take_fraction
 from solo.data.sources.load import load
+from solo.eval.linear_grid import choose
 from solo.run.report import on_terminal, say
 
+_FACTORS = (1.0, 0.03, 0.1, 0.3, 3.0, 10.0)  # of the recipe's learning rate
+_DECAYS = (0.0, 1e-6, 1e-5, 1e-4)
 
-def feature_loaders(
-    cfg: LinearCfg, backbone: nn.Module, device: torch.device
-) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Training and validation batches of the features of all images, without augmentation; computed now."""
+
+def feature_sets(cfg: LinearCfg, backbone: nn.Module, device: torch.device) -> tuple[FeatureSet, FeatureSet]:
+    """Features of all training and all validation images, without augmentation; computed now."""
     size, splits = cfg.optimizer.batch_size, zip(plain_images(cfg), ("training", "validation"), strict=True)
     train, val = (
         extract(backbone, eval_loader(images, size, cfg.data.workers), device, what) for images, what in splits
     )
+    return train, val
+
+
+def with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) -> LinearCfg:
+    """The config with the learning rate and weight decay that are best on a tenth of the training images."""
+    lr, classes = cfg.optimizer.lr, int(cfg.data.num_classes or 0)
+    labels = train.targets if train.targets.ndim == 1 else train.targets[:, -1]
+    settings = (cfg.max_epochs, cfg.optimizer.batch_size, cfg.seed)
+    features, rates = train.features.to(device), [lr * factor for factor in _FACTORS]
+    found = choose(features, labels.to(device), classes, rates, _DECAYS, *settings)
+    best = found.accuracies[found.lr, found.weight_decay]
+    say(
+        f"grid of {len(found.accuracies)}: optimizer.lr={found.lr:g} weight_decay={found.weight_decay:g}, the best on "
+        f"a tenth of the training images ({best:.2f} %; the recipe's lr={lr:g} {found.accuracies[lr, 0.0]:.2f} %)"
+    )
+    return replace(cfg, optimizer=replace(cfg.optimizer, lr=found.lr, weight_decay=found.weight_decay))
+
+
+def feature_loaders(cfg: LinearCfg, train: FeatureSet, val: FeatureSet) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation batches of features."""
+    size = cfg.optimizer.batch_size
     return feature_loader(train, size, cfg.seed), feature_loader(val, size, None)
 
 

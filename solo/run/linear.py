@@ -19,11 +19,11 @@ from solo.data.cache.images import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
 from solo.methods import LinearModel
-from solo.run.features import feature_loaders
+from solo.run.features import feature_loaders, feature_sets, with_best_of_grid
 from solo.run.report import say
 from solo.run.settle import tune
 from solo.run.source import pretrained_backbone
-from solo.run.trainer import prepare
+from solo.run.trainer import compute_device, prepare
 
 Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 
@@ -36,13 +36,19 @@ def run(cfg: LinearCfg) -> None:
     backbone, cfg = pretrained_backbone(cfg)
     if cfg.finetune and cfg.optimizer.batch_size == 1 and cfg.data.image_size is not None:
         check_single(backbone, cfg.data.image_size, cfg.data.channels or cfg.data.spec.channels)
+    features = None
+    if cfg.grid:
+        features = feature_sets(cfg, backbone, compute_device(cfg))
+        cfg = with_best_of_grid(cfg, features[0], compute_device(cfg))
     loss, mixup = _mixup(cfg)
     model = LinearModel(backbone, cfg, loss_func=loss, mixup_func=mixup)
     prepared = prepare(cfg, "linear", _facts(cfg), model)
-    load = feature_loaders if cfg.data.cache_features else image_loaders
     device = prepared.trainer.strategy.root_device
-    train, val = load(cfg, backbone, device)
-    if not cfg.data.cache_features:  # else the backbone has done its work
+    if cfg.data.cache_features and features is None:
+        features = feature_sets(cfg, backbone, device)
+    loaders: Loaders = feature_loaders(cfg, *features) if features else image_loaders(cfg, backbone, device)
+    train, val = loaders
+    if not features:  # else the backbone has done its work
         tune(model, model.config, device, cfg.max_epochs * len(train))
     prepared.fit(model, train, val)
 

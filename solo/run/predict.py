@@ -9,7 +9,7 @@ from typing import Any
 
 from solo.args.take_schema import PredictCfg
 from solo.errors import UserError
-from solo.files import output_file, replacing
+from solo.files import cell, output_file, replacing
 from solo.run.embed import as_utf8, import_parquet
 from solo.run.inputs import image_files
 from solo.run.predictions import Predictions
@@ -65,9 +65,9 @@ def rows_of(found: Predictions) -> Iterator[Row]:
 def _write(rows: Sequence[Row], file: Path, suffix: str) -> None:
     if suffix == ".csv":
         with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(map(cell, rows[0]))
+            writer.writerows([cell(x, "./" if name == "path" else "'") for name, x in row.items()] for row in rows)
         return
     pyarrow, parquet = import_parquet()
     parquet.write_table(pyarrow.Table.from_pylist([{**row, "path": as_utf8(row["path"])} for row in rows]), file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ from solo.run.report import analyze_command, linear_command, say
 from solo.run.settle import tune
 from solo.run.start import start_from
 from solo.run.trainer import prepare
+from solo.run.work import work_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg), model)
     device = prepared.trainer.strategy.root_device
+    if type(model).__module__.startswith("solo."):
+        work = work_of(model, model.config, device, prepared.trainer.world_size)
+        prepared.recorder.facts = replace(prepared.recorder.facts, work=work)
     train = train_loader(cfg, device)
     tune(model, model.config, device, cfg.max_epochs * len(train))
     if model.hex.bank is not None:

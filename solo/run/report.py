@@ -83,7 +83,12 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [(text, f"{summary[key]:.4f}") for key, text in _PLAIN.items() if summary.get(key) is not None]
     if summary["images_per_second"] is not None:
         speed, wait = summary["images_per_second"], 100 * (summary["data_wait"] or 0)
-        rows.append(("speed", f"{speed:,.0f} images/s ({wait:.0f} % waiting for data)"))
+        views = f", {summary['views_per_second']:,.0f} views/s" if summary.get("views_per_second") else ""
+        rows.append(("speed", f"{speed:,.0f} images/s{views} ({wait:.0f} % waiting for data)"))
+        if summary.get("model_flops_per_image"):
+            flops, share = summary["model_flops_per_image"], summary.get("mfu")
+            used = f", {share:.0f} % of what the device can (MFU)" if share else ""
+            rows.append(("network", f"{flops / 1e9:,.2f} GFLOP an image, {flops * speed / 1e12:,.3f} TFLOP/s{used}"))
     if summary["peak_memory_mb"] is not None:
         rows.append(("peak memory", f"{summary['peak_memory_mb']:,.0f} MiB"))
     rows.append(("time", f"{clock(summary['run_seconds'] or 0)} for {summary['epochs']} epochs"))

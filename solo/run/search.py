@@ -23,7 +23,7 @@ from solo.args.take_schema import SearchCfg
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
-from solo.files import output_file, replacing
+from solo.files import cell, output_file, replacing
 from solo.run.inputs import image_files
 from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say, show_table
@@ -136,7 +136,7 @@ def _csv(found: Sequence[Found], file: Path) -> None:
         writer.writerow(["query", "rank", "image", "cosine"])
         for one in found:
             for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1):
-                writer.writerow([one.query, rank, path, f"{cosine:.6f}"])
+                writer.writerow([cell(str(one.query), "./"), rank, cell(str(path), "./"), f"{cosine:.6f}"])
 
 
 def _html(found: Sequence[Found], file: Path) -> None:

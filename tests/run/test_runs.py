@@ -100,6 +100,16 @@ def test_continuing_a_finished_run_changes_nothing(pretrain_cfg, pretrained):
     assert again["status"] == "finished" and again["levels"].keys() == summary["levels"].keys()
 
 
+def test_a_grid_chooses_rate_and_decay_on_training_images(pretrained, linear_cfg, capsys):
+    data = {"dataset": "digits", "num_workers": 0, "cache_features": True}
+    optimizer = {"name": "sgd", "batch_size": 64, "lr": 0.1}
+    linear.run(linear_cfg(pretrained, grid=True, data=data, optimizer=optimizer, max_epochs=1))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "grid of 24: optimizer.lr=" in said and "the best on a tenth of the training images" in said
+    with pytest.raises(UserError, match="grid=True compares settings"):
+        linear_cfg(pretrained, grid=True, data={"dataset": "digits"}, optimizer=optimizer)
+
+
 def test_finetuning_and_cached_features_exclude_each_other(linear_cfg, pretrained):
     with pytest.raises(UserError, match="cache_features"):
         linear.run(linear_cfg(pretrained, finetune=True, data={"dataset": "digits", "cache_features": True}))

@@ -108,6 +108,18 @@ def test_files_that_cannot_be_read(run, tmp_path, capsys):
     assert [Path(name).name for name in np.load(tmp_path / "f.npz")["paths"]] == ["good.png"]
 
 
+@pytest.mark.fault(5, "images and classes named like formulas (`=1+1`) in the CSV of `predict` and `search`", "texts")
+def test_names_that_are_formulas(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray((DIGITS.images[0] * 15).astype(np.uint8)).save("=1.png")
+    assert main(["predict", str(run), ".", "out=p.csv"]) == 0
+    assert main(["search", str(run), "query==1.png", "among=.", "out=s.csv"]) == 0
+    assert (
+        "\n./=1.png," in (tmp_path / "p.csv").read_text()
+        and "\n./=1.png,1,./=1.png," in (tmp_path / "s.csv").read_text()
+    )
+
+
 @pytest.mark.fault(2, "names that are no UTF-8 in `solo embed`, `predict`", "written as bytes, or spelt out in Parquet")
 def test_names_that_are_no_text(run, tmp_path):
     (tmp_path / "pics").mkdir()
