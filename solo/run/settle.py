@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 from torch import nn
 
 from solo.args.schema import LinearCfg, PretrainCfg
+from solo.callbacks.meter import Meter
+from solo.cores import usable_cores
 from solo.methods.module import SoloModule
 from solo.precision import best_precision
 from solo.run.report import say
@@ -51,6 +53,7 @@ def _smallest(cfg: PretrainCfg | LinearCfg) -> tuple[int, int]:
     return (cfg.data.channels or cfg.data.spec.channels, min(known))
 
 
+_HUNGRY = 0.3  # of the time of an epoch
 _WORTH_COMPILING = 5_000  # steps: compiling takes a minute or more
 
 
@@ -117,3 +120,25 @@ def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
         ours: the library's own method: see `SoloModule.on_validation_start` for its buffers.
     """
     return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=not exact, broadcast_buffers=not ours)
+
+
+class Starving(Callback):
+    """After the second epoch (the first one fills caches) says what would end the wait for images, if that is long.
+
+    Args:
+        meter: placed before this callback.
+        workers: loader processes of this run.
+    """
+
+    def __init__(self, meter: Meter, workers: int) -> None:
+        self.meter, self.workers, self.epochs = meter, workers, 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the share of waiting."""
+        self.epochs += 1
+        if self.epochs == 2 and self.meter.data_wait > _HUNGRY:
+            cores = usable_cores() // trainer.world_size
+            more = f"; {cores} cores for each device, data.num_workers={self.workers}" if cores > self.workers else ""
+            images = getattr(trainer.train_dataloader, "dataset", None)
+            cure = getattr(images, "cure", f"{self.workers} processes make the views{more}")
+            say(f"data wait {100 * self.meter.data_wait:.0f} %: {cure}")

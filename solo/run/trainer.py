@@ -41,7 +41,7 @@ from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
-from solo.run.settle import ddp_strategy, settle
+from solo.run.settle import Starving, ddp_strategy, settle
 from solo.run.sharded import Sharded
 from solo.run.synced import SyncedNorms
 from solo.run.watching import watchers
@@ -166,7 +166,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     history = resume.parent / "metrics.csv" if resume else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
     order, data = ResumeOrder(), SameData(directory, resume.parent if resume else None, cfg.resume_allow)
-    callbacks: list[Callback] = [order, data, meter, *watching]
+    callbacks: list[Callback] = [order, data, meter, *watching, Starving(meter, cfg.data.workers)]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:

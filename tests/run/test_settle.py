@@ -1,6 +1,7 @@
 """`precision: auto` in a run: decided once, said, written down, and kept when the run is resumed."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,3 +103,13 @@ def test_a_gpu_gets_channels_last_and_long_runs_are_compiled(
 )
 def test_fused_optimizers_on_gpus_only(name, kwargs, device, clips, fused):
     assert fused_on_gpu(name, kwargs, device, clips).get("fused") is fused
+
+
+@pytest.mark.parametrize(("wait", "said"), [(0.6, "data wait 60 %: a cache of 38 GiB would end it\n"), (0.2, "")])
+def test_a_run_that_waits_for_images_says_what_would_end_it(capsys, wait, said):
+    images = SimpleNamespace(cure="a cache of 38 GiB would end it")
+    trainer = SimpleNamespace(world_size=1, train_dataloader=SimpleNamespace(dataset=images))
+    starving = settle.Starving(SimpleNamespace(data_wait=wait), workers=4)
+    for _ in range(3):
+        starving.on_train_epoch_end(trainer, None)
+    assert capsys.readouterr().out == said
