@@ -31,6 +31,11 @@ CUSTOM = "data.dataset=custom data.image_size=16 optimizer.batch_size=4 augmenta
 
 # words behind `solo pretrain scripts/pretrain/digits simclr.yaml` -> what the message says; exit code 2
 SETTINGS = [
+    ("strategy=fsdp_cpu_offload", "strategy='fsdp_cpu_offload' is unknown; give fsdp"),
+    (
+        "strategy=fsdp accumulate=exact accumulate_grad_batches=2",
+        "accumulate=exact doesn't go with strategy=fsdp; give strategy=ddp",
+    ),
     # names that don't exist
     ("method=simclrr", "method='simclrr' is unknown; did you mean 'simclr'? choose all4one, barlow_twins"),
     ("method=null", "method is missing; give text: self-supervised method"),
@@ -165,8 +170,6 @@ RUNS = [
     ("data.labelled_share=0.5", "for training images of which some have no class, and here all 1437 have one"),
     ("accelerator=gpu", "accelerator=gpu, but no GPU is visible; use accelerator=auto"),
     ("accelerator=tpu", "Lightning refuses the settings"),
-    ("strategy=fsdp_cpu_offload", "strategy='fsdp_cpu_offload' is unknown; give fsdp"),
-    ("strategy=fsdp accumulate=exact", "accumulate=exact doesn't go with strategy=fsdp; take ddp"),
     ("strategy=ddpp", "Lightning refuses the settings: You selected an invalid strategy name: `strategy='ddpp'`"),
     ("profiler=fast", "Lightning refuses the settings"),
     ("val_check_interval=100", "`val_check_interval` (100) must be less than or equal to the number of the training"),

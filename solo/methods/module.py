@@ -298,7 +298,7 @@ class SoloModule(pl.LightningModule):
         found = iter(means)
         for names, (_, _, stepped) in sums.items():
             mean = {name: next(found) for name in names}
-            self.log_dict(mean, on_step=False, on_epoch=True, logger=not stepped)
+            self.log_dict(mean, on_step=False, on_epoch=True, logger=False if stepped else None)
             if stepped:  # loggers know it by this name, beside that of the steps
                 self.log_dict({f"{name}_epoch": value for name, value in mean.items()}, on_step=False, on_epoch=True)
 
