@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -38,10 +38,12 @@ class Step:
     Attributes:
         epoch: 0-based.
         max_epochs: length of the run.
+        index: 0-based, of the step in its epoch.
     """
 
     epoch: int
     max_epochs: int
+    index: int = field(default=0, kw_only=True)
 
 
 class Standard:
@@ -55,6 +57,7 @@ class Standard:
     def __init__(self, temperature: float, positives: Positives) -> None:
         self.temperature, self.positives = temperature, positives
         self.stats: Stats = {}
+        self.found: Stats = {}
         self.bank: Bank | None = None
 
     def replace(
@@ -95,6 +98,7 @@ class Hex:
     Attributes:
         stats: what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with
             one `step` object (NNCLR's two directions).
+        found: what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th).
     """
 
     def __init__(
@@ -112,8 +116,7 @@ class Hex:
         self.stats: Stats = {}
         self._step: Step | None = None
         self._calls = 0
-        self._epoch, self._steps = -1, 0
-        self._found: Stats = {}
+        self.found: Stats = {}
 
     def replace(
         self,
@@ -182,33 +185,31 @@ class Hex:
         self._step = step
         if self._calls > 1:
             stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
-        self._probe(pairs, step, None if fixed else drawn)
-        self.stats = stats | self._found
+        self.stats = stats
+        if self._calls == 1:
+            looks = step.index % _PROBE == 0 and step.epoch >= self.settings.warm_up()
+            self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
         return loss
 
-    def _probe(self, pairs: Pairs, step: Step, drawn: Elsewhere | None) -> None:
-        """In some steps of an epoch, what HEX does: see `solo.hex.probe`."""
-        self._steps = self._steps + 1 if step.epoch == self._epoch else 0
-        self._epoch = step.epoch
-        if self._steps % _PROBE or step.epoch < self.settings.warm_up():
-            return
+    def _probe(self, pairs: Pairs, step: Step, drawn: Elsewhere | None) -> Stats:
         temperature = self._temperature(step.epoch)
         cosine = gradient_cosine(
             lambda copy: self._contrast(copy, step, drawn)[0],
             lambda copy: info_nce(copy, temperature, self.positives),
             pairs,
         )
-        self._found = {"gradient_cosine": cosine}
+        found: Stats = {"gradient_cosine": cosine}
         labels = None
         if isinstance(targets := getattr(step, "targets", None), Tensor):
             views = len(pairs.anchors) // len(targets)
             labels = targets.repeat(views), step.groups.repeat(views)  # type: ignore[attr-defined]
         for name, policy in (("", self.policy), ("kin_", self.kin)):
             selector = policy and policy.selector(pairs, step.epoch, step.max_epochs)
-            found = {} if selector is None else whom_it_found(pairs, selector, temperature, labels)  # type: ignore[arg-type]
-            self._found |= {f"{name}{key}": value for key, value in found.items()}
+            whom = {} if selector is None else whom_it_found(pairs, selector, temperature, labels)  # type: ignore[arg-type]
+            found |= {f"{name}{key}": value for key, value in whom.items()}
         if drawn is not None and self.bank is not None:
-            self._found |= {"with_relatives": drawn.known.any(dim=1).float().mean(), **self.bank.found}
+            found |= {"with_relatives": drawn.known.any(dim=1).float().mean(), **self.bank.found}
+        return found
 
     def _contrast(self, pairs: Pairs, step: Step, elsewhere: Elsewhere | None) -> tuple[Tensor, Stats]:
         return hex_nce(

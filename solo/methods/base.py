@@ -239,6 +239,7 @@ class BaseMethod(OnlineEvaluation):
         hidden = ("superclass_share",) if self.config.data.no_labels else ()
         stats = {f"hex/{name}": value for name, value in self.hex.stats.items() if name not in hidden}
         self.log_metrics(stats, on_step=False)
+        self.log_metrics({f"hex/{name}": value for name, value in self.hex.found.items()}, on_step=False)
         return loss + out["loss"]  # type: ignore[no-any-return]
 
     def view_outputs(self, batch: Any) -> Outputs:
@@ -277,6 +278,7 @@ class BaseMethod(OnlineEvaluation):
         return TrainStep(
             epoch=self.current_epoch,
             max_epochs=self.max_epochs,
+            index=self.trainer.fit_loop.batch_idx if self.attached else 0,
             ids=ids,
             labels=labels,
             targets=self.leaf_labels(targets),
