@@ -1,6 +1,6 @@
 """The pictures of docs/hex.md: who lies in HEX's band, and an anchor's relatives by two eyes.
 
-    python benchmarks/hex_pictures.py RUN [--out docs]
+    python benchmarks/hex_pictures.py RUN [--out visuals]
 
 RUN is the folder of a run of `solo pretrain glyphs simclr`. Similarities are those of projections of validation images,
 in random batches of 511: an anchor and its 510 negatives, as many as two views of 256 images give.
@@ -31,16 +31,16 @@ def main() -> None:
     """Draw both pictures and print the numbers of the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("visuals"))
     given = parser.parse_args()
     words = ["feature_type=[projector]", "data.val_only=true", "cache=false"]
     cfg = read_config("evaluate", [given.run], words, for_run=True).config
     found, cfg = load_features(cfg, ["projector"], torch.device("cpu"))
     features = found["projector"]
     z, labels = F.normalize(features.val.features, dim=1), features.val.labels
-    draw(bands(z, labels, features.levels), given.out / "hex_bands.png")
+    draw(bands(z, labels, features.levels), given.out / "hex-bands.png")
     images = stored_images(cfg.data)
-    draw(relatives(z, labels, images), given.out / "hex_relatives.png", lambda row: images[row][0])
+    draw(relatives(z, labels, images), given.out / "hex-relatives.png", lambda row: images[row][0])
 
 
 def bands(z: torch.Tensor, labels: torch.Tensor, levels: tuple[str, ...]) -> Figure:

@@ -44,7 +44,16 @@ def on_files(files: Files, config: Any) -> Files:
     for file in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         link = f"[Download this notebook]({file.name})\n"
         files.append(File.generated(config, f"notebooks/{file.stem}.md", content=f"{markdown(file)}\n{link}"))
+    figures = (ROOT / "visuals" / "README.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "visuals/index.md", content=figures))
+    for picture in sorted((ROOT / "visuals").glob("*.png")):
+        files.append(File.generated(config, f"visuals/{picture.name}", abs_src_path=str(picture)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The site has the folder of pictures, which lies beside that of the docs, inside of it."""
+    return markdown.replace("](../visuals/", "](visuals/")
 
 
 def index() -> str:
