@@ -22,7 +22,7 @@ import torch
 
 from solo import cli
 from solo.callbacks import EmbeddingMonitor, Meter, NonFiniteGuard
-from solo.hex.loss import _HexRows
+from solo.hex.rows import HexRows
 from solo.methods.base import BaseMethod
 
 PARTS = [
@@ -31,7 +31,7 @@ PARTS = [
     (NonFiniteGuard, "on_train_batch_start", "guard"),
     (NonFiniteGuard, "on_before_backward", "guard"),
     (BaseMethod, "keep_views", "vital signs: keeping features"),
-    (_HexRows, "_compare_groups", "share of the superclass in the loss"),
+    (HexRows, "_compare_groups", "share of the superclass in the loss"),
 ]
 DEFAULT = ["scripts/pretrain/fashion_mnist", "hex.yaml", "max_epochs=1", "warm_epoch=0"]
 

@@ -18,10 +18,11 @@ from solo.args.schema import HexCfg
 from solo.errors import UserError
 from solo.hex.catalogue import named, policy_class, policy_facts
 from solo.hex.denominator import HexDenominator
-from solo.hex.loss import RELEASE, Action, Elsewhere, Stats, hex_nce
+from solo.hex.loss import hex_nce
 from solo.hex.policy import Policy, WarmUp, WithNamed
 from solo.hex.probe import gradient_cosine, whom_it_found
 from solo.hex.relatives import Bank, FromTable
+from solo.hex.rows import RELEASE, Action, Elsewhere, Stats
 from solo.losses.hierarchical_rows import Denominator
 from solo.losses.info_nce import Positives, info_nce
 from solo.losses.label_levels import LabelLevels

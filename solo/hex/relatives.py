@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from solo import distributed
 from solo.eval.knn import nearest_others
-from solo.hex.loss import Elsewhere
 from solo.hex.policy import Selector
 from solo.hex.probe import kinship, shares
+from solo.hex.rows import Elsewhere
 from solo.losses.pairs import Pairs, unit
 
 

@@ -8,11 +8,11 @@ import torch
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, EveryNegative, NoNegative, Superclass, hex_nce
 from solo.hex.eyes import EYES
-from solo.hex.loss import Action, Elsewhere
 from solo.hex.objective import Step, build_objective
 from solo.hex.probe import gradient_cosine, whom_it_found
 from solo.hex.published import Components, FalseNegatives, Ring
 from solo.hex.relatives import Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
+from solo.hex.rows import Action, Elsewhere
 from solo.losses import Pairs, info_nce
 from solo.losses import pairs as pairs_module
 from tests.losses.reference import cosines, relatives_loss

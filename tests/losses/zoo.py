@@ -11,9 +11,9 @@ from torch import Tensor
 from solo import losses
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, Superclass, WithNamed, hex_nce
-from solo.hex.loss import Action, Elsewhere
 from solo.hex.objective import Hex, Step
 from solo.hex.published import Components
+from solo.hex.rows import Action, Elsewhere
 from tests.losses import hierarchical_reference, reference
 
 N, D, K = 6, 4, 9  # batch of one process, features, entries of a queue
