@@ -42,7 +42,7 @@ def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mappin
         if current in seen:
             continue
         seen.add(current)
-        content = _checked(current)
+        content = read_small(current)
         if not isinstance(content, (dict, list, type(None))):
             raise ConfigError(f"{display(current)}: it is no recipe; give lines of the form key: value")
         named = content.get("defaults") if isinstance(content, dict) else None
@@ -73,7 +73,7 @@ def _refuse_resolvers(text: str, where: str) -> None:
         )
 
 
-def _checked(file: Path) -> Any:
+def read_small(file: Path) -> Any:
     """The content of a file that is small enough; nothing for what is no YAML, which Hydra says better."""
     shown = display(file)
     size = file.stat().st_size

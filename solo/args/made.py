@@ -23,6 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from solo.args.harmless import read_small
 from solo.args.origins import display, lines_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError, reason
@@ -247,6 +248,7 @@ def _table(path: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _table_once(path: Path, changed: int) -> dict[str, Any]:
+    read_small(path)  # OmegaConf writes every alias out
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
