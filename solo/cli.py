@@ -189,7 +189,7 @@ def execute(module: str, parsed: Parsed, **more: Any) -> Any:
     if is_first_process():
         for note in parsed.notes:
             say_error(f"note: {note}")
-        asked = parsed.values["data"]["num_workers"]
+        asked = parsed.values["data"]["num_workers"] or 0  # none where no images are read
         if fitting_workers(asked) < asked:
             say_error(f"note: data.num_workers={asked}: {fitting_workers(asked)} are started, one for each core")
         sys.stdout.write("".join(f"{shown(line)}\n" for line in describe(parsed.values)))

@@ -16,8 +16,6 @@ from solo.methods.catalogue import facts_of
 Values = Mapping[str, Any]
 _PUBLISHED = ("timm/", "torchvision/")
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
-UNSHARED = ("deepclusterv2", "swav")  # their prototypes and memories are read and written as whole tensors
-UNSHARED = ("deepclusterv2", "swav")  # their prototypes and memories are read and written as whole tensors
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
@@ -64,7 +62,8 @@ def _sharing(values: Values) -> Iterator[Problem]:
     strategy = str(values.get("strategy"))
     if strategy.startswith("fsdp") and strategy not in ("fsdp", "fsdp2"):
         yield Problem("strategy", f"={strategy!r} is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp")
-    if strategy.startswith("fsdp") and values.get("method") in UNSHARED:
+    facts = facts_of(values.get("method"))
+    if strategy.startswith("fsdp") and facts and facts.whole:
         yield Problem("strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp")
     if strategy.startswith("fsdp") and values.get("accumulate") == "exact":
         yield Problem(

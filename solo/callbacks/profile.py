@@ -26,7 +26,7 @@ class StepProfile(Callback):
         self._profile: profile | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count steps."""
+        """Begin to count steps on the first process."""
         if not trainer.is_global_zero:
             return
         gpu = trainer.strategy.root_device.type == "cuda"
@@ -46,7 +46,7 @@ class StepProfile(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One more step."""
+        """Tell the profiler of one more step."""
         if self._profile is not None:
             with torch.no_grad():
                 self._profile.step()

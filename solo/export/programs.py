@@ -16,7 +16,7 @@ from solo.files import replacing
 
 
 def onnx(bundle: Bundle, folder: Path) -> Reading:
-    """Write `model.onnx`."""
+    """Write `model.onnx`, for batches of any size."""
     file, example = folder / "model.onnx", bundle.example()
     batch = torch.export.Dim("batch", min=1)
     quiet = logging.getLogger("torch.onnx")
@@ -54,7 +54,7 @@ def onnx(bundle: Bundle, folder: Path) -> Reading:
 
 
 def torch_export(bundle: Bundle, folder: Path) -> Reading:
-    """Write `model.pt2`."""
+    """Write `model.pt2`, for batches of any size."""
     file, example = folder / "model.pt2", bundle.example()
     shapes = {_argument(bundle.backbone): {0: torch.export.Dim("batch", min=1)}}
     with warnings.catch_warnings():

@@ -39,12 +39,12 @@ class Step:
     Attributes:
         epoch: 0-based.
         max_epochs: length of the run.
-        index: 0-based, of the step in its epoch.
+        index: 0-based, of the step in its epoch; None without a trainer, where nothing is logged.
     """
 
     epoch: int
     max_epochs: int
-    index: int = field(default=0, kw_only=True)
+    index: int | None = field(default=None, kw_only=True)
 
 
 class Standard:
@@ -188,7 +188,7 @@ class Hex:
             stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
         self.stats = stats
         if self._calls == 1:
-            looks = step.index % _PROBE == 0 and step.epoch >= self.settings.warm_up()
+            looks = step.index is not None and not step.index % _PROBE and step.epoch >= self.settings.warm_up()
             self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
         return loss
 

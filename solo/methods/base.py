@@ -278,7 +278,7 @@ class BaseMethod(OnlineEvaluation):
         return TrainStep(
             epoch=self.current_epoch,
             max_epochs=self.max_epochs,
-            index=self.trainer.fit_loop.batch_idx if self.attached else 0,
+            index=self.trainer.fit_loop.batch_idx if self.attached else None,
             ids=ids,
             labels=labels,
             targets=self.leaf_labels(targets),

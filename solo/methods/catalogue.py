@@ -41,6 +41,7 @@ class MethodFacts:
         vit: variant of ViT that it trains, a name of `solo.backbones.vit`; None for the plain one.
         masked: its backbone must be able to encode a part of an image.
         recipe: name of its file below `scripts/pretrain`, where it isn't the method's.
+        whole: it reads and writes prototypes or memories as whole tensors, which `fsdp` would have cut.
         quick: `solo doctor` tries it, for all that are like it.
         ignores: keys of its `kwargs` that it doesn't read.
     """
@@ -60,6 +61,7 @@ class MethodFacts:
     vit: str | None = None
     masked: bool = False
     recipe: str | None = None
+    whole: bool = False
     quick: bool = False
     ignores: tuple[str, ...] = ()
 
@@ -85,7 +87,9 @@ CATALOGUE: dict[str, MethodFacts] = {
     ),
     "byol": _row("byol:BYOL", of.PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS),
     "crossentropy": _row("crossentropy:CrossEntropy", of.CrossEntropyKwargs, **_NEEDS_LABELS),
-    "deepclusterv2": _row("deepclusterv2:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, **_ANY_VIEWS),
+    "deepclusterv2": _row(
+        "deepclusterv2:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS
+    ),
     "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
     "guided": _row("guided:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
     "hicone": _row("hierarchical:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
@@ -105,7 +109,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "simclr": _row("simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", quick=True, **_ANY_VIEWS),
     "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
     "supcon": _row("supcon:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", **_ANY_VIEWS),
-    "swav": _row("swav:SwAV", of.SwAVKwargs, small_views=True),
+    "swav": _row("swav:SwAV", of.SwAVKwargs, small_views=True, whole=True),
     "vibcreg": _row("vibcreg:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
     "vicreg": _row("vicreg:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),
     "wmse": _row("wmse:WMSE", of.WMSEKwargs, collapse="decorrelation", most_views=None),

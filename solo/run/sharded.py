@@ -31,7 +31,7 @@ class Sharded(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Share among all processes."""
+        """Share weights among all processes of all machines."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
