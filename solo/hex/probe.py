@@ -18,7 +18,10 @@ from solo.losses.pairs import Pairs
 
 
 def gradient_cosine(one: Callable[[Pairs], Tensor], other: Callable[[Pairs], Tensor], pairs: Pairs) -> Tensor:
-    """Cosine of the gradients of two losses with respect to the embeddings of all processes; 0 where one vanishes."""
+    """Cosine of the gradients of two losses with respect to the anchors of all processes; 0 where one vanishes.
+
+    Where the anchors are among the keys, they get that part of the gradient, too.
+    """
     with torch.enable_grad():
         anchors, keys = (x.detach().requires_grad_() for x in (pairs.anchors, pairs.keys))
         copy = dataclasses.replace(pairs, anchors=anchors, keys=keys)
@@ -26,7 +29,7 @@ def gradient_cosine(one: Callable[[Pairs], Tensor], other: Callable[[Pairs], Ten
     if pairs.offset is not None:  # the anchors are among the keys
         a, b = (rows + distributed.own_rows(distributed.all_reduce_sum(d)) for rows, d in found)
     else:
-        a, b = (torch.cat(both) for both in found)
+        a, b = (rows for rows, _ in found)
     products = distributed.all_reduce_sum(torch.stack([(a * b).sum(), a.square().sum(), b.square().sum()]))
     return products[0] / (products[1] * products[2]).sqrt().clamp_min(torch.finfo(a.dtype).tiny)
 
