@@ -1,6 +1,6 @@
-"""HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules; `objective` puts them into methods.
+"""HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules.
 
-Everything but `objective` needs nothing but torch and works in any training loop; it is imported when it is asked for.
+`objective` and `build` put them into methods. The others need nothing but torch and work in any training loop; names are imported when they are asked for.
 """
 
 from importlib import import_module

@@ -2,7 +2,7 @@
 
 `replace` stands where a contrastive loss does (SimCLR, NNCLR, All4One, MoCo v2+); `blend` adds HEX to a method that has
 no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to the multi-label losses. No method asks
-which of them is on. This is the only file of the room that knows of settings.
+which of them is on. `solo.hex.build` makes one from the settings.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from torch import Tensor
 
 from solo.args.schema import HexCfg
 from solo.errors import UserError
-from solo.hex.catalogue import named, policy_class, policy_facts
+from solo.hex.catalogue import policy_facts
 from solo.hex.denominator import HexDenominator
 from solo.hex.loss import hex_nce
-from solo.hex.policy import Policy, WarmUp, WithNamed
+from solo.hex.policy import Policy
 from solo.hex.probe import gradient_cosine, whom_it_found
 from solo.hex.relatives import Bank, FromTable
-from solo.hex.rows import RELEASE, Action, Elsewhere, Stats
+from solo.hex.rows import Action, Elsewhere, Stats
 from solo.losses.hierarchical_rows import Denominator
 from solo.losses.info_nce import Positives, info_nce
 from solo.losses.label_levels import LabelLevels
 from solo.losses.pairs import Pairs
 
-_DEFAULT_TEMPERATURE = 0.1
 _PROBE = 100  # steps from one look at what HEX does to the next
 
 
@@ -91,8 +90,9 @@ class Hex:
     Args:
         policy: who is a relative.
         temperature: > 0.
-        settings: what is done with them, beta, tau_plus, positives and alpha.
+        settings: beta, tau_plus, positives and alpha.
         scale: weight of the HEX loss within `blend`, beside alpha.
+        action: what is done with relatives; None: they are weighed.
         kin: finds hierarchy negatives among whoever the policy has not found.
         bank: of embeddings, where relatives come from a table over the data set.
 
@@ -108,10 +108,11 @@ class Hex:
         temperature: float,
         settings: HexCfg,
         scale: float,
+        action: Action | None = None,
         kin: Policy | None = None,
         bank: Bank | None = None,
     ) -> None:
-        self.policy, self.action, self.kin, self.bank = policy, _action(settings), kin, bank
+        self.policy, self.action, self.kin, self.bank = policy, action or Action(), kin, bank
         self.temperature, self.settings, self.scale = temperature, settings, scale
         self.positives: Positives = settings.positives
         self.stats: Stats = {}
@@ -255,58 +256,3 @@ class Hex:
         if step is not self._step:
             self.bank.store(ids, own)
         return drawn and Elsewhere(drawn.rows.repeat(views, 1, 1), drawn.known.repeat(views, 1))
-
-
-def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0) -> Hex | Standard:
-    """What the section `hex` asks for.
-
-    Args:
-        settings: the section.
-        temperature: the method's, used where `hex.temperature` is null.
-        scale: the method's own weight of the HEX loss in `blend`, used where `hex.scale` is null.
-
-    Raises:
-        UserError: a policy from outside that isn't there or refuses its `hex.policy_kwargs`.
-    """
-    temperature = temperature or _DEFAULT_TEMPERATURE
-    if settings.policy == "standard":
-        return Standard(temperature, settings.positives)
-    facts = policy_facts(settings.policy)
-    policy = _policy(settings)
-    scale = scale if settings.scale is None else settings.scale
-    return Hex(
-        WithNamed(policy) if settings.named else policy,
-        settings.temperature or temperature,
-        settings,
-        scale,
-        _policy(dataclasses.replace(settings, policy=named(settings.kin))) if settings.kin else None,
-        Bank(settings.drawn, settings.mix) if facts.table else None,
-    )
-
-
-def _action(settings: HexCfg) -> Action:
-    facts = policy_facts(settings.policy)
-    own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
-    share = 0.5 if settings.share is None else settings.share
-    return Action(
-        settings.action or own.name,
-        settings.denominator or own.denominator,
-        None if facts.labels == "tree" and settings.share is None else share,
-        settings.softness or facts.softness,
-        settings.confident,
-    )
-
-
-def _policy(settings: HexCfg) -> Policy:
-    facts = policy_facts(settings.policy)
-    kind = policy_class(facts.path)
-    fields = [field.name for field in dataclasses.fields(kind)]
-    given = {name: getattr(settings, name) for name in facts.reads if name in fields}
-    given |= kind.from_settings(settings) if hasattr(kind, "from_settings") else {}
-    if "warm_epoch" in fields:
-        given["warm_epoch"] = settings.warm_up()
-    try:
-        policy: Policy = kind(**given | dict(settings.policy_kwargs))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"hex.policy_kwargs={dict(settings.policy_kwargs)} don't fit {facts.shown}: {error}") from error
-    return policy if "warm_epoch" in fields or not settings.warm_up() else WarmUp(policy, settings.warm_up())

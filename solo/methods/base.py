@@ -20,7 +20,8 @@ from solo.args.schema import (
 )
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
-from solo.hex.objective import Step, build_objective
+from solo.hex.build import build_objective
+from solo.hex.objective import Step
 from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -19,9 +17,9 @@ from solo import distributed
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
-from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts, taxonomy_of
+from solo.methods.stepped import SteppedModule
 from solo.nn.whitening import IterNorm
 from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
@@ -30,7 +28,7 @@ from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 
 
-class SoloModule(pl.LightningModule):
+class SoloModule(SteppedModule):
     """A LightningModule with a config, a classifier and label levels; see `BaseMethod` and `LinearModel`."""
 
     _OPTIMIZERS: ClassVar[dict[str, type[Optimizer]]] = optim.OPTIMIZERS
@@ -66,12 +64,8 @@ class SoloModule(pl.LightningModule):
         self.validation_step_outputs: list[dict[str, Any]] = []
         self.num_classes = config.data.num_classes or 0
         self._static_groups: list[int] = []
-        self.silent = False  # log nothing
         self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
-        # What steps log, by names: sums (n,), number of steps, whether steps are logged, too.
-        self._sums: dict[tuple[str, ...], tuple[Tensor, int, bool]] = {}
         self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
-        self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
         self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy_of(config))
 
@@ -79,11 +73,6 @@ class SoloModule(pl.LightningModule):
     def learnable_params(self) -> list[dict[str, Any]]:
         """Parameter groups with `name`, `params` and what differs from the rest: `lr`, `weight_decay`, ..."""
         raise NotImplementedError
-
-    @property
-    def attached(self) -> bool:
-        """Whether a trainer runs this module; without one, steps work but nothing is logged."""
-        return self._trainer is not None
 
     # ---- labels ----
 
@@ -269,88 +258,6 @@ class SoloModule(pl.LightningModule):
         """Images (B, C, H, W) in the memory format of `performance.disable_channel_last`."""
         return X if self.no_channel_last or X.ndim != 4 else X.to(memory_format=torch.channels_last)
 
-    def log_metrics(self, metrics: Mapping[str, Any], **kwargs: Any) -> None:
-        """Log the mean over the epoch and over all processes; does nothing without a trainer.
-
-        A step of training adds to sums on its device, which are handed on once an epoch; every `log_every_n_steps` its
-        own values, of this process, are logged as `<name>_step`, unless `on_step=False`.
-        """
-        if not self.attached or self.silent or not metrics:
-            return
-        if not self.trainer.training:
-            self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
-            return
-        like, names = next((v for v in metrics.values() if isinstance(v, Tensor)), self._leaf_paths), tuple(metrics)
-        values = [v if isinstance(v, Tensor) else like.new_full((), v, dtype=torch.float) for v in metrics.values()]
-        sums = torch.stack([value.detach().float().reshape(()) for value in values])
-        stepped = kwargs.get("on_step", True)
-        before, steps, _ = self._sums.get(names, (0, 0, False))
-        self._sums[names] = (sums + before, steps + 1, stepped)
-        if stepped and self.trainer._logger_connector.should_update_logs:
-            self.log_dict({f"{name}_step": value for name, value in zip(names, sums, strict=True)}, on_epoch=False)
-
-    def hand_on(self) -> None:
-        """Give the means of the epoch to Lightning: by one collective, before whoever reads them at its end."""
-        if not self._sums:
-            return
-        sums, self._sums = self._sums, {}
-        means = distributed.all_reduce_mean(torch.cat([value / steps for value, steps, _ in sums.values()]))
-        found = iter(means)
-        for names, (_, _, stepped) in sums.items():
-            mean = {name: next(found) for name in names}
-            self.log_dict(mean, on_step=False, on_epoch=True, logger=False if stepped else None)
-            if stepped:  # loggers know it by this name, beside that of the steps
-                self.log_dict({f"{name}_epoch": value for name, value in mean.items()}, on_step=False, on_epoch=True)
-
-    def on_train_epoch_end(self) -> None:
-        """Hand on the means, if no callback has asked for them."""
-        self.hand_on()
-
-    def process_state(self) -> dict[str, Any]:
-        """The sums of the running epoch."""
-        return {"sums": [[list(names), *held] for names, held in self._sums.items()]}
-
-    def load_process_state(self, state: dict[str, Any]) -> None:
-        """Go on with the sums of the run that is resumed."""
-        self._sums = {tuple(names): (sums, steps, stepped) for names, sums, steps, stepped in state.get("sums", [])}
-
-    def require_finite(self, terms: Mapping[str, Tensor]) -> None:
-        """Stop before a loss that is not finite reaches the weights: on a CPU at once, else after `backward`.
-
-        Raises:
-            NonFiniteError: names the terms, the epoch and the step.
-        """
-        values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
-        event = torch.Event(values.device) if waits_for(values) and self.attached else None
-        self._unread.append((list(terms), values if event is None else values.to("cpu", non_blocking=True), event))
-        if event is None:
-            self.read_terms()
-        else:
-            event.record()
-
-    def read_terms(self) -> None:
-        """Look at the terms that were copied from a device: after `backward` was launched, so that it doesn't idle.
-
-        Raises:
-            NonFiniteError: see `require_finite`.
-        """
-        unread, self._unread = self._unread, []
-        for names, values, event in unread:
-            if event is not None:
-                event.synchronize()
-            found = dict(zip(names, values.tolist(), strict=True))
-            if not all(map(math.isfinite, found.values())):
-                raise NonFiniteError(
-                    f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: "
-                    f"{', '.join(f'{name}={value}' for name, value in found.items())}; try a smaller optimizer.lr or a "
-                    "longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed",
-                    found,
-                )
-
-    def on_after_backward(self) -> None:
-        """Nothing that isn't finite reaches the optimizer."""
-        self.read_terms()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config and the data's facts, in plain types, so that weights-only loading works."""
         checkpoint["solo"] = {
@@ -358,8 +265,3 @@ class SoloModule(pl.LightningModule):
             "cfg": to_plain(self.cfg),
             "data": data_facts(self.config, self.taxonomy),
         }
-
-
-def waits_for(x: Tensor) -> bool:
-    """Whether who reads a value of x waits until a device has done all that was asked of it."""
-    return x.device.type == "cuda"

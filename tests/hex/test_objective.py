@@ -10,7 +10,8 @@ import torch
 
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, hex_nce
-from solo.hex.objective import Standard, Step, build_objective
+from solo.hex.build import build_objective
+from solo.hex.objective import Standard, Step
 from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs
 

@@ -7,8 +7,9 @@ import torch
 
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, EveryNegative, NoNegative, Superclass, hex_nce
+from solo.hex.build import build_objective
 from solo.hex.eyes import EYES
-from solo.hex.objective import Step, build_objective
+from solo.hex.objective import Step
 from solo.hex.probe import gradient_cosine, whom_it_found
 from solo.hex.published import Components, FalseNegatives, Ring
 from solo.hex.relatives import Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
