@@ -1,7 +1,7 @@
 """HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules.
 
-`objective` and `build` put them into methods. The others need nothing but torch and work in any training loop; names are
-imported when they are asked for.
+`objective` and `build` put them into methods. The others need nothing but torch and work in any training loop;
+names are imported when they are asked for.
 """
 
 from importlib import import_module
