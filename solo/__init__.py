@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from solo.losses import GuidedLoss, HierarchicalContrastiveLoss, hierarchical_contrastive_loss
     from solo.methods import METHODS
+    from solo.run.pretrained import PretrainedModel
     from solo.taxonomy import Taxonomy
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "HEXLoss",
     "HierarchicalContrastiveLoss",
     "NoNegative",
+    "PretrainedModel",
     "Superclass",
     "Taxonomy",
     "UserError",
@@ -69,6 +71,7 @@ _HOMES = {
     ),
     "solo.losses": ("GuidedLoss", "HierarchicalContrastiveLoss", "hierarchical_contrastive_loss"),
     "solo.methods": ("METHODS",),
+    "solo.run.pretrained": ("PretrainedModel",),
     "solo.taxonomy": ("Taxonomy",),
 }
 _SUBPACKAGES = ("args", "backbones", "data", "losses", "methods", "utils", "analysis", "callbacks", "eval", "hex", "nn")

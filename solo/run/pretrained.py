@@ -188,6 +188,12 @@ class PretrainedModel:
 
         return push(self.bundle(), repo, **options)
 
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> PretrainedModel:
+        """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder."""
+        here = Path(source).expanduser().exists() or "://" in str(source)
+        return load_pretrained(source if here else f"hf://{source}", **options)
+
     def bundle(self) -> Bundle:
         """What `solo.export` needs of it."""
         weights = None if self.classifier is None else {k: v.cpu() for k, v in self.classifier.state_dict().items()}
