@@ -52,7 +52,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "api": {"args", "cli", "errors", "run"},
     "experiment": GROUND | {"api", "args", "analysis", "callbacks", "run"},
-    "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "api"},  # all but compat lazily
+    "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "run", "api"},  # all but compat lazily
 }
 for rooms in ALLOWED.values():
     rooms |= {"precision", "rng"} if "distributed" in rooms else set()  # whoever computes with tensors
