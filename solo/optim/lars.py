@@ -113,6 +113,7 @@ def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tenso
         r = (r / group["lr"]).clamp(max=1)
     r = torch.where(p_norm == 0, 1.0, r)  # without a gradient r * weight_decay * p is to vanish, too
     r = torch.where(g_norm == 0, 0.0, r)
-    directions = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+    directions = torch._foreach_mul(params, group["weight_decay"])  # not fused with the sum, which rounds otherwise
+    torch._foreach_add_(directions, grads)
     torch._foreach_mul_(directions, list(r.unbind()))
     return list(directions)
