@@ -23,17 +23,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from solo.data.cache.skipping import SkippingFiles
 from solo.data.cache.store import VERSION, PixelStore, known_sizes
-from solo.data.sources.skip import next_readable, not_an_image
 from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import Source, identity
 from solo.errors import BrokenImageError
-from solo.taxonomy import UNKNOWN
 
 _LOOK_AT = 200
 
 
-class FileImages:
+class FileImages(SkippingFiles):
     """Image files, decoded when they are first asked for and then kept in one file.
 
     Args:
@@ -68,7 +67,7 @@ class FileImages:
     ) -> None:
         self.files = list(files)
         self.skip = skip
-        self.problems: list[str] = []  # of the data set, one line each
+        self.problems = []
         self.targets = targets
         self.convert = convert
         self.reading = reading
@@ -111,35 +110,11 @@ class FileImages:
                     raise
         return round(np.mean(sizes or [side**2]) * channels * len(files))
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+        return self._store.broken(rows)
 
-    def fetch(self, rows: Sequence[int]) -> list[Tensor]:
-        """uint8 `(C, H, W)` each.
-
-        Raises:
-            BrokenImageError: a file can't be decoded, without `skip`.
-            UserError: none can, with it.
-        """
-        return [self._readable(row) if self.skip else self._image(row) for row in rows]
-
-    def labels(self, rows: Tensor) -> Tensor:
-        """Targets of rows that were fetched, -1 for those that another image stands for."""
-        broken = torch.from_numpy(self._store.broken(rows.tolist())) & self.skip
-        found = self.targets[rows]
-        return found.masked_fill(broken.reshape(-1, *[1] * (found.ndim - 1)), UNKNOWN)
-
-    def skipped(self) -> list[str]:
-        """What was found broken so far, by all processes, one line each."""
-        if not self.skip:
-            return []
-        broken = np.flatnonzero(self._store.broken()).tolist()
-        return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
-
-    def _readable(self, row: int) -> Tensor:
-        return next_readable(
-            row, len(self), lambda place: self._store.broken([place])[0], self._image, self._store.mark_broken
-        )[1]
+    def _mark_broken(self, row: int) -> None:
+        self._store.mark_broken(row)
 
     def _image(self, row: int) -> Tensor:
         pixels = self._store.read(row)

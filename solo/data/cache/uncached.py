@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from solo.data.cache.files import readable
-from solo.data.sources.skip import next_readable, not_an_image
+from solo.data.cache.skipping import SkippingFiles
 from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import Source
-from solo.taxonomy import UNKNOWN
 
 
-class UncachedFiles:
+class UncachedFiles(SkippingFiles):
     """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
     JPEG files whose shorter side is more than twice `side` are decoded at a half, a quarter or an eighth of their size,
@@ -51,32 +51,11 @@ class UncachedFiles:
         self.cure = f"a cache of {readable(cache)} would end it: data.augment=batch, in data.cache_dir"
         self.size_text = f"{len(self.files):,} files, decoded in each epoch ({readable(cache)} if kept: augment=batch)"
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+        known: np.ndarray[Any, Any] = self.broken.numpy()
+        return known if rows is None else known[list(rows)]
 
-    def fetch(self, rows: Sequence[int]) -> list[Tensor]:
-        """uint8 `(C, H, W)` each.
-
-        Raises:
-            BrokenImageError: a file can't be decoded, without `skip`.
-            UserError: none can, with it.
-        """
-        return [self._readable(row) if self.skip else self._image(row) for row in rows]
-
-    def labels(self, rows: Tensor) -> Tensor:
-        """Targets of rows that were fetched, -1 for those that another image stands for."""
-        found = self.targets[rows]
-        return found.masked_fill(self.broken[rows].reshape(-1, *[1] * (found.ndim - 1)), UNKNOWN)
-
-    def skipped(self) -> list[str]:
-        """What was found broken so far, by all processes, one line each."""
-        rows = self.broken.nonzero().flatten().tolist()
-        return [*self.problems, *(not_an_image(str(self.files[row])) for row in rows)] if self.skip else []
-
-    def _readable(self, row: int) -> Tensor:
-        return next_readable(row, len(self), self.broken.__getitem__, self._image, self._mark)[1]
-
-    def _mark(self, row: int) -> None:
+    def _mark_broken(self, row: int) -> None:
         self.broken[row] = True
 
     def _image(self, row: int) -> Tensor:
