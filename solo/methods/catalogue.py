@@ -91,10 +91,21 @@ CATALOGUE: dict[str, MethodFacts] = {
         "deepclusterv2:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS
     ),
     "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "dinov2": _row("dinov2:DINOv2", of.DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
     "guided": _row("guided:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
     "hicone": _row("hierarchical:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
     "himulcon": _row("hierarchical:HiMulCon", of.HierarchicalKwargs, **_LEVELS),
     "himulcone": _row("hierarchical:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
+    "ijepa": _row(
+        "ijepa:IJEPA",
+        of.IJEPAKwargs,
+        momentum=True,
+        least_views=1,
+        most_views=None,
+        vit="ijepa",
+        masked=True,
+        **_DISTILLED,
+    ),
     "mae": _row(
         "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True
     ),
