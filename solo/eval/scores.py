@@ -46,9 +46,9 @@ def judge(
     nested = tree is not None and tree.num_levels > 1
     count, width = len(features), len(model.counts)
     levels = tree.num_levels if tree is not None and nested else 0
-    found = Judged(
-        *(np.zeros((count, columns)) for columns in (width, width, levels, levels)), np.full(count, math.nan)
-    )
+    own, first = np.zeros((2, count, width))
+    summed, summed_confidence = np.zeros((2, count, levels))
+    found = Judged(own, first, summed, summed_confidence, np.full(count, math.nan))
     paths = np.array(tree.path_table())[: model.counts[-1]] if tree is not None and nested else np.empty((0, 0), int)
     groups = [_grouped(paths[:, level]) for level in range(levels)]
     rows = max(1, max_elements // sum(model.counts))

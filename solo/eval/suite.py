@@ -137,7 +137,7 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
     images = {"val": len(val), "train": 0 if train is None else len(train)}
     if queries is not None:
         images |= {"queries": int(queries.sum()), "gallery": int((~queries).sum())}
-    result = {"classes": which, "images": images, "levels": levels}
+    result: Numbers = {"classes": which, "images": images, "levels": levels}
     if "hierarchy" in protocol.measures and tree is not None:
         result["hierarchy"] = _hierarchy(tree, rankings, val, classes, protocol, bank is not None)
         if judged is not None and tree.num_levels > 1:
