@@ -3,6 +3,7 @@
     scripts/pretrain/food101 byol            data.yaml of the folder, the method's settings, its views (views.yaml)
     scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
     scripts/pretrain/food101 relatives       simclr and `type: HEX`
+    scripts/pretrain/food101 paper_hex       simclr, the HEX paper's Table 6 (table_6.yaml) and `type: HEX_adaptive`
     scripts/pretrain/cifar10 simclr_vit      simclr and parts/vit.yaml
     scripts/linear/food101 linear            common.yaml, and the images of scripts/pretrain/food101/data.yaml
     scripts/linear/food101 semi_1_percent    linear and parts/semi_1_percent.yaml
@@ -29,7 +30,8 @@ from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError, reason
 from solo.methods.catalogue import CATALOGUE
 
-_NOT_RECIPES = ("data", "methods")
+_NOT_RECIPES = ("data", "methods", "paper")
+_PAPER = "table_6.yaml"  # what `paper_METHOD` sets
 _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
 _SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
@@ -91,6 +93,7 @@ def names_in(folder: Path) -> list[str]:
     above = folder.parent
     if above.name == "pretrain" and (folder / "data.yaml").is_file():
         made = [*_table(folder / "methods.yaml"), *sorted(file.stem for file in (above / "methods").glob("*.yaml"))]
+        made += [f"paper_{method}" for method in _table(above / _PAPER) if method != "all"]
     elif has_own_name(folder):
         made = [above.name, *_table(folder / "methods.yaml"), *sorted(f.stem for f in (above / "parts").glob("*.yaml"))]
     else:
@@ -108,7 +111,14 @@ def _make(folder: Path, name: str) -> Made | None:
 def _pretraining(folder: Path, name: str) -> Made | None:
     above = folder.parent
     full = f"{name}-{folder.name}"
+    rows = _table(folder / "methods.yaml")
     start, _, rest = name.partition("_")
+    if start == "paper":
+        kind, _, method = rest.partition("_")
+        if kind in _TYPES:  # paper_hex_nnclr is hex_paper_nnclr
+            start, rest = kind, f"paper_{method or 'simclr'}"
+        elif found := _paper(folder, rest or "simclr", {"name": full}):
+            return found
     if start in _TYPES:
         for base in (rest, f"simclr_{rest}".rstrip("_")):
             if base and ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
@@ -121,7 +131,11 @@ def _pretraining(folder: Path, name: str) -> Made | None:
         if not ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
             return None
         return _with_part(folder, base, part, {"name": full}, name)
+    if rows.get(name) == f"paper_{name}":
+        return _paper(folder, name, {})
     method, multicrop = (base, True) if part == "multicrop" else (name, False)
+    if start == "sololearn" and rows.get(rest) == f"paper_{rest}":  # the folder's own name stands for the paper's
+        method = rest
     if method in CATALOGUE:
         method = CATALOGUE[method].recipe or method
     if not (above / "methods" / f"{method}.yaml").is_file():
@@ -129,8 +143,18 @@ def _pretraining(folder: Path, name: str) -> Made | None:
     group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
     views = _views(folder, method, multicrop)
     defaults = ["data", {group: method}, *([{"augmentations": views}] if views else [])]
-    values = {"name": full} if multicrop else {}
-    return _with_row(folder, name, defaults, values)
+    values = {"name": full} if multicrop or start == "sololearn" else {}
+    return _with_rows(folder, defaults, values, name, [(folder / "methods.yaml", name)])
+
+
+def _paper(folder: Path, method: str, values: dict[str, Any]) -> Made | None:
+    """The HEX paper's Table 6 on the method's recipe; the folder's rows `paper` and `paper_METHOD` last."""
+    table, own = folder.parent / _PAPER, folder / "methods.yaml"
+    if method not in _table(table) or method == "all":
+        return None
+    rows = [(table, "all"), (table, method), (own, "paper"), (own, f"paper_{method}")]
+    defaults = ["data", {"methods": method}, {"augmentations": _views(folder, method, multicrop=False)}]
+    return _with_rows(folder, defaults, values, f"paper_{method}", rows)
 
 
 def _offline(folder: Path, name: str) -> Made | None:
@@ -148,7 +172,8 @@ def _offline(folder: Path, name: str) -> Made | None:
     if (above / "parts" / f"{name}.yaml").is_file():
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
         return _with_part(folder, above.name, name, values, name)
-    return _with_row(folder, name, [above.name], {}) if name in _table(folder / "methods.yaml") else None
+    own = folder / "methods.yaml"
+    return _with_rows(folder, [above.name], {}, name, [(own, name)]) if name in _table(own) else None
 
 
 def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name: str) -> Made:
@@ -156,20 +181,25 @@ def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name:
     return Made(defaults, values, _said_by(values, name), _paths(folder, defaults))
 
 
-def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, Any]) -> Made:
-    """With what `methods.yaml` says of this recipe: values, and files (`defaults`) under them."""
-    table = folder / "methods.yaml"
-    row = dict(_table(table).get(name) or {})
-    own = row.pop("defaults", [])
+def _with_rows(
+    folder: Path, defaults: list[Any], values: dict[str, Any], name: str, rows: list[tuple[Path, str]]
+) -> Made:
+    """With what rows of tables say of this recipe: values, and files (`defaults`) under them; the last row wins."""
+    places, parts, own = _said_by(values, name), [], []
+    for table, entry in rows:
+        row = _table(table).get(entry) or {}
+        if not isinstance(row, dict):
+            raise ConfigError(f"{display(table)}: {entry} is {row!r}; a table from keys to values is needed here")
+        if row := dict(row):
+            own += row.pop("defaults", [])
+            values = {str(key): value for key, value in OmegaConf.to_container(OmegaConf.merge(values, row)).items()}
+            parts.append(f"{_short(folder, table)} ({entry})")
+            for key, line, replaces in lines_of(table, entry):
+                if (replaces or "[" in key) and not key.startswith("defaults"):
+                    places[key] = f"{display(table)}:{line}"
     chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
     defaults = [*(e for e in defaults if isinstance(e, str) or not chosen & e.keys()), *own, "_self_"]
-    places = _said_by(values, name)
-    if row:
-        for key, line, replaces in lines_of(table, name):
-            if (replaces or "[" in key) and not key.startswith("defaults"):
-                places[key] = f"{display(table)}:{line}"
-    parts = _paths(folder, defaults) + ([f"{_short(folder, table)} ({name})"] if row else [])
-    return Made(defaults, values | row, places, parts)
+    return Made(defaults, values, places, [*_paths(folder, defaults), *parts])
 
 
 def _views(folder: Path, method: str, multicrop: bool) -> str | None:
