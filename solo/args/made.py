@@ -1,6 +1,7 @@
 """Recipes that no file spells out, made from parts that are there.
 
     scripts/pretrain/food101 byol            data.yaml of the folder, the method's settings, its views (views.yaml)
+    methods/guided, in a defaults list       its row in scripts/pretrain/methods.yaml
     scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
     scripts/pretrain/food101 relatives       simclr and `type: HEX`
     scripts/pretrain/food101 paper_hex       simclr, the HEX paper's Table 6 (table_6.yaml) and `type: HEX_adaptive`
@@ -13,21 +14,16 @@ What single methods change in a folder is in its `methods.yaml`. A file that is 
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from solo.args.harmless import read_small
 from solo.args.origins import display, lines_of
+from solo.args.tables import merged, read_table
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.errors import ConfigError, reason
+from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE
 
 _NOT_RECIPES = ("data", "methods", "paper")
@@ -71,15 +67,22 @@ def made_for(folder: Path, name: str) -> dict[str, Made]:
         file = _file(folder, name)
         if file is not None:
             try:
-                defaults = _table(file).get("defaults") or []
+                defaults = read_table(file).get("defaults") or []
             except ConfigError:  # whoever composes it says what is wrong
                 continue
         elif found := _make(folder, name):
             made[name], defaults = found, found.defaults
         else:
             continue
-        todo += [entry for entry in defaults if isinstance(entry, str)] if isinstance(defaults, list) else []
+        todo += _names(defaults) if isinstance(defaults, list) else []
     return made
+
+
+def _names(defaults: list[Any]) -> list[str]:
+    """What a defaults list names, `methods/byol` for `methods: byol`."""
+    entries = [entry if isinstance(entry, dict) else {"": entry} for entry in defaults]
+    named = [(str(group), name) for entry in entries for group, name in entry.items() if isinstance(name, str)]
+    return [f"{group.split()[-1].strip('/')}/{name}" if group else name for group, name in named]
 
 
 def has_own_name(folder: Path) -> bool:
@@ -92,10 +95,15 @@ def names_in(folder: Path) -> list[str]:
     files = sorted(file.name for file in folder.glob("*.yaml") if file.is_file())
     above = folder.parent
     if above.name == "pretrain" and (folder / "data.yaml").is_file():
-        made = [*_table(folder / "methods.yaml"), *sorted(file.stem for file in (above / "methods").glob("*.yaml"))]
-        made += [f"paper_{method}" for method in _table(above / _PAPER) if method != "all"]
+        of_methods = [*(file.stem for file in (above / "methods").glob("*.yaml")), *read_table(above / "methods.yaml")]
+        made = [*read_table(folder / "methods.yaml"), *sorted(of_methods)]
+        made += [f"paper_{method}" for method in read_table(above / _PAPER) if method != "all"]
     elif has_own_name(folder):
-        made = [above.name, *_table(folder / "methods.yaml"), *sorted(f.stem for f in (above / "parts").glob("*.yaml"))]
+        made = [
+            above.name,
+            *read_table(folder / "methods.yaml"),
+            *sorted(f.stem for f in (above / "parts").glob("*.yaml")),
+        ]
     else:
         return files
     names = (name.removesuffix(".yaml") for name in [*files, *made])
@@ -103,6 +111,9 @@ def names_in(folder: Path) -> list[str]:
 
 
 def _make(folder: Path, name: str) -> Made | None:
+    group, _, row = name.rpartition("/")
+    if group == "methods" and row in read_table(folder.parent / "methods.yaml"):
+        return _row(folder.parent / "methods.yaml", row)
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
     return _offline(folder, name) if has_own_name(folder) else None
@@ -111,7 +122,7 @@ def _make(folder: Path, name: str) -> Made | None:
 def _pretraining(folder: Path, name: str) -> Made | None:
     above = folder.parent
     full = f"{name}-{folder.name}"
-    rows = _table(folder / "methods.yaml")
+    rows = read_table(folder / "methods.yaml")
     start, _, rest = name.partition("_")
     if start == "paper":
         kind, _, method = rest.partition("_")
@@ -138,7 +149,7 @@ def _pretraining(folder: Path, name: str) -> Made | None:
         method = rest
     if method in CATALOGUE:
         method = CATALOGUE[method].recipe or method
-    if not (above / "methods" / f"{method}.yaml").is_file():
+    if not (above / "methods" / f"{method}.yaml").is_file() and method not in read_table(above / "methods.yaml"):
         return None
     group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
     views = _views(folder, method, multicrop)
@@ -150,7 +161,7 @@ def _pretraining(folder: Path, name: str) -> Made | None:
 def _paper(folder: Path, method: str, values: dict[str, Any]) -> Made | None:
     """The HEX paper's Table 6 on the method's recipe; the folder's rows `paper` and `paper_METHOD` last."""
     table, own = folder.parent / _PAPER, folder / "methods.yaml"
-    if method not in _table(table) or method == "all":
+    if method not in read_table(table) or method == "all":
         return None
     rows = [(table, "all"), (table, method), (own, "paper"), (own, f"paper_{method}")]
     defaults = ["data", {"methods": method}, {"augmentations": _views(folder, method, multicrop=False)}]
@@ -173,7 +184,7 @@ def _offline(folder: Path, name: str) -> Made | None:
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
         return _with_part(folder, above.name, name, values, name)
     own = folder / "methods.yaml"
-    return _with_rows(folder, [above.name], {}, name, [(own, name)]) if name in _table(own) else None
+    return _with_rows(folder, [above.name], {}, name, [(own, name)]) if name in read_table(own) else None
 
 
 def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name: str) -> Made:
@@ -187,24 +198,31 @@ def _with_rows(
     """With what rows of tables say of this recipe: values, and files (`defaults`) under them; the last row wins."""
     places, parts, own = _said_by(values, name), [], []
     for table, entry in rows:
-        row = _table(table).get(entry) or {}
-        if not isinstance(row, dict):
-            raise ConfigError(f"{display(table)}: {entry} is {row!r}; a table from keys to values is needed here")
-        if row := dict(row):
-            own += row.pop("defaults", [])
-            values = {str(key): value for key, value in OmegaConf.to_container(OmegaConf.merge(values, row)).items()}
-            parts.append(f"{_short(folder, table)} ({entry})")
-            for key, line, replaces in lines_of(table, entry):
-                if (replaces or "[" in key) and not key.startswith("defaults"):
-                    places[key] = f"{display(table)}:{line}"
+        row = _row(table, entry)
+        own += row.defaults[:-1]
+        values = merged(values, row.values)
+        places |= row.places
+        parts += [f"{_short(folder, table)} ({entry})"] if row.values else []
     chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
     defaults = [*(e for e in defaults if isinstance(e, str) or not chosen & e.keys()), *own, "_self_"]
     return Made(defaults, values, places, [*_paths(folder, defaults), *parts])
 
 
+def _row(table: Path, name: str) -> Made:
+    """A row of a table, as if it were a file; empty where there is none."""
+    found = read_table(table).get(name) or {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{display(table)}: {name} is {found!r}; a table from keys to values is needed here")
+    row = dict(found)
+    own = row.pop("defaults", [])
+    lines = lines_of(table, name) if row else ()
+    said = {key: line for key, line, replaces in lines if (replaces or "[" in key) and not key.startswith("defaults")}
+    return Made([*own, "_self_"], row, {key: f"{display(table)}:{line}" for key, line in said.items()}, [])
+
+
 def _views(folder: Path, method: str, multicrop: bool) -> str | None:
     """The file of augmentations/ that `views.yaml` names for a method and this folder's images."""
-    table = _table(folder.parent / "views.yaml")
+    table = read_table(folder.parent / "views.yaml")
     view = table.get("methods", {}).get(method)
     if multicrop:
         view = table.get("multicrop", {}).get(view, view)
@@ -238,7 +256,7 @@ def _images(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _section(folder: Path, name: str, around: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
     """Section `data` of a file and of those in its defaults list; `around` it stand others."""
     file = _file(folder, name)
-    content = _table(file) if file else {}
+    content = read_table(file) if file else {}
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for entry in content.get("defaults", ["_self_"]):
@@ -264,25 +282,13 @@ def _file(folder: Path, name: str) -> Path | None:
 def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:
     """The files of a defaults list, for messages; the name alone of what has none."""
     paths = [str(Path(*next(iter(e.items()))) if isinstance(e, dict) else e) for e in defaults if e != "_self_"]
-    return [_short(folder, file) if (file := _file(folder, path)) else path for path in paths]
+    table = _short(folder, folder.parent / "methods.yaml")
+    shown = [path.replace("methods/", f"{table}: ") for path in paths]
+    return [
+        _short(folder, file) if (file := _file(folder, path)) else row for path, row in zip(paths, shown, strict=True)
+    ]
 
 
 def _short(folder: Path, file: Path) -> str:
     """A file as it lies below `scripts`."""
     return str(file.relative_to(folder.parent.parent))
-
-
-def _table(path: Path) -> dict[str, Any]:
-    return _table_once(path, path.stat().st_mtime_ns) if path.is_file() else {}
-
-
-@functools.lru_cache(maxsize=256)
-def _table_once(path: Path, changed: int) -> dict[str, Any]:
-    read_small(path)  # OmegaConf writes every alias out
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{display(path)}: {reason(error)}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
-    return content
