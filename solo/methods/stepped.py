@@ -42,7 +42,8 @@ class SteppedModule(pl.LightningModule):
             return
         names = tuple(metrics)
         values = [
-            v if isinstance(v, Tensor) else torch.full((), float(v), device=self.device) for v in metrics.values()
+            v.to(self.device) if isinstance(v, Tensor) else torch.full((), float(v), device=self.device)
+            for v in metrics.values()
         ]
         sums = torch.stack([value.detach().float().reshape(()) for value in values])
         stepped = kwargs.get("on_step", True)

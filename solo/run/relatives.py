@@ -14,14 +14,16 @@ from torch.utils.data import Dataset
 
 from solo.args.schema import PretrainCfg
 from solo.data.batches.loaders import eval_loader
+from solo.data.batches.shown import Shown
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
 from solo.eval.knn import nearest_others
 from solo.files import replacing
-from solo.hex.eyes import EYES
-from solo.hex.relatives import Eye, FromTable, both
+from solo.hex.eyes import EYES, VERSION
+from solo.hex.objective import Standard
+from solo.hex.relatives import Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
 from solo.run.feature_cache import cache_folder, digest
 from solo.run.features import extract
@@ -32,32 +34,44 @@ _FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
 Images = Callable[[Any], Dataset[Any]]
 
 
-def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> None:
-    """Give the bank of a model its table, or what it needs to find one while training (`hex.eye=projection`).
+def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown | None:
+    """Make the table of relatives, where `hex.policy` has one, for whoever needs it.
+
+    That is the model's bank, where relatives are pulled (with `hex.eye=projection` it finds them while it trains), or,
+    where they are shown, the loader of the views.
 
     Args:
         cfg: of the run.
-        model: has a bank.
+        model: to be trained.
         images: the training images as the run numbers them, each as a transform makes it.
+
+    Returns:
+        What the loader shows; None: every image itself.
 
     Raises:
         UserError: the eye can't be had, or sees other images than these.
     """
-    policy, bank, data = getattr(model.hex, "policy", None), model.hex.bank, cfg.data
-    assert isinstance(policy, FromTable) and bank is not None
+    if isinstance(model.hex, Standard) or not isinstance(model.hex.policy, FromTable):
+        return None
+    policy, bank, data = model.hex.policy, model.hex.bank, cfg.data
     plain = images(prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1])
     targets = level_targets(plain)
     paths = model.label_paths(targets)
-    bank.labels = model.leaf_labels(targets) if cfg.hex.level is None else paths[:, model.group_level]
-    bank.known = torch.stack([model.leaf_labels(targets), paths[:, model.group_level]], dim=1)
-    bank.live = cfg.hex.eye == "projection"
-    if bank.live:
-        bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
-        return
+    labels = model.leaf_labels(targets) if cfg.hex.level is None else paths[:, model.group_level]
+    known = torch.stack([model.leaf_labels(targets), paths[:, model.group_level]], dim=1)
+    if bank is not None:
+        bank.labels, bank.known, bank.live = labels, known, cfg.hex.eye == "projection"
+        if bank.live:
+            bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
+            return None
     eyes = _Eyes(cfg, images, plain)
-    eye = Eye(eyes.nearest, eyes.rows, bank.labels, torch.Generator().manual_seed(cfg.seed))
-    bank.use(policy.table(eye))
-    _say_what_was_found(bank.table, paths, model)
+    table = policy.table(Eye(eyes.nearest, eyes.rows, labels, torch.Generator().manual_seed(cfg.seed))).to(torch.int32)
+    _say_what_was_found(table, paths, model)
+    if bank is not None:
+        bank.use(table)
+        return None
+    model.hex.tell({"with_relatives": (table >= 0).any(dim=1).float().mean(), **whom(table, known)})
+    return Shown(table, model.hex.action.share or 0.0)
 
 
 def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None:
@@ -124,7 +138,7 @@ class _Eyes:
         size, workers = self.cfg.optimizer.batch_size, self.cfg.data.workers
         if eye in EYES:
             batches = eval_loader(self.plain, size, workers)
-            return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), eye
+            return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), f"{eye} {VERSION}"
         if eye.endswith(_FILES):
             features = read_features(eye)
             table = (features.train or features.val).features.float().contiguous()
