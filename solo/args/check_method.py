@@ -9,7 +9,7 @@ from solo.args.check import Problem, check, get, unknown
 from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts
-from solo.methods.catalogue import CATALOGUE, facts_of, names
+from solo.methods.catalogue import CATALOGUE, MethodFacts, facts_of, names
 
 Values = Mapping[str, Any]
 
@@ -48,9 +48,8 @@ def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
     if facts.hex == "denominator" and action not in (None, "weigh"):
         return [Problem("hex.action", f"={action!r} is nothing for method={method}, where labels pull; leave it out")]
     if found.table and action not in (None, "pull"):
-        return [
-            Problem("hex.action", f"={action!r} is nothing for {policy}, whose relatives are elsewhere; pull or show")
-        ]
+        text = f"={action!r} is nothing for {policy}, whose relatives aren't in the batch; take pull or show"
+        return [Problem("hex.action", text)]
     if found.rows and facts.negatives in ("view", "queue"):
         return [Problem("hex.policy", f"={policy!r} joins the rows of a batch, which method={method} doesn't compare")]
     if facts.hex is not None:
@@ -73,9 +72,7 @@ def _settings(values: Values) -> Iterator[Problem]:
     policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
     facts = policy_facts(policy)
     if (get(values, "hex.action") or facts.action) == "show" and get(values, "hex.eye") == "projection":
-        yield Problem(
-            "hex.eye", "='projection' finds relatives while it trains, which can't be shown; take hex.action=pull"
-        )
+        yield Problem("hex.eye", "='projection' finds relatives while it trains, too late to show them; pull them")
     # The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss.
     if get(values, "hex.variant") == "release" and facts.variant == "reweight":
         advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"

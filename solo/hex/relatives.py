@@ -171,7 +171,7 @@ def reciprocal(table: Tensor) -> Tensor:
 
 
 def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """Shares of relatives (n, K) of the same class, siblings and strangers, by class and group (n, 2); -1 for unknown."""
+    """Shares of relatives (n, K) that are of the same class, siblings, strangers, by class and group (n, 2)."""
     row, column = (table >= 0).nonzero(as_tuple=True)
     return shares(kinship(known, known, (row, table[row, column].long())))
 

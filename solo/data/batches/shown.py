@@ -28,7 +28,7 @@ class Shown:
     share: float
 
     def __call__(self, rows: Tensor, seeds: Tensor) -> Tensor:
-        """Numbers of the images shown (B,), a function of the images' own (B,) and of the seeds (B,) of their samples."""
+        """Numbers of the images shown (B,), a function of the images' own (B,) and of their samples' seeds (B,)."""
         found = self.table[rows].long()
         chance, which = uniforms(seeds, _STREAM, 2).unbind(dim=1)
         number = (found >= 0).sum(dim=1)
