@@ -110,7 +110,8 @@ class HexCfg:
     eye: str = key(
         "hog",
         "neighbours, clusters: what sees who is alike, before the run: hog, pixels, colour, timm/NAME, "
-        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +; "
+        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +, a level of the "
+        "labels among them; "
         "or projection: the one that is trained, anew in each epoch",
     )
     among: int = key(10, "neighbours: nearest images of the training set that count as relatives", ge=1)

@@ -64,7 +64,7 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown
         if bank.live:
             bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
             return None
-    eyes = _Eyes(cfg, images, plain)
+    eyes = _Eyes(cfg, images, plain, dict(zip(model.levels, paths.T, strict=False)))
     table = policy.table(Eye(eyes.nearest, eyes.rows, labels, torch.Generator().manual_seed(cfg.seed))).to(torch.int32)
     _say_what_was_found(table, paths, model)
     if bank is not None:
@@ -86,24 +86,40 @@ def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None
 
 
 class _Eyes:
-    """What `hex.eye` sees of the training images, several that agree where it joins them by +."""
+    """What `hex.eye` sees of the training images, several that agree where it joins them by +.
 
-    def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any]) -> None:
+    Args:
+        cfg: of the run.
+        images: the training images, as a transform makes them.
+        plain: the same for evaluation.
+        labels: (n,) of each level, -1 for unknown; beside another eye a level's name leaves out who is of another node.
+    """
+
+    def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:
         self.cfg, self.images, self.plain = cfg, images, plain
+        names = cfg.hex.eye.split("+")
+        self.names = [name for name in names if name not in labels]
+        self.nodes = [labels[name] for name in names if name in labels]
+        if not self.names:
+            advice = f"join it with another one, hog+{names[0]}, or take type=oracle hex.level={names[0]}"
+            raise UserError(f"hex.eye={cfg.hex.eye} knows labels and sees nobody; {advice}")
         self.number = len(plain)  # type: ignore[arg-type]
 
     def nearest(self, k: int) -> Tensor:
         """The k nearest images of each, (n, k); with several eyes those that all of them count, -1 for the rest."""
         if self.number <= k:
             raise UserError(f"hex.among and hex.skip ask for {k} other images, and there are {self.number}")
-        first, *others = [self._kept(eye, k) for eye in self.cfg.hex.eye.split("+")]
+        first, *others = [self._kept(eye, k) for eye in self.names]
         for other in others:
             first = both(first, other)
+        for nodes in self.nodes:
+            found = nodes[first.clamp_min(0)]
+            first = first.masked_fill((found != nodes[:, None]) | (found < 0), -1)
         return first
 
     def rows(self) -> Tensor:
         """Descriptors (n, d) of all eyes beside each other, each centred and at length 1."""
-        seen = [self._describe(eye)[1]() for eye in self.cfg.hex.eye.split("+")]
+        seen = [self._describe(eye)[1]() for eye in self.names]
         return torch.cat([torch.nn.functional.normalize(each - each.mean(dim=0), dim=1) for each in seen], dim=1)
 
     def _kept(self, eye: str, k: int) -> Tensor:
