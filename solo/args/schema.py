@@ -110,9 +110,8 @@ class HexCfg:
     eye: str = key(
         "hog",
         "neighbours, clusters: what sees who is alike, before the run: hog, pixels, colour, timm/NAME, "
-        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +, a level of the "
-        "labels among them; "
-        "or projection: the one that is trained, anew in each epoch",
+        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +, "
+        "among them levels of the labels; or projection: the one that is trained, anew in each epoch",
     )
     among: int = key(10, "neighbours: nearest images of the training set that count as relatives", ge=1)
     drawn: int = key(4, "neighbours: relatives of an image that are drawn of these in each step", ge=1)
