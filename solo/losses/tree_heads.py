@@ -168,11 +168,11 @@ class HXE(TreeLoss):
 class HAFrame(TreeLoss):
     """A fixed class vector each, whose cosines fall with the height of the lowest common ancestor.
 
-    ``S = (1 - s) exp(-gamma h / h(root)) + s`` with the least s for which S is positive semidefinite; the frame is its
-    square root. The loss has the weight of `cosine_weight` on the squared differences from S of the outputs' cosines
-    with the class vectors, and the rest on cross-entropy. Liang, Davis: Inducing neural collapse to a fixed
-    hierarchy-aware frame for reducing mistake severity (ICCV 2023, https://arxiv.org/abs/2303.05689), and its release,
-    which searches s on a grid. With one level the frame is the simplex of neural collapse.
+    ``S = (1 - s) exp(-gamma h / h(root)) + s`` with the least s, of -1 or more, for which S is positive semidefinite;
+    the frame is its square root. The loss has the weight of `cosine_weight` on the squared differences from S of the
+    outputs' cosines with the class vectors, and the rest on cross-entropy. Liang, Davis: Inducing neural collapse to a
+    fixed hierarchy-aware frame for reducing mistake severity (ICCV 2023, https://arxiv.org/abs/2303.05689), and its
+    release, which searches s on a grid. With one level the frame is the simplex of neural collapse.
 
     Args:
         tree: of the classes.
