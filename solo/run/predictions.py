@@ -46,9 +46,8 @@ class Predictions:
         table = self.probabilities if self.level is None else self.at(self.level)
         liking = table
         if self.careful and self.level is None:
-            liking = -torch.from_numpy(expected_heights(self.tree, table.double().numpy())).masked_fill(
-                table == 0, -torch.inf
-            )
+            expected = torch.from_numpy(expected_heights(self.tree, table.double().numpy()))
+            liking = -expected.masked_fill(table == 0, torch.inf)
         columns = liking.topk(min(self.k, table.shape[1]), dim=1).indices
         values = table.gather(1, columns)
         pairs = zip(columns.tolist(), values.tolist(), strict=True)
