@@ -93,9 +93,14 @@ CATALOGUE: dict[str, MethodFacts] = {
     "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
     "dinov2": _row("dinov2:DINOv2", of.DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
     "guided": _row("guided:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
+    "haframe": _row("tree_heads:HAFrame", of.HAFrameKwargs, **_NEEDS_LABELS),
+    "happier": _row("tree_heads:Happier", of.HappierKwargs, **_NEEDS_LABELS),
     "hicone": _row("hierarchical:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
+    "hiercos": _row("tree_heads:HierCOS", of.HierCOSKwargs, **_NEEDS_LABELS),
     "himulcon": _row("hierarchical:HiMulCon", of.HierarchicalKwargs, **_LEVELS),
     "himulcone": _row("hierarchical:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
+    "hxe": _row("tree_heads:HXE", of.HXEKwargs, **_NEEDS_LABELS),
+    "hypstructure": _row("tree_heads:HypStructure", of.HypStructureKwargs, **_NEEDS_LABELS),
     "ijepa": _row(
         "ijepa:IJEPA",
         of.IJEPAKwargs,
@@ -106,6 +111,9 @@ CATALOGUE: dict[str, MethodFacts] = {
         masked=True,
         **_DISTILLED,
     ),
+    "levelcontrast": _row("tree_heads:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
+    "levelheads": _row("tree_heads:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
+    "lorentz": _row("tree_heads:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row(
         "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True
     ),
@@ -119,6 +127,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "ressl": _row("ressl:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
     "simclr": _row("simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", quick=True, **_ANY_VIEWS),
     "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
+    "softlabels": _row("tree_heads:SoftLabels", of.SoftLabelsKwargs, **_NEEDS_LABELS),
     "supcon": _row("supcon:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", **_ANY_VIEWS),
     "swav": _row("swav:SwAV", of.SwAVKwargs, small_views=True, whole=True),
     "vibcreg": _row("vibcreg:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),

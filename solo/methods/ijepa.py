@@ -70,7 +70,7 @@ class IJEPA(BaseMomentumMethod):
         if not isinstance(self.backbone, VisionTransformer) or self.backbone.global_pool != "avg":
             raise UserError(
                 f"the patches of a ViT are trained, and the features of backbone.name={self.backbone_name!r} are no "
-                "mean of these; choose vit_small, or one of timm with backbone.kwargs={class_token:false,global_pool:avg}"
+                "mean of these; choose vit_small, or timm's with backbone.kwargs={class_token:false,global_pool:avg}"
             )
         self._tokens = PatchTokens(self.backbone, self.backbone_name)
         side, length = self._tokens.grid[0], kw.target_scale**0.5 * self._tokens.grid[0]
