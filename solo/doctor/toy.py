@@ -55,6 +55,8 @@ _KWARGS: dict[str, Any] = {
     "freeze_last_layer": 0,
     "use_bn_in_head": True,
     "norm_last_layer": False,
+    "num_slices": 16,
+    "bias": -2.0,
     "clip_grad": 0.5,
     "decoder_embed_dim": 16,
     "decoder_depth": 1,

@@ -91,10 +91,12 @@ CATALOGUE: dict[str, MethodFacts] = {
         "deepclusterv2:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS
     ),
     "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "frossl": _row("frossl:FroSSL", of.FroSSLKwargs, hex="blends", collapse="decorrelation", most_views=None),
     "guided": _row("guided:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
     "hicone": _row("hierarchical:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
     "himulcon": _row("hierarchical:HiMulCon", of.HierarchicalKwargs, **_LEVELS),
     "himulcone": _row("hierarchical:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
+    "lejepa": _row("lejepa:LeJEPA", of.LeJEPAKwargs, hex="blends", collapse="decorrelation", **_ANY_VIEWS),
     "mae": _row(
         "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True
     ),
@@ -106,6 +108,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "nnclr": _row("nnclr:NNCLR", of.NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
     "nnsiam": _row("nnsiam:NNSiam", of.NNPredictorKwargs, **_DISTILLED),
     "ressl": _row("ressl:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
+    "siglip": _row("siglip:SigLIP", of.SigLIPKwargs, hex="blends"),
     "simclr": _row("simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", quick=True, **_ANY_VIEWS),
     "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
     "supcon": _row("supcon:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", **_ANY_VIEWS),

@@ -169,6 +169,29 @@ class HierarchicalKwargs(SimCLRKwargs):
 
 
 @dataclass(kw_only=True)
+class LeJEPAKwargs(ProjectorKwargs):
+    """Keys of `method: lejepa`: projector, and the weight and fineness of SIGReg."""
+
+    lamb: float = key(0.05, "share of SIGReg in the loss; the rest is the distance of the views", ge=0, le=1)
+    num_slices: int = key(1024, "random directions in which the embeddings are compared with a Gaussian", ge=1)
+
+
+@dataclass(kw_only=True)
+class FroSSLKwargs(ProjectorKwargs):
+    """Keys of `method: frossl`: projector, weight of the invariance."""
+
+    invariance_weight: float = key(1.0, "weight of the distance between the views", ge=0)
+
+
+@dataclass(kw_only=True)
+class SigLIPKwargs(ProjectorKwargs):
+    """Keys of `method: siglip`: projector, where the two learned numbers start."""
+
+    temperature: float = key(0.1, "temperature of the sigmoid at first, and of HEX", gt=0)
+    bias: float = key(-10.0, "bias of the sigmoid at first; about -log(images in a batch) or less", le=0)
+
+
+@dataclass(kw_only=True)
 class GuidedKwargs(ProjectorKwargs):
     """Keys of `method: guided`: projector, weight of the distortion."""
 

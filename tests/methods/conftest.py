@@ -42,6 +42,9 @@ METHOD_KWARGS = {
     "hicone": {**HEADS, "temperature": 0.2},
     "himulcone": {**HEADS, "temperature": 0.2},
     "guided": HEADS,
+    "lejepa": {**HEADS, "num_slices": 16},
+    "frossl": HEADS,
+    "siglip": {**HEADS, "bias": -2.0},
     "crossentropy": {},
     "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
 }
