@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +23,7 @@ from solo.args.fields import describe_type, keys_of
 from solo.methods.catalogue import CATALOGUE, MethodFacts
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ROOT / "scripts" / "pretrain" / "methods"
+SCRIPTS = ROOT / "scripts" / "pretrain"
 
 HEX = {
     "replaces": "`type=HEX_adaptive` replaces its loss by [HEX](../hierarchical.md).",
@@ -78,7 +80,7 @@ def page(name: str, facts: MethodFacts) -> str:
         lines += [f"## Loss: `{title}`", "", "```text", text, "```", ""]
     lines += ["## Keys of `method_kwargs`", "", "| key | | type | default |", "|---|---|---|---|", *_keys(facts), ""]
     lines += ["## Recipe", "", "```", f"python main_pretrain.py scripts/pretrain/cifar10 {recipe}.yaml", "```", ""]
-    lines += ["```yaml", (SCRIPTS / f"{recipe}.yaml").read_text(encoding="utf-8").strip(), "```", ""]
+    lines += ["```yaml", _settings(recipe), "```", ""]
     return "\n".join([*lines, *_numbers(recipe)])
 
 
@@ -133,7 +135,7 @@ def _keys(facts: MethodFacts) -> Iterator[str]:
 
 def picture(facts: MethodFacts) -> str:
     """How a view becomes a loss: an SVG with the parts that the recipe has."""
-    kwargs = yaml.safe_load((SCRIPTS / f"{facts.recipe or _recipe(facts)}.yaml").read_text(encoding="utf-8"))
+    kwargs = yaml.safe_load(_settings(facts.recipe or _recipe(facts)))
     has = kwargs.get("method_kwargs") or {}
     upper = ["views", "backbone"]
     upper += ["projector"] if "proj_output_dim" in has else ["decoder"] if "decoder_depth" in has else ["classifier"]
@@ -152,6 +154,16 @@ def picture(facts: MethodFacts) -> str:
     ]
     look = 'role="img" aria-label="from views to the loss" style="max-width:46rem"'
     return f'<svg viewBox="-1 0 {width + 2} {high}" {look}>{"".join(ends)}{"".join(parts)}{loss}</svg>'
+
+
+def _settings(recipe: str) -> str:
+    """Its YAML: a file of `methods`, or its row in `methods.yaml`."""
+    file = SCRIPTS / "methods" / f"{recipe}.yaml"
+    if file.is_file():
+        return file.read_text(encoding="utf-8").strip()
+    rows = (SCRIPTS / "methods.yaml").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^{recipe}:\n((?:  .*\n|\n)+)", rows, re.MULTILINE)
+    return textwrap.dedent(row).strip()
 
 
 def _recipe(facts: MethodFacts) -> str:

@@ -120,6 +120,9 @@ def test_shared_part(path):
 def test_parts_are_all_used():
     views = OmegaConf.to_container(OmegaConf.load(SCRIPTS / "pretrain/views.yaml"))
     methods = {path.stem for path in SCRIPTS.glob("pretrain/methods/*.yaml")}
+    rows = set(OmegaConf.load(SCRIPTS / "pretrain/methods.yaml"))
+    assert not methods & rows, "a method has a file or a row"
+    methods |= rows
     assert methods == set(views["methods"]) == METHODS
     named = {name for kind in views.values() for name in kind.values()} | {"digits"}
     assert named == {path.stem for path in SCRIPTS.glob("pretrain/augmentations/*.yaml")}

@@ -131,13 +131,16 @@ def _plain(values: DictConfig, recipe: Recipe | None) -> dict[str, Any]:
 def _in_store(made: Mapping[str, Made]) -> Iterator[None]:
     """Lets Hydra find recipes that have no file."""
     store = ConfigStore.instance()
-    for name, found in made.items():
-        store.store(name=name, node={"defaults": found.defaults, **found.values})
+    for path, found in made.items():
+        group, _, name = path.rpartition("/")
+        package = "_global_" if group else None
+        store.store(name, {"defaults": found.defaults, **found.values}, group=group or None, package=package)
     try:
         yield
     finally:
-        for name in made:
-            store.repo.pop(f"{name}.yaml", None)
+        for path in made:
+            group, _, name = path.rpartition("/")
+            (store.repo.get(group, {}) if group else store.repo).pop(f"{name}.yaml", None)
 
 
 def _searchpath(folders: Sequence[Path]) -> str:

@@ -1,6 +1,7 @@
 """Recipes that no file spells out, made from parts that are there.
 
     scripts/pretrain/food101 byol            data.yaml of the folder, the method's settings, its views (views.yaml)
+    methods/guided, in a defaults list       its row in scripts/pretrain/methods.yaml
     scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
     scripts/pretrain/food101 relatives       simclr and `type: HEX`
     scripts/pretrain/cifar10 simclr_vit      simclr and parts/vit.yaml
@@ -76,8 +77,15 @@ def made_for(folder: Path, name: str) -> dict[str, Made]:
             made[name], defaults = found, found.defaults
         else:
             continue
-        todo += [entry for entry in defaults if isinstance(entry, str)] if isinstance(defaults, list) else []
+        todo += _names(defaults) if isinstance(defaults, list) else []
     return made
+
+
+def _names(defaults: list[Any]) -> list[str]:
+    """What a defaults list names, `methods/byol` for `methods: byol`."""
+    entries = [entry if isinstance(entry, dict) else {"": entry} for entry in defaults]
+    named = [(str(group), name) for entry in entries for group, name in entry.items() if isinstance(name, str)]
+    return [f"{group.split()[-1].strip('/')}/{name}" if group else name for group, name in named]
 
 
 def has_own_name(folder: Path) -> bool:
@@ -90,7 +98,8 @@ def names_in(folder: Path) -> list[str]:
     files = sorted(file.name for file in folder.glob("*.yaml") if file.is_file())
     above = folder.parent
     if above.name == "pretrain" and (folder / "data.yaml").is_file():
-        made = [*_table(folder / "methods.yaml"), *sorted(file.stem for file in (above / "methods").glob("*.yaml"))]
+        of_methods = [*(file.stem for file in (above / "methods").glob("*.yaml")), *_table(above / "methods.yaml")]
+        made = [*_table(folder / "methods.yaml"), *sorted(of_methods)]
     elif has_own_name(folder):
         made = [above.name, *_table(folder / "methods.yaml"), *sorted(f.stem for f in (above / "parts").glob("*.yaml"))]
     else:
@@ -100,6 +109,9 @@ def names_in(folder: Path) -> list[str]:
 
 
 def _make(folder: Path, name: str) -> Made | None:
+    group, _, row = name.rpartition("/")
+    if group == "methods" and row in _table(folder.parent / "methods.yaml"):
+        return _row(folder.parent / "methods.yaml", row)
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
     return _offline(folder, name) if has_own_name(folder) else None
@@ -124,7 +136,7 @@ def _pretraining(folder: Path, name: str) -> Made | None:
     method, multicrop = (base, True) if part == "multicrop" else (name, False)
     if method in CATALOGUE:
         method = CATALOGUE[method].recipe or method
-    if not (above / "methods" / f"{method}.yaml").is_file():
+    if not (above / "methods" / f"{method}.yaml").is_file() and method not in _table(above / "methods.yaml"):
         return None
     group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
     views = _views(folder, method, multicrop)
@@ -159,17 +171,21 @@ def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name:
 def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, Any]) -> Made:
     """With what `methods.yaml` says of this recipe: values, and files (`defaults`) under them."""
     table = folder / "methods.yaml"
-    row = dict(_table(table).get(name) or {})
-    own = row.pop("defaults", [])
+    found = _row(table, name)
+    row, own = found.values, found.defaults[:-1]
     chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
     defaults = [*(e for e in defaults if isinstance(e, str) or not chosen & e.keys()), *own, "_self_"]
-    places = _said_by(values, name)
-    if row:
-        for key, line, replaces in lines_of(table, name):
-            if (replaces or "[" in key) and not key.startswith("defaults"):
-                places[key] = f"{display(table)}:{line}"
     parts = _paths(folder, defaults) + ([f"{_short(folder, table)} ({name})"] if row else [])
-    return Made(defaults, values | row, places, parts)
+    return Made(defaults, values | row, _said_by(values, name) | found.places, parts)
+
+
+def _row(table: Path, name: str) -> Made:
+    """A row of a table, as if it were a file; empty where there is none."""
+    row = dict(_table(table).get(name) or {})
+    own = row.pop("defaults", [])
+    lines = lines_of(table, name) if row else ()
+    said = {key: line for key, line, replaces in lines if (replaces or "[" in key) and not key.startswith("defaults")}
+    return Made([*own, "_self_"], row, {key: f"{display(table)}:{line}" for key, line in said.items()}, [])
 
 
 def _views(folder: Path, method: str, multicrop: bool) -> str | None:
@@ -234,7 +250,11 @@ def _file(folder: Path, name: str) -> Path | None:
 def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:
     """The files of a defaults list, for messages; the name alone of what has none."""
     paths = [str(Path(*next(iter(e.items()))) if isinstance(e, dict) else e) for e in defaults if e != "_self_"]
-    return [_short(folder, file) if (file := _file(folder, path)) else path for path in paths]
+    table = _short(folder, folder.parent / "methods.yaml")
+    shown = [path.replace("methods/", f"{table}: ") for path in paths]
+    return [
+        _short(folder, file) if (file := _file(folder, path)) else row for path, row in zip(paths, shown, strict=True)
+    ]
 
 
 def _short(folder: Path, file: Path) -> str:

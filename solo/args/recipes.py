@@ -43,6 +43,7 @@ class Recipe:
         return [
             f"{display(self.folder / name)}.yaml isn't there; composed of {', '.join(made.parts)}"
             for name, made in self.made.items()
+            if made.parts
         ]
 
     @property
