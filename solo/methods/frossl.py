@@ -13,6 +13,7 @@ from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import FroSSLKwargs
 from solo.nn.heads import ProjectorHeads, mlp
+from solo.precision import at_least_float32
 
 
 class FroSSL(ProjectorHeads, BaseMethod):
@@ -29,5 +30,6 @@ class FroSSL(ProjectorHeads, BaseMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """FroSSL on all views, with HEX's share."""
-        base = frossl_loss_func(out["z"], self.invariance_weight)
-        return self.hex.blend(base, lambda: Pairs.from_views(out["z"], step.ids, step.groups), step)
+        z = [at_least_float32(view) for view in out["z"]]  # once, for both losses: their gradients add up
+        base = frossl_loss_func(z, self.invariance_weight)
+        return self.hex.blend(base, lambda: Pairs.from_views(z, step.ids, step.groups), step)

@@ -16,6 +16,7 @@ from solo.losses.siglip import siglip_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SigLIPKwargs
 from solo.nn.heads import ProjectorHeads, mlp
+from solo.precision import at_least_float32
 
 
 class SigLIP(ProjectorHeads, BaseMethod):
@@ -34,7 +35,7 @@ class SigLIP(ProjectorHeads, BaseMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The sigmoid loss of the two views, with HEX's share."""
-        (z1, z2), scale = out["z"], self.scale
+        (z1, z2), scale = map(at_least_float32, out["z"]), self.scale  # once, for both losses: their gradients add up
         self.log_metrics({"train_temperature": (-scale["log_scale"]).exp(), "train_bias": scale["bias"]})
         base = siglip_loss_func(z1, z2, scale["log_scale"], scale["bias"])
         return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)
