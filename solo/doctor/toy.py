@@ -55,6 +55,7 @@ _KWARGS: dict[str, Any] = {
     "freeze_last_layer": 0,
     "use_bn_in_head": True,
     "norm_last_layer": False,
+    "loss": "TiCoLoss",
     "num_slices": 16,
     "bias": -2.0,
     "clip_grad": 0.5,

@@ -44,6 +44,7 @@ METHOD_KWARGS = {
     "guided": HEADS,
     "lejepa": {**HEADS, "num_slices": 16},
     "frossl": HEADS,
+    "lightly": {**HEADS, "loss": "TiCoLoss"},
     "siglip": {**HEADS, "bias": -2.0},
     "crossentropy": {},
     "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
