@@ -1,14 +1,15 @@
 """lightly: any loss of the package of that name that compares two views of an image.
 
-`method_kwargs.loss` names a class of `lightly.loss`, `method_kwargs.loss_kwargs` has its settings; `--help method=lightly`
-lists those of the installed version. A loss that was published with a slow copy of the network has one here, too
-(`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both directions, and its target gets no
-gradient. Every loss sees the rows of all processes, gathered with gradient, so that its value doesn't depend on their
-number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
+`method_kwargs.loss` names a class of `lightly.loss`, `method_kwargs.loss_kwargs` has its settings; those of the
+installed version are listed by `--help method=lightly`. A loss that was published with a slow copy of the network has
+one here, too (`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both directions, and
+its target gets no gradient. Every loss sees the rows of all processes, gathered with gradient, so that its value
+doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -55,6 +56,8 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
         """
         from lightly import loss
 
+        # DCLWLoss copies a tensor in a way that torch warns of, in every step.
+        warnings.filterwarnings("ignore", "To copy construct from a tensor", module=r"lightly\.")
         given = {name: width if value == "width" else value for name, value in self.known.given.items()}
         try:
             criterion: nn.Module = getattr(loss, kw.loss)(**{**kw.loss_kwargs, **given})
