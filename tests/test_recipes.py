@@ -19,7 +19,7 @@ from solo.methods.catalogue import CATALOGUE
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
 FOLDERS_OF_PARTS = ("augmentations", "methods", "large", "parts")
-BASES = ("data.yaml", "methods.yaml", "paper.yaml")  # what others build on
+BASES = ("data.yaml", "methods.yaml")  # what others build on
 FILES = sorted(SCRIPTS.rglob("*.yaml"))
 RECIPES = [
     path
@@ -139,13 +139,38 @@ def test_numbers_are_solo_learns(line):
 
 
 @pytest.mark.parametrize("name", TABLE_6)
-def test_numbers_are_the_hex_papers(name):
-    values = written(SCRIPTS / "pretrain" / "cifar100" / f"{name}.yaml")[0]
+@pytest.mark.parametrize(
+    ("folder", "prefix", "epochs"), [("cifar100", "", 400), ("cifar10", "paper_", 400), ("imagenet", "paper_", 100)]
+)
+def test_numbers_are_the_hex_papers(folder, prefix, epochs, name):
+    values = written(SCRIPTS / "pretrain" / folder / f"{prefix}{name}.yaml")[0]
     optimizer, lr, weight_decay, kwargs = TABLE_6[name]
     ours = values["optimizer"]
     assert (ours["name"], ours["lr"], float(ours["weight_decay"])) == (optimizer, lr, weight_decay)
-    assert ours["batch_size"] == 256 and values["backbone"]["name"] == "resnet50"
+    assert ours["batch_size"] == 256 and values["backbone"]["name"] == "resnet50" and values["max_epochs"] == epochs
     assert {key: values["method_kwargs"][key] for key in kwargs} == kwargs
+    assert values.get("accumulate_grad_batches", 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cars/paper_hex_nnclr", {"type": "HEX_adaptive", "optimizer.lr": 1.0, "method_kwargs.queue_size": 4096}),
+        ("cars/hex_nnclr", {"type": "HEX_adaptive", "optimizer.lr": 0.4, "method_kwargs.queue_size": 4096}),
+        ("inat21/paper_hex", {"type": "HEX_adaptive", "optimizer.lr": 0.4, "method_kwargs.proj_output_dim": 128}),
+        ("cifar10/paper", {"method": "simclr", "method_kwargs.temperature": 0.1, "optimizer.weight_decay": 1e-5}),
+        ("cifar10/simclr", {"method_kwargs.temperature": 0.2, "backbone.name": "resnet18", "max_epochs": 1000}),
+        ("cifar10/paper_nnclr_vit", {"optimizer.lr": 1.0, "backbone.name": "vit_small"}),
+        ("cifar100/sololearn_nnclr", {"optimizer.lr": 0.4, "max_epochs": 1000, "backbone.name": "resnet18"}),
+        ("inshop/simclr", {"finetune_layers": ["layer4"], "optimizer.name": "sgd", "optimizer.batch_size": 512}),
+        ("modelnet40/paper_simclr", {"optimizer.name": "lars", "method_kwargs.temperature": 0.1}),
+    ],
+)
+def test_both_settings_are_there_where_papers_differ(name, expected):
+    values = dict(flat(read(SCRIPTS / "pretrain" / f"{name}.yaml").values)) | dict(
+        flat(written(SCRIPTS / "pretrain" / f"{name}.yaml")[0])
+    )
+    assert {key: values.get(key) for key in expected} == expected
 
 
 HEX = [line.split()[0] for line in OLD if "/hex" in line]

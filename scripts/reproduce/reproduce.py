@@ -5,7 +5,7 @@
     python scripts/reproduce/reproduce.py hex-8 --seeds 1 2 3 data.train_path=DATA
 
 Every run has a folder of its own; the same command goes on where it was stopped. Words `KEY=VALUE` go to every run. The
-rows of the HEX paper have its Table 6, whatever the recipe of the folder says; `--dry` prints every word. Figures: see
+rows of the HEX paper are recipes `paper_METHOD`, which have its Table 6 (scripts/pretrain/table_6.yaml). Figures: see
 docs/reproduce.md.
 """
 
@@ -65,41 +65,10 @@ def _top(one: float, five: float | None = None) -> dict[str, float]:
     return {"val_acc1": one} if five is None else {"val_acc1": one, "val_acc5": five}
 
 
-def _paper(method: str, queue: bool = True) -> tuple[str, ...]:
-    """The HEX paper's Table 6, by solo's names; LR is that of 256 images."""
-    name = {"hex": "simclr", "hex_nnclr": "nnclr", "hex_all4one": "all4one"}.get(method, method)
-    (hidden, predictor, output), size, temperature, rate, decay = TABLE_6[name]
-    kwargs = {"proj_hidden_dim": hidden, "pred_hidden_dim": predictor, "proj_output_dim": output}
-    kwargs |= {"temperature": temperature, "queue_size": size if queue else None}
-    words = [f"method_kwargs.{key}={value}" for key, value in kwargs.items() if value is not None]
-    words += ["optimizer.name=lars", "optimizer.batch_size=256", "accumulate_grad_batches=1"]
-    return (*words, f"optimizer.lr={rate}", f"optimizer.weight_decay={decay}")
-
-
-# method -> (projector, predictor, output), queue, temperature, rate, weight decay; those that a table below has
-TABLE_6: dict[str, tuple[tuple[int, int | None, int], int | None, float, float, str]] = {
-    "simclr": ((2048, None, 128), None, 0.1, 0.4, "1e-5"),
-    "nnclr": ((2048, 4096, 256), 98304, 0.2, 1.0, "1e-5"),
-    "all4one": ((2048, 4096, 256), 98304, 0.2, 1.0, "1e-5"),
-}
-
-
-def _six(
-    label: str,
-    dataset: str,
-    recipe: str,
-    paper: dict[str, float],
-    words: tuple[str, ...] = (),
-    then: str = "linear",
-    queue: bool = True,
-) -> Row:
-    return Row(label, dataset, recipe, paper, (*_paper(recipe, queue), *words), then)
-
-
 def _fixed(start: float, end: float, how: str, one: float, five: float) -> Row:
     words = ["type=HEX_fixed", f"hex.distance_thresh={start}", f"hex.distance_min={end}"]
     words += ["hex.step_type=cos"] if how == "cos" else ["hex.step_type=step", f"hex.step_down={how}"]
-    return _six(f"{start} to {end}, {how}", "cifar100", "hex", _top(one, five), tuple(words))
+    return Row(f"{start} to {end}, {how}", "cifar100", "paper_hex", _top(one, five), tuple(words))
 
 
 def _fine_grained() -> Iterator[Row]:
@@ -113,25 +82,20 @@ def _fine_grained() -> Iterator[Row]:
         "aircraft": (30.03, 57.82, 29.07, 56.68),
         "cub200": (19.49, 43.22, 20.76, 47.36),
     }
-    for name, (a1, a5, b1, b5) in paper.items():  # the queue is the recipe's: Table 6's is longer than these data sets
-        yield _six(f"{name}: NNCLR", name, "nnclr", _top(a1, a5), queue=False)
-        yield _six(f"{name}: NNCLR + HEX", name, "hex_nnclr", _top(b1, b5), queue=False)
+    for name, (a1, a5, b1, b5) in paper.items():
+        yield Row(f"{name}: NNCLR", name, "paper_nnclr", _top(a1, a5))
+        yield Row(f"{name}: NNCLR + HEX", name, "paper_hex_nnclr", _top(b1, b5))
 
 
-_FINETUNED = ("finetune_from=torchvision/resnet50", "finetune_layers=[layer4]", "max_epochs=100")
-_FINETUNED += ("optimizer.name=sgd", "~optimizer.kwargs", "optimizer.batch_size=512", "optimizer.lr=0.05")
-_FINETUNED += ("optimizer.classifier_lr=0.05", "optimizer.weight_decay=1e-4", "scheduler.name=step")
-_FINETUNED += ("scheduler.lr_decay_steps=[40,80]", "method_kwargs.temperature=0.1", "method_kwargs.proj_output_dim=128")
 _LABELS = ("simclr", "crossentropy", "supcon", "guided", "himulcon", "hicone", "himulcone")
 
 
 def _labels(
     dataset: str, measure: str, values: dict[str, float], then: str, after: tuple[str, ...] = ()
 ) -> Iterator[Row]:
-    """Rows of Use All The Labels: SimCLR, too, has the setting of `common_finetune.yaml` there."""
+    """Rows of Use All The Labels; these folders' recipes have its setting."""
     for name, value in values.items():
-        start = _FINETUNED if name == "simclr" else ()
-        yield Row(f"{dataset}: {name}", dataset, name, {measure: value}, start, then, after)
+        yield Row(f"{dataset}: {name}", dataset, name, {measure: value}, (), then, after)
 
 
 def _each(*values: float, names: tuple[str, ...] = _LABELS) -> dict[str, float]:
@@ -152,16 +116,16 @@ TABLES: dict[str, Table] = {
             _fixed(0.85, 0.45, "0.1", 65.63, 88.18),
             _fixed(0.95, 0.65, "0.05", 66.23, 88.70),
             _fixed(0.85, 0.45, "0.05", 65.08, 88.29),
-            _six("adaptive", "cifar100", "hex", _top(67.56, 90.02)),
+            Row("adaptive", "cifar100", "paper_hex", _top(67.56, 90.02)),
         ],
     ),
     "hex-8": Table(
         "HEX, Table 8: re-weighting with and without hierarchy, CIFAR-100",
         [
-            _six("HCL", "cifar100", "simclr", _top(64.64), ("type=HCL",)),
-            _six("SimCLR", "cifar100", "simclr", _top(64.46)),
-            _six("HEX", "cifar100", "hex", _top(67.56)),
-            _six("HEX, what the public release trains", "cifar100", "hex", _top(67.56), ("hex.variant=release",)),
+            Row("HCL", "cifar100", "paper_simclr", _top(64.64), ("type=HCL",)),
+            Row("SimCLR", "cifar100", "paper_simclr", _top(64.46)),
+            Row("HEX", "cifar100", "paper_hex", _top(67.56)),
+            Row("HEX, what the public release trains", "cifar100", "paper_hex", _top(67.56), ("hex.variant=release",)),
         ],
         "The last row is ours: the release of HEX computes another loss than the paper prints (README).",
     ),
@@ -169,25 +133,25 @@ TABLES: dict[str, Table] = {
     "hex-10": Table(
         "HEX, Table 10: iNaturalist 2021",
         [
-            _six("SimCLR", "inat21", "simclr", _top(20.67, 38.64)),
-            _six("SimCLR + HEX, adaptive", "inat21", "hex", _top(22.01, 40.92)),
-            _six("SimCLR + HEX, superclass", "inat21", "hex", _top(23.35, 42.94), ("type=superclass",)),
+            Row("SimCLR", "inat21", "paper_simclr", _top(20.67, 38.64)),
+            Row("SimCLR + HEX, adaptive", "inat21", "paper_hex", _top(22.01, 40.92)),
+            Row("SimCLR + HEX, superclass", "inat21", "paper_hex", _top(23.35, 42.94), ("type=superclass",)),
         ],
     ),
     "hex-11": Table(
         "HEX, Table 11: All4One on ImageNet, 50 epochs",
         [
-            _six("All4One", "imagenet", "all4one", _top(52.83, 78.29), ("max_epochs=50",)),
-            _six("All4One + HEX", "imagenet", "hex_all4one", _top(54.30, 79.09), ("max_epochs=50",)),
+            Row("All4One", "imagenet", "paper_all4one", _top(52.83, 78.29), ("max_epochs=50",)),
+            Row("All4One + HEX", "imagenet", "paper_hex_all4one", _top(54.30, 79.09), ("max_epochs=50",)),
         ],
     ),
     "hex-imagenet": Table(
         "HEX, poster: ImageNet, 100 epochs",
-        [_six(name, "imagenet", name, _top(value)) for name, value in _POSTER],
+        [Row(name, "imagenet", f"paper_{name}", _top(value)) for name, value in _POSTER],
     ),
     "hex-semi": Table(
         "HEX, poster: ImageNet, 1 % of the labels",
-        [_six(name, "imagenet", name, _top(value), then="finetune:semi_1_percent") for name, value in _SEMI],
+        [Row(name, "imagenet", f"paper_{name}", _top(value), then="finetune:semi_1_percent") for name, value in _SEMI],
     ),
     "labels-1": Table(
         "Use All The Labels, Table 1: top-1 of the category, on the full data sets",

@@ -4,6 +4,7 @@
     methods/guided, in a defaults list       its row in scripts/pretrain/methods.yaml
     scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
     scripts/pretrain/food101 relatives       simclr and `type: HEX`
+    scripts/pretrain/food101 paper_hex       simclr, the HEX paper's Table 6 (table_6.yaml) and `type: HEX_adaptive`
     scripts/pretrain/cifar10 simclr_vit      simclr and parts/vit.yaml
     scripts/linear/food101 linear            common.yaml, and the images of scripts/pretrain/food101/data.yaml
     scripts/linear/food101 semi_1_percent    linear and parts/semi_1_percent.yaml
@@ -13,24 +14,20 @@ What single methods change in a folder is in its `methods.yaml`. A file that is 
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from solo.args.harmless import read_small
 from solo.args.origins import display, lines_of
+from solo.args.tables import merged, read_table
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.errors import ConfigError, reason
+from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE
 
-_NOT_RECIPES = ("data", "methods")
+_NOT_RECIPES = ("data", "methods", "paper")
+_PAPER = "table_6.yaml"  # what `paper_METHOD` sets
 _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
 _SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
@@ -70,7 +67,7 @@ def made_for(folder: Path, name: str) -> dict[str, Made]:
         file = _file(folder, name)
         if file is not None:
             try:
-                defaults = _table(file).get("defaults") or []
+                defaults = read_table(file).get("defaults") or []
             except ConfigError:  # whoever composes it says what is wrong
                 continue
         elif found := _make(folder, name):
@@ -98,10 +95,15 @@ def names_in(folder: Path) -> list[str]:
     files = sorted(file.name for file in folder.glob("*.yaml") if file.is_file())
     above = folder.parent
     if above.name == "pretrain" and (folder / "data.yaml").is_file():
-        of_methods = [*(file.stem for file in (above / "methods").glob("*.yaml")), *_table(above / "methods.yaml")]
-        made = [*_table(folder / "methods.yaml"), *sorted(of_methods)]
+        of_methods = [*(file.stem for file in (above / "methods").glob("*.yaml")), *read_table(above / "methods.yaml")]
+        made = [*read_table(folder / "methods.yaml"), *sorted(of_methods)]
+        made += [f"paper_{method}" for method in read_table(above / _PAPER) if method != "all"]
     elif has_own_name(folder):
-        made = [above.name, *_table(folder / "methods.yaml"), *sorted(f.stem for f in (above / "parts").glob("*.yaml"))]
+        made = [
+            above.name,
+            *read_table(folder / "methods.yaml"),
+            *sorted(f.stem for f in (above / "parts").glob("*.yaml")),
+        ]
     else:
         return files
     names = (name.removesuffix(".yaml") for name in [*files, *made])
@@ -110,7 +112,7 @@ def names_in(folder: Path) -> list[str]:
 
 def _make(folder: Path, name: str) -> Made | None:
     group, _, row = name.rpartition("/")
-    if group == "methods" and row in _table(folder.parent / "methods.yaml"):
+    if group == "methods" and row in read_table(folder.parent / "methods.yaml"):
         return _row(folder.parent / "methods.yaml", row)
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
@@ -120,7 +122,14 @@ def _make(folder: Path, name: str) -> Made | None:
 def _pretraining(folder: Path, name: str) -> Made | None:
     above = folder.parent
     full = f"{name}-{folder.name}"
+    rows = read_table(folder / "methods.yaml")
     start, _, rest = name.partition("_")
+    if start == "paper":
+        kind, _, method = rest.partition("_")
+        if kind in _TYPES:  # paper_hex_nnclr is hex_paper_nnclr
+            start, rest = kind, f"paper_{method or 'simclr'}"
+        elif found := _paper(folder, rest or "simclr", {"name": full}):
+            return found
     if start in _TYPES:
         for base in (rest, f"simclr_{rest}".rstrip("_")):
             if base and ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
@@ -133,16 +142,30 @@ def _pretraining(folder: Path, name: str) -> Made | None:
         if not ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
             return None
         return _with_part(folder, base, part, {"name": full}, name)
+    if rows.get(name) == f"paper_{name}":
+        return _paper(folder, name, {})
     method, multicrop = (base, True) if part == "multicrop" else (name, False)
+    if start == "sololearn" and rows.get(rest) == f"paper_{rest}":  # the folder's own name stands for the paper's
+        method = rest
     if method in CATALOGUE:
         method = CATALOGUE[method].recipe or method
-    if not (above / "methods" / f"{method}.yaml").is_file() and method not in _table(above / "methods.yaml"):
+    if not (above / "methods" / f"{method}.yaml").is_file() and method not in read_table(above / "methods.yaml"):
         return None
     group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
     views = _views(folder, method, multicrop)
     defaults = ["data", {group: method}, *([{"augmentations": views}] if views else [])]
-    values = {"name": full} if multicrop else {}
-    return _with_row(folder, name, defaults, values)
+    values = {"name": full} if multicrop or start == "sololearn" else {}
+    return _with_rows(folder, defaults, values, name, [(folder / "methods.yaml", name)])
+
+
+def _paper(folder: Path, method: str, values: dict[str, Any]) -> Made | None:
+    """The HEX paper's Table 6 on the method's recipe; the folder's rows `paper` and `paper_METHOD` last."""
+    table, own = folder.parent / _PAPER, folder / "methods.yaml"
+    if method not in read_table(table) or method == "all":
+        return None
+    rows = [(table, "all"), (table, method), (own, "paper"), (own, f"paper_{method}")]
+    defaults = ["data", {"methods": method}, {"augmentations": _views(folder, method, multicrop=False)}]
+    return _with_rows(folder, defaults, values, f"paper_{method}", rows)
 
 
 def _offline(folder: Path, name: str) -> Made | None:
@@ -160,7 +183,8 @@ def _offline(folder: Path, name: str) -> Made | None:
     if (above / "parts" / f"{name}.yaml").is_file():
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
         return _with_part(folder, above.name, name, values, name)
-    return _with_row(folder, name, [above.name], {}) if name in _table(folder / "methods.yaml") else None
+    own = folder / "methods.yaml"
+    return _with_rows(folder, [above.name], {}, name, [(own, name)]) if name in read_table(own) else None
 
 
 def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name: str) -> Made:
@@ -168,20 +192,28 @@ def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name:
     return Made(defaults, values, _said_by(values, name), _paths(folder, defaults))
 
 
-def _with_row(folder: Path, name: str, defaults: list[Any], values: dict[str, Any]) -> Made:
-    """With what `methods.yaml` says of this recipe: values, and files (`defaults`) under them."""
-    table = folder / "methods.yaml"
-    found = _row(table, name)
-    row, own = found.values, found.defaults[:-1]
+def _with_rows(
+    folder: Path, defaults: list[Any], values: dict[str, Any], name: str, rows: list[tuple[Path, str]]
+) -> Made:
+    """With what rows of tables say of this recipe: values, and files (`defaults`) under them; the last row wins."""
+    places, parts, own = _said_by(values, name), [], []
+    for table, entry in rows:
+        row = _row(table, entry)
+        own += row.defaults[:-1]
+        values = merged(values, row.values)
+        places |= row.places
+        parts += [f"{_short(folder, table)} ({entry})"] if row.values else []
     chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
     defaults = [*(e for e in defaults if isinstance(e, str) or not chosen & e.keys()), *own, "_self_"]
-    parts = _paths(folder, defaults) + ([f"{_short(folder, table)} ({name})"] if row else [])
-    return Made(defaults, values | row, _said_by(values, name) | found.places, parts)
+    return Made(defaults, values, places, [*_paths(folder, defaults), *parts])
 
 
 def _row(table: Path, name: str) -> Made:
     """A row of a table, as if it were a file; empty where there is none."""
-    row = dict(_table(table).get(name) or {})
+    found = read_table(table).get(name) or {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{display(table)}: {name} is {found!r}; a table from keys to values is needed here")
+    row = dict(found)
     own = row.pop("defaults", [])
     lines = lines_of(table, name) if row else ()
     said = {key: line for key, line, replaces in lines if (replaces or "[" in key) and not key.startswith("defaults")}
@@ -190,7 +222,7 @@ def _row(table: Path, name: str) -> Made:
 
 def _views(folder: Path, method: str, multicrop: bool) -> str | None:
     """The file of augmentations/ that `views.yaml` names for a method and this folder's images."""
-    table = _table(folder.parent / "views.yaml")
+    table = read_table(folder.parent / "views.yaml")
     view = table.get("methods", {}).get(method)
     if multicrop:
         view = table.get("multicrop", {}).get(view, view)
@@ -224,7 +256,7 @@ def _images(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _section(folder: Path, name: str, around: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
     """Section `data` of a file and of those in its defaults list; `around` it stand others."""
     file = _file(folder, name)
-    content = _table(file) if file else {}
+    content = read_table(file) if file else {}
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for entry in content.get("defaults", ["_self_"]):
@@ -260,19 +292,3 @@ def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:
 def _short(folder: Path, file: Path) -> str:
     """A file as it lies below `scripts`."""
     return str(file.relative_to(folder.parent.parent))
-
-
-def _table(path: Path) -> dict[str, Any]:
-    return _table_once(path, path.stat().st_mtime_ns) if path.is_file() else {}
-
-
-@functools.lru_cache(maxsize=256)
-def _table_once(path: Path, changed: int) -> dict[str, Any]:
-    read_small(path)  # OmegaConf writes every alias out
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{display(path)}: {reason(error)}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
-    return content

@@ -47,6 +47,11 @@ METHOD_KWARGS = {
     "lightly": {**HEADS, "loss": "TiCoLoss"},
     "siglip": {**HEADS, "bias": -2.0},
     "crossentropy": {},
+    "haframe": {"proj_hidden_dim": 16},
+    "hiercos": {"proj_hidden_dim": 16},
+    "happier": HEADS,
+    "levelcontrast": HEADS,
+    "lorentz": HEADS,
     "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
 }
 
