@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from solo import distributed
 from solo.losses.blockwise import blockwise
 from solo.losses.numerics import full_precision
-from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, unit
+from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, listed, unit
 from solo.losses.tree_heads import TreeLoss, mean_of_known
 from solo.taxonomy import Taxonomy
 
@@ -51,27 +51,32 @@ class HierarchicalAP:
             same = same & (one[:, None] == other) & (one[:, None] >= 0)
             shared += same
         shared.diagonal(self.offset + start).fill_(0)
-        taking_part = (self.key_levels[:, 0] >= 0).expand_as(same).clone()
-        taking_part.diagonal(self.offset + start).fill_(False)
+        there = (self.key_levels[:, 0] >= 0).expand_as(same).clone()
+        there.diagonal(self.offset + start).fill_(False)
         sizes = torch.stack([(shared == level).sum(dim=1) for level in range(depth + 1)], dim=1).clamp(min=1)
         relevance = (shared.to(s) / depth) / sizes.gather(1, shared)  # (R, N)
-        t = s[:, None, :] - s[:, :, None]  # (R, k, j)
-        others = taking_part[:, None, :] & ~torch.eye(s.shape[1], dtype=torch.bool, device=s.device)
-        above = (t >= 0) & others
-        hrank = relevance + (torch.minimum(relevance[:, :, None], relevance[:, None, :]) * above).sum(dim=2)
-        smooth = (shared[:, None, :] < shared[:, :, None]) & others
+        total = relevance.sum(dim=1)
+        self.queries += (total > 0).sum()
+        # A list of P anchors with a k each: the relevant ones where counting them waits for no device, else all, of
+        # which the others add nothing. That k itself is at no distance makes it count in both of its ranks.
+        if listed(s):
+            row, k = relevance.nonzero(as_tuple=True)
+        else:
+            each = torch.arange(s.numel(), device=s.device)
+            row, k = each // s.shape[1], each % s.shape[1]
+        t, level, taking_part = s[row] - s[row, k][:, None], shared[row, k][:, None], there[row]  # (P, N), but level
+        above = (t >= 0) & taking_part
+        hrank = (torch.minimum(relevance[row], relevance[row, k][:, None]) * above).sum(dim=1)
+        smooth, far = (shared[row] < level) & taking_part, t > DELTA
         sigma = (t / TAU).sigmoid()
-        soft = torch.where(t > DELTA, RHO * (t - DELTA) + _AT_DELTA, sigma + 0.5 * (t > 0))
-        slope = torch.where(t > DELTA, RHO, sigma * (1 - sigma) / TAU).masked_fill_(~smooth, 0)
-        rank = 1 + torch.where(smooth, soft, above.to(s)).sum(dim=2)
-        total = relevance.sum(dim=1, keepdim=True)
-        counts = total[:, 0] > 0
-        self.queries += counts.sum()
-        share = hrank / rank / total.masked_fill(total == 0, 1)
-        pull = (share / rank)[:, :, None] * (relevance > 0)[:, :, None] * slope  # d loss / d t
-        grad = pull.sum(dim=1) - pull.sum(dim=2)
-        share = share.masked_fill(relevance == 0, 0)
-        return (counts.to(s) - share.sum(dim=1)).sum(), grad
+        soft = torch.where(far, RHO * (t - DELTA) + _AT_DELTA, sigma + 0.5 * (t > 0))
+        rank = torch.where(smooth, soft, above.to(s)).sum(dim=1).clamp_min(1)
+        share = hrank / rank / total.masked_fill(total == 0, 1)[row]
+        slope = torch.where(far, RHO, sigma * (1 - sigma) / TAU).masked_fill_(~smooth, 0)
+        pull = slope.mul_((share / rank)[:, None])  # d loss / d t
+        grad = torch.zeros_like(s).index_add_(0, row, pull)
+        grad.index_put_((row, k), -pull.sum(dim=1), accumulate=True)
+        return (total > 0).sum() - share.sum(), grad
 
     def scale(self) -> Tensor:
         """1 / (anchors with a relevant key, per process)."""

@@ -31,11 +31,15 @@ def clipped(v: Tensor, most: float) -> tuple[Tensor, Tensor]:
     return unit(v), length.clamp(max=most)
 
 
+def distances(x: Tensor) -> Tensor:
+    """Euclidean distances (N, N) of rows (N, D), not by products, in which near points would drown."""
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def poincare_distances(v: Tensor, most: float = 2.3) -> Tensor:
     """Distances (N, N) in the Poincare ball of curvature -1 of tangent vectors (N, D) at its centre, cut at `most`."""
     direction, length = clipped(v, most)
-    x = direction * length.tanh()
-    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    apart = distances(direction * length.tanh())
     room = (1 - length.tanh().square()).sqrt()
     return 2 * (apart / (room * room.T)).asinh()
 
@@ -99,7 +103,7 @@ class HypStructure(TreeLoss):
         means, counts = sums[:, :-1] / sums[:, -1:].clamp_min(1), sums[:-1, -1]
         hyperbolic = self.geometry == "hyperbolic"
         inner = means[:-1]
-        apart = poincare_distances(inner) if hyperbolic else torch.cdist(inner, inner)
+        apart = poincare_distances(inner) if hyperbolic else distances(inner)
         there = (counts > 0).to(z)
         cpcc = correlation(apart, self.edges.to(z), (there[:, None] * there).triu(1))
         loss = mean_of_known(self.marginal(logits, node), known) + self.weight * (1 - cpcc)

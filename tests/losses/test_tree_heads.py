@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from solo.eval.graded import retrieve_graded
-from solo.losses import cross_entropy_loss_func
+from solo.losses import cross_entropy_loss_func, pairs
 from solo.losses.happier import DELTA, RHO, TAU, Happier
 from solo.losses.tree_geometry import HypStructure, LevelContrast, LorentzHeads
 from solo.losses.tree_heads import HXE, HAFrame, HierCOS, LevelHeads, SoftLabels
@@ -365,8 +365,15 @@ def test_ranks_bound_average_precision_from_above():
 def test_blocks_of_queries_change_nothing(monkeypatch):
     tree, loss, z, labels = case("Happier", "even")
     whole = loss(z, torch.tensor(labels))
-    monkeypatch.setitem(__import__("solo.losses.pairs", fromlist=["BLOCK_ELEMENTS"]).BLOCK_ELEMENTS, "cpu", 150)
+    monkeypatch.setitem(pairs.BLOCK_ELEMENTS, "cpu", 150)
     torch.testing.assert_close(loss(z, torch.tensor(labels)), whole)
+
+
+def test_unlisted_pairs_are_the_same(monkeypatch):
+    _, loss, z, labels = case("Happier", "even")
+    one = torch.autograd.grad(loss(z, torch.tensor(labels)), z)[0]
+    monkeypatch.setitem(pairs.LISTED, "cpu", False)
+    torch.testing.assert_close(torch.autograd.grad(loss(z, torch.tensor(labels)), z)[0], one)
 
 
 def test_means_at_the_trees_distances_have_no_loss_left():
