@@ -9,8 +9,9 @@ import torch
 
 from solo.eval.features import FeatureTable
 from solo.eval.intervals import Paired, paired
+from solo.eval.json_numbers import plain
 from solo.eval.predict import hits, knn_ranking, linear_ranking
-from solo.eval.suite import Protocol, plain
+from solo.eval.suite import Protocol
 
 Tables = tuple[FeatureTable, FeatureTable]  # of the images that vote and teach, and of those that are judged
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -91,9 +91,8 @@ class BaseMethod(OnlineEvaluation):
         self.backbone_args = config.backbone.kwargs
         self.base_model = find_backbone(self.backbone_name, self._BACKBONES)
         self.backbone = settings.backbone_of(config, self._BACKBONES)
-        self._frozen: FrozenLayers | None = None
-        if config.finetune_layers is not None:
-            self.train_only(config.finetune_layers)
+        layers = config.finetune_layers
+        self.frozen_layers = FrozenLayers(self.backbone, layers) if layers is not None else None
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
         self.build_knn(config.knn_eval)
@@ -154,15 +153,11 @@ class BaseMethod(OnlineEvaluation):
 
     # ---- forward ----
 
-    def train_only(self, layers: Sequence[str]) -> None:
-        """Freeze the backbone but for some layers of it; see `FrozenLayers`."""
-        self._frozen = FrozenLayers(self.backbone, layers)
-
     def train(self, mode: bool = True) -> BaseMethod:
         """As in torch, but frozen layers stay in eval mode."""
         super().train(mode)
-        if self._frozen is not None:
-            self._frozen.eval()
+        if self.frozen_layers is not None:
+            self.frozen_layers.eval()
         return self
 
     @property

@@ -5,6 +5,8 @@ Caron et al.: Emerging properties in self-supervised vision transformers, https:
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,8 +51,8 @@ class DINO(BaseMomentumMethod):
     """A head with a slow copy."""
 
     Kwargs = DINOKwargs
-    trainable = ("head",)
-    averaged = ("head",)
+    trainable: ClassVar[tuple[str, ...]] = ("head",)
+    averaged: ClassVar[tuple[str, ...]] = ("head",)
     metric = "dino_loss"
     momentum_head: nn.Module
 

@@ -61,7 +61,7 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
         for name in names:
             inner = f"{prefix}{name}.{_ADDED}"
             held = {"weight": state.pop(f"{inner}.original")} | {x: state.pop(f"{inner}.0.{x}") for x in "ab"}
-            state[f"{prefix}{name}.weight"] = module.get_submodule(name).weight.detach()
+            state[f"{prefix}{name}.weight"] = parameters_like(module, [f"{name}.weight"])[0].detach()
             state |= {f"{prefix}lora.{name}.{key}": value for key, value in held.items()}
 
     def split(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -9,6 +9,7 @@ from solo.backbones.published import published_model
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
 from solo.methods.base import BaseMethod
+from solo.methods.frozen import FrozenLayers
 from solo.nn.lora import add_adapters
 from solo.weights import load_weights
 
@@ -38,7 +39,7 @@ def adapt(model: BaseMethod, rank: int) -> None:
     Raises:
         UserError: it has no attention layers of timm's form.
     """
-    model.train_only(model.config.finetune_layers or ())
+    model.frozen_layers = FrozenLayers(model.backbone, model.config.finetune_layers or ())
     if not add_adapters(model, "backbone", rank):
         raise UserError(
             f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "
