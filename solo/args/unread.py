@@ -13,7 +13,7 @@ from solo.args.check import Problem, get
 from solo.args.fields import walk
 from solo.data.catalogue.registry import DATASETS
 from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts
-from solo.methods.catalogue import MethodFacts, facts_of, names
+from solo.methods.catalogue import MethodFacts, facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
 Values = Mapping[str, Any]
@@ -126,11 +126,15 @@ READERS = (
         ),
     ),
     _reader(
-        "hex: share softness confident",
+        "hex: softness confident",
         (lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull"),
     ),
+    _reader("hex: share", (lambda values: _action(values) in ("pull", "show"), "with hex.action=pull or show")),
+    _reader("hex: drawn mix warm_epoch", (lambda values: _action(values) != "show", "with another action than show")),
     _reader("hex: temperature_period", (lambda values: get(values, "hex.temperature_max"), "with hex.temperature_max")),
-    _reader("hex: kin", (lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop")),
+    _reader(
+        "hex: kin", (lambda values: _action(values) in ("pull", "drop", "show"), "with hex.action=pull, drop or show")
+    ),
     _reader("hex: action", (lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives")),
     _reader(
         "hex: warm_epoch variant temperature temperature_max denominator", (_on_hex, "with another type than standard")
@@ -146,7 +150,7 @@ READERS = (
     _reader(
         "momentum: base_tau final_tau classifier",
         (
-            lambda values: _method(values, lambda facts: facts.momentum),
+            lambda values: _method(values, lambda facts: has_slow_copy(facts, values.get("method_kwargs") or {})),
             f"in methods with a slow copy: {', '.join(names(lambda facts: facts.momentum))}",
         ),
     ),

@@ -42,7 +42,16 @@ METHOD_KWARGS = {
     "hicone": {**HEADS, "temperature": 0.2},
     "himulcone": {**HEADS, "temperature": 0.2},
     "guided": HEADS,
+    "lejepa": {**HEADS, "num_slices": 16},
+    "frossl": HEADS,
+    "lightly": {**HEADS, "loss": "TiCoLoss"},
+    "siglip": {**HEADS, "bias": -2.0},
     "crossentropy": {},
+    "haframe": {"proj_hidden_dim": 16},
+    "hiercos": {"proj_hidden_dim": 16},
+    "happier": HEADS,
+    "levelcontrast": HEADS,
+    "lorentz": HEADS,
     "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
 }
 
