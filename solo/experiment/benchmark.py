@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 import yaml
 
 from solo import api
-from solo.analysis.benchmark import packed, write
+from solo.analysis.benchmark import Array, packed, write
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.experiment_schema import BenchmarkCfg
 from solo.args.fields import keys_of
@@ -200,20 +201,27 @@ def _features(words: Sequence[str]) -> tuple[Features, torch.device]:
 def _measure(cell: Cell, features: Features, settings: Settings, device: torch.device) -> Row:
     started, which = time.perf_counter(), PROBES[cell.protocol]
     shares = probe(features, which, settings, device).numpy()
-    draws, levels = settings.draws if which.few else 1, {}
+    draws = settings.draws if which.few else 1
+    levels: dict[str, Row] = {}
     for level, hits in zip(features.levels, shares, strict=True):
         known = hits[~np.isnan(hits)]
-        mean = float(known.mean()) if len(known) else float("nan")
-        ends = of_independent(mean, len(known), coin(features.val.features))
+        if not len(known):
+            continue
         if draws > 1:
-            ends = of_statistic(lambda rows, known=known: float(known[rows.numpy()].mean()), len(known))
+            ends = of_statistic(partial(_mean, known), len(known))
+        else:
+            ends = of_independent(float(known.mean()), len(known), coin(features.val.features))
         ci = None if np.isnan(ends).any() else [round(100 * end, 4) for end in ends]
-        numbers = {"images": len(known), "accuracy": round(100 * mean, 4), "ci": ci, "hits": packed(hits, draws)}
-        levels |= {level: numbers} if len(known) else {}
+        accuracy = round(100 * float(known.mean()), 4)
+        levels[level] = {"images": len(known), "accuracy": accuracy, "ci": ci, "hits": packed(hits, draws)}
+    row: Row = {"id": cell.id, "run": cell.run, "source": cell.source, "data": cell.data, "protocol": cell.protocol}
     labels = zlib.crc32(features.val.labels.numpy().tobytes())
-    row = {"id": cell.id, "run": cell.run, "source": cell.source, "data": cell.data, "protocol": cell.protocol}
     row |= {"words": cell.words, "draws": draws, "labels": labels, "levels": levels, "versions": versions()}
     return {**row, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _mean(values: Array, rows: torch.Tensor) -> float:
+    return float(values[rows.numpy()].mean())
 
 
 def _protocols(cfg: BenchmarkCfg, settings: Settings) -> str:
