@@ -229,6 +229,15 @@ def sun397(root: Path) -> None:
         picture(root / image[1:])
 
 
+def voc2007(root: Path) -> None:
+    for label in layout_of(get_spec("voc2007")).several:
+        signs = {"person": ("1", "-1", "1"), "dog": ("1", "0", "-1")}.get(label, ("-1", "-1", "-1"))
+        for split, rows in (("trainval", [("01", signs[0]), ("02", signs[1])]), ("test", [("03", signs[2])])):
+            text(root / "ImageSets" / "Main" / f"{label}_{split}.txt", [f"{image} {sign}" for image, sign in rows])
+    for image in ("01", "02", "03"):
+        picture(root / "JPEGImages" / f"{image}.jpg")
+
+
 def breeds(root: Path) -> None:
     """Two kinds of living and two of other things at each depth, of 20 classes each below a chain of single nodes."""
     edges, leaves = [], []
@@ -314,6 +323,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], list[int], list[int], tuple[str
     ),
     "dtd": (dtd, [0, 1], [1], ("class",), ("banded",)),
     "sun397": (sun397, [1, 0], [0], ("class",), ("house/outdoor",)),
+    "voc2007": (voc2007, [1, 0], [2], ("class",), ("dog+person",)),
     "living17": (breeds, [0, 1, 4, 5], [2, 3, 6, 7], ("superclass", "class"), ("the livinga3", "nlivinga12")),
     "entity13": (
         breeds,

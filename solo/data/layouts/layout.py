@@ -47,6 +47,8 @@ class Layout:
         of_folder: name of a class folder -> its name path, for layouts with class folders; None: without its lists
             it can't be told from another data set.
         torchvision: class of torchvision that can fetch it into a folder.
+        several: names of labels of which an image may have several; its class is then their combination, named
+            `label+label`, those that can hardly be seen with `?` in front.
         queries: root -> those of the validation images that are looked up in the others.
     """
 
@@ -59,6 +61,7 @@ class Layout:
     levels: Names | None = ("class",)
     of_folder: Callable[[str], Names] | None = flat
     torchvision: str | None = None
+    several: Names = ()
     queries: Callable[[Path], Iterable[Path]] | None = None
 
     def root(self, path: Path) -> Path | None:

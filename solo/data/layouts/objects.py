@@ -116,6 +116,25 @@ def _sun_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
         yield root / image.lstrip("/"), image.rpartition("/")[0]
 
 
+_VOC = tuple(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
+    "sofa train tvmonitor".split()
+)
+
+
+def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    """`1` has the label, `-1` has it not, of `0` nobody can be asked to see it."""
+    found: dict[str, list[str]] = {}
+    for label in _VOC:
+        for image, sign in lines(root / "ImageSets" / "Main" / f"{label}_{'trainval' if train else 'test'}.txt", 2):
+            found.setdefault(image, []).extend({"1": [label], "0": [f"?{label}"]}.get(sign, []))
+    return ((root / "JPEGImages" / f"{image}.jpg", "+".join(labels)) for image, labels in found.items())
+
+
+def _voc_classes(root: Path) -> dict[str, Names]:
+    return _by_name(sorted({name for train in (True, False) for _, name in _voc_images(root, train)}))
+
+
 INAT17 = _inat(2017, ("supercategory", "species"))
 INAT19 = _inat(2019, (*_RANKS, "species"))
 
@@ -139,6 +158,17 @@ SUN397 = Layout(
     markers=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
     classes=_sun_classes,
     images=_sun_images,
+    of_folder=None,
+)
+
+VOC2007 = Layout(
+    title="PASCAL VOC 2007",
+    folder="VOCdevkit/VOC2007",
+    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)",
+    markers=("ImageSets/Main/person_trainval.txt", "ImageSets/Main/person_test.txt", "JPEGImages"),
+    classes=_voc_classes,
+    images=_voc_images,
+    several=_VOC,
     of_folder=None,
 )
 
