@@ -51,7 +51,7 @@ class WeightAverage(Callback):
                 self.mean[name].copy_(value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file."""
+        """Write the file, from the first process."""
         if trainer.is_global_zero:
             checkpoint: dict[str, Any] = {"state_dict": {f"{_PREFIX}{k}": v.cpu() for k, v in self.mean.items()}}
             pl_module.on_save_checkpoint(checkpoint)
@@ -59,7 +59,7 @@ class WeightAverage(Callback):
                 torch.save(checkpoint, temporary)
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean."""
+        """The mean, so that a resumed run goes on with it."""
         return {"mean": self.mean}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

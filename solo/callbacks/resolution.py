@@ -25,7 +25,7 @@ class ResolutionSchedule(Callback):
         self.shares, self.patch = tuple(shares), patch
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Shrink, in place."""
+        """Shrink the views of the batch, in place."""
         epochs, part = max(trainer.max_epochs or 1, 1), len(self.shares)
         share = self.shares[min(trainer.current_epoch * part // epochs, part - 1)]
         if share < 1:

@@ -4,8 +4,8 @@ Oquab et al.: DINOv2, learning robust visual features without supervision, https
 DINO + ibot_weight * iBOT + koleo_weight * KoLeo. Targets are balanced by Sinkhorn and Knopp's algorithm, as in SwAV;
 patches have a head of their own. Registers (https://arxiv.org/abs/2309.16588) are `backbone.kwargs.reg_tokens=4`.
 
-Otherwise than there as many patches are hidden in every second image of a batch, in patches of noise, and no image has
-none to half of them hidden.
+Otherwise than there, every second image of a batch has the same share of its patches hidden, where blurred noise is
+highest; there it is a tenth to half of them, in blocks.
 """
 
 from __future__ import annotations
