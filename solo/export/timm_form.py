@@ -59,7 +59,9 @@ def _candidates(bundle: Bundle) -> Iterator[TimmForm]:
         elif name in ("resnet18", "resnet50"):
             yield TimmForm(name, {**common, **given})
     elif name.startswith("vit_") and name.count("_") == 1:
-        heads = {"num_heads": bundle.backbone.blocks[0].attn.num_heads}  # type: ignore[union-attr, index]
+        heads: dict[str, Any] = {"num_heads": bundle.backbone.blocks[0].attn.num_heads}  # type: ignore[union-attr, index]
+        if getattr(bundle.backbone, "cls_token", None) is None:  # features are the mean of the patches'
+            heads |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
         patch = {"patch_size": given.pop("patch_size", 16)}
         size = {"img_size": given.pop("img_size", bundle.network.size)}
         given.pop("drop_path_rate", None)  # in training only
