@@ -2,10 +2,8 @@
 
 Assran et al.: Self-supervised learning from images with a joint-embedding predictive architecture,
 https://arxiv.org/abs/2301.08243. The loss is the mean over four blocks of the smooth L1 distance of predicted features
-to the slow network's, standardised. The features of an image are the mean of its patches'; there is no class token.
-
-Otherwise than there the four blocks have sizes of their own that stay, and of the patches outside of them as many are
-kept as there always are.
+to the slow network's, standardised; an image's features are the mean of its patches'. Otherwise than there the sizes of
+the blocks stay, and of the patches outside of them as many are kept as there always are.
 """
 
 from __future__ import annotations
@@ -119,5 +117,4 @@ class IJEPA(BaseMomentumMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Mean over the large views of the distance of what is predicted to what the slow network sees."""
-        views = zip(out["pred"], out["momentum_target"], strict=True)
-        return torch.stack([ijepa_loss_func(pred, target) for pred, target in views]).mean()
+        return torch.stack([*map(ijepa_loss_func, out["pred"], out["momentum_target"])]).mean()
