@@ -14,11 +14,13 @@ Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from solo.eval.intervals import HalfMeans, Interval
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class GradedRetrieval:
     rows: Tensor  # (Q,) which rows of the features these queries are
     unknown: int  # queries left out because their coarsest label is unknown
     alone: int  # queries left out because no image of their gallery shares even that one
+    intervals: dict[str, Interval] = field(default_factory=dict)  # 95 % intervals of the means, where `cuts` were given
+
+    def values(self) -> dict[str, Tensor]:
+        """(Q,) of each measure, under its name in `intervals`."""
+        return {"h_ap": self.h_ap, "ndcg": self.ndcg, "asi": self.asi}
 
 
 @torch.no_grad()
@@ -40,6 +47,7 @@ def retrieve_graded(
     *,
     queries: Tensor | None = None,
     is_gallery: Tensor | None = None,
+    cuts: Tensor | None = None,
     max_elements: int = 5_000_000,
 ) -> GradedRetrieval:
     """Rank the whole gallery by cosine for each query, a block of queries at a time.
@@ -52,6 +60,7 @@ def retrieve_graded(
         labels: (N, L), coarse first, -1 unknown.
         queries: (Q,) row numbers; default: all rows.
         is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
+        cuts: (c, N) halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
         max_elements: bound on the similarities held at once, which bounds the memory.
     """
     device = features.device
@@ -67,7 +76,18 @@ def retrieve_graded(
     scores = torch.cat(parts) if parts else torch.full((len(asked), 3), torch.nan, device=device)
     use = scores[:, 0].isfinite()
     h_ap, ndcg, asi = scores[use].cpu().unbind(dim=1)
-    return GradedRetrieval(h_ap, ndcg, asi, asked[use].cpu(), unknown, alone=int((~use).sum()))
+    whole = GradedRetrieval(h_ap, ndcg, asi, asked[use].cpu(), unknown, alone=int((~use).sum()))
+    if cuts is None:
+        return whole
+    halves, (is_query, member) = HalfMeans([*whole.values()]), torch.zeros(2, len(features), dtype=torch.bool)
+    is_query[asked.cpu()], member[gallery.cpu()] = True, True
+    for number, cut in enumerate(cuts):
+        for side in (0, 1):
+            rows = (cut == side).nonzero()[:, 0]
+            half, asked_in = rows.to(device), is_query[rows].nonzero()[:, 0]
+            within = retrieve_graded(features[half], labels[half], queries=asked_in, is_gallery=member[rows])
+            halves.add(number, side, torch.stack([*within.values().values()]))
+    return replace(whole, intervals={name: halves.interval(name, each) for name, each in whole.values().items()})
 
 
 def _score(features: Tensor, labels: Tensor, part: Tensor, gallery: Tensor, keys: Tensor) -> Tensor:

@@ -65,8 +65,9 @@ def _preference_weights(expected: Array) -> Array:
 
 def mean_per_class(right: Array, truth: Array) -> float:
     """Mean over the classes (n,), -1 unknown, of the share of their images that are right, 0 to 1; NaN without."""
-    shares = [right[truth == label].mean() for label in np.unique(truth[truth >= 0])]
-    return float(np.mean(shares)) if shares else math.nan
+    known = truth >= 0
+    counts, hits = np.bincount(truth[known]), np.bincount(truth[known], right[known])
+    return float(np.mean(hits[counts > 0] / counts[counts > 0])) if known.any() else math.nan
 
 
 def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:

@@ -5,8 +5,7 @@ Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,16 +16,17 @@ from torch import Tensor
 from solo.errors import UserError
 from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
+from solo.eval.graded import retrieve_graded
 from solo.eval.hierarchy import consistent, hierarchy_scores
 from solo.eval.intervals import UNDEFINED, Interval, coin, cuts
-from solo.eval.paths import cpcc, full_path, mean_per_class
+from solo.eval.json_numbers import Numbers, percent, plain, statistic
+from solo.eval.paths import calibration_error, cpcc, full_path, mean_per_class
 from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
 from solo.eval.retrieval import retrieve
 from solo.eval.rows import draw
+from solo.eval.scores import Judged, judge, mean_average_precision
 from solo.eval.tree import centroids, compare_with_labels, emergent_tree
 from solo.taxonomy import Taxonomy
-
-Numbers = dict[str, Any]
 
 MEASURES = ("linear", "knn", "retrieval", "clustering", "hierarchy")
 _MOST_CLASSES = 10_000  # of an emergent tree
@@ -104,15 +104,20 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
     truth = _with_classes(features, val)
     bank = None if train is None else FeatureTable(train.features, _with_classes(features, train))
     toss = coin(val.features)
+    classes = truth[:, -1].numpy()
     rankings: dict[str, list[Tensor]] = {}
     measured: list[list[Numbers]] = []
+    judged: Judged | None = None
     if "linear" in protocol.measures and bank is not None:
         rankings["linear"], model = linear_ranking(
             bank, val.features, truth, protocol.l2, protocol.linear_steps, device
         )
         right = hits(rankings["linear"], truth)
         measured.append(_accuracies("linear", right, protocol, intervals_of(right, toss)))
+        measured.append(_per_class("linear", rankings["linear"], truth, protocol))
         measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
+        judged = judge(model, val.features, classes, tree)
+        measured.append(_calibration(judged, rankings["linear"], truth, protocol))
     if "knn" in protocol.measures:
         rankings["knn"] = knn_ranking(bank, FeatureTable(val.features, truth), protocol.k, protocol.temperature, device)
         right = hits(rankings["knn"], truth)
@@ -121,6 +126,7 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
             where, how = val.features.to(device), (protocol.k, protocol.temperature)
             ends = neighbour_intervals(where, truth, right, *how, cuts(len(val), protocol.seed))
         measured.append(_accuracies("knn", right, protocol, ends))
+        measured.append(_per_class("knn", rankings["knn"], truth, protocol, bank is not None))
     if "retrieval" in protocol.measures:
         measured.append(_retrieval(features, protocol, device))
     if "clustering" in protocol.measures:
@@ -131,10 +137,59 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
     images = {"val": len(val), "train": 0 if train is None else len(train)}
     if queries is not None:
         images |= {"queries": int(queries.sum()), "gallery": int((~queries).sum())}
-    result = {"classes": which, "images": images, "levels": levels}
+    result: Numbers = {"classes": which, "images": images, "levels": levels}
     if "hierarchy" in protocol.measures and tree is not None:
-        result["hierarchy"] = _hierarchy(tree, rankings, val, truth[:, -1].numpy(), protocol, bank is not None)
+        result["hierarchy"] = _hierarchy(tree, rankings, val, classes, protocol, bank is not None)
+        if judged is not None and tree.num_levels > 1:
+            values = judged.hops[np.isfinite(judged.hops)]
+            mean = lambda rows: float(values[rows].mean())  # noqa: E731
+            result["hierarchy"]["linear"] |= statistic("hops", mean, len(values), protocol.intervals)
+        if "retrieval" in protocol.measures and tree.num_levels > 1:
+            result["hierarchy"]["retrieval"] = _graded(features, protocol, device)
+    if judged is not None and tree is None and len(levels) > 1 and int(truth.max()) < 2:
+        result["several"] = _several(judged, truth.numpy(), protocol)
     return result
+
+
+def _per_class(
+    name: str, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol, independent: bool = True
+) -> list[Numbers]:
+    """Accuracy averaged over the classes of each level."""
+
+    def of(best: np.ndarray, labels: np.ndarray) -> Numbers:
+        right = best == labels
+        measure = lambda rows: mean_per_class(right[rows], labels[rows])  # noqa: E731
+        return statistic(f"{name}_mean_per_class", measure, len(labels), protocol.intervals and independent)
+
+    return [of(top[:, 0].numpy(), column.numpy()) for top, column in zip(ranking, truth.T, strict=True)]
+
+
+def _calibration(judged: Judged, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol) -> list[Numbers]:
+    """Of each level's own classifier, and of the classes' probabilities added up to the level."""
+    found = []
+    for level, column in enumerate(truth.numpy().T):
+        own = ranking[level][:, 0].numpy() == column, judged.confidence[:, level]
+        both = {"linear_ece": own}
+        if level < judged.summed.shape[1]:
+            both["linear_ece_summed"] = judged.summed[:, level] == column, judged.summed_confidence[:, level]
+        numbers: Numbers = {}
+        for name, (right, confidence) in both.items():
+            sure, hit = confidence[column >= 0], right[column >= 0]
+            measure = lambda rows, sure=sure, hit=hit: calibration_error(sure[rows], hit[rows])  # noqa: E731
+            numbers |= statistic(name, measure, len(hit), protocol.intervals)
+        found.append(numbers)
+    return found
+
+
+def _several(judged: Judged, labels: np.ndarray, protocol: Protocol) -> Numbers:
+    """Columns that say whether an image has a label: mean average precision over the labels."""
+    numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
+    for name, points in (("map", None), ("map_11", 11)):
+        measure = lambda rows, points=points: mean_average_precision(  # noqa: E731
+            judged.first[rows], labels[rows], points
+        )
+        numbers |= statistic(name, measure, len(labels), protocol.intervals)
+    return numbers
 
 
 def _counts(name: str, column: Tensor) -> Numbers:
@@ -155,7 +210,7 @@ def _accuracies(
 ) -> list[Numbers]:
     """Top-1 and top-5 with their intervals."""
     return [
-        percent({f"{name}_{key}": (hit, end[key]) for key, hit in one.items()}, protocol)
+        percent({f"{name}_{key}": (hit, end[key]) for key, hit in one.items()}, protocol.intervals)
         for one, end in zip(each, ends, strict=True)
     ]
 
@@ -176,7 +231,6 @@ def _hierarchy(
         found = hierarchy_scores(tree, classes, best)
         own = {key: plain(getattr(found, key)) for key in ("severity", "distance", "precision", "recall", "f1")}
         own |= {"mistakes": found.mistakes, "images": found.images, "unknown": found.unknown}
-        own["mean_per_class"] = plain(100 * mean_per_class(best == classes, classes))
         if tree.num_levels > 1:
             predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
             labels = val.labels.numpy()
@@ -184,7 +238,7 @@ def _hierarchy(
             each = {key: torch.from_numpy(right) for key, right in judged.items()}
             # Where the measured images vote themselves, they are not independent.
             sure = intervals_of([each], toss)[0] if voters or name == "linear" else dict.fromkeys(each, UNDEFINED)
-            own |= percent({key: (right, sure[key]) for key, right in each.items()}, protocol)
+            own |= percent({key: (right, sure[key]) for key, right in each.items()}, protocol.intervals)
         numbers[name] = own
     present = np.unique(classes[classes >= 0])
     if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
@@ -197,18 +251,31 @@ def _hierarchy(
     return numbers
 
 
-def _retrieval(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
-    val, which = features.val, features.queries
-    queries = torch.arange(len(val)) if which is None else which.nonzero()[:, 0]
+def _asked(features: Features, protocol: Protocol) -> dict[str, Any]:
+    """Queries, gallery and halves."""
+    which, count = features.queries, len(features.val)
+    queries = torch.arange(count) if which is None else which.nonzero()[:, 0]
     queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
-    options: dict[str, Any] = {"is_gallery": None if which is None else ~which, "top_k": protocol.top_k}
-    options["cuts"] = cuts(len(val), protocol.seed) if protocol.intervals else None
-    found = []
-    for one in retrieve(val.features.to(device), val.labels, queries=queries, **options):
+    halves = cuts(count, protocol.seed) if protocol.intervals else None
+    return {"queries": queries, "is_gallery": None if which is None else ~which, "cuts": halves}
+
+
+def _graded(features: Features, protocol: Protocol, device: torch.device) -> Numbers:
+    """Retrieval with graded relevance."""
+    one = retrieve_graded(features.val.features.to(device), features.val.labels, **_asked(features, protocol))
+    counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
+    both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in one.values().items()}
+    return percent(both, protocol.intervals) | counts
+
+
+def _retrieval(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
+    val, found = features.val, []
+    asked = _asked(features, protocol)
+    for one in retrieve(val.features.to(device), val.labels, top_k=protocol.top_k, **asked):
         both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in one.values().items()}
         both = {f"retrieval_{name}" if name.startswith("top") else name: pair for name, pair in both.items()}
         counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-        found.append(percent(both, protocol) | counts)
+        found.append(percent(both, protocol.intervals) | counts)
     return found
 
 
@@ -220,19 +287,3 @@ def _clustering(val: FeatureTable, level: int, protocol: Protocol) -> Numbers:
         inside = agreement_inside(features, labels[:, level], labels[:, level - 1], protocol.seed)
         numbers |= {"nmi_inside": plain(inside.nmi), "ami_inside": plain(inside.ami), "groups_inside": inside.groups}
     return numbers
-
-
-def percent(values: dict[str, tuple[Tensor, Interval]], protocol: Protocol) -> Numbers:
-    """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
-    numbers: Numbers = {}
-    for name, (each, ends) in values.items():
-        numbers[name] = plain(100 * float(each.double().mean())) if len(each) else None
-        if protocol.intervals:
-            defined = all(map(math.isfinite, ends))
-            numbers[f"{name}_ci"] = [plain(100 * end) for end in ends] if defined else None
-    return numbers
-
-
-def plain(value: float, digits: int = 4) -> float | None:
-    """For JSON: rounded, None where it is not defined."""
-    return round(float(value), digits) if math.isfinite(value) else None

@@ -23,6 +23,10 @@ _SHOWN = {
     "linear_acc5": "linear top-5, %",
     "knn_acc1": "kNN top-1, %",
     "knn_acc5": "kNN top-5, %",
+    "linear_mean_per_class": "linear mean per class, %",
+    "knn_mean_per_class": "kNN mean per class, %",
+    "linear_ece": "linear calibration error, %",
+    "linear_ece_summed": "the same of classes added up, %",
     "r_precision": "R-precision, %",
     "map_at_r": "MAP@R, %",
     "nmi": "k-means NMI",
@@ -39,8 +43,10 @@ _OF_MISTAKES = {
     "f1": "hierarchical F1",
     "consistency": "levels consistent, %",
     "full_path": "right at all levels, %",
-    "mean_per_class": "mean per class, %",
+    "hops": "HOPS, %",
 }
+_GRADED = {"h_ap": "H-AP, %", "ndcg": "NDCG, %", "asi": "ASI, %"}
+_SEVERAL = {"map": "mAP, %", "map_11": "mAP at 11 recalls, %"}
 
 
 def run(cfg: EvaluateCfg) -> dict[str, Any]:
@@ -64,6 +70,8 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
             _warn_of_gradients(result["levels"], protocol)
             if len(features.levels) > 1:  # with one, they say what the accuracies say
                 _show_hierarchy(result.get("hierarchy", {}))
+            if several := result.get("several"):
+                show_levels("several labels at once", [{"level": f"{several['labels']} labels", **several}], _SEVERAL)
     folder = open_folder(cfg, "evaluate")
     source = dict(next(iter(found.values())).facts)
     facts = facts_of(cfg, "evaluate", seed=cfg.seed, source=source, protocol=_protocol(protocol)) | {"results": results}
@@ -79,6 +87,8 @@ def _show_hierarchy(found: Mapping[str, Any]) -> None:
     classifiers = [{"level": _WORDS[name], **numbers} for name, numbers in found.items() if name in _WORDS]
     if classifiers:
         show_levels("mistakes in the label tree", classifiers, _OF_MISTAKES)
+    if "retrieval" in found:
+        show_levels("retrieval with graded relevance", [{"level": "all", **found["retrieval"]}], _GRADED)
     if "tree" in found:
         tree = {key: "-" if value is None else f"{value:.3f}" for key, value in found["tree"].items()}
         say(
@@ -101,7 +111,7 @@ def _warn_of_gradients(levels: Sequence[Mapping[str, Any]], protocol: Protocol) 
 def _shown(protocol: Protocol) -> dict[str, str]:
     top = {f"retrieval_top{k}": f"retrieval top-{k}, %" for k in protocol.top_k}
     names = list(_SHOWN.items())
-    return dict([*names[:4], *top.items(), *names[4:]])
+    return dict([*names[:8], *top.items(), *names[8:]])
 
 
 def _protocol(protocol: Protocol) -> dict[str, str]:
@@ -111,7 +121,11 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
         texts["linear"] = (
             f"logistic regression on standardised features of training images, L2 penalty {protocol.l2:g}, each level "
             f"by itself, by L-BFGS until the objective is within {CLOSE:g} of its optimum or {protocol.linear_steps} "
-            "steps; linear_gap bounds what is left, linear_gradient is its size; left out without training images"
+            "steps; linear_gap bounds what is left, linear_gradient is its size; left out without training images; "
+            "mean_per_class, mean of the classes' accuracies; ece, expected calibration error in 15 equal bins; "
+            "ece_summed, the same where a level's probabilities are the sums of its classes'; where no column of the "
+            "labels is of a tree and all are 0 or 1, map is mean average precision over the columns, and map_11 "
+            "VOC2007's over eleven recalls"
         )
     if "knn" in protocol.measures:
         texts["knn"] = (
@@ -133,8 +147,9 @@ def _protocol(protocol: Protocol) -> dict[str, str]:
         texts["hierarchy"] = (
             "predicted classes against the label tree: severity, height of the lowest common ancestor of mistakes; "
             "distance, the same over all images; precision, recall, f1 over ancestors; consistency, predictions of all "
-            "levels on one path, full_path, all of them right; mean_per_class, mean of the classes' accuracies, all "
-            "three in percent; tree: average linkage of the classes' mean features by cosine, cophenetic "
+            "levels on one path, full_path, all of them right, in percent; hops of arXiv 2503.07853 by the linear "
+            "classifier's scores, in percent; retrieval: H-AP, NDCG and ASI of HAPPIER (ECCV 2022), queries and "
+            "galleries as in retrieval; tree: average linkage of the classes' mean features by cosine, cophenetic "
             "correlation with the label tree, p_value of 199 re-labellings"
         )
     texts["unknown labels"] = "left out at their level, and counted (unknown, queries_unknown)"
