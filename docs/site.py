@@ -20,6 +20,7 @@ from cells import markdown
 from mkdocs.structure.files import File, Files
 
 from solo.args.fields import describe_type, keys_of
+from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE, MethodFacts
 
 ROOT = Path(__file__).parents[1]
@@ -72,11 +73,12 @@ def index() -> str:
 
 def page(name: str, facts: MethodFacts) -> str:
     """The page of one method."""
-    module = import_module(facts.path.partition(":")[0])
+    module, method = import_module(facts.path.partition(":")[0]), METHODS[name]
     recipe = facts.recipe or name
-    lines = [f"# {name}", "", inspect.cleandoc(module.__doc__ or ""), "", picture(facts), ""]
+    said = [inspect.cleandoc(method.__doc__ or ""), inspect.cleandoc(module.__doc__ or "")]
+    lines = [f"# {name}", "", "\n\n".join(said), "", picture(facts), ""]
     lines += ["| | |", "|---|---|", *(f"| {what} | {told} |" for what, told in _facts(facts)), ""]
-    for title, text in _losses(module):
+    for title, text in _losses(module, method):
         lines += [f"## Loss: `{title}`", "", "```text", text, "```", ""]
     lines += ["## Keys of `method_kwargs`", "", "| key | | type | default |", "|---|---|---|---|", *_keys(facts), ""]
     lines += ["## Recipe", "", "```", f"python main_pretrain.py scripts/pretrain/cifar10 {recipe}.yaml", "```", ""]
@@ -96,7 +98,9 @@ def _numbers(recipe: str) -> Iterator[str]:
 
 
 def _title(facts: MethodFacts) -> str:
-    """The first line of the docstring behind its name."""
+    """The first line of the docstring behind its name, of the class where its file has several ideas."""
+    if hasattr(method := METHODS[_recipe(facts)], "Loss"):
+        return (method.__doc__ or "").splitlines()[0]
     tree = ast.parse((ROOT / f"{facts.path.partition(':')[0].replace('.', '/')}.py").read_text(encoding="utf-8"))
     first = (ast.get_docstring(tree) or "").splitlines()[0]
     return first.partition(": ")[2] or first
@@ -118,8 +122,10 @@ def _facts(facts: MethodFacts) -> Iterator[tuple[str, str]]:
     yield "labels", labels.get(str(facts.labels), "not used")
 
 
-def _losses(module: Any) -> Iterator[tuple[str, str]]:
-    """Loss functions that the method's file imports, with what they say of themselves."""
+def _losses(module: Any, method: Any) -> Iterator[tuple[str, str]]:
+    """Loss functions that the method's file imports, or the loss that it names, with what they say of themselves."""
+    if hasattr(method, "Loss"):
+        yield method.Loss.__name__, inspect.cleandoc(method.Loss.__doc__ or "")
     for title, found in vars(module).items():
         where = str(getattr(found, "__module__", ""))
         named = "loss" in title.lower() or title == "info_nce"  # and no helper

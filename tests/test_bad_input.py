@@ -111,6 +111,10 @@ SETTINGS = [
     ("gradient_clip_algorithm=norm", "gradient_clip_algorithm does nothing here: it is read with gradient_clip_val"),
     ("plugins=fast", "plugins does nothing here"),
     ("method=dino method_kwargs.num_prototypes=8 type=HEX_adaptive", "does nothing in method=dino; take standard"),
+    ("type=HEX hex.eye=projection", "finds relatives while it trains, too late to show them"),
+    ("method=supcon type=HEX", "would give a relative's view the label of the image"),
+    ("type=HEX_adaptive hex.action=show", "needs relatives that are known before the run; take one of type="),
+    ("type=HEX hex.drawn=3", "hex.drawn does nothing here: it is read with another action than show"),
     # words that are no settings
     ("max_epochs", "'max_epochs' is not key=value"),
     ("--fast", "unrecognized arguments: --fast"),

@@ -8,8 +8,8 @@ from typing import Any
 from solo.args.check import Problem, check, get, unknown
 from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.hex.catalogue import policy_facts
-from solo.methods.catalogue import CATALOGUE, facts_of, names
+from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts
+from solo.methods.catalogue import CATALOGUE, MethodFacts, facts_of, names
 
 Values = Mapping[str, Any]
 
@@ -41,14 +41,15 @@ def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
     if policy in (None, "standard") or facts is None:
         return []
     found = policy_facts(policy)
+    if (action or found.action) == "show":
+        return list(_check_show(method, facts, found))
     if facts.hex == "denominator" and not (found.selects and found.action == "weigh"):
         return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if facts.hex == "denominator" and action not in (None, "weigh"):
         return [Problem("hex.action", f"={action!r} is nothing for method={method}, where labels pull; leave it out")]
     if found.table and action not in (None, "pull"):
-        return [
-            Problem("hex.action", f"={action!r} is nothing for {policy}, whose relatives are elsewhere; leave it out")
-        ]
+        text = f"={action!r} is nothing for {policy}, whose relatives aren't in the batch; take pull or show"
+        return [Problem("hex.action", text)]
     if found.rows and facts.negatives in ("view", "queue"):
         return [Problem("hex.policy", f"={policy!r} joins the rows of a batch, which method={method} doesn't compare")]
     if facts.hex is not None:
@@ -57,10 +58,21 @@ def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
     return [Problem("hex.policy", f"={policy!r} does nothing in method={method}; take standard, or one of {places}")]
 
 
+def _check_show(method: Any, facts: MethodFacts, found: PolicyFacts) -> Iterator[Problem]:
+    if not found.table:
+        types = ", ".join(row.shown for row in POLICIES.values() if row.table)
+        yield Problem("hex.action", f"='show' needs relatives that are known before the run; take one of type={types}")
+    if facts.labels:
+        what = f"would give a relative's view the label of the image, from which method={method} learns"
+        yield Problem("hex.action", f"='show' {what}; take hex.action=pull, or a method without labels")
+
+
 def _settings(values: Values) -> Iterator[Problem]:
     """A variant that the policy hasn't, and a threshold that would go up."""
     policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
     facts = policy_facts(policy)
+    if (get(values, "hex.action") or facts.action) == "show" and get(values, "hex.eye") == "projection":
+        yield Problem("hex.eye", "='projection' finds relatives while it trains, too late to show them; pull them")
     # The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss.
     if get(values, "hex.variant") == "release" and facts.variant == "reweight":
         advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"
@@ -146,6 +158,9 @@ def count_views(values: Values) -> Iterator[Problem]:
         counts = [entry["num_crops"] for entry in entries]
         large = sum(count for count, size in zip(counts, sizes, strict=True) if size == sizes[0])
         yield from check_views(values["method"], large, sum(counts) - large)
+        shows = get(values, "hex.action") or policy_facts(get(values, "hex.policy")).action
+        if shows == "show" and large < 2:
+            yield Problem("hex.action", "='show' shows relatives as the second view, and there is one full-size view")
 
 
 def check_views(method: object, large: int, small: int) -> Iterator[Problem]:

@@ -83,10 +83,10 @@ class HexCfg:
     similarity: Literal["row", "cosine"] = key("row", "fixed: similarities scaled per row to [0, 1], or as they are")
     beta: float = key(1.0, "how much the closest hierarchy negatives weigh more", ge=0)
     tau_plus: float = key(0.1, "expected share of false negatives among them", ge=0, lt=1)
-    action: Literal["weigh", "drop", "pull", "keep"] | None = key(
+    action: Literal["weigh", "drop", "pull", "show", "keep"] | None = key(
         None,
-        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
-        "nothing; null: the type's own",
+        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, shown "
+        "as the second view of an image, in any method, or nothing; null: the type's own",
     )
     denominator: Literal["own", "negatives", "all", "inside"] | None = key(
         None,
@@ -94,7 +94,11 @@ class HexCfg:
         "SupCon, or everybody, and for own views relatives only (class-conditional); null: the type's own",
     )
     share: float | None = key(
-        None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1
+        None,
+        "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all; show: of the second "
+        "views that are a relative's; null: 0.8",
+        ge=0,
+        le=1,
     )
     softness: float | None = key(
         None, "pull: temperature of the softmax that weighs relatives; null: all the same, soft: 0.05", gt=0
@@ -106,8 +110,8 @@ class HexCfg:
     eye: str = key(
         "hog",
         "neighbours, clusters: what sees who is alike, before the run: hog, pixels, colour, timm/NAME, "
-        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +; "
-        "or projection: the one that is trained, anew in each epoch",
+        "torchvision/NAME, a checkpoint, the folder of a run, a file of features, or several that agree, joined by +, "
+        "among them levels of the labels; or projection: the one that is trained, anew in each epoch",
     )
     among: int = key(10, "neighbours: nearest images of the training set that count as relatives", ge=1)
     drawn: int = key(4, "neighbours: relatives of an image that are drawn of these in each step", ge=1)

@@ -65,6 +65,9 @@ class PredictCfg(FilesCfg):
     k: int = key(5, "best classes written for each image", ge=1)
     level: str | None = key(None, "level of the label tree that the best ones are of; null: the classes")
     within: str | None = key(None, "only classes below this node; LEVEL:NAME where several have the name")
+    decision: Literal["likely", "crm"] = key(
+        "likely", "which are the best: the most probable, or those expected to be least wrong in the label tree"
+    )
 
 
 @dataclass(kw_only=True, frozen=True)

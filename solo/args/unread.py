@@ -126,11 +126,15 @@ READERS = (
         ),
     ),
     _reader(
-        "hex: share softness confident",
+        "hex: softness confident",
         (lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull"),
     ),
+    _reader("hex: share", (lambda values: _action(values) in ("pull", "show"), "with hex.action=pull or show")),
+    _reader("hex: drawn mix warm_epoch", (lambda values: _action(values) != "show", "with another action than show")),
     _reader("hex: temperature_period", (lambda values: get(values, "hex.temperature_max"), "with hex.temperature_max")),
-    _reader("hex: kin", (lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop")),
+    _reader(
+        "hex: kin", (lambda values: _action(values) in ("pull", "drop", "show"), "with hex.action=pull, drop or show")
+    ),
     _reader("hex: action", (lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives")),
     _reader(
         "hex: warm_epoch variant temperature temperature_max denominator", (_on_hex, "with another type than standard")

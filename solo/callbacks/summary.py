@@ -80,7 +80,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
-        **({"hex": hex_did(last)} if "hex/gradient_cosine" in last else {}),
+        **({"hex": hex_did(last)} if "hex/with_relatives" in last or "hex/gradient_cosine" in last else {}),
         "levels": _levels(last, facts.levels),
         "protocol": {name: text for name, text in facts.protocol.items() if name in measured},
         "epochs": int(last["epoch"]) + 1 if rows else 0,
@@ -138,7 +138,8 @@ def hex_did(last: Row) -> dict[str, Any]:
         if "own_class" in share:
             parts = share["own_class"], share["siblings"], share["strangers"]
             said.append("{} own class, {} siblings, {} strangers".format(*parts))
-    said.append(f"cosine of the gradient to InfoNCE's {found['gradient_cosine']:.4f}")
+    if "gradient_cosine" in found:
+        said.append(f"cosine of the gradient to InfoNCE's {found['gradient_cosine']:.4f}")
     return {**{name: _number(value) for name, value in found.items()}, "text": ", ".join(said)}
 
 

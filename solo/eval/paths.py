@@ -63,6 +63,26 @@ def _preference_weights(expected: Array) -> Array:
     return np.concatenate([np.linspace(start, end, count, endpoint=False) for start, end, count in falls])
 
 
+def expected_heights(tree: Taxonomy, probabilities: Array) -> Array:
+    """Of each class the expected height of its lowest common ancestor with the truth: probabilities (n, C) -> (n, C).
+
+    The class where it is least is the decision of conditional risk minimisation, CRM (Karthik, Prabhu, Dokania, Gandhi:
+    No cost likelihood manipulation at test time, ICLR 2021, https://openreview.net/forum?id=193sEnKY1ij).
+    """
+    paths, depths = np.array(tree.path_table()), tree.depths()
+    above = np.full(len(paths), depths.max())
+    expected = np.full(probabilities.shape, float(depths.max()))
+    for level, column in enumerate(paths.T):  # whoever shares the node here has a lower ancestor than the one above
+        known = column >= 0
+        heights, sums = np.zeros(column.max() + 1, dtype=int), np.zeros((column.max() + 1, len(probabilities)))
+        np.maximum.at(heights, column[known], depths[known] - level - 1)
+        np.add.at(sums, column[known], probabilities.T[known])
+        here = np.where(known, heights[column], above)
+        expected -= (above - here) * sums[column].T
+        above = here
+    return expected
+
+
 def mean_per_class(right: Array, truth: Array) -> float:
     """Mean over the classes (n,), -1 unknown, of the share of their images that are right, 0 to 1; NaN without."""
     known = truth >= 0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from solo.eval.linear import LinearClassifier
-from solo.eval.paths import hops
+from solo.eval.paths import expected_heights, hops
 from solo.taxonomy import Taxonomy
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -33,6 +33,7 @@ class Judged:
     summed: Array
     summed_confidence: Array
     hops: Array  # (n,) NaN where the class is unknown, and without such a tree
+    careful: Array  # (n,) the class of the least expected height, see `expected_heights`; -1 without such a tree
 
 
 @torch.no_grad()
@@ -48,7 +49,7 @@ def judge(
     levels = tree.num_levels if tree is not None and nested else 0
     own, first = np.zeros((2, count, width))
     summed, summed_confidence = np.zeros((2, count, levels))
-    found = Judged(own, first, summed, summed_confidence, np.full(count, math.nan))
+    found = Judged(own, first, summed, summed_confidence, np.full(count, math.nan), np.full(count, -1))
     paths = np.array(tree.path_table())[: model.counts[-1]] if tree is not None and nested else np.empty((0, 0), int)
     groups = [_grouped(paths[:, level]) for level in range(levels)]
     rows = max(1, max_elements // sum(model.counts))
@@ -64,6 +65,7 @@ def judge(
             sums = np.add.reduceat(tables[-1][:, order], starts, axis=1) if len(order) else np.zeros((len(leaves), 1))
             found.summed[part, level] = nodes[sums.argmax(axis=1)]
             found.summed_confidence[part, level] = sums.max(axis=1)
+        found.careful[part] = expected_heights(tree, np.maximum(leaves, 0)).argmin(axis=1)
         truth = classes[part]
         values = np.full(len(truth), math.nan)
         values[truth >= 0] = hops(tree, truth[truth >= 0], leaves[truth >= 0])

@@ -144,6 +144,7 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
             values = judged.hops[np.isfinite(judged.hops)]
             mean = lambda rows: float(values[rows].mean())  # noqa: E731
             result["hierarchy"]["linear"] |= statistic("hops", mean, len(values), protocol.intervals)
+            result["hierarchy"]["crm"] = _mistakes(tree, classes, judged.careful)
         if "retrieval" in protocol.measures and tree.num_levels > 1:
             result["hierarchy"]["retrieval"] = _graded(features, protocol, device)
     if judged is not None and tree is None and len(levels) > 1 and int(truth.max()) < 2:
@@ -227,10 +228,7 @@ def _hierarchy(
     numbers: Numbers = {}
     toss = coin(val.features)
     for name, ranking in rankings.items():
-        best = ranking[-1][:, 0].numpy()
-        found = hierarchy_scores(tree, classes, best)
-        own = {key: plain(getattr(found, key)) for key in ("severity", "distance", "precision", "recall", "f1")}
-        own |= {"mistakes": found.mistakes, "images": found.images, "unknown": found.unknown}
+        own = _mistakes(tree, classes, ranking[-1][:, 0].numpy())
         if tree.num_levels > 1:
             predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
             labels = val.labels.numpy()
@@ -249,6 +247,13 @@ def _hierarchy(
         numbers["tree"] = {key: plain(getattr(agrees, key)) for key in ("cophenetic", "p_value", "gamma", "recovered")}
         numbers["tree"]["cpcc"] = plain(cpcc(tree, means, leaves))
     return numbers
+
+
+def _mistakes(tree: Taxonomy, classes: np.ndarray, best: np.ndarray) -> Numbers:
+    """How far predicted classes (n,) are from the true ones (n,)."""
+    found = hierarchy_scores(tree, classes, best)
+    own = {key: plain(getattr(found, key)) for key in ("severity", "distance", "precision", "recall", "f1")}
+    return own | {"mistakes": found.mistakes, "images": found.images, "unknown": found.unknown}
 
 
 def _asked(features: Features, protocol: Protocol) -> dict[str, Any]:

@@ -50,9 +50,7 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "gpu": torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0,
-        "numbers": {
-            part["classes"]: {level["level"]: _numbers(level) for level in part["levels"]} for part in found["results"]
-        },
+        "numbers": {part["classes"]: _measured(part) for part in found["results"]},
         "summary": _numbers(summary) | _numbers(summary.get("hex") or {}),
         "versions": summary["versions"],
     }
@@ -74,6 +72,12 @@ def _train(task: Task, place: Path) -> Path:
 def _said_to(log: Any) -> Iterator[None]:
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
+
+
+def _measured(part: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Numbers of every level, and of the whole label tree: of each classifier's predictions, and `tree`."""
+    levels = {level["level"]: _numbers(level) for level in part["levels"]}
+    return {name: _numbers(numbers) for name, numbers in part.get("hierarchy", {}).items()} | levels
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from solo.hex.relatives import Bank
 from solo.hex.rows import RELEASE, Action
 
 _DEFAULT_TEMPERATURE = 0.1
+SHOWN = 0.8  # `hex.share` of `hex.action=show`, where it is null
 
 
 def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0) -> Hex | Standard:
@@ -30,25 +31,27 @@ def build_objective(settings: HexCfg, temperature: float | None = None, scale: f
     if settings.policy == "standard":
         return Standard(temperature, settings.positives)
     facts = policy_facts(settings.policy)
-    policy = _policy(settings)
+    policy, action = _policy(settings), _action(settings)
     scale = scale if settings.scale is None else settings.scale
     return Hex(
         WithNamed(policy) if settings.named else policy,
         settings.temperature or temperature,
         settings,
         scale,
-        _action(settings),
+        action,
         _policy(dataclasses.replace(settings, policy=named(settings.kin))) if settings.kin else None,
-        Bank(settings.drawn, settings.mix) if facts.table else None,
+        Bank(settings.drawn, settings.mix) if facts.table and action.name == "pull" else None,
     )
 
 
 def _action(settings: HexCfg) -> Action:
     facts = policy_facts(settings.policy)
     own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
-    share = 0.5 if settings.share is None else settings.share
+    name = settings.action or own.name
+    usual = SHOWN if name == "show" else 0.5
+    share = usual if settings.share is None else settings.share
     return Action(
-        settings.action or own.name,
+        name,
         settings.denominator or own.denominator,
         None if facts.labels == "tree" and settings.share is None else share,
         settings.softness or facts.softness,

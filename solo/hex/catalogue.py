@@ -40,7 +40,7 @@ class PolicyFacts:
     warm_up: int = 10
     selects: bool = True
     variant: Literal["reweight", "release"] | None = None
-    action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
+    action: Literal["weigh", "drop", "pull", "show", "keep"] = "weigh"
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
     table: bool = False
     labels: Literal["any", "tree"] | None = None
@@ -49,10 +49,12 @@ class PolicyFacts:
     softness: float | None = None
 
 
-def _from_table(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
+def _from_table(
+    name: str, shown: str, *reads: str, action: Literal["pull", "show"] = "pull", **facts: Any
+) -> PolicyFacts:
     where, common = f"solo.hex.relatives:{name}", ("among", "drawn", "mix", *reads)
     return PolicyFacts(
-        path=where, shown=shown, reads=common, warm_up=1, selects=False, action="pull", table=True, **facts
+        path=where, shown=shown, reads=common, warm_up=1, selects=False, action=action, table=True, **facts
     )
 
 
@@ -76,7 +78,8 @@ POLICIES: dict[str, PolicyFacts] = {
         path="solo.hex.policy:Superclass", shown="coarse", warm_up=0, labels="tree", action="pull", denominator="all"
     ),
     "neighbours": _from_table("Neighbours", "neighbours", "eye", "skip", "mutual"),
-    "hex": _from_table("Neighbours", "HEX", "eye", "skip", "mutual"),  # ours: what helps without labels, as it comes
+    # Ours: what helps without labels, as it comes.
+    "hex": _from_table("Neighbours", "HEX", "eye", "skip", "mutual", action="show"),
     "shuffled": _from_table("Shuffled", "shuffled", "eye", "skip", "mutual"),
     "random": _from_table("RandomSet", "random"),
     "oracle": _from_table("Oracle", "oracle", "purity", labels="any"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+VERSION = 2  # of the descriptors below: neighbours that are kept on disk are those of one version
 _SIDE = 64  # larger images lose what is finer
 
 
@@ -24,17 +25,20 @@ def hog(images: Tensor) -> Tensor:
     """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005): 8 unsigned orientations, overlapping cells.
 
     A cell is a quarter of the image's side; they are an eighth apart. The gradient of a pixel is that of its strongest
-    channel.
+    channel, and counts for the two orientations that it lies between. Square roots are taken, so that the cosine of two
+    descriptors compares them as distributions (Arandjelovic and Zisserman, CVPR 2012).
     """
     x = _small(images, _SIDE)
     dx = F.pad(x, (1, 1))[..., 2:] - F.pad(x, (1, 1))[..., :-2]
     dy = F.pad(x, (0, 0, 1, 1))[..., 2:, :] - F.pad(x, (0, 0, 1, 1))[..., :-2, :]
     strength, channel = (dx.square() + dy.square()).max(dim=1, keepdim=True)
     dx, dy = dx.gather(1, channel), dy.gather(1, channel)
-    orientation = (torch.atan2(dy, dx) % math.pi / math.pi * 8).long().clamp_(max=7)
-    planes = x.new_zeros(len(x), 8, *x.shape[2:]).scatter_(1, orientation, strength.sqrt())
+    angle, strength = torch.atan2(dy, dx) % math.pi / math.pi * 8, strength.sqrt()
+    low, part = angle.long(), angle.frac()
+    planes = x.new_zeros(len(x), 8, *x.shape[2:])
+    planes.scatter_add_(1, low % 8, strength * (1 - part)).scatter_add_(1, (low + 1) % 8, strength * part)
     cell = [max(1, length // 4) for length in x.shape[2:]]
-    return F.avg_pool2d(planes, cell, [max(1, length // 2) for length in cell]).flatten(1)
+    return F.avg_pool2d(planes, cell, [max(1, length // 2) for length in cell]).flatten(1).sqrt()
 
 
 def pixels(images: Tensor) -> Tensor:

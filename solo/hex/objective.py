@@ -100,6 +100,7 @@ class Hex:
         stats: what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with
             one `step` object (NNCLR's two directions).
         found: what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th).
+        whom: what is known of the relatives in a table that was made before the run.
     """
 
     def __init__(
@@ -119,6 +120,9 @@ class Hex:
         self._step: Step | None = None
         self._calls = 0
         self.found: Stats = {}
+        self.whom: Stats = {}
+        # Relatives are shown and no loss is changed.
+        self._plain = self.action.name == "show" and self.action.denominator == "own" and kin is None
 
     def replace(
         self,
@@ -137,6 +141,8 @@ class Hex:
             embeddings: (B, D) what is remembered of the images, for others whose relatives they are; None: the anchors.
             fixed: the anchors have no gradient, being looked up themselves: keys are pulled to relatives instead.
         """
+        if self._plain:
+            return plain(pairs)
         return self._loss(pairs, step, embeddings, fixed)
 
     def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
@@ -147,6 +153,8 @@ class Hex:
             pairs: makes the pairs; a function, so that only HEX pays for normalising and gathering them.
             step: where training is.
         """
+        if self._plain:
+            return base
         alpha = self.settings.alpha
         return (1 - alpha) * base + alpha * self.scale * self._loss(pairs(), step)
 
@@ -164,6 +172,10 @@ class Hex:
             return made
 
         return make
+
+    def tell(self, whom: Stats) -> None:
+        """Take what is known of relatives from a table that was made before the run."""
+        self.whom = self.found = whom
 
     def planned(self, epoch: int, max_epochs: int) -> dict[str, float | None]:
         """The threshold of an epoch, of a policy that knows it before the run; None in the epochs of the plain loss."""
@@ -200,7 +212,7 @@ class Hex:
             lambda copy: info_nce(copy, temperature, self.positives),
             pairs,
         )
-        found: Stats = {"gradient_cosine": cosine}
+        found: Stats = {"gradient_cosine": cosine, **self.whom}
         labels = None
         if isinstance(targets := getattr(step, "targets", None), Tensor):
             views = len(pairs.anchors) // len(targets)

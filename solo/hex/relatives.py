@@ -170,6 +170,12 @@ def reciprocal(table: Tensor) -> Tensor:
     return table.masked_fill(~torch.cat(back), -1)
 
 
+def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """Shares of relatives (n, K) that are of the same class, siblings, strangers, by class and group (n, 2)."""
+    row, column = (table >= 0).nonzero(as_tuple=True)
+    return shares(kinship(known, known, (row, table[row, column].long())))
+
+
 class Bank(nn.Module):
     """The last embedding of every image of the data set, in half precision, the same on all processes.
 
@@ -210,10 +216,8 @@ class Bank(nn.Module):
     def use(self, table: Tensor) -> None:
         """Take a table (n, K)."""
         self.table = table.to(torch.int32)
-        row, column = (table >= 0).nonzero(as_tuple=True)
         if len(self.known):
-            known = self.known.to(table.device)
-            self.found = shares(kinship(known, known, (row, table[row, column])))
+            self.found = whom(table, self.known.to(table.device))
 
     @torch.no_grad()
     def draw(self, ids: Tensor, own: Tensor) -> Elsewhere | None:

@@ -19,9 +19,10 @@ from solo.args.schema import (
     SchedulerCfg,
 )
 from solo.backbones import BACKBONES, features_dim, find_backbone
+from solo.data.batches.shown import VIEW
 from solo.errors import UserError
 from solo.hex.build import build_objective
-from solo.hex.objective import Step
+from solo.hex.objective import Hex, Step
 from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
@@ -246,23 +247,32 @@ class BaseMethod(OnlineEvaluation):
     def view_outputs(self, batch: Any) -> Outputs:
         """Outputs of all views: lists over the views, but `loss`, `acc1`, `acc5` means over the large views.
 
+        Those of `own_views` alone, as the k-NN's bank.
+
         Small views are appended to the keys that `multicrop_forward` has.
         """
         _, X, targets = batch
         X = [X] if isinstance(X, Tensor) else X
         assert len(X) == self.num_crops, f"the batch has {len(X)} views, the config says {self.num_crops}"
+        own = self.own_views
         large = [self.base_training_step(x, targets) for x in X[: self.num_large_crops]]
         out: Outputs = {key: [view[key] for view in large] for key in large[0]}
         for small in (self.multicrop_forward(x) for x in X[self.num_large_crops :]):
             for key, value in small.items():
                 out.setdefault(key, []).append(value)
         for key in ("loss", "acc1", "acc5"):
-            out[key] = sum(out[key]) / len(large)
+            out[key] = sum(out[key][view] for view in own) / len(own)
         self.keep_views(out, targets)
         if not self.config.data.no_labels:
             self.log_classification(out)
-        self.fill_knn(out["feats"][: self.num_large_crops], targets)
+        self.fill_knn([out["feats"][view] for view in own], targets)
         return out
+
+    @property
+    def own_views(self) -> list[int]:
+        """Numbers of the large views that are certain to show the image itself, and so have its label."""
+        shows = isinstance(self.hex, Hex) and self.hex.action.name == "show"
+        return [view for view in range(self.num_large_crops) if not (shows and view == VIEW)]
 
     def keep_views(self, out: Outputs, targets: Tensor) -> None:
         """Let callbacks see the large views of this step: references, detached, until the next one."""

@@ -177,4 +177,71 @@ class GuidedKwargs(ProjectorKwargs):
 
 @dataclass(kw_only=True)
 class CrossEntropyKwargs:
-    """`method: crossentropy` has no keys of its own."""
+    """`method: crossentropy` and `method: levelheads` have no keys of their own."""
+
+
+@dataclass(kw_only=True)
+class SoftLabelsKwargs:
+    """Key of `method: softlabels`."""
+
+    beta: float = key(10.0, "how much less a class counts, the higher its common ancestor with the label", ge=0)
+
+
+@dataclass(kw_only=True)
+class HXEKwargs:
+    """Key of `method: hxe`."""
+
+    alpha: float = key(0.4, "how much less an edge of the tree weighs, the higher it is", ge=0)
+
+
+@dataclass(kw_only=True)
+class HiddenKwargs:
+    """Key of the methods whose projector's output is as wide as the tree asks for."""
+
+    proj_hidden_dim: int = key(REQUIRED, "width of the projector's hidden layer", ge=1)
+
+
+@dataclass(kw_only=True)
+class HAFrameKwargs(HiddenKwargs):
+    """Keys of `method: haframe`: projector, frame."""
+
+    gamma: float = key(2.0, "how fast the cosine of class vectors falls with the height of their ancestor", gt=0)
+    cosine_weight: float = key(0.4, "weight of the cosines, that of the cross-entropy is 1 less it", ge=0, le=1)
+
+
+@dataclass(kw_only=True)
+class HierCOSKwargs(HiddenKwargs):
+    """Keys of `method: hiercos`: projector, weight of the levels."""
+
+    level_weight: float = key(0.05, "weight of what is off the right axis, level by level", ge=0)
+
+
+@dataclass(kw_only=True)
+class HypStructureKwargs:
+    """Keys of `method: hypstructure`."""
+
+    geometry: Literal["hyperbolic", "euclidean"] = key("hyperbolic", "where the means' distances are measured")
+    structure_weight: float = key(1.0, "weight of 1 - the correlation with the tree's distances", ge=0)
+    centre_weight: float = key(0.01, "weight of the length of the mean of all; hyperbolic only", ge=0)
+
+
+@dataclass(kw_only=True)
+class LorentzKwargs(ProjectorKwargs):
+    """Keys of `method: lorentz`: projector, temperature, weight of the cones."""
+
+    temperature: float = key(0.1, "temperature of the softmax over distances", gt=0)
+    entailment_weight: float = key(0.2, "weight of the angles outside of the cones", ge=0)
+
+
+@dataclass(kw_only=True)
+class LevelContrastKwargs(SimCLRKwargs):
+    """Keys of `method: levelcontrast`."""
+
+    temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
+
+
+@dataclass(kw_only=True)
+class HappierKwargs(ProjectorKwargs):
+    """Keys of `method: happier`: projector, weight of the class proxies."""
+
+    cluster_weight: float = key(0.1, "weight of the cross-entropy with class proxies", ge=0, le=1)

@@ -99,7 +99,7 @@ class BaseMomentumMethod(BaseMethod):
         out |= {f"momentum_{key}": [view[key] for view in views] for key in views[0]}
         if self.momentum_classifier is not None:
             for key in ("loss", "acc1", "acc5"):
-                out[f"momentum_{key}"] = sum(out[f"momentum_{key}"]) / len(views)
+                out[f"momentum_{key}"] = sum(views[view][key] for view in self.own_views) / len(self.own_views)
             self.log_classification({key: out[f"momentum_{key}"] for key in ("loss", "acc1", "acc5")}, "momentum_")
             out["loss"] = out["loss"] + out["momentum_loss"]
         return out

@@ -42,7 +42,8 @@ class SteppedModule(pl.LightningModule):
             return
         names = tuple(metrics)
         values = [
-            v if isinstance(v, Tensor) else torch.full((), float(v), device=self.device) for v in metrics.values()
+            value.to(self.device) if isinstance(value, Tensor) else torch.full((), float(value), device=self.device)
+            for value in metrics.values()
         ]
         sums = torch.stack([value.detach().float().reshape(()) for value in values])
         stepped = kwargs.get("on_step", True)

@@ -34,7 +34,7 @@ _SHOWN = {
     "nmi_inside": "NMI inside the level above",
     "ami_inside": "AMI inside the level above",
 }
-_WORDS = {"linear": "linear", "knn": "kNN"}
+_WORDS = {"linear": "linear", "crm": "linear, least expected height (CRM)", "knn": "kNN"}
 _OF_MISTAKES = {
     "severity": "severity of mistakes",
     "distance": "distance of predictions",

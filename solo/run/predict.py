@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ def predict(cfg: PredictCfg) -> list[Row]:
     """Write the table and return its rows."""
     if not cfg.out.endswith((".csv", ".parquet")):
         raise UserError(f"out={cfg.out} must end in .csv or .parquet")
+    if cfg.decision == "crm" and cfg.level is not None:
+        raise UserError(
+            f"level={cfg.level!r} has no use with decision=crm, which chooses classes; leave one of them out"
+        )
     files, model = image_files(cfg.images), load_pretrained(cfg.run, cfg.device)
     out = output_file(cfg.out)
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     rows: list[Row] = []
     for paths, features in engine.batches(files, "predictions"):
-        found = model.classify(features, cfg.k, cfg.level, cfg.within)
+        found = replace(model.classify(features, cfg.k, cfg.level, cfg.within), careful=cfg.decision == "crm")
         rows += ({"path": str(path), **row} for path, row in zip(paths, rows_of(found), strict=True))
     say_skipped(engine.skipped, say)
     if not rows:

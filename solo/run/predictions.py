@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
+from solo.eval.paths import expected_heights
 from solo.taxonomy import Taxonomy
 
 
@@ -20,6 +21,9 @@ class Predictions:
     tree: Taxonomy  # of the classes
     level: str | None = None  # which level `best` names; None: the classes
     k: int = 5  # how many it names
+    # whether `best` are the classes of the least expected height of their common ancestor with the truth (CRM, see
+    # `solo.eval.paths.expected_heights`), not the most probable ones
+    careful: bool = False
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -38,9 +42,14 @@ class Predictions:
 
     @property
     def best(self) -> list[list[tuple[str, float]]]:
-        """For each image the `k` most probable names with their probabilities, the best first."""
+        """For each image the `k` most probable names with their probabilities, the best first; see `careful`."""
         table = self.probabilities if self.level is None else self.at(self.level)
-        values, columns = table.topk(min(self.k, table.shape[1]), dim=1)
+        liking = table
+        if self.careful and self.level is None:
+            expected = torch.from_numpy(expected_heights(self.tree, table.double().numpy()))
+            liking = -expected.masked_fill(table == 0, torch.inf)
+        columns = liking.topk(min(self.k, table.shape[1]), dim=1).indices
+        values = table.gather(1, columns)
         pairs = zip(columns.tolist(), values.tolist(), strict=True)
         return [[(self.names[c], v) for c, v in zip(*row, strict=True)] for row in pairs]
 

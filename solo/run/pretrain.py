@@ -20,6 +20,7 @@ from solo.callbacks.summary import Facts
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
+from solo.data.batches.shown import Shown, ShowsRelatives
 from solo.data.cache.images import CantCacheError, cached
 from solo.data.catalogue.resolve import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
@@ -71,10 +72,9 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     if type(model).__module__.startswith("solo."):
         work = work_of(model, model.config, device, prepared.trainer.world_size)
         prepared.recorder.facts = replace(prepared.recorder.facts, work=work)
-    train = train_loader(cfg, device)
+    shown = find_relatives(cfg, model, lambda transform: _images(cfg, transform))
+    train = train_loader(cfg, device, shown)
     tune(model, model.config, device, cfg.max_epochs * len(train))
-    if model.hex.bank is not None:
-        find_relatives(cfg, model, lambda transform: _images(cfg, transform))
     images = len(cast(Sized, train.dataset))
     prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last))
     folder = prepared.directory.path
@@ -90,17 +90,20 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
     check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
 
-def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLoader[Any] | BatchLoader:
+def train_loader(
+    cfg: PretrainCfg, device: torch.device | None = None, shown: Shown | None = None
+) -> DataLoader[Any] | BatchLoader:
     """Batches of `[indexes (B,), [view (B, C, H, W), ...], targets]`; says how they are made.
 
     Args:
         cfg: of the run.
         device: where whole batches are augmented; default: the CPU.
+        shown: whose view is the second one of an image; default: its own.
     """
     data = cfg.data
     if data.augment != "sample":
         try:
-            return _batch_loader(cfg, _images(cfg), device)
+            return _batch_loader(cfg, _images(cfg), device, shown)
         except CantCacheError as reason:
             say(f"views are made image by image: {reason}")
     pipelines = [
@@ -112,7 +115,8 @@ def train_loader(cfg: PretrainCfg, device: torch.device | None = None) -> DataLo
         say(str(views))
     images = _images(cfg, views)
     sampler = _sampler(cfg, images)
-    return prepare_dataloader(Indexed(images), _rows(cfg), data.workers, cfg.seed, sampler)
+    indexed: Dataset[Any] = Indexed(images) if shown is None else ShowsRelatives(Indexed(images), shown)
+    return prepare_dataloader(indexed, _rows(cfg), data.workers, cfg.seed, sampler)
 
 
 def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
@@ -124,7 +128,7 @@ def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
     return withhold(images, list(unseen), data.label_fraction, data.split_seed)
 
 
-def _batch_loader(cfg: PretrainCfg, images: Any, device: torch.device | None) -> BatchLoader:
+def _batch_loader(cfg: PretrainCfg, images: Any, device: torch.device | None, shown: Shown | None) -> BatchLoader:
     data = cfg.data
     augment = BatchAugment(
         [to_plain(entry) for entry in cfg.augmentations], data.mean or (), data.std or (), data.channels
@@ -135,7 +139,7 @@ def _batch_loader(cfg: PretrainCfg, images: Any, device: torch.device | None) ->
     where = device or torch.device("cpu")
     say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
     sampler = _sampler(cfg, images)
-    return BatchLoader(cache, augment, _rows(cfg), data.workers, cfg.seed, where, sampler)
+    return BatchLoader(cache, augment, _rows(cfg), data.workers, cfg.seed, where, sampler, shown)
 
 
 def _rows(cfg: PretrainCfg) -> int:

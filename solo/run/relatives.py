@@ -14,14 +14,16 @@ from torch.utils.data import Dataset
 
 from solo.args.schema import PretrainCfg
 from solo.data.batches.loaders import eval_loader
+from solo.data.batches.shown import Shown
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
 from solo.eval.knn import nearest_others
 from solo.files import replacing
-from solo.hex.eyes import EYES
-from solo.hex.relatives import Eye, FromTable, both
+from solo.hex.eyes import EYES, VERSION
+from solo.hex.objective import Standard
+from solo.hex.relatives import Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
 from solo.run.feature_cache import cache_folder, digest
 from solo.run.features import extract
@@ -32,32 +34,44 @@ _FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
 Images = Callable[[Any], Dataset[Any]]
 
 
-def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> None:
-    """Give the bank of a model its table, or what it needs to find one while training (`hex.eye=projection`).
+def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown | None:
+    """Make the table of relatives, where `hex.policy` has one, for whoever needs it.
+
+    That is the model's bank, where relatives are pulled (with `hex.eye=projection` it finds them while it trains), or,
+    where they are shown, the loader of the views.
 
     Args:
         cfg: of the run.
-        model: has a bank.
+        model: to be trained.
         images: the training images as the run numbers them, each as a transform makes it.
+
+    Returns:
+        What the loader shows; None: every image itself.
 
     Raises:
         UserError: the eye can't be had, or sees other images than these.
     """
-    policy, bank, data = getattr(model.hex, "policy", None), model.hex.bank, cfg.data
-    assert isinstance(policy, FromTable) and bank is not None
+    if isinstance(model.hex, Standard) or not isinstance(model.hex.policy, FromTable):
+        return None
+    policy, bank, data = model.hex.policy, model.hex.bank, cfg.data
     plain = images(prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1])
     targets = level_targets(plain)
     paths = model.label_paths(targets)
-    bank.labels = model.leaf_labels(targets) if cfg.hex.level is None else paths[:, model.group_level]
-    bank.known = torch.stack([model.leaf_labels(targets), paths[:, model.group_level]], dim=1)
-    bank.live = cfg.hex.eye == "projection"
-    if bank.live:
-        bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
-        return
-    eyes = _Eyes(cfg, images, plain)
-    eye = Eye(eyes.nearest, eyes.rows, bank.labels, torch.Generator().manual_seed(cfg.seed))
-    bank.use(policy.table(eye))
-    _say_what_was_found(bank.table, paths, model)
+    labels = model.leaf_labels(targets) if cfg.hex.level is None else paths[:, model.group_level]
+    known = torch.stack([model.leaf_labels(targets), paths[:, model.group_level]], dim=1)
+    if bank is not None:
+        bank.labels, bank.known, bank.live = labels, known, cfg.hex.eye == "projection"
+        if bank.live:
+            bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
+            return None
+    eyes = _Eyes(cfg, images, plain, dict(zip(model.levels, paths.T, strict=False)))
+    table = policy.table(Eye(eyes.nearest, eyes.rows, labels, torch.Generator().manual_seed(cfg.seed))).to(torch.int32)
+    _say_what_was_found(table, paths, model)
+    if bank is not None:
+        bank.use(table)
+        return None
+    model.hex.tell({"with_relatives": (table >= 0).any(dim=1).float().mean(), **whom(table, known)})
+    return Shown(table, model.hex.action.share or 0.0)
 
 
 def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None:
@@ -72,24 +86,40 @@ def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None
 
 
 class _Eyes:
-    """What `hex.eye` sees of the training images, several that agree where it joins them by +."""
+    """What `hex.eye` sees of the training images, several that agree where it joins them by +.
 
-    def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any]) -> None:
+    Args:
+        cfg: of the run.
+        images: the training images, as a transform makes them.
+        plain: the same for evaluation.
+        labels: (n,) of each level, -1 for unknown; beside another eye a level's name leaves out who is of another node.
+    """
+
+    def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:
         self.cfg, self.images, self.plain = cfg, images, plain
+        names = cfg.hex.eye.split("+")
+        self.names = [name for name in names if name not in labels]
+        self.nodes = [labels[name] for name in names if name in labels]
+        if not self.names:
+            advice = f"join it with another one, hog+{names[0]}, or take type=oracle hex.level={names[0]}"
+            raise UserError(f"hex.eye={cfg.hex.eye} knows labels and sees nobody; {advice}")
         self.number = len(plain)  # type: ignore[arg-type]
 
     def nearest(self, k: int) -> Tensor:
         """The k nearest images of each, (n, k); with several eyes those that all of them count, -1 for the rest."""
         if self.number <= k:
             raise UserError(f"hex.among and hex.skip ask for {k} other images, and there are {self.number}")
-        first, *others = [self._kept(eye, k) for eye in self.cfg.hex.eye.split("+")]
+        first, *others = [self._kept(eye, k) for eye in self.names]
         for other in others:
             first = both(first, other)
+        for nodes in self.nodes:
+            found = nodes[first.clamp_min(0)]
+            first = first.masked_fill((found != nodes[:, None]) | (found < 0), -1)
         return first
 
     def rows(self) -> Tensor:
         """Descriptors (n, d) of all eyes beside each other, each centred and at length 1."""
-        seen = [self._describe(eye)[1]() for eye in self.cfg.hex.eye.split("+")]
+        seen = [self._describe(eye)[1]() for eye in self.names]
         return torch.cat([torch.nn.functional.normalize(each - each.mean(dim=0), dim=1) for each in seen], dim=1)
 
     def _kept(self, eye: str, k: int) -> Tensor:
@@ -124,7 +154,7 @@ class _Eyes:
         size, workers = self.cfg.optimizer.batch_size, self.cfg.data.workers
         if eye in EYES:
             batches = eval_loader(self.plain, size, workers)
-            return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), eye
+            return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), f"{eye} {VERSION}"
         if eye.endswith(_FILES):
             features = read_features(eye)
             table = (features.train or features.val).features.float().contiguous()

@@ -52,6 +52,8 @@ def test_probabilities_are_judged_as_a_loop_does(tree: Taxonomy) -> None:
                     sums[path[level]] += own[-1][place]
             assert found.summed[row, level] == int(np.argmax(sums))
             assert found.summed_confidence[row, level] == pytest.approx(max(sums), abs=1e-6)
+        risks = [sum(p * tree.lca_height(k, j) for j, p in enumerate(own[-1])) for k in range(tree.num_classes)]
+        assert risks[found.careful[row]] == pytest.approx(min(risks), abs=1e-6)
     assert np.isnan(found.hops[:5]).all()
     scores = torch.split(model.scores(x), counts, dim=1)[-1].numpy()
     assert found.hops[5:] == pytest.approx(hops(tree, leaf[5:], scores[5:]))

@@ -261,6 +261,19 @@ def test_components_of_the_graph_of_nearest_neighbours(monkeypatch):
     assert torch.equal(chosen(Components(warm_epoch=0), pairs), expected)
 
 
+def test_relatives_that_are_shown_can_be_decoupled():
+    z, ids, _ = batch()
+    pairs = Pairs.from_ids(z, ids)
+    found, _ = hex_nce(pairs, Neighbours(), temperature=0.5, action=Action("show", "negatives"))
+    expected, _ = hex_nce(pairs, NoNegative(), temperature=0.5, variant="release")
+    plain, _ = hex_nce(pairs, Neighbours(), temperature=0.5, action=Action("show"))
+    assert torch.equal(found, expected) and torch.equal(plain, info_nce(pairs, 0.5))
+    torch.autograd.gradcheck(
+        lambda z: hex_nce(Pairs.from_ids(z, ids), Neighbours(), temperature=0.5, action=Action("show", "negatives"))[0],
+        z,
+    )
+
+
 @pytest.mark.parametrize("eye", EYES)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (3, 96, 80)])
 def test_eyes_see_what_differs(eye, shape):

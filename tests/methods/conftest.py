@@ -43,6 +43,11 @@ METHOD_KWARGS = {
     "himulcone": {**HEADS, "temperature": 0.2},
     "guided": HEADS,
     "crossentropy": {},
+    "haframe": {"proj_hidden_dim": 16},
+    "hiercos": {"proj_hidden_dim": 16},
+    "happier": HEADS,
+    "levelcontrast": HEADS,
+    "lorentz": HEADS,
     "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
 }
 

@@ -50,7 +50,7 @@ def test_loss_is_finite_and_every_trainable_parameter_gets_gradient(model: Any, 
     assert not silent
 
 
-RELATIVES = [facts.shown for facts in POLICIES.values() if facts.action != "weigh" and facts.shown != "HEX"]
+RELATIVES = [facts.shown for facts in POLICIES.values() if facts.action in ("drop", "pull")]
 PLACES = [method for method, facts in CATALOGUE.items() if facts.hex in ("replaces", "blends")]
 
 
@@ -76,6 +76,23 @@ def test_relatives_change_the_loss_and_its_gradient(method: str, kind: str, make
     kwargs = {"least": -1.0} if kind == "fnc" else {"low": 0.3, "high": 0.7} if kind == "ring" else {}
     found = gradient(type=kind, hex__policy_kwargs=kwargs)
     assert torch.isfinite(found).all() and not torch.equal(found, gradient(type="InfoNCE"))
+
+
+@pytest.mark.parametrize("method", [name for name, facts in CATALOGUE.items() if not facts.labels and name != "mae"])
+def test_relatives_that_are_shown_change_no_loss_but_the_online_classifiers(
+    method: str, make_cfg: Any, make_batch: Any
+) -> None:
+    """Its second view may be another image's: neither classifier nor k-NN takes it for the image's own."""
+
+    def losses(kind: str) -> tuple[Any, Any, Any]:
+        torch.manual_seed(0)
+        model = METHODS[method](make_cfg(method, type=kind))
+        batch = make_batch()
+        out = model.view_outputs(batch)
+        return model.ssl_loss(out, model.step_of(batch)), out["loss"], model.own_views
+
+    (plain, both, two), (shown, first, one) = losses("standard"), losses("HEX")
+    assert torch.equal(plain, shown) and two == [0, 1] and one == [0] and not torch.equal(both, first)
 
 
 def test_hex_selects_something(model: Any, make_batch: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -41,6 +43,20 @@ def test_best_and_paths():
     assert {name for best in predictions(LOGITS, TREE, k=9, level="order").best for name, _ in best} == set(
         TREE.names[0]
     )
+
+
+def test_the_careful_ones_are_those_of_the_least_expected_height():
+    found = dataclasses.replace(predictions(LOGITS, TREE, k=2), careful=True)
+    changed = 0
+    for row, best in enumerate(found.best):
+        p = found.probabilities[row].tolist()
+        risk = {k: sum(p[j] * TREE.lca_height(k, j) for j in range(5)) for k in range(5)}
+        order = sorted(risk, key=lambda k, risk=risk: risk[k])[:2]
+        assert [(name, pytest.approx(p[CLASSES.index(name)])) for name in map(CLASSES.__getitem__, order)] == best
+        changed += order[0] != max(range(5), key=p.__getitem__)
+    assert changed  # the most probable class isn't always the careful one
+    inside = dataclasses.replace(predictions(LOGITS, TREE, k=1, within="emu"), careful=True)
+    assert {name for best in inside.best for name, _ in best} == {"emu"}
 
 
 @pytest.mark.parametrize("within", ["owls", "order:owls"])

@@ -6,7 +6,7 @@ made on the device; images of differing sizes are cropped before they travel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from solo.data.batches.loaders import ProcessShare, SeededSampler, Waited, seeded_sampler, worker_options
+from solo.data.batches.shown import VIEW, Shown
 from solo.data.cache.images import Images
+from solo.data.views.batched import BatchAugment
 from solo.data.views.maker import ViewMaker
 
 Keys = list[tuple[int, int]]
@@ -23,13 +25,15 @@ Keys = list[tuple[int, int]]
 class _Batches(Dataset[list[Any]]):
     """One item is a whole batch: `[indexes, views or what they are made of, targets, seeds]`."""
 
-    def __init__(self, images: Images, make: Callable[[Any, Tensor], Any]) -> None:
+    def __init__(self, images: Images, makers: Sequence[Callable[[Any, Tensor], Any]], shown: Shown | None) -> None:
         self.images = images
-        self.make = make
+        self.makers = makers
+        self.shown = shown
 
     def __getitem__(self, keys: Keys) -> list[Any]:
         indexes, seeds = torch.tensor(keys).unbind(dim=1)
-        found = self.make(self.images.fetch(indexes.tolist()), seeds)
+        rows = [indexes] if self.shown is None else [indexes, self.shown(indexes, seeds)]
+        found = [make(self.images.fetch(of.tolist()), seeds) for make, of in zip(self.makers, rows, strict=True)]
         return [indexes, found, self.images.labels(indexes), seeds]
 
 
@@ -40,12 +44,13 @@ class BatchLoader:
 
     Args:
         images: decoded.
-        maker: makes the views.
+        maker: makes the views; with `shown` a `BatchAugment`.
         batch_size: per process.
         num_workers: 0 makes the batches in this process.
         seed: of order and views; `None` draws one from torch's generator.
         device: where the views are made.
         sampler: of the order over all processes, with a seed of its own; default: a random order.
+        shown: whose view is the second one of an image; default: its own.
 
     Attributes:
         dataset: the images.
@@ -65,6 +70,7 @@ class BatchLoader:
         seed: int | None = None,
         device: torch.device | None = None,
         sampler: SeededSampler | None = None,
+        shown: Shown | None = None,
     ) -> None:
         self.dataset = images
         self.waited = 0.0
@@ -72,10 +78,14 @@ class BatchLoader:
         self.num_workers = num_workers
         self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
         self.device = device or torch.device("cpu")
-        self._maker = maker
+        self._makers: list[ViewMaker] = [maker]
+        if shown is not None:
+            assert isinstance(maker, BatchAugment)
+            self._makers = [maker.only(lambda view: view != VIEW), maker.only(lambda view: view == VIEW)]
         share: Any = ProcessShare(self.sampler)  # torch's stub knows batches of plain indexes only
         self._share = BatchSampler(share, batch_size, drop_last=True)
-        batches = _Batches(images, maker if self.device.type == "cpu" else maker.prepare)
+        on_cpu = self.device.type == "cpu"
+        batches = _Batches(images, [maker if on_cpu else maker.prepare for maker in self._makers], shown)
         options = worker_options(num_workers, self.sampler.seed)
         self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
 
@@ -84,8 +94,11 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[list[Any]]:
         for indexes, found, targets, seeds in Waited(iter(self._loader), self):
-            views = found if self.device.type == "cpu" else self._maker.finish(found, seeds, self.device)
-            yield [indexes, views, targets]
+            if self.device.type != "cpu":
+                pairs = zip(self._makers, found, strict=True)
+                found = [maker.finish(made, seeds, self.device) for maker, made in pairs]
+            own, *others = found
+            yield [indexes, [*own[:VIEW], *others[0], *own[VIEW:]] if others else own, targets]
 
 
 class LabelledBatches(BatchLoader):

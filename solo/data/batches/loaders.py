@@ -167,7 +167,7 @@ def train_loader(
     """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
 
     Args:
-        dataset: has a length.
+        dataset: has a length; one that isn't a `SeededDataset` becomes one.
         batch_size: per process.
         num_workers: 0 makes the samples in this process.
         seed: of order and augmentation; `None` draws one from torch's generator.
@@ -179,7 +179,7 @@ def train_loader(
     if sampler is None:
         sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
     return Loader(
-        SeededDataset(dataset),
+        dataset if isinstance(dataset, SeededDataset) else SeededDataset(dataset),
         batch_size=batch_size,
         sampler=ProcessShare(sampler),
         drop_last=True,

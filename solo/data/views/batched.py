@@ -6,6 +6,7 @@ not depend on who makes them, in which batch, or on what device. The operations 
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -104,7 +105,7 @@ class EntryViews:
         streams: Sequence[int],
         resample: ops.Resample = "bicubic",
     ) -> None:
-        self.cfg = cfg
+        self.cfg, self.channels = cfg, (mean, std)
         self.resample = resample
         self.size = int(cfg.crop_size)
         self.streams = list(streams)
@@ -254,6 +255,13 @@ class BatchAugment:
             EntryViews(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
         ]
         self.size = max(entry.size for entry in self.entries)
+
+    def only(self, which: Callable[[int], bool]) -> BatchAugment:
+        """What makes some of the views, the same as all together, by their numbers."""
+        part = copy.copy(self)
+        entries = [(entry, [stream for stream in entry.streams if which(stream)]) for entry in self.entries]
+        part.entries = [EntryViews(e.cfg, *e.channels, own, e.resample) for e, own in entries if own]
+        return part
 
     def __repr__(self) -> str:
         return "\n".join(f"{len(entry.streams)} views: {entry.cfg}" for entry in self.entries)

@@ -1,0 +1,222 @@
+"""A label tree as geometry: distances of class means, nodes in hyperbolic space, contrast with nodes of one level.
+
+As in `tree_heads`: outputs (N, width) and labels (N, L), coarse first, -1 unknown; see docs/hierarchical.md.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from solo import distributed
+from solo.losses.numerics import full_precision
+from solo.losses.pairs import unit
+from solo.losses.tree_heads import TreeLoss, mean_of_known
+from solo.taxonomy import Taxonomy
+
+Geometry = Literal["hyperbolic", "euclidean"]
+
+
+def root(square: Tensor) -> Tensor:
+    """Square root of values of at least 0 up to rounding; of 0 and below it is 0, with a zero gradient."""
+    flat = square <= 0
+    return square.masked_fill(flat, 1).sqrt().masked_fill(flat, 0)
+
+
+def clipped(v: Tensor, most: float) -> tuple[Tensor, Tensor]:
+    """Rows (N, D) of length `most` at most, as directions and lengths (N, 1)."""
+    length = root(v.square().sum(dim=-1, keepdim=True))
+    return unit(v), length.clamp(max=most)
+
+
+def distances(x: Tensor) -> Tensor:
+    """Euclidean distances (N, N) of rows (N, D), not by products, in which near points would drown."""
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def poincare_distances(v: Tensor, most: float = 2.3) -> Tensor:
+    """Distances (N, N) in the Poincare ball of curvature -1 of tangent vectors (N, D) at its centre, cut at `most`."""
+    direction, length = clipped(v, most)
+    apart = distances(direction * length.tanh())
+    room = (1 - length.tanh().square()).sqrt()
+    return 2 * (apart / (room * room.T)).asinh()
+
+
+def correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Pearson's correlation of values under weights, all of one shape; 0 where one of them is constant."""
+    total = weight.sum().clamp_min(1)
+    x, y = (value - (weight * value).sum() / total for value in (x, y))
+    variances = (weight * x * x).sum() * (weight * y * y).sum()
+    flat = variances <= 1e-12  # of distances of the order of 1
+    return ((weight * x * y).sum() / variances.masked_fill(flat, 1).sqrt()).masked_fill(flat, 0)
+
+
+class HypStructure(TreeLoss):
+    """Cross-entropy, and 1 - CPCC: the correlation of the nodes' mean outputs' distances with those in the tree.
+
+    Over all pairs of nodes, at all levels, of which the batch of all processes has images. `euclidean`: Zeng, des
+    Combes, Zhao, Learning structured representations by embedding class hierarchy (ICLR 2023). `hyperbolic`: the means
+    are tangent vectors of the Poincare ball, and the length of the mean of all is added, so that the whole stays at its
+    centre; Sinha, Zeng, Yao, Zhao, Learning structured representations with hyperbolic embeddings (NeurIPS 2024).
+
+    Args:
+        tree: of the classes.
+        dim: width of the outputs.
+        geometry: where distances are measured.
+        structure_weight: of 1 - CPCC, at least 0.
+        centre_weight: of the length of the mean, at least 0; hyperbolic only.
+    """
+
+    edges: Tensor  # (M, M) distances in the tree
+
+    def __init__(
+        self,
+        tree: Taxonomy,
+        dim: int,
+        geometry: Geometry = "hyperbolic",
+        structure_weight: float = 1.0,
+        centre_weight: float = 0.01,
+    ) -> None:
+        super().__init__(tree, dim)
+        self.geometry, self.weight, self.centre = geometry, structure_weight, centre_weight
+        self.head = nn.Linear(dim, tree.num_classes)
+        depths = (self.paths >= 0).sum(dim=1)
+        common = ((self.paths[:, None] == self.paths) & (self.paths >= 0)).sum(dim=2)
+        edges = depths[:, None] + depths - 2 * common
+        self.register_buffer("edges", edges.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Outputs (N, dim) and labels (N, L) -> scalar."""
+        return self._loss(z, self.head(z), labels)
+
+    @full_precision
+    def _loss(self, z: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        node, known = self.nodes(labels)
+        path, rows = self.paths[node].masked_fill(~known[:, None], -1), torch.cat((z, torch.ones_like(z[:, :1])), 1)
+        sums = rows.new_zeros(len(self.paths) + 1, rows.shape[1])  # the last: of everybody
+        for start, column in zip(self.starts, path.T, strict=True):
+            at = (start + column.clamp(min=0)).masked_fill(column < 0, len(self.paths))
+            sums = sums.index_add(0, at, rows.masked_fill((column < 0)[:, None], 0))
+        sums = distributed.sum_with_grad(torch.cat((sums[:-1], rows.sum(dim=0, keepdim=True))))
+        means, counts = sums[:, :-1] / sums[:, -1:].clamp_min(1), sums[:-1, -1]
+        hyperbolic = self.geometry == "hyperbolic"
+        inner = means[:-1]
+        apart = poincare_distances(inner) if hyperbolic else distances(inner)
+        there = (counts > 0).to(z)
+        cpcc = correlation(apart, self.edges.to(z), (there[:, None] * there).triu(1))
+        loss = mean_of_known(self.marginal(logits, node), known) + self.weight * (1 - cpcc)
+        return loss + self.centre * root(means[-1].square().sum()) if hyperbolic else loss
+
+
+def lorentz_point(v: Tensor, most: float = 3.0) -> tuple[Tensor, Tensor]:
+    """Points of the hyperboloid of curvature -1 for tangent vectors (N, D) at its lowest point, cut at length `most`.
+
+    Returns:
+        Their coordinates in space (N, D) and time (N, 1).
+    """
+    direction, length = clipped(v, most)
+    return direction * length.sinh(), length.cosh()
+
+
+def lorentz_distances(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+    """Geodesic distances (N, M) of points N and M, ``acosh(-<x, y>)`` in a form that is exact near 0."""
+    product = x[0] @ y[0].T - x[1] * y[1].T
+    return 2 * (root(-2 * (1 + product)) / 2).asinh()
+
+
+def outside_cone(parent: tuple[Tensor, Tensor], child: tuple[Tensor, Tensor], width: float = 0.1) -> Tensor:
+    """By how much, as an angle (N,), children lie outside of the cones that open from their parents, outwards.
+
+    The half-aperture is ``asin(2 width / |parent|)``: Desai et al., Hyperbolic image-text representations (ICML 2023),
+    equations 8 to 10.
+    """
+    (space, time), (far, later) = parent, child
+    product = (space * far).sum(dim=1) - (time * later)[:, 0]
+    length = root(space.square().sum(dim=1)).clamp_min(1e-6)
+    aperture = (2 * width / length).clamp(max=1 - 1e-6).asin()
+    spread = root(product.square() - 1).clamp_min(1e-6)
+    cosine = (later[:, 0] + time[:, 0] * product) / (length * spread)
+    return (cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos() - aperture).clamp_min(0)
+
+
+class LorentzHeads(TreeLoss):
+    """Nodes are points of hyperbolic space: the nearer to an image, the more probable among those of their level.
+
+    The mean of the levels' cross-entropies of ``-distance / temperature``, and `entailment_weight` times the mean angle
+    by which images lie outside of their nodes' cones, and nodes outside of their parents'. Own reading: the geometry is
+    MERU's (Desai et al., ICML 2023), with nodes in the place of texts.
+
+    Args:
+        tree: of the classes.
+        dim: width of the outputs, tangent vectors at the origin once divided by its square root.
+        temperature: above 0.
+        entailment_weight: at least 0.
+    """
+
+    parents: Tensor  # (M,) parent of each node, its own number at the coarsest level
+
+    def __init__(self, tree: Taxonomy, dim: int, temperature: float = 0.1, entailment_weight: float = 0.2) -> None:
+        super().__init__(tree, dim)
+        self.temperature, self.entailment = temperature, entailment_weight
+        self.points = nn.Parameter(torch.randn(len(self.paths), dim))
+        level = (self.paths >= 0).sum(dim=1) - 1
+        above = (level - 1).clamp(min=0)
+        parents = self.starts[above] + self.paths.gather(1, above[:, None])[:, 0]
+        self.register_buffer("parents", parents, persistent=False)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Outputs (N, dim) and labels (N, L) -> scalar."""
+        return self._loss(z, self.points, labels)
+
+    @full_precision
+    def _loss(self, z: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        node, known = self.nodes(labels)
+        image, place = (lorentz_point(x / self.width**0.5) for x in (z, points))
+        loss = self.each_level(-lorentz_distances(image, place) / self.temperature, labels)
+        own = mean_of_known(outside_cone((place[0][node], place[1][node]), image), known)
+        if len(self.sizes) > 1:  # nodes of the coarsest level have no parent
+            inner, lower = self.parents[self.sizes[0] :], [part[self.sizes[0] :] for part in place]
+            own = own + outside_cone((place[0][inner], place[1][inner]), (lower[0], lower[1])).mean()
+        return loss + self.entailment * own
+
+
+class LevelContrast(TreeLoss):
+    """Images and nodes contrasted both ways, each level by itself, so that no node has its own ancestors as negatives.
+
+    For each level, over the images of all processes with a label there: of an image among the nodes that occur, and of
+    a node among these images, averaged over its own ones; the mean of both, and of the levels, whatever their sizes.
+    Own reading of level-restricted contrast (Tao et al., BioCLIP-HC, https://arxiv.org/abs/2606.21838, whose text says
+    what is compared, not how): learned vectors stand for the nodes' names.
+
+    Args:
+        tree: of the classes.
+        dim: width of the outputs.
+        temperature: above 0, divides the cosines.
+    """
+
+    def __init__(self, tree: Taxonomy, dim: int, temperature: float = 0.1) -> None:
+        super().__init__(tree, dim)
+        self.temperature = temperature
+        self.points = nn.Parameter(torch.randn(len(self.paths), dim))
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Outputs (N, dim) and labels (N, L) -> scalar."""
+        return self._loss(z, self.points, labels)
+
+    @full_precision
+    def _loss(self, z: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        columns = distributed.gather_no_grad(self.completed(labels)).T
+        logits = distributed.gather(unit(z)) @ unit(points).T / self.temperature
+        losses = []
+        for part, column in zip(torch.split(logits, self.sizes, dim=1), columns, strict=True):
+            own = column[:, None] == torch.arange(part.shape[1], device=part.device)  # (N, nodes)
+            labelled, count = (column >= 0).to(part), own.sum(dim=0)
+            far = -1e4  # as a logit; -inf would have no gradient where nothing is known
+            among_nodes = part.masked_fill((count == 0) & (column >= 0)[:, None], far).log_softmax(dim=1)
+            among_images = part.masked_fill((column < 0)[:, None], far).log_softmax(dim=0)
+            of_images = -(own * among_nodes).sum() / labelled.sum().clamp_min(1)
+            of_nodes = -(own * among_images / count.clamp_min(1)).sum() / (count > 0).sum().clamp_min(1)
+            losses.append((of_images + of_nodes) / 2)
+        return torch.stack(losses).mean()

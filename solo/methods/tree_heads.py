@@ -1,0 +1,119 @@
+"""Classifiers on a label tree: one loss each on the outputs of one head; docs/hierarchical.md has formulas and sources.
+
+An image may be labelled at any depth and counts for what is known of it, one without any label for nothing. The losses
+are those of `solo.losses.tree_heads`, `tree_geometry` and `happier`, and get the `method_kwargs` by their names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from solo.losses import happier, tree_geometry, tree_heads
+from solo.methods import kwargs as of
+from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.nn.heads import mlp
+from solo.taxonomy import Taxonomy
+
+
+class TreeHead(BaseMethod):
+    """A head, linear or with a hidden layer, and a loss on its outputs."""
+
+    Loss: ClassVar[type[tree_heads.TreeLoss]]
+    trainable: ClassVar[tuple[str, ...]] = ("head",)
+    metric = "train_tree_loss"
+
+    def build(self, kw: Any) -> None:
+        """Make the loss for the classes' tree, and a head as wide as it asks for."""
+        tree = self.taxonomy or Taxonomy.flat([str(name) for name in range(self.num_classes)])
+        own = {name: value for name, value in vars(kw).items() if not name.startswith("proj_")}
+        dim, hidden = self.output_dim(kw), getattr(kw, "proj_hidden_dim", None)
+        self.criterion = self.Loss(tree, **({} if dim is None else {"dim": dim}), **own)
+        wide, width = self.features_dim, self.criterion.width
+        self.head: nn.Module = mlp(wide, hidden, width, norm=False) if hidden else nn.Linear(wide, width)
+
+    def output_dim(self, kw: Any) -> int | None:
+        """Width of the head's output where the tree doesn't say it."""
+        return getattr(kw, "proj_output_dim", None)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the head's outputs (B, width)."""
+        return {"z": self.head(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """The loss over all views together."""
+        loss: Tensor = self.criterion(torch.cat(out["z"]), step.labels.repeat(len(out["z"]), 1))
+        return loss
+
+
+class LevelHeads(TreeHead):
+    """A softmax for each level."""
+
+    Kwargs, Loss = of.CrossEntropyKwargs, tree_heads.LevelHeads
+
+
+class SoftLabels(TreeHead):
+    """A softmax over the classes, towards all of them, the nearer in the tree the more."""
+
+    Kwargs, Loss = of.SoftLabelsKwargs, tree_heads.SoftLabels
+
+
+class HXE(TreeHead):
+    """A softmax over the classes, judged edge by edge on the way from the root."""
+
+    Kwargs, Loss = of.HXEKwargs, tree_heads.HXE
+
+
+class HAFrame(TreeHead):
+    """Class vectors that stay as the tree has them."""
+
+    Kwargs, Loss = of.HAFrameKwargs, tree_heads.HAFrame
+
+
+class HierCOS(TreeHead):
+    """An axis for each node of the tree."""
+
+    Kwargs, Loss = of.HierCOSKwargs, tree_heads.HierCOS
+
+
+class HypStructure(TreeHead):
+    """A linear classifier on the features, whose means have the distances of the tree."""
+
+    Kwargs, Loss = of.HypStructureKwargs, tree_geometry.HypStructure
+    trainable = ("criterion",)
+
+    def build(self, kw: of.HypStructureKwargs) -> None:
+        """The loss looks at the features themselves."""
+        super().build(kw)
+        self.head = nn.Identity()
+
+    def output_dim(self, kw: of.HypStructureKwargs) -> int:
+        """Width of the features."""
+        return self.features_dim
+
+
+class LorentzHeads(TreeHead):
+    """Images and nodes in hyperbolic space."""
+
+    Kwargs, Loss = of.LorentzKwargs, tree_geometry.LorentzHeads
+    trainable = ("head", "criterion")
+
+
+class LevelContrast(TreeHead):
+    """Images and nodes contrasted level by level."""
+
+    Kwargs, Loss = of.LevelContrastKwargs, tree_geometry.LevelContrast
+    trainable = ("head", "criterion")
+
+
+class Happier(TreeHead):
+    """Retrieval in the order of the tree."""
+
+    Kwargs, Loss = of.HappierKwargs, happier.Happier
+    trainable = ("head", "criterion")
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """The mean over the views, in each of which images rank each other."""
+        return torch.stack([self.criterion(z, step.labels) for z in out["z"]]).mean()
