@@ -25,7 +25,7 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     if values.get("method") is not None:
         facts = facts_of(values["method"])
         if facts and facts.kwargs:
-            values["method_kwargs"], problems = check(values["method_kwargs"] or {}, facts.kwargs, "method_kwargs.")
+            values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, facts.kwargs)
         elif not facts and not any_method:
             problems.append(Problem("method", unknown(values["method"], CATALOGUE)))
     trained = values.get("pretrain_method")
@@ -33,6 +33,13 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
     problems += check_policy(values.get("method"), get(values, "hex.policy"), get(values, "hex.action"))
     return [*problems, *check_accumulate(values), *_settings(values)]
+
+
+def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
+    """`method_kwargs` against their schema, and against what it says of them together (`problems`)."""
+    checked, problems = check(given, schema, "method_kwargs.")
+    together = getattr(schema, "problems", None)
+    return checked, [*problems, *(together(checked) if together else ())]
 
 
 def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:

@@ -13,7 +13,7 @@ from solo.args.check import Problem, get
 from solo.args.fields import walk
 from solo.data.catalogue.registry import DATASETS
 from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts
-from solo.methods.catalogue import MethodFacts, facts_of, names
+from solo.methods.catalogue import MethodFacts, facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
 Values = Mapping[str, Any]
@@ -150,7 +150,7 @@ READERS = (
     _reader(
         "momentum: base_tau final_tau classifier",
         (
-            lambda values: _method(values, lambda facts: facts.momentum),
+            lambda values: _method(values, lambda facts: has_slow_copy(facts, values.get("method_kwargs") or {})),
             f"in methods with a slow copy: {', '.join(names(lambda facts: facts.momentum))}",
         ),
     ),

@@ -19,10 +19,9 @@ from solo.args.schema import (
     SchedulerCfg,
 )
 from solo.backbones import BACKBONES, features_dim, find_backbone
-from solo.data.batches.shown import VIEW
 from solo.errors import UserError
 from solo.hex.build import build_objective
-from solo.hex.objective import Hex, Step
+from solo.hex.objective import Step
 from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
@@ -267,12 +266,6 @@ class BaseMethod(OnlineEvaluation):
             self.log_classification(out)
         self.fill_knn([out["feats"][view] for view in own], targets)
         return out
-
-    @property
-    def own_views(self) -> list[int]:
-        """Numbers of the large views that are certain to show the image itself, and so have its label."""
-        shows = isinstance(self.hex, Hex) and self.hex.action.name == "show"
-        return [view for view in range(self.num_large_crops) if not (shows and view == VIEW)]
 
     def keep_views(self, out: Outputs, targets: Tensor) -> None:
         """Let callbacks see the large views of this step: references, detached, until the next one."""

@@ -6,7 +6,7 @@ read these rows. A method from outside, `method=my_pkg.mine:MyMethod`, has its f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,9 +24,11 @@ class MethodFacts:
 
     Attributes:
         path: where its class is, `module:Class`.
-        kwargs: schema of its `method_kwargs`; None for a method that doesn't say.
+        kwargs: schema of its `method_kwargs`; None for a method that doesn't say. It may have further checks,
+            `problems(values)`, and lines for `--help`, `notes()`.
         hex: what HEX does in it: replaces its loss, blends into it, or gives its loss a denominator; None: nothing.
-        momentum: it has a slow copy of its network, which the section `momentum` is for.
+        momentum: it has a slow copy of its network, which the section `momentum` is for; where its `kwargs` have
+            `has_teacher(values)`, only if that says so.
         labels: what it does with them. `used`: it does without where there are none; `levels`: the same, of the whole
             tree, so that batches are drawn for it (`data.sampler`); `needed`: it learns nothing without.
         negatives: what an anchor is compared with, beside its positives: all other `rows`, those of the other `view`,
@@ -91,6 +93,7 @@ CATALOGUE: dict[str, MethodFacts] = {
         "deepclusterv2:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS
     ),
     "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "frossl": _row("frossl:FroSSL", of.FroSSLKwargs, hex="blends", collapse="decorrelation", most_views=None),
     "guided": _row("guided:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
     "haframe": _row("tree_heads:HAFrame", of.HAFrameKwargs, **_NEEDS_LABELS),
     "happier": _row("tree_heads:Happier", of.HappierKwargs, **_NEEDS_LABELS),
@@ -100,8 +103,10 @@ CATALOGUE: dict[str, MethodFacts] = {
     "himulcone": _row("hierarchical:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
     "hxe": _row("tree_heads:HXE", of.HXEKwargs, **_NEEDS_LABELS),
     "hypstructure": _row("tree_heads:HypStructure", of.HypStructureKwargs, **_NEEDS_LABELS),
+    "lejepa": _row("lejepa:LeJEPA", of.LeJEPAKwargs, hex="blends", collapse="decorrelation", **_ANY_VIEWS),
     "levelcontrast": _row("tree_heads:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
     "levelheads": _row("tree_heads:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
+    "lightly": _row("lightly:Lightly", of.LightlyKwargs, hex="blends", momentum=True),
     "lorentz": _row("tree_heads:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row(
         "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True
@@ -114,6 +119,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "nnclr": _row("nnclr:NNCLR", of.NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
     "nnsiam": _row("nnsiam:NNSiam", of.NNPredictorKwargs, **_DISTILLED),
     "ressl": _row("ressl:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
+    "siglip": _row("siglip:SigLIP", of.SigLIPKwargs, hex="blends"),
     "simclr": _row("simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", quick=True, **_ANY_VIEWS),
     "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
     "softlabels": _row("tree_heads:SoftLabels", of.SoftLabelsKwargs, **_NEEDS_LABELS),
@@ -134,6 +140,12 @@ def facts_of(name: object) -> MethodFacts | None:
     if isinstance(name, str) and plugin.is_path(name):
         return facts_of_class(method_class(name))
     return CATALOGUE.get(name) if isinstance(name, str) else None
+
+
+def has_slow_copy(facts: MethodFacts, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a method has one with these `method_kwargs`."""
+    asked = getattr(facts.kwargs, "has_teacher", None)
+    return facts.momentum and (asked is None or asked(kwargs))
 
 
 def names(which: Callable[[MethodFacts], object] = lambda facts: True) -> tuple[str, ...]:

@@ -25,17 +25,19 @@ class BaseMomentumMethod(BaseMethod):
     _SECTIONS: ClassVar[dict[str, type]] = {**BaseMethod._SECTIONS, "momentum": MomentumCfg}
 
     averaged: ClassVar[tuple[str, ...]] = ()  # heads `x` that get a copy `momentum_x`
+    has_teacher = True  # `build` may say that there is no slow copy with its settings
 
     def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
         super().__init__(cfg)
         slow = self.config.momentum
-        self.momentum_backbone = settings.backbone_of(self.config, self._BACKBONES)
-        initialize_momentum_params(self.backbone, self.momentum_backbone)
-        for name in self.averaged:
-            setattr(self, f"momentum_{name}", copy.deepcopy(getattr(self, name)).requires_grad_(False))
-        self.momentum_classifier: nn.Linear | None = (
-            nn.Linear(self.features_dim, self.num_classes) if slow.classifier else None
-        )
+        self.momentum_classifier: nn.Linear | None = None
+        if self.has_teacher:
+            self.momentum_backbone = settings.backbone_of(self.config, self._BACKBONES)
+            initialize_momentum_params(self.backbone, self.momentum_backbone)
+            for name in self.averaged:
+                setattr(self, f"momentum_{name}", copy.deepcopy(getattr(self, name)).requires_grad_(False))
+            if slow.classifier:
+                self.momentum_classifier = nn.Linear(self.features_dim, self.num_classes)
         self.momentum_updater = MomentumUpdater(slow.base_tau, slow.final_tau)
         self.last_step = 0
 
@@ -65,6 +67,8 @@ class BaseMomentumMethod(BaseMethod):
 
     @property
     def _pairs_with_heads(self) -> list[tuple[Any, Any]]:
+        if not self.has_teacher:
+            return []
         heads = [(getattr(self, name), getattr(self, f"momentum_{name}")) for name in self.averaged]
         return [(self.backbone, self.momentum_backbone), *heads]
 
@@ -93,6 +97,8 @@ class BaseMomentumMethod(BaseMethod):
     def view_outputs(self, batch: Any) -> Outputs:
         """Adds `momentum_<key>`, lists over the large views; the momentum classifier's loss is added to `loss`."""
         out = super().view_outputs(batch)
+        if not self.has_teacher:
+            return out
         _, X, targets = batch
         X = [X] if isinstance(X, Tensor) else X[: self.num_large_crops]
         views = [self._shared_step_momentum(x, targets) for x in X]
@@ -106,6 +112,8 @@ class BaseMomentumMethod(BaseMethod):
 
     def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
         """Adds `tau`, the weight of the slow network, to the plan of a step."""
+        if not self.has_teacher:
+            return super().planned(step, steps_per_epoch)
         total, updater = float(self.trainer.estimated_stepping_batches), self.momentum_updater
         tau = tau_at(step, total, updater.base_tau, updater.final_tau)
         return {**super().planned(step, steps_per_epoch), "tau": tau}
@@ -117,7 +125,7 @@ class BaseMomentumMethod(BaseMethod):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the momentum network once for each optimizer step."""
         step = self.trainer.global_step
-        if step > self.last_step:
+        if step > self.last_step and self.has_teacher:
             total = int(self.trainer.estimated_stepping_batches)
             # From the step alone, so that a resumed run continues with the same rate.
             self.momentum_updater.update_tau(step - 1, total)

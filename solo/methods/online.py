@@ -8,12 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from solo.args.schema import KnnEvalCfg
+from solo.data.batches.shown import VIEW
 from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.hex.objective import Hex, Standard
 from solo.methods.module import SoloModule
 
 
 class OnlineEvaluation(SoloModule):
     """A module whose validation measures its online classifier, and a k-NN on the features of the training views."""
+
+    hex: Hex | Standard
+    num_large_crops: int
 
     def build_knn(self, cfg: KnnEvalCfg) -> None:
         """The k-NN of the section `knn_eval`, where it is on."""
@@ -26,6 +31,12 @@ class OnlineEvaluation(SoloModule):
         """The k-NN's bank never holds views of more than one epoch, also where not every epoch is validated."""
         if self.knn_eval and batch_idx == 0:
             self.knn.reset()
+
+    @property
+    def own_views(self) -> list[int]:
+        """Numbers of the large views that are certain to show the image itself, and so have its label."""
+        shows = isinstance(self.hex, Hex) and self.hex.action.name == "show"
+        return [view for view in range(self.num_large_crops) if not (shows and view == VIEW)]
 
     def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
         """Put the features (B, F) of each large view into the k-NN's bank, which leaves rows without a class out."""

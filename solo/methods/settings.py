@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from solo.args.check import Problem, check
-from solo.args.check_method import check_accumulate, check_policy, check_views
+from solo.args.check_method import check_accumulate, check_kwargs, check_policy, check_views
 from solo.args.config import freeze, to_plain
 from solo.args.fields import keys_of
 from solo.args.schema import LinearCfg, PretrainCfg
@@ -84,7 +84,7 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
     _refuse(problems, modern.spelled)
     if kwargs is not None:
         given = _plain(cfg, "method_kwargs") or {}
-        checked, problems = check(_known(given, kwargs), kwargs, "method_kwargs.")
+        checked, problems = check_kwargs(_known(given, kwargs), kwargs)
         _refuse(problems, start=f"method {cfg.get('method', kwargs.__name__)!r}: ")
         with open_dict(cfg):
             cfg.method_kwargs = {**given, **checked}

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, SwaVLoss, VICRegLoss, wmse_loss
+from lightly.loss import (
+    BarlowTwinsLoss,
+    FroSSLLoss,
+    LeJEPALoss,
+    NegativeCosineSimilarity,
+    SwaVLoss,
+    VICRegLoss,
+    wmse_loss,
+)
 from lightly.loss import DINOLoss as LightlyDINO
 from lightly.models.utils import patchify as lightly_patchify
 
@@ -53,6 +61,19 @@ def test_dino_over_three_steps():
         expected = theirs(teacher.chunk(2), student.chunk(2), epoch=epoch)
         torch.testing.assert_close(ours(student, teacher), expected)
         torch.testing.assert_close(ours.center, theirs.center[0])
+
+
+def test_lejepa(views):
+    z, small = torch.stack(views), torch.randn(3, 16, 8)
+    torch.manual_seed(1)
+    expected = LeJEPALoss(0.1, sigreg_num_vectors=32)(global_proj=z, local_proj=small)
+    torch.manual_seed(1)
+    ours = losses.lejepa_loss_func(torch.cat((z, small)), torch.randn(8, 32), 0.1)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_frossl(views):
+    torch.testing.assert_close(losses.frossl_loss_func(views, 2.0), FroSSLLoss(2.0)([*views]))
 
 
 def test_patchify():

@@ -10,6 +10,7 @@ import torch
 
 from solo import losses
 from solo.losses import vibcreg, vicreg
+from solo.losses.lejepa import sigreg
 from solo.losses.mae import patchify
 from solo.losses.numerics import off_diagonal
 
@@ -106,6 +107,20 @@ def test_vicreg_is_the_weighted_sum_of_its_terms():
 def test_one_row_has_no_variance(func):
     with pytest.raises(ValueError, match="1"):
         func(torch.ones(1, 4), torch.ones(1, 4))
+
+
+def test_siglip_trains_its_scale_and_bias_too():
+    z1, z2, scale, bias = torch.randn(6, 4), torch.randn(6, 4), torch.tensor(1.3), torch.tensor(-2.0)
+    inputs = [x.double().requires_grad_() for x in (z1, z2, scale, bias)]
+    assert torch.autograd.gradcheck(losses.siglip_loss_func, inputs)
+
+
+def test_sigreg_is_small_for_a_gaussian_only():
+    torch.manual_seed(0)
+    z, directions = torch.randn(1, 512, 8), torch.randn(8, 64)
+    small = sigreg(z, directions)
+    others = {"moved": z + 1, "small": z / 2, "constant": 0 * z, "a line": z[..., :1].expand_as(z), "flat": z.sign()}
+    assert all(sigreg(other, directions) > 2 * small for other in others.values())
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 12), (1, 3, 9, 9)])

@@ -130,6 +130,49 @@ def mae(pred: Tensor, imgs: Tensor, mask: Tensor) -> Tensor:
     return mean(errors)
 
 
+def lejepa(z: Tensor, directions: Tensor) -> Tensor:
+    """The first two views are large."""
+    views, rows, width = z.shape
+    centres = [[mean([z[v, n, d] for v in range(2)]) for d in range(width)] for n in range(rows)]
+    apart = [(z[v, n, d] - centres[n][d]) ** 2 for v in range(views) for n in range(rows) for d in range(width)]
+    statistics = []
+    for view in z:
+        for a in directions.T:
+            x = [row @ a / torch.sqrt(a @ a) for row in view]
+            for k in range(-16, 17):  # the trapezoids of [-3, 3]
+                t, share = 3 * k / 16, 0.5 if abs(k) == 16 else 1.0
+                gauss = torch.exp(torch.tensor(-(t**2) / 2, dtype=torch.float64))
+                real, imaginary = mean([torch.cos(t * v) for v in x]), mean([torch.sin(t * v) for v in x])
+                statistics.append(rows * share * 3 / 16 * ((real - gauss) ** 2 + imaginary**2) * gauss)
+    return 0.8 * mean(apart) + 0.2 * sum(statistics) / (views * directions.shape[1])
+
+
+def frossl(z: Tensor) -> Tensor:
+    views, rows, width = z.shape
+    u = [torch.stack([c / torch.sqrt(c @ c) for c in view.T], dim=1) for view in z]
+    total = 0
+    for view in u:
+        entries = [[view[:, i] @ view[:, j] for j in range(width)] for i in range(width)]
+        trace = sum(entries[i][i] for i in range(width))
+        total = total + torch.log(sum((x / trace) ** 2 for row in entries for x in row))
+        apart = [(view[n, d] - mean([w[n, d] for w in u])) ** 2 for n in range(rows) for d in range(width)]
+        total = total + 3 * views * width * mean(apart)
+    return total
+
+
+def siglip_func(z1: Tensor, z2: Tensor) -> Tensor:
+    return losses.siglip_loss_func(z1, z2, torch.tensor(1.5, dtype=z1.dtype), torch.tensor(-2.0, dtype=z1.dtype))
+
+
+def siglip(z1: Tensor, z2: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:
+    terms = []
+    for i, a in enumerate(z1):
+        signs = [1 if i == j else -1 for j in range(len(z2))]
+        logits = [torch.exp(log_scale) * cos(a, b) + bias for b in z2]
+        terms.append(-sum(torch.log(1 / (1 + torch.exp(-y * x))) for y, x in zip(signs, logits, strict=True)))
+    return mean(terms)
+
+
 @dataclass
 class Case:
     """A loss of ``inputs``: the first ``moving`` get gradient; ``batch`` gives the batch dimension of each or None."""
@@ -260,6 +303,12 @@ CASES = {
     "wmse full": cosine_case(lambda a, b: losses.wmse_loss_func(a, b, simplified=False), 2, 2, 2),
     "vicreg": Case(losses.vicreg_loss_func, vicreg, two, 2),
     "vibcreg": Case(losses.vibcreg_loss_func, vibcreg, two, 2),
+    "lejepa": Case(
+        lambda z, a: losses.lejepa_loss_func(z, a, 0.2), lejepa, lambda n: (randn(3, n, D), randn(D, 5)), 1, (1, None)
+    ),
+    "frossl": Case(lambda z: losses.frossl_loss_func(z, 3.0), frossl, lambda n: (randn(3, n, D),), 1, (1,)),
+    "frossl wide": Case(lambda z: losses.frossl_loss_func(z, 3.0), frossl, lambda n: (randn(2, n, 15),), 1, (1,)),
+    "siglip": Case(siglip_func, lambda a, b: siglip(a, b, torch.tensor(1.5).double(), -2), two, 2),
     "nnclr": Case(losses.nnclr_loss_func, nnclr, two, 2),
     "mocov3": Case(losses.mocov3_loss_func, lambda q, k: 0.4 * nnclr(q, k, 0.2), two),
     "mocov2plus": Case(

@@ -14,9 +14,18 @@ from solo.methods.catalogue import CATALOGUE, MethodFacts, facts_of, facts_of_cl
 from solo.methods.momentum import BaseMomentumMethod
 
 SOLO = Path(__file__).parents[2] / "solo"
-# The catalogue; losses and variants of ViT that are called as their method; names of the past, and of other people;
+# The catalogue; the package lightly; losses and variants of ViT that are called as their method; names of the past, and
+# of other people;
 # the usage text, whose examples are commands.
-EXEMPT = ("methods/catalogue.py", "losses/", "backbones/vit.py", "compat/", "suggest.py", "args/usage.py")
+EXEMPT = (
+    "methods/catalogue.py",
+    "methods/lightly_losses.py",
+    "losses/",
+    "backbones/vit.py",
+    "compat/",
+    "suggest.py",
+    "args/usage.py",
+)
 
 
 def texts(path: Path) -> set[str]:

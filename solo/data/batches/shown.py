@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solo.data.batches.loaders import SeededDataset
-from solo.data.views.batched import uniforms
+from solo.data.views.plan import uniforms
 
 VIEW = 1  # which view of an image may be that of a relative, 0-based
 _STREAM = 2**20  # of random numbers, beyond those of the views

@@ -16,7 +16,7 @@ from torch import Tensor
 from solo.data.views import tensor_ops as ops
 
 if TYPE_CHECKING:
-    from solo.data.views.batched import Plan
+    from solo.data.views.plan import Plan
 
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
 # Columns of a row of parameters: rows of the batch, box, mirrored, who gets what, blur, hue, then three a blend.
