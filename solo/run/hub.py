@@ -9,7 +9,7 @@ from solo.export.folder import Bundle
 from solo.export.hub import fetch, push, save
 
 if TYPE_CHECKING:
-    from solo.run.pretrained import PretrainedModel
+    from typing_extensions import Self
 
 
 class OnHub:
@@ -21,6 +21,11 @@ class OnHub:
 
     def bundle(self) -> Bundle:
         """What is written."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, source: str | Path, **data: Any) -> Any:
+        """`solo.load`."""
         raise NotImplementedError
 
     def save_pretrained(
@@ -79,7 +84,7 @@ class OnHub:
         force_download: bool = False,
         local_files_only: bool = False,
         **data: Any,
-    ) -> PretrainedModel:
+    ) -> Self:
         """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder.
 
         Args:
@@ -98,6 +103,4 @@ class OnHub:
         if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
             options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
             name = str(fetch(name.removeprefix("hf://"), revision=revision, force_download=force_download, **options))
-        from solo.run.pretrained import load_pretrained
-
-        return load_pretrained(name, **data)
+        return cls.load(name, **data)

@@ -175,6 +175,11 @@ class PretrainedModel(OnHub):
         """
         return export(self.bundle(), to, out)
 
+    @classmethod
+    def load(cls, source: str | Path, **data: Any) -> Any:
+        """`solo.load`."""
+        return load_pretrained(source, **data)
+
     def bundle(self) -> Bundle:
         """What `solo.export` needs of it."""
         weights = None if self.classifier is None else {k: v.cpu() for k, v in self.classifier.state_dict().items()}
