@@ -105,6 +105,8 @@ def check_accumulate(values: Values) -> list[Problem]:
     if facts and facts.per_image and get(values, "hex.policy") in (None, "standard"):
         text = f"=exact is not for method={method}: its loss is a mean over images and compares none of the batch"
         return [Problem("accumulate", f"{text}, so plain accumulation has the same gradient; leave it out")]
+    if facts and facts.masked:
+        return [Problem("accumulate", f"=exact is not for method={method}, which compares patches; leave it out")]
     return []
 
 
@@ -127,10 +129,12 @@ def check_labels_of_method(values: Values, spec: DatasetSpec | None) -> Iterator
             alike = {name: row for name, row in CATALOGUE.items() if row.kwargs is facts.kwargs}  # type: ignore[union-attr]
             others = " or ".join(name for name, row in alike.items() if not row.ignores)
             yield Problem(f"method_kwargs.{key}", f"={kwargs[key]!r} does nothing in {method}; take {others}")
-    if values.get("finetune_layers") is not None and values.get("finetune_from") is None:
+    for key in ("finetune_layers", "finetune_lora") if values.get("finetune_from") is None else ():
+        if values.get(key) is None:
+            continue
         yield Problem(
-            "finetune_layers",
-            f"={values['finetune_layers']!r} leaves the rest of the backbone as it starts; say where from, for example "
+            key,
+            f"={values[key]!r} leaves the rest of the backbone as it starts; say where from, for example "
             "finetune_from=torchvision/resnet50",
         )
 

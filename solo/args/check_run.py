@@ -65,6 +65,8 @@ def _sharing(values: Values) -> Iterator[Problem]:
     facts = facts_of(values.get("method"))
     if strategy.startswith("fsdp") and facts and facts.whole:
         yield Problem("strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp")
+    if strategy.startswith("fsdp") and values.get("finetune_lora"):
+        yield Problem("finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out")
     if strategy.startswith("fsdp") and values.get("accumulate") == "exact":
         yield Problem(
             "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"

@@ -182,6 +182,7 @@ SWITCHED = (
         (lambda values: False, "by Lightning's own bar; set progress to rich, plain or off instead"),
     ),
     Reader(_NO_USE, lambda values: False, "by Lightning's Trainer in programs of one's own"),
+    _reader("verdict", (lambda values: values.get("finetune_from"), "with finetune_from")),
     _reader("auto_resume: max_hours", _with("auto_resume.enabled", True)),
     _reader("wandb: entity project offline", (_logs_to_wandb, "with wandb.enabled=True or logger=[wandb]")),
     _reader(

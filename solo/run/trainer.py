@@ -86,6 +86,7 @@ class Run:
         train: DataLoader[Any] | BatchLoader,
         val: DataLoader[Any] | None,
         next_command: Callable[[Path], str | None] | None = None,
+        verdict: Callable[[], Any] | None = None,
     ) -> None:
         """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""
         try:
@@ -110,6 +111,8 @@ class Run:
         else:
             list_skipped([train, val], self.directory.path)
             if self.trainer.is_global_zero and self.recorder.summary:
+                if verdict is not None:
+                    self.recorder.add("verdict", verdict())
                 last = self.directory.path / "last.ckpt"
                 command = next_command(last) if next_command and last.is_file() else None
                 show_result(self.recorder.summary, self.directory.path, command)
