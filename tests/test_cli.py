@@ -175,7 +175,7 @@ def test_no_working_directory(tmp_path, monkeypatch, capsys):
 )
 @pytest.mark.parametrize(("number", "line"), [(errno.EMFILE, "ulimit -n"), (errno.ENOSPC, "free the disk")])
 def test_what_the_system_refuses(number, line, monkeypatch, capsys):
-    def fail(*args):
+    def fail(*args, **kwargs):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(cli, "read_config", fail)

@@ -275,8 +275,8 @@ def test_strips_hold_what_the_head_says(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9), "red").save(file)
     assert ImageReading(channels=3).read(file).size == (9, 9)
     head = bytearray(file.read_bytes())
-    at = head.index(struct.pack("<HH", 257, 3))  # ImageLength, a short
-    struct.pack_into("<H", head, at + 8, 60_000)
+    at = head.index(struct.pack("<HHII", 257, 4, 1, 9))  # ImageLength
+    struct.pack_into("<I", head, at + 8, 60_000)
     file.write_bytes(head)
     with pytest.raises(BrokenImageError, match="9 x 60000 pixels, of which 81 are in the file"):
         ImageReading(channels=3).read(file)
