@@ -67,6 +67,7 @@ COMMANDS: dict[str, Command] = {
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
     "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
     "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
+    "benchmark": Command("solo.experiment.benchmark", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from solo.args.experiment_schema import BenchmarkCfg, ExperimentCfg
 from solo.args.fields import Key, keys_of
 from solo.args.recipes import data_sets, find_folders, recipes_of
 from solo.args.take_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
@@ -21,6 +22,7 @@ from solo.hex.catalogue import POLICIES
 from solo.methods.catalogue import CATALOGUE
 
 _TAKE: dict[str, type] = {"embed": EmbedCfg, "search": SearchCfg, "predict": PredictCfg, "export": ExportCfg}
+_TAKE |= {"experiment": ExperimentCfg, "benchmark": BenchmarkCfg}
 _OPTIONS = ("--help", "--cfg resolved", "--multirun")
 _NAMES = {
     "method": tuple(CATALOGUE),
