@@ -24,7 +24,7 @@ class OnHub:
         raise NotImplementedError
 
     @classmethod
-    def load(cls, source: str | Path, **data: Any) -> Any:
+    def load(cls, source: str | Path, **data: Any) -> Self:
         """`solo.load`."""
         raise NotImplementedError
 
