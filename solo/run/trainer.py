@@ -24,9 +24,12 @@ from solo import distributed
 from solo.args.config import to_plain
 from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
+from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
+from solo.callbacks.averaging import WeightAverage
 from solo.callbacks.profile import StepProfile
+from solo.callbacks.resolution import ResolutionSchedule
 from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
@@ -174,8 +177,13 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
-        options = {key: value for key, value in to_plain(cfg.checkpoint).items() if key not in ("enabled", "dir")}
+        options = {
+            key: value for key, value in to_plain(cfg.checkpoint).items() if key not in ("enabled", "dir", "ema")
+        }
+        callbacks += [WeightAverage(directory, cfg.checkpoint.ema)] if cfg.checkpoint.ema is not None else []
         callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.trainer.get("max_time"), **options))
+    if isinstance(cfg, PretrainCfg) and cfg.data.resolution_schedule:
+        callbacks.append(ResolutionSchedule(cfg.data.resolution_schedule, side_of_patch(model.backbone)))
     if isinstance(cfg, PretrainCfg) and cfg.auto_umap.enabled:
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
