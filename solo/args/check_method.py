@@ -32,7 +32,7 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
     problems += check_policy(values.get("method"), get(values, "hex.policy"), get(values, "hex.action"))
-    return [*problems, *check_accumulate(values), *_settings(values)]
+    return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values)]
 
 
 def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
@@ -72,6 +72,16 @@ def _check_show(method: Any, facts: MethodFacts, found: PolicyFacts) -> Iterator
     if facts.labels:
         what = f"would give a relative's view the label of the image, from which method={method} learns"
         yield Problem("hex.action", f"='show' {what}; take hex.action=pull, or a method without labels")
+
+
+def _schedule(values: Values) -> Iterator[Problem]:
+    """Sides of views that change over a run."""
+    shares, facts = get(values, "data.resolution_schedule"), facts_of(values.get("method"))
+    if shares and shares[-1] != 1:
+        yield Problem("data.resolution_schedule", f"={shares} must end with 1: the network is used at full size")
+    if shares and facts and facts.masked:
+        text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
+        yield Problem("data.resolution_schedule", text)
 
 
 def _settings(values: Values) -> Iterator[Problem]:

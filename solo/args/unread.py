@@ -176,7 +176,7 @@ SWITCHED = (
     _reader("data: cache_size cache_dir", _FILES),
     _reader("knn_eval: k distance_func", _with("knn_eval.enabled", True)),
     _reader("auto_umap: dir frequency embedding", _with("auto_umap.enabled", True)),
-    _reader("checkpoint: frequency keep_prev", _with("checkpoint.enabled", True)),
+    _reader("checkpoint: frequency keep_prev ema", _with("checkpoint.enabled", True)),
     _reader(
         "enable_progress_bar",
         (lambda values: False, "by Lightning's own bar; set progress to rich, plain or off instead"),

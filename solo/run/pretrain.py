@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from solo.args.config import to_plain
 from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
-from solo.backbones.sizes import check_sizes
+from solo.backbones.sizes import check_sizes, side_of_patch
+from solo.callbacks.resolution import shrunk_side
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
@@ -92,6 +93,10 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
     sizes = {entry.crop_size: f"augmentations[{i}].crop_size" for i, entry in enumerate(cfg.augmentations)}
     sizes[cfg.data.image_size] = "data.image_size"
     known = {size: key for size, key in sizes.items() if size is not None}
+    patch, shares = side_of_patch(model.backbone), cfg.data.resolution_schedule or ()
+    known |= {
+        shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in shares if share < 1
+    }
     check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
 
