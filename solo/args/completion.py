@@ -46,7 +46,11 @@ _solo() {
 }
 compdef _solo solo
 """
-_FISH = r"""complete -c solo -f -a '(solo --complete (commandline -cp) 2>/dev/null)'
+# fish quotes what it inserts, and ends a word by itself.
+_FISH = r"""function __solo_complete
+    solo --complete (commandline -cp | string collect) 2>/dev/null | string trim -r | string replace -ra '\\\\(.)' '$1'
+end
+complete -c solo -f -a '(__solo_complete)'
 """
 # shell -> its script, and the file that it reads when it starts
 _SHELLS = {"bash": (_BASH, ".bashrc"), "zsh": (_ZSH, ".zshrc"), "fish": (_FISH, ".config/fish/config.fish")}

@@ -56,7 +56,9 @@ class ExperimentFile:
     measures: tuple[str, ...] = key(
         REQUIRED, "[classes:]level/number of evaluate.json, such as class/knn_acc1 or unseen:class/map_at_r"
     )
-    seeds: tuple[int, ...] | int = key(5, "how many, or which: the same for every arm, so that differences are paired")
+    seeds: tuple[int, ...] | int = key(
+        5, "how many, or which: the same for every arm, so that differences are paired", ge=0
+    )
     baseline: str = key(REQUIRED, "the arm that the others are compared with")
     budgets: dict[str, list[str]] | None = key(None, "name -> words: everything is done for each; null: one")
     choose: ChooseCfg = key(ChooseCfg, "settings of arms with a grid")

@@ -233,7 +233,7 @@ class RunCfg:
         [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
-    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] | None = key(
+    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = key(
         None,
         "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it",
         matters=False,

@@ -37,7 +37,7 @@ from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
-from solo.files import write_text
+from solo.files import file_name, write_text
 from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
 from solo.run.loggers import loggers
@@ -160,6 +160,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     """
     hush(workers=cfg.data.workers > 0)
     watch_children()
+    kind = file_name(kind)
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resumed = find_resume(cfg, root)
     resume = resumed.file if resumed else None
@@ -186,7 +187,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if isinstance(cfg, PretrainCfg) and cfg.auto_umap.enabled:
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
-        callbacks.append(AutoUMAP(str(cfg.name), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
+        callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
     callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), SchedulePlan(directory), recorder]
     synced = cfg.trainer.get("sync_batchnorm")
     options = {

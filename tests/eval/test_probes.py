@@ -59,7 +59,7 @@ def test_few_images_are_drawn_several_times_and_averaged() -> None:
         bank = train.rows(some_of_each(train.labels[:, 1], 1, None, draw))
         model = fit_linear(bank.features, bank.labels, [2, 4], l2=0.01)
         hits += torch.stack([top[:, 0] == y for top, y in zip(model.ranking(val.features), val.labels.T, strict=True)])
-    assert found.tolist() == pytest.approx((hits / 3).tolist())
+    assert found.flatten().tolist() == pytest.approx((hits / 3).flatten().tolist())
 
 
 @pytest.mark.parametrize("noise", [0.4, 2.0])
