@@ -105,16 +105,17 @@ def table(found: dict[str, Any]) -> list[str]:
 
 
 def losers(found: dict[str, Any]) -> list[str]:
-    """What the table says against the objectives, in words."""
-    lines, baseline = [], found["baseline"]
+    """What the table says for and against the objectives, in words."""
+    lines, silent, baseline = [], [], found["baseline"]
     for measure in found["measures"]:
         cells = [cell for cell in found["cells"] if cell["measure"] == measure]
-        won = [cell["arm"] for cell in cells if verdict(cell) == "▲"]
-        lost = [cell["arm"] for cell in cells if verdict(cell) == "▼"]
-        lines.append(
-            f"* `{measure}`: better than {baseline}: {', '.join(won) or 'none'}; worse: {', '.join(lost) or 'none'}."
-        )
-    return lines
+        won, lost = ([cell["arm"] for cell in cells if verdict(cell) == mark] for mark in "▲▼")
+        if won or lost:
+            told = f"better than {baseline}: {', '.join(won) or 'none'}; worse: {', '.join(lost) or 'none'}"
+            lines.append(f"* `{measure}`: {told}.")
+        else:
+            silent.append(f"`{measure}`")
+    return [*lines, f"* No difference beyond chance: {', '.join(silent)}."] if silent else lines
 
 
 INTRODUCTION = """# Leaderboard

@@ -37,7 +37,7 @@ from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
 from solo.compat.twin import twin
 from solo.cores import fitting_workers
-from solo.errors import ConfigError, UserError, no_access
+from solo.errors import ConfigError, UserError, refusal
 from solo.plugin import permit
 from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
 from solo.suggest import did_you_mean
@@ -67,6 +67,7 @@ COMMANDS: dict[str, Command] = {
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
     "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
     "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
+    "benchmark": Command("solo.experiment.benchmark", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
     "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
     "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _exit_code(words: list[str]) -> int:
     try:
+        os.getcwd()
         return _dispatch(words)
     except ConfigError as error:
         problems = str(error).splitlines()
@@ -102,17 +104,12 @@ def _exit_code(words: list[str]) -> int:
     except UserError as error:
         say_error(f"error: {error}")
         return 1
-    except PermissionError as error:
-        say_error(f"error: {no_access(error)}")
-        return 1
     except OSError as error:
-        if error.filename is None:
+        line = refusal(error)
+        if line is None:
             raise
-        if error.errno != errno.ENAMETOOLONG:
-            say_error(f"error: {error.filename} can't be used: {error.strerror}; choose another file or folder")
-            return 1
-        say_error(f"error: {str(error.filename)[:60]}... is too long for the name of a file")
-        return 2
+        say_error(f"error: {line}")
+        return 2 if error.errno == errno.ENAMETOOLONG else 1
     except RuntimeError as error:
         if "home directory" not in str(error):
             raise

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+
+# What a machine can run out of, where nobody says with which file -> what helps.
+_OF_THE_SYSTEM = {
+    errno.ENOENT: "the working directory was removed, change to another one",
+    errno.ENOSPC: "free the disk",
+    errno.EDQUOT: "free some of your quota",
+    errno.EIO: "a disk or a network drive has failed",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EMFILE: "raise `ulimit -n`, or lower data.num_workers",
+    errno.ENFILE: "end other programs",
+    errno.ENOMEM: "lower optimizer.batch_size or data.num_workers",
+    errno.EAGAIN: "raise `ulimit -u`, or lower data.num_workers",
+}
+
 
 class UserError(ValueError):
     """Something the user gave can't be used; the message says what came, what is allowed and what to do.
@@ -38,6 +53,18 @@ class BrokenImageError(UserError):
 def no_access(error: OSError) -> str:
     """The line for a file or folder that the user may not read or write."""
     return f"{error.filename} can't be opened: {error.strerror}; change its permissions or choose another folder"
+
+
+def refusal(error: OSError) -> str | None:
+    """The line for what the operating system refuses; None if that is nobody's fault but ours."""
+    if isinstance(error, PermissionError):
+        return no_access(error)
+    if error.errno == errno.ENAMETOOLONG and error.filename is not None:
+        return f"{str(error.filename)[:60]}... is too long for the name of a file"
+    if error.filename is not None:
+        return f"{error.filename} can't be used: {error.strerror}; choose another file or folder"
+    helps = _OF_THE_SYSTEM.get(error.errno or 0)
+    return f"the system refuses: {error.strerror}; {helps}" if helps else None
 
 
 def reason(error: BaseException) -> str:

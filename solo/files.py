@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def file_name(text: str) -> str:
+    """The text as part of a file's name on every system: `own_method:Alignment` has a colon, which Windows refuses."""
+    return re.sub(r'[<>:"|?*\x00-\x1f]', "-", text)
 
 
 def clean(folder: Path) -> list[Path]:

@@ -31,7 +31,7 @@ _CHUNK = re.compile(r"(?<=blocks\.)\d+\.(\d+)(?=\.)")
 # What may stand beside a backbone's own names: classifiers, projectors, decoders, queues, and tables that are computed.
 _BESIDE = re.compile(
     r"(?:fc|heads?|head_dist|classifier|last_linear|linear|projector|projection_head|predictor|prototypes|queue\w*"
-    r"|momentum\w*|decoder\w*|mask_token|pre_logits)(?:\..*)?|.*(?:attn_mask|relative_position_index"
+    r"|momentum\w*|decoder\w*|mask_token|pre_logits|lora)(?:\..*)?|.*(?:attn_mask|relative_position_index"
     r"|relative_coords_table|num_batches_tracked)"
 )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -159,6 +160,28 @@ def test_names_of_recipes(tmp_path, monkeypatch, capsys):
     os.mkfifo(tmp_path / "pipe.yaml")
     assert cli.main(["pretrain", ".", "pipe"]) == 2
     assert capsys.readouterr().err.endswith("has no recipe 'pipe.yaml'; choose n m=1.yaml, s=1.yaml\n")
+
+
+@pytest.mark.fault(1, "the working directory was removed", "one line")
+def test_no_working_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert cli.main(["recipe", "pretrain", "digits", "hex"]) == 1
+    assert "the working directory was removed, change to another one" in capsys.readouterr().err
+
+
+@pytest.mark.fault(
+    5, "no file can be opened any more, the disk or a process limit is reached", "one line, and what helps"
+)
+@pytest.mark.parametrize(("number", "line"), [(errno.EMFILE, "ulimit -n"), (errno.ENOSPC, "free the disk")])
+def test_what_the_system_refuses(number, line, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli, "read_config", fail)
+    assert cli.main(["pretrain", "digits", "hex", "--cfg", "resolved"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: the system refuses") and line in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,10 @@ def dry(words: list[str]) -> None:
         if command not in COMMANDS:
             assert command in ("--install-completion", "--help", "COMMAND"), command
         elif COMMANDS[command].schema is None:
-            assert command in ("inspect", "doctor", "recipe", "experiment") or main([command, *rest, "--help"]) == 0
+            assert (
+                command in ("inspect", "doctor", "recipe", "experiment", "benchmark")
+                or main([command, *rest, "--help"]) == 0
+            )
         elif "FILE.yaml" not in rest and "RECIPE.yaml" not in rest and "DATASET" not in rest:
             places = [word for word in rest if "=" not in word and not word.startswith(("-", "~"))]
             overrides = [word for word in rest if word not in places and not word.startswith("-")]

@@ -51,7 +51,7 @@ ALLOWED = {
     "cli": GROUND | {"args", "run", "compat"},
     "__main__": {"cli"},
     "api": {"args", "cli", "errors", "run"},
-    "experiment": GROUND | {"api", "args", "analysis", "callbacks", "run"},
+    "experiment": GROUND | {"api", "args", "analysis", "callbacks", "checkpoint", "cli", "eval", "run"},
     "__init__": {"compat", "errors", "taxonomy", "losses", "hex", "methods", "run", "api"},  # all but compat lazily
 }
 for rooms in ALLOWED.values():

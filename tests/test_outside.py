@@ -48,6 +48,7 @@ def test_one_file_and_one_word(file, scratch, capsys):
     assert sorted(path.name for path in scratch.iterdir() if path.name != "__pycache__") == sorted([file, "runs"])
     (checkpoint,) = scratch.glob("runs/*/*/last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert not [path for path in scratch.rglob("runs/**/*") if set(path.name) & set('<>:"|?*')]  # as Windows wants it
     assert "online/rankme" in next(scratch.rglob("metrics.csv")).read_text().splitlines()[0]
 
 

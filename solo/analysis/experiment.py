@@ -124,11 +124,30 @@ def markdown(report: Report) -> str:
     parts = [f"# {report.title}", f"`{report.command}`"]
     for budget in dict.fromkeys(cell.budget for cell in report.cells):
         head, *rows = table(report, budget)
-        lines = [head, ["---"] * len(head), *rows]
         parts += [f"## {budget}"] if budget else []
-        parts.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
+        parts.append(markdown_table([head, *rows]))
     parts += [*remarks(report), f"```yaml\n{report.file.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Heading and rows as Markdown."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def html_table(lines: Sequence[Sequence[str]]) -> str:
+    """The same as HTML."""
+    kinds = ["th", *["td"] * (len(lines) - 1)]
+    cells = (
+        "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in zip(kinds, lines, strict=True)
+    )
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
+def html_page(title: str, parts: Sequence[str]) -> str:
+    """One file of HTML with everything in it."""
+    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
 
 
 def figure(report: Report) -> Figure:
@@ -161,7 +180,7 @@ def write(report: Report, folder: Path) -> list[str]:
     """Write `report.md`, `report.json`, and where there is something to compare `report.png` and `report.html`."""
     write_text(folder / "report.md", markdown(report))
     plain: dict[str, Any] = asdict(report)
-    write_text(folder / "report.json", json.dumps(_finite(plain), indent=1) + "\n")
+    write_text(folder / "report.json", json.dumps(finite(plain), indent=1) + "\n")
     drawn = figure(report)
     if not drawn.panels:
         return ["report.md", "report.json"]
@@ -177,22 +196,19 @@ def page(report: Report, picture: bytes) -> str:
     parts = [f"<h1>{html.escape(report.title)}</h1><p><code>{html.escape(report.command)}</code></p>"]
     parts.append(f'<img alt="differences" src="data:image/png;base64,{base64.b64encode(picture).decode()}">')
     for budget in dict.fromkeys(cell.budget for cell in report.cells):
-        head, *rows = table(report, budget)
         parts.append(f"<h2>{html.escape(budget)}</h2>" if budget else "")
-        lines = [("th", head), *(("td", row) for row in rows)]
-        cells = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in lines)
-        parts.append(f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>")
+        parts.append(html_table(table(report, budget)))
     parts += [f"<p>{html.escape(line)}</p>" for line in remarks(report)]
     parts.append(f"<pre>{html.escape(report.file)}</pre>")
-    return _PAGE.format(title=html.escape(report.title), body="\n".join(parts))
+    return html_page(report.title, parts)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -32,7 +32,7 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
     problems += check_policy(values.get("method"), get(values, "hex.policy"), get(values, "hex.action"))
-    return [*problems, *check_accumulate(values), *_settings(values)]
+    return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values)]
 
 
 def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
@@ -74,6 +74,16 @@ def _check_show(method: Any, facts: MethodFacts, found: PolicyFacts) -> Iterator
         yield Problem("hex.action", f"='show' {what}; take hex.action=pull, or a method without labels")
 
 
+def _schedule(values: Values) -> Iterator[Problem]:
+    """Sides of views that change over a run."""
+    shares, facts = get(values, "data.resolution_schedule"), facts_of(values.get("method"))
+    if shares and shares[-1] != 1:
+        yield Problem("data.resolution_schedule", f"={shares} must end with 1: the network is used at full size")
+    if shares and facts and facts.masked:
+        text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
+        yield Problem("data.resolution_schedule", text)
+
+
 def _settings(values: Values) -> Iterator[Problem]:
     """A variant that the policy hasn't, and a threshold that would go up."""
     policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
@@ -105,6 +115,8 @@ def check_accumulate(values: Values) -> list[Problem]:
     if facts and facts.per_image and get(values, "hex.policy") in (None, "standard"):
         text = f"=exact is not for method={method}: its loss is a mean over images and compares none of the batch"
         return [Problem("accumulate", f"{text}, so plain accumulation has the same gradient; leave it out")]
+    if facts and facts.masked:
+        return [Problem("accumulate", f"=exact is not for method={method}, which compares patches; leave it out")]
     return []
 
 
@@ -127,10 +139,12 @@ def check_labels_of_method(values: Values, spec: DatasetSpec | None) -> Iterator
             alike = {name: row for name, row in CATALOGUE.items() if row.kwargs is facts.kwargs}  # type: ignore[union-attr]
             others = " or ".join(name for name, row in alike.items() if not row.ignores)
             yield Problem(f"method_kwargs.{key}", f"={kwargs[key]!r} does nothing in {method}; take {others}")
-    if values.get("finetune_layers") is not None and values.get("finetune_from") is None:
+    for key in ("finetune_layers", "finetune_lora") if values.get("finetune_from") is None else ():
+        if values.get(key) is None:
+            continue
         yield Problem(
-            "finetune_layers",
-            f"={values['finetune_layers']!r} leaves the rest of the backbone as it starts; say where from, for example "
+            key,
+            f"={values[key]!r} leaves the rest of the backbone as it starts; say where from, for example "
             "finetune_from=torchvision/resnet50",
         )
 

@@ -65,6 +65,8 @@ def _sharing(values: Values) -> Iterator[Problem]:
     facts = facts_of(values.get("method"))
     if strategy.startswith("fsdp") and facts and facts.whole:
         yield Problem("strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp")
+    if strategy.startswith("fsdp") and values.get("finetune_lora"):
+        yield Problem("finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out")
     if strategy.startswith("fsdp") and values.get("accumulate") == "exact":
         yield Problem(
             "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
@@ -115,8 +117,10 @@ def _finetuning(values: Values) -> Iterator[Problem]:
 
 def check_files(values: Values) -> Iterator[Problem]:
     """Checkpoints and weights that a real run reads, by their names, and a package that it needs."""
-    if "mlflow" in (values.get("logger") or ()) and importlib.util.find_spec("mlflow") is None:
-        yield Problem("logger", "=[mlflow] needs MLflow, which isn't installed; pip install mlflow, or leave it out")
+    for package, name in (("mlflow", "MLflow"), ("trackio", "Trackio")):
+        if package in (values.get("logger") or ()) and importlib.util.find_spec(package) is None:
+            text = f"=[{package}] needs {name}, which isn't installed; pip install {package}, or leave it out"
+            yield Problem("logger", text)
     source = values.get("finetune_from")
     if source is not None and not source.startswith(_PUBLISHED) and not Path(source).expanduser().exists():
         what = "give a file with weights, the folder of a run, timm/NAME or torchvision/NAME"

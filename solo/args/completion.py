@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from solo.args.experiment_schema import BenchmarkCfg, ExperimentCfg
 from solo.args.fields import Key, keys_of
 from solo.args.recipes import data_sets, find_folders, recipes_of
 from solo.args.take_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
@@ -21,6 +22,7 @@ from solo.hex.catalogue import POLICIES
 from solo.methods.catalogue import CATALOGUE
 
 _TAKE: dict[str, type] = {"embed": EmbedCfg, "search": SearchCfg, "predict": PredictCfg, "export": ExportCfg}
+_TAKE |= {"experiment": ExperimentCfg, "benchmark": BenchmarkCfg}
 _OPTIONS = ("--help", "--cfg resolved", "--multirun")
 _NAMES = {
     "method": tuple(CATALOGUE),
@@ -44,7 +46,11 @@ _solo() {
 }
 compdef _solo solo
 """
-_FISH = r"""complete -c solo -f -a '(solo --complete (commandline -cp) 2>/dev/null)'
+# fish quotes what it inserts, and ends a word by itself.
+_FISH = r"""function __solo_complete
+    solo --complete (commandline -cp | string collect) 2>/dev/null | string trim -r | string replace -ra '\\\\(.)' '$1'
+end
+complete -c solo -f -a '(__solo_complete)'
 """
 # shell -> its script, and the file that it reads when it starts
 _SHELLS = {"bash": (_BASH, ".bashrc"), "zsh": (_ZSH, ".zshrc"), "fish": (_FISH, ".config/fish/config.fish")}

@@ -135,6 +135,12 @@ class DataCfg(AugmentedDataCfg):
         gt=0,
         lt=1,
     )
+    resolution_schedule: tuple[float, ...] | None = key(
+        None,
+        "shares of the views' side that are seen, in as many equal parts of the run, e.g. [0.5,0.75,1]; null: all",
+        gt=0,
+        le=1,
+    )
     num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
     image_size: int | None = key(None, "height and width in pixels; null: the data set's", ge=1)

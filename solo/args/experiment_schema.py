@@ -56,8 +56,36 @@ class ExperimentFile:
     measures: tuple[str, ...] = key(
         REQUIRED, "[classes:]level/number of evaluate.json, such as class/knn_acc1 or unseen:class/map_at_r"
     )
-    seeds: tuple[int, ...] | int = key(5, "how many, or which: the same for every arm, so that differences are paired")
+    seeds: tuple[int, ...] | int = key(
+        5, "how many, or which: the same for every arm, so that differences are paired", ge=0
+    )
     baseline: str = key(REQUIRED, "the arm that the others are compared with")
     budgets: dict[str, list[str]] | None = key(None, "name -> words: everything is done for each; null: one")
     choose: ChooseCfg = key(ChooseCfg, "settings of arms with a grid")
     arms: dict[str, Any] = key(REQUIRED, "name -> list of words, or the keys of an arm")
+
+
+@dataclass(kw_only=True, frozen=True)
+class BenchmarkCfg:
+    """Settings of `solo benchmark RUN ...`; other words are those of solo evaluate, for every cell: accelerator=cpu."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("runs",)
+
+    runs: tuple[str, ...] = key(
+        REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; the others are compared with the first"
+    )
+    data: tuple[str, ...] | str = key(
+        REQUIRED, "data sets, [digits,glyphs=PATH], or a YAML file: NAME: [words of solo evaluate]"
+    )
+    protocols: tuple[Literal["knn", "linear", "shots1", "shots10", "labels1", "labels10"], ...] = key(
+        ["knn", "linear", "shots1", "shots10", "labels1", "labels10"], "what is measured, see docs/benchmark.md"
+    )
+    do: Literal["run", "cost", "report"] = key("run", "or only say what it costs, or report what is there")
+    out: str = key("benchmark", "folder of rows.jsonl and the report")
+    names: tuple[str, ...] | None = key(None, "of the runs in the table; null: of their folders")
+    draws: int = key(5, "of few training images; results are averaged", ge=1, le=254)
+    k: int = key(20, "kNN: number of neighbours", ge=1)
+    temperature: float = key(0.07, "kNN: of the weights exp(cosine / temperature)", gt=0)
+    l2: float = key(1e-4, "linear: strength of the L2 penalty where too few images are there to choose it", gt=0)
+    linear_steps: int = key(300, "linear: steps of L-BFGS at most", ge=1)
+    seed: int = key(0, "of the draws: the same images for every run", ge=0, le=2**32 - 1)

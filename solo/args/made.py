@@ -2,6 +2,7 @@
 
     scripts/pretrain/food101 byol            data.yaml of the folder, the method's settings, its views (views.yaml)
     methods/guided, in a defaults list       its row in scripts/pretrain/methods.yaml
+    scripts/pretrain/custom continue_dinov2  the row of that name in scripts/pretrain/methods.yaml
     scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
     scripts/pretrain/food101 relatives       simclr and `type: HEX`
     scripts/pretrain/food101 paper_hex       simclr, the HEX paper's Table 6 (table_6.yaml) and `type: HEX_adaptive`
@@ -152,8 +153,10 @@ def _pretraining(folder: Path, name: str) -> Made | None:
     if not (above / "methods" / f"{method}.yaml").is_file() and method not in read_table(above / "methods.yaml"):
         return None
     group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
-    views = _views(folder, method, multicrop)
-    defaults = ["data", {group: method}, *([{"augmentations": views}] if views else [])]
+    trained = (read_table(above / "methods.yaml").get(method) or {}).get("method", method)  # of continue_dinov2: dinov2
+    views, facts = _views(folder, trained, multicrop), CATALOGUE.get(method)
+    network = [{"parts": "vit"}] if small and facts and facts.masked else []
+    defaults = ["data", {group: method}, *network, *([{"augmentations": views}] if views else [])]
     values = {"name": full} if multicrop or start == "sololearn" else {}
     return _with_rows(folder, defaults, values, name, [(folder / "methods.yaml", name)])
 

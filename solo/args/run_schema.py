@@ -32,6 +32,9 @@ class PerformanceCfg:
     compile: Literal["auto"] | bool = key(
         "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more", matters=False
     )
+    grad_checkpointing: bool = key(
+        False, "compute the backbone's activations again in the backward pass: less memory, more time", matters=False
+    )
     profile: bool = key(False, "write profile.txt and profile.json: where the time of a step goes", matters=False)
 
 
@@ -43,6 +46,9 @@ class CheckpointCfg:
     dir: str = key("trained_models", "parent folder of all runs")
     frequency: int = key(1, "epochs between two checkpoints", ge=1)
     keep_prev: bool = key(False, "keep the earlier ones")
+    ema: float | None = key(
+        None, "write ema.pth, too: a running mean of the backbone that keeps this share of itself in a step", gt=0, lt=1
+    )
     every_steps: int | None = key(None, "renew last.ckpt inside an epoch after as many optimizer steps, too", ge=1)
     every_minutes: float | None = key(30, "the same by time; null: only after epochs", ge=0)
 

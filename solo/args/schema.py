@@ -150,6 +150,7 @@ class CommonOptimizerCfg:
     lr_scaled: bool = key(False, "whether that scaling has been done")
     weight_decay: float = key(0.0, "weight decay", ge=0)
     exclude_bias_n_norm_wd: bool = key(False, "no weight decay for biases and norms")
+    layer_decay: float = key(0.0, "factor of the backbone's rate from its last layer to its first; 0: none", ge=0, le=1)
     kwargs: dict[str, Any] = key({}, "passed to the optimizer")
 
 
@@ -168,8 +169,6 @@ class OptimizerCfg(CommonOptimizerCfg):
 @dataclass(kw_only=True, frozen=True)
 class LinearOptimizerCfg(CommonOptimizerCfg):
     """The optimizer of `solo linear`, for a classifier alone or with its backbone."""
-
-    layer_decay: float = key(0.0, "finetuning: factor of the learning rate from layer to layer; 0: none", ge=0, le=1)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -234,7 +233,7 @@ class RunCfg:
         [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
     progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
-    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] | None = key(
+    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = key(
         None,
         "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it",
         matters=False,
@@ -260,6 +259,12 @@ class PretrainCfg(RunCfg):
     finetune_layers: tuple[str, ...] | None = key(
         None, "layers of it that are trained, the rest stays as it is, BatchNorm too; null: all"
     )
+    finetune_lora: int | None = key(
+        None,
+        "rank of adapters that are trained in its attention, in place of its weights (LoRA); null: none",
+        ge=1,
+    )
+    verdict: bool = key(True, "with finetune_from: compare its weights with those of the end", matters=False)
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")

@@ -176,12 +176,13 @@ SWITCHED = (
     _reader("data: cache_size cache_dir", _FILES),
     _reader("knn_eval: k distance_func", _with("knn_eval.enabled", True)),
     _reader("auto_umap: dir frequency embedding", _with("auto_umap.enabled", True)),
-    _reader("checkpoint: frequency keep_prev", _with("checkpoint.enabled", True)),
+    _reader("checkpoint: frequency keep_prev ema", _with("checkpoint.enabled", True)),
     _reader(
         "enable_progress_bar",
         (lambda values: False, "by Lightning's own bar; set progress to rich, plain or off instead"),
     ),
     Reader(_NO_USE, lambda values: False, "by Lightning's Trainer in programs of one's own"),
+    _reader("verdict", (lambda values: values.get("finetune_from"), "with finetune_from")),
     _reader("auto_resume: max_hours", _with("auto_resume.enabled", True)),
     _reader("wandb: entity project offline", (_logs_to_wandb, "with wandb.enabled=True or logger=[wandb]")),
     _reader(

@@ -12,6 +12,12 @@ from torch import Tensor, nn
 from solo.errors import UserError
 
 
+def side_of_patch(backbone: Any) -> int:
+    """Pixels of which an image's side has to be a multiple; 1 for networks that take any."""
+    patches: Any = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    return int(patches[0]) if isinstance(patches, tuple) and not _pads(backbone) else 1
+
+
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
     """See whether a backbone takes images of these sizes (pixels -> the setting that says so); nothing in it changes.
@@ -19,8 +25,7 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
     Raises:
         UserError: it doesn't; says why.
     """
-    patches: Any = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
-    side = patches[0] if isinstance(patches, tuple) and not _pads(backbone) else 1
+    side = side_of_patch(backbone)
     modes = [(module, module.training) for module in backbone.modules()]
     device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
     try:

@@ -117,21 +117,24 @@ _SIZES = {
     "base": _Size(768, 12, 12, 12),
     "large": _Size(1024, 24, 16, 16),
 }
-_VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": MaskedViT}
+_VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": MaskedViT, "ijepa": SinCosViT}
+_OF_PATCHES = {"class_token": False, "global_pool": "avg", "fc_norm": False}
 
 
 def vit(size: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
     """A ViT without classifier, tiny, small, base or large; its features are the class token's.
 
-    "mocov3" and "mae" have their own variants; the rest is timm's: `patch_size` (16), `img_size` (224), ...
+    "mocov3" and "mae" have their own variants, and the features of "ijepa" are the mean of the patches'; the rest is
+    timm's: `patch_size` (16), `img_size` (224), ...
     """
     own = _SIZES[size]
-    settings = {
+    settings: dict[str, Any] = {
         "embed_dim": own.embed_dim,
         "depth": own.depth,
         "num_heads": own.variant_heads if method in _VARIANTS else own.heads,
         "num_classes": 0,
     }
+    settings |= _OF_PATCHES if method == "ijepa" else {}
     return _VARIANTS.get(method, VisionTransformer)(*args, **{**settings, **kwargs})
 
 

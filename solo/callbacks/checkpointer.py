@@ -24,7 +24,7 @@ from solo.callbacks.process_state import GoingOn, capture
 from solo.callbacks.run_directory import RunDirectory, random_string
 from solo.callbacks.stop import StopRequests, StopRunError, requeue
 from solo.errors import NonFiniteError
-from solo.files import replacing, write_text
+from solo.files import file_name, replacing, write_text
 
 # The `last.ckpt` before the last one, as long as a run goes on: should the newest be damaged.
 BACKUP = "last.ckpt.bak"
@@ -87,7 +87,7 @@ class Checkpointer(Callback):
     def initial_setup(self, trainer: Trainer) -> None:
         """Open the run's folder and name the files."""
         self.path = self.run.open(trainer)
-        self.ckpt_placeholder = f"{self.cfg.name}-{self.run.run_id}-ep={{}}.ckpt"
+        self.ckpt_placeholder = f"{file_name(str(self.cfg.name))}-{self.run.run_id}-ep={{}}.ckpt"
 
     def save_args(self, trainer: Trainer) -> None:
         """Write `args.json`: the whole configuration and the id of the W&B run, if it is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import time
@@ -105,6 +106,12 @@ class Recorder(Callback):
         stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))  # SIGTERM raises a SystemExit
         if trainer.is_global_zero and self.run.is_open:
             self._finish("interrupted" if stopped else "failed")
+
+    def add(self, name: str, value: Any) -> None:
+        """Put a further entry into the summary of a finished run; None is none."""
+        if value is not None:
+            self.facts = dataclasses.replace(self.facts, extra={**self.facts.extra, name: value})
+            self._summarize("finished")
 
     def _summarize(self, status: str) -> None:
         self.summary = summarize(self.rows, self.facts, run_id=self.run.run_id or "", status=status)

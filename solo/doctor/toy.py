@@ -62,6 +62,9 @@ _KWARGS: dict[str, Any] = {
     "decoder_embed_dim": 16,
     "decoder_depth": 1,
     "decoder_num_heads": 2,
+    "predictor_embed_dim": 16,
+    "predictor_depth": 1,
+    "predictor_num_heads": 2,
 }
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.eval.intervals import HalfMeans, Interval
+from solo.eval.rows import best
 
 
 @dataclass(frozen=True)
@@ -94,26 +95,29 @@ def _score(features: Tensor, labels: Tensor, part: Tensor, gallery: Tensor, keys
     """(q, 3): H-AP, NDCG and ASI of the queries `part`, NaN where nothing is relevant."""
     similarity = F.normalize(features[part].float(), dim=1) @ keys.T
     own = part[:, None] == gallery
-    order = similarity.masked_fill_(own, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    order = best(similarity.masked_fill_(own, -torch.inf), len(gallery))
     shared = _shared_levels(labels[part], labels[gallery]).masked_fill_(own, 0).gather(1, order)  # (q, n)
-    num_levels = labels.shape[1]
+    num_levels, size = labels.shape[1], shared.shape[1]
     counts = torch.stack([(shared == level).sum(dim=1) for level in range(num_levels + 1)], dim=1)  # (q, L + 1)
-    relevant = counts[:, 1:].sum(dim=1)
+    above = counts.flip(1).cumsum(dim=1).flip(1) - counts  # images that come before those of a level in the ideal order
+    relevant = above[:, 0]
     depth = torch.arange(num_levels + 1, device=part.device) / num_levels
     relevance = depth / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
-    ranks = torch.arange(1, shared.shape[1] + 1, device=part.device)
+    ranks = torch.arange(1, size + 1, device=part.device, dtype=torch.int32)
     here = relevance.gather(1, shared)  # (q, n)
-    ideal = shared.sort(dim=1, descending=True).values
-    hierarchical_rank, overlap = torch.zeros_like(here), torch.zeros_like(here)
+    discount = 1 / torch.log2(ranks + 1.0).double()
+    until = torch.cat([discount.new_zeros(1), discount.cumsum(dim=0)])  # until[k]: sum of the first k
+    hierarchical_rank, overlap, ideal_gain = torch.zeros_like(here), torch.zeros_like(here), until.new_zeros(len(part))
     for level in range(1, num_levels + 1):
-        seen = (shared == level).cumsum(dim=1)
+        seen = (shared == level).cumsum(dim=1, dtype=torch.int32)
+        first, count = above[:, level, None], counts[:, level, None]
         hierarchical_rank += torch.minimum(here, relevance[:, level, None]) * seen
-        overlap += torch.minimum(seen, (ideal == level).cumsum(dim=1))
+        overlap += torch.minimum(seen, (ranks - first).clamp(min=0).minimum(count))
+        ideal_gain += (2.0**level - 1) * (until[first + count] - until[first])[:, 0]
     h_ap = (hierarchical_rank / ranks).sum(dim=1) / here.sum(dim=1)  # 0 / 0 where nothing is relevant
-    discount = torch.log2(ranks + 1.0)
-    gain, best = (((2.0**order - 1) / discount).sum(dim=1) for order in (shared, ideal))
+    gain = (2.0 ** torch.arange(num_levels + 1, device=part.device) - 1)[shared] @ discount.float()
     asi = (overlap / ranks * (ranks <= relevant[:, None])).sum(dim=1) / relevant
-    return torch.stack([h_ap, gain / best, asi], dim=1)
+    return torch.stack([h_ap, (gain / ideal_gain).float(), asi], dim=1)
 
 
 def _shared_levels(a: Tensor, b: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
         if "retrieval" in protocol.measures and tree.num_levels > 1:
             result["hierarchy"]["retrieval"] = _graded(features, protocol, device)
     if judged is not None and tree is None and len(levels) > 1 and int(truth.max()) < 2:
-        result["several"] = _several(judged, truth.numpy(), protocol)
+        result["several"] = _several(judged, truth.numpy(), levels, protocol)
     return result
 
 
@@ -182,8 +182,11 @@ def _calibration(judged: Judged, ranking: Sequence[Tensor], truth: Tensor, proto
     return found
 
 
-def _several(judged: Judged, labels: np.ndarray, protocol: Protocol) -> Numbers:
-    """Columns that say whether an image has a label: mean average precision over the labels."""
+def _several(judged: Judged, labels: np.ndarray, levels: list[Numbers], protocol: Protocol) -> Numbers:
+    """Columns that say whether an image has a label: average precision, of each added to `levels`, and its mean."""
+    for place, row in enumerate(levels):
+        one = slice(place, place + 1)
+        row["linear_ap"] = plain(100 * mean_average_precision(judged.first[:, one], labels[:, one]))
     numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
     for name, points in (("map", None), ("map_11", 11)):
         measure = lambda rows, points=points: mean_average_precision(  # noqa: E731

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from solo.args.check import check, unknown
 from solo.args.compose import compose
 from solo.args.config import freeze
 from solo.args.differences import flat, may_change, never_matters
+from solo.args.eval_schema import EvaluateCfg
 from solo.args.experiment_schema import ArmCfg, ExperimentFile
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
@@ -25,6 +27,7 @@ from solo.args.words import as_word, read_word
 from solo.errors import ConfigError
 
 _MOST = 10_000  # runs; more are a slip
+_OF_EACH_RUN = {"seed": "seeds says which", "checkpoint.dir": "out says where"}
 Schema = TypeVar("Schema")
 Choice = dict[str, Any]  # key -> value
 Chosen = dict[tuple[str, str], Choice]  # (arm, budget) -> what was chosen for it
@@ -72,9 +75,13 @@ class Plan:
         self.path, self.given = path, tuple(words)
         self.file = _checked(read, ExperimentFile, f"{path}: ")
         self.seeds = listed(self.file.seeds if seeds is None else seeds)
+        if not self.seeds:
+            raise ConfigError(f"{path}: seeds are none; give how many, such as 5, or a list of them")
         self.budgets: dict[str, list[str]] = self.file.budgets or {"": []}
         self.arms = {
-            str(name): _checked({"words": arm} if isinstance(arm, list) else arm or {}, ArmCfg, f"{path}: arms.{name}.")
+            str(name): _checked(
+                {"words": arm} if isinstance(arm, list) else {} if arm is None else arm, ArmCfg, f"{path}: arms.{name}."
+            )
             for name, arm in self.file.arms.items()
         }
         for name in (self.file.baseline, *(arms or ())):
@@ -88,6 +95,8 @@ class Plan:
             measure_of(measure)
         self._grids = {name: self._grid(name) for name in self.arms}
         self._digests: dict[tuple[Any, ...], str] = {}
+        if any(self._grids.values()) and not listed(self.file.choose.seeds):
+            raise ConfigError(f"{path}: choose.seeds are none, and arms have a grid; give how many, such as 2")
         tried = sum(map(len, self._grids.values())) * len(listed(self.file.choose.seeds))
         count = (tried + len(self.arms) * len(self.seeds)) * len(self.budgets)
         if count > _MOST:
@@ -104,6 +113,8 @@ class Plan:
         for key, values in (grid or {}).items():
             if not isinstance(values, list) or not values:
                 raise ConfigError(f"{self.path}: arms.{name}.grid.{key}={values} is no list of values")
+        if math.prod(map(len, (grid or {}).values())) > _MOST:
+            raise ConfigError(f"{self.path}: arms.{name}.grid: {_MOST:,} are allowed; take values out")
         combined = itertools.product(*grid.values()) if grid else ()
         return [dict(zip(grid or (), values, strict=True)) for values in combined]
 
@@ -186,8 +197,15 @@ class Plan:
 def _digest(recipe: Sequence[str], words: Sequence[str], evaluate: Sequence[str], where: str) -> str:
     """Twelve hex digits of what decides about the result: the composed recipe, not the library's defaults."""
     try:
+        for key in (read_word(word).key for word in (*words, *evaluate)):
+            if key in _OF_EACH_RUN:
+                raise ConfigError(
+                    f"{key} is what each run is given by the experiment; take it out ({_OF_EACH_RUN[key]})"
+                )
         values, origins = compose(find_recipe(recipe), words, PretrainCfg)
         parse(values, PretrainCfg, origins, for_run=True)
+        settings, _ = compose(None, evaluate, EvaluateCfg)
+        _checked(settings, EvaluateCfg, "evaluate: ")
         measured = sorted(read_word(word).line for word in evaluate)
     except ConfigError as error:
         raise ConfigError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
@@ -207,8 +225,8 @@ def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
 
 
 def listed(seeds: Sequence[int] | int) -> list[int]:
-    """Seeds: as they are, or as many from 0 on."""
-    return list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+    """Seeds: as they are, or as many from 0 on; of too many, so many that they are refused."""
+    return list(range(min(seeds, _MOST + 1))) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
 
 
 def measure_of(text: str) -> tuple[str, str, str]:

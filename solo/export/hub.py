@@ -16,26 +16,36 @@ from solo.export.targets import export
 _FILES = ("*.json", "*.safetensors", "*.md", "*.py")
 
 
-def push(bundle: Bundle, repo: str, private: bool | None = None, **options: Any) -> str:
-    """Write a folder and upload it; its address is returned.
+def save(bundle: Bundle, folder: str | Path) -> None:
+    """Write what a repository holds: the form that transformers reads, or that of solo where it knows no such network.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    try:
+        export(bundle, "hf", folder)
+    except UserError:  # a network that only solo knows
+        export(bundle, "safetensors", folder)
+
+
+def push(bundle: Bundle, repo: str, private: bool | None, token: str | None, options: dict[str, Any]) -> str:
+    """Upload what `save` writes; its address is returned.
 
     Args:
         bundle: what is uploaded.
         repo: `NAME/REPOSITORY`, made if it isn't there.
         private: whether a new repository is.
-        options: of `HfApi.upload_folder`.
+        token: of the account; None: the one that is logged in.
+        options: of `HfApi.upload_folder`; those that are None are left out.
 
     Raises:
         UserError: the hub can't be reached, or refuses.
     """
     from huggingface_hub import HfApi
 
-    token = options.pop("token", None)
+    options = {key: value for key, value in options.items() if value is not None}
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            export(bundle, "hf", folder)
-        except UserError:  # a network that only solo knows
-            export(bundle, "safetensors", folder)
+        save(bundle, folder)
         try:
             api = HfApi(token=token)
             api.create_repo(repo, private=private, exist_ok=True)
@@ -45,10 +55,14 @@ def push(bundle: Bundle, repo: str, private: bool | None = None, **options: Any)
             raise UserError(f"{repo} can't be written to the hub ({reason}); log in with `hf auth login`") from error
 
 
-def fetch(repo: str) -> Path:
+def fetch(repo: str, **options: Any) -> Path:
     """The folder of a repository, downloaded once; `NAME/REPOSITORY@REVISION` is another than its main one.
 
     Only weights, descriptions and cards are fetched, and none of their code is run.
+
+    Args:
+        repo: its name.
+        options: of `huggingface_hub.snapshot_download`: `revision`, `token`, `cache_dir`, `local_files_only`, ...
 
     Raises:
         UserError: it can't be fetched.
@@ -56,8 +70,9 @@ def fetch(repo: str) -> Path:
     from huggingface_hub import snapshot_download
 
     name, _, revision = repo.partition("@")
+    options["revision"] = options.get("revision") or revision or None
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_FILES), **options))
     except Exception as error:  # whatever the hub and the way there raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"hf://{repo} can't be fetched ({reason}); check the name and the network") from error

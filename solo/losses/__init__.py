@@ -5,9 +5,11 @@ from solo.losses.byol import byol_loss_func
 from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.dino import DINOLoss
+from solo.losses.dinov2 import ibot_loss_func, koleo_loss_func
 from solo.losses.frossl import frossl_loss_func
 from solo.losses.guided import GuidedLoss, distortion_loss_func
 from solo.losses.hierarchical import HierarchicalContrastiveLoss, hierarchical_contrastive_loss
+from solo.losses.ijepa import ijepa_loss_func
 from solo.losses.info_nce import info_nce
 from solo.losses.lejepa import lejepa_loss_func
 from solo.losses.mae import mae_loss_func
@@ -36,8 +38,11 @@ __all__ = [
     "distortion_loss_func",
     "frossl_loss_func",
     "hierarchical_contrastive_loss",
+    "ibot_loss_func",
+    "ijepa_loss_func",
     "info_nce",
     "lejepa_loss_func",
+    "koleo_loss_func",
     "mae_loss_func",
     "mocov2plus_loss_func",
     "mocov3_loss_func",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,11 @@ from torch import Tensor, nn
 from solo import distributed
 from solo.losses.numerics import full_precision
 from solo.losses.swav import swav_loss_func
+
+
+def teacher_temperatures(first: float, last: float, warmup: int, epochs: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The teacher's temperature in each epoch: from `first` to `last` in `warmup` epochs, and on as it is."""
+    return np.concatenate([np.linspace(first, last, warmup), np.full(epochs, last)])[:epochs]
 
 
 class DINOLoss(nn.Module):
@@ -41,8 +48,9 @@ class DINOLoss(nn.Module):
         self.epoch, self.num_large_crops = 0, num_large_crops
         self.student_temp, self.center_momentum = student_temp, center_momentum
         self.register_buffer("center", torch.zeros(1, num_prototypes))
-        warmup = np.linspace(warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs)
-        self.teacher_temp_schedule = np.concatenate([warmup, np.full(num_epochs, teacher_temp)])[:num_epochs]
+        self.teacher_temp_schedule = teacher_temperatures(
+            warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs, num_epochs
+        )
 
     @full_precision
     def forward(self, student_output: Tensor, teacher_output: Tensor) -> Tensor:

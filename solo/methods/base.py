@@ -10,14 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo.args.run_schema import PerformanceCfg
-from solo.args.schema import (
-    BackboneCfg,
-    HexCfg,
-    KnnEvalCfg,
-    OptimizerCfg,
-    PretrainCfg,
-    SchedulerCfg,
-)
+from solo.args.schema import BackboneCfg, HexCfg, KnnEvalCfg, OptimizerCfg, PretrainCfg, SchedulerCfg
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.errors import UserError
 from solo.hex.build import build_objective
@@ -26,7 +19,7 @@ from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
 from solo.methods.online import OnlineEvaluation
-from solo.optim.build import static_lr
+from solo.optim.build import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
 
@@ -99,7 +92,7 @@ class BaseMethod(OnlineEvaluation):
         self.base_model = find_backbone(self.backbone_name, self._BACKBONES)
         self.backbone = settings.backbone_of(config, self._BACKBONES)
         layers = config.finetune_layers
-        self._frozen = FrozenLayers(self.backbone, layers) if layers is not None else None
+        self.frozen_layers = FrozenLayers(self.backbone, layers) if layers is not None else None
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
         self.build_knn(config.knn_eval)
@@ -163,15 +156,15 @@ class BaseMethod(OnlineEvaluation):
     def train(self, mode: bool = True) -> BaseMethod:
         """As in torch, but frozen layers stay in eval mode."""
         super().train(mode)
-        if self._frozen is not None:
-            self._frozen.eval()
+        if self.frozen_layers is not None:
+            self.frozen_layers.eval()
         return self
 
     @property
     def learnable_params(self) -> list[dict[str, Any]]:
-        """Parameter groups `backbone` and `classifier`; fresh ones in each access."""
+        """Parameter groups `backbone` (several with layer_decay) and `classifier`; fresh ones in each access."""
         return [
-            {"name": "backbone", "params": self.backbone.parameters()},
+            *layer_groups(self.backbone, self.lr, self.weight_decay, self.config.optimizer.layer_decay),
             {"name": "classifier", "params": self.classifier.parameters(), "lr": self.classifier_lr, "weight_decay": 0},
         ]
 
@@ -204,10 +197,11 @@ class BaseMethod(OnlineEvaluation):
 
     @property
     def _params_with_heads(self) -> list[dict[str, Any]]:
-        backbone, classifier, *rest = vars(self._plain_base())["learnable_params"].fget(self)
+        found = vars(self._plain_base())["learnable_params"].fget(self)
+        place = 1 + [group["name"] for group in found].index("classifier")
         heads = [(name, self.group_options.get(name, {})) for name in self.trainable]
         groups = [{"name": name, "params": getattr(self, name).parameters(), **own} for name, own in heads]
-        return [backbone, classifier, *groups, *rest]
+        return [*found[:place], *groups, *found[place:]]
 
     def _forward_with_heads(self, X: Tensor) -> Outputs:
         out = BaseMethod.forward(self, X)

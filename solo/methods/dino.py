@@ -5,6 +5,8 @@ Caron et al.: Emerging properties in self-supervised vision transformers, https:
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,22 +51,15 @@ class DINO(BaseMomentumMethod):
     """A head with a slow copy."""
 
     Kwargs = DINOKwargs
-    trainable = ("head",)
-    averaged = ("head",)
+    trainable: ClassVar[tuple[str, ...]] = ("head",)
+    averaged: ClassVar[tuple[str, ...]] = ("head",)
     metric = "dino_loss"
     momentum_head: nn.Module
 
     def build(self, kw: DINOKwargs) -> None:
         """Make the head and the loss, which has a state."""
         self.clip_grad, self.freeze_last_layer = kw.clip_grad, kw.freeze_last_layer
-        self.head = DINOHead(
-            self.features_dim,
-            kw.num_prototypes,
-            use_bn=kw.use_bn_in_head,
-            norm_last_layer=kw.norm_last_layer,
-            hidden_dim=kw.proj_hidden_dim,
-            bottleneck_dim=kw.proj_output_dim,
-        )
+        self.head = self.make_head(kw)
         self.dino_loss_func = DINOLoss(
             kw.num_prototypes,
             kw.warmup_teacher_temperature,
@@ -73,6 +68,17 @@ class DINO(BaseMomentumMethod):
             self.max_epochs,
             student_temp=kw.student_temperature,
             num_large_crops=self.num_large_crops,
+        )
+
+    def make_head(self, kw: DINOKwargs) -> DINOHead:
+        """A head on the backbone's features."""
+        return DINOHead(
+            self.features_dim,
+            kw.num_prototypes,
+            use_bn=kw.use_bn_in_head,
+            norm_last_layer=kw.norm_last_layer,
+            hidden_dim=kw.proj_hidden_dim,
+            bottleneck_dim=kw.proj_output_dim,
         )
 
     def heads(self, feats: Tensor) -> Outputs:
@@ -96,8 +102,8 @@ class DINO(BaseMomentumMethod):
                 p.grad.mul_((clip / (p.grad.norm() + 1e-6)).clamp(max=1))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the backbone's gradients; leave the last layer as it is in the first epochs."""
+        """Clip the backbone's gradients; leave the heads' last layers as they are in the first epochs."""
         if self.clip_grad:
             self.dino_clip_gradients(self.clip_grad)
-        if self.current_epoch < self.freeze_last_layer:
-            self.head.last_layer.zero_grad(set_to_none=True)
+        for name in self.averaged if self.current_epoch < self.freeze_last_layer else ():
+            getattr(self, name).last_layer.zero_grad(set_to_none=True)

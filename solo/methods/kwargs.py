@@ -148,6 +148,25 @@ class DINOKwargs(ProjectorKwargs):
 
 
 @dataclass(kw_only=True)
+class DINOv2Kwargs(DINOKwargs):
+    """Keys of `method: dinov2`: those of DINO, how much is hidden, weights of the two further losses."""
+
+    mask_ratio: float = key(0.3, "share of the patches that are hidden in every second image", gt=0, lt=1)
+    ibot_weight: float = key(1.0, "weight of the loss on hidden patches", ge=0)
+    koleo_weight: float = key(0.1, "weight of the term that keeps features apart", ge=0)
+
+
+@dataclass(kw_only=True)
+class IJEPAKwargs:
+    """Keys of `method: ijepa`: the predictor, and how large the hidden blocks are."""
+
+    predictor_embed_dim: int = key(REQUIRED, "width of the predictor", ge=4)
+    predictor_depth: int = key(REQUIRED, "blocks of the predictor", ge=0)
+    predictor_num_heads: int = key(REQUIRED, "attention heads of the predictor", ge=1)
+    target_scale: float = key(0.175, "share of the patches in each of the four blocks that are predicted", gt=0, lt=1)
+
+
+@dataclass(kw_only=True)
 class MAEKwargs:
     """Keys of `method: mae`: the decoder, and how much of an image is hidden."""
 

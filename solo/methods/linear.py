@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig, open_dict
-from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from solo.args.run_schema import PerformanceCfg
 from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg
 from solo.backbones import features_dim
-from solo.errors import UserError
 from solo.losses.cross_entropy import LabelledCrossEntropy
 from solo.methods import settings
 from solo.methods.module import SoloModule
+from solo.optim.build import layer_groups
 
 
 class LinearModel(SoloModule):
@@ -77,23 +76,7 @@ class LinearModel(SoloModule):
         classifier = {"name": "classifier", "params": self.classifier.parameters()}
         if not self.finetune:
             return [classifier]
-        if self.layer_decay > 0:
-            return [*self._layer_groups(), classifier]
-        return [{"name": "backbone", "params": self.backbone.parameters()}, classifier]
-
-    def _layer_groups(self) -> list[dict[str, Any]]:
-        if not hasattr(self.backbone, "no_weight_decay"):
-            raise UserError(
-                f"optimizer.layer_decay={self.layer_decay} needs a backbone that knows its layers (ViT, Swin, "
-                f"ConvNeXt); {type(self.backbone).__name__} doesn't, so set optimizer.layer_decay=0"
-            )
-        groups = param_groups_layer_decay(
-            self.backbone,
-            self.weight_decay,
-            no_weight_decay_list=self.backbone.no_weight_decay(),  # type: ignore[operator]
-            layer_decay=self.layer_decay,
-        )
-        return [{**group, "lr": self.lr * group["lr_scale"]} for group in groups]
+        return [*layer_groups(self.backbone, self.lr, self.weight_decay, self.layer_decay), classifier]
 
     def train(self, mode: bool = True) -> LinearModel:
         """As in torch, but a frozen backbone stays in eval mode."""

@@ -151,7 +151,7 @@ def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Mod
         channels=facts["channels"],
         small=bool(spec and spec.small_stem),
         image_size=facts["size"],
-        several_sizes=bool(config.data.num_small_crops),
+        several_sizes=bool(config.data.num_small_crops or config.data.resolution_schedule),
         kwargs=config.backbone.kwargs,
         table=table,
     )

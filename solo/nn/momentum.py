@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from solo.nn.lora import parameters_like
+
 
 @torch.no_grad()
 def initialize_momentum_params(online_net: nn.Module, momentum_net: nn.Module) -> None:
@@ -36,11 +38,12 @@ class MomentumUpdater:
 
     @torch.no_grad()
     def update(self, online_net: nn.Module, momentum_net: nn.Module) -> None:
-        """Momentum parameters <- tau * momentum + (1 - tau) * online."""
-        pairs = list(zip(online_net.parameters(), momentum_net.parameters(), strict=True))
+        """Momentum parameters <- tau * momentum + (1 - tau) * online; an adapted weight counts with its adapter."""
+        slow: dict[str, Tensor] = dict(momentum_net.named_parameters())
+        pairs = list(zip(parameters_like(online_net, slow), slow.values(), strict=True))
         if pairs:  # as lists: on a GPU a few kernels for all of them
-            slow: list[Tensor] = [momentum for _, momentum in pairs]
-            torch._foreach_lerp_(slow, [online.to(momentum.dtype) for online, momentum in pairs], 1 - self.cur_tau)
+            values = [online.to(momentum.dtype) for online, momentum in pairs]
+            torch._foreach_lerp_(list(slow.values()), values, 1 - self.cur_tau)
 
     def update_tau(self, cur_step: int, max_steps: int) -> None:
         """Set `cur_tau` for a step."""

@@ -171,6 +171,28 @@ class Schedule:
         return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
 
 
+def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: float) -> list[dict[str, Any]]:
+    """The parameter group `backbone`, or where `decay` isn't 0 some whose rate falls by it from layer to layer.
+
+    These are timm's: biases and norms have no weight decay, frozen parameters are in none; `name` and `lr` are set.
+
+    Raises:
+        UserError: a backbone that doesn't know its layers.
+    """
+    if not decay:
+        return [{"name": "backbone", "params": backbone.parameters()}]
+    if not hasattr(backbone, "no_weight_decay"):
+        raise UserError(
+            f"optimizer.layer_decay={decay} needs a backbone that knows its layers (ViT, Swin, "
+            f"ConvNeXt); {type(backbone).__name__} doesn't, so set optimizer.layer_decay=0"
+        )
+    from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+
+    spared = backbone.no_weight_decay()  # type: ignore[operator]
+    groups = param_groups_layer_decay(backbone, weight_decay, no_weight_decay_list=spared, layer_decay=decay)
+    return [{**group, "name": f"backbone_{i}", "lr": lr * group["lr_scale"]} for i, group in enumerate(groups)]
+
+
 def remove_bias_and_norm_from_weight_decay(parameter_groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Split each group into `<name>` and `<name>_no_decay`, the latter without weight decay.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from solo.args.take_schema import EmbedCfg
+from solo.callbacks import run_lock
 from solo.errors import UserError
 from solo.files import output_file, replacing
 from solo.run.inputs import image_files
@@ -40,19 +40,33 @@ def embed(cfg: EmbedCfg) -> Path:
     if out.suffix:
         output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
+    run_lock.acquire(parts)
+    try:
+        return _written(cfg, out, parts, files, model)
+    finally:
+        run_lock.release(parts)
+        if out.suffix and parts.is_dir() and not any(parts.iterdir()):
+            parts.rmdir()
+
+
+def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], model: PretrainedModel) -> Path:
     engine, key = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip"), fingerprint(model)
     shards = [files[start : start + cfg.shard] for start in range(0, len(files), cfg.shard)]
     done = [
         _part(engine, parts / f"{i:05}.npz", shard, key, f"part {i + 1} of {len(shards)}")
         for i, shard in enumerate(shards)
     ]
+    for left in set(parts.glob("[0-9]*.npz")) - set(done):  # of an earlier command on more images
+        if _mark_of(left):
+            left.unlink()
     say_skipped(engine.skipped, say)
     count = sum(len(np.load(file)["paths"]) for file in done)
     if not count:
         raise UserError(f"none of {len(files)} images can be read")
     if out.suffix:
-        _join(done, out, count, model.features_dim)
-        shutil.rmtree(parts)
+        _join(done, out, count, model.features_dim, key)
+        for file in done:
+            file.unlink()
     say(f"{count:,} images, {model.features_dim} features each: {out}")
     return out
 
@@ -82,6 +96,7 @@ def _part(engine: FileFeatures, file: Path, shard: Sequence[Path], key: str, wha
 
 
 def _mark_of(file: Path) -> str:
+    """The model and the images of a part; the model alone of a whole file; empty if it isn't one of ours."""
     try:
         return str(np.load(file)["facts"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # half of one: computed again
@@ -94,14 +109,14 @@ def _parts(files: Sequence[Path]) -> Iterator[tuple[np.ndarray, list[str]]]:
         yield held["features"], held["paths"].tolist()
 
 
-def _join(files: Sequence[Path], out: Path, count: int, width: int) -> None:
+def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) -> None:
     """One file of all parts; a part at a time is in memory, but for .npz, which holds all of it."""
     with replacing(out) as temporary:
         if out.suffix == ".npz":
             features, names = zip(*_parts(files), strict=True)
             with temporary.open("wb") as stream:
                 paths = np.array([name for part in names for name in part], dtype=str)
-                np.savez(stream, features=np.concatenate(features), paths=paths)
+                np.savez(stream, features=np.concatenate(features), paths=paths, facts=np.array(key))
         elif out.suffix == ".npy":
             table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width))
             start, lines = 0, list[str]()

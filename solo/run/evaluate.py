@@ -66,12 +66,13 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
             results.append({"feature_type": kind, **result})
             which = "" if result["classes"] == "all" else f", {result['classes']} classes only"
             title = f"{features.name}, {features.kind}{which}: {result['images']['val']:,} images"
-            show_levels(title, result["levels"], _shown(protocol))
+            if several := result.get("several"):  # a column for each of many labels is too wide
+                show_levels(title, [{"level": f"{several['labels']} labels at once", **several}], _SEVERAL)
+            else:
+                show_levels(title, result["levels"], _shown(protocol))
             _warn_of_gradients(result["levels"], protocol)
             if len(features.levels) > 1:  # with one, they say what the accuracies say
                 _show_hierarchy(result.get("hierarchy", {}))
-            if several := result.get("several"):
-                show_levels("several labels at once", [{"level": f"{several['labels']} labels", **several}], _SEVERAL)
     folder = open_folder(cfg, "evaluate")
     source = dict(next(iter(found.values())).facts)
     facts = facts_of(cfg, "evaluate", seed=cfg.seed, source=source, protocol=_protocol(protocol)) | {"results": results}

@@ -15,7 +15,7 @@ from solo.args.eval_schema import FeatureCfg
 from solo.backbones import features_dim
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
-from solo.data.catalogue.registry import get_spec, query_images
+from solo.data.catalogue.registry import get_spec, layout_of, query_images
 from solo.data.catalogue.resolve import unseen_classes
 from solo.data.labels.subsets import Subset
 from solo.data.sources.skip import file_names, skipped_files
@@ -76,7 +76,17 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
         )
         for kind, val in tables["val"].items()
     }
-    return loaded, cfg
+    names = layout_of(cfg.data.spec).several if cfg.data.spec.layout else ()
+    return {kind: _with_labels(one, names) for kind, one in loaded.items()} if names else loaded, cfg
+
+
+def _with_labels(features: Features, names: Sequence[str]) -> Features:
+    """A column for each of several labels, 1 yes, 0 no, -1 unknown, in place of the class, their combination."""
+    parts = [name.split("+") for name in features.class_names(0)]
+    rows = [[1 if name in part else -1 if f"?{name}" in part else 0 for name in names] for part in parts]
+    columns = torch.tensor([*rows, [-1] * len(names)])  # the last: of -1, a file that can't be read
+    tables = [table and replace(table, labels=columns[table.labels[:, 0]]) for table in (features.val, features.train)]
+    return replace(features, val=tables[0] or features.val, train=tables[1], levels=tuple(names), tree=None)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Loggers beside a run's own files: Weights & Biases, which goes on without a network, and MLflow."""
+"""Loggers beside a run's own files: Weights & Biases, which goes on without a network, MLflow and Trackio."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
@@ -35,6 +36,7 @@ def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_
         UserError: one of them can't be used: no account, no package, no server.
     """
     found = [wandb_logger(cfg, root, wandb_id), mlflow_logger(cfg, root, run_id)]
+    found += [TrackioLogger(cfg)] if "trackio" in (cfg.logger or ()) else []
     return [logger for logger in found if logger is not None]
 
 
@@ -62,6 +64,48 @@ def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
             f"logger=[mlflow] can't be used ({reason}); see MLFLOW_TRACKING_URI, or leave it out"
         ) from error
     return logger
+
+
+class TrackioLogger(Logger):
+    """Metrics to Trackio's local store, which `trackio show` draws; its run is started by the first of them.
+
+    Lightning has none. TRACKIO_PROJECT names the project, and Trackio reads TRACKIO_SPACE_ID and TRACKIO_DIR itself.
+    """
+
+    def __init__(self, cfg: PretrainCfg | LinearCfg) -> None:
+        super().__init__()
+        self._cfg = cfg
+        self._run: Any = None
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return str(self._cfg.name)
+
+    @property
+    def version(self) -> None:
+        """None: the run's folder has an id of its own."""
+        return None
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the settings are those that the run starts with."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hand them on; the first ones start the run."""
+        if self._run is None:
+            import trackio
+
+            project = os.environ.get("TRACKIO_PROJECT", "solo")
+            self._run = trackio.init(project=project, name=self.name, config=to_plain(self._cfg))
+        self._run.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run, which writes what is left."""
+        if self._run is not None:
+            self._run.finish()
 
 
 def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from solo.args.config import to_plain
 from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
-from solo.backbones.sizes import check_sizes
+from solo.backbones.sizes import check_sizes, side_of_patch
+from solo.callbacks.resolution import shrunk_side
 from solo.callbacks.summary import Facts
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
@@ -35,8 +36,9 @@ from solo.methods.base import BaseMethod
 from solo.run.relatives import find_relatives
 from solo.run.report import analyze_command, linear_command, say
 from solo.run.settle import tune
-from solo.run.start import start_from
+from solo.run.start import adapt, start_from
 from solo.run.trainer import prepare
+from solo.run.verdict import verdict_on
 from solo.run.work import work_of
 
 
@@ -65,6 +67,8 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     model = method(cfg if own else OmegaConf.create(to_plain(cfg)))
     if cfg.finetune_from is not None:
         start_from(model, cfg.finetune_from, cfg.data.spec.channels if cfg.data.channels is None else cfg.data.channels)
+    if cfg.finetune_lora is not None:
+        adapt(model, cfg.finetune_lora)
     _check_sizes(cfg, model)
     val = val_loader(cfg)
     prepared = prepare(cfg, cfg.method, _facts(cfg), model)
@@ -75,8 +79,10 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     shown = find_relatives(cfg, model, lambda transform: _images(cfg, transform))
     train = train_loader(cfg, device, shown)
     tune(model, model.config, device, cfg.max_epochs * len(train))
-    images = len(cast(Sized, train.dataset))
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last))
+    images, found = len(cast(Sized, train.dataset)), None
+    if cfg.finetune_from is not None and cfg.verdict and prepared.trainer.is_global_zero:
+        found = verdict_on(cfg, model, lambda which: _plain_images(cfg, which), device)
+    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last), found)
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
@@ -87,6 +93,10 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
     sizes = {entry.crop_size: f"augmentations[{i}].crop_size" for i, entry in enumerate(cfg.augmentations)}
     sizes[cfg.data.image_size] = "data.image_size"
     known = {size: key for size, key in sizes.items() if size is not None}
+    patch, shares = side_of_patch(model.backbone), cfg.data.resolution_schedule or ()
+    known |= {
+        shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in shares if share < 1
+    }
     check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
 
@@ -163,13 +173,20 @@ def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
 
 def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
     """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
+    images = _plain_images(cfg, "validation")
+    return None if images is None else eval_loader(images, cfg.optimizer.batch_size, cfg.data.workers)
+
+
+def _plain_images(cfg: PretrainCfg, which: str) -> Dataset[tuple[Any, Any]] | None:
+    """The `training` or the `validation` images as evaluation sees them; None as in `val_loader`."""
     data, spec = cfg.data, cfg.data.spec
     nowhere = data.val_path is None and not data.holdout and (spec.folders or spec.name == "custom")
     if data.no_labels or nowhere:
         return None
     transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
-    images = load(spec, "val", data.val_path, data.download, transform, levels=True)
-    return eval_loader(images, cfg.optimizer.batch_size, data.workers)
+    if which == "training":
+        return _images(cfg, transform)
+    return load(spec, "val", data.val_path, data.download, transform, levels=True)
 
 
 def _facts(cfg: PretrainCfg) -> Facts:

@@ -27,6 +27,7 @@ from solo.errors import UserError
 from solo.export.card import facts_of, model_card
 from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
 from solo.export.targets import Exported, export
+from solo.run.hub import OnHub
 from solo.run.inputs import as_image, each_image
 from solo.run.predictions import Predictions, predictions
 from solo.run.source import pretrained_backbone, small_stem
@@ -37,7 +38,7 @@ _READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.
 
 
 @dataclass(frozen=True)
-class PretrainedModel:
+class PretrainedModel(OnHub):
     """The backbone of a run, with everything that is needed to use it.
 
     Attributes:
@@ -174,25 +175,10 @@ class PretrainedModel:
         """
         return export(self.bundle(), to, out)
 
-    def push_to_hub(self, repo: str, **options: Any) -> str:
-        """Upload the backbone, its label tree and its card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
-
-        Args:
-            repo: `NAME/REPOSITORY`, whose address is returned.
-            options: of `huggingface_hub.HfApi.upload_folder` (`commit_message`, `token`, ...), and `private`.
-
-        Raises:
-            UserError: the hub can't be reached, or refuses.
-        """
-        from solo.export.hub import push
-
-        return push(self.bundle(), repo, **options)
-
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> PretrainedModel:
-        """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder."""
-        here = Path(source).expanduser().exists() or "://" in str(source)
-        return load_pretrained(source if here else f"hf://{source}", **options)
+    def load(cls, source: str | Path, **data: Any) -> Any:
+        """`solo.load`."""
+        return load_pretrained(source, **data)
 
     def bundle(self) -> Bundle:
         """What `solo.export` needs of it."""

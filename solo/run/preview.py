@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
 from solo.args.schema import PretrainCfg
+from solo.files import file_name
 from solo.run.pretrain import train_loader
 from solo.run.report import say
 
@@ -24,7 +25,8 @@ def run(cfg: PretrainCfg, number: int | None = None) -> None:
     These are the first views of the training's first batch. `number` tells the pictures of several runs apart.
     """
     _, views, _ = next(iter(train_loader(cfg)))
-    path = Path(cfg.checkpoint.dir).expanduser() / cfg.method / f"preview{'' if number is None else f'-{number}'}.png"
+    name = f"preview{'' if number is None else f'-{number}'}.png"
+    path = Path(cfg.checkpoint.dir).expanduser() / file_name(cfg.method) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     save_image(grid([view[:_IMAGES] for view in views], cfg.data.mean or (), cfg.data.std or ()), path)
     say(f"{len(views)} views of {min(_IMAGES, len(views[0]))} images in {path}")

@@ -69,6 +69,8 @@ def show_result(summary: Mapping[str, Any], folder: Path, next_command: str | No
     screen.print(grid(title, (), ((shown(name), value) for name, value in _numbers(summary))))
     if "hex" in summary:
         screen.print(f"HEX: {summary['hex']['text']}")
+    if "verdict" in summary:
+        screen.print(f"against the weights it started from: {summary['verdict']['text']}", style="bold")
     screen.print(f"files in {shown(folder)}: {', '.join(name for name in _FILES if (folder / name).exists())}")
     if next_command:
         screen.print(f"next: {shown(next_command)}", style="bold")

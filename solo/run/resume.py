@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.batches.loader import BatchLoader
 from solo.errors import ConfigError, UserError
 from solo.run.report import say
+
+_MOST = 2**40  # steps or epochs that nobody trains
 
 
 class ResumeOrder(Callback):
@@ -103,16 +105,26 @@ def _beside(file: Path) -> Sequence[Path]:
     return [other for other in found if not other.samefile(file)]
 
 
+def _counted(state: Any) -> Iterator[Any]:
+    """The numbers of all of Lightning's counters of progress."""
+    for name, value in state.items() if isinstance(state, Mapping) else ():
+        if name in ("ready", "started", "processed", "completed"):
+            yield value
+        else:
+            yield from _counted(value)
+
+
 def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
     """Where the run was, as far as Lightning and the callbacks take it for granted; what fits where, they find out."""
     try:
         loops = checkpoint["loops"]["fit_loop"]
         epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["current"]
-        counts = [epochs["started"], epochs["processed"], batches["completed"]]
+        counts = [epochs["started"], epochs["processed"], batches["completed"], *_counted(loops)]
         counts += [checkpoint["epoch"], checkpoint["global_step"]]
         counts += [scheduler["last_epoch"] for scheduler in checkpoint["lr_schedulers"]]
         sections = [*checkpoint.get("callbacks", {}).values(), *checkpoint["optimizer_states"]]
-        sound = all(isinstance(count, int) for count in counts) and all(isinstance(part, dict) for part in sections)
+        sound = all(type(count) is int and 0 <= count < _MOST for count in counts)
+        sound &= all(isinstance(part, dict) for part in sections)
     except (LookupError, TypeError, AttributeError):
         sound = False
     if not sound:

@@ -7,6 +7,7 @@ import csv
 import html
 import importlib.util
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +25,7 @@ from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError
 from solo.eval.knn import nearest
 from solo.files import cell, output_file, replacing
+from solo.run.embed import fingerprint
 from solo.run.inputs import image_files
 from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say, show_table
@@ -75,7 +77,7 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
     queries, asked = engine.all(image_files(cfg.query), "queries")
     if cfg.features is not None:
-        paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1])
+        paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1], model)
     else:
         paths, keys = engine.all(image_files(str(cfg.among)), "images")
     say_skipped(engine.skipped, say)
@@ -99,13 +101,14 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     return found
 
 
-def _saved(file: Path, width: int) -> tuple[list[Path], Tensor]:
+def _saved(file: Path, width: int, model: PretrainedModel) -> tuple[list[Path], Tensor]:
     try:
         if not file.is_file():  # a pipe would be waited for
             raise FileNotFoundError("there is no such file")
         check_zip(file)
         held = np.load(file, allow_pickle=False)
         features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
+        made_by = re.match(r"[0-9a-f]{16}\b", str(held["facts"])) if "facts" in held else None
     except Exception as error:  # a broken file can make NumPy raise almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"features={file} can't be read ({reason}); give an .npz file of solo embed") from error
@@ -114,6 +117,8 @@ def _saved(file: Path, width: int) -> tuple[list[Path], Tensor]:
             f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
             "embed the images with it"
         )
+    if made_by and made_by[0] != fingerprint(model):
+        raise UserError(f"features={file} are of another model, or of other sizes; embed the images with this one")
     return paths, torch.from_numpy(features.astype(np.float32, copy=False))
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.callbacks.meter import Meter
 from solo.cores import usable_cores
+from solo.errors import UserError
 from solo.methods.module import SoloModule
 from solo.precision import best_precision
 from solo.run.report import say
@@ -71,12 +72,29 @@ def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.dev
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if on_gpu and "mixed" in str(cfg.trainer.get("precision")):
         torch.set_float32_matmul_precision("high")  # what is left in float32 comes of half precision
+    if cfg.performance.grad_checkpointing:
+        save_memory(model.backbone)  # type: ignore[arg-type]
     wanted = cfg.performance.compile
     if wanted == "auto":
         wanted = on_gpu and steps >= _WORTH_COMPILING and "fsdp" not in str(cfg.strategy)
     if wanted:
         names = compile_networks(model)
         say(f"performance.compile: {', '.join(names)}; the first step takes a minute or more")
+
+
+def save_memory(backbone: nn.Module) -> None:
+    """Let a backbone compute the activations of its blocks again in the backward pass.
+
+    Raises:
+        UserError: it can't.
+    """
+    try:
+        backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError, TypeError) as error:
+        raise UserError(
+            "performance.grad_checkpointing=true is for timm's networks (vit_small, swin_tiny, ...), and "
+            f"{type(backbone).__name__} can't do it; leave it out"
+        ) from error
 
 
 def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[str]:

@@ -1,4 +1,4 @@
-"""`finetune_from`: the weights that pretraining starts from."""
+"""`finetune_from`, `finetune_lora`: the weights that pretraining starts from, and adapters on them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from solo.backbones.published import published_model
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
 from solo.methods.base import BaseMethod
+from solo.methods.frozen import FrozenLayers
+from solo.nn.lora import add_adapters
 from solo.weights import load_weights
 
 
@@ -29,6 +31,20 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
         raise UserError(f"finetune_from: {error}") from error
     for online, slow in getattr(model, "momentum_pairs", []):
         slow.load_state_dict(online.state_dict())
+
+
+def adapt(model: BaseMethod, rank: int) -> None:
+    """Freeze the backbone but for `finetune_layers`, and train adapters of its attention instead.
+
+    Raises:
+        UserError: it has no attention layers of timm's form.
+    """
+    model.frozen_layers = FrozenLayers(model.backbone, model.config.finetune_layers or ())
+    if not add_adapters(model, "backbone", rank):
+        raise UserError(
+            f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "
+            f"{model.backbone_name!r} has none, take finetune_layers or leave it out"
+        )
 
 
 def _published(source: str, channels: int) -> dict[str, Tensor]:

@@ -51,10 +51,14 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
         return None
     keys = keys_of(schema)
     values: dict[str, Any] = {}
-    free = [name for name in known.POSITIONAL]
+    free = [name for name in known.POSITIONAL if not any(word.startswith(f"{name}=") for word in words)]
     for word in words:
         if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
             found = read_word(word, schema)
+            if values.get(found.key, found.value) != found.value:
+                raise ConfigError(
+                    f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; take one out"
+                )
             values[found.key] = found.value
         else:
             values[free.pop(0)] = word

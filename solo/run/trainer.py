@@ -24,9 +24,12 @@ from solo import distributed
 from solo.args.config import to_plain
 from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
+from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
+from solo.callbacks.averaging import WeightAverage
 from solo.callbacks.profile import StepProfile
+from solo.callbacks.resolution import ResolutionSchedule
 from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
@@ -34,7 +37,7 @@ from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
-from solo.files import write_text
+from solo.files import file_name, write_text
 from solo.run.failures import explain, watch_children
 from solo.run.launch import check_launch
 from solo.run.loggers import loggers
@@ -86,6 +89,7 @@ class Run:
         train: DataLoader[Any] | BatchLoader,
         val: DataLoader[Any] | None,
         next_command: Callable[[Path], str | None] | None = None,
+        verdict: Callable[[], Any] | None = None,
     ) -> None:
         """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""
         try:
@@ -110,6 +114,8 @@ class Run:
         else:
             list_skipped([train, val], self.directory.path)
             if self.trainer.is_global_zero and self.recorder.summary:
+                if verdict is not None:
+                    self.recorder.add("verdict", verdict())
                 last = self.directory.path / "last.ckpt"
                 command = next_command(last) if next_command and last.is_file() else None
                 show_result(self.recorder.summary, self.directory.path, command)
@@ -154,6 +160,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     """
     hush(workers=cfg.data.workers > 0)
     watch_children()
+    kind = file_name(kind)
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resumed = find_resume(cfg, root)
     resume = resumed.file if resumed else None
@@ -170,12 +177,17 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
-        options = {key: value for key, value in to_plain(cfg.checkpoint).items() if key not in ("enabled", "dir")}
+        options = {
+            key: value for key, value in to_plain(cfg.checkpoint).items() if key not in ("enabled", "dir", "ema")
+        }
+        callbacks += [WeightAverage(directory, cfg.checkpoint.ema)] if cfg.checkpoint.ema is not None else []
         callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.trainer.get("max_time"), **options))
+    if isinstance(cfg, PretrainCfg) and cfg.data.resolution_schedule:
+        callbacks.append(ResolutionSchedule(cfg.data.resolution_schedule, side_of_patch(model.backbone)))
     if isinstance(cfg, PretrainCfg) and cfg.auto_umap.enabled:
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
-        callbacks.append(AutoUMAP(str(cfg.name), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
+        callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
     callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), SchedulePlan(directory), recorder]
     synced = cfg.trainer.get("sync_batchnorm")
     options = {

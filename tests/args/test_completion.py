@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,14 +52,44 @@ def test_bash_completes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         assert main(["--install-completion", "bash"]) == 0
     told = (tmp_path / ".bashrc").read_text().splitlines()
     assert told[0] == "# mine" and len(told) == 2 and "open a new bash" in capsys.readouterr().out
-    (tmp_path / "solo").write_text(f'#!/bin/sh\nexec {sys.executable} -m solo "$@"\n')
-    (tmp_path / "solo").chmod(0o755)
+    command_in(tmp_path)
     asked = ["solo pretrain digits hex method=by", "solo expo"]
     lines = [f"COMP_LINE='{line}' COMP_POINT={len(line)}; _solo; printf '<%s>' \"${{COMPREPLY[@]}}\"" for line in asked]
     program = "\n".join(["source ~/.bashrc", "complete -p solo", *lines])
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=environment, timeout=120)
     assert done.stdout == "complete -o nospace -F _solo solo\n<byol ><export >", done.stderr
+
+
+def command_in(folder: Path) -> None:
+    (folder / "solo").write_text(f'#!/bin/sh\nexec {sys.executable} -m solo "$@"\n')
+    (folder / "solo").chmod(0o755)
+
+
+ZSH = """compdef() { :; }; compadd() { shift 5; print -rl -- "$@" }; source ~/.zshrc; """  # what the line editor has
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("shell", "program", "found"),
+    [
+        ("zsh", ZSH + "LBUFFER='solo expo'; _solo; LBUFFER='solo inspect a'; _solo", "export \na\\ folder/\n"),
+        ("fish", "complete -C'solo expo'; complete -C'solo inspect a'", "export\na folder/\n"),  # it quotes by itself
+    ],
+)
+def test_zsh_and_fish_complete(
+    shell: str, program: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} isn't installed")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a folder").mkdir()
+    assert main(["--install-completion", shell]) == 0
+    command_in(tmp_path)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_CONFIG_HOME": f"{tmp_path}/.config"}
+    done = subprocess.run([shell, "-c", program], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout == found, done.stderr
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

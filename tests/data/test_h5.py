@@ -5,6 +5,7 @@ import os
 import pickle
 import runpy
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,20 @@ def test_submodules_say_what_is_there() -> None:
 def test_compute_dataset_size(folder: Path, h5: Path, kwargs: dict[str, Any], size: int) -> None:
     filled = {k: v.format(folder=folder, h5=h5) if isinstance(v, str) else v for k, v in kwargs.items()}
     assert compute_dataset_size(**filled) == size
+
+
+@pytest.mark.fault(1, "classes and images in an HDF5 file whose names are no UTF-8", "read, by their bytes")
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    stream = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, "PNG")
+    content = np.frombuffer(stream.getvalue(), np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in (b"gr\xfc\xdf", "größe".encode(), b"esc\x1b[31m\nx"):
+            group = h5py.Group(h5py.h5g.create(file.id, name))
+            group.create_dataset(b"im\xff.png", data=content)
+    for _ in range(2):  # the second time from the index beside it
+        images = h5_file.h5_images(tmp_path / "a.h5")
+        assert len(images) == 3 and {image.read() for image in images} == {stream.getvalue()}
 
 
 @pytest.mark.fault(5, "an HDF5 file with links to other files, a virtual or an endless array", "refused in one line")

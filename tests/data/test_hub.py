@@ -73,6 +73,26 @@ def test_classes_and_images_of_both_splits(tmp_path: Path, kind: Any) -> None:
     assert len(part) == 9
 
 
+@pytest.mark.fault(
+    2, "a data set of the hub whose validation split has other classes", "as folders: refused, `drop` or `label`"
+)
+@pytest.mark.parametrize(
+    ("keys", "found"), [({}, None), ({"unknown_classes": "drop"}, 2), ({"unknown_classes": "label"}, 3)]
+)
+def test_validation_classes_that_training_lacks(tmp_path: Path, keys: dict[str, str], found: int | None) -> None:
+    train = table(0, 1, 3, 4).cast_column("label", datasets.Value("int64"))
+    test = table(4, 2, 0).cast_column("label", datasets.Value("int64"))  # 2 is in no training image
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(str(tmp_path / "data"))
+    path = str(tmp_path / "data")
+    spec = spec_of(path, val_path=path, **keys)
+    if found is None:
+        with pytest.raises(UserError, match="1 classes of 1 images are not among the training data's labels: 2"):
+            load(spec, "val", path, data_format="hf")
+        return
+    val: Any = load(spec, "val", path, data_format="hf")
+    assert [int(label) for label in val.targets] == ([1, 0] if found == 2 else [1, -1, 0])
+
+
 def test_levels_and_no_labels(tmp_path: Path) -> None:
     path = saved(tmp_path / "data")
     spec = spec_of(path, label_columns=["group", "label"])

@@ -189,6 +189,104 @@ def modelnet40(root: Path) -> None:
 
 
 # name -> (maker, training targets, validation targets, levels, path of the first training image)
+def inat17(root: Path, year: int = 2017, **ranks: str) -> None:
+    categories = [{"id": 3, "name": "Apis", "supercategory": "Insecta", **ranks}]
+    categories += [{"id": 1, "name": "Bufo", "supercategory": "Amphibia", **ranks}]
+    for split, images in (("train", [(7, 1), (8, 3)]), ("val", [(9, 3)])):
+        listed = {
+            "images": [{"id": i, "file_name": f"images/{label}/{i}.jpg"} for i, label in images],
+            "annotations": [{"image_id": i, "category_id": label} for i, label in images],
+            "categories": categories,
+        }
+        text(root / f"{split}{year}.json", [json.dumps(listed)])
+        for i, label in images:
+            picture(root / "images" / str(label) / f"{i}.jpg")
+
+
+def inat19(root: Path) -> None:
+    """The names that the lists hide are in a file of their own."""
+    ranks = ("kingdom", "phylum", "class", "order", "family", "genus")
+    inat17(root, 2019, **dict.fromkeys(ranks, "hidden"))
+    known = [
+        {"id": i, "name": name, **{rank: f"{rank} {i // 2}" for rank in ranks}} for i, name in ((1, "b"), (3, "a"))
+    ]
+    text(root / "categories.json", [json.dumps(known)])
+
+
+def dtd(root: Path) -> None:
+    for split, images in (("train", ["banded/a.jpg"]), ("val", ["woven/b.jpg"]), ("test", ["woven/c.jpg"])):
+        text(root / "labels" / f"{split}1.txt", images)
+        for image in images:
+            picture(root / "images" / image)
+
+
+def sun397(root: Path) -> None:
+    text(root / "ClassName.txt", ["/a/abbey", "/h/house/outdoor"])
+    images = ["/h/house/outdoor/x.jpg", "/a/abbey/y.jpg", "/a/abbey/z.jpg"]
+    text(root / "Training_01.txt", images[:2])
+    text(root / "Testing_01.txt", images[2:])
+    for image in images:
+        picture(root / image[1:])
+
+
+def voc2007(root: Path) -> None:
+    for label in layout_of(get_spec("voc2007")).several:
+        signs = {"person": ("1", "-1", "1"), "dog": ("1", "0", "-1")}.get(label, ("-1", "-1", "-1"))
+        for split, rows in (("trainval", [("01", signs[0]), ("02", signs[1])]), ("test", [("03", signs[2])])):
+            text(root / "ImageSets" / "Main" / f"{label}_{split}.txt", [f"{image} {sign}" for image, sign in rows])
+    for image in ("01", "02", "03"):
+        picture(root / "JPEGImages" / f"{image}.jpg")
+
+
+def breeds(root: Path) -> None:
+    """Two kinds of living and two of other things at each depth, of 20 classes each below a chain of single nodes."""
+    edges, leaves = [], []
+    for top, kind in (("n00004258", "living"), ("n00000009", "other")):
+        edges.append(f"n00001740 {top}")
+        for half in "ab":
+            chain = [top, *(f"{kind}{half}{depth}" for depth in range(4))]  # depths 2 to 5
+            edges += [f"{upper} {lower}" for upper, lower in zip(chain, chain[1:], strict=False)]
+            leaves += [(chain[-1], f"n{kind}{half}{i:02d}") for i in range(20)]
+    edges += [f"{parent} {leaf}" for parent, leaf in leaves]
+    text(root / "class_hierarchy.txt", edges)
+    text(root / "node_names.txt", [f"{child}\tthe {child}" for _, child in map(str.split, edges)])
+    text(root / "dataset_class_info.json", [json.dumps([[i, leaf, leaf] for i, (_, leaf) in enumerate(leaves)])])
+    for split in ("train", "val"):
+        class_folders(root, split, [leaf for _, leaf in leaves], [1] * len(leaves))
+
+
+def tiered_imagenet_h(root: Path) -> None:
+    text(root / "tiered_imagenet_isa.txt", ["thing animal", "animal n02", "animal n03", "thing plant", "plant n01"])
+    for split, images in {
+        "train": [("n01", "n01_1.JPEG"), ("n02", "n02_5.JPEG"), ("n03", "n03_1.JPEG")],
+        "test": [("n02", "ILSVRC2012_val_00000001.JPEG")],
+    }.items():
+        for wnid, image in images:
+            text(root / "splits_tieredImageNet-H" / split / f"{wnid}.txt", [image])
+            picture(root / ("train" if split == "train" else "val") / wnid / image)
+
+
+def imagenet_3l(root: Path) -> None:
+    for file, names in (("basic", "dog bird"), ("subord", "hound gull"), ("finegrained", "beagle tern skua")):
+        text(root / "data" / f"imagenet-3L-id_{file}_dic.json", [json.dumps(dict(enumerate(names.split())))])
+    rows = ["train/n3/a.JPEG 1 1 2 1", "train/n1/b.JPEG 0 0 0 147", "val/n2/c.JPEG 1 1 1"]
+    text(root / "data" / "imagenet-F-train.txt", rows[:2])
+    text(root / "data" / "imagenet-F-val.txt", rows[2:])
+    for row in rows:
+        picture(root / row.split()[0])
+
+
+def dyml_product(root: Path) -> None:
+    heading = "fname, coarse_id, middle_id, fine_id"
+    for folder, rows in {
+        "train": ["0.jpg, 2, 5, 9", "1.jpg, 1, 4, 7"],
+        "mini-bmk_all_in_one": ["0.jpg, 2, 6, 8"],
+    }.items():
+        text(root / folder / "label.csv", [heading + rows[0], *rows[1:]])
+        for row in rows:
+            picture(root / folder / "imgs" / row.partition(",")[0])
+
+
 LAYOUTS: dict[str, tuple[Callable[[Path], None], list[int], list[int], tuple[str, ...], tuple[str, ...]]] = {
     "cub200": (cub200, [0, 1], [2], ("group", "species"), ("Albatross", "Black Albatross")),
     "nabirds": (nabirds, [0, 2], [1], ("level1", "level2", "level3"), ("Ducks", "Mallard", "Mallard (Male)")),
@@ -215,7 +313,44 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], list[int], list[int], tuple[str
         ("Dresses", "id_00000002", "id_00000002 02"),
     ),
     "modelnet40": (modelnet40, [0, 0, 2], [1, 3], ("category", "model"), ("airplane", "airplane_0001")),
+    "inat17": (inat17, [1, 0], [0], ("supercategory", "species"), ("Amphibia", "Bufo")),
+    "inat19": (
+        inat19,
+        [0, 1],
+        [1],
+        ("kingdom", "phylum", "class", "order", "family", "genus", "species"),
+        (*(f"{rank} 0" for rank in ("kingdom", "phylum", "class", "order", "family", "genus")), "b"),
+    ),
+    "dtd": (dtd, [0, 1], [1], ("class",), ("banded",)),
+    "sun397": (sun397, [1, 0], [0], ("class",), ("house/outdoor",)),
+    "voc2007": (voc2007, [1, 0], [2], ("class",), ("dog+person",)),
+    "living17": (breeds, [0, 1, 4, 5], [2, 3, 6, 7], ("superclass", "class"), ("the livinga3", "nlivinga12")),
+    "entity13": (
+        breeds,
+        [*range(10), *range(20, 30), *range(40, 50), *range(60, 70)],
+        [*range(10, 20), *range(30, 40), *range(50, 60), *range(70, 80)],
+        ("superclass", "class"),
+        ("the livinga1", "nlivinga12"),
+    ),
+    "entity30": (
+        breeds,
+        [*range(4), *range(8, 12), *range(16, 20), *range(24, 28)],
+        [*range(4, 8), *range(12, 16), *range(20, 24), *range(28, 32)],
+        ("superclass", "class"),
+        ("the livinga2", "nlivinga12"),
+    ),
+    "tiered_imagenet_h": (tiered_imagenet_h, [0, 1, 2], [1], ("level1", "level2"), ("plant", "n01")),
+    "imagenet_3l": (imagenet_3l, [2, 0], [1], ("basic", "subordinate", "fine"), ("bird", "gull", "skua")),
+    "dyml_product": (dyml_product, [1, 0], [2], ("coarse", "middle", "fine"), ("coarse 2", "middle 5", "fine 9")),
 }
+
+
+def test_lists_that_are_missing_are_not_made_up_from_class_folders(tmp_path: Path) -> None:
+    """ImageNet's folders without the hierarchy are a thousand classes, not Living-17."""
+    breeds(tmp_path)
+    (tmp_path / "class_hierarchy.txt").unlink()
+    with pytest.raises(UserError, match="no BREEDS Living-17 in .*class_hierarchy.txt"):
+        load(get_spec("living17"), "train", tmp_path, download=False)
 
 
 def test_queries_of_inshop(tmp_path: Path) -> None:
@@ -234,7 +369,7 @@ def test_published_layout(tmp_path: Path, name: str, below: bool) -> None:
     path = tmp_path if below else root
     spec = with_tree(get_spec(name), path)
     assert spec.taxonomy is not None and spec.levels == levels
-    assert get_spec(name).levels == (levels if name != "nabirds" else ("class",))
+    assert get_spec(name).levels == (("class",) if name in ("nabirds", "tiered_imagenet_h") else levels)
     train, val = (load(spec, split, path, download=False, levels=True) for split in ("train", "val"))
     assert train.targets == train_targets and val.targets == val_targets  # type: ignore[attr-defined]
     assert spec.num_classes == spec.taxonomy.num_classes > max(train_targets + val_targets)
@@ -308,6 +443,8 @@ def damage(root: Path, file: str, content: str) -> None:
         ("flowers", "setid.mat", "no matlab file", "Flowers in .* can't be read"),
         ("food101", "meta/train.json", "{", "Food-101 in .* can't be read"),
         ("inat21", "2021_train_mini/strange/0.jpg", "", "NUMBER_KINGDOM"),
+        ("inat17", "train2017.json", "{}", "iNaturalist 2017 in .* can't be read.*categories"),
+        ("living17", "dataset_class_info.json", "[]", "BREEDS Living-17 in .* can't be read"),
     ],
 )
 def test_damaged_lists_are_named(tmp_path: Path, name: str, file: str, content: str, message: str) -> None:

@@ -267,6 +267,21 @@ def test_broken_files_are_named_or_skipped(tmp_path: Path, kind: str) -> None:
     assert [data[i][1] for i in range(2)] == [-1, 0] and len(data.skipped()) == 1
 
 
+@pytest.mark.fault(
+    2, "a TIFF of 400 bytes that says it is 60,000 pixels high", "refused by its head, nothing is made up"
+)
+def test_strips_hold_what_the_head_says(tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    Image.new("RGB", (9, 9), "red").save(file)
+    assert ImageReading(channels=3).read(file).size == (9, 9)
+    head = bytearray(file.read_bytes())
+    at = head.index(struct.pack("<HHII", 257, 4, 1, 9))  # ImageLength
+    struct.pack_into("<I", head, at + 8, 60_000)
+    file.write_bytes(head)
+    with pytest.raises(BrokenImageError, match="9 x 60000 pixels, of which 81 are in the file"):
+        ImageReading(channels=3).read(file)
+
+
 @pytest.mark.fault(2, "a picture of too many pixels", "refused by its head; `data.max_pixels`")
 def test_the_number_of_pixels_is_a_setting(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.zeros((40, 50), np.uint8))

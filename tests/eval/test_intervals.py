@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binomtest, ttest_rel
 
 from solo.eval.features import Features, FeatureTable
-from solo.eval.intervals import HalfMeans, coin, cuts, holm, of_independent, paired, wilson
+from solo.eval.intervals import HalfMeans, coin, cuts, holm, of_independent, of_statistic, paired, wilson
 from solo.eval.suite import Protocol, evaluate
 
 _FILE = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
@@ -46,6 +46,25 @@ def test_intervals_of_a_gallery_cover(kind):
     names = {"retrieval_top1", "r_precision", "map_at_r", "knn_acc1"} & found.keys()
     held = [found[name][1] for name in names]
     assert min(held) > 89 and sum(held) / len(held) < 99.5, found
+
+
+def test_intervals_from_random_halves_cover():
+    """Of the variance, which is no mean over images; 300 runs have an error of 1.3 points."""
+    values, truth, held = torch.rand(300, 60, generator=torch.Generator().manual_seed(0)).numpy(), 1 / 12 * 59 / 60, 0
+    for row in values:
+        low, high = of_statistic(lambda rows, row=row: float(row[rows.numpy()].var()), 60)
+        held += low <= truth <= high
+    assert 0.9 < held / 300 < 0.99
+    assert all(map(math.isnan, of_statistic(lambda rows: math.nan, 60)))
+    assert of_statistic(lambda rows: 1.0, 60) == wilson(1.0, 60, 2.009)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", simulation.FURTHER)
+def test_intervals_of_further_numbers_cover(kind):
+    """60 runs have an error of 3 points."""
+    found = simulation.series_further(kind, 100, 0.4, 60)
+    assert all(86 < held for _, held in found.values()), found
 
 
 def test_no_rule_without_chance_is_nominal_everywhere():

@@ -97,6 +97,11 @@ def test_equal_runs_are_one_and_paths_do_not_count(tmp_path):
     assert [task.id for task in again.runs({})] == ids
 
 
+@pytest.mark.fault(
+    1,
+    "an experiment's file with odd seeds, grids without end, words of `solo evaluate` that are wrong",
+    "one line, before anything runs",
+)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -107,6 +112,15 @@ def test_equal_runs_are_one_and_paths_do_not_count(tmp_path):
         ({"baseline": "nobody"}, "'nobody' is unknown"),
         ({"measures": ["accuracy"]}, "is not .*level/number"),
         ({"seeds": 1_000_000}, "10,000 are allowed"),
+        ({"seeds": 2**70}, "10,000 are allowed"),
+        ({"arms": {"standard": {"grid": {f"k{i}": list(range(99)) for i in range(9)}}}}, "10,000 are allowed"),
+        ({"seeds": 0}, "seeds are none"),
+        ({"seeds": -1}, "seeds=-1"),
+        ({"arms": {"standard": 0}}, "arms.standard is no section"),
+        ({"arms": {"standard": ["seed=3"]}}, "seed is what each run is given by the experiment"),
+        ({"evaluate": ["measurs=[knn]"]}, "measurs"),  # before hours of training
+        ({"evaluate": ["k=0"]}, "k=0"),
+        ({"choose": {"seeds": 0}, "arms": {"standard": {"grid": {"optimizer.lr": [1.0]}}}}, "choose.seeds are none"),
     ],
 )
 def test_a_wrong_file_is_one_clear_line(tmp_path, changes, message):

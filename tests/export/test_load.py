@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelHubMixin
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -61,18 +63,44 @@ def test_hub_round_trip_through_a_local_store(model, monkeypatch, tmp_path):
             pass
 
         def create_repo(self, repo, private, exist_ok):
+            asked.append(private)
             (store / repo).mkdir(parents=True, exist_ok=exist_ok)
 
-        def upload_folder(self, repo_id, folder_path):
+        def upload_folder(self, repo_id, folder_path, **options):
+            asked.append(options)
             shutil.copytree(folder_path, store / repo_id, dirs_exist_ok=True)
             return f"hub/{repo_id}"
 
+    def download(name, allow_patterns, **options):
+        asked.append(options)
+        return str(store / name)
+
+    asked = []
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, revision, allow_patterns: str(store / name))
-    assert model.push_to_hub("me/clothes") == "hub/me/clothes"
-    for again in (solo.load("hf://me/clothes"), solo.PretrainedModel.from_pretrained("me/clothes")):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert model.push_to_hub("me/clothes", private=True, commit_message="first") == "hub/me/clothes"
+    assert asked == [True, {"commit_message": "first"}]
+    load = solo.PretrainedModel.from_pretrained
+    folder = tmp_path / "clothes"
+    assert model.save_pretrained(folder) is None
+    for again in (
+        solo.load("hf://me/clothes@v1"),
+        load("me/clothes", revision="v1", local_files_only=True),
+        load(folder),
+    ):
         torch.testing.assert_close(again.embed(PICTURES), model.embed(PICTURES))
     assert again.taxonomy.levels == model.taxonomy.levels
+    assert [options["revision"] for options in asked[2:]] == ["v1", "v1"] and asked[3]["local_files_only"]
+    assert model.save_pretrained(folder, push_to_hub=True, repo_id="me/two", branch="b") == "hub/me/two"
+    assert asked[-1]["revision"] == "b"
+
+
+@pytest.mark.parametrize("name", ["save_pretrained", "push_to_hub", "from_pretrained"])
+def test_the_hub_s_own_call_forms(name):
+    theirs, ours = (inspect.signature(getattr(cls, name)).parameters for cls in (ModelHubMixin, solo.PretrainedModel))
+    not_here = {"config", "model_card_kwargs", "model_kwargs", "push_to_hub_kwargs"}  # what the mixin writes
+    for key, parameter in theirs.items():
+        assert key in not_here or ours[key].kind is parameter.kind, key
 
 
 def test_the_hub_out_of_reach_is_one_line(model, monkeypatch):

@@ -292,6 +292,7 @@ LOOPS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", LABELS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_loops(kind, name):
@@ -315,6 +316,7 @@ def test_gradient(kind):
     assert torch.autograd.gradcheck(lambda z: loss(z, torch.tensor(labels)), z, atol=1e-4)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kind", KINDS)
 def test_finite_everywhere(kind, dtype):

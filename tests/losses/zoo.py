@@ -173,6 +173,26 @@ def siglip(z1: Tensor, z2: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:
     return mean(terms)
 
 
+def ijepa(pred: Tensor, target: Tensor) -> Tensor:
+    errors = []
+    for row, wanted in zip(pred.flatten(0, 1), target.flatten(0, 1), strict=True):
+        middle = mean(list(wanted))
+        wide = torch.sqrt(mean(list((wanted - middle) ** 2)) + 1e-5)
+        off = [abs(x - (y - middle) / wide) for x, y in zip(row, wanted, strict=True)]
+        errors += [e * e / 2 if e < 1 else e - 0.5 for e in off]
+    return mean(errors)
+
+
+def ibot(scores: Tensor, assignments: Tensor) -> Tensor:
+    return mean([entropy(a, s / 0.1) for a, s in zip(assignments, scores, strict=True)])
+
+
+def koleo(z: Tensor) -> Tensor:
+    rows = [row / row.norm() for row in z]
+    near = [min((a - b).square().sum() for j, b in enumerate(rows) if j != i) for i, a in enumerate(rows)]
+    return mean([-torch.log(torch.sqrt(d + 1e-8)) for d in near])
+
+
 @dataclass
 class Case:
     """A loss of ``inputs``: the first ``moving`` get gradient; ``batch`` gives the batch dimension of each or None."""
@@ -319,6 +339,9 @@ CASES = {
     ),
     "ressl": Case(losses.ressl_loss_func, ressl, two_with_queue, batch=(0, 0, None)),
     "swav": Case(losses.swav_loss_func, swav, lambda n: (randn(4, n, D), randn(2, n, D).softmax(-1)), batch=(1, 1)),
+    "ijepa": Case(losses.ijepa_loss_func, ijepa, lambda n: (2 * randn(n, 3, D), randn(n, 3, D))),
+    "ibot": Case(losses.ibot_loss_func, ibot, lambda n: (randn(n, D), randn(n, D).softmax(dim=1))),
+    "koleo": Case(losses.koleo_loss_func, koleo, lambda n: (randn(n, D),), batch=(0,)),
     "dino": Case(dino_func, dino, lambda n: (randn(2, n, D), randn(2, n, D)), batch=(1, 1)),
     "dino three": Case(dino_func, dino, lambda n: (randn(3, n, D), randn(3, n, D)), batch=(1, 1)),
     "deepclusterv2": Case(losses.deepclusterv2_loss_func, deepclusterv2, assigned, batch=(2, 1)),

@@ -38,6 +38,8 @@ METHOD_KWARGS = {
     "swav": {**HEADS, "temperature": 0.1, "queue_size": 16, "num_prototypes": 10, "epoch_queue_starts": 1},
     "deepclusterv2": {**HEADS, "num_prototypes": [6, 6], "kmeans_iters": 3},
     "dino": {**HEADS, "num_prototypes": 10, "warmup_teacher_temperature_epochs": 1},
+    "dinov2": {**HEADS, "num_prototypes": 10, "warmup_teacher_temperature_epochs": 1},
+    "ijepa": {"predictor_embed_dim": 16, "predictor_depth": 1, "predictor_num_heads": 2},
     "himulcon": {**HEADS, "temperature": 0.2},
     "hicone": {**HEADS, "temperature": 0.2},
     "himulcone": {**HEADS, "temperature": 0.2},
@@ -62,7 +64,9 @@ def make_cfg(method: str = "simclr", **changes: Any) -> DictConfig:
         {
             "method": method,
             "max_epochs": 2,
-            "backbone": TINY_VIT if method == "mae" else {"name": "resnet10", "kwargs": {"width": 8}},
+            "backbone": TINY_VIT
+            if method in ("mae", "dinov2", "ijepa")
+            else {"name": "resnet10", "kwargs": {"width": 8}},
             "data": {"dataset": "fashion_mnist"},
             "optimizer": {"name": "sgd", "batch_size": 8, "lr": 0.1, "classifier_lr": 0.2, "weight_decay": 1e-4},
             "scheduler": {"name": "none"},

@@ -14,6 +14,7 @@ from PIL import Image
 from solo import cli
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.parse import parse
+from solo.data.catalogue.registry import get_spec, layout_of
 from solo.eval.feature_file import read_features
 from solo.run import feature_source
 
@@ -145,3 +146,34 @@ def test_wrong_sources(tmp_path, capsys, words, code, text):
     assert cli.main(["evaluate", *words]) == code
     (error,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: "))
     assert text in error
+
+
+def test_several_labels_of_voc_are_columns(tmp_path):
+    root = tmp_path / "VOC2007"
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "JPEGImages").mkdir()
+    for label in layout_of(get_spec("voc2007")).several:
+        for split, first in (("trainval", 0), ("test", 6)):
+            signs = {"person": (1, -1, 1), "dog": (-1, 1, 0)}.get(label, (-1, -1, -1)) * 2
+            rows = "".join(f"{first + i:06d} {sign:2d}\n" for i, sign in enumerate(signs))
+            (root / "ImageSets" / "Main" / f"{label}_{split}.txt").write_text(rows)
+    for i in range(12):
+        Image.new("RGB", (40, 40), (40 * (i % 3), 90, 255 - 20 * (i % 3))).save(root / "JPEGImages" / f"{i:06d}.jpg")
+    words = [
+        "model=timm/test_resnet",
+        "pretrained=false",
+        "data.image_size=32",
+        "data.num_workers=0",
+        "accelerator=cpu",
+    ]
+    words += ["data.dataset=voc2007", f"data.train_path={root}", "measures=[linear]", f"checkpoint.dir={tmp_path}"]
+    assert cli.main(["evaluate", *words]) == 0
+    (result,) = json.loads(next(tmp_path.glob("evaluate/*/evaluate.json")).read_text())["results"]
+    levels = {level["level"]: level for level in result["levels"]}
+    assert len(levels) == 20 and (levels["dog"]["images"], levels["dog"]["unknown"], levels["person"]["images"]) == (
+        4,
+        2,
+        6,
+    )
+    assert levels["dog"]["linear_ap"] == 100 and levels["sofa"]["linear_ap"] is None  # nobody has it
+    assert result["several"]["map"] == result["several"]["map_11"] == 100 and result["several"]["labels"] == 20

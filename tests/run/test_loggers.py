@@ -110,18 +110,34 @@ def test_one_key_names_the_loggers(tmp_path: Path, mlflow: list[tuple[str, Any]]
     assert len([kind for kind, _ in mlflow if kind == "run"]) == made == 1 and list(folder.glob("events.*"))
 
 
+def test_trackio_is_told_by_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    run = SimpleNamespace(log=lambda metrics, step: told.append(metrics), finish=lambda: told.append("finished"))
+    module: Any = ModuleType("trackio")
+    module.__spec__ = ModuleSpec("trackio", None)
+    module.init = lambda **given: (told.append(given), run)[1]
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    words = ["pretrain", "digits", "simclr", *WORDS, f"checkpoint.dir={tmp_path}", "logger=[trackio]"]
+    assert main(words) == 0
+    first, *metrics, last = told
+    assert (first["project"], first["name"], last) == ("solo", "simclr-digits", "finished")
+    assert first["config"]["optimizer"]["lr"] and any("val_acc1" in one for one in metrics)
+    assert list(tmp_path.glob("simclr/*/metrics.csv")) and not list(tmp_path.glob("simclr/*/events.*"))
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (["logger=[mlflow]"], "needs MLflow, which isn't installed; pip install mlflow"),
-        (["logger=[visdom]"], "choose csv, tensorboard, wandb, mlflow"),
+        (["logger=[trackio]"], "needs Trackio, which isn't installed; pip install trackio"),
+        (["logger=[visdom]"], "choose csv, tensorboard, wandb, mlflow, trackio"),
         (["logger=[csv]", "wandb.enabled=true"], "wandb.enabled does nothing here"),
         (["logger=[csv]", "wandb.project=x"], "wandb.project does nothing here"),
     ],
 )
 def test_loggers_that_cannot_be(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if line.startswith("needs MLflow") and importlib.util.find_spec("mlflow"):
-        pytest.skip("MLflow is installed")
+    if line.startswith("needs") and importlib.util.find_spec(words[0][8:-1]):
+        pytest.skip(f"{words[0]} is installed")
     assert main(["pretrain", "digits", "simclr", *words]) == 2 and line in capsys.readouterr().err
 
 

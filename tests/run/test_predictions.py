@@ -7,7 +7,9 @@ import dataclasses
 import pytest
 import torch
 
+from solo.args.take_schema import PredictCfg
 from solo.errors import UserError
+from solo.run.predict import predict
 from solo.run.predictions import predictions
 from solo.taxonomy import Taxonomy
 
@@ -79,3 +81,9 @@ def test_within_a_node(within):
 def test_wrong_words(words, match):
     with pytest.raises(UserError, match=match):
         predictions(LOGITS, TREE, **words)
+
+
+def test_crm_chooses_among_classes():
+    cfg = PredictCfg(run="run", images="images", out="out.csv", level="order", decision="crm")
+    with pytest.raises(UserError, match="level='order' has no use with decision=crm.*leave one of them out"):
+        predict(cfg)

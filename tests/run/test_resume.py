@@ -273,6 +273,12 @@ def _at(*keys, value):
         _at("loops", "fit_loop", value={"x": 1}),
         _at("lr_schedulers", value=[{"last_epoch": "x"}]),
         _at("epoch", value="many"),
+        _at("epoch", value=-1),
+        _at("epoch", value=True),
+        _at("global_step", value=2**70),
+        _at("loops", "fit_loop", "epoch_progress", "current", "processed", value=2**70),
+        _at("loops", "fit_loop", "epoch_loop.batch_progress", "total", "completed", value=-5),
+        _at("lr_schedulers", value=[{"last_epoch": -5}]),
         _at("callbacks", "Checkpointer", value=5),
     ],
 )

@@ -7,6 +7,8 @@ import functools
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -98,6 +100,24 @@ def test_a_stopped_embed_goes_on(run, pictures, tmp_path, monkeypatch):
     np.testing.assert_allclose(np.load(tmp_path / "f.npz")["features"], expected(run, pictures)[0].numpy(), atol=1e-6)
 
 
+@pytest.mark.fault(
+    5, "two `solo embed` into one file; parts of an earlier one on more images", "the second is refused; they go"
+)
+def test_one_embed_at_a_time_and_no_old_parts(run, pictures, tmp_path, capsys):
+    out = tmp_path / "f"
+    words = ["embed", str(run), str(pictures), f"out={out}"]
+    assert main([*words, "shard=9"]) == 0 and len(list(out.glob("*.npz"))) == 3
+    np.savez(out / "7.npz", mine=np.zeros(1))  # not ours, and stays
+    assert main(words) == 0 and sorted(path.name for path in out.iterdir()) == ["00000.npz", "7.npz"]
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    other = [sys.executable, "-c", hold, str(out / ".lock")]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        holder.stdout.readline()
+        assert main(words) == 1 and "is in use by another process" in capsys.readouterr().err
+        holder.communicate("\n", timeout=20)
+    assert main(words) == 0 and not (out / ".lock").exists()
+
+
 def test_files_that_cannot_be_read(run, tmp_path, capsys):
     Image.fromarray((DIGITS.images[0] * 15).astype(np.uint8)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"nothing")
@@ -156,6 +176,9 @@ def test_search_finds_the_image_itself_and_its_neighbours(run, pictures, tmp_pat
         assert sheet.width > sheet.height
     assert main(["embed", str(run), str(pictures), f"out={tmp_path / 'f.npz'}"]) == 0
     assert main([*words, f"features={tmp_path / 'f.npz'}", f"out={tmp_path / 'again.csv'}"]) == 0
+    held = dict(np.load(tmp_path / "f.npz"))
+    np.savez(tmp_path / "other.npz", **{**held, "facts": np.array("0" * 16)})
+    assert main([*words, f"features={tmp_path / 'other.npz'}"]) == 1  # as wide, and nothing to do with this model
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "found.csv").read_text()
 
 
@@ -231,6 +254,15 @@ def test_export_by_command(run, tmp_path, capsys):
             ]
         ),
         (["search", "RUN", "query=PICTURES", "features=FIFO"], 1, "no such file"),
+        pytest.param(
+            ["embed", "RUN", "PICTURES", "out=x.npz", "out=y.npz"],
+            2,
+            "out is given twice, 'x.npz' and 'y.npz'",
+            marks=pytest.mark.fault(
+                1, "a key given twice to `solo embed`, `search`, ...", "refused: which of them counts?"
+            ),
+        ),
+        (["embed", "run=RUN", "PICTURES", "out=x.txt"], 1, ".npz, .npy, .parquet"),  # the word is the images
         pytest.param(
             ["search", "RUN", "query=PICTURES", "features=BOMB"],
             1,

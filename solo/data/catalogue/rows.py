@@ -166,6 +166,8 @@ ROWS = (
     _row("custom", 224, None, _IMAGENET, "load:image_folder", **_FOLDERS),
     _photos("tinyimagenet200", 200, "objects:TINY_IMAGENET", size=64, statistics=_CIFAR, resize=None),
     _photos("inat21", 10_000, "objects:INAT21"),
+    _photos("inat17", 5089, "objects:INAT17"),
+    _photos("inat19", 1010, "objects:INAT19"),
     _photos("aircraft", 100, "fine_grained:AIRCRAFT", downloads=True),
     _photos("flowers", 102, "fine_grained:FLOWERS", downloads=True),
     _photos("cars", 196, "fine_grained:CARS"),
@@ -177,6 +179,17 @@ ROWS = (
     # With the class BACKGROUND_Google.
     _photos("caltech101", 102, "objects:CALTECH101", downloads=True),
     _photos("food101", 101, "objects:FOOD101", downloads=True),
+    _photos("dtd", 47, "objects:DTD", downloads=True),
+    _photos("sun397", 397, "objects:SUN397"),
+    # The combinations of its 20 labels are counted when the lists are read.
+    _photos("voc2007", 20, "objects:VOC2007"),
+    _photos("living17", 68, "imagenet:LIVING17"),
+    _photos("entity13", 260, "imagenet:ENTITY13"),
+    _photos("entity30", 240, "imagenet:ENTITY30"),
+    _photos("tiered_imagenet_h", 608, "imagenet:TIERED_IMAGENET_H"),
+    _photos("imagenet_3l", 505, "imagenet:IMAGENET_3L"),
+    # Those that train; those that validate are counted when the lists are read.
+    _photos("dyml_product", 1609, "products:DYML_PRODUCT"),
     _photos("inshop", 7982, "products:INSHOP"),
     _photos("modelnet40", 40, "products:MODELNET40"),
     _thumbnails("mnist", 10, "mnist", size=28, flip=False),

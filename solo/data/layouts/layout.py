@@ -44,8 +44,11 @@ class Layout:
             first.
         images: (root, whether training images are wanted) -> image file and what they call its class.
         levels: names of the label levels.
-        of_folder: name of a class folder -> its name path, for layouts with class folders.
+        of_folder: name of a class folder -> its name path, for layouts with class folders; None: without its lists
+            it can't be told from another data set.
         torchvision: class of torchvision that can fetch it into a folder.
+        several: names of labels of which an image may have several; its class is then their combination, named
+            `label+label`, those that can hardly be seen with `?` in front.
         queries: root -> those of the validation images that are looked up in the others.
     """
 
@@ -56,8 +59,9 @@ class Layout:
     classes: Callable[[Path], Mapping[Any, Names]] | None = None
     images: Callable[[Path, bool], Iterable[tuple[Path, Any]]] | None = None
     levels: Names | None = ("class",)
-    of_folder: Callable[[str], Names] = flat
+    of_folder: Callable[[str], Names] | None = flat
     torchvision: str | None = None
+    several: Names = ()
     queries: Callable[[Path], Iterable[Path]] | None = None
 
     def root(self, path: Path) -> Path | None:
@@ -70,6 +74,8 @@ class Layout:
 
     def class_folder(self, path: Path, train: bool) -> Path | None:
         """The folder whose sub-folders are the classes of this split, if there is one."""
+        if self.of_folder is None:
+            return None
         for folder in (path, path / self.folder):
             for name in _SPLITS["train" if train else "val"]:
                 if (folder / name).is_dir():
@@ -87,8 +93,8 @@ class Layout:
         inside = ", ".join(self.markers).replace("|", " or ")
         return (
             f"no {self.title} in {path}; fetch it from {self.url}, unpack it, and set data.train_path and "
-            f"data.val_path to the folder {f'with {inside}' if inside else 'above it'}; one folder per class "
-            "(train/CLASS, test/CLASS) is read as well"
+            f"data.val_path to the folder {f'with {inside}' if inside else 'above it'}"
+            f"{'; one folder per class (train/CLASS, test/CLASS) is read as well' if self.of_folder else ''}"
         )
 
     def fetch(self, path: Path) -> None:
@@ -141,8 +147,8 @@ class Layout:
         try:
             if root is not None:
                 return root, cast(Any, self.classes)(root)
-            folder = self.class_folder(path, train)
-            return (folder, {name: self.of_folder(name) for name in class_folders(folder)}) if folder else None
+            folder, named = self.class_folder(path, train), self.of_folder or flat
+            return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
         except _DAMAGED as error:
             raise _damaged(self.title, root or path, error) from error
 

@@ -1,4 +1,4 @@
-"""Tiny ImageNet, Caltech-101, Food-101 and iNaturalist 2021: pictures in one folder per class; glyphs: in one file."""
+"""Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, iNaturalist: pictures in class folders; glyphs: in one file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from solo.data.labels.trees import Names
-from solo.data.layouts.layout import Layout, lines
+from solo.data.layouts.layout import Layout, either, lines
 from solo.data.storage.folders import class_folders, is_image_name
 
 _CALTECH_TRAIN, _CALTECH_SEED = 30, 0
@@ -64,6 +65,113 @@ def inat_path(folder: str) -> Names:
     return (*ranks[:6], f"{ranks[5]} {ranks[6]}")
 
 
+_RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
+
+
+def _inat(year: int, levels: Names) -> Layout:
+    """Lists in the format of COCO; a `categories.json` has the names that the lists of 2019 hide."""
+
+    def read(root: Path, name: str) -> Any:
+        return json.loads((root / name).read_text(encoding="utf-8"))
+
+    def classes(root: Path) -> dict[int, Names]:
+        own = (root / "categories.json").is_file()
+        found = read(root, "categories.json") if own else read(root, f"train{year}.json")["categories"]
+        return {one["id"]: (*(one[level] for level in levels[:-1]), one["name"]) for one in found}
+
+    def images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+        listed = read(root, f"{'train' if train else 'val'}{year}.json")
+        label = {one["image_id"]: one["category_id"] for one in listed["annotations"]}
+        return ((root / one["file_name"], label[one["id"]]) for one in listed["images"])
+
+    url = f"https://github.com/visipedia/inat_comp/tree/master/{year}"
+    markers = (f"train{year}.json", f"val{year}.json")
+    return Layout(f"iNaturalist {year}", f"inat{year}", url, markers, classes, images, levels, of_folder=None)
+
+
+def _dtd_lists(root: Path, *splits: str) -> Iterator[str]:
+    """The first of its ten official splits, as is usual."""
+    for split in splits:
+        for (image,) in lines(root / f"{split}1.txt"):
+            yield image
+
+
+def _dtd_root(root: Path) -> Path:
+    return either(root / "dtd", root)
+
+
+def _dtd_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    folder = _dtd_root(root)
+    for image in _dtd_lists(folder / "labels", *(("train", "val") if train else ("test",))):
+        yield folder / "images" / image, image.partition("/")[0]
+
+
+def _sun_classes(root: Path) -> dict[str, Names]:
+    """`/a/apartment_building/outdoor` is the class `apartment_building/outdoor`."""
+    return {name: (name[3:],) for (name,) in lines(root / "ClassName.txt")}
+
+
+def _sun_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    for (image,) in lines(root / f"{'Training' if train else 'Testing'}_01.txt"):
+        yield root / image.lstrip("/"), image.rpartition("/")[0]
+
+
+_VOC = tuple(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
+    "sofa train tvmonitor".split()
+)
+
+
+def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    """`1` has the label, `-1` has it not, of `0` nobody can be asked to see it."""
+    found: dict[str, list[str]] = {}
+    for label in _VOC:
+        for image, sign in lines(root / "ImageSets" / "Main" / f"{label}_{'trainval' if train else 'test'}.txt", 2):
+            found.setdefault(image, []).extend({"1": [label], "0": [f"?{label}"]}.get(sign, []))
+    return ((root / "JPEGImages" / f"{image}.jpg", "+".join(labels)) for image, labels in found.items())
+
+
+def _voc_classes(root: Path) -> dict[str, Names]:
+    return _by_name(sorted({name for train in (True, False) for _, name in _voc_images(root, train)}))
+
+
+INAT17 = _inat(2017, ("supercategory", "species"))
+INAT19 = _inat(2019, (*_RANKS, "species"))
+
+DTD = Layout(
+    title="DTD",
+    folder="dtd",
+    url="https://www.robots.ox.ac.uk/~vgg/data/dtd",
+    markers=tuple(
+        f"{name}|dtd/{name}" for name in ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images")
+    ),
+    classes=lambda root: _by_name(class_folders(_dtd_root(root) / "images")),
+    images=_dtd_images,
+    torchvision="DTD",
+)
+
+# The first of its ten official splits, as is usual.
+SUN397 = Layout(
+    title="SUN397",
+    folder="SUN397",
+    url="https://vision.princeton.edu/projects/2010/SUN (images, and Partitions.zip unpacked into them)",
+    markers=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
+    classes=_sun_classes,
+    images=_sun_images,
+    of_folder=None,
+)
+
+VOC2007 = Layout(
+    title="PASCAL VOC 2007",
+    folder="VOCdevkit/VOC2007",
+    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)",
+    markers=("ImageSets/Main/person_trainval.txt", "ImageSets/Main/person_test.txt", "JPEGImages"),
+    classes=_voc_classes,
+    images=_voc_images,
+    several=_VOC,
+    of_folder=None,
+)
+
 TINY_IMAGENET = Layout(
     title="Tiny ImageNet",
     folder="tiny-imagenet-200",
@@ -97,7 +205,7 @@ INAT21 = Layout(
     title="iNaturalist 2021",
     folder="inat21",
     url="https://github.com/visipedia/inat_comp/tree/master/2021",
-    levels=("kingdom", "phylum", "class", "order", "family", "genus", "species"),
+    levels=(*_RANKS, "species"),
     of_folder=inat_path,
 )
 

@@ -1,4 +1,4 @@
-"""DeepFashion In-Shop and ModelNet40: many pictures of each object, for the losses that use all labels.
+"""DeepFashion In-Shop, ModelNet40, DyML-Product: many pictures of each object, for the losses that use all labels.
 
 The objects of the validation images are others than those of the training images; their categories are the same. Both
 are in the tree, so that one numbering serves both. The levels are those of Zhang et al., Use All The Labels (CVPR
@@ -16,6 +16,7 @@ from solo.data.layouts.layout import Layout, either, lines
 from solo.data.storage.folders import class_folders, is_image_name
 
 _PARTITION = "list_eval_partition.txt"
+DYML_LEVELS = ("coarse", "middle", "fine")
 _HEADER_LINES = 2  # the number of images, and the names of the columns
 
 
@@ -69,6 +70,21 @@ def _view_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
     return ((file, path) for file, path, trains in _view_rows(root) if trains == train)
 
 
+def _dyml_rows(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
+    """Images with their path; in the published lists the heading ends in the first image, `.., fine_id0.jpg, 3`."""
+    folder = root / ("train" if train else "mini-bmk_all_in_one")
+    first, *rest = (line for (line,) in lines(folder / "label.csv"))
+    for row in (first.rpartition("_id")[2], *rest):
+        if row:
+            name, *numbers = (cell.strip() for cell in row.split(","))
+            coarse, middle, fine = (f"{level} {number}" for level, number in zip(DYML_LEVELS, numbers, strict=True))
+            yield folder / "imgs" / name, (coarse, middle, fine)
+
+
+def _dyml_classes(root: Path) -> dict[Names, Names]:
+    return {path: path for path in sorted({path for train in (True, False) for _, path in _dyml_rows(root, train)})}
+
+
 # The query and gallery images validate.
 INSHOP = Layout(
     title="DeepFashion In-Shop",
@@ -89,4 +105,16 @@ MODELNET40 = Layout(
     classes=_view_classes,
     images=_view_images,
     levels=("category", "model"),
+)
+
+# Its classes that validate are others than those that train.
+DYML_PRODUCT = Layout(
+    title="DyML-Product",
+    folder="dyml_product",
+    url="https://github.com/SupetZYK/DynamicMetricLearning",
+    markers=("train/label.csv", "train/imgs", "mini-bmk_all_in_one/label.csv"),
+    classes=_dyml_classes,
+    images=_dyml_rows,
+    levels=DYML_LEVELS,
+    of_folder=None,
 )

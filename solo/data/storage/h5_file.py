@@ -77,13 +77,13 @@ def read_index(path: Path) -> Index:
 def _list_images(path: Path) -> Index:
     with open_h5(path) as file:
         try:
-            items = dict(sorted(file.items()))
+            items = {_text(name): item for name, item in sorted(file.items(), key=lambda item: _text(item[0]))}
             away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
             groups = {name: item for name, item in items.items() if hasattr(item, "keys")}
-            index = {name: sorted(group) for name, group in groups.items()}
+            index = {name: sorted(map(_text, group)) for name, group in groups.items()}
         except (OSError, KeyError, RuntimeError, AttributeError, TypeError) as error:
             raise UserError(f"{path} is damaged ({reason(error)}); write it again") from error
-        strange = sorted(set(file) - set(groups))
+        strange = sorted(set(items) - set(groups))
         empty = [name for name, images in index.items() if not images]
     if away:
         raise UserError(f"{path}: {away[0]!r} is a link to another file; write the images into one file")
@@ -96,10 +96,15 @@ def _list_images(path: Path) -> Index:
     return index
 
 
+def _text(name: str | bytes) -> str:
+    """A name, as Python holds names of files that are no UTF-8."""
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+
 def _read(file: OpenH5, part: str) -> bytes:
     try:
         handle = file.get()
-        item = handle[part]
+        item = handle[part.encode("utf-8", "surrogateescape")]
         if item.file.filename != handle.filename or item.is_virtual or item.external:
             raise ValueError("it leads to another file")
         if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:

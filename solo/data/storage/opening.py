@@ -44,6 +44,11 @@ def opened(source: File, most: int) -> Iterator[Image.Image]:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with Image.open(source) as image:
         require_size(*image.size, most)
+        if image.format == "TIFF":  # Pillow leaves black what no strip covers
+            tiles: Any = getattr(image, "tile", ())
+            held = sum((x1 - x0) * (y1 - y0) for _, (x0, y0, x1, y1), *_ in tiles)
+            if held < image.width * image.height:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, of which {held:,} are in the file")
         yield image
 
 

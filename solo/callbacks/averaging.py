@@ -1,0 +1,73 @@
+"""The running mean of a backbone's weights, in a file of its own: often better than the last ones, and never trained.
+
+Polyak, Juditsky: Acceleration of stochastic approximation by averaging, SIAM Journal on Control and Optimization 1992.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from solo.callbacks.run_directory import RunDirectory
+from solo.files import replacing
+
+_PREFIX = "backbone."
+
+
+class WeightAverage(Callback):
+    """After each optimizer step mean <- share * mean + (1 - share) * weights; `ema.pth` after each epoch.
+
+    The file is read like any checkpoint: `solo linear RUN/ema.pth`. Statistics of BatchNorm are averaged, too.
+
+    Args:
+        run: the run's folder.
+        share: in (0, 1), what the mean keeps of itself in a step.
+    """
+
+    def __init__(self, run: RunDirectory, share: float) -> None:
+        self.run, self.share = run, share
+        self.mean: dict[str, Tensor] = {}
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the weights as they are, or go on."""
+        now = _weights(pl_module)
+        self.mean = {name: self.mean.get(name, value).to(value.device, copy=True) for name, value in now.items()}
+        self._step = trainer.global_step
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Follow, once for each optimizer step."""
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        for name, value in _weights(pl_module).items():
+            if value.is_floating_point():
+                self.mean[name].lerp_(value, 1 - self.share)
+            else:
+                self.mean[name].copy_(value)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        if trainer.is_global_zero:
+            checkpoint: dict[str, Any] = {"state_dict": {f"{_PREFIX}{k}": v.cpu() for k, v in self.mean.items()}}
+            pl_module.on_save_checkpoint(checkpoint)
+            with replacing(self.run.path / "ema.pth") as temporary:
+                torch.save(checkpoint, temporary)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mean."""
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over that of the run that goes on."""
+        self.mean = dict(state_dict["mean"])
+
+
+def _weights(model: LightningModule) -> dict[str, Tensor]:
+    """Of the backbone, by its own names; adapters are in them."""
+    named = model.state_dict().items()
+    return {name.removeprefix(_PREFIX): value.detach() for name, value in named if name.startswith(_PREFIX)}

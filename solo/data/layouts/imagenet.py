@@ -1,0 +1,158 @@
+"""Parts of ImageNet's folders with label trees of their own: BREEDS, tieredImageNet-H, ImageNet-3L."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from solo.data.labels.trees import Names, climb
+from solo.data.layouts.layout import Layout, either, lines
+from solo.data.storage.folders import is_image_name
+
+_SPLITS, _ISA = "splits_tieredImageNet-H", "tiered_imagenet_isa.txt"
+_NODES, _EDGES, _LEAVES = "node_names.txt", "class_hierarchy.txt", "dataset_class_info.json"
+_ROOT, _LIVING = "n00001740", "n00004258"
+_TABLE = "imagenet-F-{}.txt"
+_LEVELS = {"basic": "basic", "subordinate": "subord", "fine": "finegrained"}  # level -> its word in names of files
+
+
+def _tiered_classes(root: Path) -> dict[str, Names]:
+    parents = {child: [parent] for parent, child in lines(root / _ISA, 2)}
+    paths = {file.stem: climb(file.stem, parents) for file in sorted((root / _SPLITS / "train").glob("*.txt"))}
+    while min(map(len, paths.values())) > 1 and len({path[0] for path in paths.values()}) == 1:
+        paths = {name: path[1:] for name, path in paths.items()}  # what all are is no level
+    return paths
+
+
+def _tiered_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    for file in sorted((root / _SPLITS / ("train" if train else "test")).glob("*.txt")):
+        for (name,) in lines(file):
+            folder = "val" if name.startswith("ILSVRC2012_val") else "train"
+            yield root / folder / file.stem / name, file.stem
+
+
+def _split(root: Path, level: int, count: int, ancestor: str | None) -> dict[str, tuple[str, Names, Names]]:
+    """Superclass -> its name, source classes, target classes, as BREEDS draws them for its split `rand` (seed 2).
+
+    Superclasses are the nodes at a depth, the longest way from the root, with at least `count` classes below.
+    """
+    leaves = {wnid for _, wnid, _ in json.loads((root / _LEAVES).read_text(encoding="utf-8"))}
+    names = {line[0]: line[1].strip() for line in lines(root / _NODES, 2)}
+    children: dict[str, list[str]] = {}
+    for parent, child in lines(root / _EDGES, 2):
+        children.setdefault(parent, []).append(child)
+
+    @functools.cache
+    def below(node: str) -> frozenset[str]:
+        found = [frozenset([child]) if child in leaves else below(child) for child in children.get(node, [])]
+        return frozenset().union(*found) | ({node} & leaves)
+
+    depth, waiting = {_ROOT: 0}, [_ROOT]
+    while waiting:
+        node = waiting.pop()
+        for child in children.get(node, []):
+            if below(child) and depth.get(child, -1) < depth[node] + 1:
+                depth[child] = depth[node] + 1
+                waiting.append(child)
+    inside, waiting = set(depth), [ancestor] if ancestor else []
+    if ancestor:
+        inside = set()
+        while waiting:
+            node = waiting.pop()
+            inside.add(node)
+            waiting += children.get(node, [])
+    if not leaves:
+        raise ValueError(f"{_LEAVES} names no class")
+    generator, found = np.random.RandomState(2), {}
+    for node in sorted(node for node, at in depth.items() if at == level and node in inside):
+        classes = sorted(below(node))
+        if len(classes) >= count:
+            drawn = generator.choice(classes, count, replace=False).tolist()
+            found[node] = (names.get(node, node), tuple(drawn[: count // 2]), tuple(drawn[count // 2 :]))
+    return found
+
+
+def _breeds(title: str, folder: str, level: int, count: int, ancestor: str | None = None) -> Layout:
+    """Source classes train and target classes validate: the superclasses are the same, their classes others."""
+
+    def classes(root: Path) -> dict[str, Names]:
+        found = _split(root, level, count, ancestor)
+        return {wnid: (name, wnid) for name, source, target in found.values() for wnid in (*source, *target)}
+
+    def images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+        for _, source, target in _split(root, level, count, ancestor).values():
+            for wnid in source if train else target:
+                yield from _in_folder(root / ("train" if train else "val") / wnid)
+
+    url = "https://github.com/MadryLab/BREEDS-Benchmarks (its class hierarchy), beside ImageNet's train and val"
+    return _part(title, folder, url, (_EDGES, _NODES, _LEAVES), classes, images, ("superclass", "class"))
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[Path, str]]:
+    return ((file, folder.name) for file in sorted(folder.iterdir()) if is_image_name(file.name))
+
+
+def _named(root: Path, level: str) -> dict[int, str]:
+    file = f"imagenet-3L-id_{_LEVELS[level]}_dic.json"
+    found = json.loads(either(root / file, root / "data" / file).read_text(encoding="utf-8"))
+    return {int(number): str(name) for number, name in found.items()}
+
+
+def _three_levels(root: Path, train: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Image, and its three numbers; training images have a fourth, the label that ImageNet-F gives them."""
+    file = _TABLE.format("train" if train else "val")
+    for (line,) in lines(either(root / file, root / "data" / file)):
+        image, basic, subordinate, fine, *_ = line.split()
+        yield image, (int(basic), int(subordinate), int(fine))
+
+
+def _three_level_classes(root: Path) -> dict[int, Names]:
+    names = [_named(root, level) for level in _LEVELS]
+    paths = {path[-1]: path for train in (True, False) for _, path in _three_levels(root, train)}
+    return {fine: tuple(of[number] for of, number in zip(names, paths[fine], strict=True)) for fine in sorted(paths)}
+
+
+def _three_level_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
+    return ((root / image, path[-1]) for image, path in _three_levels(root, train))
+
+
+def _part(
+    title: str,
+    folder: str,
+    url: str,
+    files: Sequence[str],
+    classes: Callable[[Path], dict[str, Names]] | Callable[[Path], dict[int, Names]],
+    images: Callable[[Path, bool], Iterator[tuple[Path, object]]],
+    levels: Names | None,
+) -> Layout:
+    """Lists beside ImageNet's folders `train` and `val`."""
+    return Layout(title, folder, url, (*files, "train", "val"), classes, images, levels, of_folder=None)
+
+
+LIVING17 = _breeds("BREEDS Living-17", "breeds", 5, 4, _LIVING)
+ENTITY13 = _breeds("BREEDS Entity-13", "breeds", 3, 20)
+ENTITY30 = _breeds("BREEDS Entity-30", "breeds", 4, 8)
+
+TIERED_IMAGENET_H = _part(
+    "tieredImageNet-H",
+    "tiered_imagenet_h",
+    "https://github.com/fiveai/making-better-mistakes (dataset_splits, data), beside ImageNet's train and val",
+    (_SPLITS, _ISA),
+    _tiered_classes,
+    _tiered_images,
+    None,
+)
+
+IMAGENET_3L = _part(
+    "ImageNet-3L",
+    "imagenet_3l",
+    "https://github.com/pseulki/FreeGrainLearning (data), beside ImageNet's train and val",
+    tuple(f"{name}|data/{name}" for name in (_TABLE.format("train"), _TABLE.format("val"))),
+    _three_level_classes,
+    _three_level_images,
+    tuple(_LEVELS),
+)

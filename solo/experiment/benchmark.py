@@ -1,0 +1,237 @@
+"""`solo benchmark RUN ...`: runs on many data sets and protocols: what it costs, what is missing, one table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from solo import api
+from solo.analysis.benchmark import Array, packed, write
+from solo.args.eval_schema import EvaluateCfg
+from solo.args.experiment_schema import BenchmarkCfg
+from solo.args.fields import keys_of
+from solo.args.words import as_word
+from solo.callbacks import run_lock
+from solo.callbacks.summary import versions
+from solo.checkpoint import checkpoint_file
+from solo.cli import read_config
+from solo.errors import ConfigError, UserError
+from solo.eval.features import Features
+from solo.eval.intervals import coin, of_independent, of_statistic
+from solo.eval.probes import PROBES, Settings, probe
+from solo.experiment.rows import NAME, Row, add_row, read_rows
+from solo.files import output_file
+from solo.run.failures import explained
+from solo.run.feature_source import load_features
+from solo.run.report import say
+from solo.run.take import read_words
+from solo.run.trainer import compute_device
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One protocol on one data set for one run; the id is the same as long as nothing that matters has changed."""
+
+    run: str  # its name in the table
+    source: str  # the word of solo evaluate that names it
+    data: str
+    words: tuple[str, ...]  # of solo evaluate
+    protocol: str
+    id: str
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0, or 1 if features of a run or data set could not be had; the other cells are measured all the same.
+
+    Raises:
+        ConfigError: wrong words, or a wrong file of data sets.
+        UserError: the folder is in use, or can't be written.
+    """
+    keys, of_features = keys_of(BenchmarkCfg), keys_of(EvaluateCfg)
+    named = [word for word in words if "=" not in word and not word.startswith("-")]
+    named += [word for word in words if "=" in word and word.partition("=")[0] not in keys and os.path.exists(word)]
+    given = [word for word in words if "=" in word and word not in named and word.partition("=")[0] not in keys]
+    given = [word for word in given if word.partition("=")[0].partition(".")[0] in of_features]
+    own = [word for word in words if word not in (*named, *given)]
+    cfg = read_words("benchmark", BenchmarkCfg, [*([as_word("runs", named)] if named else []), *own])
+    if cfg is None:
+        return 0
+    settings = Settings(**{item.name: getattr(cfg, item.name) for item in fields(Settings)})
+    cells = plan(cfg, given, settings)
+    folder = Path(cfg.out).expanduser()
+    output_file(folder / NAME)
+    run_lock.acquire(folder)
+    try:
+        rows = read_rows(folder)
+        missing = [cell for cell in cells if cell.id not in rows]
+        _tell(cells, missing)
+        failed = _measure_all(missing, settings, folder, rows) if cfg.do == "run" else []
+        there = [{**rows[cell.id], "run": cell.run, "data": cell.data} for cell in cells if cell.id in rows]
+        if cfg.do != "cost" and there:
+            left = len(cells) - len(there)
+            said = [f"{left} of {len(cells)} cells are not measured: {'; '.join(failed) or 'not run'}."] if left else []
+            files = write(there, folder, f"solo benchmark {' '.join(words)}", [*said, _protocols(cfg, settings)])
+            say(f"files in {folder}: {NAME}, {', '.join(files)}")
+        return 1 if failed else 0
+    finally:
+        run_lock.release(folder)
+
+
+def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Cell]:
+    """All cells, the runs of one data set behind each other.
+
+    Raises:
+        ConfigError: names and runs are not as many, or the data sets can't be read.
+    """
+    names = cfg.names or _names(cfg.runs)
+    if len(names) != len(cfg.runs) or len(set(names)) != len(names):
+        raise ConfigError(f"names={list(names)} must be {len(cfg.runs)} different names, one for each run")
+    sources = [(name, as_word(api._kind(run), run), _state(run)) for name, run in zip(names, cfg.runs, strict=True)]
+    cells = []
+    for data, own in data_sets(cfg.data).items():
+        for protocol in cfg.protocols:
+            for name, source, state in sources:
+                words = (*own, *given)
+                key = json.dumps([state, sorted(words), protocol, vars(settings)])
+                digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+                cells.append(Cell(name, source, data, words, protocol, digest))
+    return cells
+
+
+def _names(runs: Sequence[str]) -> list[str]:
+    """Names of folders, as much of the paths as tells them apart."""
+    parts = [Path(run).parts for run in runs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _state(run: str) -> list[str | int]:
+    """What tells a run from another one at the same place."""
+    if api._kind(run) == "model":
+        return [run]
+    if api._kind(run) == "features":
+        raise ConfigError(f"{run} holds features of one data set; give a checkpoint, the folder of a run or timm/NAME")
+    file = checkpoint_file(run)
+    return [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
+
+
+def data_sets(given: str | tuple[str, ...]) -> dict[str, list[str]]:
+    """Names in the table -> words of solo evaluate: `NAME`, `NAME=PATH`, or what a YAML file says.
+
+    Raises:
+        ConfigError: the file can't be read, or is no mapping of names to lists of words.
+    """
+    if not isinstance(given, str) or not given.endswith((".yaml", ".yml")):
+        items = [item.partition("=") for item in ((given,) if isinstance(given, str) else given)]
+        return {
+            name: [f"data.dataset={name}", *([as_word("data.train_path", path)] if path else [])]
+            for name, _, path in items
+        }
+    try:
+        read = yaml.safe_load(Path(given).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"data={given} can't be read: {' '.join(str(error).split())}") from error
+    if not isinstance(read, Mapping) or not all(words is None or isinstance(words, list) for words in read.values()):
+        raise ConfigError(f"data={given} must be lines of NAME: [words of solo evaluate], such as digits: []")
+    found = {str(name): [str(word) for word in words or ()] for name, words in read.items()}
+    return {
+        name: words if any(word.startswith("data.dataset=") for word in words) else [f"data.dataset={name}", *words]
+        for name, words in found.items()
+    }
+
+
+def _tell(cells: Sequence[Cell], missing: Sequence[Cell]) -> None:
+    """How many cells, how many of them are there, and whose features are needed."""
+    say(f"{len(cells)} cells, {len(cells) - len(missing)} are there, {len(missing)} to measure")
+    needed: dict[str, dict[str, list[str]]] = {}
+    for cell in missing:
+        needed.setdefault(cell.data, {}).setdefault(cell.run, []).append(cell.protocol)
+    for data, runs in needed.items():
+        todo = "; ".join(f"{run}: {', '.join(protocols)}" for run, protocols in runs.items())
+        say(f"  {data}, features of {len(runs)} run{'s' if len(runs) > 1 else ''}; {todo}")
+
+
+def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows: dict[str, Row]) -> list[str]:
+    """Measure, features of each run on each data set once; what failed, a line each."""
+    failed, waiting = list[str](), dict[tuple[str, tuple[str, ...]], list[Cell]]()
+    for cell in missing:
+        waiting.setdefault((cell.source, cell.words), []).append(cell)
+    for (source, words), cells in waiting.items():
+        name = f"{cells[0].run} on {cells[0].data}"
+        try:
+            with explained():
+                features, device = _features([source, *words])
+                for cell in {cell.id: cell for cell in cells}.values():
+                    row = _measure(cell, features, settings, device)
+                    add_row(folder, row)
+                    rows[cell.id] = row
+                    found = ", ".join(f"{level} {one['accuracy']:.2f}" for level, one in row["levels"].items())
+                    say(f"{name}, {cell.protocol}: {found} ({row['seconds']:.1f} s)")
+        except UserError as error:
+            failed.append(f"{name}: {error}")
+            say(f"FAILED {failed[-1]}")
+    return failed
+
+
+def _features(words: Sequence[str]) -> tuple[Features, torch.device]:
+    parsed = read_config("evaluate", [], words, for_run=True)
+    parsed = parsed.fetch() if parsed.fetch is not None else parsed
+    device = compute_device(parsed.config)
+    found, _ = load_features(parsed.config, parsed.config.feature_type[:1], device)
+    return next(iter(found.values())), device
+
+
+def _measure(cell: Cell, features: Features, settings: Settings, device: torch.device) -> Row:
+    started, which = time.perf_counter(), PROBES[cell.protocol]
+    shares = probe(features, which, settings, device).numpy()
+    draws = settings.draws if which.few else 1
+    levels: dict[str, Row] = {}
+    for level, hits in zip(features.levels, shares, strict=True):
+        known = hits[~np.isnan(hits)]
+        if not len(known):
+            continue
+        if draws > 1:
+            ends = of_statistic(partial(_mean, known), len(known))
+        else:
+            ends = of_independent(float(known.mean()), len(known), coin(features.val.features))
+        ci = None if np.isnan(ends).any() else [round(100 * end, 4) for end in ends]
+        accuracy = round(100 * float(known.mean()), 4)
+        levels[level] = {"images": len(known), "accuracy": accuracy, "ci": ci, "hits": packed(hits, draws)}
+    row: Row = {"id": cell.id, "run": cell.run, "source": cell.source, "data": cell.data, "protocol": cell.protocol}
+    labels = zlib.crc32(features.val.labels.numpy().tobytes())
+    row |= {"words": cell.words, "draws": draws, "labels": labels, "levels": levels, "versions": versions()}
+    return {**row, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _mean(values: Array, rows: torch.Tensor) -> float:
+    return float(values[rows.numpy()].mean())
+
+
+def _protocols(cfg: BenchmarkCfg, settings: Settings) -> str:
+    texts = {
+        "knn": f"{settings.k} nearest training images by cosine, weights exp(cosine / {settings.temperature:g})",
+        "linear": "logistic regression, L2 penalty of 45 from 1e-6 to 1e5 chosen on a fifth of the training images",
+        "shots1": "the same from 1 image of each class, L2 penalty " + f"{settings.l2:g}",
+        "shots10": "from 10 images of each class",
+        "labels1": "from 1 % of each class, at least one image",
+        "labels10": "from 10 %",
+    }
+    few = f" Few images are drawn {settings.draws} times, the same for every run, and results averaged."
+    return "; ".join(f"{name}: {texts[name]}" for name in cfg.protocols) + "." + few
