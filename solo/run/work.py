@@ -33,7 +33,7 @@ def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes
     sides = [entry.crop_size or cfg.data.image_size or cfg.data.spec.size for entry in cfg.augmentations]
     views = [side for side, entry in zip(sides, cfg.augmentations, strict=True) for _ in range(entry.num_crops)]
     network = copy.deepcopy(model).eval()
-    slow = getattr(network, "momentum_forward", None)
+    slow = getattr(network, "momentum_forward", None) if getattr(network, "has_teacher", True) else None
     trained = 3 if any(parameter.requires_grad for parameter in network.backbone.parameters()) else 1
     flops = 0
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -74,7 +74,7 @@ def test_the_others_say_why_not(loss: str, make_cfg: Any) -> None:
         ("DCLLoss", {"loss_kwargs": {"tau": 1}}, "loss_kwargs.tau is not a key.*keys of .*: temperature"),
         ("DCLLoss", {"loss_kwargs": {"temperature": "hot"}}, "temperature='hot' has the wrong type; give float"),
         ("DCLLoss", {"loss_kwargs": {"gather_distributed": True}}, "not to be set: every loss sees"),
-        ("NTXentLoss", {"loss_kwargs": {"memory_bank_size": 4}}, "not to be set.*take|not to be set.*mocov2plus"),
+        ("NTXentLoss", {"loss_kwargs": {"memory_bank_size": 4}}, "not to be set: .*mocov2plus"),
         ("NTXentLoss", {"loss_kwargs": {"temperature": 0}}, "NTXentLoss says: Illegal temperature"),
         ("DirectCLRLoss", {"proj_output_dim": 8}, "of the features themselves; set it to null"),
         ("NegativeCosineSimilarity", {"pred_hidden_dim": None}, "without a predictor .* collapses"),
@@ -89,10 +89,9 @@ def test_wrong_settings_get_a_line(loss: str, changes: dict[str, Any], said: str
 
 @pytest.mark.parametrize("loss", ["BarlowTwinsLoss", "TiCoLoss"])
 def test_its_value_is_lightlys(loss: str, make_cfg: Any, make_batch: Any) -> None:
-    model = METHODS["lightly"](make_cfg("lightly", method_kwargs=kwargs_of(loss)))
-    assert (
-        hasattr(model, "momentum_backbone") == model.has_teacher == bool(model.momentum_pairs) == (loss == "TiCoLoss")
-    )
+    model = METHODS["lightly"](make_cfg("lightly", method_kwargs={**kwargs_of(loss), "loss_kwargs": {}}))
+    parts = hasattr(model, "momentum_backbone"), model.has_teacher, bool(model.momentum_pairs)
+    assert set(parts) == {loss == "TiCoLoss"}
     own, batch = getattr(lightly.loss, loss)(), make_batch()
     for _ in range(2):  # TiCo remembers
         out = model.view_outputs(batch)
