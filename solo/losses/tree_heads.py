@@ -107,11 +107,7 @@ class LevelHeads(TreeLoss):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, M) and labels (N, L) -> scalar; an image counts at the levels that are known of it."""
-        columns = self.completed(labels).T
-        losses = [
-            cross_entropy_loss_func(part, y) for part, y in zip(torch.split(z, self.sizes, dim=1), columns, strict=True)
-        ]
-        return torch.stack(losses).mean()
+        return self.each_level(z, labels)
 
 
 class SoftLabels(TreeLoss):

@@ -125,6 +125,9 @@ def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
         sections = [*checkpoint.get("callbacks", {}).values(), *checkpoint["optimizer_states"]]
         sound = all(type(count) is int and 0 <= count < _MOST for count in counts)
         sound &= all(isinstance(part, dict) for part in sections)
+        # Without any, the run would go on with an optimizer that knows of nothing.
+        optimizers = checkpoint["optimizer_states"]
+        sound &= bool(optimizers) and all({"state", "param_groups"} <= part.keys() for part in optimizers)
     except (LookupError, TypeError, AttributeError):
         sound = False
     if not sound:

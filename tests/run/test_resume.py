@@ -280,6 +280,8 @@ def _at(*keys, value):
         _at("loops", "fit_loop", "epoch_loop.batch_progress", "total", "completed", value=-5),
         _at("lr_schedulers", value=[{"last_epoch": -5}]),
         _at("callbacks", "Checkpointer", value=5),
+        _at("optimizer_states", value=[]),
+        _at("optimizer_states", value=[{}]),
     ],
 )
 def test_the_state_of_a_run_is_something_else(train, tmp_path, change):
