@@ -25,7 +25,7 @@ from solo.args.origins import display, lines_of
 from solo.args.tables import merged, read_table
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
-from solo.methods.catalogue import CATALOGUE
+from solo.methods.catalogue import CATALOGUE, USUAL
 
 _NOT_RECIPES = ("data", "methods", "paper")
 _PAPER = "table_6.yaml"  # what `paper_METHOD` sets
@@ -128,11 +128,11 @@ def _pretraining(folder: Path, name: str) -> Made | None:
     if start == "paper":
         kind, _, method = rest.partition("_")
         if kind in _TYPES:  # paper_hex_nnclr is hex_paper_nnclr
-            start, rest = kind, f"paper_{method or 'simclr'}"
-        elif found := _paper(folder, rest or "simclr", {"name": full}):
+            start, rest = kind, f"paper_{method or USUAL}"
+        elif found := _paper(folder, rest or USUAL, {"name": full}):
             return found
     if start in _TYPES:
-        for base in (rest, f"simclr_{rest}".rstrip("_")):
+        for base in (rest, f"{USUAL}_{rest}".rstrip("_")):
             if base and ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
                 values = {"name": full, "type": _TYPES[start]}
                 return Made([base, "_self_"], values, _said_by(values, name), [f"{base} and type: {_TYPES[start]}"])

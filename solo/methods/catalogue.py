@@ -77,6 +77,7 @@ _LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_ANY_VIEW
 _DISTILLED: dict[str, Any] = {"collapse": "prediction", "per_image": True}
 _NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VIEWS}
 
+USUAL = "simclr"  # the method of a recipe that names none, as `hex` and `paper` do
 CATALOGUE: dict[str, MethodFacts] = {
     "all4one": _row("all4one:All4One", of.NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
     "barlow_twins": _row(

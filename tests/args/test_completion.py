@@ -22,7 +22,7 @@ SCHEMAS = {name: command.schema for name, command in COMMANDS.items()}
         ("solo pre", ["predict ", "pretrain "]),
         ("solo pretrain fash", ["fashion_mnist "]),
         ("solo pretrain digits sims", ["simsiam "]),
-        ("solo pretrain digits hex optimizer.l", ["optimizer.lr=", "optimizer.lr_scaled="]),
+        ("solo pretrain digits hex optimizer.lr", ["optimizer.lr=", "optimizer.lr_scaled="]),
         ("solo pretrain digits hex method=by", ["method=byol "]),
         ("solo pretrain digits byol method_kwargs.pr", ["method_kwargs.pred_hidden_dim="]),
         ("solo pretrain digits hex type=sup", ["type=superclass "]),
