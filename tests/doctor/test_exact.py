@@ -122,7 +122,7 @@ def fit(settings: dict[str, Any]) -> dict[str, Any]:
     return {"weights": weights, "grads": grads, "steps": trainer.global_step}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_under_a_trainer_with_clipping_on_one_and_two_processes(processes: int) -> None:
     (whole,) = on_processes(fit, 1, {"parts": 1, "precision": "64-true"})
     parts = on_processes(fit, processes, {"parts": 2, "precision": "64-true"})[0]

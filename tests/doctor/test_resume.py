@@ -34,6 +34,7 @@ def test_planted_bugs_are_found(bug):
     assert not outcome.ok and "differs from 8 steps in" in outcome.detail
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ["swav", "deepclusterv2", "byol"])
 def test_every_process_goes_on_with_what_is_its_own(method):
     outcome = resume(Case(method), processes=2)

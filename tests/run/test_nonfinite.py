@@ -144,6 +144,7 @@ def test_they_can_be_switched_off(pretrain_cfg, tmp_path):
     assert "online" not in json.loads((folder / "summary.json").read_text())["protocol"]
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_measures_what_the_uninterrupted_one_does(pretrain_cfg, tmp_path):
     more = {"max_epochs": 3, "checkpoint": {"enabled": True, "dir": str(tmp_path), "keep_prev": True}}
     pretrain.run(pretrain_cfg(**more))

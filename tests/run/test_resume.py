@@ -128,6 +128,7 @@ def test_a_run_killed_inside_an_epoch_goes_on_exactly(train, pipeline):
     assert_same_run(whole, killed)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("stop", "code"), [(sigterm, 128 + 15), (sigusr1, 128 + 10)])
 def test_a_signal_stops_between_two_steps_and_loses_nothing(train, capsys, stop, code):
     two = {"accumulate_grad_batches": 2, "limit_train_batches": 6, "checkpoint": {"every_minutes": None}}
@@ -143,6 +144,7 @@ def test_a_signal_stops_between_two_steps_and_loses_nothing(train, capsys, stop,
     assert_same_run(whole, stopped)
 
 
+@pytest.mark.thorough
 def test_the_time_limit_stops_in_the_same_way(train, capsys):
     whole = train("whole", checkpoint={"every_minutes": None})
     at = (2, lambda: time.sleep(1.1))
@@ -231,6 +233,7 @@ def test_a_run_that_leaves_its_plan_is_noticed(train, monkeypatch, change, messa
     assert len([warning for warning in found if "see schedule.csv" in str(warning.message)]) == 1
 
 
+@pytest.mark.thorough
 def test_what_is_allowed_to_change_takes_effect_at_once(train):
     fixed = {"scheduler": {"name": "warmup_cosine", "warmup_epochs": 1}, "name": "run"}
     sgd = {"name": "sgd", "batch_size": 16, "lr": 0.1, "weight_decay": 0.1}
@@ -244,6 +247,7 @@ def test_what_is_allowed_to_change_takes_effect_at_once(train):
     assert group["lr"] == pytest.approx(float(plan[7]["lr"]), rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_auto_resume_goes_on_and_says_what_it_passes_over(train, capsys):
     killed = train("killed", at=(5, kill))
     train("killed", auto_resume={"enabled": True}, at=(0, kill))

@@ -58,6 +58,7 @@ def test_the_verdict_is_on_the_screen_and_in_the_summary(start: Path, tmp_path: 
     assert names == [f"backbone.blocks.{i}.attn.{part}.weight" for i in (0, 1) for part in ("qkv", "proj")]
 
 
+@pytest.mark.thorough
 def test_no_verdict_without_weights_or_where_nobody_asks(start: Path, tmp_path: Path) -> None:
     assert "verdict" not in run(tmp_path, finetune_from=str(start), verdict=False).summary
     with pytest.raises(ConfigError, match=r"finetune_lora=2 leaves the rest .* say where from"):

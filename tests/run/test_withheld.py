@@ -48,7 +48,7 @@ def test_drawn_classes_are_written_down_and_stay(pretrain_cfg):
     assert again.data.unseen_classes == first.data.unseen_classes != other.data.unseen_classes
 
 
-@pytest.mark.parametrize("share", [0.0, 0.05])
+@pytest.mark.parametrize("share", [pytest.param(0.0, marks=pytest.mark.thorough), 0.05])
 def test_a_run_says_what_was_withheld(pretrain_cfg, tmp_path, share):
     cfg = pretrain_cfg(method="supcon", type="standard", data=data(label_fraction=share, unseen_classes=["7"]))
     pretrain.run(cfg)
