@@ -44,7 +44,7 @@ def packed(hits: Array, draws: int) -> str:
 
 
 def unpacked(text: str, draws: int) -> Array:
-    """What `packed` was given."""
+    """The values that `packed` was given."""
     counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
     return np.where(counts == _UNKNOWN, math.nan, counts / draws)
 

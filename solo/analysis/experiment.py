@@ -137,7 +137,7 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def html_table(lines: Sequence[Sequence[str]]) -> str:
-    """The same as HTML."""
+    """The same table as `markdown_table`, as HTML."""
     kinds = ["th", *["td"] * (len(lines) - 1)]
     cells = (
         "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in zip(kinds, lines, strict=True)
@@ -204,7 +204,7 @@ def page(report: Report, picture: bytes) -> str:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """None in place of NaN, which JSON doesn't know."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -47,7 +47,7 @@ PROBES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How they are measured."""
+    """How features are measured by every protocol."""
 
     draws: int = 5  # of few training images; results are their means
     k: int = 20  # neighbours

@@ -17,8 +17,8 @@ def siglip_loss_func(z1: Tensor, z2: Tensor, log_scale: Tensor, bias: Tensor) ->
     Args:
         z1: (N, D) projections of the first view, any length.
         z2: (N, D) of the second one, gathered over processes with gradient: j runs over all of them.
-        log_scale: scalar, logarithm of the inverse temperature.
-        bias: scalar; about minus the logarithm of the number of images makes up for their being mostly different.
+        log_scale: scalar or (1,), logarithm of the inverse temperature.
+        bias: likewise; about minus the logarithm of the number of images makes up for their being mostly different.
     """
     z1, z2 = unit(z1), unit(z2)
     logits = log_scale.exp() * z1 @ distributed.gather(z2).T + bias  # (N, all N)

@@ -255,14 +255,14 @@ class CrossEntropyKwargs:
 
 @dataclass(kw_only=True)
 class SoftLabelsKwargs:
-    """Key of `method: softlabels`."""
+    """Key of `method: softlabels`, a classifier on a label tree."""
 
     beta: float = key(10.0, "how much less a class counts, the higher its common ancestor with the label", ge=0)
 
 
 @dataclass(kw_only=True)
 class HXEKwargs:
-    """Key of `method: hxe`."""
+    """Key of `method: hxe`, a classifier on a label tree."""
 
     alpha: float = key(0.4, "how much less an edge of the tree weighs, the higher it is", ge=0)
 
@@ -291,7 +291,7 @@ class HierCOSKwargs(HiddenKwargs):
 
 @dataclass(kw_only=True)
 class HypStructureKwargs:
-    """Keys of `method: hypstructure`."""
+    """Keys of `method: hypstructure`, a classifier on a label tree."""
 
     geometry: Literal["hyperbolic", "euclidean"] = key("hyperbolic", "where the means' distances are measured")
     structure_weight: float = key(1.0, "weight of 1 - the correlation with the tree's distances", ge=0)
@@ -308,7 +308,7 @@ class LorentzKwargs(ProjectorKwargs):
 
 @dataclass(kw_only=True)
 class LevelContrastKwargs(SimCLRKwargs):
-    """Keys of `method: levelcontrast`."""
+    """Keys of `method: levelcontrast`, a classifier on a label tree."""
 
     temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
 

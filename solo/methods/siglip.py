@@ -31,7 +31,7 @@ class SigLIP(ProjectorHeads, BaseMethod):
         """Make the projector, SimCLR's, and the two numbers."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         first = {"log_scale": -math.log(kw.temperature), "bias": kw.bias}
-        self.scale = nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in first.items()})
+        self.scale = nn.ParameterDict({name: nn.Parameter(torch.tensor([value])) for name, value in first.items()})
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The sigmoid loss of the two views, with HEX's share."""

@@ -90,7 +90,7 @@ class HypStructure(TreeHead):
         self.head = nn.Identity()
 
     def output_dim(self, kw: of.HypStructureKwargs) -> int:
-        """Width of the features."""
+        """Width of the features, which are its outputs."""
         return self.features_dim
 
 

@@ -20,12 +20,12 @@ class OnHub:
     """
 
     def bundle(self) -> Bundle:
-        """What is written."""
+        """What `solo.export` writes of the model."""
         raise NotImplementedError
 
     @classmethod
     def load(cls, source: str | Path, **data: Any) -> Self:
-        """`solo.load`."""
+        """The same model from a folder, see `solo.load`."""
         raise NotImplementedError
 
     def save_pretrained(

@@ -79,7 +79,7 @@ class TrackioLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """The name under which the run is logged."""
         return str(self._cfg.name)
 
     @property

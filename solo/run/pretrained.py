@@ -177,7 +177,7 @@ class PretrainedModel(OnHub):
 
     @classmethod
     def load(cls, source: str | Path, **data: Any) -> Any:
-        """`solo.load`."""
+        """The same model from a folder, see `solo.load`."""
         return load_pretrained(source, **data)
 
     def bundle(self) -> Bundle:
