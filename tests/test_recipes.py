@@ -95,6 +95,7 @@ def test_every_recipe_that_once_was_a_file(line):
     assert set(dict(flat(values))) <= {re.sub(r"\[.*", "", key) for key in origins} | {"augmentations"}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("path", RECIPES, ids=relative)
 def test_recipe(path):
     folder, file = path.parent.relative_to(ROOT), path.name

@@ -111,6 +111,7 @@ assert run_knn(train_features=x, train_targets=y, test_features=x, test_targets=
 
 
 @pytest.mark.fault(7, "`import solo; solo.utils.misc`, `from main_knn import run_knn`, stars", "work")
+@pytest.mark.thorough
 def test_in_a_fresh_process():
     told = "for name, code in pieces.items():\n    print(name, flush=True)\n    exec(code, {})"
     command = [sys.executable, "-W", "ignore", "-c", f"pieces = {FRESH!r}\n{told}"]

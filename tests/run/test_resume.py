@@ -165,6 +165,7 @@ def test_a_checkpoint_inside_an_epoch_by_time(train):
     assert state_of(train("a", at=(3, kill), checkpoint={"every_minutes": 0}))["global_step"] == 3
 
 
+@pytest.mark.thorough
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(train, capsys):
     whole, killed = train("whole"), train("killed", at=(6, kill))
     last = killed / "last.ckpt"
@@ -187,6 +188,7 @@ def test_nothing_that_can_be_read(train):
         train("killed", resume_from_checkpoint=str(killed))
 
 
+@pytest.mark.thorough
 def test_other_settings_are_listed_and_refused_unless_allowed(train, capsys):
     killed = train("killed", at=(2, kill))
     other = {"seed": 6, "knn_eval": {"enabled": True, "k": 4}, "name": "other", "progress": "off"}
