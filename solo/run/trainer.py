@@ -35,6 +35,7 @@ from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import end_workers
 from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 from solo.files import file_name, write_text
@@ -121,6 +122,7 @@ class Run:
                 show_result(self.recorder.summary, self.directory.path, command)
         finally:
             self.directory.close()
+            end_workers(train, val)
 
     def _stopped(self, how: str = "") -> None:
         if not (self.directory.is_open and self.trainer.is_global_zero):

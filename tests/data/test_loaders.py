@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import random
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from solo.data.batches.loaders import ProcessShare, SeededDataset, eval_loader, train_loader
+from solo.data.batches.loaders import ProcessShare, SeededDataset, end_workers, eval_loader, train_loader
 from solo.data.cache.in_memory import NormalisedBatches, whole_batches
 from solo.data.sources.images import ArrayDataset
 from solo.data.views.pipelines import build_eval_pipeline
@@ -123,3 +124,12 @@ def test_validation_images_that_need_more_are_made_one_by_one() -> None:
     for transform in (build_eval_pipeline(6, (0.4,), (0.3,), 1), build_eval_pipeline(8, (0.4,), (0.3,), 3), None):
         assert whole_batches(ArrayDataset(images, range(4), transform)) is None
     assert whole_batches(Numbers()) is None
+
+
+def test_workers_end_with_their_run_and_start_again() -> None:
+    loader = train_loader(TensorDataset(torch.arange(8)), 4, 1, seed=0)
+    first = [batch[0].tolist() for batch in loader]
+    end_workers(loader, None)
+    assert not multiprocessing.active_children()
+    assert sorted(sum((batch[0].tolist() for batch in loader), [])) == sorted(sum(first, []))
+    end_workers(loader)

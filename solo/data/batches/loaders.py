@@ -260,6 +260,16 @@ def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
     }
 
 
+def end_workers(*loaders: Any) -> None:
+    """End the processes of loaders whose run is over; at the interpreter's end they would outlive it, see `_GRACE`."""
+    for loader in loaders:
+        inner = getattr(loader, "_loader", loader)
+        iterator = getattr(inner, "_iterator", None)
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+            inner._iterator = None  # who iterates again starts new ones
+
+
 def outlive_stop(worker: int) -> None:
     """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it.
 
