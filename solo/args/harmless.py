@@ -36,7 +36,7 @@ def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mappin
     Raises:
         ConfigError: one of them is too large, nested too deeply, refers to itself, or reads the environment.
     """
-    waiting, seen = [*_found([*_named(defaults), *chosen.items()], folders)], set()
+    waiting, seen = [*_found([*named_in(defaults), *chosen.items()], folders)], set()
     while waiting:
         current = waiting.pop()
         if current in seen:
@@ -48,7 +48,7 @@ def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mappin
         named = content.get("defaults") if isinstance(content, dict) else None
         if isinstance(named, list):
             _refuse_resolvers(str(named), f"{display(current)}: defaults")
-            waiting += _found(_named(named), [current.parent, *folders])
+            waiting += _found(named_in(named), [current.parent, *folders])
 
 
 def refuse_resolvers(values: DictConfig, shown: str) -> None:
@@ -119,8 +119,8 @@ def _measure(text: str, shown: str) -> None:
             raise ConfigError(f"{shown}: more than {MOST_VALUES:,} values are no recipe; take out most of them")
 
 
-def _named(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """(group or nothing, file) of the entries of a defaults list."""
+def named_in(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Read a defaults list: (group or nothing, file) of its entries."""
     for entry in defaults:
         if isinstance(entry, str):
             yield "", entry

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solo.args.harmless import named_in
 from solo.args.origins import display, lines_of
 from solo.args.tables import merged, read_table
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
@@ -75,15 +76,9 @@ def made_for(folder: Path, name: str) -> dict[str, Made]:
             made[name], defaults = found, found.defaults
         else:
             continue
-        todo += _names(defaults) if isinstance(defaults, list) else []
+        named = named_in(defaults) if isinstance(defaults, list) else ()
+        todo += [f"{group.strip('/')}/{entry}" if group else entry for group, entry in named]
     return made
-
-
-def _names(defaults: list[Any]) -> list[str]:
-    """What a defaults list names, `methods/byol` for `methods: byol`."""
-    entries = [entry if isinstance(entry, dict) else {"": entry} for entry in defaults]
-    named = [(str(group), name) for entry in entries for group, name in entry.items() if isinstance(name, str)]
-    return [f"{group.split()[-1].strip('/')}/{name}" if group else name for group, name in named]
 
 
 def has_own_name(folder: Path) -> bool:

@@ -59,6 +59,7 @@ class Standard:
         self.stats: Stats = {}
         self.found: Stats = {}
         self.bank: Bank | None = None
+        self.shows = False
 
     def replace(
         self,
@@ -101,6 +102,7 @@ class Hex:
             one `step` object (NNCLR's two directions).
         found: what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th).
         whom: what is known of the relatives in a table that was made before the run.
+        shows: the second view of an image may be a relative's.
     """
 
     def __init__(
@@ -122,7 +124,8 @@ class Hex:
         self.found: Stats = {}
         self.whom: Stats = {}
         # Relatives are shown and no loss is changed.
-        self._plain = self.action.name == "show" and self.action.denominator == "own" and kin is None
+        self.shows = self.action.name == "show"
+        self._plain = self.shows and self.action.denominator == "own" and kin is None
 
     def replace(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -106,7 +105,7 @@ class HexRows(InfoNCERows):
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
         """Score each positive against the split denominator."""
-        decoupled = self.action == dataclasses.replace(self.action, name="show", denominator="negatives")
+        decoupled = self.action.name == "show" and self.action.denominator == "negatives"
         if self.selector is None and self.kin is None and self.own is None and not decoupled:
             return super().score(block, terms)
         nobody = torch.zeros_like(block.negative)
