@@ -180,12 +180,13 @@ def _column_tree(
         names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
     links = []
     for level in range(len(columns) - 1):
+        place = {name: node for node, name in enumerate(names[level])}
         orphan = next((name for name in names[level + 1] if name not in parents[level]), None)
         if orphan is not None:
             raise UserError(
                 f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}; fill that in"
             )
-        links.append(tuple(names[level].index(parents[level][name]) for name in names[level + 1]))
+        links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
 
 
