@@ -291,6 +291,7 @@ FOLDERS = [
     ("data.train_path={}/a", 2, "holds only files; expected one folder per class with images inside"),
     ("data.train_path={}/a/1.png", 2, "a/1.png is a file"),
     ("data.train_path={}/c", 2, "does not exist"),
+    ("data.train_path=s3://bucket/train", 2, "is an address; images are files: mount the store"),
     ("data.train_path={} data.dataset=fashion_mnist", 2, "holds class folders (a, b, ..) and no fashion_mnist"),
     ("data.val_path={}/a data.dataset=cifar10", 2, "data.val_path: {}/a holds images and no cifar10"),
     ("data.train_path={} data.format=h5", 2, "is no HDF5 file"),
@@ -305,6 +306,12 @@ FOLDERS = [
 def test_folders(words, code, text, folder, tmp_path, capsys):
     words = [*CUSTOM.split(), *words.format(folder).split(" ")]
     assert text.format(folder) in refusal(short_run(tmp_path, *words), code, capsys)
+
+
+def test_shards_of_other_libraries(tmp_path, capsys):
+    (tmp_path / "index.json").write_text('{"chunks": []}')
+    words = [*CUSTOM.split(), f"data.train_path={tmp_path}"]
+    assert "looks like shards of LitData or MosaicML" in refusal(short_run(tmp_path, *words), 2, capsys)
 
 
 TABLES = [
