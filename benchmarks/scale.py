@@ -60,8 +60,8 @@ def decades(low: int, high: int) -> list[int]:
 
 
 def labels_of(n: int, classes: int = 1000) -> np.ndarray:
-    """Labels of images, at least some 20 of each class."""
-    return np.random.default_rng(0).integers(min(classes, n // 20), size=n)
+    """Labels of images, some 12 of each class at least."""
+    return np.random.default_rng(0).integers(min(classes, n // 12), size=n)
 
 
 def rows_of(n: int, dim: int = DIM) -> torch.Tensor:

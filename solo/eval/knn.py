@@ -152,6 +152,14 @@ def _others(index: Tensor, place: Tensor) -> Tensor:
     return ~own
 
 
+def spherical_kmeans(rows: Tensor, centres: Tensor, iterations: int) -> Tensor:
+    """Centres (C, D) of unit rows (N, D), from centres to begin with; one that nobody is nearest to stays."""
+    for _ in range(iterations):
+        sums = torch.zeros_like(centres).index_add_(0, nearest(rows, centres, 1)[1][:, 0], rows)
+        centres = torch.where(sums.any(dim=1, keepdim=True), unit_rows(sums), centres)
+    return centres
+
+
 @torch.no_grad()
 def nearest_by_cells(features: Tensor, k: int, probes: int = 16) -> Tensor:
     """Nearly the k nearest others, by cosine, of rows (N, D), N > k: (N, k), in time that grows with N^1.5 and not N^2.
@@ -162,11 +170,7 @@ def nearest_by_cells(features: Tensor, k: int, probes: int = 16) -> Tensor:
     rows, count = unit_rows(features), max(1, round(len(features) ** 0.5 / 2))
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: 64 * count]
     some = rows[chosen.to(rows.device)]
-    centres = some[:count]
-    for _ in range(5):
-        cell = nearest(some, centres, 1)[1][:, 0]
-        sums = torch.zeros_like(centres).index_add_(0, cell, some)
-        centres = torch.where(sums.any(dim=1, keepdim=True), unit_rows(sums), centres)
+    centres = spherical_kmeans(some, some[:count], 5)
     cell = nearest(rows, centres, 1)[1][:, 0]
     members = cell.argsort(stable=True).split(cell.bincount(minlength=count).tolist())
     found = cell.new_empty(len(rows), k)
