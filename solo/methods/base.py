@@ -292,7 +292,3 @@ class BaseMethod(OnlineEvaluation):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
-
-    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
-        """Adds HEX's threshold where a schedule gives it; None in the epochs of the plain loss."""
-        return super().planned(step, steps_per_epoch) | self.hex.planned(int(step // steps_per_epoch), self.max_epochs)
