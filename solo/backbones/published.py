@@ -18,19 +18,12 @@ _IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406),
 
 @dataclass(frozen=True)
 class Published:
-    """A model without classifier, and what its weights expect of images.
+    """A model without classifier, and what its weights expect of images."""
 
-    Attributes:
-        network: images (N, C, H, W) -> features (N, d).
-        size: pixels.
-        mean: per channel, of images in [0, 1].
-        std: likewise.
-    """
-
-    network: nn.Module
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    network: nn.Module  # images (N, C, H, W) -> features (N, d)
+    size: int  # pixels
+    mean: tuple[float, ...]  # per channel, of images in [0, 1]
+    std: tuple[float, ...]  # likewise
 
 
 def published_model(

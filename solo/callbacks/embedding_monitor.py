@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,6 +20,7 @@ from solo.eval.vitals import geometry, neighbours_agree, spread
 _FEWEST = 8  # images by which a collapse is judged
 
 
+@dataclass(eq=False)
 class EmbeddingMonitor(Callback):
     """Measures the training features at the end of an epoch and logs them as `online/<measure>/<space>`.
 
@@ -27,31 +29,18 @@ class EmbeddingMonitor(Callback):
     Rank measures and spread are taken in both, the kNN accuracy (`online/knn_acc1/<level>`, where there are labels) in
     the features, the rest in the projection. Nothing is drawn from the global random
     streams, so a run trains the same with and without it. Place it before what shows and writes the metrics.
-
-    Args:
-        rows: images that are measured.
-        every: epochs between two measurements; the last epoch is always measured.
-        quantile: of HEX's adaptive threshold.
-        diagnosis: judges the numbers; None: nobody does.
-        stop_on_collapse: end the run when it raises the alarm.
-        meter: measures the loss; placed before this callback.
     """
 
-    def __init__(
-        self,
-        rows: int = 2048,
-        every: int = 1,
-        quantile: float = 0.99,
-        diagnosis: TrainingDiagnosis | None = None,
-        stop_on_collapse: bool = False,
-        meter: Meter | None = None,
-    ) -> None:
-        self.queue = FeatureQueue(rows)
-        self.every = every
-        self.quantile = quantile
-        self.diagnosis = diagnosis
-        self.stop_on_collapse = stop_on_collapse
-        self.meter = meter
+    rows: int = 2048  # images that are measured
+    every: int = 1  # epochs between two measurements; the last epoch is always measured
+    quantile: float = 0.99  # of HEX's adaptive threshold
+    diagnosis: TrainingDiagnosis | None = None  # judges the numbers; None: nobody does
+    stop_on_collapse: bool = False  # end the run when it raises the alarm
+    meter: Meter | None = None  # measures the loss; placed before this callback
+
+    def __post_init__(self) -> None:
+        """Nothing is kept yet."""
+        self.queue = FeatureQueue(self.rows)
         self._warned = False
 
     def on_train_batch_end(

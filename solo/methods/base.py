@@ -28,19 +28,13 @@ Outputs = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class TrainStep(Step):
-    """Where training is, and who is in the batch.
+    """Where training is, and who is in the batch."""
 
-    Attributes:
-        ids: (B,) sample ids, unique over all processes.
-        labels: (B, L) labels at every level of the tree, coarse first, -1 for unknown (or a branch that has ended).
-        targets: (B,) classes, -1 for unknown.
-        groups: (B,) labels at the level of `hex.level`, -1 for unknown.
-    """
-
-    ids: Tensor
+    ids: Tensor  # (B,) sample ids, unique over all processes
+    # (B, L) labels at every level of the tree, coarse first, -1 for unknown (or a branch that has ended)
     labels: Tensor
-    targets: Tensor
-    groups: Tensor
+    targets: Tensor  # (B,) classes, -1 for unknown
+    groups: Tensor  # (B,) labels at the level of `hex.level`, -1 for unknown
 
 
 class BaseMethod(OnlineEvaluation):

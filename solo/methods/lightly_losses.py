@@ -24,26 +24,16 @@ How = Literal["pair", "list", "large and small", "rows"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a signature doesn't say.
+    """What a signature doesn't say."""
 
-    Attributes:
-        how: it takes the views.
-        teacher: it was published with a slow copy, whose projections are its second input.
-        predictor: without one it collapses.
-        projector: there is one between features and loss.
-        random: it draws numbers, which all processes must draw alike.
-        unit: it wants rows of length 1, as (N, 1, D).
-        state: name of a matrix (D, D) that it carries from step to step, and doesn't call a buffer.
-        given: settings that follow from the others, `width` standing for the projection's.
-    """
-
-    how: How | None = None
-    teacher: bool = False
-    predictor: bool = False
-    projector: bool = True
-    random: bool = False
-    unit: bool = False
-    state: str | None = None
+    how: How | None = None  # it takes the views
+    teacher: bool = False  # it was published with a slow copy, whose projections are its second input
+    predictor: bool = False  # without one it collapses
+    projector: bool = True  # there is one between features and loss
+    random: bool = False  # it draws numbers, which all processes must draw alike
+    unit: bool = False  # it wants rows of length 1, as (N, 1, D)
+    state: str | None = None  # name of a matrix (D, D) that it carries from step to step, and doesn't call a buffer
+    # settings that follow from the others, `width` standing for the projection's
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
