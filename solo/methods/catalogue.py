@@ -13,6 +13,7 @@ from typing import Any, Literal
 from solo import plugin
 from solo.errors import UserError
 from solo.methods import kwargs as of
+from solo.methods.lightly_losses import LightlyKwargs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     ),
     "levelcontrast": _row("tree_heads:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
     "levelheads": _row("tree_heads:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
-    "lightly": _row("lightly:Lightly", of.LightlyKwargs, hex="blends", momentum=True),
+    "lightly": _row("lightly:Lightly", LightlyKwargs, hex="blends", momentum=True),
     "lorentz": _row("tree_heads:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row(
         "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from solo.args.check import Problem, check, unknown
-from solo.args.fields import key
+from solo.args.fields import REQUIRED, key
 from solo.errors import UserError
 
 Values = Mapping[str, Any]
@@ -182,3 +182,23 @@ def _parameters(function: ast.FunctionDef) -> Iterator[tuple[str, str, ast.expr 
     defaults = [*[None] * (len(of.args) - len(of.defaults)), *of.defaults, *of.kw_defaults]
     for parameter, default in list(zip([*of.args, *of.kwonlyargs], defaults, strict=True))[1:]:
         yield parameter.arg, ast.unparse(parameter.annotation) if parameter.annotation else "", default
+
+
+@dataclass(kw_only=True)
+class LightlyKwargs:
+    """Keys of `method: lightly`: a loss of that package, its settings, and what is put before it."""
+
+    loss: str = key(REQUIRED, "name of a loss for two views, one of those below")
+    loss_kwargs: dict[str, Any] = key({}, "the loss's settings")
+    proj_hidden_dim: int = key(2048, "width of the projector's hidden layers", ge=1)
+    proj_output_dim: int | None = key(256, "width of the projection; null: no projector, the loss sees features", ge=1)
+    pred_hidden_dim: int | None = key(None, "width of the predictor's hidden layer; null: no predictor", ge=1)
+    teacher: bool | None = key(None, "compare with the projections of a slow copy; null: as the loss was published")
+
+    problems, has_teacher = staticmethod(problems), staticmethod(has_teacher)
+
+    @staticmethod
+    def notes() -> Iterator[str]:
+        """Lines of `--help`, beside the keys."""
+        yield "  A loss is one of these, with its own settings, loss_kwargs.NAME=VALUE, and their defaults:"
+        yield from (f"    {loss.shown}" for loss in for_two_views().values())
