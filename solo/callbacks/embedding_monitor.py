@@ -7,17 +7,58 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor
 
 from solo.callbacks.diagnosis import TrainingDiagnosis
-from solo.callbacks.feature_queue import FeatureQueue, Rows
 from solo.callbacks.meter import Meter
+from solo.distributed import gather_no_grad
 from solo.eval.vitals import geometry, neighbours_agree, spread
 
+Rows = dict[str, Tensor]
 _FEWEST = 8  # images by which a collapse is judged
+
+
+class FeatureQueue:
+    """Keeps references to the last batches of an epoch, whole ones of at least `rows` images, until it is read."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._batches: list[Rows] = []
+
+    def is_due(self, done: int, batches: float, batch_size: int, processes: int) -> bool:
+        """Whether the batch after `done` of `batches` (inf: nobody knows) will still be there when the epoch ends."""
+        return done >= batches - self._kept(batch_size, processes) if batches != float("inf") else True
+
+    def add(self, batch: Rows, processes: int) -> None:
+        """Keep a batch: name -> (B, ...), detached; forget the oldest ones."""
+        self._batches.append(batch)
+        size = len(next(iter(batch.values())))
+        del self._batches[: -self._kept(size, processes)]
+
+    def read(self) -> Rows:
+        """All rows of all processes; empty afterwards. Every process has to call this.
+
+        Returns:
+            name -> (N, ...), only names that every batch has; nothing if no batch was kept.
+        """
+        batches, self._batches = self._batches, []
+        names = [name for name in batches[0] if all(name in batch for batch in batches)] if batches else []
+        return {name: gather_no_grad(torch.cat([batch[name] for batch in batches])) for name in names}
+
+    def state(self) -> list[Rows]:
+        """The batches, to be saved."""
+        return list(self._batches)
+
+    def load(self, batches: list[Any]) -> None:
+        """The batches that `state` gave."""
+        self._batches = [dict(batch) for batch in batches]
+
+    def _kept(self, batch_size: int, processes: int) -> int:
+        return max(1, -(-self.rows // (batch_size * processes)))
 
 
 @dataclass(eq=False)
