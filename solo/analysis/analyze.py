@@ -95,14 +95,9 @@ def analyze(
     image: Images | None = None,
     say: Say = lambda text: None,
 ) -> Outcome:
-    """Look at one or more runs and write what was found into `folder`.
+    """Look at one or more runs, all of the same images in the same order, and write what was found into `folder`.
 
-    Args:
-        sources: at least one; all of the same images in the same order.
-        folder: is made where it isn't there.
-        options: see there.
-        image: from a row of the features to its picture; None: no pictures.
-        say: takes a line of progress.
+    `image` gives the picture of a row of the features (None: no pictures), `say` takes a line of progress.
 
     Raises:
         UserError: the features don't fit each other, or are too few.

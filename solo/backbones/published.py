@@ -29,13 +29,9 @@ class Published:
 def published_model(
     name: str, fetch: bool = True, *, channels: int = 3, kwargs: Mapping[str, Any] | None = None
 ) -> Published:
-    """Build `timm/NAME` or `torchvision/NAME`, without its classifier.
+    """Build `timm/NAME` or `torchvision/NAME`, without its classifier; `kwargs` are the library's.
 
-    Args:
-        name: library and model.
-        fetch: whether it gets its published weights, or random ones.
-        channels: of the images; torchvision's models take 3.
-        kwargs: passed to the library.
+    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels.
 
     Raises:
         UserError: an unknown library or model, weights that can't be fetched, kwargs that it refuses.

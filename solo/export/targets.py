@@ -45,12 +45,9 @@ class Exported:
 
 
 def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
-    """Write `bundle` for the program `to`, read it back and compare the features.
+    """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare the features.
 
-    Args:
-        bundle: see `solo.load(...).bundle()`.
-        to: one of `TARGETS`.
-        folder: made if it isn't there; files of the same names are replaced.
+    The folder is made if it isn't there; files of the same names are replaced.
 
     Raises:
         UserError: an unknown target, a network that it doesn't know, a package that is missing, or other features
