@@ -39,7 +39,8 @@ class _Batches(Dataset[list[Any]]):
 class BatchLoader:
     """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, shuffled, full ones only.
 
-    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share.
+    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share. Raises a `UserError` if
+    there are fewer images than one batch needs.
 
     Args:
         images: decoded.
@@ -52,12 +53,7 @@ class BatchLoader:
         shown: whose view is the second one of an image; default: its own.
 
     Attributes:
-        dataset: the images.
-        sampler: of the order over all processes; `set_epoch` chooses which comes next.
         waited: seconds that the program has waited for what the workers make; not for views made on a GPU.
-
-    Raises:
-        UserError: if there are fewer images than one batch needs.
     """
 
     def __init__(

@@ -135,8 +135,7 @@ class KeptImages(FileImages):
         shapes: (N, 2) heights and widths of what is kept.
         nbytes: size of the pixels when all images are in it.
 
-    Raises:
-        BrokenImageError: a file is no image, without `skip`.
+    Raises a `BrokenImageError`: a file is no image, without `skip`.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
@@ -154,8 +153,7 @@ class KeptImages(FileImages):
     def open(self) -> None:
         """Create the file with room for all images, unless it is there.
 
-        Raises:
-            OSError: the folder can't be written.
+        Raises an `OSError`: the folder can't be written.
         """
         self._store.create()
 

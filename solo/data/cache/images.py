@@ -53,13 +53,10 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """Images that lie in memory anyway.
+    """Images that lie in memory anyway, uint8 `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`; not copied.
 
-    Args:
-        images: uint8, `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`; not copied.
-        indices: which of them are meant.
-        targets: of those.
-        convert: what makes the wanted channels of `(B, C, H, W)`.
+    `indices` says which of them are meant, `targets` are of those, `convert` makes the wanted channels of `(B, C, H,
+    W)`.
     """
 
     def __init__(

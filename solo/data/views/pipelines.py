@@ -76,17 +76,12 @@ def build_transform_pipeline(
     std: Sequence[float] | None = None,
     channels: int | None = None,
 ) -> tvt.Compose:
-    """One pipeline from one entry of `augmentations`.
+    """One pipeline from one entry of `augmentations`, of which an operation whose `prob` is 0 or absent is left out.
 
-    Order: crop or resize (bicubic), `transforms` of the user's own, colour jitter, greyscale, blur, solarise,
-    equalise, flip, tensor, normalise.
-
-    Args:
-        dataset: its constants normalise; unknown names and custom data use `cfg.mean` and `cfg.std`, or ImageNet's.
-        cfg: keys of an `augmentations` entry; an operation whose `prob` is 0 or absent is left out.
-        mean: per channel, of images in [0, 1]; overrides the data set's.
-        std: likewise.
-        channels: default: as many as `mean` has values; other than 1 or 3: of images as arrays `(H, W, C)`.
+    Order: crop or resize (bicubic), `transforms` of the user's own, colour jitter, greyscale, blur, solarise, equalise,
+    flip, tensor, normalise. Mean and std, per channel, of images in [0, 1], are the given ones, else the data set's;
+    unknown names and custom data have `cfg.mean` and `cfg.std`, or ImageNet's. Other than 1 or 3 `channels` (default:
+    as many as `mean` has values) are of images as arrays `(H, W, C)`.
     """
     entry = cfg if OmegaConf.is_config(cfg) else OmegaConf.create(dict(cfg))
     spec = DATASETS.get(dataset, DATASETS["custom"])
