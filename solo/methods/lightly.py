@@ -38,7 +38,6 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: LightlyKwargs) -> None:
-        """Make the heads and the loss."""
         self.known = lightly_losses.losses()[kw.loss].facts
         self.has_teacher = lightly_losses.has_teacher(vars(kw))
         self.predicts = kw.pred_hidden_dim is not None
