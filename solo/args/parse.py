@@ -32,21 +32,14 @@ _LOG = logging.getLogger("solo")
 
 @dataclass(frozen=True)
 class Parsed:
-    """A config that can run.
+    """A config that can run."""
 
-    Attributes:
-        values: plain dicts and lists, complete and resolved.
-        config: the same as a frozen instance of the schema, with the resolved data set: what a run reads.
-        origins: key -> where its value came from; keys that aren't there hold the schema's default.
-        notes: one-line remarks for the user.
-        fetch: what the run has to call first, where its data aren't on this machine: fetches them, and gives the config
-            that knows them; `None` where they are here.
-    """
-
-    values: dict[str, Any]
-    config: Any
-    origins: dict[str, str]
-    notes: list[str]
+    values: dict[str, Any]  # plain dicts and lists, complete and resolved
+    config: Any  # the same as a frozen instance of the schema, with the resolved data set: what a run reads
+    origins: dict[str, str]  # key -> where its value came from; keys that aren't there hold the schema's default
+    notes: list[str]  # one-line remarks for the user
+    # what the run has to call first, where its data aren't on this machine: fetches them, and gives the config that
+    # knows them; `None` where they are here
     fetch: Callable[[], Parsed] | None = None
 
 
@@ -69,8 +62,7 @@ def parse(
             add (a checkpoint, method_kwargs) is the program's to check.
         fetch: get what is not on this machine first.
 
-    Raises:
-        ParseError: (a `ConfigError`) with all problems, one a line.
+    Raises a `ParseError`: (a `ConfigError`) with all problems, one a line.
     """
     places = _Places(dict(origins or {}))
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
@@ -208,11 +200,7 @@ def _notes(
 ) -> Iterator[str]:
     """What the library has made of a config, where that may be unexpected.
 
-    Args:
-        written: the checked config.
-        given: the same with what was found beside own images.
-        found: resolved.
-        spec: its data set.
+    `written` is the checked config, `given` the same with what was found beside own images, `found` is resolved.
     """
     data, tree, batch = written["data"], spec.taxonomy, global_batch(given) if "optimizer" in given else 0
     pretrains, size = "method" in written, found["data"].get("image_size")

@@ -31,43 +31,26 @@ class LineParser(ArgumentParser):
     """A parser of argparse whose complaint is one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what is wrong.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Raise what is wrong, a `ConfigError`."""
         raise ConfigError(f"command line: {message}; see --help")
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word that sets or removes something.
+    """One word that sets or removes something."""
 
-    Attributes:
-        line: as it was typed.
-        key: dotted, or with slashes for a group of files.
-        value: plain; `None` if the key is removed.
-        removes: whether it takes something out.
-        choices: the words of a sweep, with one value each; otherwise only the line.
-    """
-
-    line: str
-    key: str
-    value: Any
-    removes: bool
-    choices: list[str]
+    line: str  # as it was typed
+    key: str  # dotted, or with slashes for a group of files
+    value: Any  # plain; `None` if the key is removed
+    removes: bool  # whether it takes something out
+    choices: list[str]  # the words of a sweep, with one value each; otherwise only the line
 
 
 def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Word:
-    """Read a word.
+    """Read a word as it came from the shell; the schema says which keys hold text.
 
-    Args:
-        word: as it came from the shell.
-        schema: says which keys hold text.
-        sweeps: whether commas separate values of several runs, as with `-m`.
-
-    Raises:
-        ConfigError: it isn't of the form `key=value`, or has several values where one is needed.
+    With `sweeps` commas separate values of several runs, as with `-m`. Raises a `ConfigError` if it isn't of the form
+    `key=value`, or has several values where one is needed.
     """
     form = _FORM.fullmatch(word)
     if form is None:

@@ -14,10 +14,7 @@ from torch import Tensor
 def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
     """`(B, count)` float64 in [0, 1): a hash of seed, stream and column (SplitMix64, Steele et al., 2014).
 
-    Args:
-        seeds: int64 `(B,)`.
-        stream: of numbers; here the number of the view.
-        count: of columns.
+    Seeds are int64 `(B,)`; a stream is the number of a view.
     """
     golden = np.uint64(0x9E3779B97F4A7C15)
     steps = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream * count)
@@ -34,23 +31,14 @@ def _mix(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to some views: one row each, in the order in which they are made.
+    """What happens to some views: one row each, in the order in which they are made."""
 
-    Attributes:
-        rows: number of the view among those of a batch: all first views, then all second ones, ...
-        box: what is cut out, int64 `(n, 4)`: left, top, width, height.
-        chosen: who gets jitter, greyscale, blur, solarise, equalise and mirror: bool `(n, 6)`.
-        turns: the jitter's operations, one digit to the base of 4 each, the first one in front; -1 for none.
-        strengths: of these operations, float32 `(n, 4)`.
-        sigma: of the blur, float32 `(n,)`.
-    """
-
-    rows: Tensor
-    box: Tensor
-    chosen: Tensor
-    turns: Tensor
-    strengths: Tensor
-    sigma: Tensor
+    rows: Tensor  # number of the view among those of a batch: all first views, then all second ones,
+    box: Tensor  # what is cut out, int64 `(n, 4)`: left, top, width, height
+    chosen: Tensor  # who gets jitter, greyscale, blur, solarise, equalise and mirror: bool `(n, 6)`
+    turns: Tensor  # the jitter's operations, one digit to the base of 4 each, the first one in front; -1 for none
+    strengths: Tensor  # of these operations, float32 `(n, 4)`
+    sigma: Tensor  # of the blur, float32 `(n,)`
 
     def split(self, size: int) -> Iterator[Plan]:
         """Plans of `size` rows each, the last one of what is left."""
