@@ -32,7 +32,7 @@ def _nabirds_classes(root: Path) -> dict[str, Names]:
 
 def _images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     labels = dict(lines(root / "image_class_labels.txt", 2))
-    training = {image: flag == "1" for image, flag in lines(root / "train_test_split.txt", 2)}
+    training = {image: {"1": True, "0": False}[flag] for image, flag in lines(root / "train_test_split.txt", 2)}
     for image, file in lines(root / "images.txt", 2):
         if training[image] == train:
             yield root / "images" / file, labels[image]

@@ -90,7 +90,7 @@ def _pet_classes(root: Path) -> dict[int, Names]:
     """`great_pyrenees_12` is a `Great Pyrenees`."""
     found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
     breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in sorted(found)}
-    return {label: (("cat", "dog")[int(found[label][2]) - 1], breed) for label, breed in breeds.items()}
+    return {label: ({"1": "cat", "2": "dog"}[found[label][2]], breed) for label, breed in breeds.items()}
 
 
 def _pet_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
