@@ -478,7 +478,8 @@ GARBLED = [
 def test_garbled_lists(tmp_path: Path, name: str) -> None:
     LAYOUTS[name][0](tmp_path / "data")
     layout, rng = layout_of(get_spec(name)), random.Random(name)
-    lists = sorted(file for file in (tmp_path / "data").rglob("*") if file.suffix not in (".jpg", ".JPEG", ".png", ""))
+    files = (file for file in (tmp_path / "data").rglob("*") if file.is_file())
+    lists = sorted(file for file in files if file.suffix not in (".jpg", ".JPEG", ".png"))
 
     def harmless() -> None:
         for train in (True, False):
@@ -489,10 +490,10 @@ def test_garbled_lists(tmp_path: Path, name: str) -> None:
             else:
                 assert len(files) == len(targets) and all(0 <= target < tree.num_classes for target in targets)
 
-    for file in rng.sample(lists, min(3, len(lists))):
+    for file in rng.sample(lists, min(2, len(lists))):
         content = file.read_bytes()
-        cut = [content[: rng.randrange(len(content))] for _ in range(4)]
-        flipped = [bytes(byte ^ (rng.random() < 0.02) * rng.randrange(256) for byte in content) for _ in range(4)]
+        cut = [content[: rng.randrange(len(content))] for _ in range(2)]
+        flipped = [bytes(byte ^ (rng.random() < 0.02) * rng.randrange(256) for byte in content) for _ in range(2)]
         for harm in [*GARBLED, *cut, *flipped]:
             file.write_bytes(harm)
             harmless()

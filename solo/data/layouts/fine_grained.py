@@ -9,6 +9,7 @@ from typing import Any
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, either, lines
 from solo.data.storage.folders import class_folders
+from solo.untrusted import regular
 
 _MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
 
@@ -20,7 +21,7 @@ def _mat(path: Path, key: str) -> Any:
     from scipy.io.matlab import MatReadError
 
     try:
-        return np.atleast_1d(loadmat(str(path), squeeze_me=True)[key]).reshape(-1)
+        return np.atleast_1d(loadmat(str(regular(path)), squeeze_me=True)[key]).reshape(-1)
     except MatReadError as error:
         raise ValueError(f"{path.name}: {error}") from error
 

@@ -12,6 +12,7 @@ import numpy as np
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import Layout, either, lines, read_json
 from solo.data.storage.folders import class_folders, is_image_name
+from solo.untrusted import regular
 
 _CALTECH_TRAIN, _CALTECH_SEED = 30, 0
 _GLYPHS = "glyphs.npz"
@@ -210,7 +211,7 @@ INAT21 = Layout(
 
 
 def _glyph_classes(root: Path) -> dict[int, Names]:
-    with np.load(root / _GLYPHS) as file:
+    with np.load(regular(root / _GLYPHS)) as file:
         script, group, character = (file[f"names{level}"].tolist() for level in range(3))
         above, top = file["parent2"].tolist(), file["parent1"].tolist()
     paths = [(script[top[parent]], group[parent], name) for parent, name in zip(above, character, strict=True)]
