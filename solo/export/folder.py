@@ -25,30 +25,18 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Network:
-    """How a backbone is built, and what it expects of images.
+    """How a backbone is built, and what it expects of images."""
 
-    Attributes:
-        name: its registry name, `backbone.name` of the run, or `timm/NAME`, `torchvision/NAME`.
-        kwargs: what it was built with.
-        method: registry name of the pretraining method, by which some backbones differ; None if unknown.
-        small_stem: whether a ResNet has the stem for small images.
-        channels: C.
-        size: height and width of an image in pixels.
-        resize: length of the shorter side before the centre crop; None: images are resized to `size` x `size`.
-        mean: per channel, of images in [0, 1].
-        std: likewise.
-        reading: how files become images, where that is not the default: keys of `solo.data.storage.facts.ReadingKeys`.
-    """
-
-    name: str
-    kwargs: Mapping[str, Any]
-    method: str | None
-    small_stem: bool
-    channels: int
-    size: int
-    resize: int | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    name: str  # its registry name, `backbone.name` of the run, or `timm/NAME`, `torchvision/NAME`
+    kwargs: Mapping[str, Any]  # what it was built with
+    method: str | None  # registry name of the pretraining method, by which some backbones differ; None if unknown
+    small_stem: bool  # whether a ResNet has the stem for small images
+    channels: int  # C
+    size: int  # height and width of an image in pixels
+    resize: int | None  # length of the shorter side before the centre crop; None: images are resized to `size` x `size`
+    mean: tuple[float, ...]  # per channel, of images in [0, 1]
+    std: tuple[float, ...]  # likewise
+    # how files become images, where that is not the default: keys of `solo.data.storage.facts.ReadingKeys`
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
@@ -71,23 +59,14 @@ class Network:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A backbone and all that has to be known to use it.
+    """A backbone and all that has to be known to use it."""
 
-    Attributes:
-        backbone: images (B, C, H, W) -> features (B, F); in eval mode, on the CPU.
-        network: how it is built.
-        features_dim: F.
-        taxonomy: the label tree of the data it was trained on.
-        classifier: weight (classes, F) and bias (classes,), if the run has a classifier.
-        facts: about the run, for the card, see `solo.export.card.facts_of`.
-    """
-
-    backbone: nn.Module
-    network: Network
-    features_dim: int
-    taxonomy: Taxonomy | None
-    classifier: Mapping[str, Tensor] | None
-    facts: Mapping[str, Any]
+    backbone: nn.Module  # images (B, C, H, W) -> features (B, F); in eval mode, on the CPU
+    network: Network  # how it is built
+    features_dim: int  # F
+    taxonomy: Taxonomy | None  # the label tree of the data it was trained on
+    classifier: Mapping[str, Tensor] | None  # weight (classes, F) and bias (classes,), if the run has a classifier
+    facts: Mapping[str, Any]  # about the run, for the card, see `solo.export.card.facts_of`
 
     def example(self, count: int = 2) -> Tensor:
         """Random images (count, C, size, size), the same ones each time."""

@@ -28,19 +28,13 @@ Outputs = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class TrainStep(Step):
-    """Where training is, and who is in the batch.
+    """Where training is, and who is in the batch."""
 
-    Attributes:
-        ids: (B,) sample ids, unique over all processes.
-        labels: (B, L) labels at every level of the tree, coarse first, -1 for unknown (or a branch that has ended).
-        targets: (B,) classes, -1 for unknown.
-        groups: (B,) labels at the level of `hex.level`, -1 for unknown.
-    """
-
-    ids: Tensor
+    ids: Tensor  # (B,) sample ids, unique over all processes
+    # (B, L) labels at every level of the tree, coarse first, -1 for unknown (or a branch that has ended)
     labels: Tensor
-    targets: Tensor
-    groups: Tensor
+    targets: Tensor  # (B,) classes, -1 for unknown
+    groups: Tensor  # (B,) labels at the level of `hex.level`, -1 for unknown
 
 
 class BaseMethod(OnlineEvaluation):
@@ -292,7 +286,3 @@ class BaseMethod(OnlineEvaluation):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
-
-    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
-        """Adds HEX's threshold where a schedule gives it; None in the epochs of the plain loss."""
-        return super().planned(step, steps_per_epoch) | self.hex.planned(int(step // steps_per_epoch), self.max_epochs)

@@ -22,7 +22,7 @@ from solo.losses.numerics import full_precision
 from solo.losses.pairs import Pairs, unit
 from solo.methods import lightly_losses
 from solo.methods.base import Outputs, TrainStep
-from solo.methods.kwargs import LightlyKwargs
+from solo.methods.lightly_losses import LightlyKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import PredictorHeads, mlp
 from solo.precision import at_least_float32

@@ -17,9 +17,6 @@ from solo.optim.lr_scheduler import (
     PureExponentialLR,
     PureLR,
     PureMultiStepLR,
-    exponential,
-    multi_step,
-    warmup_cosine,
 )
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "lars": LARS, "adam": Adam, "adamw": AdamW}
@@ -136,24 +133,6 @@ class Schedule:
         if self.name == "exponential":
             return PureExponentialLR(optimizer, self.gamma)
         return ReduceLROnPlateau(optimizer)
-
-    def rate(self, step: int, steps_per_epoch: float, base: float) -> float | None:
-        """The learning rate of an optimizer step, of a group whose base rate is `base`; None where it depends on data.
-
-        Args:
-            step: 0-based, of the whole run.
-            steps_per_epoch: optimizer steps of an epoch.
-            base: rate of the group.
-        """
-        epoch = int(step // steps_per_epoch)
-        if self.name == "warmup_cosine":
-            moved = step if self.by_step else epoch
-            return warmup_cosine(moved, base, *self._lengths())
-        if self.name == "step":
-            return multi_step(epoch, base, None if self.decay_steps is None else list(self.decay_steps))
-        if self.name == "exponential":
-            return exponential(epoch, base, self.gamma)
-        return base if self.name == "none" else None
 
     @property
     def by_step(self) -> bool:

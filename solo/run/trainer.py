@@ -30,7 +30,6 @@ from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.averaging import WeightAverage
 from solo.callbacks.profile import StepProfile
 from solo.callbacks.resolution import ResolutionSchedule
-from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
@@ -60,8 +59,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read tensors and plain values only, into CPU memory.
 
-        Raises:
-            UserError: it can't be read, or holds weights only.
+        Raises a `UserError`: it can't be read, or holds weights only.
         """
         checkpoint = load_checkpoint(path)
         missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
@@ -151,14 +149,9 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
     """Build the Trainer from the Trainer's keys in `cfg`, with the run's folder, loggers and callbacks.
 
-    Args:
-        cfg: of the run.
-        kind: folder of the runs within `checkpoint.dir`: the method's name, or "linear".
-        facts: what the summary says besides the numbers.
-        model: to be trained; it learns what is decided here.
-
-    Raises:
-        UserError: a device or checkpoint that isn't there.
+    `kind` is the folder of the runs within `checkpoint.dir`, the method's name or "linear"; `facts` is what the summary
+    says besides the numbers; the model learns what is decided here. Raises a `UserError` for a device or checkpoint
+    that isn't there.
     """
     hush(workers=cfg.data.workers > 0)
     watch_children()
@@ -190,7 +183,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
         callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
-    callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), SchedulePlan(directory), recorder]
+    callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
     synced = cfg.trainer.get("sync_batchnorm")
     options = {
         **trainer_options(cfg),
@@ -257,8 +250,7 @@ def _accelerator(cfg: RunCfg | FeatureCfg) -> str:
 def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
     """Where a command computes: what `accelerator` says, the best there is for `auto`.
 
-    Raises:
-        UserError: a GPU is asked for and there is none.
+    Raises a `UserError`: a GPU is asked for and there is none.
     """
     name = _accelerator(cfg)
     if name == "auto":
