@@ -51,7 +51,7 @@ def clean(folder: Path) -> list[Path]:
 
 
 def user_cache() -> Path:
-    """The user's folder for what can be made again, in `XDG_CACHE_HOME` or `~/.cache`; without a home none can be made."""
+    """Where things lie that can be made again, in `XDG_CACHE_HOME` or `~/.cache`; without a home nothing lies there."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
         return (Path(given) if os.path.isabs(given) else Path("~/.cache").expanduser()) / "solo"
