@@ -31,7 +31,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Functions of Lightning and of this library that read the state of a run, but not its weights.
 _RESTORING = {
     *("restore_training_state", "restore_callbacks", "on_load_checkpoint", "loaded_state", "set_rng_state", "restore"),
-    "step_plateaus",
+    *("step_plateaus", "_of_other_optimizers"),
 }
 _LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -136,13 +136,14 @@ def _of_other_optimizers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str
             if number not in parameters or not isinstance(values, Mapping):
                 return f"state.{number} is of no parameter"
             for name, value in values.items():  # a counter of steps, or something of each weight
-                one = isinstance(value, Tensor) and value.numel() == 1
-                found = misfit(
-                    value.item() if one else value, 0.0 if one else parameters[number], f"state.{number}.{name}"
-                )
-                if found and value is not None and not (isinstance(value, int) and value >= 0):
+                plain = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+                like = 0.0 if isinstance(plain, (int, float)) else parameters[number]
+                if plain is not None and (found := misfit(plain, like, f"state.{number}.{name}")):
                     return found
     schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+    before = saved_settings(checkpoint, "it").get("cfg", {}).get("scheduler", {})
+    if not (schedulers and checkpoint["lr_schedulers"]) and (not schedulers or before.get("name") == "none"):
+        return None  # there is one now, or there was one before, as resume_allow says
     return misfit(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
 
 
