@@ -141,9 +141,12 @@ def _of_other_optimizers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str
                 if plain is not None and (found := misfit(plain, like, f"state.{number}.{name}")):
                     return found
     schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-    before = saved_settings(checkpoint, "it").get("cfg", {}).get("scheduler", {})
-    if not (schedulers and checkpoint["lr_schedulers"]) and (not schedulers or before.get("name") == "none"):
-        return None  # there is one now, or there was one before, as resume_allow says
+    try:
+        had_none = checkpoint["solo"]["cfg"]["scheduler"]["name"] == "none"
+    except (LookupError, TypeError):
+        had_none = False
+    if not schedulers or (had_none and not checkpoint["lr_schedulers"]):
+        return None  # resume_allow has the key
     return misfit(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
 
 
