@@ -47,7 +47,7 @@ class CommonDataCfg:
     levels: tuple[str, ...] | str | None = key(
         None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
     )
-    taxonomy: str | None = key(None, "file with the label tree above the class folders, or wordnet; null: none")
+    taxonomy: str | None = key(None, "file with the label tree above the class folders; null: none")
     path_column: str | None = key(None, "table, hf: column of the images; null: the one with image files")
     label_columns: tuple[str, ...] | None = key(
         None, "table, webdataset, hf: columns of labels, coarse first; null: the only other one"

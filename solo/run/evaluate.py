@@ -12,10 +12,10 @@ from solo.args.eval_schema import EvaluateCfg
 from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
+from solo.run.devices import compute_device
 from solo.run.evaluation import facts_of, open_folder
 from solo.run.feature_source import load_features
 from solo.run.report import say, show_levels
-from solo.run.trainer import compute_device
 
 # Number of evaluate.json -> its words in the table; the others are in the file only.
 _SHOWN = {

@@ -19,11 +19,12 @@ from solo.data.cache.images import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
 from solo.methods import LinearModel
+from solo.run.devices import compute_device
 from solo.run.features import feature_loaders, feature_sets, with_best_of_grid
 from solo.run.report import say
 from solo.run.settle import tune
 from solo.run.source import pretrained_backbone
-from solo.run.trainer import compute_device, prepare
+from solo.run.trainer import prepare
 
 Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 

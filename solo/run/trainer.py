@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -22,7 +21,6 @@ from torch.utils.data import DataLoader
 
 from solo import distributed
 from solo.args.config import to_plain
-from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
@@ -39,15 +37,14 @@ from solo.data.batches.loaders import end_workers
 from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 from solo.files import file_name, write_text
+from solo.run.devices import SyncedNorms, check_launch, compute_device, trainer_devices
 from solo.run.failures import explain, watch_children
-from solo.run.launch import check_launch
 from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
 from solo.run.settle import Starving, ddp_strategy, settle
 from solo.run.sharded import Sharded
-from solo.run.synced import SyncedNorms
 from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -160,7 +157,8 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resumed = find_resume(cfg, root)
     resume = resumed.file if resumed else None
-    cfg = settle(cfg, model, compute_device(cfg), resumed.settings if resumed else None)
+    device = compute_device(cfg)
+    cfg = settle(cfg, model, device, resumed.settings if resumed else None)
     facts = dataclasses.replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory = RunDirectory(root, resume.parent.name if resume and continued else None)
@@ -188,12 +186,9 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     synced = cfg.trainer.get("sync_batchnorm")
     options = {
         **trainer_options(cfg),
-        **_devices(cfg),
+        "devices": trainer_devices(cfg),
         "strategy": _strategy(cfg, type(model).__module__.startswith("solo.")),
-        "plugins": [
-            SafeCheckpointIO(),
-            *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
-        ],
+        "plugins": [SafeCheckpointIO(), *([SyncedNorms(gpu=device.type != "cpu")] if synced else [])],
         "logger": loggers(cfg, root, directory.run_id, resumed.wandb_id if resumed and continued else None),
         "callbacks": callbacks,
         "enable_checkpointing": False,
@@ -217,9 +212,9 @@ def trainer_options(cfg: RunCfg) -> dict[str, Any]:
         options["sync_batchnorm"] = False  # `SyncedNorms` does it
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
-    if torch.cuda.is_available() and not _on_cpu(cfg) and not options.get("deterministic"):
+    if compute_device(cfg).type == "cuda" and not options.get("deterministic"):
         options.setdefault("benchmark", True)  # views have one size or two: cuDNN's search for the fastest pays
-    return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
+    return {"enable_model_summary": False, **options}
 
 
 def hush(workers: bool) -> None:
@@ -239,43 +234,6 @@ def hush(workers: bool) -> None:
         r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _accelerator(cfg: RunCfg | FeatureCfg) -> str:
-    name = cfg.accelerator
-    if name in ("gpu", "cuda") and not (torch.cuda.is_available() or (name == "gpu" and _has_mps())):
-        raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
-    return name
-
-
-def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
-    """Where a command computes: what `accelerator` says, the best there is for `auto`.
-
-    Raises a `UserError`: a GPU is asked for and there is none.
-    """
-    name = _accelerator(cfg)
-    if name == "auto":
-        name = "gpu" if torch.cuda.is_available() or _has_mps() else "cpu"
-    if name == "gpu":
-        name = "cuda" if torch.cuda.is_available() else "mps"
-    return torch.device("xla" if name == "tpu" else name)
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
-
-
-def _on_cpu(cfg: RunCfg) -> bool:
-    return cfg.accelerator == "cpu" or (cfg.accelerator == "auto" and not (torch.cuda.is_available() or _has_mps()))
-
-
-def _devices(cfg: RunCfg) -> dict[str, Any]:
-    """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
-    devices: Any = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
-    if _on_cpu(cfg):
-        devices = len(devices) if isinstance(devices, list) else devices
-        devices = 1 if devices in ("auto", -1, "-1") else int(devices)
-    return {"devices": devices}
 
 
 def _strategy(cfg: RunCfg, ours: bool) -> str | Strategy:

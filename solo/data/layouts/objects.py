@@ -130,10 +130,6 @@ def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     return ((root / "JPEGImages" / f"{image}.jpg", "+".join(labels)) for image, labels in found.items())
 
 
-def _voc_classes(root: Path) -> dict[str, Names]:
-    return _by_name(sorted({name for train in (True, False) for _, name in _voc_images(root, train)}))
-
-
 INAT17 = _inat(2017, ("supercategory", "species"))
 INAT19 = _inat(2019, (*_RANKS, "species"))
 
@@ -165,7 +161,6 @@ VOC2007 = Layout(
     folder="VOCdevkit/VOC2007",
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)",
     markers=("ImageSets/Main/person_trainval.txt", "ImageSets/Main/person_test.txt", "JPEGImages"),
-    classes=_voc_classes,
     images=_voc_images,
     several=_VOC,
     of_folder=None,
