@@ -75,10 +75,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `solo COMMAND ...`, and return the exit code.
-
-    It is 0, 1 if the run met something that the user has to solve, 2 for a wrong config or command.
-    """
+    """Run `solo COMMAND ...`; the exit code is 1 for what the user has to solve, 2 for a wrong config or command."""
     words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
         code = 1
@@ -177,10 +174,7 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
 
 
 def execute(module: str, parsed: Parsed, **more: Any) -> Any:
-    """Say what is going to be run, and run it with its config; what the command's `run` returns.
-
-    Raises a `UserError`: something that the user has to solve.
-    """
+    """Say what is going to be run, and run it with its config; what the command's `run` returns."""
     if is_first_process():
         for note in parsed.notes:
             say_error(f"note: {note}")

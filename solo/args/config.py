@@ -47,10 +47,7 @@ def _is_tuple(kind: Any) -> bool:
 
 
 def to_plain(cfg: Any) -> dict[str, Any]:
-    """Dicts, lists, texts and numbers of a frozen config, or of a `DictConfig` with interpolations resolved.
-
-    Raises a `ConfigError` if an interpolation leads nowhere.
-    """
+    """Plain values of a frozen config, or of a `DictConfig`, whose interpolations have to lead somewhere."""
     if not isinstance(cfg, DictConfig):
         plain: Any = _plain(cfg)
         return dict(plain)

@@ -86,7 +86,7 @@ def _without_own(values: Mapping[str, Any], schema: type, own: dict[str, Any], p
 
 
 def add_and_assert_dataset_cfg(cfg: DictConfig) -> DictConfig:
-    """Defaults of the `data` section. Raises a `ParseError`: (an `AssertionError`) if the data set is unknown."""
+    """Defaults of the `data` section of a known data set."""
     name = cfg.data.dataset
     if name not in DATASETS:
         raise ParseError(f"data.dataset{unknown(name, DATASETS)}")

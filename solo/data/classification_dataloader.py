@@ -124,10 +124,7 @@ def prepare_dataloaders(
     num_workers: int = 4,
     seed: int | None = None,
 ) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
-    """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest.
-
-    Raises a `UserError` if the batch is larger than the training set.
-    """
+    """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest."""
     return (
         train_loader(train_dataset, batch_size, num_workers, seed),
         eval_loader(val_dataset, batch_size, num_workers),

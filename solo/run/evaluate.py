@@ -50,11 +50,7 @@ _SEVERAL = {"map": "mAP, %", "map_11": "mAP at 11 recalls, %"}
 
 
 def run(cfg: EvaluateCfg) -> dict[str, Any]:
-    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`.
-
-    Returns:
-        What `evaluate.json` holds.
-    """
+    """Measure the features that `cfg` names, into `<checkpoint.dir>/evaluate/<run id>/evaluate.json`, and return it."""
     device = compute_device(cfg)
     found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:

@@ -97,10 +97,7 @@ class Network:
 
 
 def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
-    """The network of a checkpoint or a published model, and the config with what it says about backbone and images.
-
-    Raises a `UserError`: it can't be read or doesn't fit, or has no projector and that is asked for.
-    """
+    """The network of a checkpoint or a published model, and the config with what it says about backbone and images."""
     backbone, cfg = source_backbone(cfg)
     if "projector" not in kinds:
         return Network(backbone, {"backbone": slice(None)}, {"backbone": backbone}), cfg
@@ -113,12 +110,7 @@ def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
 
 
 def _tables(
-    cfg: FeatureCfg,
-    network: Network,
-    images: Dataset[Any],
-    tree: Taxonomy | None,
-    device: torch.device,
-    what: str,
+    cfg: FeatureCfg, network: Network, images: Dataset[Any], tree: Taxonomy | None, device: torch.device, what: str
 ) -> dict[str, FeatureTable]:
     """Features of one split: of each kind from disk, or all of them computed, and kept."""
     data = to_plain(cfg.data)

@@ -55,10 +55,7 @@ def run(cfg: LinearCfg) -> None:
 
 
 def image_loaders(cfg: LinearCfg, backbone: nn.Module | None = None, device: torch.device | None = None) -> Loaders:
-    """Augmented training images, made on `device` (default: the CPU) from decoded ones, and plain validation images.
-
-    RandAugment (`auto_augment`) is made image by image.
-    """
+    """Augmented training images, made on `device` from decoded ones or (RandAugment) one by one; plain validation."""
     data, spec = cfg.data, cfg.data.spec
     paths = (data.train_path, data.val_path, data.format)
     stats: dict[str, Any] = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}

@@ -35,10 +35,7 @@ def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_
 
 
 def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
-    """Lightning's logger for MLflow, if `cfg.logger` names it; MLFLOW_TRACKING_URI says where, else below `root`.
-
-    Raises a `UserError`: MLflow can't be used.
-    """
+    """Lightning's logger for MLflow, if `cfg.logger` names it; MLFLOW_TRACKING_URI says where, else below `root`."""
     if "mlflow" not in (cfg.logger or ()):
         return None
     try:
@@ -102,10 +99,7 @@ class TrackioLogger(Logger):
 
 
 def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
-    """The logger that `cfg.wandb` asks for, if it does; offline where the server can't be reached, which is said.
-
-    Raises a `UserError`: W&B can't be used: no account, no package.
-    """
+    """The logger that `cfg.wandb` asks for, if it does; offline where nobody answers."""
     if not cfg.wandb.enabled:
         return None
     try:

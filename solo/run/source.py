@@ -37,10 +37,7 @@ def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
 
 
 def published_backbone(cfg: Features) -> tuple[nn.Module, Features]:
-    """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`.
-
-    Raises a `UserError`: see `published_model`; or the weights' file can't be read or doesn't fit.
-    """
+    """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`."""
     model, data = str(cfg.model), cfg.data
     channels = data.channels or 3
     with torch.random.fork_rng(devices=[]):

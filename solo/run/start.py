@@ -32,10 +32,7 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
 
 
 def adapt(model: BaseMethod, rank: int) -> None:
-    """Freeze the backbone but for `finetune_layers`, and train adapters of its attention instead.
-
-    Raises a `UserError`: it has no attention layers of timm's form.
-    """
+    """Freeze the backbone but for `finetune_layers`, and train adapters of its attention (timm's) instead."""
     model.frozen_layers = FrozenLayers(model.backbone, model.config.finetune_layers or ())
     if not add_adapters(model, "backbone", rank):
         raise UserError(

@@ -55,10 +55,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's reader without the part that can run code."""
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read tensors and plain values only, into CPU memory.
-
-        Raises a `UserError`: it can't be read, or holds weights only.
-        """
+        """Read the tensors and plain values of a run's state into CPU memory; no weights alone."""
         checkpoint = load_checkpoint(path)
         missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
         if missing:

@@ -17,10 +17,7 @@ from solo.methods.catalogue import MethodFacts, facts_of
 
 
 def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
-    """The callbacks, to be placed before those that show and write, and the facts with what the diagnosis says.
-
-    In evaluation only the loss is guarded.
-    """
+    """The callbacks, to be placed before those that show and write, and the facts with what the diagnosis says."""
     settings = cfg.online if isinstance(cfg, PretrainCfg) else None
     found: list[Callback] = []
     if settings is None or settings.replay:

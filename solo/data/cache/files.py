@@ -151,10 +151,7 @@ class KeptImages(FileImages):
         self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
 
     def open(self) -> None:
-        """Create the file with room for all images, unless it is there.
-
-        Raises an `OSError`: the folder can't be written.
-        """
+        """Create the file with room for all images, unless it is there; an `OSError` if that can't be."""
         self._store.create()
 
     def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:

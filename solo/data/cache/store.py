@@ -54,10 +54,7 @@ class PixelStore:
         self._verified = np.zeros(len(sizes), dtype=bool)  # by this process: its pages are not looked at again
 
     def create(self) -> None:
-        """Make both files, unless they are there and right.
-
-        Raises an `OSError`: the folder can't be written, or has no room for the index.
-        """
+        """Make both files, unless they are there and right; an `OSError` if the folder can't take them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         index = index_of(self.path)
         if not np.array_equal(known_sizes(self.path, self._content), self.sizes):  # type: ignore[arg-type]

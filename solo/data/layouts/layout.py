@@ -113,10 +113,7 @@ class Layout:
         return _tree(tuple(found[1].values()), self.levels) if found else None
 
     def read(self, path: Path, train: bool) -> tuple[list[str], list[int], Taxonomy]:
-        """Image files, their classes, and the tree whose classes these are.
-
-        Raises a `UserError`: there are no data in `path`, or its lists are damaged.
-        """
+        """Image files, their classes, and the tree of these; a `UserError` if they aren't there or damaged."""
         found = self._classes(path, train)
         if found is None:
             raise UserError(self.how_to(path))

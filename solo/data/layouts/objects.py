@@ -54,10 +54,7 @@ def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
 
 
 def inat_path(folder: str) -> Names:
-    """The seven ranks of `00042_Animalia_Arthropoda_Insecta_Coleoptera_Carabidae_Carabus_auratus`.
-
-    Raises a `ValueError`: the name has other parts.
-    """
+    """The seven ranks of `00042_Animalia_Arthropoda_Insecta_Coleoptera_Carabidae_Carabus_auratus`."""
     number, *ranks = folder.split("_")
     if not number.isdigit() or len(ranks) != 7:
         raise ValueError(f"the folder {folder!r} is not named NUMBER_KINGDOM_PHYLUM_CLASS_ORDER_FAMILY_GENUS_EPITHET")

@@ -183,10 +183,7 @@ def stl10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
 def from_torchvision(
     cls: Callable[..., Dataset[tuple[Any, Any]]], layout: str, request: Request, **kwargs: Any
 ) -> Dataset[tuple[Any, Any]]:
-    """A data set of torchvision that has a layout and a download of its own.
-
-    Raises a `UserError`: it isn't there and can't be fetched; says where it was looked for.
-    """
+    """A data set of torchvision that fetches itself; a `UserError` says where it was looked for in vain."""
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
     try:
         with guarded():

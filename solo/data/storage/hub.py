@@ -20,14 +20,10 @@ _EXTRA = 'data.format=hf needs the package datasets; pip install "solo-hex[hf]"'
 
 @functools.lru_cache(maxsize=8)
 def read_hub(path: str, train: bool = True) -> Any:
-    """A split as a `datasets.Dataset`.
+    """A split as a `datasets.Dataset`: `train`, else `validation`, or `test` where there is none.
 
-    Args:
-        path: a name on the hub, a folder that `load_dataset` knows (Parquet files, images), or one that `save_to_disk`
-            wrote; `:SPLIT` behind it chooses another split.
-        train: `train`; else `validation`, or `test` where there is none.
-
-    Raises a `UserError`: the package is missing, the data can't be loaded, or have no such split.
+    The path is a name on the hub, a folder that `load_dataset` knows (Parquet files, images), or one that
+    `save_to_disk` wrote; `:SPLIT` behind it chooses another split.
     """
     try:
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]

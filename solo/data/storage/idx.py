@@ -16,10 +16,7 @@ _UINT8 = 8
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """A uint8 array from an idx file; names ending in `.gz` are decompressed.
-
-    Raises a `UserError` if the file is truncated or something else.
-    """
+    """A uint8 array from an idx file, a `UserError` if it is no whole one; names ending in `.gz` are decompressed."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -58,10 +55,7 @@ def no_fashion(path: Path | None, why: str) -> str:
 
 
 def read_fashion(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images `(N, 28, 28)` and labels `(N,)`, uint8.
-
-    Raises a `UserError` if a file is damaged or the two don't belong together.
-    """
+    """Images `(N, 28, 28)` and labels `(N,)`, uint8; a `UserError` if they don't belong together."""
     pixels, classes = read_idx(images), read_idx(labels)
     if pixels.ndim != 3 or classes.ndim != 1 or len(pixels) != len(classes):
         raise UserError(f"{images} holds {pixels.shape} and {labels} {classes.shape}; expected (N, H, W) and (N,)")

@@ -226,10 +226,7 @@ class Pipeline(tvt.Compose):  # type: ignore[misc]
 
 
 def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
-    """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
-
-    Raises a `UserError` if the numbers of values and channels differ, or images in [0, 1] have no such mean or std.
-    """
+    """The last transform of every pipeline, of `channels` channels; one value of mean or std is for all of them."""
     for name, text in wrong_statistics(mean, std).items():
         raise UserError(f"{name}{text}")
     count = channels or len(mean)
