@@ -9,8 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo.args.check import ParseError, unknown
-from solo.args.config import to_plain
-from solo.args.defaults import fill_defaults, write_back
+from solo.args.config import fill_defaults, to_plain, write_back
 from solo.args.fields import keys_of
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg

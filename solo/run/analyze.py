@@ -15,7 +15,7 @@ from solo.data.storage.reading import ImageReading, as_picture
 from solo.eval.feature_file import read_features
 from solo.run.analysis_sources import runs
 from solo.run.devices import compute_device
-from solo.run.evaluation import open_folder
+from solo.run.feature_source import open_folder
 from solo.run.features import stored_images
 from solo.run.report import say
 from solo.run.source import saved_data

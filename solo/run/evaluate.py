@@ -13,8 +13,7 @@ from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
 from solo.run.devices import compute_device
-from solo.run.evaluation import facts_of, open_folder
-from solo.run.feature_source import load_features
+from solo.run.feature_source import facts_of, load_features, open_folder
 from solo.run.report import say, show_levels
 
 # Number of evaluate.json -> its words in the table; the others are in the file only.

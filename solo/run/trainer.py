@@ -26,6 +26,9 @@ from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.averaging import WeightAverage
+from solo.callbacks.diagnosis import TrainingDiagnosis
+from solo.callbacks.embedding_monitor import EmbeddingMonitor
+from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.profile import StepProfile
 from solo.callbacks.resolution import ResolutionSchedule
 from solo.callbacks.schedule import SchedulePlan
@@ -37,6 +40,7 @@ from solo.data.batches.loaders import end_workers
 from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 from solo.files import file_name, write_text
+from solo.methods.catalogue import MethodFacts, facts_of
 from solo.run.devices import SyncedNorms, check_launch, compute_device, trainer_devices
 from solo.run.failures import explain, watch_children
 from solo.run.loggers import loggers
@@ -45,7 +49,6 @@ from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
 from solo.run.settle import Starving, ddp_strategy, settle
 from solo.run.sharded import Sharded
-from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
 _SIGTERM_EXIT_CODE = 128 + 15
@@ -247,3 +250,26 @@ def _has_tensorboard(cfg: RunCfg) -> bool:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
         return False
     return True
+
+
+def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
+    """The callbacks, to be placed before those that show and write, and the facts with what the diagnosis says."""
+    settings = cfg.online if isinstance(cfg, PretrainCfg) else None
+    found: list[Callback] = []
+    if settings is None or settings.replay:
+        found.append(NonFiniteGuard(run))
+    if settings is None or not isinstance(cfg, PretrainCfg) or not settings.enabled:
+        return found, facts
+    known = facts_of(cfg.method) or MethodFacts()
+    diagnosis = TrainingDiagnosis(known.collapse, cfg.max_epochs) if settings.alarm else None
+    quantile = cfg.hex.quantile
+    found.append(EmbeddingMonitor(settings.rows, settings.every, quantile, diagnosis, settings.stop_on_collapse, meter))
+    how = (
+        f"at the end of the last epoch, of its last batches, at least {settings.rows} images (or all): "
+        "augmented training views in train mode, the first view for rank and spread; LiDAR with 2 views an image; "
+        f"threshold: mean {quantile} quantile of the cosines of up to 1,024 of these rows with all of them; "
+        "kNN: features of the first view, leave-one-out among these rows, up to 1,024 of them asked, 20 neighbours by "
+        "cosine, votes weighted by exp(cosine / 0.07)"
+    )
+    extra = facts.extra if diagnosis is None else {**facts.extra, "alarms": diagnosis.messages}
+    return found, dataclasses.replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)

@@ -7,8 +7,7 @@ from pathlib import Path
 from solo.analysis.embedding import LabelNames, draw_embedding
 from solo.args.eval_schema import UmapCfg
 from solo.run.devices import compute_device
-from solo.run.evaluation import open_folder
-from solo.run.feature_source import load_features
+from solo.run.feature_source import load_features, open_folder
 from solo.run.report import say
 
 

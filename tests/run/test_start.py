@@ -10,7 +10,7 @@ from solo.backbones.published import published_model
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.run import start
-from solo.run.start import start_from
+from solo.run.source import start_from
 from tests.methods.conftest import make_cfg
 
 LIKE = {"backbone": {"name": "resnet18"}, "data__dataset": "inshop", "data__num_classes": 5}

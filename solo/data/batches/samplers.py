@@ -2,7 +2,7 @@
 
 A rule composes *global* batches, those of all processes together, as a pure function of the seed and the epoch; each
 process takes its own stretch of every batch. No image comes twice in an epoch, unless labelled images are to come more
-often (`solo.data.batches.mixed`). `composition` says what a batch holds.
+often (`Mixed`). `composition` says what a batch holds.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, BatchRule, PerClass, Random
+from solo.data.batches.balanced import Balanced, BatchRule, Mixed, PerClass, Random
 from solo.data.batches.hierarchical import Hierarchical
 from solo.data.batches.loaders import SeededSampler
-from solo.data.batches.mixed import Mixed
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 

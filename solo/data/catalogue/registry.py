@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 
 from solo import plugin
-from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
+from solo.data.catalogue.rows import ALIASES, ROWS
+from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.folders import (
     DEFAULT_ROOT,
@@ -26,21 +27,6 @@ from solo.data.storage.folders import (
 from solo.data.storage.h5_file import is_h5, read_index
 from solo.errors import UserError
 from solo.suggest import did_you_mean
-
-__all__ = [
-    "DATASETS",
-    "DatasetSpec",
-    "check_path",
-    "choose_classes",
-    "count_classes",
-    "get_spec",
-    "is_there",
-    "layout_of",
-    "obtain",
-    "query_images",
-    "validation_path",
-    "with_tree",
-]
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
 

@@ -85,21 +85,12 @@ def _inat(year: int, levels: Names) -> Layout:
     return Layout(f"iNaturalist {year}", f"inat{year}", url, markers, classes, images, levels, of_folder=None)
 
 
-def _dtd_lists(root: Path, *splits: str) -> Iterator[str]:
-    """The first of its ten official splits, as is usual."""
-    for split in splits:
-        for (image,) in lines(root / f"{split}1.txt"):
-            yield image
-
-
-def _dtd_root(root: Path) -> Path:
-    return either(root / "dtd", root)
-
-
 def _dtd_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    folder = _dtd_root(root)
-    for image in _dtd_lists(folder / "labels", *(("train", "val") if train else ("test",))):
-        yield folder / "images" / image, image.partition("/")[0]
+    """The first of its ten official splits, as is usual."""
+    folder = either(root / "dtd", root)
+    for split in ("train", "val") if train else ("test",):
+        for (image,) in lines(folder / "labels" / f"{split}1.txt"):
+            yield folder / "images" / image, image.partition("/")[0]
 
 
 def _sun_classes(root: Path) -> dict[str, Names]:
@@ -137,7 +128,7 @@ DTD = Layout(
     markers=tuple(
         f"{name}|dtd/{name}" for name in ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images")
     ),
-    classes=lambda root: _by_name(class_folders(_dtd_root(root) / "images")),
+    classes=lambda root: _by_name(class_folders(either(root / "dtd", root) / "images")),
     images=_dtd_images,
     torchvision="DTD",
 )
