@@ -54,11 +54,11 @@ class EntryViews:
         self.size = int(cfg.crop_size)
         self.streams = list(streams)
         self.scale: tuple[float, float] | None = None
-        if _get(cfg, "rrc.enabled"):
+        if setting(cfg, "rrc.enabled"):
             self.scale = (float(cfg.rrc.crop_min_scale), float(cfg.rrc.crop_max_scale))
         names = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
-        self.probs = torch.tensor([float(_get(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
-        strengths = torch.tensor([float(_get(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
+        self.probs = torch.tensor([float(setting(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
+        strengths = torch.tensor([float(setting(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
         neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)  # three factors and a shift
         self.low = torch.maximum(neutral - strengths, neutral - 1)
         self.high = neutral + strengths
@@ -174,7 +174,7 @@ class BatchAugment:
         resample: ops.Resample = "bicubic",
     ) -> None:
         cfgs = [entry if OmegaConf.is_config(entry) else OmegaConf.create(dict(entry)) for entry in entries]
-        self.as_grey = any(bool(_get(cfg, "grayscale.channels")) for cfg in cfgs)
+        self.as_grey = any(bool(setting(cfg, "grayscale.channels")) for cfg in cfgs)
         last = normalisation(mean, std, 3 if self.as_grey else channels)
         self.channels = len(last.mean)
         ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
@@ -242,8 +242,8 @@ def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Ten
         x.index_copy_(0, index, op(x.index_select(0, index), *parameters))
 
 
-def _get(cfg: Any, key: str) -> Any:
-    """A value of the entry; 0 for what is absent."""
+def setting(cfg: Any, key: str) -> Any:
+    """A value of an entry of `augmentations`; 0 for what is absent."""
     value = OmegaConf.select(cfg, key)
     return 0 if value is None else value
 
