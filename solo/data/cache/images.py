@@ -94,16 +94,9 @@ def cached(
 ) -> ArrayImages | FileImages:
     """The decoded images of a data set of PIL images without a transform; kept in a file where that isn't large.
 
-    Args:
-        dataset: from `solo.data.sources.load.load`, perhaps in a `Subset`.
-        augment: what they are for.
-        side: pixels of the shorter side that are kept of files; default: 8/7 of the largest view's.
-        folder: where those are kept; default: `solo` in the user's cache folder.
-        asked: whether the user wants it, whatever room it takes.
-
-    Raises:
-        CantCacheError: says why not.
-        BrokenImageError: a file is no image.
+    `augment` is what they are for, `asked` whether the user wants it, whatever room it takes. Of files so many pixels
+    of the shorter `side` are kept (default: 8/7 of the largest view's), in `folder` (default: `solo` in the user's
+    cache folder). Raises a `CantCacheError` that says why not, or a `BrokenImageError` where a file is no image.
     """
     if any(entry.cfg.get("transforms") for entry in augment.entries):
         raise CantCacheError("augmentations.transforms change one image at a time")
@@ -145,13 +138,7 @@ def cached(
 
 
 def _side_of_crops(size: int, smallest: float, ratio: float = 3 / 4) -> int:
-    """Pixels of an image's shorter side from which on no crop is enlarged.
-
-    Args:
-        size: of the views.
-        smallest: share of the image's area that a crop has at least.
-        ratio: of a crop's sides, at its most oblong.
-    """
+    """Pixels of an image's shorter side from which on no crop of at least that share, however oblong, is enlarged."""
     return math.ceil(size / math.sqrt(smallest * ratio))
 
 

@@ -29,16 +29,10 @@ Sizes = np.ndarray[Any, Any]
 
 
 class PixelStore:
-    """Room for `N` images of known sizes.
+    """Room for `N` images of known sizes, heights and widths (N, 2), all with as many channels.
 
-    Args:
-        path: of the pixels; the index is `<name>.index`.
-        content: says what the images are; another one starts anew.
-        sizes: (N, 2) heights and widths.
-        channels: of all of them.
-
-    Attributes:
-        nbytes: of the pixels when all images are there.
+    The index of the pixels in `path` is `<name>.index`; `content` says what the images are: another one starts anew.
+    `nbytes` are those of the pixels when all images are there.
     """
 
     def __init__(self, path: Path, content: str, sizes: Sizes, channels: int) -> None:

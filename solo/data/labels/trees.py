@@ -83,13 +83,9 @@ def label_rows(
 ) -> tuple[list[Labels], list[str]]:
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
-    Args:
-        rows: of each image the cells of `columns`, or the folders that it lies in.
-        columns: coarse first; None: folders.
-        tree: of the training images.
-        nested: whether folders in folders are its levels, else the first folder is the class.
-
-    Raises a `UserError`: the cells of a row contradict each other.
+    `rows` has of each image the cells of `columns`, coarse first, or the folders that it lies in (None), where `nested`
+    folders are levels, else the first one is the class. Raises a `UserError` where the cells of a row contradict each
+    other.
     """
     if columns is None:
         places = folder_labels(tree)

@@ -18,11 +18,9 @@ from solo.taxonomy import UNKNOWN
 
 
 class KnownLabels(Dataset[tuple[Any, Any]]):
-    """A data set with some labels taken away: -1 at those levels.
+    """Items `(image or views, target)` with some labels taken away: -1 at those levels.
 
-    Args:
-        dataset: of items `(image or views, target)`.
-        known: bool `(N, levels)`, coarse first; a finer level is known only where the coarser ones are.
+    `known` is bool `(N, levels)`, coarse first; a finer level is known only where the coarser ones are.
 
     Attributes:
         labels: int64, `(N,)` or `(N, levels)`: what is left.
