@@ -48,12 +48,7 @@ def _is_one(images: Any, channels: int) -> bool:
 
 
 def as_image(image: Any, reading: ImageReading) -> Any:
-    """What a network's transform takes, of a path, an array or a picture: a `PIL.Image`, or an array of more channels.
-
-    Raises:
-        BrokenImageError: a file that can't be decoded.
-        UserError: something that is no image.
-    """
+    """What a network's transform takes, of a path, array or picture: a `PIL.Image`, or an array of more channels."""
     if isinstance(image, (str, Path)):
         return reading.read(Path(image).expanduser())
     if isinstance(image, np.ndarray):
