@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -100,7 +101,8 @@ def cached(
     """
     if any(entry.cfg.get("transforms") for entry in augment.entries):
         raise CantCacheError("augmentations.transforms change one image at a time")
-    convert, targets = _Channels(augment.channels, augment.as_grey), level_targets(dataset)
+    convert = functools.partial(_in_channels, channels=augment.channels, as_grey=augment.as_grey)
+    targets = level_targets(dataset)
     indices = np.arange(len(dataset))
     while isinstance(dataset, (Subset, KnownLabels)):
         indices = np.array(dataset.indices)[indices] if isinstance(dataset, Subset) else indices
@@ -151,14 +153,8 @@ def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:
     return None
 
 
-class _Channels:
+def _in_channels(images: Tensor, channels: int, as_grey: bool) -> Tensor:
     """`(B, C, H, W)` uint8 with the wanted number of channels."""
-
-    def __init__(self, channels: int, as_grey: bool) -> None:
-        self.channels = channels
-        self.as_grey = as_grey
-
-    def __call__(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 3 and (self.as_grey or self.channels == 1):
-            images = luminance(images.float()).round_().to(torch.uint8)
-        return images.expand(-1, self.channels, -1, -1)
+    if images.shape[1] == 3 and (as_grey or channels == 1):
+        images = luminance(images.float()).round_().to(torch.uint8)
+    return images.expand(-1, channels, -1, -1)
