@@ -15,13 +15,12 @@ from typing import Any
 
 import solo
 from solo.args.compose import compose
-from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.fields import keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import Recipe, find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import help_text, resolved_text
+from solo.args.show import NO_PREVIEW, describe, help_text, recipe_page, resolved_text, usage
 from solo.args.source import (
     CHECKPOINTS,
     SOURCES,
@@ -32,7 +31,6 @@ from solo.args.source import (
     source_word,
     takes_source,
 )
-from solo.args.usage import NO_PREVIEW, recipe_page, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
 from solo.compat.twin import twin
