@@ -100,7 +100,7 @@ def test_jitter_draws_from_torchvisions_ranges_in_random_order(monkeypatch: pyte
     calls: list[tuple[str, float]] = []
     for name in ("brightness", "contrast", "saturation", "hue"):
         op = lambda image, x, name=name: calls.append((name, x)) or image  # noqa: E731
-        monkeypatch.setattr(ops, f"adjust_{name}", op)
+        monkeypatch.setattr(tvf, f"adjust_{name}", op)
     random.seed(0)
     jitter = ops.ColorJitter(0.4, 1.5, 0.2, 0.1)
     for _ in range(500):
