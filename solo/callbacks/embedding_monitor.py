@@ -87,7 +87,6 @@ class EmbeddingMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the features of the epoch's last batches."""
         seen: Mapping[str, list[Tensor]] | None = getattr(pl_module, "last_views", None)
         if seen is None or not self._is_measured(trainer):
             return
@@ -96,7 +95,6 @@ class EmbeddingMonitor(Callback):
             self.queue.add(_rows_of(seen), trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the epoch's last rows, log the numbers, and judge them."""
         if not self._is_measured(trainer):
             return
         rows = self.queue.read()
@@ -123,20 +121,16 @@ class EmbeddingMonitor(Callback):
             trainer.should_stop |= self.stop_on_collapse and self.diagnosis.collapsed
 
     def process_state(self) -> dict[str, Any]:
-        """The rows kept so far, for a run that goes on inside an epoch."""
         return {"batches": self.queue.state()}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        """Take over the rows that `process_state` gave."""
         self.queue.load(state["batches"])
 
     @property
     def state_key(self) -> str:
-        """The name of its state in checkpoints."""
         return "Online"
 
     def state_dict(self) -> dict[str, Any]:
-        """What the diagnosis has read and said."""
         return {} if self.diagnosis is None else self.diagnosis.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -58,13 +58,11 @@ class Recorder(Callback):
             write_text(folder / "config.yaml", to_yaml(self.cfg))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        """Take over the finished epochs of the run that is resumed."""
         if self.history is not None:
             finished = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
             self.rows = [row for row in read_rows(self.history) if row["epoch"] < finished]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add one row; renew the files."""
         row = {
             "epoch": float(trainer.current_epoch),
             "step": float(trainer.global_step),
@@ -82,7 +80,6 @@ class Recorder(Callback):
             self._summarize("running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the summary: the run is complete."""
         if trainer.is_global_zero:
             self._finish("finished")
 

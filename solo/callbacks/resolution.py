@@ -22,7 +22,6 @@ class ResolutionSchedule(Callback):
     patch: int  # of the network, in pixels; sides are multiples of it
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Shrink the views of the batch, in place."""
         epochs, part = max(trainer.max_epochs or 1, 1), len(self.shares)
         share = self.shares[min(trainer.current_epoch * part // epochs, part - 1)]
         if share < 1:

@@ -57,16 +57,22 @@ class Network:
         )
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A backbone and all that has to be known to use it."""
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What `solo.json` says: all that has to be known of a backbone but its weights."""
 
-    backbone: nn.Module  # images (B, C, H, W) -> features (B, F); in eval mode, on the CPU
     network: Network  # how it is built
     features_dim: int  # F
     taxonomy: Taxonomy | None  # the label tree of the data it was trained on
-    classifier: Mapping[str, Tensor] | None  # weight (classes, F) and bias (classes,), if the run has a classifier
     facts: Mapping[str, Any]  # about the run, for the card, see `solo.export.card.facts_of`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Description):
+    """A backbone and all that has to be known to use it."""
+
+    backbone: nn.Module  # images (B, C, H, W) -> features (B, F); in eval mode, on the CPU
+    classifier: Mapping[str, Tensor] | None  # weight (classes, F) and bias (classes,), if the run has a classifier
 
     def example(self, count: int = 2) -> Tensor:
         """Random images (count, C, size, size), the same ones each time."""
@@ -78,16 +84,6 @@ class Bundle:
         """(B, F) of images (B, C, H, W)."""
         found: Tensor = self.backbone(images)
         return found
-
-
-@dataclass(frozen=True)
-class Description:
-    """What `solo.json` says: all of a `Bundle` but the weights."""
-
-    network: Network
-    features_dim: int
-    taxonomy: Taxonomy | None
-    facts: Mapping[str, Any]
 
 
 def write_description(bundle: Bundle, folder: Path, card: str) -> None:
@@ -124,7 +120,9 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         network = Network(**told["network"])
         network = dataclasses.replace(network, mean=tuple(network.mean), std=tuple(network.std))
         tree = Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None
-        description = Description(network, int(told["features_dim"]), tree, told["facts"])
+        description = Description(
+            network=network, features_dim=int(told["features_dim"]), taxonomy=tree, facts=told["facts"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
     if not weights.is_file():

@@ -44,13 +44,8 @@ class BaseMethod(OnlineEvaluation):
     `forward`, `training_step`, ... made of them (`_MADE`). The ones here know of none of these, as in solo-learn, whose
     form works as well: override `__init__`, `forward`, `learnable_params` and `training_step`, and call super.
 
-    Args:
-        cfg: config of pretraining, typed as a command has it; or a raw `DictConfig`, whose defaults are filled in, in
-            place.
-
-    Attributes:
-        cfg: as a `DictConfig`, which may be read and extended.
-        config: what the library reads: frozen and typed.
+    `cfg` is a config of pretraining, typed as a command has it, or a raw `DictConfig`, whose defaults are filled in, in
+    place. The attribute `cfg` is a `DictConfig`, which may be read and extended; `config` is what the library reads.
     """
 
     config: PretrainCfg
