@@ -93,7 +93,7 @@ def retrieve_graded(
         others = member[half][:, None] & ~torch.eye(half.shape[1], dtype=torch.bool, device=device)
         order = best(similarity.masked_fill_(~others.flatten(0, 1), -torch.inf), half.shape[1])
         shared = _shared_levels(labels[half][:, :, None], labels[half][:, None]).masked_fill_(~others, 0)
-        values = _score(shared.flatten(0, 1).gather(1, order), labels.shape[1]).T.unflatten(1, half.shape)
+        values = _score(shared.flatten(0, 1).gather(1, order), labels.shape[1]).T.reshape(3, *half.shape)
         halves.add(values, is_query[half] & values[0].isfinite())
     return replace(whole, intervals={name: halves.interval(name, each) for name, each in whole.values().items()})
 

@@ -133,7 +133,7 @@ class HalfMeans:
         """
         if not self.sums:
             return UNDEFINED
-        sums = torch.cat(self.sums).unflatten(0, (-1, 2))[:, :, self.names.index(name)]
+        sums = torch.cat(self.sums).view(-1, 2, len(self.names), 3)[:, :, self.names.index(name)]
         count, total, squares = sums[(sums[:, :, 0] > 1).all(dim=1)].unbind(dim=-1)
         if len(count) < _FEWEST_CUTS or len(values) < 2:
             return UNDEFINED

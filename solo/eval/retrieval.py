@@ -88,19 +88,19 @@ def retrieve(
     halves = [HalfMeans([*one.values()]) for one in found]
     is_query, member = torch.zeros(2, count, dtype=torch.bool, device=device)
     is_query[queries], member[gallery] = True, True
-    for rows, similarity, starts in cosines_within(features, cuts):
-        similarity.view(*rows.shape, -1).masked_fill_(~member[rows][:, None], -torch.inf)  # behind everybody
-        asked = labels.to(device)[rows].masked_fill(~is_query[rows][..., None], -1).movedim(2, 0)  # (L, b, n)
-        there = labels.to(device)[rows].masked_fill(~member[rows][..., None], -1).movedim(2, 0)
-        own = member[rows].long()
-        right = [(a[:, :, None] == t[:, None]).sum(dim=2) - own for a, t in zip(asked, there, strict=True)]
-        unknown = int((labels.to(device)[rows] < 0).sum(dim=1).max()) if len(levels) else 0
-        depth = min(rows.shape[1], unknown + max(*top_k, *(int(one.max()) for one in right)))
+    for part, similarity, starts in cosines_within(features, cuts):
+        similarity.view(*part.shape, -1).masked_fill_(~member[part][:, None], -torch.inf)  # behind everybody
+        asked = labels.to(device)[part].masked_fill(~is_query[part][..., None], -1).movedim(2, 0)  # (L, b, n)
+        there = labels.to(device)[part].masked_fill(~member[part][..., None], -1).movedim(2, 0)
+        own = member[part].long()
+        right = [((a[..., None] == t[:, None]).sum(dim=2) - own) * (a >= 0) for a, t in zip(asked, there, strict=True)]
+        unknown = int((labels.to(device)[part] < 0).sum(dim=1).max()) if len(levels) else 0
+        depth = min(part.shape[1], unknown + max([1, *top_k, *(int(one.max()) for one in right)]))
         order = best(similarity, depth) + starts
         for half, a, t, number in zip(halves, asked, there, right, strict=True):
             near = t.flatten()[order]
             values = _score(near >= 0, near == a.flatten()[:, None], number.flatten(), top_k)
-            half.add(values.unflatten(1, rows.shape), (a >= 0) & (number > 0))
+            half.add(values.view(-1, *part.shape), (a >= 0) & (number > 0))
     return [
         replace(one, intervals={name: half.interval(name, each) for name, each in one.values().items()})
         for one, half in zip(found, halves, strict=True)
