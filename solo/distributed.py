@@ -5,7 +5,7 @@ Without a process group every function is the identity, so the same code runs on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -109,6 +109,22 @@ class _Sum(torch.autograd.Function):
 def sum_with_grad(x: Tensor) -> Tensor:
     """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it."""
     return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
+
+
+def pass_on(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """Send tensors to the next process; what is returned waits for those of the one before, of the same shapes."""
+    sent, found = [x.contiguous() for x in tensors], [torch.empty_like(x).contiguous() for x in tensors]
+    here, number = rank(), world_size()
+    sends = [dist.P2POp(dist.isend, x, (here + 1) % number) for x in sent]
+    receives = [dist.P2POp(dist.irecv, x, (here - 1) % number) for x in found]
+    works = dist.batch_isend_irecv([*sends, *receives])
+
+    def arrived() -> list[Tensor]:
+        for work in works:
+            work.wait()
+        return found
+
+    return arrived
 
 
 def own_rows(x: Tensor) -> Tensor:

@@ -205,6 +205,7 @@ class Hex:
         self.stats = stats
         if self._calls == 1:
             looks = step.index is not None and not step.index % _PROBE and step.epoch >= self.settings.warm_up()
+            looks &= not pairs.ring  # it compares with all keys
             self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
         return loss
 

@@ -62,6 +62,8 @@ class Pairs:
             before its queue).
     """
 
+    ring = False  # all keys are here, see `solo.losses.ring`
+
     anchors: Tensor
     keys: Tensor
     anchor_ids: Tensor
