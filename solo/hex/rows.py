@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
+from solo.errors import UserError
 from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import Selector
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
@@ -92,9 +93,9 @@ class HexRows(InfoNCERows):
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
         in_parts = all(getattr(found, "in_parts", False) for found in (selector, kin) if found is not None)
         if pairs.ring and (action.name == "pull" or not in_parts):
-            raise ValueError(
-                "keys that pass from process to process can't be pulled, and relatives are found by HEX_fixed, "
-                "HEX_adaptive, superclass, HCL or DCL; take performance.ring_loss=false"
+            raise UserError(
+                "performance.ring_loss=true pulls no relatives, and finds them by HEX_fixed, HEX_adaptive, superclass, "
+                "HCL, DCL or InfoNCE only, without hex.named; leave it out"
             )
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
         self.lists |= action.name == "pull"  # relatives become terms of their own

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solo import distributed
 from solo.doctor.processes import on_processes
+from solo.errors import UserError
 from solo.hex import AdaptivePercentile, Constant, FixedThreshold, Superclass, hex_nce
 from solo.hex.policy import EveryNegative, NoNegative
 from solo.hex.published import FalseNegatives
@@ -89,7 +90,7 @@ def refused(argument: Any) -> list[str]:
         pairs = RingPairs.from_views(torch.randn(2, B, D), groups=torch.zeros(B, dtype=torch.long))
         try:
             hex_nce(pairs, policy, action=action)
-        except ValueError as error:
+        except UserError as error:
             texts.append(str(error))
     return texts
 
@@ -97,4 +98,4 @@ def refused(argument: Any) -> list[str]:
 @pytest.mark.thorough
 def test_what_a_ring_cant_do_is_refused() -> None:
     for texts in on_processes(refused, 2, None):
-        assert len(texts) == 2 and all("performance.ring_loss=false" in text for text in texts)
+        assert len(texts) == 2 and all("performance.ring_loss=true pulls no relatives" in text for text in texts)
