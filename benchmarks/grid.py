@@ -15,6 +15,7 @@ import time
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
 
 from solo.backbones import build_backbone
 from solo.data.catalogue.registry import get_spec
@@ -33,10 +34,10 @@ def clock() -> float:
 
 
 def images(split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pixels (n, 1, 8, 8) and classes."""
+    """Pixels (n, 1, 16, 16) and classes."""
     spec = get_spec("digits")
     found = load(spec, split, None)
-    pixels = torch.stack([torch.tensor(list(image.getdata())).view(1, 8, 8) for image, _ in found]) / 255
+    pixels = torch.stack([pil_to_tensor(image) for image, _ in found]) / 255
     return (pixels - spec.mean[0]).to(device) / spec.std[0], torch.tensor([int(label) for _, label in found])
 
 

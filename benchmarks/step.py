@@ -1,6 +1,7 @@
 """A run's step against its network alone, and against the same network fed by other libraries' transforms.
 
     python benchmarks/step.py [--cases digits fashion_mnist resnet18 vit_tiny] [--seconds 40] [--threads 1] [key=value]
+    python benchmarks/step.py --start 3  # what a run imports
 
 A run of the recipe (`solo.run.pretrain`, every default of it: online classifier, k-NN, vital signs, guard, logging,
 checkpoints) is stopped before each batch, and the other programs make a step there: *alone*, the same network, loss
@@ -17,6 +18,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -227,6 +230,19 @@ def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
     return float(pairs[0].sum() / pairs[1].sum()), float(low), float(high)
 
 
+def start(rounds: int) -> None:
+    """Print the processor time of importing a training run, and what it is of torch's and Lightning's, in turns."""
+    spent: dict[str, list[float]] = {"torch, lightning.pytorch": [], "solo.cli, solo.run.pretrain": []}
+    for _ in range(rounds):
+        for what, times in spent.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, "-c", f"import {what}"], check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    base, ours = map(min, spent.values())
+    print(f"imports: {ours:.2f} s, {ours / base:.2f} times `import torch, lightning.pytorch`")
+
+
 def noise(*_: Any, **__: Any) -> ArrayDataset:
     """As many images of 32 x 32 random pixels as an epoch needs."""
     pixels = np.random.default_rng(0).integers(0, 256, (8192, 32, 32, 3), dtype=np.uint8)
@@ -240,8 +256,12 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=[*CASES], default=[*CASES])
     parser.add_argument("--seconds", type=float, default=40, help="of each case")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--start", type=int, metavar="ROUNDS", help="measure what a run imports instead")
     given = parser.parse_intermixed_args()
     torch.set_num_threads(given.threads)
+    if given.start:
+        start(given.start)
+        return
     columns = ("steps", "ms", "run / alone", "views", "rest", "run / lightly", "run / torchvision")
     table = Table("case", *columns, title="speed of a run's step, with 95 % intervals")
     load = pretrain.load

@@ -88,6 +88,32 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 
 
+class _GatherWith(torch.autograd.Function):
+    """`_Gather` of rows and of integers that belong to them, which travel as further numbers of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.rows = x.shape[0]
+        both = _all_gather(torch.cat([x, numbers.contiguous().view(x.dtype)], dim=1))
+        found = both[:, x.shape[1] :].contiguous().view(numbers.dtype)
+        ctx.mark_non_differentiable(found)
+        return both[:, : x.shape[1]].contiguous(), found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _Gather.backward(ctx, grads[0]), None
+
+
+def gather_with(x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """`gather` of rows and of what is known of them, by one collective.
+
+    Args:
+        x: (N, D) float32 or float64.
+        numbers: (N, k) int64.
+    """
+    return _GatherWith.apply(x, numbers) if is_distributed() else (x, numbers)  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
 def gather_no_grad(x: Tensor) -> Tensor:
     """Rows of all processes, in rank order, detached: (N, ...) -> (N * world_size, ...)."""

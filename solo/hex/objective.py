@@ -196,6 +196,7 @@ class Hex:
                 anchors=drawn.rows[drawn.known].to(pairs.anchors),
                 anchor_ids=pairs.anchor_ids[row],
                 anchor_groups=None if pairs.anchor_groups is None else pairs.anchor_groups[row],
+                complete=False,
             )
             loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
         self._calls = self._calls + 1 if step is self._step else 1

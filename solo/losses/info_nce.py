@@ -182,6 +182,9 @@ class InfoNCERows:
 
     def scale(self) -> Tensor:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""
+        anchors = self.pairs.anchors
+        if self.pairs.complete:
+            return 1.0 / anchors.new_tensor(max(1, len(anchors)))
         return 1.0 / distributed.per_process(self.anchors_with_positive)
 
 
