@@ -184,7 +184,7 @@ class InfoNCERows:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""
         anchors = self.pairs.anchors
         if self.pairs.complete:
-            return 1.0 / anchors.new_tensor(max(1, len(anchors)))
+            return 1.0 / anchors.new_full((), max(1, len(anchors)))
         return 1.0 / distributed.per_process(self.anchors_with_positive)
 
 
