@@ -129,7 +129,7 @@ class _RingLoss(torch.autograd.Function):
                             d_anchors[rows].addmm_(grad, pairs.keys)
                             d_keys.addmm_(grad.T, anchors[rows])
                 whole.round += 1
-        factor = row_loss.scale()
+        factor: Tensor = row_loss.scale()
         ctx.save_for_backward(d_anchors.add_(d_keys).mul_(factor))
         return total * factor
 

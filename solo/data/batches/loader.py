@@ -97,12 +97,12 @@ class BatchLoader:
     def __iter__(self) -> Iterator[list[Any]]:
         for indexes, found, targets, seeds in Waited(iter(self._loader), self):
             if self.device.type != "cpu":
-                pairs = list(zip(self._makers, found, strict=True))
-                found = beside(self.device, lambda pairs=pairs, seeds=seeds: self._finished(pairs, seeds))
+                found = beside(self.device, functools.partial(self._finished, found, seeds))
             own, *others = found
             yield [indexes, [*own[:VIEW], *others[0], *own[VIEW:]] if others else own, targets]
 
-    def _finished(self, pairs: Sequence[tuple[ViewMaker, Any]], seeds: Tensor) -> list[Any]:
+    def _finished(self, prepared: list[Any], seeds: Tensor) -> list[list[Tensor]]:
+        pairs = zip(self._makers, prepared, strict=True)
         return [maker.finish(made, seeds, self.device) for maker, made in pairs]
 
 
@@ -121,7 +121,7 @@ def beside(device: torch.device, make: Callable[[], list[list[Tensor]]]) -> list
 
 @functools.cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class LabelledBatches(BatchLoader):
