@@ -52,10 +52,7 @@ class Cell:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Returns:
-        0, or 1 if features of a run or data set could not be had; the other cells are measured all the same.
+    """Run the command; 0, or 1 if features of a run or data set could not be had; other cells are measured anyway.
 
     Raises:
         ConfigError: wrong words, or a wrong file of data sets.

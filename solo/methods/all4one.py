@@ -39,7 +39,6 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
     queue_index: Tensor
 
     def build(self, kw: NNCLRKwargs) -> None:
-        """Make projector, predictors, transformer and queue."""
         self.temperature = kw.temperature
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")

@@ -28,7 +28,6 @@ class BYOL(PredictorHeads, BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: PredictorKwargs) -> None:
-        """Make the projector and the predictor that follows it."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
         self.predictor = mlp(kw.proj_output_dim, kw.pred_hidden_dim, kw.proj_output_dim)
 

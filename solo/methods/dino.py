@@ -57,7 +57,6 @@ class DINO(BaseMomentumMethod):
     momentum_head: nn.Module
 
     def build(self, kw: DINOKwargs) -> None:
-        """Make the head and the loss, which has a state."""
         self.clip_grad, self.freeze_last_layer = kw.clip_grad, kw.freeze_last_layer
         self.head = self.make_head(kw)
         self.dino_loss_func = DINOLoss(

@@ -22,7 +22,7 @@ from solo.losses.numerics import full_precision
 from solo.losses.pairs import Pairs, unit
 from solo.methods import lightly_losses
 from solo.methods.base import Outputs, TrainStep
-from solo.methods.kwargs import LightlyKwargs
+from solo.methods.lightly_losses import LightlyKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import PredictorHeads, mlp
 from solo.precision import at_least_float32
@@ -38,7 +38,6 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: LightlyKwargs) -> None:
-        """Make the heads and the loss."""
         self.known = lightly_losses.losses()[kw.loss].facts
         self.has_teacher = lightly_losses.has_teacher(vars(kw))
         self.predicts = kw.pred_hidden_dim is not None

@@ -28,7 +28,6 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: MoCoV2PlusKwargs) -> None:
-        """Make the projector and a queue of keys for each view."""
         self.temperature = kw.temperature
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         self.make_queue(kw.queue_size, kw.proj_output_dim, views=2)

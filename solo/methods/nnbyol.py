@@ -24,7 +24,6 @@ class NNBYOL(NeighbourQueue, BYOL):
     Kwargs = NNPredictorKwargs
 
     def build(self, kw: NNPredictorKwargs) -> None:  # type: ignore[override]
-        """Make projector, predictor and queue."""
         super().build(kw)
         self.make_queue(kw.queue_size, kw.proj_output_dim)
 

@@ -28,7 +28,6 @@ class ReSSL(QueueMixin, BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: ReSSLKwargs) -> None:
-        """Make the projector and the queue of weak views."""
         self.temperature_q, self.temperature_k = kw.temperature_q, kw.temperature_k
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         self.make_queue(kw.queue_size, kw.proj_output_dim, labels=())

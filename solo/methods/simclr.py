@@ -24,7 +24,6 @@ class SimCLR(ProjectorHeads, BaseMethod):
     metric = "train_nce_loss"
 
     def build(self, kw: SimCLRKwargs) -> None:
-        """Make the projector and keep the temperature."""
         self.temperature = kw.temperature
         self.pairs: type[Pairs] = RingPairs if self.config.performance.ring_loss else Pairs
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from solo.analysis.levels import plot_levels
 from solo.args.eval_schema import EvaluateCfg
 from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
@@ -77,9 +76,7 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
     source = dict(next(iter(found.values())).facts)
     facts = facts_of(cfg, "evaluate", seed=cfg.seed, source=source, protocol=_protocol(protocol)) | {"results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
-    title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
-    drawn = plot_levels(results, folder / "evaluate.png", title)
-    say(f"files in {folder}: evaluate.json, {'evaluate.png, ' if drawn else ''}config.yaml")
+    say(f"files in {folder}: evaluate.json, config.yaml")
     return facts
 
 

@@ -30,7 +30,6 @@ from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.averaging import WeightAverage
 from solo.callbacks.profile import StepProfile
 from solo.callbacks.resolution import ResolutionSchedule
-from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
@@ -184,7 +183,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
         callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
-    callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), SchedulePlan(directory), recorder]
+    callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
     synced = cfg.trainer.get("sync_batchnorm")
     options = {
         **trainer_options(cfg),
