@@ -54,7 +54,6 @@ class DINO(BaseMomentumMethod):
     trainable: ClassVar[tuple[str, ...]] = ("head",)
     averaged: ClassVar[tuple[str, ...]] = ("head",)
     metric = "dino_loss"
-    momentum_head: nn.Module
 
     def build(self, kw: DINOKwargs) -> None:
         self.clip_grad, self.freeze_last_layer = kw.clip_grad, kw.freeze_last_layer
@@ -83,10 +82,6 @@ class DINO(BaseMomentumMethod):
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the scores (B, num_prototypes)."""
         return {"z": self.head(feats)}
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow scores (B, num_prototypes)."""
-        return {"z": self.momentum_head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of each view's scores, small ones too, under the slow ones of other large views."""

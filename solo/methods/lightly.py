@@ -35,7 +35,6 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_lightly_loss"
-    momentum_projector: nn.Module
 
     def build(self, kw: LightlyKwargs) -> None:
         self.known = lightly_losses.losses()[kw.loss].facts
@@ -66,10 +65,6 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
             delattr(criterion, self.known.state)
             criterion.register_buffer(self.known.state, torch.zeros(width, width))
         return criterion
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow projections (B, proj_output_dim)."""
-        return {"z": self.momentum_projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""

@@ -57,8 +57,8 @@ class BaseMomentumMethod(BaseMethod):
         return [(self.backbone, self.momentum_backbone)]
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Outputs beside `feats`: momentum features (B, F) -> e.g. `{"z": projections}`."""
-        return {}
+        """Outputs beside `feats` of momentum features (B, F); by default `z`, of the slow copy of the first head."""
+        return {"z": getattr(self, f"momentum_{self.averaged[0]}")(feats)} if self.averaged else {}
 
     @torch.no_grad()
     def momentum_forward(self, X: Tensor) -> Outputs:
@@ -80,6 +80,7 @@ class BaseMomentumMethod(BaseMethod):
     _MADE: ClassVar[tuple[tuple[str, str, str], ...]] = (
         *BaseMethod._MADE,
         ("averaged", "momentum_pairs", "_pairs_with_heads"),
+        ("averaged", "momentum_forward", "_momentum_with_heads"),
         ("momentum_heads", "momentum_forward", "_momentum_with_heads"),
     )
 

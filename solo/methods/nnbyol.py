@@ -29,7 +29,7 @@ class NNBYOL(NeighbourQueue, BYOL):
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(self.momentum_projector(feats))}
+        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Sum of the two directions."""
