@@ -50,6 +50,15 @@ def clean(folder: Path) -> list[Path]:
     return left
 
 
+def user_cache() -> Path:
+    """Where things lie that can be made again, in `XDG_CACHE_HOME` or `~/.cache`; without a home nothing lies there."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(given) if os.path.isabs(given) else Path("~/.cache").expanduser()) / "solo"
+    except RuntimeError:
+        return Path(os.devnull) / "solo"  # what doesn't find its files there makes them again
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one piece (UTF-8)."""
     with replacing(path) as temporary:
@@ -57,10 +66,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def output_file(name: str | Path) -> Path:
-    """The path of a file that will be written, after making sure that it can be: before hours of computing, not after.
-
-    Raises a `UserError`: it is a folder, or its own folder can't be made or written to.
-    """
+    """The path of a file that will be written, made sure of before hours of computing: else a `UserError`."""
     path = Path(name).expanduser()
     if path.is_dir():
         raise UserError(f"{path} can't be written: it is a folder; give the name of a file")

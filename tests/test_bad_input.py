@@ -36,6 +36,10 @@ SETTINGS = [
         "strategy=fsdp accumulate=exact accumulate_grad_batches=2",
         "accumulate=exact doesn't go with strategy=fsdp; give strategy=ddp",
     ),
+    (
+        "method=byol performance.ring_loss=true",
+        "performance.ring_loss=True is for simclr and supcon, not for method=byol",
+    ),
     # names that don't exist
     ("method=simclrr", "method='simclrr' is unknown; did you mean 'simclr'? choose all4one, barlow_twins"),
     ("method=null", "method is missing; give text: self-supervised method"),
@@ -46,6 +50,7 @@ SETTINGS = [
     ("scheduler.name=cosine", "scheduler.name='cosine' is unknown; did you mean 'warmup_cosine'?"),
     ("data.sampler=randm", "data.sampler='randm' is unknown; did you mean 'random'?"),
     ("accelerator=gpuu", "accelerator='gpuu' is unknown; did you mean 'gpu'?"),
+    ("data.resolution_schedule=[]", "data.resolution_schedule=[] gives no share"),
     ("precision=bf17", "precision='bf17' is unknown; did you mean 'bf16'?"),
     ("augmentations=symetric", "Could not find 'augmentations/symetric'"),
     # keys that don't exist, or stand in the wrong place

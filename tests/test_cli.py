@@ -92,7 +92,7 @@ def test_exit_codes_of_a_run(fake, capsys, error, code, text):
         ([*DIGITS, "-m", "seed=1,2", "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),
         (
             [*DIGITS, "-m", "seed=1,2", "hydra/launcher=slurm"],
-            "hydra/launcher='slurm' is unknown; choose basic, submitit_local",
+            "'hydra/launcher=slurm' does nothing here",
         ),
         ([*DIGITS, "--fast"], "unrecognized arguments: --fast"),
         ([*DIGITS, "max_epochs"], "'max_epochs' is not key=value"),
@@ -168,6 +168,23 @@ def test_no_working_directory(tmp_path, monkeypatch, capsys):
     tmp_path.rmdir()
     assert cli.main(["recipe", "pretrain", "digits", "hex"]) == 1
     assert "the working directory was removed, change to another one" in capsys.readouterr().err
+
+
+@pytest.mark.fault(
+    1, "`~` and `~nobody` where there is no home, and no folder for temporary files", "one line, and what helps"
+)
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (RuntimeError("Could not determine home directory."), 2, "no such user or home"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 1, "set TMPDIR"),
+    ],
+)
+def test_no_home_and_no_place_for_temporary_files(error, code, line, fake, capsys):
+    fake.error = error
+    assert cli.main(DIGITS) == code
+    said = capsys.readouterr().err.splitlines()
+    assert line in said[-1] and said[-1].startswith("error: ")
 
 
 @pytest.mark.fault(

@@ -1,7 +1,8 @@
-"""What a recipe from elsewhere may not do: take minutes or all memory to read, or read the environment."""
+"""Reading recipes from elsewhere: none may take minutes or all memory to read, or read the environment."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.check import short
 from solo.args.differences import flat
 from solo.args.origins import display
 from solo.errors import ConfigError, reason
+from solo.untrusted import regular
 
 # Far more than any recipe has; what is larger is refused before it is built.
 MOST_VALUES, DEEPEST, MOST_BYTES = 5_000, 30, 1_000_000
@@ -66,20 +69,36 @@ def _refuse_resolvers(text: str, where: str) -> None:
 
 def read_small(file: Path) -> Any:
     """The content of a file that is small enough; nothing for what is no YAML, which Hydra says better."""
-    shown = display(file)
-    size = file.stat().st_size
-    if size > MOST_BYTES:
-        raise ConfigError(f"{shown}: {size:,} bytes are too many for a recipe; at most {MOST_BYTES:,} are read")
     try:
+        return read_yaml(file)
+    except _NoYaml:
+        return None
+
+
+class _NoYaml(ConfigError):
+    """The file holds something else."""
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file of plain values.
+
+    Raises:
+        ConfigError: it can't be read, is none, or is too large, too deep or endless.
+    """
+    shown = display(file)
+    try:
+        size = regular(file).stat().st_size
+        if size > MOST_BYTES:
+            raise ConfigError(f"{shown}: {size:,} bytes are too many for a recipe; at most {MOST_BYTES:,} are read")
         text = file.read_text(encoding="utf-8")
         _measure(text, shown)
         return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe one)
     except ConfigError:
         raise
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return None
-    except ValueError as error:  # Python's limit of digits
-        raise ConfigError(f"{shown}: a number is too long ({reason(error)})") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _NoYaml(f"{shown} can't be read: {reason(error)}") from error
+    except ValueError as error:  # a date that there isn't, or Python's limit of digits
+        raise ConfigError(f"{shown}: a value can't be read ({reason(error)})") from error
 
 
 def _measure(text: str, shown: str) -> None:
@@ -128,3 +147,30 @@ def _found(names: Any, folders: Sequence[Path]) -> Iterator[Path]:
         place = Path(group.lstrip("/")) / name.partition("@")[0].lstrip("/")
         files = (folder / place.with_name(f"{place.name.removesuffix('.yaml')}.yaml") for folder in folders)
         yield from (file for file in files if file.is_file())
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Of a file; empty if there is none, a `ConfigError` if it is no table or can't be read."""
+    return _table_once(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=256)
+def _table_once(path: Path, changed: int) -> dict[str, Any]:
+    read_small(path)  # OmegaConf writes every alias out
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
+        raise ConfigError(f"{display(path)}: {reason(error)}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
+    return content
+
+
+def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables in both are merged, other values replaced."""
+    both = {
+        k: merged(values[k], more[k])
+        for k in values.keys() & more.keys()
+        if isinstance(values[k], dict) and isinstance(more[k], dict)
+    }
+    return {**values, **more, **both}

@@ -70,6 +70,10 @@ def confusable_pairs(
     spread = _spread(features, labels, means, known)
     mixing = mixing_matrix(labels, near, known)
     left, right = np.triu_indices(len(known), k=1)
+    pairs = mixing[left, right]
+    if len(pairs) > most:  # those that can be among the first: distances of all would take far longer
+        chosen = pairs >= np.partition(pairs, -most)[-most]
+        left, right = left[chosen], right[chosen]
     away = np.linalg.norm(means[left] - means[right], axis=1)
     within = np.sqrt((spread[left] ** 2 + spread[right] ** 2) / 2)
     with np.errstate(divide="ignore", invalid="ignore"):

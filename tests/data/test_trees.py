@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,57 +99,38 @@ def test_wordnet_files(tmp_path: Path) -> None:
     assert tree.class_names == ("n00000004", "n00000005", "n00000006")
 
 
+@pytest.mark.fault(
+    1, "label trees with circles, chains without end, 100,000 classes, cells of a megabyte", "one line, or the tree"
+)
+def test_large_and_endless_trees(tmp_path: Path) -> None:
+    names = [str(i) for i in range(100_000)]
+    tree, labels = from_columns([(str(i % 99), name) for i, name in enumerate(names)], ["coarse", "fine"])
+    assert tree.num_classes == 100_000 and labels[7] == (7, 7)
+    (tmp_path / "flat.json").write_text(json.dumps({name: str(int(name) % 99 + 200_000) for name in names}))
+    assert read_tree(tmp_path / "flat.json", names).num_classes == 100_000
+    with pytest.raises(UserError, match="too deep"):
+        from_parents({name: [str(int(name) + 1)] for name in names}, ["0"])
+    with pytest.raises(UserError, match="100 levels is too deep"):
+        from_paths([tuple(names[:100])])
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name, content in (("long.csv", "a,b\n" + "x" * 200_000 + ",y\n"), ("pipe.csv", None), ("x.json", "[" * 10**5)):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match="data.taxonomy="):
+            read_tree(tmp_path / name, ["a"])
+    for odd in ({"names": [["a"]], "levels": [3]}, {"names": [[1]]}, {"names": [["a"], ["b"]], "parents": [[0.5]]}):
+        (tmp_path / "odd.json").write_text(
+            json.dumps({"levels": ["x", "y"][: len(odd["names"])], "parents": [], **odd})
+        )
+        with pytest.raises(UserError, match="must be text|don't exist"):
+            read_tree(tmp_path / "odd.json", ["a"])
+    one = from_parents({"a": ["b"], "b": ["c"]}, ["a"])
+    assert one.num_classes == 1 and one.names == (("a",),)
+
+
 def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "bad.csv").write_text("a,b,c\n")
     for name, message in [("none.csv", "can't be read"), ("bad.json", "no JSON"), ("bad.csv", "expected two columns")]:
         with pytest.raises(UserError, match=message):
             read_tree(tmp_path / name, ["a"])
-
-
-def small_wordnet(root: Path) -> dict[str, str]:
-    """A WordNet of seven nouns in nltk's layout; name -> id, which is the place of its line in the file."""
-    links = {"entity": "", "animal": "entity", "fish": "animal", "tench": "fish", "goldfish": "fish"}
-    links |= {"cat": "animal", "plane": "entity"}
-    root.mkdir(parents=True)
-    for kind in ("noun", "verb", "adj", "adv"):
-        for name in (f"index.{kind}", f"data.{kind}", f"{kind}.exc"):
-            (root / name).touch()
-    for name in ("index.sense", "cntlist.rev"):
-        (root / name).touch()
-    (root / "lexnames").write_text("".join(f"{i:02}\tlexname{i}\t1\n" for i in range(45)))
-    places: dict[str, int] = {}
-    text = "  1 This file begins with a licence.\n"
-    for name, above in links.items():
-        places[name] = len(text)
-        pointers = f"001 @ {places[above]:08} n 0000" if above else "000"
-        text += f"{len(text):08} 03 n 01 {name} 0 {pointers} | a {name}  \n"
-    (root / "data.noun").write_text(text)
-    lines = [f"{name} n 1 0 1 0 {place:08}  \n" for name, place in sorted(places.items())]
-    (root / "index.noun").write_text("".join(lines))
-    return {name: f"n{place:08}" for name, place in places.items()}
-
-
-@pytest.mark.filterwarnings("ignore:The multilingual functions:UserWarning")
-def test_wordnet_by_nltk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    nltk = pytest.importorskip("nltk")
-    from nltk.corpus.reader import WordNetCorpusReader
-
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    ids = small_wordnet(tmp_path / "corpora" / "wordnet")
-    reader = WordNetCorpusReader(nltk.data.FileSystemPathPointer(str(tmp_path / "corpora" / "wordnet")), None)
-    # nltk's own lives as long as the program; this one would leave its files to the garbage collector.
-    request.addfinalizer(lambda: [file.close() for file in reader._data_file_map.values()])
-    reader.ensure_loaded = lambda: None
-    monkeypatch.setattr("nltk.corpus.wordnet", reader)
-    classes = [ids[name] for name in ("cat", "goldfish", "plane", "tench")]
-    tree = read_tree("wordnet", classes)
-    fish = f"fish ({ids['fish']})"
-    assert tree.names[0] == (f"animal ({ids['animal']})", ids["plane"])
-    assert fish in tree.names[1] and set(tree.class_names) == set(classes)
-    leaves = tree.leaves_under(1, tree.names[1].index(fish))
-    assert {tree.class_names[leaf] for leaf in leaves} == {ids["tench"], ids["goldfish"]}
-    with pytest.raises(UserError, match="n00000099 is no noun of nltk's WordNet"):
-        read_tree("wordnet", [*classes, "n00000099"])
-    with pytest.raises(UserError, match=r"named by WordNet id \(n01440764\), not 'cats'"):
-        read_tree("wordnet", ["cats"])

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from solo.errors import UserError
-from solo.taxonomy import UNKNOWN, Taxonomy
+from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
 
 Names = tuple[str, ...]
 Labels = tuple[int, ...]
+_LONGEST = 1000  # way from a class up, in a graph that becomes a tree
 _NO_LABELS = {"image", "images", "img", "imgs", "photos", "pictures", "data"}  # folders inside of a class
 
 
@@ -24,6 +25,8 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     depth = max(map(len, unique), default=0)
     if depth == 0:
         raise UserError("there is no class to make a label tree of")
+    if depth > MOST_LEVELS:
+        raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
     nodes: list[dict[Names, int]] = []
     for level in range(depth):
         found = dict.fromkeys(path[: level + 1] for path in unique if len(path) > level)
@@ -37,10 +40,7 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
 
 
 def level_names(depth: int, given: Sequence[str] | None = None) -> Names:
-    """The given names, else `class` or `level1`, `level2`, ...
-
-    Raises a `UserError`: the number of names is not `depth`.
-    """
+    """The given names, as many as the depth, else `class` or `level1`, `level2`, ..."""
     if given is None:
         return ("class",) if depth == 1 else tuple(f"level{level + 1}" for level in range(depth))
     if len(given) != depth:
@@ -86,13 +86,9 @@ def label_rows(
 ) -> tuple[list[Labels], list[str]]:
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
-    Args:
-        rows: of each image the cells of `columns`, or the folders that it lies in.
-        columns: coarse first; None: folders.
-        tree: of the training images.
-        nested: whether folders in folders are its levels, else the first folder is the class.
-
-    Raises a `UserError`: the cells of a row contradict each other.
+    `rows` has of each image the cells of `columns`, coarse first, or the folders that it lies in (None), where `nested`
+    folders are levels, else the first one is the class. Raises a `UserError` where the cells of a row contradict each
+    other.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -163,12 +159,12 @@ def _column_tree(
         names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
     links = []
     for level in range(len(columns) - 1):
-        place = {name: node for node, name in enumerate(names[level])}
         orphan = next((name for name in names[level + 1] if name not in parents[level]), None)
         if orphan is not None:
             raise UserError(
                 f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}; fill that in"
             )
+        place = {name: index for index, name in enumerate(names[level])}
         links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
 
@@ -213,10 +209,7 @@ def from_parents(
 
 
 def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
-    """The way from the root down to a node of child -> parents.
-
-    Raises a `UserError`: a node has two parents, or parents lead around in a circle.
-    """
+    """The way from the root down to a node of child -> parents; a `UserError` for two parents or a circle."""
     path = [name]
     while above := parents.get(path[-1]):
         if len(set(above)) > 1:
@@ -225,6 +218,8 @@ def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
             circle = " -> ".join([*path[path.index(above[0]) :], above[0]])
             raise UserError(f"the label tree goes around in a circle: {circle}; remove one of these links")
         path.append(above[0])
+        if len(path) > _LONGEST:
+            raise UserError(f"the label tree is too deep: {name!r} has more than {_LONGEST} nodes above it")
     return tuple(reversed(path))
 
 

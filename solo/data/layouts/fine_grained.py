@@ -1,28 +1,48 @@
-"""Aircraft, Flowers, Cars, Dogs and Pets: makes, breeds and species, in text and MATLAB files."""
+"""Aircraft, Flowers, Cars, Dogs, Pets, CUB-200 and NABirds: makes, breeds and species, in text and MATLAB files."""
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from solo.data.labels.trees import Names
+from solo.data.labels.trees import Names, climb
 from solo.data.layouts.layout import Layout, either, lines
 from solo.data.storage.folders import class_folders
+from solo.untrusted import regular
 
 _MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
 
 
-def _mat(path: Path, key: str) -> Any:
-    """A variable of a MATLAB file as a 1-D array."""
-    import numpy as np
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+# scipy may end the program if such a file is damaged, so another one reads it.
+_READ = """
+import json, sys
+import numpy as np
+from scipy.io import loadmat
+found = np.atleast_1d(loadmat(sys.argv[1], squeeze_me=True)[sys.argv[2]]).reshape(-1)
+plain = lambda values: [one.item() if getattr(one, "size", 0) == 1 else str(one) for one in values]
+print(json.dumps({name: plain(found[name]) for name in found.dtype.names} if found.dtype.names else plain(found)))
+"""
 
-    try:
-        return np.atleast_1d(loadmat(str(path), squeeze_me=True)[key]).reshape(-1)
-    except MatReadError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+
+def _mat(path: Path, key: str) -> Any:
+    """A variable of a MATLAB file: a list, or lists by field."""
+    return _values(str(path), key, regular(path).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _values(path: str, key: str, changed: int) -> Any:
+    command = [sys.executable, "-c", _READ, path, key]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode:
+        said = "it is damaged" if done.returncode < 0 else (done.stderr.splitlines() or ["it is damaged"])[-1]
+        raise ValueError(f"{os.path.basename(path)}: {said}")
+    return json.loads(done.stdout)
 
 
 def _aircraft_classes(root: Path) -> dict[str, Names]:
@@ -46,11 +66,11 @@ def _flower_classes(root: Path) -> dict[int, Names]:
 
 
 def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    labels = _mat(root / "imagelabels.mat", "labels")
+    labels = [int(label) for label in _mat(root / "imagelabels.mat", "labels")]
     folder = either(root / "jpg", root / "102flowers" / "jpg")
     for split in ("trnid", "valid") if train else ("tstid",):
         for number in _mat(root / "setid.mat", split):
-            yield folder / f"image_{number:05d}.jpg", int(labels[number - 1])
+            yield folder / f"image_{int(number):05d}.jpg", labels[int(number) - 1]
 
 
 def car_path(name: str) -> Names:
@@ -71,10 +91,6 @@ def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
         yield root / ("cars_train" if train else "cars_test") / str(fname), int(label)
 
 
-def _dog_classes(root: Path) -> dict[str, Names]:
-    return {folder: dog_path(folder) for folder in class_folders(root / "Images")}
-
-
 def dog_path(name: str) -> Names:
     """The name of a breed from its folder's: `n02085620-Chihuahua` -> `Chihuahua`."""
     return (name.partition("-")[2] or name,)
@@ -90,7 +106,7 @@ def _pet_classes(root: Path) -> dict[int, Names]:
     """`great_pyrenees_12` is a `Great Pyrenees`."""
     found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
     breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in sorted(found)}
-    return {label: (("cat", "dog")[int(found[label][2]) - 1], breed) for label, breed in breeds.items()}
+    return {label: ({"1": "cat", "2": "dog"}[found[label][2]], breed) for label, breed in breeds.items()}
 
 
 def _pet_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
@@ -136,7 +152,7 @@ DOGS = Layout(
     folder="stanford_dogs",
     url="http://vision.stanford.edu/aditya86/ImageNetDogs",
     markers=("Images", "train_list.mat|lists/train_list.mat"),
-    classes=_dog_classes,
+    classes=lambda root: {folder: dog_path(folder) for folder in class_folders(root / "Images")},
     images=_dog_images,
     of_folder=dog_path,
 )
@@ -150,4 +166,52 @@ PETS = Layout(
     images=_pet_images,
     levels=("species", "breed"),
     torchvision="OxfordIIITPet",
+)
+
+
+_BIRD_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images")
+
+
+def cub_path(name: str) -> Names:
+    """`001.Black_footed_Albatross` -> (`Albatross`, `Black footed Albatross`): birds of one last name are a group."""
+    words = name.rpartition(".")[2].split("_")
+    return words[-1], " ".join(words)
+
+
+def _nabirds_classes(root: Path) -> dict[str, Names]:
+    """The nodes that have images, in the order of their numbers: 555 of 1,011."""
+    names = dict(lines(root / "classes.txt", 2))
+    parents = {child: [parent] for child, parent in lines(root / "hierarchy.txt", 2)}
+    used = sorted({label for _, label in lines(root / "image_class_labels.txt", 2)}, key=int)
+    # The root, the only node without a parent, is no level.
+    return {label: tuple(names[node] for node in climb(label, parents)[1:] or [label]) for label in used}
+
+
+def _bird_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    labels = dict(lines(root / "image_class_labels.txt", 2))
+    training = {image: {"1": True, "0": False}[flag] for image, flag in lines(root / "train_test_split.txt", 2)}
+    for image, file in lines(root / "images.txt", 2):
+        if training[image] == train:
+            yield root / "images" / file, labels[image]
+
+
+CUB200 = Layout(
+    title="CUB-200-2011",
+    folder="CUB_200_2011",
+    url="https://www.vision.caltech.edu/datasets/cub_200_2011",
+    markers=_BIRD_FILES,
+    classes=lambda root: {number: cub_path(name) for number, name in lines(root / "classes.txt", 2)},
+    images=_bird_images,
+    levels=("group", "species"),
+    of_folder=cub_path,
+)
+
+NABIRDS = Layout(
+    title="NABirds",
+    folder="nabirds",
+    url="https://dl.allaboutbirds.org/nabirds",
+    markers=(*_BIRD_FILES, "hierarchy.txt"),
+    classes=_nabirds_classes,
+    images=_bird_images,
+    levels=None,  # as many as the hierarchy is deep
 )

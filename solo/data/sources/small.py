@@ -15,6 +15,7 @@ from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
 from solo.data.storage.folders import class_folders
 from solo.errors import UserError, reason
+from solo.untrusted import regular
 
 _CIFAR10C_LABELS = "labels.npy"
 
@@ -73,9 +74,14 @@ def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
     """
     path = request.root / f"{spec.name}.npz"
     if not path.is_file():
-        _fetch_medmnist(spec.name, request)
+        raise UserError(
+            f"no {path.name} in {request.root}; fetch it from https://medmnist.com and set data.train_path and "
+            "data.val_path to its folder"
+        )
     archive = _load(path)
     split = "test" if request.split == "val" else "train"
+    if missing := {f"{split}_images", f"{split}_labels"} - archive.keys():
+        raise UserError(f"{path} holds no {' and no '.join(sorted(missing))}; fetch it again")
     labels = archive[f"{split}_labels"]
     return _arrays(archive[f"{split}_images"], labels.max(axis=1) if labels.ndim > 1 else labels, request)
 
@@ -93,28 +99,18 @@ def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
     return images
 
 
-def _fetch_medmnist(name: str, request: Request) -> None:
-    how_to = (
-        f"no {name}.npz in {request.root}; fetch it from https://medmnist.com and set data.train_path and data.val_path"
-    )
-    if not request.download:
-        raise UserError(f"{how_to}, or set data.download=True")
-    try:
-        import medmnist as package
-    except ImportError as error:
-        raise UserError(f"{how_to}, or pip install medmnist for data.download") from error
-    request.root.mkdir(parents=True, exist_ok=True)
-    try:
-        getattr(package, package.INFO[name]["python_class"])(split="train", download=True, root=str(request.root))
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"{how_to} (the download failed: {reason(error)})") from error
-
-
 def _load(path: Path) -> Any:
+    """An array, or arrays by name.
+
+    Raises:
+        UserError: it is damaged; all of it is looked at.
+    """
     try:
-        return np.load(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); fetch it again") from error
+        regular(path)
+        found = np.load(path)
+        return found if path.suffix == ".npy" else {name: found[name] for name in found.files}
+    except Exception as error:  # NumPy and zipfile raise almost anything
+        raise UserError(f"{path} can't be read ({reason(error)}); fetch it again") from error
 
 
 def _arrays(images: np.ndarray, targets: Any, request: Request) -> ArrayDataset:
