@@ -289,6 +289,7 @@ def exponents(rows: list[dict[str, Any]]) -> dict[str, float]:
         own = [row for row in rows if row["part"] == name]
         most = max(row["size"] for row in own)
         used = [row for row in own if row["size"] * 100 >= most and row["seconds"] > 0]
+        used = [row for row in used if row["over"] != "processes" or row["size"] > 1]  # one has nobody to speak with
         sizes, seconds = (np.log([row[key] for row in used]) for key in ("size", "seconds"))
         found[name] = float(np.polyfit(sizes, seconds, 1)[0]) if len(used) > 1 else math.nan
     return found
@@ -323,7 +324,7 @@ def faster(name: str, rows: list[dict[str, Any]], before: list[dict[str, Any]]) 
     """Whether the largest size that both have takes half of the time that it took, or less."""
     old, new = ({row["size"]: row["seconds"] for row in each if row["part"] == name} for each in (before, rows))
     both = old.keys() & new.keys()
-    return bool(both) and new[max(both)] < old[max(both)] / 2
+    return bool(both) and new[max(both)] < old[max(both)] / 2 and old[max(both)] > 1e-3
 
 
 def main() -> None:
