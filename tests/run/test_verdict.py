@@ -16,8 +16,7 @@ from solo.args.schema import PretrainCfg
 from solo.backbones.published import published_model
 from solo.checkpoint import load_checkpoint
 from solo.errors import ConfigError
-from solo.run import pretrain
-from solo.run import start as beginning
+from solo.run import pretrain, source
 
 VALUES: dict[str, Any] = {
     "method": "simclr",
@@ -100,7 +99,7 @@ def test_recipes_fit_the_networks_that_they_name(
         start.update({key: value.clone() for key, value in made.network.state_dict().items()})
         return made
 
-    monkeypatch.setattr(beginning, "published_model", without_weights)
+    monkeypatch.setattr(source, "published_model", without_weights)
     for number, part in enumerate(("train/a", "train/b", "val/a", "val/b")):
         (tmp_path / part).mkdir(parents=True)
         for image in range(2):
