@@ -30,15 +30,7 @@ class AutoResumer:
         *("optimizer.lr", "optimizer.weight_decay", "wandb.project", "wandb.entity", "pretrained_feature_extractor"),
     ]
     # Compared where the candidate's args.json has them; solo-learn's resumer continued the wrong run without.
-    ALSO_MATCH = [
-        "method_kwargs",
-        "augmentations",
-        "seed",
-        "scheduler",
-        "momentum",
-        "hex",
-        "optimizer.kwargs",
-    ]
+    ALSO_MATCH = ["method_kwargs", "augmentations", "seed", "scheduler", "momentum", "hex", "optimizer.kwargs"]
 
     @staticmethod
     def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
