@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solo.args.harmless import named_in
+from solo.args.harmless import merged, named_in, read_table
 from solo.args.origins import display, lines_of
-from solo.args.tables import merged, read_table
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE, USUAL

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo.analysis.embedding import Embedding, LabelNames, draw_embedding
-from solo.args.defaults import fill_defaults
+from solo.args.config import fill_defaults
 from solo.args.schema import PretrainCfg
 from solo.callbacks.run_directory import RunDirectory
 from solo.distributed import gather_no_grad

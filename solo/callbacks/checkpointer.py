@@ -18,8 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from solo import distributed
-from solo.args.config import to_plain
-from solo.args.defaults import fill_defaults
+from solo.args.config import fill_defaults, to_plain
 from solo.args.schema import PretrainCfg
 from solo.callbacks.process_state import GoingOn, capture
 from solo.callbacks.run_directory import RunDirectory, random_string

@@ -187,6 +187,7 @@ class Hex:
                 anchors=drawn.rows[drawn.known].to(pairs.anchors),
                 anchor_ids=pairs.anchor_ids[row],
                 anchor_groups=None if pairs.anchor_groups is None else pairs.anchor_groups[row],
+                complete=False,
             )
             loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
         self._calls = self._calls + 1 if step is self._step else 1
@@ -196,6 +197,7 @@ class Hex:
         self.stats = stats
         if self._calls == 1:
             looks = step.index is not None and not step.index % _PROBE and step.epoch >= self.settings.warm_up()
+            looks &= not pairs.ring  # it compares with all keys
             self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
         return loss
 

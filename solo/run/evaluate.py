@@ -11,10 +11,9 @@ from solo.args.eval_schema import EvaluateCfg
 from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
-from solo.run.evaluation import facts_of, open_folder
-from solo.run.feature_source import load_features
+from solo.run.devices import compute_device
+from solo.run.feature_source import facts_of, load_features, open_folder
 from solo.run.report import say, show_levels
-from solo.run.trainer import compute_device
 
 # Number of evaluate.json -> its words in the table; the others are in the file only.
 _SHOWN = {
@@ -49,11 +48,7 @@ _SEVERAL = {"map": "mAP, %", "map_11": "mAP at 11 recalls, %"}
 
 
 def run(cfg: EvaluateCfg) -> dict[str, Any]:
-    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`.
-
-    Returns:
-        What `evaluate.json` holds.
-    """
+    """Measure the features that `cfg` names, into `<checkpoint.dir>/evaluate/<run id>/evaluate.json`, and return it."""
     device = compute_device(cfg)
     found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
