@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solo.eval.knn import nearest, nearest_others
-from tests.eval.voting import knn_accuracy
+from solo.eval.knn import knn_accuracy, nearest, nearest_others
 
 
 def _reference(
