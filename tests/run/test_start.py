@@ -54,7 +54,7 @@ def test_the_slow_copy_follows(weights, tmp_path):
 def test_a_published_model(source, monkeypatch):
     torch.manual_seed(8)
     random = published_model(source, fetch=False)  # stands for what would be fetched
-    monkeypatch.setattr(source, "published_model", lambda name, channels: random)
+    monkeypatch.setattr(room, "published_model", lambda name, channels: random)
     model = METHODS["himulcone"](make_cfg("himulcone", **LIKE, finetune_layers=["layer4"]))
     start_from(model, source, 3)
     assert equal(model.backbone, {name: v for name, v in random.network.state_dict().items() if name != "fc.weight"})
