@@ -9,6 +9,7 @@ from solo.backbones import build_backbone
 from solo.backbones.published import published_model
 from solo.errors import UserError
 from solo.methods import METHODS
+from solo.run import source as room
 from solo.run.source import start_from
 from tests.methods.conftest import make_cfg
 
