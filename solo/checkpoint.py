@@ -26,8 +26,7 @@ FORMAT = 1  # of `checkpoint["solo"]`
 def checkpoint_file(path: str | Path) -> Path:
     """Return the file that `path` means: itself, or in a run's folder its `last.ckpt`, else its only checkpoint.
 
-    Raises:
-        UserError: there is no such file, or the folder holds none or several.
+    Raises a `UserError`: there is no such file, or the folder holds none or several.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -48,10 +47,8 @@ def checkpoint_file(path: str | Path) -> Path:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint into CPU memory, as data only.
 
-    Weights of other libraries, in a dictionary of any kind or in a `.safetensors` file, become its `state_dict`.
-
-    Raises:
-        UserError: missing, empty, damaged, of a later version, no weights at all, or a pickle that names code to run.
+    Weights of other libraries, in a dictionary of any kind or in a `.safetensors` file, become its `state_dict`. Raises
+    a `UserError`: missing, empty, damaged, of a later version, no weights at all, or a pickle that names code to run.
     """
     file = checkpoint_file(path)
     if file.stat().st_size == 0:
@@ -127,9 +124,7 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
     """Return what a run stored about itself: `{"cfg": ..., "data": ...}`, plain values.
 
     Files of other libraries have no such record; then an `args.json` beside the file gives `cfg`, else both are empty.
-
-    Raises:
-        UserError: they are no plain values of a sensible size, or name a variable that would be looked up.
+    Raises a `UserError`: they are no plain values of a sensible size, or name a variable that would be looked up.
     """
     record = checkpoint.get("solo")
     if not isinstance(record, Mapping):

@@ -75,10 +75,9 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `solo COMMAND ...`.
+    """Run `solo COMMAND ...`, and return the exit code.
 
-    Returns:
-        The exit code: 0, 1 if the run met something that the user has to solve, 2 for a wrong config or command.
+    It is 0, 1 if the run met something that the user has to solve, 2 for a wrong config or command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
@@ -180,8 +179,7 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
 def execute(module: str, parsed: Parsed, **more: Any) -> Any:
     """Say what is going to be run, and run it with its config; what the command's `run` returns.
 
-    Raises:
-        UserError: something that the user has to solve.
+    Raises a `UserError`: something that the user has to solve.
     """
     if is_first_process():
         for note in parsed.notes:
@@ -234,14 +232,8 @@ def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
 def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_run: bool) -> Parsed:
     """The config of a command.
 
-    Args:
-        name: of the command.
-        places: the words that name the recipe, or a run; none for a command whose source of features says the rest.
-        overrides: words `key=value`.
-        for_run: also look whether folders and files are there.
-
-    Raises:
-        ConfigError: all problems, one a line.
+    `places` are the words that name the recipe, or a run; none for a command whose source of features says the rest.
+    With `for_run` also looks whether folders and files are there. Raises a `ConfigError` with all problems, one a line.
     """
     schema = COMMANDS[name].schema
     assert schema is not None

@@ -76,14 +76,10 @@ def _all_gather(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Rows of all processes, in rank order, with gradient.
+    """Rows of all processes, in rank order, with gradient: (N, ...), alike on every process, -> (N * world_size, ...).
 
-    Args:
-        x: (N, ...) with the same shape on every process.
-
-    Returns:
-        (N * world_size, ...). Its gradient is summed over processes, so that a mean loss per process, averaged by
-        DDP, has the gradient of one process on the whole batch.
+    Its gradient is summed over processes, so that a mean loss per process, averaged by DDP, has the gradient of one
+    process on the whole batch.
     """
     return _Gather.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 

@@ -35,11 +35,7 @@ class ConfigError(UserError):
 
 
 class NonFiniteError(UserError):
-    """A loss that is NaN or infinite.
-
-    Attributes:
-        terms: name -> value of what makes up the loss.
-    """
+    """A loss that is NaN or infinite; `terms`: name -> value of what makes up the loss."""
 
     def __init__(self, message: str, terms: dict[str, float] | None = None) -> None:
         super().__init__(message)

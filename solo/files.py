@@ -18,10 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; at the end of the block it is on disk and takes the place of `path`.
 
     A crash at any moment leaves either the old file or the new one, never a part. The temporary name is always the
-    same, so what a killed process left behind is overwritten by the next one.
-
-    Raises:
-        UserError: the folder can't be written or the disk is full; the old file is untouched.
+    same, so what a killed process left behind is overwritten by the next one. Raises a `UserError`: the folder can't be
+    written or the disk is full; the old file is untouched.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -61,8 +59,7 @@ def write_text(path: Path, text: str) -> None:
 def output_file(name: str | Path) -> Path:
     """The path of a file that will be written, after making sure that it can be: before hours of computing, not after.
 
-    Raises:
-        UserError: it is a folder, or its own folder can't be made or written to.
+    Raises a `UserError`: it is a folder, or its own folder can't be made or written to.
     """
     path = Path(name).expanduser()
     if path.is_dir():

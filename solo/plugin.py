@@ -44,8 +44,7 @@ def is_permitted(path: str) -> bool:
 def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
     """As `load`, of a function or class that returns what `makes` says.
 
-    Raises:
-        UserError: see `load`; or it can't be called.
+    Raises a `UserError`: see `load`; or it can't be called.
     """
     found = load(path, key)
     if not callable(found):
@@ -56,8 +55,7 @@ def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
 def load(path: str, key: str) -> Any:
     """What an import path leads to; its module may lie in the working directory. `key` is the setting that names it.
 
-    Raises:
-        UserError: nobody permitted it, the module or the name is missing, or the module can't be imported.
+    Raises a `UserError`: nobody permitted it, the module or the name is missing, or the module can't be imported.
     """
     module, _, name = path.partition(":")
     if not is_permitted(path):

@@ -18,12 +18,8 @@ def best_precision(device: torch.device, network: nn.Module, image: tuple[int, i
 
     Half precision where the device multiplies in it. On a CPU that is where it has instructions for bfloat16, and the
     network has no depthwise convolutions: for these oneDNN has no fast kernels in it (measured: 0.4 to 0.6 of the speed
-    of float32, against 1.5 to 2.4 times the speed of dense networks).
-
-    Args:
-        device: to train on.
-        network: the backbone; nothing in it changes.
-        image: channels and side of the smallest image that it will see, if known.
+    of float32, against 1.5 to 2.4 times the speed of dense networks). `image`: channels and side of the smallest one,
+    if known.
     """
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -20,10 +20,8 @@ def is_zip(file: Path) -> bool:
 def check_zip(file: Path, stored: bool = False) -> None:
     """Look at each record of a zip archive: whether its checksum is right, and how large it will be.
 
-    `stored`: records are as they are, not compressed, as `torch.save` writes them.
-
-    Raises:
-        UserError: a record is damaged, appears twice, or is much larger than a packed array of numbers can be.
+    `stored`: records are as they are, not compressed, as `torch.save` writes them. Raises a `UserError`: a record is
+    damaged, appears twice, or is much larger than a packed array of numbers can be.
     """
     size = file.stat().st_size
     try:
@@ -58,8 +56,8 @@ def parse_json(text: str | bytes) -> Any:
 def plain_values(value: Any, mapping: bool = False, depth: int = 32) -> Any:
     """A copy of plain values that somebody else stored: numbers, texts, lists and mappings, of a sensible size.
 
-    Raises:
-        ValueError: it is something else, or a text has an interpolation (`${...}`), which could look up a secret.
+    Raises a `ValueError`: it is something else, or a text has an interpolation (`${...}`), which could look up a
+    secret.
     """
     if mapping and not isinstance(value, Mapping):
         raise ValueError(f"a mapping is expected, not {type(value).__name__}")

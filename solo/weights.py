@@ -110,10 +110,8 @@ def load_weights(
     """Load the weights of a file into `network`, all of them or nothing.
 
     The rest is for the error: the file (which may begin with its setting), what the network is
-    (`backbone.name='resnet18'`), and the backbone that the file was trained with.
-
-    Raises:
-        UserError: names missing, unexpected and mismatching keys, both networks, and what to do.
+    (`backbone.name='resnet18'`), and the backbone that the file was trained with. Raises a `UserError`: names missing,
+    unexpected and mismatching keys, both networks, and what to do.
     """
     own = network.state_dict()
     found, unexpected = own_weights(state, list(own))

@@ -43,16 +43,11 @@ class ParseError(ConfigError, AssertionError):
 def check(
     values: Mapping[str, Any], schema: type, path: str = "", open_names: bool = False
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Compare a section with its schema.
+    """Compare a section of plain dicts, lists and numbers with its schema.
 
-    Args:
-        values: plain dicts, lists and numbers.
-        schema: a dataclass of `solo.args.schema`.
-        path: where the section stands, `""` or ending in a dot.
-        open_names: names that a program may add to, such as `optimizer.name`, are the caller's to check.
-
-    Returns:
-        A new dict with every key of the schema (a wrong or missing value is `None`), and the problems.
+    `path` says where the section stands, `""` or ending in a dot. With `open_names` names that a program may add to,
+    such as `optimizer.name`, are the caller's to check. Returns a new dict with every key of the schema (a wrong or
+    missing value is `None`), and the problems.
     """
     return _Check(schema, path, open_names).section(values, schema, path)
 
@@ -157,8 +152,7 @@ class _Check:
 def convert(value: Any, kind: Any) -> Any:
     """The value as `kind`: `"0.3"` as float, the text `None` as null.
 
-    Raises:
-        _Refused: if that is impossible, with the sentence for the user.
+    Raises a `_Refused` if that is impossible, with the sentence for the user.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in _UNIONS:

@@ -44,9 +44,7 @@ def spec_of(values: Values) -> DatasetSpec | None:
 def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
     """Labels and levels that aren't there, and batches that a sampler can't make of the labels.
 
-    Args:
-        values: checked.
-        spec: the resolved data set; `None` where it can't be read, which is said elsewhere.
+    `spec` is the resolved data set, `None` where it can't be read, which is said elsewhere.
     """
     data = values["data"]
     shares = data.get("label_fraction")
@@ -157,8 +155,7 @@ def _published(spec: DatasetSpec, data: Values) -> Iterator[Problem]:
 def to_fetch(values: Values) -> list[str | None]:
     """The folders (`None`: the package's own) or hub names that a run has to fetch before it can start.
 
-    Args:
-        values: checked and without problems. Looks at the disk only.
+    Of a checked config without problems; looks at the disk only.
     """
     spec, data = spec_of(values), values["data"]
     if data["format"] == "hf":
@@ -170,11 +167,7 @@ def to_fetch(values: Values) -> list[str | None]:
 
 
 def obtain_all(values: Values, places: Iterable[str | None]) -> None:
-    """Fetch what `to_fetch` has found.
-
-    Raises:
-        ParseError: it can't be fetched.
-    """
+    """Fetch what `to_fetch` has found. Raises a `ParseError`: it can't be fetched."""
     spec, data = spec_of(values), values["data"]
     try:
         for place in places if spec and data["format"] == "image_folder" else ():

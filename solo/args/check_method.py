@@ -15,11 +15,9 @@ Values = Mapping[str, Any]
 
 
 def check_method(values: dict[str, Any], any_method: bool = False) -> list[Problem]:
-    """Method, `method_kwargs` (checked and completed in place) and the objective.
+    """Method, `method_kwargs` (checked and completed in place) and the objective of a checked config.
 
-    Args:
-        values: checked; a refused value is None.
-        any_method: one that isn't ours, and its `method_kwargs`, are the caller's to check.
+    With `any_method` one that isn't ours, and its `method_kwargs`, are the caller's to check.
     """
     problems: list[Problem] = []
     if values.get("method") is not None:
@@ -99,11 +97,7 @@ def _settings(values: Values) -> Iterator[Problem]:
 
 
 def check_accumulate(values: Values) -> list[Problem]:
-    """`accumulate=exact` where it would do nothing.
-
-    Args:
-        values: reads `accumulate`, `accumulate_grad_batches`, `method` and `hex.policy`.
-    """
+    """`accumulate=exact` where it would do nothing."""
     if values.get("accumulate") != "exact":
         return []
     steps, method = values.get("accumulate_grad_batches") or 1, values.get("method")

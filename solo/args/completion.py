@@ -59,8 +59,7 @@ _SHELLS = {"bash": (_BASH, ".bashrc"), "zsh": (_ZSH, ".zshrc"), "fish": (_FISH, 
 def install(shell: str | None) -> str:
     """Write the script of a shell (default: the user's own) and let the shell read it; says what was written.
 
-    Raises:
-        ConfigError: another shell than bash, zsh or fish.
+    Raises a `ConfigError`: another shell than bash, zsh or fish.
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in _SHELLS:
@@ -78,12 +77,7 @@ def install(shell: str | None) -> str:
 
 
 def complete(line: str, commands: Mapping[str, type | None]) -> list[str]:
-    """What may stand at the end of a line; a word that is whole ends in a space.
-
-    Args:
-        line: what was typed before the cursor, `solo pretrain di`.
-        commands: command -> its schema.
-    """
+    """What may stand at the end of a line typed so far, `solo pretrain di`; a word that is whole ends in a space."""
     try:
         words = shlex.split(line)
     except ValueError:  # a quote that isn't closed yet

@@ -38,16 +38,8 @@ _HYDRA_VERSION = "1.2"  # whose rules solo-learn's files are written for
 def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = None) -> tuple[dict[str, Any], Origins]:
     """Compose a recipe with the words of a command line; `key=value` also works for keys that the files don't have.
 
-    Args:
-        recipe: `None` for the words alone, where a command needs no recipe.
-        words: see `solo.args.words`.
-        schema: of the command.
-
-    Returns:
-        The config as written, and the place of each key.
-
-    Raises:
-        ConfigError: for anything that YAML, OmegaConf or Hydra refuses, in one line.
+    Without a recipe the words are alone. Returns the config as written, and the place of each key. Raises a
+    `ConfigError` for anything that YAML, OmegaConf or Hydra refuses, in one line.
     """
     read = [read_word(word, schema) for word in words]
     for_hydra = [word for word in read if recipe is not None and _is_hydras(word, recipe)]

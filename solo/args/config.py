@@ -19,11 +19,8 @@ Schema = TypeVar("Schema")
 def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None = None) -> Schema:
     """Plain values as an instance of their schema: sections are instances, lists are tuples.
 
-    Args:
-        values: what `check` returns, or a part of it; a key that is missing becomes `None`. A section `data` may hold
-            its data set as `resolved`.
-        schema: a dataclass of `solo.args.schema` or `eval_schema`.
-        kwargs: the schema of `method_kwargs`; without one they stay a dict.
+    A key that is missing becomes `None`; a section `data` may hold its data set as `resolved`. Without `kwargs`, the
+    schema of `method_kwargs`, they stay a dict.
     """
     found: dict[str, Any] = {}
     derived: dict[str, Any] = {}
@@ -52,8 +49,7 @@ def _is_tuple(kind: Any) -> bool:
 def to_plain(cfg: Any) -> dict[str, Any]:
     """Dicts, lists, texts and numbers of a frozen config, or of a `DictConfig` with interpolations resolved.
 
-    Raises:
-        ConfigError: if an interpolation leads nowhere.
+    Raises a `ConfigError` if an interpolation leads nowhere.
     """
     if not isinstance(cfg, DictConfig):
         plain: Any = _plain(cfg)

@@ -73,8 +73,7 @@ class CommonDataCfg:
     def spec(self) -> DatasetSpec:
         """What is known of the data set: classes, label tree, how its files are read.
 
-        Raises:
-            UserError: nobody has named one.
+        Raises a `UserError`: nobody has named one.
         """
         if self.resolved is None:
             raise UserError("data.dataset is missing; give the name of a data set")

@@ -99,8 +99,7 @@ def with_own_keys(schema: type) -> type:
 def add_keys(schema: type, keys: type) -> None:
     """Add the fields of a user's dataclass to a schema, see `solo.args.own_keys`.
 
-    Raises:
-        UserError: a key of that name is there already.
+    Raises a `UserError`: a key of that name is there already.
     """
     if keys in _ADDED.setdefault(schema, []):
         return

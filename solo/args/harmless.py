@@ -28,13 +28,9 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mapping[str, str]) -> None:
     """Look at a recipe and all files that its `defaults` name, before Hydra builds anything of them.
 
-    Args:
-        defaults: the recipe, or what it is composed of, as in a defaults list.
-        folders: where Hydra looks for files.
-        chosen: group -> file, as the command line chooses them.
-
-    Raises:
-        ConfigError: one of them is too large, nested too deeply, refers to itself, or reads the environment.
+    `defaults` is the recipe, or what it is composed of; `chosen` are the files that the command line chooses for
+    groups. Raises a `ConfigError` for one that is too large, nested too deeply, refers to itself, or reads the
+    environment.
     """
     waiting, seen = [*_found([*named_in(defaults), *chosen.items()], folders)], set()
     while waiting:
@@ -54,12 +50,7 @@ def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mappin
 def refuse_resolvers(values: DictConfig, shown: str) -> None:
     """Refuse interpolations that do more than naming another value or an allowed environment variable.
 
-    Args:
-        values: not resolved yet.
-        shown: the file, for the error.
-
-    Raises:
-        ConfigError: names the key.
+    The values are not resolved yet. Raises a `ConfigError` that names the file and the key.
     """
     for key, value in flat(OmegaConf.to_container(values, resolve=False)):
         _refuse_resolvers(str(value), f"{shown}: {key}")

@@ -27,9 +27,8 @@ _MEANING: dict[str, Callable[[str], Any]] = {
 def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -> Iterator[Problem]:
     """Permit the import paths that the user gave, and see whether they lead to what they should.
 
-    Args:
-        values: a checked config; a path that is refused becomes None in it, `hex.policy_kwargs` are checked in place.
-        typed: whether a key was written on the command line; None: a program made the config, so all of it is meant.
+    In the checked config a path that is refused becomes None, and `hex.policy_kwargs` are checked. `typed` says whether
+    a key was written on the command line; None: a program made the config, so all of it is meant.
     """
     named = values.get("trust") or []
     if named and typed is not None and not typed("trust"):

@@ -69,8 +69,7 @@ def parse(
             add (a checkpoint, method_kwargs) is the program's to check.
         fetch: get what is not on this machine first.
 
-    Raises:
-        ParseError: (a `ConfigError`) with all problems, one a line.
+    Raises a `ParseError`: (a `ConfigError`) with all problems, one a line.
     """
     places = _Places(dict(origins or {}))
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
@@ -208,11 +207,7 @@ def _notes(
 ) -> Iterator[str]:
     """What the library has made of a config, where that may be unexpected.
 
-    Args:
-        written: the checked config.
-        given: the same with what was found beside own images.
-        found: resolved.
-        spec: its data set.
+    `written` is the checked config, `given` the same with what was found beside own images, `found` is resolved.
     """
     data, tree, batch = written["data"], spec.taxonomy, global_batch(given) if "optimizer" in given else 0
     pretrains, size = "method" in written, found["data"].get("image_size")

@@ -65,14 +65,9 @@ def roots() -> list[Path]:
 
 
 def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
-    """The recipe for `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`.
+    """The recipe for one or two words, `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`.
 
-    Args:
-        places: one or two words.
-        command: `pretrain`, `linear`, ...
-
-    Raises:
-        ConfigError: if there is no such folder or file; names similar ones.
+    Raises a `ConfigError` if there is no such folder or file; names similar ones.
     """
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")

@@ -70,15 +70,8 @@ class _Settings:
 def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, Any], dict[str, str]]:
     """Fill in what is null and can be known, and scale the learning rates.
 
-    Args:
-        values: a checked config.
-        found: its data set, with what a look at the data has told.
-
-    Returns:
-        The new config, and for each key changed here where the value came from.
-
-    Raises:
-        UserError: if classes have to be counted in a folder that isn't there.
+    `found` is the data set with what a look at the data has told. Returns the new config, and for each key changed here
+    where the value came from. Raises a `UserError` if classes have to be counted in a folder that isn't there.
     """
     settings, spec = _Settings(values), get_spec(found.name)
     pretraining = "method" in values

@@ -73,8 +73,7 @@ def _scalar(value: Any) -> str:
 def help_text(schema: type, method: str | None = None) -> str:
     """Every key with its type, default and sentence; the `method_kwargs` of one method, or of all.
 
-    Raises:
-        UserError: a method from outside that can't be imported.
+    Raises a `UserError`: a method from outside that can't be imported.
     """
     lines = ["Keys:", *_key_lines(schema)]
     if "method_kwargs" in keys_of(schema):

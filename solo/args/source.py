@@ -60,12 +60,7 @@ def _is_source(place: str) -> bool:
 
 
 def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
-    """Words that give a recipe the images of a run, where it has others.
-
-    Args:
-        run: section `data` of the run.
-        recipe: of the recipe.
-    """
+    """Words that give a recipe, of section `data`, the images of a run, where it has others."""
     names = [name for name in _OF_THE_IMAGES if run.get(name) is not None and run[name] != recipe.get(name)]
     return [as_word(f"data.{name}", run[name]) for name in names]
 
@@ -75,11 +70,7 @@ def complete(
 ) -> list[str]:
     """Fill in, in place, what the source says of the data; what may surprise is returned, a line each.
 
-    Args:
-        values: the config as written.
-        origins: the place of each key; new ones get theirs.
-        schema: of the command.
-        saved_data: from the path of a checkpoint to the section `data` of its run, empty if it has none.
+    `saved_data` gives the section `data` of the run that made a checkpoint, empty if it has none.
     """
     if isinstance(values.get(_SHORT), (str, list)):  # in a file; `checkpoint` is a section otherwise
         values[SOURCES[0]] = values.pop(_SHORT)

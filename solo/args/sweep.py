@@ -34,8 +34,7 @@ class Sweep:
 def expand(words: Sequence[str]) -> Sweep:
     """Read overrides in Hydra's grammar: `a=1,2`, `a=choice(1,2)`, `a=range(0,10,5)`; the last word varies fastest.
 
-    Raises:
-        ConfigError: for a word that is none, a launcher that isn't there, or nothing or too much to sweep.
+    Raises a `ConfigError`: for a word that is none, a launcher that isn't there, or nothing or too much to sweep.
     """
     launcher, options = "basic", {}
     choices: list[list[str]] = []

@@ -17,11 +17,7 @@ from solo.errors import ConfigError, reason
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """Of a file; empty if there is none.
-
-    Raises:
-        ConfigError: it is no table, or can't be read.
-    """
+    """Of a file; empty if there is none. Raises a `ConfigError`: it is no table, or can't be read."""
     return _table_once(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 

@@ -206,13 +206,7 @@ SWITCHED = (
 def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
     """Find keys that hold something else than their default, and that nothing reads.
 
-    Args:
-        checked: a config with every key of its schema.
-        schema: that schema.
-        typed: whether a key was written on the command line.
-
-    Yields:
-        Whether it was typed there, and what is wrong.
+    `typed` says whether a key was written on the command line; of each one found that is said, and what is wrong.
     """
     keys = dict(walk(schema))
     for readers in (READERS, SWITCHED):

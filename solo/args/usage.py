@@ -62,8 +62,7 @@ def usage(name: str, help: str, schema: type) -> str:
 def recipe_page(places: list[str], overrides: list[str], commands: Mapping[str, type]) -> str:
     """What `solo recipe COMMAND DATASET RECIPE [KEY=VALUE ...]` prints: a whole recipe, or what there is.
 
-    Raises:
-        ConfigError: there is no such command, or no such recipe.
+    Raises a `ConfigError`: there is no such command, or no such recipe.
     """
     if not places or {"--help", "-h"} & {*places}:
         return _RECIPE_USAGE.format(commands=", ".join(commands))

@@ -31,11 +31,7 @@ class LineParser(ArgumentParser):
     """A parser of argparse whose complaint is one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what is wrong.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Raise what is wrong, a `ConfigError`."""
         raise ConfigError(f"command line: {message}; see --help")
 
 
@@ -59,15 +55,10 @@ class Word:
 
 
 def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Word:
-    """Read a word.
+    """Read a word as it came from the shell; the schema says which keys hold text.
 
-    Args:
-        word: as it came from the shell.
-        schema: says which keys hold text.
-        sweeps: whether commas separate values of several runs, as with `-m`.
-
-    Raises:
-        ConfigError: it isn't of the form `key=value`, or has several values where one is needed.
+    With `sweeps` commas separate values of several runs, as with `-m`. Raises a `ConfigError` if it isn't of the form
+    `key=value`, or has several values where one is needed.
     """
     form = _FORM.fullmatch(word)
     if form is None:

@@ -28,10 +28,8 @@ def parse_pretrain(cfg: DictConfig) -> DictConfig:
     """Check and complete the config of a pretraining in place and return it; a second call changes nothing.
 
     Keys that only the calling program knows stay as they are, with a warning that names them; so do its own methods,
-    optimizers and schedulers.
-
-    Raises:
-        ParseError: (a `ConfigError` and an `AssertionError`) with all problems, one a line.
+    optimizers and schedulers. Raises a `ParseError`: (a `ConfigError` and an `AssertionError`) with all problems, one a
+    line.
     """
     return _parse(cfg, PretrainCfg)
 
@@ -88,11 +86,7 @@ def _without_own(values: Mapping[str, Any], schema: type, own: dict[str, Any], p
 
 
 def add_and_assert_dataset_cfg(cfg: DictConfig) -> DictConfig:
-    """Defaults of the `data` section.
-
-    Raises:
-        ParseError: (an `AssertionError`) if the data set is unknown.
-    """
+    """Defaults of the `data` section. Raises a `ParseError`: (an `AssertionError`) if the data set is unknown."""
     name = cfg.data.dataset
     if name not in DATASETS:
         raise ParseError(f"data.dataset{unknown(name, DATASETS)}")

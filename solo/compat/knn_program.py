@@ -15,12 +15,7 @@ from solo.eval.knn_metric import WeightedKNNClassifier
 def extract_features(loader: Iterable[tuple[Tensor, Tensor]], model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     """Features of a loader's images: backbone (N, F), projector (N, D), and labels (N,), on the model's device.
 
-    Args:
-        loader: batches of images and labels.
-        model: gives `feats` and `z`; is in training mode afterwards, as in solo-learn.
-
-    Raises:
-        KeyError: the model has no `z`, no projector.
+    The model gives `feats` and `z` (else a `KeyError`) and is in training mode afterwards, as in solo-learn.
     """
     device = next(model.parameters()).device
     model.eval()

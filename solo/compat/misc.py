@@ -74,14 +74,10 @@ def omegaconf_select(cfg: DictConfig, key: str, default: Any = None) -> Any:
 def filter_inf_n_nan(
     tensors: Tensor | list[Tensor], return_indexes: bool = False
 ) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
-    """Keep the rows (entries, in 1-D) that are finite in all tensors.
+    """Keep the rows (entries, in 1-D) that are finite in all of one or several tensors of 1 or 2 dimensions.
 
-    Args:
-        tensors: one or several tensors of 1 or 2 dimensions with equally many rows.
-        return_indexes: also return the boolean mask (N,) of the kept rows.
-
-    Raises:
-        RuntimeError: for a tensor of more than 2 dimensions.
+    With `return_indexes` also returns the boolean mask (N,) of the kept rows. Raises a `RuntimeError` for more
+    dimensions.
     """
     many = tensors if isinstance(tensors, list) else [tensors]
     if any(t.ndim > 2 for t in many):
@@ -122,18 +118,10 @@ def compute_dataset_size(
     no_labels: bool = False,
     data_fraction: float = -1,
 ) -> int:
-    """How many images a data set has.
+    """How many images a data set has (`None` is `custom`): of pretraining with unlabelled ones, or of validation.
 
-    Args:
-        dataset: a name of the registry; `None` is `custom`.
-        train: those of pretraining (with unlabelled ones, in STL-10), else those of validation.
-        data_path: folder or HDF5 file; not needed for CIFAR and STL-10.
-        data_format: `image_folder` or `h5`.
-        no_labels: the folder is flat.
-        data_fraction: share in (0, 1) of the images; all of them otherwise.
-
-    Raises:
-        UserError: for an unknown data set, and if the data aren't as expected.
+    The path is not needed for CIFAR and STL-10; with `no_labels` the folder is flat; of a fraction in (0, 1) that share
+    is counted. Raises a `UserError` for an unknown data set, and if the data aren't as expected.
     """
     name = (dataset or "custom").lower()
     if name in _SIZES:

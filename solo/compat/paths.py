@@ -31,11 +31,7 @@ class Moved:
     gone: str | None = None  # why there is nothing like it, and what to use instead
 
     def get(self, name: str) -> Any:
-        """The object of that name.
-
-        Raises:
-            AttributeError: there is none.
-        """
+        """The object of that name. Raises an `AttributeError`: there is none."""
         home, _, here = self.renamed.get(name, name).rpartition(":")
         found = getattr(importlib.import_module(home or self.home), here)
         constructor = self.method != "" and callable(found) and not isinstance(found, type) and name[0] != "_"
@@ -122,8 +118,7 @@ class OldPaths(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Give the module its names, each looked up when somebody asks for it.
 
-        Raises:
-            ImportError: there is nothing like it here.
+        Raises an `ImportError`: there is nothing like it here.
         """
         moved = MODULES[module.__name__]
         if moved is not None and moved.gone:

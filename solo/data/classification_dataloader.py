@@ -36,17 +36,11 @@ def prepare_transforms(
     size: int | None = None,
     channels: int | None = None,
 ) -> tuple[Transform, Transform]:
-    """`(T_train, T_val)` of a data set; what is not given is the data set's own.
+    """`(T_train, T_val)` of a data set's name or completed row; what is not given is the data set's own.
 
-    Args:
-        dataset: a name of the registry, or a row that `solo.data.catalogue.resolve.resolve_spec` has completed.
-        mean: per channel, of images in [0, 1].
-        std: likewise.
-        size: pixels; the shorter side is resized in proportion (256 to 224) before the centre crop.
-        channels: other than 1 or 3: of images as arrays, see `solo.data.views.pipelines`.
-
-    Raises:
-        UserError: for an unknown data set, or if mean and std don't fit the channels.
+    Mean and std are per channel, of images in [0, 1]; the shorter side is resized in proportion (256 to 224) before the
+    centre crop of `size`. Other than 1 or 3 channels are of images as arrays. Raises a `UserError` for an unknown data
+    set, or if mean and std don't fit the channels.
     """
     spec = get_spec(dataset)
     if spec.name == "custom" and not (mean or std or size or channels):
@@ -93,16 +87,15 @@ def prepare_datasets(
         dataset: a name of the registry, or a row that `solo.data.catalogue.resolve.resolve_spec` has completed.
         T_train: from `prepare_transforms`; `None` leaves PIL images.
         T_val: likewise.
-        train_data_path: folder of the training data; without one, `datasets` inside the package.
-        val_data_path: folder of the validation data, likewise.
-        data_format: `image_folder`, or `h5`, where the paths are HDF5 files.
+        train_data_path: folder of the training data, or HDF5 file; without one, `datasets` inside the package.
+        val_data_path: likewise.
+        data_format: `image_folder`, or `h5`.
         download: fetch what is missing, where that is possible.
         data_fraction: share of the training data, in (0, 1), stratified; all of it otherwise.
         levels: targets are `(levels,)`, coarse first, for data sets with more than one level.
         seed: of the fraction's draw.
 
-    Raises:
-        UserError: for an unknown data set, and if the data aren't as expected.
+    Raises a `UserError` for an unknown data set, and if the data aren't as expected.
     """
     spec = get_spec(dataset)
     train = load(spec, "train", train_data_path, download, T_train, levels, data_format=data_format)
@@ -133,8 +126,7 @@ def prepare_dataloaders(
 ) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
     """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest.
 
-    Raises:
-        UserError: if the batch is larger than the training set.
+    Raises a `UserError` if the batch is larger than the training set.
     """
     return (
         train_loader(train_dataset, batch_size, num_workers, seed),

@@ -58,19 +58,8 @@ def prepare_datasets(
 ) -> Indexed:
     """Training images with their index: items `(index, views, target)`.
 
-    Args:
-        dataset: a name of the registry, or a row that `solo.data.catalogue.resolve.resolve_spec` has completed.
-        transform: PIL image -> list of views.
-        train_data_path: folder of the data; without one, `datasets` inside the package.
-        data_format: `image_folder`, or `h5`, where the paths are HDF5 files.
-        no_labels: the folder is flat; targets are -1.
-        download: fetch what is missing, where that is possible.
-        data_fraction: share of the data, in (0, 1), stratified; all of it otherwise.
-        levels: targets are `(levels,)`, coarse first, for data sets with more than one level.
-        seed: of the fraction's draw.
-
-    Raises:
-        UserError: for an unknown data set, and if the data aren't as expected.
+    `transform` makes the list of views of a PIL image; with `no_labels` the folder is flat and targets are -1; the
+    other arguments and errors are those of `solo.data.classification_dataloader.prepare_datasets`.
     """
     spec = registry.get_spec(dataset)
     images = load(spec, "pretrain", train_data_path, download, transform, levels, no_labels, data_format)
@@ -86,14 +75,6 @@ def prepare_dataloader(
 ) -> DataLoader[Any]:
     """Shuffled full batches `[indexes (B,), [view (B, C, H, W), ...], targets (B,) or (B, levels)]`.
 
-    Args:
-        train_dataset: what `prepare_datasets` returns, or any indexed data set.
-        batch_size: per process.
-        num_workers: per process.
-        seed: of order and augmentation; `None` draws one from torch's generator.
-        sampler: of the order over all processes, with a seed of its own; default: a random order.
-
-    Raises:
-        UserError: if the batch is larger than the data set.
+    Batch size and workers are per process; `seed`, `sampler` and errors are those of `train_loader`.
     """
     return train_loader(train_dataset, batch_size, num_workers, seed, sampler)

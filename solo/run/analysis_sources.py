@@ -28,10 +28,8 @@ _EPOCH = re.compile(r"ep=(\d+)")
 def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource]:
     """The runs that `cfg` names, in its order; nothing is computed yet.
 
-    `scratch` is a folder that exists as long as the runs are used.
-
-    Raises:
-        UserError: a checkpoint can't be read, or the number of names isn't that of the runs.
+    `scratch` is a folder that exists as long as the runs are used. Raises a `UserError`: a checkpoint can't be read, or
+    the number of names isn't that of the runs.
     """
     kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if getattr(cfg, kind))
     sources: Sequence[str] = getattr(cfg, kind)

@@ -21,8 +21,7 @@ def facts_of(cfg: FeatureCfg, kind: str, **more: Any) -> dict[str, Any]:
 def open_folder(cfg: FeatureCfg, command: str) -> Path:
     """Make `<checkpoint.dir>/<command>/<run id>/` with the resolved config in it.
 
-    Raises:
-        UserError: it can't be written.
+    Raises a `UserError`: it can't be written.
     """
     folder = RunDirectory(Path(cfg.checkpoint.dir).expanduser() / command).open_alone()
     write_text(folder / "config.yaml", to_yaml(cfg))

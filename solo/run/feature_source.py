@@ -39,10 +39,8 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
     """Features of all images for each of `kinds`, computed in one pass, or taken from an earlier command.
 
     Kinds are `backbone`, `projector` or both; a file of features has one kind, which it names. The config comes back
-    with what the source says about backbone and images.
-
-    Raises:
-        UserError: the source can't be read or doesn't fit, or has no projector and that is asked for.
+    with what the source says about backbone and images. Raises a `UserError`: the source can't be read or doesn't fit,
+    or has no projector and that is asked for.
     """
     if cfg.features:
         found = read_features(cfg.features)
@@ -101,8 +99,7 @@ class Network:
 def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
     """The network of a checkpoint or a published model, and the config with what it says about backbone and images.
 
-    Raises:
-        UserError: it can't be read or doesn't fit, or has no projector and that is asked for.
+    Raises a `UserError`: it can't be read or doesn't fit, or has no projector and that is asked for.
     """
     backbone, cfg = source_backbone(cfg)
     if "projector" not in kinds:

@@ -18,8 +18,7 @@ from solo.errors import UserError
 def image_files(place: str | Path, skip: bool = True) -> list[Path]:
     """The images below a folder, sorted, or one image; with `skip` those in folders that can be read.
 
-    Raises:
-        UserError: there is no such place, or no image in it.
+    Raises a `UserError`: there is no such place, or no image in it.
     """
     path = Path(place).expanduser()
     if not path.exists():
@@ -35,8 +34,7 @@ def image_files(place: str | Path, skip: bool = True) -> list[Path]:
 def each_image(images: Any, channels: int) -> Iterator[Any]:
     """The images one by one of whatever `PretrainedModel.embed` takes.
 
-    Raises:
-        UserError: see `image_files`; or it holds no images.
+    Raises a `UserError`: see `image_files`; or it holds no images.
     """
     if isinstance(images, (str, Path)):
         images = image_files(images, skip=False)

@@ -30,8 +30,7 @@ _READING = (
 def main(words: Sequence[str]) -> int:
     """Look, print, write the contact sheet.
 
-    Raises:
-        UserError: there is nothing to look at, or the sheet can't be written.
+    Raises a `UserError`: there is nothing to look at, or the sheet can't be written.
     """
     parser = _parser()
     if {"-h", "--help"} & set(words):

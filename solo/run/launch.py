@@ -16,10 +16,7 @@ def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
     """Compare the processes that torchrun, SLURM or Lightning start with `devices` and `num_nodes`.
 
     The learning rate and the length of the schedules were derived from these, so that other numbers would train
-    something else.
-
-    Raises:
-        UserError: they differ, or nobody has started the other machines' processes.
+    something else. Raises a `UserError`: they differ, or nobody has started the other machines' processes.
     """
     said = count_devices(cfg.devices, cfg.accelerator)
     nodes = cfg.num_nodes

@@ -26,14 +26,8 @@ _PATIENCE = 5.0  # seconds; W&B's own is two minutes
 def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_id: str | None) -> list[Logger]:
     """Those that have to be there before the run's folder has a name, which their id becomes.
 
-    Args:
-        cfg: of the run.
-        root: where they keep what stays on this machine.
-        run_id: of the run that is continued.
-        wandb_id: the same, as W&B calls it.
-
-    Raises:
-        UserError: one of them can't be used: no account, no package, no server.
+    `root` is where they keep what stays on this machine; `run_id` and W&B's `wandb_id` are of the run that is
+    continued. Raises a `UserError` where one of them can't be used: no account, no package, no server.
     """
     found = [wandb_logger(cfg, root, wandb_id), mlflow_logger(cfg, root, run_id)]
     found += [TrackioLogger(cfg)] if "trackio" in (cfg.logger or ()) else []
@@ -43,8 +37,7 @@ def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_
 def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
     """Lightning's logger for MLflow, if `cfg.logger` names it; MLFLOW_TRACKING_URI says where, else below `root`.
 
-    Raises:
-        UserError: MLflow can't be used.
+    Raises a `UserError`: MLflow can't be used.
     """
     if "mlflow" not in (cfg.logger or ()):
         return None
@@ -111,8 +104,7 @@ class TrackioLogger(Logger):
 def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
     """The logger that `cfg.wandb` asks for, if it does; offline where the server can't be reached, which is said.
 
-    Raises:
-        UserError: W&B can't be used: no account, no package.
+    Raises a `UserError`: W&B can't be used: no account, no package.
     """
     if not cfg.wandb.enabled:
         return None

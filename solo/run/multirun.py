@@ -47,8 +47,7 @@ class Job:
 def multirun(command: str, recipe: Sequence[str], sweep: Sweep) -> int:
     """Start all runs of a sweep and wait for them; 0 if all left with 0, else 1.
 
-    Raises:
-        UserError: submitit isn't installed, or refuses its options.
+    Raises a `UserError`: submitit isn't installed, or refuses its options.
     """
     jobs = [Job([command, *recipe, *words]) for words in sweep.jobs]
     codes = _one_by_one(jobs, sweep) if sweep.launcher == "basic" else _submitted(jobs, sweep)

@@ -75,9 +75,7 @@ def predictions(
     """Softmax of logits (N, C) over the classes, or over those below one node, `within`; `k` names for each image.
 
     Names are of `level`, None: of the classes. Classes outside of `within` get probability 0, the others sum to 1.
-
-    Raises:
-        UserError: k below 1, or no such level or node.
+    Raises a `UserError`: k below 1, or no such level or node.
     """
     if k < 1:
         raise UserError(f"k={k} must be at least 1")

@@ -105,10 +105,7 @@ def train_loader(
 ) -> DataLoader[Any] | BatchLoader:
     """Batches of `[indexes (B,), [view (B, C, H, W), ...], targets]`; says how they are made.
 
-    Args:
-        cfg: of the run.
-        device: where whole batches are augmented; default: the CPU.
-        shown: whose view is the second one of an image; default: its own.
+    Whole batches are augmented on `device` (default: the CPU); `shown` says whose view is the second one of an image.
     """
     data = cfg.data
     if data.augment != "sample":

@@ -37,18 +37,8 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown
     """Make the table of relatives, where `hex.policy` or `hex.show` has one, for whoever needs it.
 
     That is the model's bank, where relatives are pulled (with `hex.eye=projection` it finds them while it trains), or,
-    where they are shown, the loader of the views.
-
-    Args:
-        cfg: of the run.
-        model: to be trained.
-        images: the training images as the run numbers them, each as a transform makes it.
-
-    Returns:
-        What the loader shows; None: every image itself.
-
-    Raises:
-        UserError: the eye can't be had, or sees other images than these.
+    where they are shown, the loader of the views, for which it is returned. `images` makes the training images as the
+    run numbers them by a transform. Raises a `UserError` where the eye can't be had, or sees other images than these.
     """
     policy, bank, data = model.hex.show or getattr(model.hex, "policy", None), model.hex.bank, cfg.data
     if not isinstance(policy, FromTable):
@@ -88,11 +78,8 @@ def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None
 class _Eyes:
     """What `hex.eye` sees of the training images, several that agree where it joins them by +.
 
-    Args:
-        cfg: of the run.
-        images: the training images, as a transform makes them.
-        plain: the same for evaluation.
-        labels: (n,) of each level, -1 for unknown; beside another eye a level's name leaves out who is of another node.
+    `plain` are the images as evaluation sees them; `labels` (n,) of each level, -1 for unknown: beside another eye a
+    level's name leaves out who is of another node.
     """
 
     def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:

@@ -36,11 +36,7 @@ class SameData(Callback):
         self.found = fingerprint(images)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        """Compare.
-
-        Raises:
-            UserError: the images or labels are not those of the run; lists what changed.
-        """
+        """Compare. Raises a `UserError`: the images or labels are not those of the run; lists what changed."""
         stored = checkpoint.get(_KEY)
         if self.found is None or not isinstance(stored, Mapping) or stored.get("digest") == self.found.digest:
             return

@@ -27,11 +27,7 @@ def settle(
 ) -> PretrainCfg | LinearCfg:
     """The config with `precision` decided, if it is `auto`; the model keeps the decision, too, and its checkpoints.
 
-    Args:
-        cfg: of the run.
-        model: to be trained.
-        device: to train on.
-        stored: the settings of the run that is resumed, which goes on with what was decided then.
+    A run that is resumed goes on with what was decided then, in its `stored` settings.
     """
     if cfg.trainer.get("precision") != "auto":
         return cfg
@@ -61,11 +57,7 @@ _WORTH_COMPILING = 5_000  # steps: compiling takes a minute or more
 def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.device, steps: int) -> None:
     """What `performance.*` and a GPU allow: weights in channels_last, TF32 beside half precision, compiled networks.
 
-    Args:
-        model: to be trained; its networks stay where they are.
-        cfg: of the run, settled.
-        device: to train on.
-        steps: of the whole run.
+    The networks stay where they are; the config is settled, and `steps` are those of the whole run.
     """
     on_gpu = device.type == "cuda"
     if on_gpu and not cfg.performance.disable_channel_last:
@@ -85,8 +77,7 @@ def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.dev
 def save_memory(backbone: nn.Module) -> None:
     """Let a backbone compute the activations of its blocks again in the backward pass.
 
-    Raises:
-        UserError: it can't.
+    Raises a `UserError`: it can't.
     """
     try:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -100,12 +91,8 @@ def save_memory(backbone: nn.Module) -> None:
 def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[str]:
     """Compile backbones and heads in place, each with a way back: what can't be compiled runs as it is, and says why.
 
-    Args:
-        model: the parts named `backbone` and `momentum_backbone` and those that are a `nn.Sequential` are compiled.
-        backend: of `torch.compile`.
-
-    Returns:
-        Their names.
+    These are `backbone`, `momentum_backbone` and all that is a `nn.Sequential`; returns their names. `backend`: of
+    `torch.compile`.
     """
     backbones = ("backbone", "momentum_backbone")
     parts = {
@@ -133,20 +120,14 @@ def _or_as_it_is(name: str, module: nn.Module, compiled: Callable[..., Any], *ar
 def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
     """DDP without what a step doesn't need: copies of the gradients, and sending all buffers (queues are large).
 
-    Args:
-        exact: `accumulate=exact`, whose first parts go backward on their own.
-        ours: the library's own method: see `SoloModule.on_validation_start` for its buffers.
+    With `exact` (`accumulate=exact`) first parts go backward on their own; for the buffers of `ours`, the library's own
+    methods, see `SoloModule.on_validation_start`.
     """
     return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=not exact, broadcast_buffers=not ours)
 
 
 class Starving(Callback):
-    """After the second epoch (the first one fills caches) says what would end the wait for images, if that is long.
-
-    Args:
-        meter: placed before this callback.
-        workers: loader processes of this run.
-    """
+    """After the second epoch (the first one fills caches) says what would end the wait for images, if that is long."""
 
     def __init__(self, meter: Meter, workers: int) -> None:
         self.meter, self.workers, self.epochs = meter, workers, 0

@@ -31,9 +31,7 @@ Features = TypeVar("Features", bound=FeatureCfg)
 def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
     """The backbone of `cfg.model`, where it is set, else that of `cfg.pretrained_feature_extractor`.
 
-    Returns:
-        The backbone, and the config with what it left open of backbone and images, so that the run's files say what was
-        evaluated.
+    The config comes back with what it left open of backbone and images, so that the run's files say what was evaluated.
     """
     return published_backbone(cfg) if cfg.model else pretrained_backbone(cfg)
 
@@ -41,8 +39,7 @@ def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
 def published_backbone(cfg: Features) -> tuple[nn.Module, Features]:
     """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`.
 
-    Raises:
-        UserError: see `published_model`; or the weights' file can't be read or doesn't fit.
+    Raises a `UserError`: see `published_model`; or the weights' file can't be read or doesn't fit.
     """
     model, data = str(cfg.model), cfg.data
     channels = data.channels or 3
@@ -73,12 +70,9 @@ def saved_data(path: str) -> dict[str, Any]:
 def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     """Build and load the backbone of `cfg.pretrained_feature_extractor`.
 
-    Returns:
-        The backbone, and the config in which the checkpoint, else the data set, has filled in what it left open:
-        `backbone`, `pretrain_method`, `data.image_size`, `.channels`, `.mean`, `.std`.
-
-    Raises:
-        UserError: the checkpoint can't be read, doesn't fit, or neither side names the backbone.
+    In the config the checkpoint, else the data set, has filled in what it left open: `backbone`, `pretrain_method`,
+    `data.image_size`, `.channels`, `.mean`, `.std`. Raises a `UserError` where the checkpoint can't be read, doesn't
+    fit, or neither side names the backbone.
     """
     path = checkpoint_file(str(cfg.pretrained_feature_extractor))
     checkpoint = load_checkpoint(path)
@@ -119,10 +113,8 @@ class BackboneAndProjector(nn.Module):
 def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     """The whole method of the checkpoint, with its heads, built from the settings it was trained with.
 
-    Backbone and image size are those of `cfg`, after `pretrained_backbone` has filled them in.
-
-    Raises:
-        UserError: the checkpoint doesn't say its method, or that has no projector, or it doesn't fit its weights.
+    Backbone and image size are those of `cfg`, after `pretrained_backbone` has filled them in. Raises a `UserError`:
+    the checkpoint doesn't say its method, or that has no projector, or it doesn't fit its weights.
     """
     path = checkpoint_file(str(cfg.pretrained_feature_extractor))
     checkpoint = load_checkpoint(path)

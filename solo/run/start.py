@@ -18,10 +18,8 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
     """Load the backbone of a method, just built; a slow copy of it follows.
 
     The source is `timm/NAME`, `torchvision/NAME`, or a file that `load_checkpoint` reads; what stands beside the
-    backbone in it, a classifier or a projector, is left out.
-
-    Raises:
-        UserError: an unknown model, weights that can't be fetched or read, or that don't fit the backbone.
+    backbone in it, a classifier or a projector, is left out. Raises a `UserError`: an unknown model, weights that can't
+    be fetched or read, or that don't fit the backbone.
     """
     try:
         published = source.startswith(("timm/", "torchvision/"))
@@ -36,8 +34,7 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
 def adapt(model: BaseMethod, rank: int) -> None:
     """Freeze the backbone but for `finetune_layers`, and train adapters of its attention instead.
 
-    Raises:
-        UserError: it has no attention layers of timm's form.
+    Raises a `UserError`: it has no attention layers of timm's form.
     """
     model.frozen_layers = FrozenLayers(model.backbone, model.config.finetune_layers or ())
     if not add_adapters(model, "backbone", rank):

@@ -40,8 +40,7 @@ def command(name: str, schema: type[Cfg], run: Callable[[Cfg], object]) -> Calla
 def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
     """The settings of a command; None after `--help`, which is printed.
 
-    Raises:
-        ConfigError: with all problems, one a line.
+    Raises a `ConfigError`: with all problems, one a line.
     """
     known: Any = schema
     if {"-h", "--help"} & set(words):
@@ -72,9 +71,6 @@ class FileFeatures:
     """Runs a model over image files, decoding them in threads while it computes, and shows how far it is.
 
     With `skip` it goes on when an image can't be read; `skipped` says which, a line each.
-
-    Attributes:
-        skipped: what could not be read, a line each.
     """
 
     def __init__(self, model: PretrainedModel, batch_size: int, skip: bool) -> None:
@@ -84,8 +80,7 @@ class FileFeatures:
     def batches(self, files: Sequence[Path], what: str) -> Iterator[tuple[list[Path], Tensor]]:
         """Batches of files that could be read, and their features (B, F).
 
-        Raises:
-            BrokenImageError: one can't be read, and `skip` is not set.
+        Raises a `BrokenImageError`: one can't be read, and `skip` is not set.
         """
         screen = Console(file=sys.stderr)
         with ThreadPoolExecutor(_THREADS) as pool, Progress(console=screen, disable=not screen.is_terminal) as bar:
@@ -103,11 +98,7 @@ class FileFeatures:
                 bar.advance(task, len(batch))
 
     def all(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
-        """The same in one piece.
-
-        Raises:
-            UserError: no image can be read.
-        """
+        """The same in one piece. Raises a `UserError`: no image can be read."""
         parts = list(self.batches(files, what))
         if not parts:
             raise UserError(f"none of {len(files)} images can be read: {self.skipped[0]}")

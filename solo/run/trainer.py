@@ -60,8 +60,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read tensors and plain values only, into CPU memory.
 
-        Raises:
-            UserError: it can't be read, or holds weights only.
+        Raises a `UserError`: it can't be read, or holds weights only.
         """
         checkpoint = load_checkpoint(path)
         missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
@@ -151,14 +150,9 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
     """Build the Trainer from the Trainer's keys in `cfg`, with the run's folder, loggers and callbacks.
 
-    Args:
-        cfg: of the run.
-        kind: folder of the runs within `checkpoint.dir`: the method's name, or "linear".
-        facts: what the summary says besides the numbers.
-        model: to be trained; it learns what is decided here.
-
-    Raises:
-        UserError: a device or checkpoint that isn't there.
+    `kind` is the folder of the runs within `checkpoint.dir`, the method's name or "linear"; `facts` is what the summary
+    says besides the numbers; the model learns what is decided here. Raises a `UserError` for a device or checkpoint
+    that isn't there.
     """
     hush(workers=cfg.data.workers > 0)
     watch_children()
@@ -257,8 +251,7 @@ def _accelerator(cfg: RunCfg | FeatureCfg) -> str:
 def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
     """Where a command computes: what `accelerator` says, the best there is for `auto`.
 
-    Raises:
-        UserError: a GPU is asked for and there is none.
+    Raises a `UserError`: a GPU is asked for and there is none.
     """
     name = _accelerator(cfg)
     if name == "auto":

@@ -21,13 +21,8 @@ _PEAKS = {
 def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes: int) -> Work:
     """What one image costs with all its views: forward and twice as much backward, forward of a slow network.
 
-    Products of matrices and convolutions count, those of the loss don't.
-
-    Args:
-        model: just built; nothing in it changes.
-        cfg: of the run.
-        device: to train on.
-        processes: devices in all.
+    Products of matrices and convolutions count, those of the loss don't. Nothing in the model changes; `processes` are
+    the devices in all.
     """
     channels = cfg.data.channels or cfg.data.spec.channels
     sides = [entry.crop_size or cfg.data.image_size or cfg.data.spec.size for entry in cfg.augmentations]

@@ -16,7 +16,7 @@ from torch import Tensor
 from solo import distributed
 from solo.data.batches.loader import BatchLoader
 from solo.data.cache import images as cache
-from solo.data.cache.files import FileImages
+from solo.data.cache.files import KeptImages
 from solo.data.cache.images import CantCacheError, cached
 from solo.data.cache.store import index_of
 from solo.data.catalogue.registry import get_spec
@@ -59,9 +59,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def files(folder: Path, **options: Any) -> FileImages:
+def files(folder: Path, **options: Any) -> KeptImages:
     found = cached(load(get_spec("custom"), "train", folder), augment(), folder=str(folder.parent / "cache"), **options)
-    assert isinstance(found, FileImages)
+    assert isinstance(found, KeptImages)
     return found
 
 
@@ -290,10 +290,10 @@ def damaged(folder: Path) -> Path:
     return folder
 
 
-def skipping(folder: Path, **options: Any) -> FileImages:
+def skipping(folder: Path, **options: Any) -> KeptImages:
     data = SkipBroken(load(get_spec("custom"), "train", folder))
     found = cached(data, augment(), folder=str(folder.parent / "cache"), **options)
-    assert isinstance(found, FileImages)
+    assert isinstance(found, KeptImages)
     return found
 
 
@@ -347,7 +347,7 @@ def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.Monkey
     with pytest.raises(CantCacheError, match=r"rrc\.enabled"):
         cached(data, augment(rrc={"enabled": False}))
     monkeypatch.setattr(cache, "UNASKED_BYTES", 1000)
-    assert isinstance(files(folder, asked=True), FileImages)
+    assert isinstance(files(folder, asked=True), KeptImages)
     with pytest.raises(CantCacheError, match=r"can't be written.*data\.cache_dir"):
         cached(data, augment(), folder=str(folder / "a" / "0.png" / "cache"), asked=True)
     data.samples = [("class/name in a container", 0)]

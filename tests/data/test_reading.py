@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from solo.cli import main
-from solo.data.cache.files import FileImages
+from solo.data.cache.files import KeptImages
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import check_path, get_spec
 from solo.data.catalogue.resolve import resolve_spec
@@ -360,7 +360,7 @@ def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     data: Any = load(resolve_spec(keys), "train", tmp_path / "root")
     augment = BatchAugment([{"num_crops": 1, "crop_size": 8, "rrc": RRC}], [0.5] * 3, [0.5] * 3)
     images = cached(data, augment, folder=str(tmp_path / "cache"))
-    assert isinstance(images, FileImages) and len(images.fetch(range(6))) == 6
+    assert isinstance(images, KeptImages) and len(images.fetch(range(6))) == 6
     assert main(["inspect", str(tmp_path / "root"), "--sheet", str(tmp_path / "s.png")]) == 0
     out = capsys.readouterr().out
     assert out.encode().decode() and "\x1b[31m" not in out and r"\xfa.png" in out and r"a\nb" in out

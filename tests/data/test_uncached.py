@@ -12,8 +12,8 @@ from PIL import Image
 
 from solo.data.batches.loader import BatchLoader
 from solo.data.cache import images as cache
+from solo.data.cache.files import FileImages
 from solo.data.cache.images import cached
-from solo.data.cache.uncached import UncachedFiles, side_of_crops
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
 from solo.data.sources.skip import SkipBroken, skipped_files
@@ -42,16 +42,16 @@ def augment() -> BatchAugment:
     return BatchAugment([{"crop_size": SIZE, "num_crops": 2, "rrc": crop}], (0.5,) * 3, (0.25,) * 3)
 
 
-def uncached(folder: Path, **skip: Any) -> UncachedFiles:
+def uncached(folder: Path, **skip: Any) -> FileImages:
     data = load(get_spec("custom"), "train", folder)
     found = cached(SkipBroken(data) if skip else data, augment())
-    assert isinstance(found, UncachedFiles) and not list(folder.glob("**/*.uint8"))
+    assert type(found) is FileImages and not list(folder.glob("**/*.uint8"))
     return found
 
 
 def test_no_crop_is_enlarged_by_decoding_smaller(folder: Path) -> None:
-    side = side_of_crops(SIZE, SMALLEST)
-    large, small = (uncached(folder).fetch([row])[0] for row in (0, 2))
+    images = uncached(folder)
+    side, (large, small) = images.side, images.fetch([0, 2])
     assert large.shape == (3, 50, 65) and small.shape == (3, 30, 20)  # a quarter: an eighth would have too few pixels
     assert 25 < side <= 50
     assert side * (SMALLEST * 3 / 4) ** 0.5 >= SIZE  # the narrowest crop of such an image

@@ -24,11 +24,7 @@ class BatchRule(Protocol):
 
 
 class Random:
-    """Batches by chance.
-
-    Args:
-        number: of images.
-    """
+    """Batches of some of `number` images, by chance."""
 
     name = "random"
 
@@ -47,17 +43,14 @@ class Random:
 
 
 class Balanced:
-    """Equally many images of each node, give or take one, in a batch and in an epoch.
+    """Equally many images of each node, give or take one, in a batch and in an epoch; `nodes` (N,), -1: left out.
 
-    An epoch ends with the smallest node; the others take a random part of their images, another one each time.
-    With more nodes than images in a batch, all images of a batch are of different nodes.
+    An epoch ends with the smallest node; the others take a random part of their images, another one each time. With
+    more nodes than images in a batch, all images of a batch are of different nodes.
 
     Ends: an epoch of n images of each of C nodes has floor(C n / size) batches, each made by one pass of array
-    operations. They take size // C columns of an (n, C) table, and the rest from the columns that are left: those
-    hold enough, because size * batches <= C n.
-
-    Args:
-        nodes: (N,) node of each image, -1 for images to leave out.
+    operations. They take size // C columns of an (n, C) table, and the rest from the columns that are left: those hold
+    enough, because size * batches <= C n.
     """
 
     name = "balanced"
@@ -88,14 +81,9 @@ class Balanced:
 class PerClass:
     """P different nodes in a batch, K images of each (Hermans et al., https://arxiv.org/abs/1703.07737, section 2).
 
-    Each node's images are cut into groups of K. An epoch has the most batches that are possible: the largest T for
-    which the nodes, with at most T groups each, have P T groups. Which groups and images stay out is random.
-
-    Ends: see `_turns`, which makes T batches in T passes.
-
-    Args:
-        nodes: (N,) node of each image, -1 for images to leave out.
-        per_class: K; divides the batch size of a process.
+    Each node's images are cut into groups of K = `per_class`, which divides the batch size. An epoch has the most
+    batches that are possible: the largest T for which the nodes, with at most T groups each, have P T groups. Which
+    groups and images stay out is random. `nodes` (N,) is -1 for images to leave out.
     """
 
     def __init__(self, nodes: np.ndarray, per_class: int) -> None:
@@ -131,19 +119,13 @@ class PerClass:
 
 
 def _turns(quota: np.ndarray, picks: int, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Which nodes have a turn in each batch: `picks` different ones, node c `quota[c]` times in all.
+    """Which nodes have a turn in each of `count` batches: `picks` different ones, node c `quota[c]` times in all.
 
     Random, in proportion to the turns a node has left; but a node with as many left as there are batches must come.
 
-    Ends after `count` passes, and never lacks a node: with R batches to go, no node has more than R turns left and
-    all have `picks * R` together. Hence at most `picks` nodes must come, and at least `picks` nodes can. A pass takes
-    a turn from `picks` nodes and from all that must come, so that the same holds with R - 1.
-
-    Args:
-        quota: (C,) each at most `count`, `picks * count` in all.
-        picks: nodes in a batch, 0 to C.
-        count: batches.
-        rng: of the choice.
+    Ends after `count` passes, and never lacks a node: with R batches to go, no node has more than R turns left and all
+    have `picks * R` together. Hence at most `picks` nodes must come, and at least `picks` nodes can. A pass takes a
+    turn from `picks` nodes and from all that must come, so that the same holds with R - 1.
     """
     left = quota.copy()
     for later in range(count - 1, -1, -1):

@@ -41,12 +41,7 @@ class Fingerprint:
         return {"digest": self.digest, "classes": self.classes}
 
     def changes(self, classes: dict[str, int], lines: Sequence[str]) -> str:
-        """In words, what is other than it was.
-
-        Args:
-            classes: as they were.
-            lines: as they were; empty where nobody knows.
-        """
+        """In words, what is other than it was: the classes then, and the lines, empty where nobody knows."""
         found = [f"class {name} is new" for name in self.classes.keys() - classes.keys()]
         found += [f"class {name} is gone" for name in classes.keys() - self.classes.keys()]
         both = sorted(self.classes.keys() & classes.keys())

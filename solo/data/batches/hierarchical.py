@@ -21,15 +21,11 @@ class Hierarchical:
     epoch has yet. Where none is left at a level, the anchor gets no partner there; so it is at levels where its label
     is unknown. An epoch visits every image but the rest that fills no batch.
 
-    Ends: each pass of the inner loop takes at least its anchor, so a batch needs at most `size` passes. There is always
-    an anchor to take, because all batches together have at most as many images as there are. A pass has at most one
-    draw a level, and a draw is at most five walks of log2(groups) + 1 steps; nothing is tried again.
+    Ends: each pass of the inner loop takes at least its anchor, and all batches together have at most as many images as
+    there are. A pass has at most one draw a level, and a draw is at most five walks of log2(groups) + 1 steps.
 
-    Args:
-        labels: (N, levels) coarse first, -1 unknown.
-
-    Raises:
-        UserError: a level is unknown and a finer one is not.
+    Labels are (N, levels), coarse first, -1 unknown. Raises a `UserError` where a level is unknown and a finer one is
+    not.
     """
 
     name = "hierarchical"

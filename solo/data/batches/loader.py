@@ -1,4 +1,4 @@
-"""The loader of whole batches: decoded images and a `ViewMaker` instead of a data set of views.
+"""The loader of whole batches: decoded images and a `BatchAugment` instead of a data set of views.
 
 On a CPU the workers (or this process) make the views. On a GPU they only fetch the decoded images, and the views are
 made on the device; images of differing sizes are cropped before they travel.
@@ -17,7 +17,6 @@ from solo.data.batches.loaders import ProcessShare, SeededSampler, Waited, seede
 from solo.data.batches.shown import VIEW, Shown
 from solo.data.cache.images import Images
 from solo.data.views.batched import BatchAugment
-from solo.data.views.maker import ViewMaker
 
 Keys = list[tuple[int, int]]
 
@@ -40,11 +39,12 @@ class _Batches(Dataset[list[Any]]):
 class BatchLoader:
     """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, shuffled, full ones only.
 
-    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share.
+    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share. Raises a `UserError` if
+    there are fewer images than one batch needs.
 
     Args:
         images: decoded.
-        maker: makes the views; with `shown` a `BatchAugment`.
+        maker: makes the views.
         batch_size: per process.
         num_workers: 0 makes the batches in this process.
         seed: of order and views; `None` draws one from torch's generator.
@@ -53,18 +53,13 @@ class BatchLoader:
         shown: whose view is the second one of an image; default: its own.
 
     Attributes:
-        dataset: the images.
-        sampler: of the order over all processes; `set_epoch` chooses which comes next.
         waited: seconds that the program has waited for what the workers make; not for views made on a GPU.
-
-    Raises:
-        UserError: if there are fewer images than one batch needs.
     """
 
     def __init__(
         self,
         images: Images,
-        maker: ViewMaker,
+        maker: BatchAugment,
         batch_size: int,
         num_workers: int = 0,
         seed: int | None = None,
@@ -78,9 +73,8 @@ class BatchLoader:
         self.num_workers = num_workers
         self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
         self.device = device or torch.device("cpu")
-        self._makers: list[ViewMaker] = [maker]
+        self._makers: list[BatchAugment] = [maker]
         if shown is not None:
-            assert isinstance(maker, BatchAugment)
             self._makers = [maker.only(lambda view: view != VIEW), maker.only(lambda view: view == VIEW)]
         share: Any = ProcessShare(self.sampler)  # torch's stub knows batches of plain indexes only
         self._share = BatchSampler(share, batch_size, drop_last=True)

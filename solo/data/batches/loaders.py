@@ -29,11 +29,7 @@ _EPOCHS_PER_SEED = 1_000_003
 
 
 class SeededSampler(Sampler[tuple[int, int]]):
-    """A new permutation in each epoch, with a seed for each sample.
-
-    Args:
-        size: number of samples.
-        seed: any int.
+    """A new permutation of `size` samples in each epoch, with a seed for each sample.
 
     Attributes:
         epoch: which permutation comes next; goes up by itself and can be set, as Lightning does.
@@ -132,11 +128,7 @@ class Waited:
 
 
 class Loader(DataLoader[Any]):
-    """Starts its workers anew where the data set was changed: they hold copies of it.
-
-    Attributes:
-        waited: seconds that the program has waited for batches.
-    """
+    """Starts its workers anew where the data set was changed: they hold copies of it; `waited`: seconds for batches."""
 
     waited = 0.0
     _seen = 0
@@ -166,15 +158,9 @@ def train_loader(
 ) -> DataLoader[Any]:
     """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
 
-    Args:
-        dataset: has a length; one that isn't a `SeededDataset` becomes one.
-        batch_size: per process.
-        num_workers: 0 makes the samples in this process.
-        seed: of order and augmentation; `None` draws one from torch's generator.
-        sampler: of the order over all processes, with a seed of its own; default: a random order.
-
-    Raises:
-        UserError: if there are fewer samples than one batch needs.
+    A data set that isn't a `SeededDataset` becomes one. `seed` is of order and augmentation, `None` draws one from
+    torch's generator; a `sampler` of the order over all processes has its own. Raises a `UserError` if there are fewer
+    samples than one batch needs.
     """
     if sampler is None:
         sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
@@ -190,8 +176,7 @@ def train_loader(
 def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSampler:
     """The order of a training set; `None` draws the seed from torch's generator.
 
-    Raises:
-        UserError: if there are fewer samples than one batch needs.
+    Raises a `UserError` if there are fewer samples than one batch needs.
     """
     if batch_size > size:
         raise UserError(

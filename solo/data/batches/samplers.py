@@ -25,16 +25,9 @@ from solo.taxonomy import Taxonomy
 class RuleSampler(SeededSampler):
     """Batch after batch of a rule, with a seed for each image.
 
-    The order is such that process `r` of `n`, which takes every n-th item from the r-th on, gets images
-    `r * batch_size` to `(r + 1) * batch_size - 1` of each global batch: what a rule puts side by side stays together.
-
-    Args:
-        rule: composes the batches.
-        batch_size: per process; a global batch has `batch_size * world_size` images.
-        seed: any int.
-
-    Raises:
-        UserError: the rule can't make a single batch, for the number of processes there are when it is asked.
+    The order is such that process `r` of `n`, which takes every n-th item from the r-th on, gets images `r *
+    batch_size` to `(r + 1) * batch_size - 1` of each global batch: what a rule puts side by side stays together. Raises
+    a `UserError` where the rule can't make a single batch for as many processes as there are when it is asked.
     """
 
     def __init__(self, rule: BatchRule, batch_size: int, seed: int) -> None:
@@ -87,8 +80,7 @@ def rule_sampler(
         per_class: pxk: images of each node in a batch.
         labelled_share: of images whose class is known in a batch, see `Mixed`; None: as they come.
 
-    Raises:
-        UserError: no image has a label, all have one and a share is asked for, or there isn't a single batch.
+    Raises a `UserError`: no image has a label, all have one and a share is asked for, or there isn't a single batch.
     """
     table = np.asarray(labels).reshape(len(labels), -1)
     if kind == "hierarchical":
@@ -128,13 +120,7 @@ def _classes(table: np.ndarray, taxonomy: Taxonomy | None) -> np.ndarray:
 
 
 def describe(sampler: RuleSampler, labels: np.ndarray, levels: Sequence[str]) -> str:
-    """A sentence on an epoch and on a batch of one process, beside a batch of a random order.
-
-    Args:
-        sampler: not changed.
-        labels: what it was made of.
-        levels: their names.
-    """
+    """A sentence on an epoch and on a batch of one process, beside a batch of a random order."""
     size = sampler.batch_size
     first = next(sampler.rule.batches(size, np.random.default_rng(sampler.seed)))
     by_chance = np.random.default_rng(sampler.seed).permutation(len(labels))[:size]
@@ -155,14 +141,7 @@ class LevelComposition(NamedTuple):
 
 
 def composition(labels: np.ndarray) -> list[LevelComposition]:
-    """What a batch holds at each level.
-
-    Args:
-        labels: (B,), or (B, levels) coarse first; -1 unknown.
-
-    Returns:
-        One entry a level. Partners of an image are the others of the batch with the same label.
-    """
+    """What a batch of labels, (B,) or (B, levels), holds at each level; partners of an image have the same label."""
     found = []
     for column in np.asarray(labels).reshape(len(labels), -1).T:
         _, counts = np.unique(column[column >= 0], return_counts=True)

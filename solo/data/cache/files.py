@@ -1,12 +1,12 @@
-"""Image files, decoded once into one large file.
+"""Image files as whole batches: decoded whenever they are asked for, or once into one large file.
 
-It is read with `pread`: its pages are shared by all processes through the operating system's cache, and don't count as
-memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first epoch costs the
-decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the pixels that are
-kept and the channels; files that change make a new one. What is damaged is decoded again, see `store`.
+The large file is read with `pread`: its pages are shared by all processes through the operating system's cache, and
+don't count as memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first
+epoch costs the decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the
+pixels that are kept and the channels; files that change make a new one. What is damaged is decoded again, see `store`.
 
-Files that can't be read are marked there, too, so that with `data.on_error=skip` no file is tried twice, by whatever
-process, and all of them can be listed in the end.
+With `data.on_error=skip` files that can't be read are marked for all processes, so that none is tried twice and all of
+them can be listed in the end.
 """
 
 from __future__ import annotations
@@ -23,35 +23,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.cache.skipping import SkippingFiles
 from solo.data.cache.store import VERSION, PixelStore, known_sizes
+from solo.data.sources.skip import next_readable, not_an_image
 from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import Source, identity
 from solo.errors import BrokenImageError
+from solo.taxonomy import UNKNOWN
 
 _LOOK_AT = 200
 
 
-class FileImages(SkippingFiles):
-    """Image files, decoded when they are first asked for and then kept in one file.
+class FileImages:
+    """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
+
+    JPEG files whose shorter side is more than twice `side` are decoded at a half, a quarter or an eighth of their size,
+    so that it stays at least `side`: pixels are averaged that a crop would average. All others are decoded as they are.
 
     Args:
         files: paths, or images in tar, HDF5 and other files.
         targets: of all of them.
-        side: pixels of the shorter side that are kept; smaller images are kept as they are.
+        side: pixels of the shorter side that no crop can use more of.
         reading: how the files become images.
-        channels: of what is kept.
-        convert: what makes these of `(B, C, H, W)`.
-        folder: where the file is kept.
+        convert: what makes the wanted channels of `(B, C, H, W)`.
         skip: the next readable image, with unknown labels, stands for one that can't be read.
-
-    Attributes:
-        path: of the pixels, see `PixelStore`.
-        shapes: (N, 2) heights and widths of what is kept.
-        nbytes: size of the pixels when all images are in it.
-
-    Raises:
-        BrokenImageError: a file is no image, without `skip`.
+        problems: of the data set, one line each.
     """
 
     def __init__(
@@ -60,55 +55,107 @@ class FileImages(SkippingFiles):
         targets: Tensor,
         side: int,
         reading: ImageReading,
-        channels: int,
         convert: Callable[[Tensor], Tensor],
-        folder: Path,
         skip: bool = False,
+        problems: Sequence[str] = (),
     ) -> None:
-        self.files = list(files)
-        self.skip = skip
-        self.problems = []
-        self.targets = targets
-        self.convert = convert
-        self.reading = reading
-        self.channels = channels
-        content = _digest(self.files, side, reading, channels)
+        self.files, self.targets, self.side, self.reading, self.convert = list(files), targets, side, reading, convert
+        self.skip, self.problems = skip, list(problems)
+        self.size_text, self.cure = f"{len(self.files):,} files, decoded in each epoch", ""
+        self._marks = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def estimate(self, side: int, channels: int) -> int:
+        """About how many bytes all images take, decoded and kept with that shorter side, from a look at some."""
+        some = self.files[:: math.ceil(len(self.files) / _LOOK_AT)]
+        sizes = [math.prod(size) for file in some if all(size := self._kept_size(file, side))]
+        return round(np.mean(sizes or [side**2]) * channels * len(self.files))
+
+    def fetch(self, rows: Sequence[int]) -> list[Tensor]:
+        """uint8 `(C, H, W)` each.
+
+        Raises:
+            BrokenImageError: a file can't be decoded, without `skip`.
+            UserError: none can, with it.
+        """
+        return [self._readable(row) if self.skip else self._image(row) for row in rows]
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of rows that were fetched, -1 for those that another image stands for."""
+        broken = torch.from_numpy(self._broken(rows.tolist())) & self.skip
+        found = self.targets[rows]
+        return found.masked_fill(broken.reshape(-1, *[1] * (found.ndim - 1)), UNKNOWN)
+
+    def skipped(self) -> list[str]:
+        """What was found broken so far, by all processes, one line each."""
+        broken = np.flatnonzero(self._broken()).tolist() if self.skip else []
+        return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)] if self.skip else []
+
+    def _readable(self, row: int) -> Tensor:
+        return next_readable(row, len(self), lambda place: self._broken([place])[0], self._image, self._mark_broken)[1]
+
+    def _kept_size(self, file: Source, side: int) -> tuple[int, int]:
+        """Height and width of an image whose shorter side is at most `side`; nothing for one that is skipped."""
+        try:
+            width, height = self.reading.head(file).size
+        except BrokenImageError:
+            if not self.skip:
+                raise
+            return 0, 0
+        scale = min(1.0, side / min(width, height))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _image(self, row: int) -> Tensor:
+        pixels = torch.from_numpy(np.array(self.reading.read(self.files[row], at_least=self.side)))
+        planes = pixels[None] if pixels.ndim == 2 else pixels.movedim(2, 0)
+        return self.convert(planes[None])[0]
+
+    def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+        """Bools, of these rows or of all: found not to be readable."""
+        known: np.ndarray[Any, Any] = self._marks.numpy()
+        return known if rows is None else known[list(rows)]
+
+    def _mark_broken(self, row: int) -> None:
+        self._marks[row] = True
+
+
+class KeptImages(FileImages):
+    """Image files, decoded when they are first asked for and then kept in one file.
+
+    Args:
+        files: which images, how they are read, and what is done with those that can't be.
+        side: pixels of the shorter side that are kept; smaller images are kept as they are.
+        channels: of what is kept.
+        folder: where the file is kept.
+
+    Attributes:
+        path: of the pixels, see `PixelStore`.
+        shapes: (N, 2) heights and widths of what is kept.
+        nbytes: size of the pixels when all images are in it.
+
+    Raises a `BrokenImageError`: a file is no image, without `skip`.
+    """
+
+    def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
+        vars(self).update(vars(files))
+        content = _digest(self.files, side, self.reading, channels)
         self.path = folder / f"{content[:24]}.uint8"
         known = known_sizes(self.path, content)  # reading all heads takes a while
         if known is None or len(known) != len(self.files):
-            known = np.array([self._size_or_nothing(file, side) for file in self.files])
+            known = np.array([self._kept_size(file, side) for file in self.files])
         self.shapes = known
         self._store = PixelStore(self.path, content, known, channels)
         self.nbytes = self._store.nbytes
         self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
 
-    def _size_or_nothing(self, file: Source, side: int) -> tuple[int, int]:
-        try:
-            return _kept_size(file, side, self.reading)
-        except BrokenImageError:
-            if not self.skip:
-                raise
-            return 0, 0
-
     def open(self) -> None:
         """Create the file with room for all images, unless it is there.
 
-        Raises:
-            OSError: the folder can't be written.
+        Raises an `OSError`: the folder can't be written.
         """
         self._store.create()
-
-    @staticmethod
-    def estimate(files: Sequence[Source], side: int, reading: ImageReading, channels: int, skip: bool = False) -> int:
-        """About how many bytes the cache takes when all images are in it, from a look at some."""
-        sizes = []
-        for file in files[:: math.ceil(len(files) / _LOOK_AT)]:
-            try:
-                sizes.append(math.prod(_kept_size(file, side, reading)))
-            except BrokenImageError:
-                if not skip:
-                    raise
-        return round(np.mean(sizes or [side**2]) * channels * len(files))
 
     def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
         return self._store.broken(rows)
@@ -119,15 +166,11 @@ class FileImages(SkippingFiles):
     def _image(self, row: int) -> Tensor:
         pixels = self._store.read(row)
         if pixels is None:
-            pixels = self._decode(row)
+            height, width = self.shapes[row].tolist()
+            planes = torch.from_numpy(_resized(self.reading.read(self.files[row]), width, height)).movedim(2, 0)
+            pixels = self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy()
             self._store.write(row, pixels)
         return torch.from_numpy(pixels).movedim(2, 0)  # channels lie innermost: resizing is faster so
-
-    def _decode(self, row: int) -> np.ndarray[Any, Any]:
-        height, width = self.shapes[row].tolist()
-        image = self.reading.read(self.files[row])
-        planes = torch.from_numpy(_resized(image, width, height)).movedim(2, 0)
-        return self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy()
 
 
 def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
@@ -140,12 +183,6 @@ def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
         return cast("np.ndarray[Any, Any]", image)
     planes = [_resized(Image.fromarray(plane), width, height) for plane in image.transpose(2, 0, 1)]
     return np.stack(planes, axis=2)
-
-
-def _kept_size(file: Source, side: int, reading: ImageReading) -> tuple[int, int]:
-    width, height = reading.head(file).size
-    scale = min(1.0, side / min(width, height))
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _digest(files: Sequence[Source], side: int, reading: ImageReading, channels: int) -> str:

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.data.cache.files import FileImages, readable
-from solo.data.cache.uncached import UncachedFiles, side_of_crops
+from solo.data.cache.files import FileImages, KeptImages, readable
 from solo.data.labels.subsets import Subset, level_targets
 from solo.data.labels.withholding import KnownLabels
 from solo.data.sources.skip import SkipBroken, image_sources
@@ -54,13 +53,10 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """Images that lie in memory anyway.
+    """Images that lie in memory anyway, uint8 `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`; not copied.
 
-    Args:
-        images: uint8, `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`; not copied.
-        indices: which of them are meant.
-        targets: of those.
-        convert: what makes the wanted channels of `(B, C, H, W)`.
+    `indices` says which of them are meant, `targets` are of those, `convert` makes the wanted channels of `(B, C, H,
+    W)`.
     """
 
     def __init__(
@@ -95,7 +91,7 @@ class ArrayImages:
 
 def cached(
     dataset: Any, augment: BatchAugment, side: int | None = None, folder: str | None = None, asked: bool = False
-) -> ArrayImages | FileImages | UncachedFiles:
+) -> ArrayImages | FileImages:
     """The decoded images of a data set of PIL images without a transform; kept in a file where that isn't large.
 
     Args:
@@ -126,15 +122,16 @@ def cached(
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")
     place = Path(folder or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/solo").expanduser()
     chosen, kept = [files[i] for i in indices.tolist()], side or math.ceil(augment.size * 8 / 7)
-    skip = isinstance(dataset, SkipBroken)
     reading = getattr(dataset, "reading", ImageReading(augment.channels))
-    expected = FileImages.estimate(chosen, kept, reading, augment.channels, skip)
-    problems = list(getattr(dataset, "problems", []))
-    if expected > UNASKED_BYTES and not asked:
-        enough = max(side_of_crops(entry.size, entry.scale[0]) for entry in augment.entries if entry.scale)
-        return UncachedFiles(chosen, targets, enough, reading, convert, skip, expected, problems)
-    images = FileImages(chosen, targets, kept, reading, augment.channels, convert, place, skip)
-    images.problems = problems
+    enough = max(_side_of_crops(entry.size, entry.scale[0]) for entry in augment.entries if entry.scale)
+    problems = getattr(dataset, "problems", [])
+    found = FileImages(chosen, targets, enough, reading, convert, isinstance(dataset, SkipBroken), problems)
+    room = found.estimate(kept, augment.channels)
+    if room > UNASKED_BYTES and not asked:
+        found.cure = f"a cache of {readable(room)} would end it: data.augment=batch, in data.cache_dir"
+        found.size_text += f" ({readable(room)} if kept: augment=batch)"
+        return found
+    images = KeptImages(found, kept, augment.channels, place)
     parent = next(path for path in (place, *place.parents) if path.exists())
     if images.nbytes > shutil.disk_usage(parent).free and not images.path.exists():
         size = readable(images.nbytes)
@@ -145,6 +142,17 @@ def cached(
         reason = error.strerror or str(error)
         raise CantCacheError(f"{place} can't be written ({reason}); choose another data.cache_dir") from error
     return images
+
+
+def _side_of_crops(size: int, smallest: float, ratio: float = 3 / 4) -> int:
+    """Pixels of an image's shorter side from which on no crop is enlarged.
+
+    Args:
+        size: of the views.
+        smallest: share of the image's area that a crop has at least.
+        ratio: of a crop's sides, at its most oblong.
+    """
+    return math.ceil(size / math.sqrt(smallest * ratio))
 
 
 def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:

@@ -16,13 +16,7 @@ from solo.data.views.image_ops import Normalize, Pipeline
 
 
 class NormalisedBatches(Around):
-    """Images handed out a batch at a time, the same as one by one.
-
-    Args:
-        dataset: whose items these are.
-        pixels: uint8 `(N, C, H, W)`.
-        last: its last transform.
-    """
+    """Images, uint8 `(N, C, H, W)`, handed out a batch at a time, the same as a data set gives one by one."""
 
     def __init__(self, dataset: Any, pixels: Tensor, last: Normalize) -> None:
         super().__init__(dataset)

@@ -56,8 +56,7 @@ class PixelStore:
     def create(self) -> None:
         """Make both files, unless they are there and right.
 
-        Raises:
-            OSError: the folder can't be written, or has no room for the index.
+        Raises an `OSError`: the folder can't be written, or has no room for the index.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         index = index_of(self.path)
@@ -95,11 +94,7 @@ class PixelStore:
         return np.frombuffer(content, dtype=np.uint8).copy().reshape(shape)
 
     def write(self, row: int, image: np.ndarray[Any, Any]) -> None:
-        """Keep (H, W, C) uint8.
-
-        Raises:
-            UserError: the disk is full, or can't be written.
-        """
+        """Keep (H, W, C) uint8. Raises a `UserError`: the disk is full, or can't be written."""
         content = image.tobytes()
         self._put(1, content, int(self._starts[row]))
         self._mark(row, _KEPT, zlib.crc32(content))
@@ -146,12 +141,7 @@ def index_of(path: Path) -> Path:
 
 
 def known_sizes(path: Path, content: str) -> Sizes | None:
-    """The sizes that an index holds, if it is whole and right; None otherwise.
-
-    Args:
-        path: of the pixels.
-        content: see `PixelStore`.
-    """
+    """The sizes that the index of a file of pixels holds, if it is whole, right, and of this `content`; else None."""
     try:
         with open(index_of(path), "rb") as file:
             name, version, count, whose, checksum = _HEAD.unpack(file.read(_HEAD.size))

@@ -51,8 +51,7 @@ DATASETS.update({alias: DATASETS[name] for alias, name in ALIASES.items()})
 def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     """The row of `name`; a row, e.g. one that `resolve_spec` has completed, is returned as it is.
 
-    Raises:
-        UserError: if there is none; names the closest ones.
+    Raises a `UserError` if there is none; names the closest ones.
     """
     if isinstance(name, DatasetSpec):
         return name
@@ -92,8 +91,7 @@ def choose_classes(dataset: str, names: list[str]) -> list[str]:
 def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
     """The number of leaf classes: the data set's own, else that of the sub-folders (HDF5: groups) of `train_path`.
 
-    Raises:
-        UserError: if it has to be counted and `train_path` is neither a folder nor an HDF5 file.
+    Raises a `UserError` if it has to be counted and `train_path` is neither a folder nor an HDF5 file.
     """
     if spec.num_classes is not None:
         return spec.num_classes
@@ -105,12 +103,9 @@ def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
 def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, data_format: str = "image_folder") -> None:
     """Look at a data folder or HDF5 file without reading an image, so that a wrong path fails at once.
 
-    Data sets which can be fetched accept a folder that isn't there yet, and none at all.
-
-    Raises:
-        UserError: if the folder is missing, empty, or has no class folders (no files, with `no_labels`); if an HDF5
-            file is given without `data_format="h5"`, or anything else with it; if other images lie where a data set
-            would be fetched into.
+    Data sets which can be fetched accept a folder that isn't there yet, and none at all. Raises a `UserError` if the
+    folder is missing, empty, or has no class folders (no files, with `no_labels`); if an HDF5 file is given without
+    `data_format="h5"`, or anything else with it; if other images lie where a data set would be fetched into.
     """
     if data_format == "h5":
         _check_h5(spec, path, no_labels)
@@ -163,8 +158,7 @@ def _has_images(folder: Path) -> bool:
 def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
     """Whether a data set in its authors' layout lies in a folder; touches no network.
 
-    Raises:
-        UserError: it doesn't, and can't be fetched.
+    Raises a `UserError`: it doesn't, and can't be fetched.
     """
     layout, folder = layout_of(spec), _place(path)
     if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
@@ -177,10 +171,8 @@ def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
     """Fetch a data set in its authors' layout where it isn't there.
 
-    Done before a model is built, because the number of classes and the label tree come from the files.
-
-    Raises:
-        UserError: it isn't there, and can't be fetched.
+    Done before a model is built, because the number of classes and the label tree come from the files. Raises a
+    `UserError`: it isn't there, and can't be fetched.
     """
     if not is_there(spec, path, download):
         layout_of(spec).fetch(_place(path))

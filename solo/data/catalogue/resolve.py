@@ -43,8 +43,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         data: the section `data` of a config, a dict or an OmegaConf node; keys that are missing count as null.
         fetch: whether a data set of the Hugging Face hub may be loaded; else its classes stay unknown.
 
-    Raises:
-        UserError: an unknown data set, or data that aren't there or contradict themselves.
+    Raises a `UserError`: an unknown data set, or data that aren't there or contradict themselves.
     """
     spec, form = get_spec(data["dataset"]), data.get("format") or "image_folder"
     if data.get("channels") not in (None, 1, 3):
@@ -113,14 +112,8 @@ def unseen_classes(
 ) -> dict[int, str]:
     """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
 
-    Args:
-        spec: from `resolve_spec`.
-        num_classes: of the run.
-        wanted: names or indices (a text of digits is an index unless a class has that name), or how many to draw.
-        seed: of the draw.
-
-    Raises:
-        UserError: a class that isn't there, or none would be left.
+    `wanted` are names or indices (a text of digits is an index unless a class has that name), or how many to draw.
+    Raises a `UserError` for a class that isn't there, or where none would be left.
     """
     names = spec.taxonomy.class_names if spec.taxonomy else tuple(str(leaf) for leaf in range(num_classes))
     if isinstance(wanted, int):

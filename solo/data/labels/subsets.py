@@ -98,13 +98,8 @@ class Indexed(Around):
 def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dataset[Any]:
     """A share of the data set with the class frequencies of the whole, always the same for one seed.
 
-    Args:
-        dataset: has `targets`; -1 (unlabelled) counts as a class of its own.
-        fraction: in (0, 1); all of it if 1, zero or negative.
-        seed: of the draw.
-
-    Raises:
-        UserError: if the fraction is above 1 or too small for one image per class.
+    All of it if the fraction is 1, zero or negative; -1 (unlabelled) counts as a class of its own. Raises a `UserError`
+    if it is above 1 or too small for one image per class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -127,14 +122,8 @@ def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dat
 def hold_out(dataset: Dataset[Any], share: float, held: bool) -> Subset:
     """The part of a training set that is held out, or the rest: always the same, so that both fit together.
 
-    Args:
-        dataset: has `targets`; images without a class (-1) are never held out. Where it has `groups` (N,), whole groups
-            are drawn until they make up the share; else images, of each class that share.
-        share: in (0, 1).
-        held: which part.
-
-    Raises:
-        UserError: one of the parts would be empty.
+    Images without a class (-1) are never held out. Where the data set has `groups` (N,), whole groups are drawn until
+    they make up the share; else that share of each class. Raises a `UserError` if one of the parts would be empty.
     """
     targets = np.asarray(_targets(dataset))
     order = np.random.default_rng(0).permutation(len(targets))
@@ -155,11 +144,7 @@ def hold_out(dataset: Dataset[Any], share: float, held: bool) -> Subset:
 
 
 def level_targets(dataset: Dataset[Any]) -> Tensor:
-    """The targets of all items of a data set of `solo.data.sources.load.load`, without opening an image.
-
-    Returns:
-        int64, `(N,)` or `(N, levels)`.
-    """
+    """The targets of all items of a data set, int64 `(N,)` or `(N, levels)`, without opening an image."""
     if isinstance(dataset, Subset):
         return level_targets(dataset.dataset)[dataset.indices]
     labels = getattr(dataset, "labels", None)

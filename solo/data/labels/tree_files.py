@@ -18,21 +18,14 @@ _HEADERS = ({"child", "parent"}, {"class", "superclass"}, {"name", "parent"})
 
 
 def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | None = None) -> Taxonomy:
-    """The label tree of `classes` from a file.
+    """The label tree of `classes`, names of folders, from a file; `levels` names the levels where the file doesn't.
 
-    * CSV, TSV or text with two columns, child and parent, a header or none. Lines of two WordNet ids are the
-      other way round, parent and child, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
-    * JSON: `{"child": "parent"}`, nested groups `{"animals": {"cats": ["lion", "tiger"]}}`, or what
-      `Taxonomy.to_dict` returns.
-    * the word `wordnet` instead of a path: the tree of nltk's WordNet; class names are WordNet ids.
+    * CSV, TSV or text with two columns, child and parent, a header or none. Lines of two WordNet ids are the other way
+    round, parent and child, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
+    * JSON: `{"child": "parent"}`, nested groups `{"animals": {"cats": ["lion", "tiger"]}}`, or what `Taxonomy.to_dict`
+    returns.
 
-    Args:
-        path: of the file.
-        classes: names of the class folders.
-        levels: names of the levels, where the file has none.
-
-    Raises:
-        UserError: the file can't be read or describes no tree of these classes.
+    Raises a `UserError` if the file can't be read or describes no tree of these classes.
     """
     if str(path) == "wordnet":
         parents, words = _nltk_hypernyms(classes)

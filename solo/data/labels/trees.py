@@ -17,14 +17,8 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     """A tree from name paths, coarse first, such as `("birds", "owls")`; they may end at different depths.
 
     Nodes are numbered in the order in which they come. A name that several nodes of a level share becomes their whole
-    path, joined by `/`.
-
-    Args:
-        paths: of classes; prefixes may be among them.
-        levels: names of the levels; default `class` for one level, `level1`, `level2`, ... for more.
-
-    Raises:
-        UserError: there is no path, or the number of level names is another than the depth.
+    path, joined by `/`. `levels` names the levels; default `class` for one, `level1`, `level2`, ... for more. Raises a
+    `UserError` if there is no path, or the number of level names is another than the depth.
     """
     unique = list(dict.fromkeys(paths))
     depth = max(map(len, unique), default=0)
@@ -45,8 +39,7 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
 def level_names(depth: int, given: Sequence[str] | None = None) -> Names:
     """The given names, else `class` or `level1`, `level2`, ...
 
-    Raises:
-        UserError: the number of names is not `depth`.
+    Raises a `UserError`: the number of names is not `depth`.
     """
     if given is None:
         return ("class",) if depth == 1 else tuple(f"level{level + 1}" for level in range(depth))
@@ -60,9 +53,6 @@ def folder_classes(folders: Iterable[Names]) -> list[Names]:
 
     Layouts such as `n01443537/images/*.jpg` have one folder in each class folder, always; it is no label. Where folders
     end at different depths, it is one only if it is called the same everywhere.
-
-    Args:
-        folders: of each image folder the parts below the root.
     """
     paths = sorted(set(folders))
     depth = max(map(len, paths), default=0)
@@ -102,8 +92,7 @@ def label_rows(
         tree: of the training images.
         nested: whether folders in folders are its levels, else the first folder is the class.
 
-    Raises:
-        UserError: the cells of a row contradict each other.
+    Raises a `UserError`: the cells of a row contradict each other.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -132,15 +121,9 @@ def from_columns(
 ) -> tuple[Taxonomy, list[tuple[int, ...]]]:
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
-    Coarse labels that are missing in a row are taken from rows with the same finer label.
-
-    Args:
-        rows: one text for each column.
-        columns: names of the columns, which become the levels.
-        tree: of the training data, for validation data: its names and parents are used, new ones are refused.
-
-    Raises:
-        UserError: a label has two parents or none, is not in `tree`, or a column is empty; names row and column.
+    Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
+    training data, its names and parents are used, and new ones are refused. Raises a `UserError` where a label has two
+    parents or none, is not in `tree`, or a column is empty; names row and column.
     """
     parents = _column_parents(rows, columns)
     if tree is None:
@@ -214,13 +197,8 @@ def from_parents(
 ) -> Taxonomy:
     """A tree from child -> parents; only what lies above `classes` is kept, without top levels of a single node.
 
-    Args:
-        parents: of each node but the roots, one parent.
-        classes: names of the classes; their order is kept where all of them end at the same depth.
-        levels: names of the levels; default as in `from_paths`.
-
-    Raises:
-        UserError: a class is not in the tree, a node has two parents, or parents lead around in a circle.
+    The order of the classes is kept where all of them end at the same depth; `levels` as in `from_paths`. Raises a
+    `UserError` where a class is not in the tree, a node has two parents, or parents lead around in a circle.
     """
     known = {*parents, *(parent for several in parents.values() for parent in several)}
     missing = [name for name in classes if name not in known]
@@ -236,8 +214,7 @@ def from_parents(
 def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
     """The way from the root down to a node of child -> parents.
 
-    Raises:
-        UserError: a node has two parents, or parents lead around in a circle.
+    Raises a `UserError`: a node has two parents, or parents lead around in a circle.
     """
     path = [name]
     while above := parents.get(path[-1]):

@@ -57,12 +57,8 @@ def withhold(
 ) -> Dataset[tuple[Any, Any]]:
     """Leave out the images of classes, then take labels away.
 
-    Args:
-        dataset: has `targets`.
-        unseen: classes that pretraining must not see.
-        label_fraction: share of the images that keep their label, for all levels or one a level, coarse first (not
-            increasing); 1 or negative: all of them.
-        seed: of the draw.
+    `label_fraction` is the share of the images that keep their label, for all levels or one a level, coarse first (not
+    increasing); 1 or negative: all of them.
     """
     if unseen:
         leaves = np.asarray(cast(Any, dataset).targets)

@@ -98,11 +98,7 @@ class Layout:
         )
 
     def fetch(self, path: Path) -> None:
-        """Let torchvision download it into `path`.
-
-        Raises:
-            UserError: it can't be downloaded.
-        """
+        """Let torchvision download it into `path`. Raises a `UserError`: it can't be downloaded."""
         from torchvision import datasets
 
         try:
@@ -119,8 +115,7 @@ class Layout:
     def read(self, path: Path, train: bool) -> tuple[list[str], list[int], Taxonomy]:
         """Image files, their classes, and the tree whose classes these are.
 
-        Raises:
-            UserError: there are no data in `path`, or its lists are damaged.
+        Raises a `UserError`: there are no data in `path`, or its lists are damaged.
         """
         found = self._classes(path, train)
         if found is None:

@@ -56,8 +56,7 @@ def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
 def inat_path(folder: str) -> Names:
     """The seven ranks of `00042_Animalia_Arthropoda_Insecta_Coleoptera_Carabidae_Carabus_auratus`.
 
-    Raises:
-        ValueError: the name has other parts.
+    Raises a `ValueError`: the name has other parts.
     """
     number, *ranks = folder.split("_")
     if not number.isdigit() or len(ranks) != 7:

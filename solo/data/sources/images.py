@@ -53,14 +53,9 @@ class LevelTargets:
 
 
 class LabelledImages(Dataset[tuple[Any, Any]]):
-    """Items `(image, target)`; a subclass says how an image is read.
+    """Items `(image, target)`, after their transforms; a subclass says how an image is read.
 
-    Args:
-        targets: of each image the leaf class, -1 for unlabelled.
-        transform, target_transform: applied to each PIL image and target.
-
-    Attributes:
-        reading: how files become images.
+    `targets` has the leaf class of each image, -1 for unlabelled; `reading` says how files become images.
     """
 
     reading = ImageReading()
@@ -89,12 +84,7 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
 
 
 class ArrayDataset(LabelledImages):
-    """Images in memory.
-
-    Args:
-        images: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB.
-        targets: `N` leaf classes.
-        transform, target_transform: applied to each PIL image and target.
+    """Images in memory: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB.
 
     Attributes:
         groups: images of one belong together (a writer, a font), and `data.holdout` leaves them together; or None.
@@ -152,22 +142,14 @@ class ImageFiles(LabelledImages):
         return {name: number for number, name in enumerate(self.classes)}
 
     def read(self, index: int) -> Any:
-        """Decode the file.
-
-        Raises:
-            BrokenImageError: it can't be decoded.
-        """
+        """Decode the file. Raises a `BrokenImageError`: it can't be decoded."""
         return self.reading.read(self.samples[index][0])
 
 
 class CustomDatasetWithoutLabels(LabelledImages):
-    """All images directly in `root`, with target -1; other files are left out.
+    """All images directly in `root`, with target -1; other files are left out. `images`: their sorted names.
 
-    Attributes:
-        images: file names, sorted.
-
-    Raises:
-        UserError: if there is none.
+    Raises a `UserError` if there is none.
     """
 
     def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
@@ -185,19 +167,8 @@ class CustomDatasetWithoutLabels(LabelledImages):
 class H5Dataset(LabelledImages):
     """Images of one HDF5 file in solo-learn's layout; classes are its groups, sorted by name.
 
-    Args:
-        dataset: `imagenet100` takes its classes out of a larger file; any other name takes all groups.
-        h5_path: the file.
-        transform: applied to each PIL image.
-        target_transform: applied to each class index.
-
-    Attributes:
-        classes: names of the groups, sorted.
-        samples: `(class name/image name, class index)`.
-        targets: class indices.
-
-    Raises:
-        UserError: h5py is missing, the file can't be read or has another layout.
+    For the data set `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name,
+    class index)`. Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
     """
 
     def __init__(
@@ -217,11 +188,7 @@ class H5Dataset(LabelledImages):
         self._file = OpenH5(self.root)
 
     def read(self, index: int) -> Any:
-        """Decode the stored file.
-
-        Raises:
-            BrokenImageError: it can't be decoded.
-        """
+        """Decode the stored file. Raises a `BrokenImageError`: it can't be decoded."""
         return self.reading.read(h5_image(self._file, self.samples[index][0]))
 
     def sources(self) -> list[Stored]:

@@ -84,8 +84,7 @@ def load(
         no_labels: `path` is a flat folder, a table or shards of images; every target is -1.
         data_format: as `data.format`; `None` takes HDF5 files for what they are.
 
-    Raises:
-        UserError: if the data aren't there, can't be fetched, or don't look as expected.
+    Raises a `UserError` if the data aren't there, can't be fetched, or don't look as expected.
     """
     share, train_path = spec.holdout
     if share:
@@ -186,8 +185,7 @@ def from_torchvision(
 ) -> Dataset[tuple[Any, Any]]:
     """A data set of torchvision that has a layout and a download of its own.
 
-    Raises:
-        UserError: it isn't there and can't be fetched; says where it was looked for.
+    Raises a `UserError`: it isn't there and can't be fetched; says where it was looked for.
     """
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
     try:

@@ -43,9 +43,6 @@ class FileDataset(ImageFiles):
         tree: whose classes these are; `None`: no labels.
         request: transforms; with a target transform, items have the `(levels,)` labels instead of the class.
         problems: what had to be left out, one line each.
-
-    Attributes:
-        targets: the classes; -1 is unknown.
     """
 
     def __init__(

@@ -18,11 +18,9 @@ Item = TypeVar("Item")
 class SkipBroken(Around):
     """A data set in which the next readable image, with an unknown label (-1), stands for one that is broken.
 
-    Which ones are broken is shared with the loader's workers, so that no file is tried twice and all of them can be
-    listed at the end of a run. All other attributes are the data set's own.
-
-    Args:
-        dataset: raises `BrokenImageError` for items that can't be read; may have a list `problems` of its own.
+    Broken is what raises a `BrokenImageError`; that is shared with the loader's workers, so that no file is tried twice
+    and all of them can be listed at the end of a run. All other attributes are the data set's own, also a list
+    `problems`.
     """
 
     def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:
@@ -33,11 +31,7 @@ class SkipBroken(Around):
         return len(self.broken)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """The item, or the next readable one without its label.
-
-        Raises:
-            UserError: nothing can be read.
-        """
+        """The item, or the next readable one without its label. Raises a `UserError`: nothing can be read."""
         place, (image, target) = next_readable(
             index, len(self), self.broken.__getitem__, self.dataset.__getitem__, self._mark
         )
@@ -63,15 +57,8 @@ def next_readable(
 ) -> tuple[int, Item]:
     """The place of the first image from `first` on, round and round, that can be read, and what is read there.
 
-    Args:
-        first: of `count` places.
-        count: of the data set.
-        broken: whether one is known not to be readable.
-        read: raises `BrokenImageError`.
-        mark: told of those for which it does.
-
-    Raises:
-        UserError: there is none.
+    `broken` says of a place whether it is known not to be readable, `mark` is told of those for which `read` raises a
+    `BrokenImageError`. Raises a `UserError` if there is none among `count`.
     """
     for place in (number % count for number in range(first, first + count)):
         if not broken(place):

@@ -72,14 +72,8 @@ class Survey:
 def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = None, threads: int = 8) -> Survey:
     """Read all heads and a sample of the pixels of a folder, table, tar file or HDF5 file.
 
-    Args:
-        path: of these.
-        progress: wraps an iterable, its name and length; shows how far it is.
-        keys: of `data`: `label_columns`, and how images are read.
-        threads: how many heads are read at once.
-
-    Raises:
-        UserError: there is nothing to look at.
+    `progress` wraps an iterable, its name and length, and shows how far it is; `keys` of `data` say how images are
+    read. Raises a `UserError` where there is nothing to look at.
     """
     root, problems = Path(path).expanduser(), Problems(skip=True)
     if not root.exists() and "{" not in root.name:

@@ -63,14 +63,8 @@ class StrictInfo(tarfile.TarInfo):
 def extract_tar(source: Path, folder: Path, compression: str | None = None, most: int = MOST_BYTES) -> None:
     """Unpack a tar file; what a link leads to has to be a file of the archive, which gets a second name.
 
-    Args:
-        source: the file.
-        folder: where its files go.
-        compression: `.gz`, `.xz`, `.bz2`, or None.
-        most: bytes that its files may have together.
-
-    Raises:
-        UserError: it is damaged, too large, or a member or a link would leave the folder; nothing of that is written.
+    `compression` is `.gz`, `.xz`, `.bz2`, or None; `most` bytes may its files have together. Raises a `UserError` where
+    it is damaged, too large, or a member or a link would leave the folder; nothing of that is written.
     """
     free = _room(folder, most)
     options: Any = {"mode": _TAR_MODES[compression], "tarinfo": StrictInfo}
@@ -111,15 +105,9 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
-    """Unpack a zip file, whose links become small files.
+    """Unpack a zip file, whose links become small files, of at most so many bytes.
 
-    Args:
-        source: the file.
-        folder: where its files go.
-        most: bytes that its files may have together.
-
-    Raises:
-        UserError: it is damaged, too large, or a member would leave the folder; then nothing is written.
+    Raises a `UserError` where it is damaged, too large, or a member would leave the folder; then nothing is written.
     """
     free = _room(folder, most)
     with _readable(source), zipfile.ZipFile(source) as archive:

@@ -40,8 +40,7 @@ class ReadingKeys:
     def of(cls, data: Mapping[str, Any]) -> Self:
         """From a section `data`, a dict or an OmegaConf node; keys that are missing or null are the defaults.
 
-        Raises:
-            UserError: black isn't below white, or the background is no colour.
+        Raises a `UserError`: black isn't below white, or the background is no colour.
         """
         given = {key: data.get(key) for key in ("channels", "range", "exif", "background", "max_pixels")}
         options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -80,11 +79,7 @@ class Sample:
     range: tuple[float, float] | None = None
 
     def notes(self, reading: ReadingKeys) -> list[str]:
-        """What differs from pictures that need no decision, a line each.
-
-        Args:
-            reading: how they will be read.
-        """
+        """What differs from pictures that need no decision, a line each, where they are read like this."""
         of = f"of a sample of {self.count:,} images"
         lines = []
         if self.deep and reading.range is not None:

@@ -42,11 +42,7 @@ def is_image_name(name: str) -> bool:
 
 
 def existing_folder(path: str | None) -> Path:
-    """The path of a folder that is there.
-
-    Raises:
-        UserError: none is given, or it is no folder.
-    """
+    """The path of a folder that is there. Raises a `UserError`: none is given, or it is no folder."""
     if not path:
         raise UserError("data.train_path (or data.val_path) is not set; give the folder that holds the images")
     folder = Path(path).expanduser()
@@ -90,11 +86,7 @@ class Problems:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, path: str | Path, reason: str) -> None:
-        """Note a problem.
-
-        Raises:
-            UserError: unless problems are skipped.
-        """
+        """Note a problem. Raises a `UserError`: unless problems are skipped."""
         path = printable(path)
         if not self.skip:
             raise UserError(f"{path} {reason}; repair or remove it, or set data.on_error=skip")
@@ -117,11 +109,8 @@ def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts,
     """Every folder that holds images: its parts below `root` (none for the root) and the sorted file names.
 
     Hidden files and folders are left out, links are followed. Sub-folders come in the order of their names, each after
-    the folder that holds it, so that whoever has seen enough may stop.
-
-    Args:
-        root: an existing folder.
-        problems: told of folders that can't be listed, of links that lead nowhere, and of what is left out.
+    the folder that holds it, so that whoever has seen enough may stop. `problems` is told of folders that can't be
+    listed, of links that lead nowhere, and of what is left out.
     """
     yield from _walk(Path(root), (), problems, frozenset())
 

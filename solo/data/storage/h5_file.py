@@ -33,11 +33,7 @@ def is_h5(path: str | Path) -> bool:
 
 
 def open_h5(path: Path, mode: str = "r") -> Any:
-    """The file as h5py's `File`.
-
-    Raises:
-        UserError: h5py is not installed, or the file is missing or damaged.
-    """
+    """The file as h5py's `File`. Raises a `UserError`: h5py is not installed, or the file is missing or damaged."""
     try:
         import h5py
     except ImportError as error:
@@ -52,10 +48,8 @@ def open_h5(path: Path, mode: str = "r") -> Any:
 def read_index(path: Path) -> Index:
     """Class -> names of its images, both sorted.
 
-    It is kept beside the file: listing a million names takes a minute, and each process needs it.
-
-    Raises:
-        UserError: the file can't be read or has another layout.
+    It is kept beside the file: listing a million names takes a minute, and each process needs it. Raises a `UserError`:
+    the file can't be read or has another layout.
     """
     cache = path.with_name(path.name + ".index.json")
     state = path.stat() if path.is_file() else None
@@ -148,15 +142,10 @@ def h5_images(path: Path) -> list[Stored]:
 
 
 def write_h5(folder: Path, path: Path) -> int:
-    """Store a folder with one sub-folder per class; files stay encoded, gzip packs what they leave.
+    """Store a folder with one sub-folder per class, and return how many images it has; files stay encoded.
 
-    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`.
-
-    Returns:
-        How many images were stored.
-
-    Raises:
-        UserError: there are no class folders, one has no images, or `path` exists or can't be written.
+    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`. Raises a
+    `UserError` where there are no class folders, one has no images, or `path` exists or can't be written.
     """
     import numpy as np
 

@@ -25,8 +25,7 @@ def read_hub(path: str, train: bool = True) -> Any:
             wrote; `:SPLIT` behind it chooses another split.
         train: `train`; else `validation`, or `test` where there is none.
 
-    Raises:
-        UserError: the package is missing, the data can't be loaded, or have no such split.
+    Raises a `UserError`: the package is missing, the data can't be loaded, or have no such split.
     """
     return _read(path, train)
 
@@ -87,11 +86,7 @@ def _image(data: Any, row: int) -> bytes:
 
 
 def image_column(data: Any, path: str, wanted: str | None = None) -> str:
-    """The column of the images: the wanted one, else the first of that type.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The column of the images: the wanted one, else the first of that type. Raises a `UserError`: there is none."""
     found = [name for name, feature in data.features.items() if type(feature).__name__ == "Image"]
     if wanted in found or (wanted is None and found):
         return wanted or found[0]

@@ -19,8 +19,7 @@ _UINT8 = 8
 def read_idx(path: Path) -> np.ndarray:
     """A uint8 array from an idx file; names ending in `.gz` are decompressed.
 
-    Raises:
-        UserError: if the file is truncated or something else.
+    Raises a `UserError` if the file is truncated or something else.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -46,13 +45,7 @@ class FashionFiles:
 
     @classmethod
     def find(cls, prefix: str, path: Path | None, default: Path | None = None) -> FashionFiles | None:
-        """Look in a folder, in torchvision's layout below it as well.
-
-        Args:
-            prefix: `train` or `t10k`.
-            path: the only folder to look in; `None` looks in Debian's, then in `default`.
-            default: may be `None`, too.
-        """
+        """Look in the folder that is given alone, else in Debian's and in `default`; `prefix` is `train` or `t10k`."""
         for folder in (path,) if path else (DEBIAN_FASHION_MNIST, default):
             for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
                 images = _either(place / f"{prefix}-images-idx3-ubyte")
@@ -63,12 +56,7 @@ class FashionFiles:
 
     @staticmethod
     def how_to(path: Path | None, why: str) -> str:
-        """The message for when nothing was found.
-
-        Args:
-            path: the given folder.
-            why: what became of fetching it.
-        """
+        """The message for when nothing was found in the given folder, and what became of fetching it."""
         files = "the files {train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]"
         package = f"Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST})"
         rest = f"leave it out for {package}" if path else f"install {package}"
@@ -77,8 +65,7 @@ class FashionFiles:
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Images `(N, 28, 28)` and labels `(N,)`, uint8.
 
-        Raises:
-            UserError: if a file is damaged or the two don't belong together.
+        Raises a `UserError` if a file is damaged or the two don't belong together.
         """
         images, labels = read_idx(self.images), read_idx(self.labels)
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):

@@ -55,8 +55,7 @@ class Wanted:
 def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None) -> Listing:
     """List the images of `data.format=form`; a folder's stand in their own order of folders and names.
 
-    Raises:
-        UserError: there is nothing, it is damaged, or a column isn't there.
+    Raises a `UserError`: there is nothing, it is damaged, or a column isn't there.
     """
     reader, what = READERS[form]
     if not path:

@@ -70,15 +70,10 @@ class ImageReading(ReadingKeys):
         """Decode a file, or the bytes of one: an RGB image of Pillow, for other channels than 1 and 3 an array.
 
         Arrays of NumPy are `(H, W)`, `(H, W, n)` or `(n, H, W)`. Of animations the first picture is read. n channels
-        are the pages and bands of a file together, such as a TIFF file of several pages.
-
-        Args:
-            source: a path, bytes, or an image inside of something larger.
-            name: how messages call it; default: the path or the image's own name.
-            at_least: pixels of the shorter side that are enough: larger JPEG files are decoded at 1/2, 1/4 or 1/8.
-
-        Raises:
-            BrokenImageError: it is missing, truncated, too large, no image, or has other channels; names the file.
+        are the pages and bands of a file together, such as a TIFF file of several pages. Messages call it `name`, by
+        default the path or the image's own. Where `at_least` pixels of the shorter side are enough, larger JPEG files
+        are decoded at 1/2, 1/4 or 1/8. Raises a `BrokenImageError`, which names it: missing, truncated, too large, no
+        image, or of other channels.
         """
         try:
             file = _file(source)
@@ -138,8 +133,7 @@ class ImageReading(ReadingKeys):
     def eight_bits(self, values: Values) -> Values:
         """An array of any type as uint8.
 
-        Raises:
-            ValueError: values that have no place between black and white, or aren't numbers.
+        Raises a `ValueError`: values that have no place between black and white, or aren't numbers.
         """
         if values.size == 0 or values.dtype.kind == "c":
             raise ValueError(f"it holds {'complex numbers' if values.size else 'nothing'}")
@@ -232,9 +226,7 @@ def _file(source: File | Stored) -> File:
 def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
     """Names of the images directly in a folder, sorted: by their suffix, else by their first bytes.
 
-    Args:
-        folder: an existing one.
-        problems: told of what is left out.
+    `problems` is told of what is left out.
     """
     found, problems = [], problems or Problems()
     with os.scandir(folder) as entries:

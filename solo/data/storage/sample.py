@@ -18,12 +18,7 @@ _WHITES = (255, 1023, 4095, 16383, 65535, 2**24 - 1, 2**31 - 1, 2**32 - 1)
 
 
 def look_at(sources: Sequence[str | Path | Stored], keys: ReadingKeys) -> Sample:
-    """Look at the heads of a sample, and at the values of those with more than 8 bits.
-
-    Args:
-        sources: of the training set, in an order that doesn't change.
-        keys: how they are read but for `range`.
-    """
+    """Look at the heads of a sample of the training set, and at the values of those with more than 8 bits."""
     reading = ImageReading.by(keys)
     heads: list[Head] = []
     ends: list[tuple[float, float, bool]] = []

@@ -48,8 +48,7 @@ class Sample:
 def shard_files(path: str | Path) -> list[str]:
     """The shards of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`.
 
-    Raises:
-        UserError: there are none, or they are compressed.
+    Raises a `UserError`: there are none, or they are compressed.
     """
     text = str(Path(path).expanduser())
     found = None if os.path.exists(text) else _BRACES.search(text)  # a name may hold braces of its own
@@ -76,12 +75,8 @@ def shard_files(path: str | Path) -> list[str]:
 def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, Sample]:
     """The samples with an image, by shard and key, in their order.
 
-    Args:
-        path: see `shard_files`.
-        problems: told of shards that can't be read to their end; default: they are refused.
-
-    Raises:
-        UserError: a shard is damaged or holds a key twice, or there is no image.
+    `problems` is told of shards that can't be read to their end; without it they are refused. Raises a `UserError`
+    where a shard is damaged or holds a key twice, or there is no image.
     """
     samples: dict[str, Sample] = {}
     for shard in shard_files(path):
@@ -137,8 +132,7 @@ def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> N
 def label_table(samples: Sequence[Sample]) -> dict[str, list[str]]:
     """Columns of texts as of `solo.data.storage.tables`: `cls` from `KEY.cls`, and the plain values of `KEY.json`.
 
-    Raises:
-        UserError: a JSON member is damaged; names it.
+    Raises a `UserError`: a JSON member is damaged; names it.
     """
     rows = [_fields(sample) for sample in samples]
     names = dict.fromkeys(name for row in rows for name in row)

@@ -21,8 +21,7 @@ TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 def read_table(path: str | Path) -> Table:
     """All columns of a file as texts, of equal length; an empty text where there is nothing.
 
-    Raises:
-        UserError: missing, of an unknown kind, damaged, or without rows.
+    Raises a `UserError`: missing, of an unknown kind, damaged, or without rows.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -56,10 +55,8 @@ def table_columns(
     """Which column holds the paths, and which ones the labels, coarse first.
 
     Not given, the paths are in the first column whose first value ends like an image file, and the labels in the only
-    other column; no other column means no labels.
-
-    Raises:
-        UserError: a column isn't there, or there are several to choose from.
+    other column; no other column means no labels. Raises a `UserError`: a column isn't there, or there are several to
+    choose from.
     """
     if path_column is not None:
         _require(table, [path_column], "path_column", file)
@@ -83,8 +80,7 @@ def choose_labels(
 ) -> list[str]:
     """The columns of labels, coarse first: the wanted ones, else the only likely one, if there is any.
 
-    Raises:
-        UserError: a column isn't there, or there are several to choose from.
+    Raises a `UserError`: a column isn't there, or there are several to choose from.
     """
     _require(names, wanted or (), "label_columns", where)
     if wanted is None and len(likely) > 1:

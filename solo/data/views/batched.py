@@ -35,11 +35,8 @@ CHUNK = 2**18
 class EntryViews:
     """The views of one entry of `augmentations`, of each image of a batch.
 
-    Args:
-        cfg: keys of the entry; an operation whose `prob` is 0 or absent is left out.
-        mean, std: per channel, of images in [0, 1].
-        streams: numbers of its views among all views of a sample.
-        resample: the filter of the crops.
+    An operation whose `prob` is 0 or absent is left out. `streams` are the numbers of its views among all views of a
+    sample; mean and std are per channel, of images in [0, 1].
     """
 
     def __init__(
@@ -71,12 +68,7 @@ class EntryViews:
         self._buffers = Buffers()
 
     def plan(self, seeds: Tensor, sizes: Tensor) -> Plan:
-        """What happens to all views.
-
-        Args:
-            seeds: of the samples, int64 `(B,)` on the CPU.
-            sizes: their heights and widths, int64 `(B, 2)`.
-        """
+        """What happens to all views of samples of these seeds (B,), int64 on the CPU, heights and widths (B, 2)."""
         numbers = torch.cat([uniforms(seeds, stream, _COLUMNS) for stream in self.streams])
         chosen = numbers[:, _CHOICE] < self.probs
         order = torch.tensor(self.active, dtype=torch.int64)[numbers[:, _ORDER][:, self.active].argsort(dim=1)]
@@ -88,15 +80,10 @@ class EntryViews:
         return Plan(torch.arange(len(turns)), box, chosen, turns, strengths, sigma)
 
     def crop(self, images: Tensor | list[Tensor], plan: Plan, out: Tensor | None = None) -> Tensor:
-        """Crop, resize and mirror.
+        """Crop, resize and mirror: float32 `(n, C, size, size)` in [0, 255].
 
-        Args:
-            images: of the batch, uint8 `(B, C, H, W)`, or `(C, H, W)` each.
-            plan: of the views to make.
-            out: where to put them, for a list of images.
-
-        Returns:
-            float32 `(n, C, size, size)` in [0, 255].
+        The images of the batch are uint8 `(B, C, H, W)`, or `(C, H, W)` each; views of a list of images are put into
+        `out`.
         """
         source, flip, where = plan.rows % len(images), plan.chosen[:, 5], images[0].device
         if isinstance(images, list):
@@ -133,10 +120,7 @@ class EntryViews:
     def masked(self, images: Tensor, plan: Plan, cropped: bool = False) -> Tensor:
         """The views of a plan, in its order, without asking a device for anything, see `solo.data.views.masked`.
 
-        Args:
-            images: of the batch, uint8 `(B, C, H, W)`; or what was cropped already.
-            plan: of the views.
-            cropped: whether it was.
+        The images of the batch are uint8 `(B, C, H, W)`; or what was `cropped` already.
         """
         parameters = masked.packed(plan, len(images), self.active, images.device)
         mean, std = self._constants(images.device)
@@ -169,11 +153,8 @@ class EntryViews:
 class BatchAugment:
     """All views of a batch, in the order of the entries: what `FullTransformPipeline` is for one image.
 
-    Args:
-        entries: of `augmentations`.
-        mean, std: per channel, of images in [0, 1].
-        channels: default: as many as `mean` has values.
-        resample: the filter of the crops.
+    Every random number is a function of a sample's seed and of the view. Mean and std are per channel, of images in [0,
+    1]; there are as many channels as `mean` has values unless they are given.
 
     Attributes:
         entries: one after the other.
@@ -212,11 +193,9 @@ class BatchAugment:
         return "\n".join(f"{len(entry.streams)} views: {entry.cfg}" for entry in self.entries)
 
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
-        """`(B, C, size, size)` of each view.
+        """`(B, C, size, size)` of each view, normalised float32.
 
-        Args:
-            images: uint8 `(B, C, H, W)` on any device, or `(C, H, W)` each.
-            seeds: int64 `(B,)`, on the CPU.
+        Images are uint8 `(B, C, H, W)` on any device, or `(C, H, W)` each; seeds int64 `(B,)`, on the CPU.
         """
         return [view for entry in self.entries for view in entry(images, seeds)]
 

@@ -61,11 +61,7 @@ class RandomApply(Op, tvt.RandomApply):  # type: ignore[misc]
 class RandomResizedCrop(Op, tvt.RandomResizedCrop):  # type: ignore[misc]
     """A crop of random area and aspect ratio, resized to `size` x `size` (Szegedy et al., 2015; as torchvision's).
 
-    Args:
-        size: output pixels.
-        scale: range of the crop's share of the area, in (0, 1].
-        ratio: range of width / height, drawn uniformly in the logarithm.
-        resample: Pillow's filter.
+    `scale` is the range of its share of the area, in (0, 1]; `ratio` that of width / height, uniform in the logarithm.
     """
 
     def __init__(
@@ -256,8 +252,7 @@ class Pipeline(tvt.Compose):  # type: ignore[misc]
 def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
     """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
 
-    Raises:
-        UserError: if the numbers of values and channels differ, or images in [0, 1] have no such mean or std.
+    Raises a `UserError` if the numbers of values and channels differ, or images in [0, 1] have no such mean or std.
     """
     for name, text in wrong_statistics(mean, std).items():
         raise UserError(f"{name}{text}")

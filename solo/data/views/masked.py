@@ -28,13 +28,8 @@ def packed(plan: Plan, images: int, active: Sequence[int], device: torch.device)
     """Everything that a device has to know of a plan, float32 `(n, columns)`, on its way there.
 
     Brightness, contrast and saturation are one operation, a blend with black, the mean grey or the grey of a pixel: as
-    many before the hue is turned, and after it, as there are. Their order is the view's own.
-
-    Args:
-        plan: of views.
-        images: in the batch.
-        active: the jitter's operations, as in `Plan.turns`.
-        device: where they are made.
+    many before the hue is turned, and after it, as there are. Their order is the view's own. The batch has so many
+    `images`; the jitter's `active` operations are as in `Plan.turns`.
     """
     turns = len(active)
     blends = len([operation for operation in active if operation != _HUE])
@@ -66,14 +61,10 @@ def crop(images: Tensor, parameters: Tensor, size: int, resample: ops.Resample) 
 
 
 def colour(x: Tensor, parameters: Tensor, used: Sequence[bool], mean: Tensor, std: Tensor) -> Tensor:
-    """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise.
+    """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise float32 `(n, C, H, W)` in [0, 255].
 
-    Args:
-        x: float32 `(n, C, H, W)` in [0, 255].
-        parameters: of `packed`.
-        used: whether there are views with another hue, in grey, blurred, solarised, equalised.
-        mean: `(C, 1, 1)`, of images in [0, 255].
-        std: likewise.
+    `used` says whether there are views with another hue, in grey, blurred, solarised, equalised; mean and std `(C, 1,
+    1)` are of images in [0, 255].
     """
     hue, grey, blur, solarise, equalise = used
     blends = parameters[:, _BLENDS:].reshape(len(x), -1, 3)

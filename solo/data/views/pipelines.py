@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -32,7 +33,6 @@ from solo.data.views.image_ops import (
     Solarization,
     normalisation,
 )
-from solo.data.views.maker import OneByOne
 from solo.data.views.tensor_ops import Resample
 from solo.errors import UserError
 
@@ -76,17 +76,12 @@ def build_transform_pipeline(
     std: Sequence[float] | None = None,
     channels: int | None = None,
 ) -> tvt.Compose:
-    """One pipeline from one entry of `augmentations`.
+    """One pipeline from one entry of `augmentations`, of which an operation whose `prob` is 0 or absent is left out.
 
-    Order: crop or resize (bicubic), `transforms` of the user's own, colour jitter, greyscale, blur, solarise,
-    equalise, flip, tensor, normalise.
-
-    Args:
-        dataset: its constants normalise; unknown names and custom data use `cfg.mean` and `cfg.std`, or ImageNet's.
-        cfg: keys of an `augmentations` entry; an operation whose `prob` is 0 or absent is left out.
-        mean: per channel, of images in [0, 1]; overrides the data set's.
-        std: likewise.
-        channels: default: as many as `mean` has values; other than 1 or 3: of images as arrays `(H, W, C)`.
+    Order: crop or resize (bicubic), `transforms` of the user's own, colour jitter, greyscale, blur, solarise, equalise,
+    flip, tensor, normalise. Mean and std, per channel, of images in [0, 1], are the given ones, else the data set's;
+    unknown names and custom data have `cfg.mean` and `cfg.std`, or ImageNet's. Other than 1 or 3 `channels` (default:
+    as many as `mean` has values) are of images as arrays `(H, W, C)`.
     """
     entry = cfg if OmegaConf.is_config(cfg) else OmegaConf.create(dict(cfg))
     spec = DATASETS.get(dataset, DATASETS["custom"])
@@ -100,15 +95,25 @@ def build_transform_pipeline(
     if len(last.mean) not in (1, 3):
         if code:
             raise UserError(f"augmentations.transforms are for PIL images, which don't have {len(last.mean)} channels")
-        return tvt.Compose([_of_arrays(entry, last)])
+        return tvt.Compose([_OfArrays(entry, last)])
     ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
     steps = [*ops, _crop(entry), *code, *_colour_ops(entry), tvt.ToTensor(), last]
     return Pipeline(steps, _mode(last.mean))
 
 
-def _of_arrays(entry: Any, last: Normalize, resample: Resample = "bicubic") -> OneByOne:
+class _OfArrays:
     """A view of an image of other than 1 and 3 channels, which Pillow can't hold: by the operations on tensors."""
-    return OneByOne(BatchAugment([{**entry, "num_crops": 1}], last.mean, last.std, len(last.mean), resample))
+
+    def __init__(self, entry: Any, last: Normalize, resample: Resample = "bicubic") -> None:
+        self.maker = BatchAugment([{**entry, "num_crops": 1}], last.mean, last.std, len(last.mean), resample)
+
+    def __repr__(self) -> str:
+        return repr(self.maker)
+
+    def __call__(self, image: Array) -> Tensor:
+        """uint8 `(H, W, C)` -> normalised float32 `(C, size, size)`; the seed is drawn as other transforms draw."""
+        seed = torch.tensor([random.getrandbits(62)])
+        return self.maker([torch.from_numpy(image).movedim(2, 0)], seed)[0][0].clone()
 
 
 def _mode(mean: Sequence[float]) -> str:
@@ -172,7 +177,7 @@ def build_train_pipeline(
     if len(last.mean) not in (1, 3):
         crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
         entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
-        return tvt.Compose([_of_arrays(entry, last, "bilinear")])
+        return tvt.Compose([_OfArrays(entry, last, "bilinear")])
     crop_op = RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR)
     mirror = [RandomHorizontalFlip(0.5)] if flip else []
     return Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _mode(last.mean))

@@ -14,10 +14,7 @@ from torch import Tensor
 def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
     """`(B, count)` float64 in [0, 1): a hash of seed, stream and column (SplitMix64, Steele et al., 2014).
 
-    Args:
-        seeds: int64 `(B,)`.
-        stream: of numbers; here the number of the view.
-        count: of columns.
+    Seeds are int64 `(B,)`; a stream is the number of a view.
     """
     golden = np.uint64(0x9E3779B97F4A7C15)
     steps = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream * count)

@@ -148,17 +148,10 @@ def equalize(x: Tensor) -> Tensor:
 def resized_crop(
     images: Tensor, box: Tensor, size: int, flip: Tensor | None = None, resample: Resample = "bicubic"
 ) -> Tensor:
-    """Cut a box out of each image and resize it to `size` x `size`, with antialiasing.
+    """Cut a box (left, top, width, height) out of each image and resize it to `size` x `size`, with antialiasing.
 
-    Args:
-        images: uint8 `(B, C, H, W)`.
-        box: int64 `(B, 4)`: left, top, width and height.
-        size: pixels.
-        flip: bool `(B,)`: mirror left and right.
-        resample: the filter.
-
-    Returns:
-        float32 `(B, C, size, size)` of whole numbers in [0, 255].
+    Images are uint8 `(B, C, H, W)`, boxes int64 `(B, 4)`; where `flip` (B,) is true the view is mirrored. Returns
+    float32 `(B, C, size, size)` of whole numbers in [0, 255].
     """
     if images.device.type == "cpu" and max(size, *images.shape[2:]) > _DENSE_SIDE:
         return resized_crops(list(images), box, size, flip, resample)
@@ -234,15 +227,9 @@ def crop_boxes(
 ) -> Tensor:
     """Boxes of random area and aspect ratio (Szegedy et al., 2015), drawn as torchvision's RandomResizedCrop does.
 
-    Args:
-        uniforms: `(B, 22)` in [0, 1): ten tries for area and ratio, then the place.
-        height: `(B,)` of the images.
-        width: likewise.
-        scale: range of the share of the area.
-        ratio: range of width / height, uniform in the logarithm.
-
-    Returns:
-        int64 `(B, 4)`: left, top, width, height; the largest allowed central box after ten misses.
+    Of `uniforms` (B, 22) in [0, 1), twenty are ten tries for area and ratio, then comes the place; `height` and `width`
+    (B,) are the images'. Returns int64 `(B, 4)`: left, top, width, height; the largest allowed central box after ten
+    misses.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     tall, wide = height[:, None].double(), width[:, None].double()
