@@ -41,7 +41,21 @@ from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import GaussianBlur
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
-from solo.doctor.machine import MEAN, STD, symmetric
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def symmetric(side: int) -> dict[str, Any]:
+    """The entry of `augmentations` of solo-learn's CIFAR recipes, two views, for images of `side` pixels."""
+    return {
+        "crop_size": side,
+        "num_crops": 2,
+        "rrc": {"enabled": True, "crop_min_scale": 0.08, "crop_max_scale": 1.0},
+        "color_jitter": {"prob": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2},
+        "grayscale": {"prob": 0.2},
+        "gaussian_blur": {"prob": 0.5},
+        "horizontal_flip": {"prob": 0.5},
+    }
 
 
 def seconds(run: Callable[[], Any]) -> float:

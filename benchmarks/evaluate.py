@@ -22,6 +22,7 @@ import torch
 
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features, FeatureTable
+from solo.eval.knn import nearest
 from solo.eval.suite import MEASURES, Protocol, evaluate
 from solo.taxonomy import Taxonomy
 
@@ -68,6 +69,24 @@ def measure(path: Path, what: str, queries: int, steps: int) -> None:
     print(json.dumps({"peak": peak, "size": size, "seconds": seconds, "unit": unit, "last level": last}))
 
 
+def bank(rows: int, width: int) -> None:
+    """Print the memory that a search of the online k-NN takes, as a multiple of its bank's; Linux only."""
+
+    def peak() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+    keys = [torch.randn(500, width).bfloat16() for _ in range(rows // 500)]
+    query, size = torch.randn(1024, width), sum(part.nbytes for part in keys)
+    nearest(query[:64], keys[:2], 20)  # what libraries need once
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    nearest(query, keys, 20)
+    print(
+        f"bank of {size / 2**20:,.0f} MiB in bfloat16: searched in {1 + (peak() - before) / size:.2f} times its memory"
+    )
+
+
 def main() -> None:
     """Make the features, run the measures one after the other, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,9 +96,13 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000, help="of retrieval")
     parser.add_argument("--steps", type=int, default=100, help="of the linear classifier")
     parser.add_argument("--measures", nargs="+", default=list(MEASURES), choices=MEASURES)
+    parser.add_argument("--bank", action="store_true", help="the memory of the online k-NN instead")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.bank:
+        bank(given.rows, given.width)
+        return
     if given.one:
         measure(given.file, given.one, given.queries, given.steps)
         return

@@ -18,18 +18,26 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+from data import jpegs  # type: ignore[import-not-found]
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo.backbones import build_backbone
+from solo.data.batches.loader import BatchLoader
+from solo.data.cache import images
+from solo.data.catalogue.registry import get_spec
+from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
+from solo.doctor.machine import MEAN, STD, symmetric
 from solo.eval.knn import nearest
 from solo.hex import AdaptivePercentile
 from solo.hex.loss import hex_nce
 from solo.losses import info_nce
 from solo.losses.pairs import Pairs
+from solo.run.synced import SyncedNorms
 
 Row = dict[str, Any]
 ENTRY = {
@@ -194,6 +202,39 @@ def knn(b: Bench) -> Iterator[Row]:
     yield {"knn_ms": ms, "peak_per_bank": None if b.dry else torch.cuda.max_memory_allocated() / bank.nbytes}
 
 
+def sync_norms(b: Bench) -> Iterator[Row]:
+    """What converting BatchNorms for several devices changes in one of them: nothing."""
+    for name in ("resnet18", "efficientnet_b0"):
+        net: nn.Module = build_backbone(name, channels=3, small=True, kwargs={}).to(b.device)
+        x = torch.randn(b.size(64, 4), 3, 64, 64, device=b.device)
+        with torch.no_grad():
+            before, after = net(x), SyncedNorms(gpu=not b.dry).apply(net).to(b.device)(x)
+        yield {"sync_batchnorm": name, "relative_difference": float((after - before).norm() / before.norm())}
+
+
+def loader(b: Bench) -> Iterator[Row]:
+    """Images/s of JPEG files, two views of 224 pixels: from the files and from the cache, without the first batches."""
+    with tempfile.TemporaryDirectory() as name:
+        files = Path(name, "images")
+        jpegs(files, b.size(1, 0), b.size(450, 64))
+        dataset, augment = (
+            load(get_spec("custom"), "train", files),
+            BatchAugment([symmetric(b.size(224, 32))], MEAN, STD),
+        )
+        with mock.patch.object(images, "UNASKED_BYTES", 0):
+            fresh = images.cached(dataset, augment)
+        kept = images.cached(dataset, augment, folder=str(Path(name, "cache")), asked=True)
+        kept.fetch(range(len(kept)))
+        for source, where in (("files", fresh), ("cache", kept)):
+            for workers in (0,) if b.dry else (4, 15):
+                batches = iter(BatchLoader(where, augment, b.size(256, 16), workers, 0, b.device))
+                next(batches), b.wait()
+                start, count = time.perf_counter(), sum(len(indexes) for indexes, _, _ in batches)
+                b.wait()
+                rate = round(count / (time.perf_counter() - start))
+                yield {"loader": source, "workers": workers, "images_per_s": rate}
+
+
 def runs(b: Bench) -> Iterator[Row]:
     """Whole runs: what `summary.json` says."""
     for folder, recipe, epochs in (("digits", "simclr", 20), ("digits", "hex", 20)):
@@ -208,7 +249,7 @@ def runs(b: Bench) -> Iterator[Row]:
         yield {"run": f"{folder}/{recipe}", **{name: summary.get(name) for name in names}}
 
 
-PARTS = (yardstick, networks, augmentation, losses, truth, knn, runs)
+PARTS = (yardstick, networks, augmentation, losses, truth, knn, sync_norms, loader, runs)
 
 
 def main() -> None:

@@ -38,10 +38,10 @@ def table(name: str) -> str:
     return "\n".join([*rows, *chosen, end])
 
 
-def cells(name: str) -> list[dict[str, Any]]:
-    """Means and differences of an experiment; none where it has no report."""
+def report(name: str) -> dict[str, Any]:
+    """Baseline, means and differences (`cells`) of an experiment; no cells where it has no report."""
     file = RESULTS / name / "report.json"
-    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["cells"] if file.is_file() else []
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"cells": []}
     return found
 
 
@@ -52,7 +52,7 @@ def first_screen(line: str) -> str:
         return line
     name, arm = FIRST_SCREEN[fits[0]]
     text = line.rstrip(" |").split(" | ")[:2]
-    for cell in cells(name):
+    for cell in report(name)["cells"]:
         if cell["arm"] == arm and cell["measure"].startswith("character/"):
             of = cell["difference"]
             mean = f"{of['mean']:+.2f}"
@@ -62,19 +62,19 @@ def first_screen(line: str) -> str:
 
 
 def lengths() -> Figure:
-    """Differences to InfoNCE over the length of training."""
-    panels = []
+    """Differences to the baseline over the length of training."""
+    panels, found = [], report("hex_long")
     for measure, title in (("character/knn_acc1", "kNN"), ("character/linear_acc1", "linear")):
         lines: dict[str, list[tuple[float, ...]]] = {}
-        for cell in cells("hex_long"):
-            if cell["measure"] == measure and (of := cell["difference"]) and of["pairs"] > 1:
+        for cell in found["cells"]:
+            if cell["measure"] == measure and (of := cell["difference"]):
                 place = float(cell["budget"].split()[0])
-                lines.setdefault(cell["arm"], []).append((place, of["mean"], of["low"], of["high"]))
+                lines.setdefault(cell["arm"], []).append((place, of["mean"]))
         series = tuple(
-            Series(arm, *(list(x) for x in zip(*((p[0], p[1]) for p in points), strict=True)), run_colour(index))  # type: ignore[arg-type]
+            Series(arm, *map(list, zip(*points, strict=True)), run_colour(index))  # type: ignore[arg-type]
             for index, (arm, points) in enumerate(lines.items())
         )
-        text = f"characters, {title}: difference to InfoNCE"
+        text = f"characters, {title}: difference to {found.get('baseline')}"
         panels.append(Lines(text, "epochs", "points", series, log_x=True, legend=title == "kNN"))
     caption = "How long coarse labels may pull."
     return Figure("lengths", "", "Coarse labels over the length of training", caption, "", tuple(panels))

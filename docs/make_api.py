@@ -61,8 +61,13 @@ def page() -> str:
 
 def source(module: str) -> ast.Module:
     """The parsed file of a module."""
+    return ast.parse(file_of(module).read_text(encoding="utf-8"))
+
+
+def file_of(module: str) -> Path:
+    """Where a module's text is."""
     path = ROOT.joinpath(*module.split("."))
-    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8"))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def public(tree: ast.Module) -> list[str]:
@@ -104,6 +109,7 @@ def entry(name: str, home: str, node: ast.AST | None) -> Iterator[str]:
     made = f"```python\n{constructor(node, name)}\n```\n\n" if node.name == name else ""  # else an object of the class
     yield f"{made}From `{home}`."
     yield flow(ast.get_docstring(node) or "")
+    yield commented(node, home)
     for method in node.body:
         if isinstance(method, ast.FunctionDef) and not method.name.startswith("_") and ast.get_docstring(method):
             decorators = {getattr(decorator, "id", "") for decorator in method.decorator_list}
@@ -113,10 +119,31 @@ def entry(name: str, home: str, node: ast.AST | None) -> Iterator[str]:
             yield f"- `{call}`: {flow(ast.get_docstring(method) or '').partition(_PARAGRAPH)[0]}"
 
 
+def commented(node: ast.ClassDef, home: str) -> str:
+    """What comments say of a dataclass's fields, behind them or above."""
+    if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return ""
+    lines, found = file_of(home).read_text(encoding="utf-8").splitlines(), []
+    for field in (part for part in node.body if isinstance(part, ast.AnnAssign)):
+        above, words = field.lineno - 2, list[str]()
+        while lines[above].strip().startswith("# "):
+            words.insert(0, lines[above].strip()[2:])
+            above -= 1
+        _, mark, behind = lines[(field.end_lineno or field.lineno) - 1].partition("  # ")
+        words += [behind] if mark and not behind.startswith("type:") else []
+        found += [f"- `{ast.unparse(field.target)}`: {' '.join(words).rstrip('.')}."] if words else []
+    return "\n".join(["**Attributes**", "", *found]) if found else ""
+
+
 def signature(node: ast.FunctionDef, name: str, width: int = 100) -> str:
     """`name(arguments) -> result`, in several lines if it is longer than `width`."""
     arguments = list(parameters(node.args))
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return spread(name, arguments, result, width)
+
+
+def spread(name: str, arguments: list[str], result: str = "", width: int = 100) -> str:
+    """A call in one line, or in several if it is longer than `width`."""
     line = f"{name}({', '.join(arguments)}){result}"
     if len(line) <= width:
         return line
@@ -154,8 +181,8 @@ def constructor(node: ast.ClassDef, name: str) -> str:
             inner.returns = None
             return signature(inner, name)
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-        return f"{name}({', '.join(ast.unparse(part) for part in fields)})"
+        fields = [ast.unparse(part) for part in node.body if isinstance(part, ast.AnnAssign)]
+        return spread(name, [field for field in fields if "init=False" not in field])
     bases = ", ".join(ast.unparse(base) for base in node.bases)
     return f"class {name}({bases})" if bases else f"class {name}"
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from solo.losses import GuidedLoss, HierarchicalContrastiveLoss, hierarchical_contrastive_loss
     from solo.methods import METHODS
+    from solo.run.mteb import mteb_encoder
     from solo.run.pretrained import PretrainedModel
     from solo.taxonomy import Taxonomy
 
@@ -58,6 +59,7 @@ __all__ = [
     "hierarchical_contrastive_loss",
     "inspect",
     "load",
+    "mteb_encoder",
     "pretrain",
     "search",
 ]
@@ -71,6 +73,7 @@ _HOMES = {
     ),
     "solo.losses": ("GuidedLoss", "HierarchicalContrastiveLoss", "hierarchical_contrastive_loss"),
     "solo.methods": ("METHODS",),
+    "solo.run.mteb": ("mteb_encoder",),
     "solo.run.pretrained": ("PretrainedModel",),
     "solo.taxonomy": ("Taxonomy",),
 }

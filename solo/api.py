@@ -48,7 +48,7 @@ def pretrain(*recipe: str | Path, overrides: Sequence[str] = (), **settings: Any
 
 
 def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
-    """Measure features at every level of the label tree as `solo evaluate` does.
+    """Measure features at every level of the label tree as `solo evaluate` does; overrides and errors as of `pretrain`.
 
     Args:
         source: a checkpoint, the folder of a run, `timm/NAME`, `torchvision/NAME`, or a file of features.
@@ -58,10 +58,6 @@ def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] =
 
     Returns:
         What `evaluate.json` holds: under `results` the numbers of each kind of features.
-
-    Raises:
-        ConfigError: a key or value that is wrong; all problems, one a line.
-        UserError: the source can't be read, or the images aren't there.
     """
     words = [*_words({_kind(source): str(source)}), *overrides, *_words(settings)]
     found: dict[str, Any] = _run("evaluate", recipe, words)
@@ -69,7 +65,7 @@ def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] =
 
 
 def analyze(*sources: str | Path, overrides: Sequence[str] = (), **settings: Any) -> Path:
-    """Look at embeddings as `solo analyze` does: what emerges in them, and what collapses.
+    """Look at embeddings as `solo analyze` does: what emerges in them, and what collapses; errors as of `pretrain`.
 
     Args:
         sources: checkpoints, folders of runs, `timm/NAME`, or files of features; several are compared.
@@ -78,10 +74,6 @@ def analyze(*sources: str | Path, overrides: Sequence[str] = (), **settings: Any
 
     Returns:
         `report.html`, a page that opens in a browser; `analysis.json` and `figures` lie beside it.
-
-    Raises:
-        ConfigError: a key or value that is wrong; all problems, one a line.
-        UserError: a source can't be read, or the images aren't there.
     """
     kinds = {_kind(source) for source in sources or (None,)}
     if len(kinds) > 1:

@@ -24,10 +24,7 @@ FORMAT = 1  # of `checkpoint["solo"]`
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """Return the file that `path` means: itself, or in a run's folder its `last.ckpt`, else its only checkpoint.
-
-    Raises a `UserError`: there is no such file, or the folder holds none or several.
-    """
+    """The file that an existing `path` means: itself, or in a run's folder `last.ckpt`, else its only checkpoint."""
     path = Path(path).expanduser()
     if path.is_dir():
         if (path / "last.ckpt").is_file():

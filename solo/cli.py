@@ -15,13 +15,12 @@ from typing import Any
 
 import solo
 from solo.args.compose import compose
-from solo.args.describe import describe
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.fields import keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import Recipe, find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import help_text, resolved_text
+from solo.args.show import NO_PREVIEW, describe, help_text, recipe_page, resolved_text, usage
 from solo.args.source import (
     CHECKPOINTS,
     SOURCES,
@@ -32,7 +31,6 @@ from solo.args.source import (
     source_word,
     takes_source,
 )
-from solo.args.usage import NO_PREVIEW, recipe_page, usage
 from solo.args.words import LineParser, read_word
 from solo.compat.flags import has_flags, read_flags
 from solo.compat.twin import twin
@@ -75,10 +73,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `solo COMMAND ...`, and return the exit code.
-
-    It is 0, 1 if the run met something that the user has to solve, 2 for a wrong config or command.
-    """
+    """Run `solo COMMAND ...`; the exit code is 1 for what the user has to solve, 2 for a wrong config or command."""
     words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
         code = 1
@@ -177,10 +172,7 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
 
 
 def execute(module: str, parsed: Parsed, **more: Any) -> Any:
-    """Say what is going to be run, and run it with its config; what the command's `run` returns.
-
-    Raises a `UserError`: something that the user has to solve.
-    """
+    """Say what is going to be run, and run it with its config; what the command's `run` returns."""
     if is_first_process():
         for note in parsed.notes:
             say_error(f"note: {note}")

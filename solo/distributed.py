@@ -5,7 +5,7 @@ Without a process group every function is the identity, so the same code runs on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -84,6 +84,32 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 
 
+class _GatherWith(torch.autograd.Function):
+    """`_Gather` of rows and of integers that belong to them, which travel as further numbers of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.rows = x.shape[0]
+        both = _all_gather(torch.cat([x, numbers.contiguous().view(x.dtype)], dim=1))
+        found = both[:, x.shape[1] :].contiguous().view(numbers.dtype)
+        ctx.mark_non_differentiable(found)
+        return both[:, : x.shape[1]].contiguous(), found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _Gather.backward(ctx, grads[0]), None
+
+
+def gather_with(x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """`gather` of rows and of what is known of them, by one collective.
+
+    Args:
+        x: (N, D) float32 or float64.
+        numbers: (N, k) int64.
+    """
+    return _GatherWith.apply(x, numbers) if is_distributed() else (x, numbers)  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
 def gather_no_grad(x: Tensor) -> Tensor:
     """Rows of all processes, in rank order, detached: (N, ...) -> (N * world_size, ...)."""
@@ -105,6 +131,22 @@ class _Sum(torch.autograd.Function):
 def sum_with_grad(x: Tensor) -> Tensor:
     """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it."""
     return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
+
+
+def pass_on(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """Send tensors to the next process; what is returned waits for those of the one before, of the same shapes."""
+    sent, found = [x.contiguous() for x in tensors], [torch.empty_like(x).contiguous() for x in tensors]
+    here, number = rank(), world_size()
+    sends = [dist.P2POp(dist.isend, x, (here + 1) % number) for x in sent]
+    receives = [dist.P2POp(dist.irecv, x, (here - 1) % number) for x in found]
+    works = dist.batch_isend_irecv([*sends, *receives])
+
+    def arrived() -> list[Tensor]:
+        for work in works:
+            work.wait()
+        return found
+
+    return arrived
 
 
 def own_rows(x: Tensor) -> Tensor:

@@ -57,10 +57,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def output_file(name: str | Path) -> Path:
-    """The path of a file that will be written, after making sure that it can be: before hours of computing, not after.
-
-    Raises a `UserError`: it is a folder, or its own folder can't be made or written to.
-    """
+    """The path of a file that will be written, made sure of before hours of computing: else a `UserError`."""
     path = Path(name).expanduser()
     if path.is_dir():
         raise UserError(f"{path} can't be written: it is a folder; give the name of a file")

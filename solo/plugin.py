@@ -42,10 +42,7 @@ def is_permitted(path: str) -> bool:
 
 
 def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
-    """As `load`, of a function or class that returns what `makes` says.
-
-    Raises a `UserError`: see `load`; or it can't be called.
-    """
+    """As `load`, of a function or class that returns what `makes` says."""
     found = load(path, key)
     if not callable(found):
         raise UserError(f"{key}={path} can't be called; give a function that returns {makes}")

@@ -30,12 +30,7 @@ _SYNONYMS = {
 
 
 def did_you_mean(word: str, names: Collection[str]) -> str:
-    """`did you mean 'x'? `, or nothing.
-
-    Args:
-        word: what was typed: a key with dots, a value, a file.
-        names: what is possible, in the same form.
-    """
+    """`did you mean 'x'? `, or nothing; a word and what is possible have one form: keys with dots, values, files."""
     found = closest(word, names)
     return f"did you mean {found!r}? " if found else ""
 

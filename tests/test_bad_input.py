@@ -36,6 +36,10 @@ SETTINGS = [
         "strategy=fsdp accumulate=exact accumulate_grad_batches=2",
         "accumulate=exact doesn't go with strategy=fsdp; give strategy=ddp",
     ),
+    (
+        "method=byol performance.ring_loss=true",
+        "performance.ring_loss=True is for simclr and supcon, not for method=byol",
+    ),
     # names that don't exist
     ("method=simclrr", "method='simclrr' is unknown; did you mean 'simclr'? choose all4one, barlow_twins"),
     ("method=null", "method is missing; give text: self-supervised method"),

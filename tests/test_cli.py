@@ -92,7 +92,7 @@ def test_exit_codes_of_a_run(fake, capsys, error, code, text):
         ([*DIGITS, "-m", "seed=1,2", "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),
         (
             [*DIGITS, "-m", "seed=1,2", "hydra/launcher=slurm"],
-            "hydra/launcher='slurm' is unknown; choose basic, submitit_local",
+            "'hydra/launcher=slurm' does nothing here",
         ),
         ([*DIGITS, "--fast"], "unrecognized arguments: --fast"),
         ([*DIGITS, "max_epochs"], "'max_epochs' is not key=value"),

@@ -24,7 +24,7 @@ from solo.analysis.record import record
 from solo.analysis.report import write_report
 from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, worst_superclass
 from solo.analysis.spaces import space_figures
-from solo.analysis.tables import tables
+from solo.analysis.tables import overview
 from solo.analysis.trends import trend_figures
 from solo.errors import UserError
 from solo.eval.features import Features
@@ -95,14 +95,9 @@ def analyze(
     image: Images | None = None,
     say: Say = lambda text: None,
 ) -> Outcome:
-    """Look at one or more runs and write what was found into `folder`.
+    """Look at one or more runs, all of the same images in the same order, and write what was found into `folder`.
 
-    Args:
-        sources: at least one; all of the same images in the same order.
-        folder: is made where it isn't there.
-        options: see there.
-        image: from a row of the features to its picture; None: no pictures.
-        say: takes a line of progress.
+    `image` gives the picture of a row of the features (None: no pictures), `say` takes a line of progress.
 
     Raises:
         UserError: the features don't fit each other, or are too few.
@@ -167,10 +162,10 @@ def _write(
 ) -> Outcome:
     made = [*trend_figures(analysis), *space_figures(analysis), *pair_figures(analysis, grids, image is not None)]
     figures = [figure for figure in (one.filled() for one in made) if figure.panels]
-    shown, found = tables(analysis), findings(analysis)
+    found = findings(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]
-    write_text(files[0], write_report(analysis, figures, shown, found, image))
+    write_text(files[0], write_report(analysis, figures, overview(analysis), found, image))
     write_text(files[1], json.dumps(record(analysis, found), indent=1, allow_nan=False) + "\n")
     if options.png:
         say(f"{len(figures)} figures as PNG")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.experiment import finite, html_page, html_table, markdown_table
+from solo.analysis.written import Written
 from solo.eval.intervals import Paired, holm, paired
-from solo.files import write_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _UNKNOWN = 255
@@ -93,7 +90,6 @@ def table(entries: Sequence[Entry]) -> list[list[str]]:
 def write(rows: Sequence[Mapping[str, Any]], folder: Path, command: str, remarks: Sequence[str]) -> list[str]:
     """Write `report.md`, `report.html` and `report.json`; their names."""
     entries = compare(rows)
-    lines, title = table(entries), "Benchmark"
     count = sum(entry.difference is not None for entry in entries)
     said = [
         "Accuracy in percent with its 95 % interval over the choice of the images that are measured; differences are "
@@ -102,9 +98,5 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path, command: str, remarks
         "nor of other draws of few training images.",
         *remarks,
     ]
-    write_text(folder / "report.md", "\n\n".join([f"# {title}", f"`{command}`", markdown_table(lines), *said]) + "\n")
-    body = [f"<h1>{title}</h1><p><code>{html.escape(command)}</code></p>", html_table(lines)]
-    write_text(folder / "report.html", html_page(title, [*body, *(f"<p>{html.escape(line)}</p>" for line in said)]))
     plain = {"command": command, "remarks": said, "entries": [asdict(entry) for entry in entries]}
-    write_text(folder / "report.json", json.dumps(finite(plain), indent=1) + "\n")
-    return ["report.html", "report.md", "report.json"]
+    return Written("Benchmark", command, {"": table(entries)}, said).write(folder, plain)

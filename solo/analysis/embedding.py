@@ -47,21 +47,11 @@ def draw_embedding(
     max_points: int = 3000,
     seed: int = 5,
 ) -> int:
-    """Draw one panel for each label level; the title says what was drawn, and how many of how many points.
+    """Draw one panel for each label level into `paths`, in the formats of their endings; the number of points drawn.
 
-    Args:
-        features: (n, d), n >= 2.
-        targets: (n, L) class numbers, coarse level first; -1 is unknown, drawn in grey.
-        paths: the files to write; their endings choose the format.
-        names: of levels and classes.
-        title: words before that.
-        embedding: how features become points, see `embed`.
-        palette: "hls" (evenly spaced hues), or a colour map of matplotlib.
-        max_points: more rows than this are subsampled at random.
-        seed: of the subsample and the embedding.
-
-    Returns:
-        The number of points drawn.
+    Features are (n, d), n >= 2; targets (n, L), coarse level first, -1 unknown, drawn in grey. The title gets how they
+    became points (see `embed`), and how many of how many: above `max_points` a random part. `palette` is "hls" (evenly
+    spaced hues) or a colour map of matplotlib.
 
     Raises:
         UserError: an unknown palette, or fewer than two rows.

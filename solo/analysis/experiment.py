@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from solo.analysis.figure import DotRow, Dots, Figure
 from solo.analysis.palette import GOOD, GREY, run_colour
+from solo.analysis.written import Written
 from solo.eval.intervals import Paired, holm, paired
-from solo.files import write_text
 
 # budget -> arm -> seed -> number -> value; an arm has the seeds that have run.
 Values = Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]]
@@ -119,37 +115,6 @@ def remarks(report: Report) -> list[str]:
     return lines
 
 
-def markdown(report: Report) -> str:
-    """The report as Markdown: a table for each budget, remarks, the file."""
-    parts = [f"# {report.title}", f"`{report.command}`"]
-    for budget in dict.fromkeys(cell.budget for cell in report.cells):
-        head, *rows = table(report, budget)
-        parts += [f"## {budget}"] if budget else []
-        parts.append(markdown_table([head, *rows]))
-    parts += [*remarks(report), f"```yaml\n{report.file.strip()}\n```"]
-    return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Heading and rows as Markdown."""
-    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def html_table(lines: Sequence[Sequence[str]]) -> str:
-    """The same table as `markdown_table`, as HTML."""
-    kinds = ["th", *["td"] * (len(lines) - 1)]
-    cells = (
-        "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in zip(kinds, lines, strict=True)
-    )
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
-
-
-def html_page(title: str, parts: Sequence[str]) -> str:
-    """One file of HTML with everything in it."""
-    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
-
-
 def figure(report: Report) -> Figure:
     """Difference and interval of each arm, a panel for each budget and measure."""
     panels = []
@@ -176,50 +141,19 @@ def _dot(cell: Cell, colour: str) -> DotRow:
     return DotRow(f"{cell.arm} ({found.pairs})", ((cell.measure, found.mean, colour),), intervals=(ends,))
 
 
+def written(report: Report) -> Written:
+    """The report in words and tables, one for each budget."""
+    budgets = dict.fromkeys(cell.budget for cell in report.cells)
+    tables = {budget: table(report, budget) for budget in budgets}
+    return Written(report.title, report.command, tables, remarks(report), report.file)
+
+
 def write(report: Report, folder: Path) -> list[str]:
-    """Write `report.md`, `report.json`, and where there is something to compare `report.png` and `report.html`."""
-    write_text(folder / "report.md", markdown(report))
-    plain: dict[str, Any] = asdict(report)
-    write_text(folder / "report.json", json.dumps(finite(plain), indent=1) + "\n")
+    """Write `report.md`, `report.json`, `report.html`, and where there is something to compare `report.png`."""
     drawn = figure(report)
     if not drawn.panels:
-        return ["report.md", "report.json"]
+        return written(report).write(folder, asdict(report))
     from solo.analysis.png import draw
 
     draw(drawn, folder / "report.png")
-    write_text(folder / "report.html", page(report, (folder / "report.png").read_bytes()))
-    return ["report.html", "report.md", "report.json", "report.png"]
-
-
-def page(report: Report, picture: bytes) -> str:
-    """One file of HTML with everything in it."""
-    parts = [f"<h1>{html.escape(report.title)}</h1><p><code>{html.escape(report.command)}</code></p>"]
-    parts.append(f'<img alt="differences" src="data:image/png;base64,{base64.b64encode(picture).decode()}">')
-    for budget in dict.fromkeys(cell.budget for cell in report.cells):
-        parts.append(f"<h2>{html.escape(budget)}</h2>" if budget else "")
-        parts.append(html_table(table(report, budget)))
-    parts += [f"<p>{html.escape(line)}</p>" for line in remarks(report)]
-    parts.append(f"<pre>{html.escape(report.file)}</pre>")
-    return html_page(report.title, parts)
-
-
-def finite(value: Any) -> Any:
-    """None in place of NaN, which JSON doesn't know."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ margin: 2rem auto; max-width: 76rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: #2b2a27 }}
-img {{ max-width: 100% }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-td, th {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #e6e5e1 }}
-code, pre {{ overflow-wrap: anywhere; white-space: pre-wrap }}
-</style></head><body>
-{body}
-</body></html>
-"""
+    return [*written(report).write(folder, asdict(report), (folder / "report.png").read_bytes()), "report.png"]

@@ -96,18 +96,6 @@ class Dots:
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A square table in colours, `low` to `high`."""
-
-    title: str
-    value: str
-    names: tuple[str, ...]
-    values: Array
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Dendrogram:
     """A tree that grows from right (the root) to left (the leaves)."""
 
@@ -146,7 +134,7 @@ class Pictures:
     rows: tuple[PictureRow, ...]
 
 
-Panel = Lines | Cloud | Dots | Matrix | Dendrogram | Pictures
+Panel = Lines | Cloud | Dots | Dendrogram | Pictures
 
 
 @dataclass(frozen=True)

@@ -74,13 +74,10 @@ class Labelling:
 def find_labelling(
     reference: Features, superclass: str | int | None = None, clusters: int | None = None, seed: int = 0
 ) -> Labelling:
-    """The labels of the measured images, completed from `reference` where levels are missing.
+    """The labels of the measured images, completed from `reference`, the model that suggests what is missing.
 
-    Args:
-        reference: features of the model, or the epoch, that suggests what is missing.
-        superclass: level that holds the superclasses, by name or index; default: the one above the classes.
-        clusters: of images without labels; default: a twentieth of the images, 10 to 60.
-        seed: of the clustering.
+    `superclass` is the level of the superclasses, by name or index; default: the one above the classes. `clusters` is
+    for images without labels; default: a twentieth of the images, 10 to 60.
 
     Raises:
         UserError: there is no such level, or too few images.

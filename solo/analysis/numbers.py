@@ -16,13 +16,13 @@ from solo.eval.knn import vote_ranking
 from solo.eval.predict import hits, neighbour_intervals
 from solo.eval.profile import NodeRank, collapse_profile
 from solo.eval.rank import entropy_rank, lidar, power_law, rankme, spectrum
-from solo.eval.rows import draw, unit
+from solo.eval.rows import draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 from solo.eval.uniformity import uniformity
 
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
-_MOST_CLASSES_DRAWN = 200  # matrices of more than these are left out of figures and files
+_MOST_MIXED = 200  # classes whose mixing is kept for all pairs
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Numbers:
     tree: EmergentTree | None  # of class centroids; None with fewer than two classes
     classes: Array  # (m,) the classes that are the tree's leaves
     agreement: TreeAgreement | None  # of the tree with the given labels; None where no level above the classes is given
-    similarity: Array  # (m, m) cosines of the classes' centroids, empty for more than 200 classes
-    mixing: Array  # (m, m) of the classes, likewise
+    mixing: Array  # (m, m) of the classes, empty for more than 200
     pairs: list[ConfusablePair]  # classes that collapse onto each other, the worst first
     near: Neighbours  # neighbours of the anchors
 
@@ -87,7 +86,7 @@ def measure(
     accuracies, intervals = _knn(features, labels, near, settings)
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
-    few = len(classes) <= _MOST_CLASSES_DRAWN
+    few = len(classes) <= _MOST_MIXED
     values = spectrum(features, center=True)
     shares = values[values > 0].square()
     anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
@@ -110,7 +109,6 @@ def measure(
         agreement=compare_with_labels(tree, labelling.paths(classes.tolist()))
         if tree and labelling.given > 1
         else None,
-        similarity=unit(means) @ unit(means).T if few else np.empty((0, 0)),
         mixing=mixing_matrix(fine, near, classes) if few and len(classes) else np.empty((0, 0)),
         pairs=confusable_pairs(rows, fine, near),
         near=near,

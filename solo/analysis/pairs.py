@@ -11,7 +11,7 @@ from solo.analysis.figure import DotRow, Dots, Figure, Picture, PictureRow, Pict
 from solo.analysis.labelling import Array
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis
-from solo.analysis.spaces import mixing, titled
+from solo.analysis.spaces import titled
 from solo.eval.profile import NodeRank
 from solo.eval.rows import unit
 
@@ -24,8 +24,6 @@ _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 def pair_figures(analysis: Analysis, neighbours: dict[str, Pictures], pictures: bool) -> list[Figure]:
     """All of them; `neighbours` of each run are from `nearest_in_batch`, and need `pictures`, as examples do."""
     found = [profile(analysis), confusable(analysis)]
-    if matrix := mixing(analysis):
-        found.append(matrix)
     if pictures:
         found.append(examples(analysis))
         found.append(neighbour_grid(analysis, neighbours))

@@ -21,8 +21,6 @@ UNKNOWN = "#a8a6a0"
 GOOD, BAD = "#2a9d64", "#d64545"
 INK, SOFT, GRID, GREY = "#2b2a27", "#6b6a66", "#e6e5e1", "#8a8d91"  # text, notes, lines of a grid, plain marks on white
 SAME, OTHER = "#d6478f", "#2f9fe0"  # pairs of one superclass, other pairs
-# From low to high, of a matrix on white; the page's script has another one for its dark theme.
-SCALE = ((0.0, "#eef3f8"), (0.25, "#b9d3ea"), (0.5, "#6aa5d6"), (0.75, "#2f6fae"), (1.0, "#123a63"))
 
 _FIRST_HUE = 250.0  # degrees
 _LIGHTNESS = (0.54, 0.78, 0.64)  # in turn, so that neighbouring hues differ in it, too

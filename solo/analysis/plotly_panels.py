@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Matrix, Panel, Series
-from solo.analysis.palette import GREY, SCALE
+from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Panel, Series
+from solo.analysis.palette import GREY
 
 Json = dict[str, Any]
 _DIGITS = 4
@@ -172,28 +172,6 @@ def _dots(panel: Dots) -> Json:
     return {"data": data, "layout": layout}
 
 
-def _matrix(panel: Matrix) -> Json:
-    names = [escape(_short(name)) for name in panel.names]
-    places = list(range(len(names)))
-    few = len(names) <= 60
-    trace = {
-        "type": "heatmap",
-        "z": [numbers(row) for row in panel.values],
-        "zmin": panel.low,
-        "zmax": panel.high,
-        "colorscale": [list(step) for step in SCALE],
-        "xgap": 1 if few else 0,
-        "ygap": 1 if few else 0,
-        "customdata": [[[a, b] for b in names] for a in names],
-        "hovertemplate": f"%{{customdata[0]}} · %{{customdata[1]}}<br>{escape(panel.value)} %{{z:.3f}}<extra></extra>",
-        "colorbar": {"thickness": 10, "len": 0.6, "outlinewidth": 0, "title": {"text": ""}},
-    }
-    ticks: Json = {"tickmode": "array", "tickvals": places, "ticktext": names} if few else {"showticklabels": False}
-    ticks |= {"showgrid": False, "constrain": "domain", "ticks": ""}
-    x, y = _axis() | ticks | {"tickangle": -50}, _axis() | ticks | {"autorange": "reversed", "scaleanchor": "x"}
-    return {"data": [trace], "layout": _layout(panel.title, 460, xaxis=x, yaxis=y)}
-
-
 def _tree(panel: Dendrogram) -> Json:
     by_colour: dict[str, tuple[list[float | None], list[float | None]]] = {}
     for (heights, positions), colour in zip(panel.links, panel.colours, strict=True):
@@ -220,7 +198,6 @@ _KINDS: dict[type, Callable[[Any], Json]] = {
     Lines: _lines,
     Cloud: _cloud,
     Dots: _dots,
-    Matrix: _matrix,
     Dendrogram: _tree,
 }
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from solo.analysis.figure import Array, Cloud, Dendrogram, Dots, Figure, Lines, Matrix, Panel, Pictures
-from solo.analysis.palette import BAD, GOOD, GREY, GRID, INK, SCALE, SOFT
+from solo.analysis.figure import Array, Cloud, Dendrogram, Dots, Figure, Lines, Panel, Pictures
+from solo.analysis.palette import BAD, GOOD, GREY, GRID, INK, SOFT
 from solo.analysis.plotly_panels import legend_of
 from solo.files import replacing
 
@@ -74,7 +74,7 @@ def _height(panel: Panel) -> float:
         return min(1.0 + (0.2 if len(panel.leaves) <= 120 else 0.04) * len(panel.leaves), 24)
     if isinstance(panel, Pictures):
         return 0.4 + 0.95 * len(panel.rows)
-    return 4.0 if isinstance(panel, (Cloud, Matrix)) else 3.2
+    return 4.0 if isinstance(panel, Cloud) else 3.2
 
 
 def _legend_rows(legend: tuple[tuple[str, str], ...], width: float) -> int:
@@ -190,17 +190,6 @@ def _dots(axes: Any, panel: Dots) -> None:
         axes.axvline(panel.reference, color=SOFT, lw=0.9, ls=":")
 
 
-def _matrix(axes: Any, panel: Matrix) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    scale = LinearSegmentedColormap.from_list("solo", [(at, colour) for at, colour in SCALE])
-    shown = axes.imshow(panel.values, cmap=scale, vmin=panel.low, vmax=panel.high)
-    few = len(panel.names) <= 60
-    axes.set_xticks(range(len(panel.names)) if few else [], panel.names if few else [], rotation=55, ha="right")
-    axes.set_yticks(range(len(panel.names)) if few else [], panel.names if few else [])
-    axes.figure.colorbar(shown, ax=axes, shrink=0.6).outline.set_visible(False)
-
-
 def _tree(axes: Any, panel: Dendrogram) -> None:
     for (heights, positions), colour in zip(panel.links, panel.colours, strict=True):
         axes.plot(heights, positions, color=colour or SOFT, lw=1.6, solid_capstyle="round")
@@ -217,7 +206,6 @@ _KINDS: dict[type, Callable[[Any, Any], None]] = {
     Lines: _lines,
     Cloud: _cloud,
     Dots: _dots,
-    Matrix: _matrix,
     Dendrogram: _tree,
 }
 

@@ -16,7 +16,7 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
     labelling = analysis.labelling
 
     def spaces(held: dict[str, Numbers]) -> dict[str, Any]:
-        return {SPACES.get(space, space): plain(_space(numbers, labelling.levels)) for space, numbers in held.items()}
+        return {SPACES.get(space, space): plain(_space(numbers)) for space, numbers in held.items()}
 
     return {
         "kind": "analysis",
@@ -42,7 +42,7 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def _space(numbers: Numbers, levels: tuple[str, ...]) -> dict[str, Any]:
+def _space(numbers: Numbers) -> dict[str, Any]:
     """One space of one snapshot."""
     low, mean, high = numbers.local_rank
     chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
@@ -80,9 +80,7 @@ def _space(numbers: Numbers, levels: tuple[str, ...]) -> dict[str, Any]:
     if tree is not None:
         found["tree"] = {"classes": numbers.classes.tolist(), "merges": tree.merges.tolist(), "fidelity": tree.fidelity}
     if agreement is not None:
-        by_level = ("purity", "dendrogram_purity")
-        named = {key: {levels[level]: x for level, x in getattr(agreement, key).items()} for key in by_level}
-        found["tree_agreement"] = vars(agreement) | named
+        found["tree_agreement"] = vars(agreement)
     return found
 
 

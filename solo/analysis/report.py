@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -40,11 +39,11 @@ SECTIONS = {
 def write_report(
     analysis: Analysis,
     figures: Sequence[Figure],
-    tables: Sequence[Table],
+    table: Table,
     found: Sequence[Finding],
     image: Images | None = None,
 ) -> str:
-    """The page as text: tables follow the figures of their section, findings stand at the top.
+    """The page as text: findings stand at the top, then the table, then the figures by section.
 
     `image` gives the picture of a row of the features; None: there are none.
     """
@@ -65,12 +64,9 @@ def write_report(
 
     sections = []
     for name, lede in SECTIONS.items():
-        inside: dict[str, list[Any]] = {
-            "figures": [figure for figure in figures if figure.section == name],
-            "tables": [table for table in tables if table.section == name],
-        }
-        if any(inside.values()):
-            sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, **inside})
+        inside = [figure for figure in figures if figure.section == name]
+        if inside or name == "Overview":
+            sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, "figures": inside})
     # Whatever is shown has its marks escaped and its control characters spelled out.
     shown = Environment(autoescape=True, finalize=lambda x: x if isinstance(x, Markup) else printable(str(x)))
     return shown.from_string(_asset("report.html")).render(
@@ -85,7 +81,8 @@ def write_report(
         is_plot=lambda panel: not isinstance(panel, Pictures),
         plot=plot,
         panels=all_panels,
-        cells=_cells,
+        table=table,
+        cells=_cells(table),
         thumbnail=_thumbnails(image),
         **{name: Markup(_asset(f"report.{name}")) for name in ("css", "js")},
         plotly=Markup(get_plotlyjs()),
@@ -132,8 +129,6 @@ def _cells(table: Table) -> list[list[dict[str, str]]]:
 
 def _best(table: Table) -> set[tuple[int, int]]:
     """(row, column) of the best values: of several runs, and within one space, which others can't be compared with."""
-    if not table.compares:
-        return set()
     space = next(place for place, column in enumerate(table.columns) if column.name == "space")
     found = set()
     for kind in {row[space] for row in table.rows}:

@@ -1,14 +1,12 @@
-"""Figures of single snapshots: distributions, spectra, points in the plane, the emergent tree, matrices."""
+"""Figures of single snapshots: distributions, spectra, points in the plane, the emergent tree."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
 from solo.analysis.embedding import TITLES
-from solo.analysis.figure import Cloud, Dendrogram, Figure, Group, Lines, Matrix, Panel, Series
-from solo.analysis.labelling import Array, Labelling
+from solo.analysis.figure import Cloud, Dendrogram, Figure, Group, Lines, Panel, Series
+from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.palette import OTHER, SAME, UNKNOWN, category_colours
 from solo.analysis.runs import Analysis, Run, Snapshot, View
@@ -16,8 +14,7 @@ from solo.eval.tree import EmergentTree
 
 _FRAME = 2.5  # height of a panel of distributions, in those of the last snapshot
 _LEAST_SHARE = 1e-8  # of the variance; below it there is only rounding
-_MOST_LEAVES = 150  # leaves of a drawn tree, and classes in a matrix of cosines
-_MOST_MIXED = 60  # classes in a matrix of mixing; more are left to the tables
+_MOST_LEAVES = 150  # of a drawn tree
 _MOST_BINS = 200
 
 
@@ -26,7 +23,7 @@ def space_figures(analysis: Analysis) -> list[Figure]:
     found: list[Figure | None] = [
         clouds(analysis, view) for view in analysis.views if view.key in analysis.runs[0].last.clouds
     ]
-    found += [distributions(analysis), spectra(analysis), trees(analysis), similarity(analysis)]
+    found += [distributions(analysis), spectra(analysis), trees(analysis)]
     return [figure for figure in found if figure is not None]
 
 
@@ -150,70 +147,6 @@ def trees(analysis: Analysis) -> Figure | None:
         tuple(panels),
         tuple(zip(names, category_colours(len(names)), strict=True)) if len(names) <= 40 else (),
     )
-
-
-def similarity(analysis: Analysis) -> Figure | None:
-    """A heat map of the cosines between class centroids."""
-    return _matrices(
-        analysis,
-        "similarity",
-        "The emergent tree",
-        "Blocks on the diagonal: cosines of class centroids",
-        "Classes in the order of the first tree. Squares of high cosines on the diagonal are emergent superclasses; a "
-        "high one off the diagonal is a pair that is about to become one.",
-        f"Cosine of the means of unit features, {SPACES[analysis.spaces[0]]}. {analysis.protocol['images']}",
-        "cosine",
-        lambda numbers: numbers.similarity,
-        _MOST_LEAVES,
-    )
-
-
-def mixing(analysis: Analysis) -> Figure | None:
-    """A heat map of how far the classes of each pair mix."""
-    return _matrices(
-        analysis,
-        "mixing",
-        "Local collapse",
-        "Every pair of classes: how far are they one?",
-        "Classes in the order of the first tree, so that relatives stand beside each other. High values near the "
-        "diagonal are local collapse; high ones far from it are classes that got lost.",
-        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
-        "mixing",
-        lambda numbers: numbers.mixing,
-        _MOST_MIXED,
-    )
-
-
-def _matrices(
-    analysis: Analysis,
-    key: str,
-    section: str,
-    title: str,
-    caption: str,
-    protocol: str,
-    value: str,
-    of: Callable[[Numbers], Array],
-    most: int,
-) -> Figure | None:
-    """A matrix for each run, classes in the first tree's order, all on one scale; None where the classes differ."""
-    found = [run.last.spaces[analysis.spaces[0]] for run in analysis.runs]
-    first = found[0]
-    alike = all(len(of(numbers)) and np.array_equal(numbers.classes, first.classes) for numbers in found)
-    if first.tree is None or not 2 < len(first.classes) <= most or not alike:
-        return None
-    order = first.tree.order()
-    tables = [of(numbers)[np.ix_(order, order)].copy() for numbers in found]
-    low, high = min(0.0, *(float(table.min()) for table in tables)), 1.0
-    if value == "mixing":  # of a class with itself it says nothing
-        for table in tables:
-            np.fill_diagonal(table, np.nan)
-        low, high = 0.0, max(0.05, *(float(np.nan_to_num(table).max()) for table in tables))
-    names = tuple(analysis.labelling.names[-1][label] for label in first.classes[order])
-    panels = (
-        Matrix(titled(analysis, run), value, names, table, low, high)
-        for run, table in zip(analysis.runs, tables, strict=True)
-    )
-    return Figure(key, section, title, caption, protocol, tuple(panels))
 
 
 def _dendrogram(tree: EmergentTree, numbers: Numbers, labelling: Labelling, title: str) -> Dendrogram:

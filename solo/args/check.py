@@ -150,10 +150,7 @@ class _Check:
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """The value as `kind`: `"0.3"` as float, the text `None` as null.
-
-    Raises a `_Refused` if that is impossible, with the sentence for the user.
-    """
+    """The value as `kind`: `"0.3"` as float, the text `None` as null; `_Refused` says to the user why not."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in _UNIONS:
         return _convert_union(value, args, kind)

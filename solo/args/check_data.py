@@ -167,7 +167,7 @@ def to_fetch(values: Values) -> list[str | None]:
 
 
 def obtain_all(values: Values, places: Iterable[str | None]) -> None:
-    """Fetch what `to_fetch` has found. Raises a `ParseError`: it can't be fetched."""
+    """Fetch what `to_fetch` has found; a `ParseError` if it can't be."""
     spec, data = spec_of(values), values["data"]
     try:
         for place in places if spec and data["format"] == "image_folder" else ():

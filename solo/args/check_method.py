@@ -29,10 +29,15 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     trained = values.get("pretrain_method")
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
+<<<<<<< HEAD
     problems += check_policy(
         values.get("method"), *(get(values, f"hex.{name}") for name in ("policy", "action", "show"))
     )
     return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values)]
+=======
+    problems += check_policy(values.get("method"), get(values, "hex.policy"), get(values, "hex.action"))
+    return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values), *_ring(values)]
+>>>>>>> main
 
 
 def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
@@ -79,6 +84,13 @@ def _schedule(values: Values) -> Iterator[Problem]:
     if shares and facts and facts.masked:
         text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
         yield Problem("data.resolution_schedule", text)
+
+
+def _ring(values: Values) -> Iterator[Problem]:
+    """Keys that pass from process to process, in a method that compares them in another way."""
+    method = values.get("method")
+    if get(values, "performance.ring_loss") and facts_of(method) and method not in ("simclr", "supcon"):
+        yield Problem("performance.ring_loss", f"=True is for simclr and supcon, not for method={method}; leave it out")
 
 
 def _settings(values: Values) -> Iterator[Problem]:

@@ -57,10 +57,7 @@ _SHELLS = {"bash": (_BASH, ".bashrc"), "zsh": (_ZSH, ".zshrc"), "fish": (_FISH, 
 
 
 def install(shell: str | None) -> str:
-    """Write the script of a shell (default: the user's own) and let the shell read it; says what was written.
-
-    Raises a `ConfigError`: another shell than bash, zsh or fish.
-    """
+    """Write the script of a shell (default: the user's own) and let the shell read it; says what was written."""
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in _SHELLS:
         raise ConfigError(f"--install-completion {name}: choose {', '.join(_SHELLS)}")

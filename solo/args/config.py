@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.fields import LISTS, keys_of, with_own_keys
+from solo.compat.keys import modernise
 from solo.errors import ConfigError
 
 Schema = TypeVar("Schema")
@@ -47,10 +49,7 @@ def _is_tuple(kind: Any) -> bool:
 
 
 def to_plain(cfg: Any) -> dict[str, Any]:
-    """Dicts, lists, texts and numbers of a frozen config, or of a `DictConfig` with interpolations resolved.
-
-    Raises a `ConfigError` if an interpolation leads nowhere.
-    """
+    """Plain values of a frozen config, or of a `DictConfig`, whose interpolations have to lead somewhere."""
     if not isinstance(cfg, DictConfig):
         plain: Any = _plain(cfg)
         return dict(plain)
@@ -74,3 +73,37 @@ def _plain(value: Any) -> Any:
 def to_yaml(cfg: Any) -> str:
     """A config as YAML, to be read as a recipe again."""
     return OmegaConf.to_yaml(OmegaConf.create(to_plain(cfg)))
+
+
+def write_back(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Make `cfg` hold exactly `values`."""
+    OmegaConf.set_struct(cfg, False)
+    for name in [name for name in cfg if name not in values]:
+        cfg.pop(name)
+    for name, value in values.items():
+        cfg[name] = value
+
+
+def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
+    """Write the schema's defaults into `cfg`, in place, where it has nothing, and return it; of some keys, or all.
+
+    For configs that did not come through `parse_cfg`: older spellings are renamed, nothing is checked or required.
+    """
+    values = modernise(to_plain(cfg), own=keys_of(schema)).values
+    filled = _filled(values, schema)
+    write_back(cfg, values | {name: filled[name] for name in names or filled})
+    return cfg
+
+
+def _filled(values: Any, schema: type) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    filled = dict(values)
+    for name, found in keys_of(schema).items():
+        if found.section:
+            filled[name] = _filled(filled.get(name) or {}, found.section)
+        elif found.item and isinstance(filled.get(name), list):
+            filled[name] = [_filled(entry, found.item) for entry in filled[name]]
+        elif not found.required:
+            filled.setdefault(name, copy.deepcopy(found.default))
+    return filled

@@ -47,7 +47,7 @@ class CommonDataCfg:
     levels: tuple[str, ...] | str | None = key(
         None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
     )
-    taxonomy: str | None = key(None, "file with the label tree above the class folders, or wordnet; null: none")
+    taxonomy: str | None = key(None, "file with the label tree above the class folders; null: none")
     path_column: str | None = key(None, "table, hf: column of the images; null: the one with image files")
     label_columns: tuple[str, ...] | None = key(
         None, "table, webdataset, hf: columns of labels, coarse first; null: the only other one"
@@ -71,10 +71,7 @@ class CommonDataCfg:
 
     @property
     def spec(self) -> DatasetSpec:
-        """What is known of the data set: classes, label tree, how its files are read.
-
-        Raises a `UserError`: nobody has named one.
-        """
+        """What is known of the data set, once one is named: classes, label tree, how its files are read."""
         if self.resolved is None:
             raise UserError("data.dataset is missing; give the name of a data set")
         return self.resolved
@@ -109,10 +106,7 @@ class DataCfg(AugmentedDataCfg):
 
     no_labels: bool = key(False, "custom: one flat folder of images without labels")
     label_fraction: float | tuple[float, ...] = key(
-        -1.0,
-        "share of the training images that keep their labels, or one a level, coarse first; -1: all",
-        ge=-1,
-        le=1,
+        -1.0, "share of the training images that keep their labels, or one a level, coarse first; -1: all", ge=-1, le=1
     )
     unseen_classes: int | tuple[str, ...] | None = key(
         None, "classes whose images are left out: names or indices, or how many to draw; null: none", ge=0

@@ -1,7 +1,8 @@
-"""What a recipe from elsewhere may not do: take minutes or all memory to read, or read the environment."""
+"""Reading recipes from elsewhere: none may take minutes or all memory to read, or read the environment."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.check import short
 from solo.args.differences import flat
@@ -128,3 +130,30 @@ def _found(names: Any, folders: Sequence[Path]) -> Iterator[Path]:
         place = Path(group.lstrip("/")) / name.partition("@")[0].lstrip("/")
         files = (folder / place.with_name(f"{place.name.removesuffix('.yaml')}.yaml") for folder in folders)
         yield from (file for file in files if file.is_file())
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Of a file; empty if there is none, a `ConfigError` if it is no table or can't be read."""
+    return _table_once(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=256)
+def _table_once(path: Path, changed: int) -> dict[str, Any]:
+    read_small(path)  # OmegaConf writes every alias out
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
+        raise ConfigError(f"{display(path)}: {reason(error)}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
+    return content
+
+
+def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables in both are merged, other values replaced."""
+    both = {
+        k: merged(values[k], more[k])
+        for k in values.keys() & more.keys()
+        if isinstance(values[k], dict) and isinstance(more[k], dict)
+    }
+    return {**values, **more, **both}

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solo.args.harmless import named_in
+from solo.args.harmless import merged, named_in, read_table
 from solo.args.origins import display, lines_of
-from solo.args.tables import merged, read_table
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE, USUAL
@@ -42,19 +41,12 @@ _OF_THE_IMAGES = (
 
 @dataclass(frozen=True)
 class Made:
-    """A recipe without a file.
+    """A recipe without a file."""
 
-    Attributes:
-        defaults: as in a file's defaults list.
-        values: what it says itself.
-        places: dotted key -> where the value was written.
-        parts: paths of what it is made of.
-    """
-
-    defaults: list[Any]
-    values: dict[str, Any]
-    places: dict[str, str]
-    parts: list[str]
+    defaults: list[Any]  # as in a file's defaults list
+    values: dict[str, Any]  # what it says itself
+    places: dict[str, str]  # dotted key -> where the value was written
+    parts: list[str]  # paths of what it is made of
 
 
 def made_for(folder: Path, name: str) -> dict[str, Made]:

@@ -33,16 +33,11 @@ _SCHEMAS: dict[str, type] = {
 
 
 def declare_keys(keys: type, section: str = "", command: str = "pretrain") -> None:
-    """Let a command's config have these keys; the same call twice is one.
+    """Let a command's config have these keys, a dataclass; the same call twice is one.
 
-    Args:
-        keys: a dataclass. A field without a default must be given by every recipe.
-        section: where they stand: the top level, a section (`data`, `optimizer`, `checkpoint`, ...), or `augmentations`
-            for each entry of that list.
-        command: whose config: pretrain, linear, evaluate, analyze, knn or umap.
-
-    Raises:
-        UserError: no dataclass, command or section, or a key of that name is there already.
+    A field without a default must be given by every recipe. They stand at the top level, in a section (`data`,
+    `optimizer`, `checkpoint`, ...), or in each entry of the list `augmentations`. The command is pretrain, linear,
+    evaluate, analyze, knn or umap. Raises a `UserError` for another one, or where a key of that name is there already.
     """
     if not dataclasses.is_dataclass(keys):
         raise UserError(f"declare_keys: {keys!r} is no dataclass; give a class with @dataclass(kw_only=True)")

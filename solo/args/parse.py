@@ -32,21 +32,14 @@ _LOG = logging.getLogger("solo")
 
 @dataclass(frozen=True)
 class Parsed:
-    """A config that can run.
+    """A config that can run."""
 
-    Attributes:
-        values: plain dicts and lists, complete and resolved.
-        config: the same as a frozen instance of the schema, with the resolved data set: what a run reads.
-        origins: key -> where its value came from; keys that aren't there hold the schema's default.
-        notes: one-line remarks for the user.
-        fetch: what the run has to call first, where its data aren't on this machine: fetches them, and gives the config
-            that knows them; `None` where they are here.
-    """
-
-    values: dict[str, Any]
-    config: Any
-    origins: dict[str, str]
-    notes: list[str]
+    values: dict[str, Any]  # plain dicts and lists, complete and resolved
+    config: Any  # the same as a frozen instance of the schema, with the resolved data set: what a run reads
+    origins: dict[str, str]  # key -> where its value came from; keys that aren't there hold the schema's default
+    notes: list[str]  # one-line remarks for the user
+    # what the run has to call first, where its data aren't on this machine: fetches them, and gives the config that
+    # knows them; `None` where they are here
     fetch: Callable[[], Parsed] | None = None
 
 

@@ -20,13 +20,7 @@ FOLDERS = {"linear": ("linear", "finetune")}
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, in a file or made.
-
-    Attributes:
-        folder: that is searched first.
-        name: of the file in it, which may be missing.
-        made: names without a file -> what stands for them.
-    """
+    """A recipe by its `name` in a `folder`, in a file or `made`: names without a file -> what stands for them."""
 
     folder: Path
     name: str

@@ -35,6 +35,12 @@ class PerformanceCfg:
     grad_checkpointing: bool = key(
         False, "compute the backbone's activations again in the backward pass: less memory, more time", matters=False
     )
+    ring_loss: bool = key(
+        False,
+        "several devices: keys of the contrastive loss pass from one to the next instead of being gathered by all, so "
+        "that none holds more than two sets of its own rows; simclr and supcon",
+        matters=False,
+    )
     profile: bool = key(False, "write profile.txt and profile.json: where the time of a step goes", matters=False)
 
 

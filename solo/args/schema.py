@@ -265,9 +265,7 @@ class PretrainCfg(RunCfg):
         None, "layers of it that are trained, the rest stays as it is, BatchNorm too; null: all"
     )
     finetune_lora: int | None = key(
-        None,
-        "rank of adapters that are trained in its attention, in place of its weights (LoRA); null: none",
-        ge=1,
+        None, "rank of adapters that are trained in its attention, in place of its weights (LoRA); null: none", ge=1
     )
     verdict: bool = key(True, "with finetune_from: compare its weights with those of the end", matters=False)
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")

@@ -37,21 +37,13 @@ class LineParser(ArgumentParser):
 
 @dataclass(frozen=True)
 class Word:
-    """One word that sets or removes something.
+    """One word that sets or removes something."""
 
-    Attributes:
-        line: as it was typed.
-        key: dotted, or with slashes for a group of files.
-        value: plain; `None` if the key is removed.
-        removes: whether it takes something out.
-        choices: the words of a sweep, with one value each; otherwise only the line.
-    """
-
-    line: str
-    key: str
-    value: Any
-    removes: bool
-    choices: list[str]
+    line: str  # as it was typed
+    key: str  # dotted, or with slashes for a group of files
+    value: Any  # plain; `None` if the key is removed
+    removes: bool  # whether it takes something out
+    choices: list[str]  # the words of a sweep, with one value each; otherwise only the line
 
 
 def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Word:

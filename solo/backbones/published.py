@@ -18,31 +18,20 @@ _IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406),
 
 @dataclass(frozen=True)
 class Published:
-    """A model without classifier, and what its weights expect of images.
+    """A model without classifier, and what its weights expect of images."""
 
-    Attributes:
-        network: images (N, C, H, W) -> features (N, d).
-        size: pixels.
-        mean: per channel, of images in [0, 1].
-        std: likewise.
-    """
-
-    network: nn.Module
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    network: nn.Module  # images (N, C, H, W) -> features (N, d)
+    size: int  # pixels
+    mean: tuple[float, ...]  # per channel, of images in [0, 1]
+    std: tuple[float, ...]  # likewise
 
 
 def published_model(
     name: str, fetch: bool = True, *, channels: int = 3, kwargs: Mapping[str, Any] | None = None
 ) -> Published:
-    """Build `timm/NAME` or `torchvision/NAME`, without its classifier.
+    """Build `timm/NAME` or `torchvision/NAME`, without its classifier; `kwargs` are the library's.
 
-    Args:
-        name: library and model.
-        fetch: whether it gets its published weights, or random ones.
-        channels: of the images; torchvision's models take 3.
-        kwargs: passed to the library.
+    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels.
 
     Raises:
         UserError: an unknown library or model, weights that can't be fetched, kwargs that it refuses.

@@ -59,16 +59,10 @@ class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
 
 
 def adapt_stem(backbone: nn.Module, name: str, channels: int = 3, small: bool = False) -> nn.Module:
-    """Fit the first layer of a ResNet to the images, in place; other backbones are left as they are.
+    """Fit the first layer of a network whose registry name starts with "resnet" to the images, in place.
 
-    Small images keep their resolution: a 3x3 convolution with stride 1 and no pooling. Its padding is 2 (32x32 gives
-    34x34) because solo-learn's weights and numbers depend on it.
-
-    Args:
-        backbone: the network.
-        name: its registry name; the stem is only touched if this starts with "resnet".
-        channels: channels of the images.
-        small: whether the images are small (CIFAR, digits, ...).
+    Small images (CIFAR, digits, ...) keep their resolution: a 3x3 convolution with stride 1 and no pooling. Its padding
+    is 2 (32x32 gives 34x34) because solo-learn's weights and numbers depend on it.
     """
     conv = getattr(backbone, "conv1", None)
     if not name.startswith("resnet") or not isinstance(conv, nn.Conv2d):

@@ -59,15 +59,10 @@ class MaskedViT(SinCosViT):
     def forward(  # type: ignore[override]
         self, imgs: Tensor, mask_ratio: float = 0.0
     ) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Encode images (N, C, H, W).
+        """Encode images (N, C, H, W): features (N, D).
 
-        Args:
-            imgs: the images.
-            mask_ratio: share of the patches to remove, in [0, 1).
-
-        Returns:
-            Features (N, D); with a positive `mask_ratio` also those of the class token and of the kept patches
-            (N, 1 + kept, D), and `mask` and `ids_restore` of `random_masking`.
+        With a share of the patches to remove, `mask_ratio` in [0, 1), above 0 also those of the class token and of the
+        kept patches (N, 1 + kept, D), and `mask` and `ids_restore` of `random_masking`.
 
         Raises:
             UserError: if `mask_ratio` is out of range.

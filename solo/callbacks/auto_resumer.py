@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from solo.args.config import to_plain
-from solo.args.defaults import fill_defaults
+from solo.args.config import fill_defaults, to_plain
 from solo.args.differences import Difference, differences, may_change
 from solo.args.schema import PretrainCfg
 from solo.untrusted import parse_json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo.analysis.embedding import Embedding, LabelNames, draw_embedding
-from solo.args.defaults import fill_defaults
+from solo.args.config import fill_defaults
 from solo.args.schema import PretrainCfg
 from solo.callbacks.run_directory import RunDirectory
 from solo.distributed import gather_no_grad
@@ -23,42 +24,24 @@ from solo.distributed import gather_no_grad
 _MOST_POINTS = 2000  # a few seconds an epoch
 
 
+@dataclass(eq=False)
 class AutoUMAP(Callback):
     """After each validation in an epoch divisible by `frequency`, UMAP of the validation features as PDF and PNG.
 
     The files are `logdir/<run id>/<name>-<run id>-ep=<epoch>.pdf`; W&B gets the picture as `validation_umap`. At most
     2,000 images, drawn at random, the same ones each time; the title says so.
-
-    Args:
-        name: start of the file names.
-        logdir: parent folder of all runs' pictures.
-        frequency: epochs between two pictures.
-        keep_previous: keep the earlier epochs' pictures.
-        color_palette: "hls", or a colour map of matplotlib.
-        run: the run's folder, whose id the pictures share; by default the logger's version, or a random id.
-        embedding: umap, tsne or pca.
     """
 
-    def __init__(
-        self,
-        name: str,
-        logdir: str | Path = Path("auto_umap"),
-        frequency: int = 1,
-        keep_previous: bool = False,
-        color_palette: str = "hls",
-        run: RunDirectory | None = None,
-        embedding: Embedding = "umap",
-    ) -> None:
-        self.name = name
-        self.logdir = Path(logdir)
-        self.frequency = frequency
-        self.keep_previous = keep_previous
-        self.color_palette = color_palette
-        self.run = run
-        self.embedding: Embedding = embedding
-        self.path: Path | None = None
-        self.umap_placeholder = ""
-        self._files: list[Path] = []
+    name: str  # start of the file names
+    logdir: str | Path = Path("auto_umap")  # parent folder of all runs' pictures
+    frequency: int = 1  # epochs between two pictures
+    keep_previous: bool = False  # keep the earlier epochs' pictures
+    color_palette: str = "hls"  # or a colour map of matplotlib
+    run: RunDirectory | None = None  # whose id the pictures share; None: the logger's version, or a random id
+    embedding: Embedding = "umap"
+    path: Path | None = field(default=None, init=False)
+    umap_placeholder: str = field(default="", init=False)
+    _files: list[Path] = field(default_factory=list, init=False)
 
     @staticmethod
     def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
@@ -111,12 +94,12 @@ class AutoUMAP(Callback):
         self._files = files
 
 
+@dataclass
 class OfflineUMAP:
     """UMAP (or t-SNE, PCA) of the features of a model, without a trainer; arguments as of `AutoUMAP`."""
 
-    def __init__(self, color_palette: str = "hls", embedding: Embedding = "umap") -> None:
-        self.color_palette = color_palette
-        self.embedding: Embedding = embedding
+    color_palette: str = "hls"
+    embedding: Embedding = "umap"
 
     def plot(
         self, device: str | torch.device, model: nn.Module, dataloader: Iterable[Any], plot_path: str | Path

@@ -5,6 +5,7 @@ Polyak, Juditsky: Acceleration of stochastic approximation by averaging, SIAM Jo
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,20 +18,17 @@ from solo.files import replacing
 _PREFIX = "backbone."
 
 
+@dataclass(eq=False)
 class WeightAverage(Callback):
     """After each optimizer step mean <- share * mean + (1 - share) * weights; `ema.pth` after each epoch.
 
     The file is read like any checkpoint: `solo linear RUN/ema.pth`. Statistics of BatchNorm are averaged, too.
-
-    Args:
-        run: the run's folder.
-        share: in (0, 1), what the mean keeps of itself in a step.
     """
 
-    def __init__(self, run: RunDirectory, share: float) -> None:
-        self.run, self.share = run, share
-        self.mean: dict[str, Tensor] = {}
-        self._step = 0
+    run: RunDirectory  # the run's folder
+    share: float  # in (0, 1), what the mean keeps of itself in a step
+    mean: dict[str, Tensor] = field(default_factory=dict, init=False)
+    _step: int = field(default=0, init=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights as they are, or go on."""

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from solo import distributed
-from solo.args.config import to_plain
-from solo.args.defaults import fill_defaults
+from solo.args.config import fill_defaults, to_plain
 from solo.args.schema import PretrainCfg
 from solo.callbacks.process_state import GoingOn, capture
 from solo.callbacks.run_directory import RunDirectory, random_string
@@ -31,6 +31,7 @@ BACKUP = "last.ckpt.bak"
 _EPOCH = re.compile(r".+-ep=\d+\.ckpt")
 
 
+@dataclass(eq=False)
 class Checkpointer(Callback):
     """Writes `args.json`, `<name>-<run id>-ep=<epoch>.ckpt` and `last.ckpt` into `logdir/<run id>/`.
 
@@ -38,41 +39,27 @@ class Checkpointer(Callback):
     exactly; inside an epoch too, where the order of the images can be continued (solo's own loaders).
 
     It makes itself the last callback, since it saves what the others have done in the epoch.
-
-    Args:
-        cfg: of the run, typed or a `DictConfig`; written to `args.json` as it is.
-        logdir: the folder of all runs of this kind, `<checkpoint.dir>/<method>`.
-        frequency: the epochs divisible by it are kept under their own name.
-        keep_prev: keep the earlier epochs' files.
-        run: the run's folder, where other callbacks write there too.
-        every_steps: write `last.ckpt` after as many optimizer steps, too; None: only after epochs.
-        every_minutes: the same by the time since it was written last.
-        max_time: stop after it, with everything saved; see `StopRequests`.
     """
 
-    def __init__(
-        self,
-        cfg: Any,
-        logdir: str | Path = Path("trained_models"),
-        frequency: int = 1,
-        keep_prev: bool = False,
-        run: RunDirectory | None = None,
-        every_steps: int | None = None,
-        every_minutes: float | None = None,
-        max_time: Any = None,
-    ) -> None:
-        self.cfg = cfg
-        self.run = run or RunDirectory(logdir)
+    cfg: Any  # of the run, typed or a `DictConfig`; written to `args.json` as it is
+    logdir: str | Path = Path("trained_models")  # the folder of all runs of this kind, `<checkpoint.dir>/<method>`
+    frequency: int = 1  # the epochs divisible by it are kept under their own name
+    keep_prev: bool = False  # keep the earlier epochs' files
+    # the run's folder, where other callbacks write there too; None: one of its own
+    run: RunDirectory = None  # type: ignore[assignment]
+    every_steps: int | None = None  # write `last.ckpt` after as many optimizer steps, too; None: only after epochs
+    every_minutes: float | None = None  # the same by the time since it was written last
+    max_time: Any = None  # stop after it, with everything saved; see `StopRequests`
+
+    def __post_init__(self) -> None:
+        """Nothing is opened before training starts."""
+        self.run = self.run or RunDirectory(self.logdir)
         self.logdir = self.run.root
-        self.frequency = frequency
-        self.keep_prev = keep_prev
-        self.every_steps = every_steps
-        self.every_minutes = every_minutes
         self.path: Path | None = None
         self.ckpt_placeholder = ""
         self.last_ckpt: str | None = None
         self._loaded: dict[str, Any] = {}
-        self._stop = StopRequests(max_time)
+        self._stop = StopRequests(self.max_time)
         self._inside = False
         self._saved_at = 0.0
         self._odd: set[str] = set()  # buffers that are not finite by design

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 # Unit rows with a mean cosine c have a std (times sqrt(D)) of about sqrt(1 - c): below 0.05 the mean cosine is above
@@ -14,27 +15,22 @@ _ONE_LINE = 1.5
 _FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
 
 
+@dataclass(eq=False)
 class TrainingDiagnosis:
-    """Sees one row an epoch; remembers what it needs and what it said.
+    """Sees one row an epoch; remembers what it needs and what it said."""
 
-    Args:
-        kept_by: what keeps the method from collapsing (`MethodFacts.collapse`), for the likely causes.
-        max_epochs: length of the run; a plateau is `max(5, max_epochs / 10)` epochs.
+    kept_by: str = "contrast"  # what keeps the method from collapsing (`MethodFacts.collapse`), for the likely causes
+    max_epochs: int = 100  # length of the run; a plateau is `max(5, max_epochs / 10)` epochs
+    messages: list[str] = field(default_factory=list, init=False)  # everything it said, in order
+    collapsed: bool = field(default=False, init=False)  # whether it raised the alarm
+    flat: bool = field(default=False, init=False)  # whether it told of a plateau
+    _suspect: bool = field(default=False, init=False)
+    _losses: list[float] = field(default_factory=list, init=False)
+    _peak_lr: float = field(default=0.0, init=False)
 
-    Attributes:
-        messages: everything it said, in order.
-        collapsed: whether it raised the alarm.
-    """
-
-    def __init__(self, kept_by: str = "contrast", max_epochs: int = 100) -> None:
-        self.kept_by = kept_by
-        self.patience = max(5, (max_epochs or 0) // 10)
-        self.messages: list[str] = []
-        self.collapsed = False
-        self.flat = False
-        self._suspect = False
-        self._losses: list[float] = []
-        self._peak_lr = 0.0
+    def __post_init__(self) -> None:
+        """How long it waits for a better loss."""
+        self.patience = max(5, (self.max_epochs or 0) // 10)
 
     def judge(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
         """Judge an epoch's `epoch` (0-based), `online/...`, and, if known, `loss` and `lr`; what is to be said now.

@@ -4,21 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor
 
 from solo.callbacks.diagnosis import TrainingDiagnosis
-from solo.callbacks.feature_queue import FeatureQueue, Rows
 from solo.callbacks.meter import Meter
+from solo.distributed import gather_no_grad
 from solo.eval.vitals import geometry, neighbours_agree, spread
 
+Rows = dict[str, Tensor]
 _FEWEST = 8  # images by which a collapse is judged
 
 
+class FeatureQueue:
+    """Keeps references to the last batches of an epoch, whole ones of at least `rows` images, until it is read."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._batches: list[Rows] = []
+
+    def is_due(self, done: int, batches: float, batch_size: int, processes: int) -> bool:
+        """Whether the batch after `done` of `batches` (inf: nobody knows) will still be there when the epoch ends."""
+        return done >= batches - self._kept(batch_size, processes) if batches != float("inf") else True
+
+    def add(self, batch: Rows, processes: int) -> None:
+        """Keep a batch: name -> (B, ...), detached; forget the oldest ones."""
+        self._batches.append(batch)
+        size = len(next(iter(batch.values())))
+        del self._batches[: -self._kept(size, processes)]
+
+    def read(self) -> Rows:
+        """All rows of all processes; empty afterwards. Every process has to call this.
+
+        Returns:
+            name -> (N, ...), only names that every batch has; nothing if no batch was kept.
+        """
+        batches, self._batches = self._batches, []
+        names = [name for name in batches[0] if all(name in batch for batch in batches)] if batches else []
+        return {name: gather_no_grad(torch.cat([batch[name] for batch in batches])) for name in names}
+
+    def state(self) -> list[Rows]:
+        """The batches, to be saved."""
+        return list(self._batches)
+
+    def load(self, batches: list[Any]) -> None:
+        """The batches that `state` gave."""
+        self._batches = [dict(batch) for batch in batches]
+
+    def _kept(self, batch_size: int, processes: int) -> int:
+        return max(1, -(-self.rows // (batch_size * processes)))
+
+
+@dataclass(eq=False)
 class EmbeddingMonitor(Callback):
     """Measures the training features at the end of an epoch and logs them as `online/<measure>/<space>`.
 
@@ -27,37 +70,23 @@ class EmbeddingMonitor(Callback):
     Rank measures and spread are taken in both, the kNN accuracy (`online/knn_acc1/<level>`, where there are labels) in
     the features, the rest in the projection. Nothing is drawn from the global random
     streams, so a run trains the same with and without it. Place it before what shows and writes the metrics.
-
-    Args:
-        rows: images that are measured.
-        every: epochs between two measurements; the last epoch is always measured.
-        quantile: of HEX's adaptive threshold.
-        diagnosis: judges the numbers; None: nobody does.
-        stop_on_collapse: end the run when it raises the alarm.
-        meter: measures the loss; placed before this callback.
     """
 
-    def __init__(
-        self,
-        rows: int = 2048,
-        every: int = 1,
-        quantile: float = 0.99,
-        diagnosis: TrainingDiagnosis | None = None,
-        stop_on_collapse: bool = False,
-        meter: Meter | None = None,
-    ) -> None:
-        self.queue = FeatureQueue(rows)
-        self.every = every
-        self.quantile = quantile
-        self.diagnosis = diagnosis
-        self.stop_on_collapse = stop_on_collapse
-        self.meter = meter
+    rows: int = 2048  # images that are measured
+    every: int = 1  # epochs between two measurements; the last epoch is always measured
+    quantile: float = 0.99  # of HEX's adaptive threshold
+    diagnosis: TrainingDiagnosis | None = None  # judges the numbers; None: nobody does
+    stop_on_collapse: bool = False  # end the run when it raises the alarm
+    meter: Meter | None = None  # measures the loss; placed before this callback
+
+    def __post_init__(self) -> None:
+        """Nothing is kept yet."""
+        self.queue = FeatureQueue(self.rows)
         self._warned = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the features of the epoch's last batches."""
         seen: Mapping[str, list[Tensor]] | None = getattr(pl_module, "last_views", None)
         if seen is None or not self._is_measured(trainer):
             return
@@ -66,7 +95,6 @@ class EmbeddingMonitor(Callback):
             self.queue.add(_rows_of(seen), trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the epoch's last rows, log the numbers, and judge them."""
         if not self._is_measured(trainer):
             return
         rows = self.queue.read()
@@ -93,20 +121,16 @@ class EmbeddingMonitor(Callback):
             trainer.should_stop |= self.stop_on_collapse and self.diagnosis.collapsed
 
     def process_state(self) -> dict[str, Any]:
-        """The rows kept so far, for a run that goes on inside an epoch."""
         return {"batches": self.queue.state()}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        """Take over the rows that `process_state` gave."""
         self.queue.load(state["batches"])
 
     @property
     def state_key(self) -> str:
-        """The name of its state in checkpoints."""
         return "Online"
 
     def state_dict(self) -> dict[str, Any]:
-        """What the diagnosis has read and said."""
         return {} if self.diagnosis is None else self.diagnosis.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -52,14 +52,12 @@ class Meter(Callback):
         return float("nan") if self._loss is None else float(self._loss) / self._steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start an epoch's counts at zero."""
         self.images = self._steps = 0
         self.wait_seconds = self._paused = self._pause = 0.0
         self._loss = None
         self.epoch_started = self._mark = self._end = time.perf_counter()
 
     def process_state(self) -> dict[str, Any]:
-        """The epoch so far, for a run that goes on inside it."""
         return {
             "loss": self._loss,
             "steps": self._steps,
@@ -102,7 +100,6 @@ class Meter(Callback):
         self._mark = self._end = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock of training while it validates."""
         self._validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -26,7 +26,6 @@ class StepProfile(Callback):
         self._profile: profile | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count steps on the first process."""
         if not trainer.is_global_zero:
             return
         gpu = trainer.strategy.root_device.type == "cuda"
@@ -46,13 +45,11 @@ class StepProfile(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell the profiler of one more step."""
         if self._profile is not None:
             with torch.no_grad():
                 self._profile.step()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first epoch is enough."""
         if self._profile is not None:
             self._profile.stop()
             self._profile = None

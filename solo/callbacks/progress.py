@@ -54,11 +54,9 @@ class RunProgress(ProgressBar):
         self._enabled = False
 
     def enable(self) -> None:
-        """Show progress again after `disable`."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock and, on a terminal, the bar."""
         self._started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
         if self._enabled and self._wants_bar:
@@ -79,13 +77,11 @@ class RunProgress(ProgressBar):
         self._show(trainer, trainer.current_epoch + (batch_idx + 1) / max(1, trainer.num_training_batches))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One line an epoch where there is no bar."""
         self._last = {key: float(value) for key, value in trainer.callback_metrics.items() if value.numel() == 1}
         if self._enabled:
             self._show(trainer, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the full bar on the screen."""
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

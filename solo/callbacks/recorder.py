@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,37 +32,21 @@ class _Events(TensorBoardLogger):
         self.experiment.flush()
 
 
+@dataclass(eq=False)
 class Recorder(Callback):
     """Writes `config.yaml`, `metrics.csv`, `summary.json` and `curves.png` into the run's folder.
 
     The first three are renewed every epoch, so that a killed run keeps what it had. Place it last.
-
-    Args:
-        cfg: of the run, typed or a `DictConfig`.
-        run: the run's folder.
-        meter: measures speed and loss; placed before this callback.
-        facts: what the summary says besides the numbers.
-        history: `metrics.csv` of the run that is resumed; its epochs before this run's first one are kept.
-        tensorboard: also write the metrics as TensorBoard events into the run's folder.
     """
 
-    def __init__(
-        self,
-        cfg: Any,
-        run: RunDirectory,
-        meter: Meter,
-        facts: Facts,
-        history: Path | None = None,
-        tensorboard: bool = False,
-    ) -> None:
-        self.cfg = cfg
-        self.run = run
-        self.meter = meter
-        self.facts = facts
-        self.history = history
-        self.tensorboard = tensorboard
-        self.rows: list[Row] = []
-        self.summary: dict[str, Any] = {}
+    cfg: Any  # of the run, typed or a `DictConfig`
+    run: RunDirectory  # the run's folder
+    meter: Meter  # measures speed and loss; placed before this callback
+    facts: Facts  # what the summary says besides the numbers
+    history: Path | None = None  # `metrics.csv` of the run that is resumed; its epochs before this run's are kept
+    tensorboard: bool = False  # also write the metrics as TensorBoard events into the run's folder
+    rows: list[Row] = field(default_factory=list, init=False)
+    summary: dict[str, Any] = field(default_factory=dict, init=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open the folder, keep the configuration, attach TensorBoard (its folder is known only now)."""
@@ -73,13 +57,11 @@ class Recorder(Callback):
             write_text(folder / "config.yaml", to_yaml(self.cfg))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        """Take over the finished epochs of the run that is resumed."""
         if self.history is not None:
             finished = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
             self.rows = [row for row in read_rows(self.history) if row["epoch"] < finished]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add one row; renew the files."""
         row = {
             "epoch": float(trainer.current_epoch),
             "step": float(trainer.global_step),
@@ -97,7 +79,6 @@ class Recorder(Callback):
             self._summarize("running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the summary: the run is complete."""
         if trainer.is_global_zero:
             self._finish("finished")
 
@@ -110,7 +91,7 @@ class Recorder(Callback):
     def add(self, name: str, value: Any) -> None:
         """Put a further entry into the summary of a finished run; None is none."""
         if value is not None:
-            self.facts = dataclasses.replace(self.facts, extra={**self.facts.extra, name: value})
+            self.facts = replace(self.facts, extra={**self.facts.extra, name: value})
             self._summarize("finished")
 
     def _summarize(self, status: str) -> None:

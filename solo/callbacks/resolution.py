@@ -6,6 +6,7 @@ Li et al.: Accelerating augmentation invariance pretraining, https://arxiv.org/a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,19 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+@dataclass(eq=False)
 class ResolutionSchedule(Callback):
-    """Shrinks the views of a batch, once they are on the device, to a share of their side.
+    """Shrinks the views of a batch, once they are on the device, to a share of their side."""
 
-    Args:
-        shares: in (0, 1], one for each of as many equal parts of the run.
-        patch: of the network, in pixels; sides are multiples of it.
-    """
-
-    def __init__(self, shares: Sequence[float], patch: int) -> None:
-        self.shares, self.patch = tuple(shares), patch
+    shares: Sequence[float]  # in (0, 1], one for each of as many equal parts of the run
+    patch: int  # of the network, in pixels; sides are multiples of it
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Shrink the views of the batch, in place."""
         epochs, part = max(trainer.max_epochs or 1, 1), len(self.shares)
         share = self.shares[min(trainer.current_epoch * part // epochs, part - 1)]
         if share < 1:

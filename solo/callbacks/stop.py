@@ -39,13 +39,8 @@ class StopRunError(SystemExit):
 class StopRequests:
     """Whether the run shall end: SIGTERM, SIGUSR1, SIGHUP, a reader of the output that left, or a time limit.
 
-    Nothing happens in the handler itself.
-
-    Args:
-        max_time: as Lightning's: `DD:HH:MM:SS`, a timedelta or its arguments; of this start of the program.
-
-    Attributes:
-        code: exit code of the latest request, 0 without one.
+    Nothing happens in the handler itself. `max_time` is Lightning's, `DD:HH:MM:SS`, a timedelta or its arguments, of
+    this start of the program; `code` is the exit code of the latest request, 0 without one.
 
     Raises:
         UserError: `max_time` can't be read.

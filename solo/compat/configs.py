@@ -9,8 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo.args.check import ParseError, unknown
-from solo.args.config import to_plain
-from solo.args.defaults import fill_defaults, write_back
+from solo.args.config import fill_defaults, to_plain, write_back
 from solo.args.fields import keys_of
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg
@@ -86,7 +85,7 @@ def _without_own(values: Mapping[str, Any], schema: type, own: dict[str, Any], p
 
 
 def add_and_assert_dataset_cfg(cfg: DictConfig) -> DictConfig:
-    """Defaults of the `data` section. Raises a `ParseError`: (an `AssertionError`) if the data set is unknown."""
+    """Defaults of the `data` section of a known data set."""
     name = cfg.data.dataset
     if name not in DATASETS:
         raise ParseError(f"data.dataset{unknown(name, DATASETS)}")

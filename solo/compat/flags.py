@@ -112,10 +112,7 @@ def has_flags(command: str, words: Sequence[str]) -> bool:
 
 
 def read_flags(command: str, words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The config as a recipe would give it, and the place of each key.
-
-    Raises a `ConfigError`: for words that the form doesn't have, in one line.
-    """
+    """The config as a recipe would give it, and the place of each key; a `ConfigError` for other words."""
     given = vars(_FORMS[command](LineParser(add_help=False, allow_abbrev=False)).parse_args(list(words)))
     values: dict[str, Any] = {}
     origins = {"": COMMAND_LINE}

@@ -72,11 +72,7 @@ def simclr_loss_func_hex_adaptive(
 
 
 def simclr_loss_func_superclass(
-    z: Tensor,
-    indexes_class: Tensor,
-    indexes_super: Tensor,
-    temperature: float = 0.1,
-    variant: Variant = "reweight",
+    z: Tensor, indexes_class: Tensor, indexes_super: Tensor, temperature: float = 0.1, variant: Variant = "reweight"
 ) -> Tensor:
     """HEX between two views, (2 * N, D) stacked: negatives share the superclass, (N,) or (2 * N,), -1 unknown.
 

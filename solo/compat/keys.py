@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from solo.args.check import Problem, unknown
+from solo.args.check import Problem, get, unknown
 from solo.args.fields import keys_of
 from solo.hex.catalogue import POLICIES
 from solo.methods.catalogue import CATALOGUE
@@ -88,25 +88,17 @@ def modernise(values: Mapping[str, Any], own: Container[str] = ()) -> Modern:
         if old not in own:
             _move(modern, old, new)
     _translate_policy(modern)
-    if _get(modern.values, "data.format") == "dali":
+    if get(modern.values, "data.format") == "dali":
         modern.values["data"]["format"] = "image_folder"
         modern.notes.append(("data.format", "='dali' is read as image_folder: images are read without DALI"))
     _clean_augmentations(modern)
     return modern
 
 
-def _get(values: Mapping[str, Any], dotted: str) -> Any:
-    for part in dotted.split("."):
-        if not isinstance(values, Mapping) or part not in values:
-            return None
-        values = values[part]
-    return values
-
-
 def _pop(values: dict[str, Any], dotted: str) -> bool:
     """Remove a key; whether it had a value (null is how a recipe leaves out a key of the one it builds on)."""
     *path, last = dotted.split(".")
-    section = _get(values, ".".join(path)) if path else values
+    section = get(values, ".".join(path)) if path else values
     return isinstance(section, dict) and section.pop(last, None) is not None
 
 
@@ -142,7 +134,7 @@ def _canonical(value: Any) -> Any:
 
 
 def _translate_policy(modern: Modern) -> None:
-    written = _get(modern.values, "hex.policy")
+    written = get(modern.values, "hex.policy")
     if not isinstance(written, str) or written == "???" or is_path(written):
         return
     known = written.lower()

@@ -31,7 +31,7 @@ class Moved:
     gone: str | None = None  # why there is nothing like it, and what to use instead
 
     def get(self, name: str) -> Any:
-        """The object of that name. Raises an `AttributeError`: there is none."""
+        """The object of that name."""
         home, _, here = self.renamed.get(name, name).rpartition(":")
         found = getattr(importlib.import_module(home or self.home), here)
         constructor = self.method != "" and callable(found) and not isinstance(found, type) and name[0] != "_"
@@ -116,10 +116,7 @@ class OldPaths(MetaPathFinder, Loader):
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its names, each looked up when somebody asks for it.
-
-        Raises an `ImportError`: there is nothing like it here.
-        """
+        """Give the module its names, each looked up when somebody asks; an `ImportError` if it is gone."""
         moved = MODULES[module.__name__]
         if moved is not None and moved.gone:
             raise ImportError(moved.gone)

@@ -124,10 +124,7 @@ def prepare_dataloaders(
     num_workers: int = 4,
     seed: int | None = None,
 ) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
-    """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest.
-
-    Raises a `UserError` if the batch is larger than the training set.
-    """
+    """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest."""
     return (
         train_loader(train_dataset, batch_size, num_workers, seed),
         eval_loader(val_dataset, batch_size, num_workers),
@@ -152,9 +149,8 @@ def prepare_data(
     channels: int | None = None,
     seed: int | None = None,
 ) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
-    """Transforms, data sets and loaders in one call: `(train_loader, val_loader)`.
+    """`(train_loader, val_loader)` in one call, with arguments and errors of the functions that it calls.
 
-    Arguments and errors are those of `prepare_transforms`, `prepare_datasets` and `prepare_dataloaders`;
     `auto_augment` trains with timm's RandAugment and random erasing; `seed` is that of order and augmentation.
     """
     T_train, T_val = prepare_transforms(dataset, mean, std, size, channels)  # noqa: N806

@@ -1,4 +1,4 @@
-"""`solo doctor`: is this installation right on this machine? Versions, devices, speed of the data path, guarantees."""
+"""`solo doctor`: is this installation right on this machine? Versions, devices, guarantees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from solo.compat.twin import twin
 from solo.doctor.case import Case, Outcome
 from solo.doctor.columns import COLUMNS, Column, all_cases
 from solo.doctor.determinism import determinism
-from solo.doctor.machine import Fact, bandwidth, devices, versions
+from solo.doctor.machine import Fact, devices, versions
 from solo.files import write_text
 from solo.methods.catalogue import CATALOGUE, names
 from solo.run.report import grid
@@ -29,7 +29,7 @@ QUICK = tuple(
 )
 
 Say = Callable[[str], None]
-Cells = dict[tuple[Case, str], Outcome | None]  # (case, column's name) -> outcome; None where it doesn't apply
+Cells = dict[tuple[Case, str], Outcome]  # (case, column's name) -> outcome
 
 
 def main(words: Sequence[str]) -> int:
@@ -54,7 +54,6 @@ def main(words: Sequence[str]) -> int:
         screen.print(f"warning: {other}", markup=False, soft_wrap=True)
     if given.full:
         return _full(screen, facts, Path(given.page).expanduser(), given.methods)
-    screen.print(grid("data path, one core", (), bandwidth(Path(given.folder) if given.folder else None)))
     start = time.perf_counter()
     found = quick()
     rows = ((name, _mark(outcome), Text(outcome.detail)) for name, outcome in found.items())
@@ -72,7 +71,7 @@ def quick() -> dict[str, Outcome]:
     for column in COLUMNS:
         what, cases = wanted.get(column.name, ("", ()))
         outcomes = zip(cases, column.check(cases) if cases else (), strict=True)
-        rows |= {f"{what}, {case}": outcome for case, outcome in outcomes if outcome is not None}
+        rows |= {f"{what}, {case}": outcome for case, outcome in outcomes}
     return rows | {f"same seed = same weights, {QUICK[0]}": determinism(QUICK[0])}
 
 
@@ -85,9 +84,8 @@ def guarantees(
         start = time.perf_counter()
         outcomes = column.check(cases)
         found |= {(case, column.name): outcome for case, outcome in zip(cases, outcomes, strict=True)}
-        applies = [outcome for outcome in outcomes if outcome is not None]
-        green = sum(outcome.ok for outcome in applies)
-        say(f"{column.name}: {green} of {len(applies)} ok ({time.perf_counter() - start:.0f} s)")
+        green = sum(outcome.ok for outcome in outcomes)
+        say(f"{column.name}: {green} of {len(outcomes)} ok ({time.perf_counter() - start:.0f} s)")
         keep(found)
     return found
 
@@ -97,9 +95,10 @@ def page(found: Cells, columns: Sequence[Column], facts: Sequence[Fact]) -> str:
     lines = [
         "# Guarantees",
         "",
-        "Written by `solo doctor --full`; don't edit. A cell is `ok`, or the figure that failed; `-` where the column "
-        "has no meaning. Run it on your machine: it leaves with 1 if a cell fails. Each check is "
-        "tested with bugs that it must see (`tests/doctor/faults.py`).",
+        "Written by `solo doctor --full`; don't edit. A cell is `ok`, or the figure that failed. Run it on your "
+        "machine: it leaves with 1 if a cell fails. Each check is tested with bugs that it must see "
+        "(`tests/doctor/faults.py`). What no machine changes is held by the tests alone: number formats against "
+        "float64 (`tests/doctor/test_numbers.py`), `accumulate: exact` against one large batch (`test_exact.py`).",
         "Faults that were tried from outside, and what happens then: [faults.md](faults.md), made by the tests.",
         "",
         *(f"- **{column.name}**: {column.says}." for column in columns),
@@ -125,7 +124,7 @@ def _full(screen: Console, facts: Sequence[Fact], file: Path, methods: Sequence[
         [case.method, case.type, *(_mark(found[case, column.name]) for column in COLUMNS)] for case in cases
     ]
     screen.print(grid("guarantees", ("method", "type", *(column.name for column in COLUMNS)), rows))
-    failed = {key: outcome for key, outcome in found.items() if outcome is not None and not outcome.ok}
+    failed = {key: outcome for key, outcome in found.items() if not outcome.ok}
     for (case, name), outcome in failed.items():
         screen.print(f"{name}, {case}: {outcome.detail}", markup=False)
     screen.print(f"written: {file}", markup=False)
@@ -135,10 +134,10 @@ def _full(screen: Console, facts: Sequence[Fact], file: Path, methods: Sequence[
 _NOT_RUN = Outcome(True, "not run")
 
 
-def _mark(outcome: Outcome | None, whole: bool = False) -> Text:
+def _mark(outcome: Outcome, whole: bool = False) -> Text:
     """A cell, on the screen or (`whole`, with the figure that failed) in the page."""
-    if outcome is None or outcome is _NOT_RUN:
-        return Text("-" if outcome is None else outcome.detail)
+    if outcome is _NOT_RUN:
+        return Text(outcome.detail)
     if whole and not outcome.ok:
         return Text(f"**{' '.join(outcome.detail.split())}**".replace("|", "\\|").replace("<", "&lt;"))
     return Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
@@ -149,6 +148,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
     parser.add_argument("--page", default=PAGE, help="where --full writes its table")
     parser.add_argument("--methods", nargs="+", help="--full: only these methods")
-    parser.add_argument("--folder", help="where the disk is measured; default: the folder for temporary files")
     parser.add_argument("--replay", metavar="FOLDER", help="run a saved batch that gave a non-finite loss once more")
     return parser

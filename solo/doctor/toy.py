@@ -151,13 +151,3 @@ def without_dropout(model: nn.Module) -> nn.Module:
         if isinstance(module, (nn.Dropout, nn.MultiheadAttention)):
             setattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
     return model
-
-
-def without_norms(module: nn.Module) -> nn.Module:
-    """Take BatchNorm out, in place: its statistics depend on how a batch is cut."""
-    for name, child in module.named_children():
-        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            setattr(module, name, nn.Identity())
-        else:
-            without_norms(child)
-    return module

@@ -55,13 +55,9 @@ def fit_linear(
 ) -> LinearClassifier:
     """Minimise for each level mean cross-entropy + l2 / 2 * |weight|^2; biases are free.
 
-    Args:
-        features: (n, d), on the device to compute on.
-        labels: (n, L), -1 unknown: left out of that level.
-        counts: classes of each level, above all labels.
-        l2: strength of the penalty, > 0.
-        max_iter: steps of L-BFGS at most, of each level; it ends when the objective is within `CLOSE` of its optimum.
-        max_elements: bound on the numbers held at once, beside the features.
+    Features are (n, d), on the device to compute on, labels (n, L), -1 unknown: left out of that level; `counts` are
+    the classes of each level, above all labels. Each level ends within `CLOSE` of its optimum, or after `max_iter`
+    steps of L-BFGS; `max_elements` bounds the numbers held at once, beside the features.
     """
     features = features if features.dtype == torch.float64 else features.float()
     labels = labels.to(features.device)

@@ -37,15 +37,8 @@ def train_heads(
 ) -> tuple[Tensor, Tensor]:
     """SGD with momentum on cross-entropy, rates following a cosine to 0: weights (G, d, C), biases (G, C), from zero.
 
-    Args:
-        features: (n, d), on the device to compute on.
-        labels: (n,) in [0, C).
-        classes: C.
-        pairs: (learning rate, weight decay) of each of the G heads; the decay spares biases.
-        epochs: passes over the features; each in an order of its own.
-        batch_size: rows of a step.
-        seed: of the orders.
-        momentum: of SGD.
+    Features are (n, d), on the device to compute on, labels (n,) in [0, C); `pairs` are the learning rate and weight
+    decay of each of the G heads, the decay spares biases. Each epoch goes through the features in an order of its own.
     """
     n, rates = len(features), torch.tensor([lr for lr, _ in pairs], dtype=torch.float64)
     decay = features.new_tensor([wd for _, wd in pairs])[:, None, None]

@@ -17,16 +17,10 @@ from solo.precision import at_least_float32
 def accuracy_at_k(
     outputs: Tensor, targets: Tensor, top_k: Sequence[int] = (1, 5), labelled: Tensor | None = None
 ) -> list[Tensor]:
-    """Top-k accuracies in percent, over the rows that have a label.
+    """Top-k accuracies in percent, over the rows that have a label: a tensor (1,) for each k; a k above C counts as C.
 
-    Args:
-        outputs: (N, C) scores.
-        targets: (N,) class indices; negative ones are unknown and do not count. 0 if nothing is labelled.
-        top_k: which k; a k above C counts as C.
-        labelled: how many rows have a label, () and above 0; default: those here.
-
-    Returns:
-        One tensor of shape (1,) for each k.
+    Outputs are scores (N, C), targets (N,) class indices, negative ones unknown; 0 if nothing is labelled. `labelled`
+    is how many rows have a label, () and above 0; default: those here.
     """
     ks = [min(k, outputs.shape[1]) for k in top_k]
     labelled = (targets >= 0).sum().clamp(min=1) if labelled is None else labelled

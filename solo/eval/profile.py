@@ -41,13 +41,8 @@ class NodeRank:
 def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[NodeRank]:
     """Effective rank inside every node of the label tree, and of equally many rows from everywhere.
 
-    Args:
-        features: (N, D); the rows as they are, scale them to length 1 first to look at directions only.
-        labels: (N,) or (N, L), coarse first, -1 for unknown.
-        seed: of the draws; equal arguments give equal results.
-
-    Returns:
-        The root, then every node that has rows, level by level.
+    Features are (N, D), the rows as they are (scale them to length 1 first to look at directions only), labels (N,) or
+    (N, L), coarse first, -1 unknown. The root comes first, then every node that has rows, level by level.
 
     Raises:
         ValueError: if features and labels don't fit together.

@@ -138,18 +138,14 @@ def power_law(values: Tensor) -> float:
 def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float:
     """LiDAR: the effective rank of what tells images apart, relative to how much their views differ.
 
-    Thilak et al.: LiDAR (ICLR 2024), equations 2 to 4, https://arxiv.org/abs/2312.04000: between-image covariance
-    S_b, within-image covariance S_w + delta I, and the effective rank of S_w^-1/2 S_b S_w^-1/2. The paper takes 1,000
-    images with 50 views each, embeddings of the projector; with fewer views S_w is noisier and the value another, so
-    compare values of one protocol only.
-
-    Args:
-        features: (n, q, D): q views of each of n images.
-        delta: added to the diagonal of S_w.
-        epsilon: added to each share of the eigenvalues.
+    Thilak et al.: LiDAR (ICLR 2024), equations 2 to 4, https://arxiv.org/abs/2312.04000: between-image covariance S_b,
+    within-image covariance S_w + delta I, and the effective rank of S_w^-1/2 S_b S_w^-1/2, `epsilon` added to each
+    share of its eigenvalues. The paper takes 1,000 images with 50 views each, embeddings of the projector; with fewer
+    views S_w is noisier and the value another, so compare values of one protocol only.
 
     Returns:
-        About 1 to min(n - 1, D); 0 if all images have the same mean; NaN if an entry is not finite.
+        Of q views of n images, (n, q, D): about 1 to min(n - 1, D); 0 if all images have the same mean; NaN if an entry
+        is not finite.
 
     Raises:
         ValueError: if there are not at least two images with two views.

@@ -97,16 +97,15 @@ def average_precision(scores: Array, right: Array, points: int | None = None) ->
         points: None: area below the steps of precision over recall. Else the mean over so many recalls from 0 to 1 of
             the best precision at that recall or a higher one; VOC2007 has 11.
     """
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) if len(scores) else np.empty(0, dtype=int)
-    hits = right[order].cumsum()[ends]
-    if not len(hits) or not hits[-1]:
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    if not right.any():
         return math.nan
-    precision, recall = hits / (ends + 1), hits / hits[-1]
     if points is None:
-        return float(np.diff(recall, prepend=0.0) @ precision)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.mean([best[np.searchsorted(recall, at - 1e-12)] for at in np.linspace(0, 1, points)]))
+        return float(average_precision_score(right, scores))
+    curves = precision_recall_curve(right, scores)
+    precision, recall = curves[0][:-1], curves[1][:-1]  # the last point is of no image
+    return float(np.mean([precision[recall >= at - 1e-12].max() for at in np.linspace(0, 1, points)]))
 
 
 def mean_average_precision(scores: Array, labels: Array, points: int | None = None) -> float:

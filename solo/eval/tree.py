@@ -2,9 +2,8 @@
 
 Agglomerative clustering by SciPy. The measures: cophenetic correlation (Sokal, Rohlf: The comparison of dendrograms by
 objective methods, Taxon 1962), Baker's gamma (Baker: Stability of two hierarchical grouping techniques, JASA 1974),
-dendrogram purity (Heller, Ghahramani: Bayesian hierarchical clustering, ICML 2005), Robinson-Foulds distance (Robinson,
-Foulds: Comparison of phylogenetic trees, Mathematical Biosciences 1981), Mantel's permutation test (Cancer Research
-1967).
+Robinson-Foulds distance (Robinson, Foulds: Comparison of phylogenetic trees, Mathematical Biosciences 1981), Mantel's
+permutation test (Cancer Research 1967).
 """
 
 from __future__ import annotations
@@ -85,12 +84,6 @@ class TreeAgreement:
     gamma: float  # Baker's gamma, the rank correlation of the same two, -1 to 1
     # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any
     recovered: float
-    # for each level with inner nodes, share of leaves in the majority label of their cluster when the tree is cut into
-    # as many clusters as the level has labels, 0 to 1
-    purity: dict[int, float]
-    # for the same levels, mean share of their label in the smallest subtree of two leaves of one label, 0 to 1; needs
-    # no cut
-    dendrogram_purity: dict[int, float]
 
 
 def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
@@ -140,7 +133,6 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
     paths = np.asarray(paths).reshape(tree.num_leaves, -1)
     away = label_distances(paths)
     correlation = pearson(tree.cophenetic, away)
-    inner = [level for level in range(paths.shape[1]) if _is_inner(paths[:, level])]
     groups = {
         frozenset(np.flatnonzero(column == c).tolist()) for column in paths.T for c in set(column.tolist()) - {-1}
     }
@@ -150,8 +142,6 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
         p_value=_mantel(tree.cophenetic, away, correlation, permutations, seed),
         gamma=spearman(tree.cophenetic, away),
         recovered=len(nodes & set(tree.clades)) / len(nodes) if nodes else math.nan,
-        purity={level: _cut_purity(tree, paths[:, level]) for level in inner},
-        dendrogram_purity={level: _dendrogram_purity(tree, paths[:, level]) for level in inner},
     )
 
 
@@ -188,35 +178,6 @@ def spearman(x: Array, y: Array) -> float:
     from scipy.stats import rankdata
 
     return pearson(rankdata(x), rankdata(y))
-
-
-def _is_inner(labels: Array) -> bool:
-    """Whether a label of this level has several leaves, and there are two labels."""
-    _, counts = np.unique(labels[labels >= 0], return_counts=True)
-    return len(counts) > 1 and bool(counts.max() > 1)
-
-
-def _cut_purity(tree: EmergentTree, labels: Array) -> float:
-    known = labels >= 0
-    clusters = tree.cut(len(np.unique(labels[known])))[known]
-    table = np.zeros((clusters.max() + 1, labels.max() + 1), dtype=int)
-    np.add.at(table, (clusters, labels[known]), 1)
-    return float(table.max(axis=1).sum() / known.sum())
-
-
-def _dendrogram_purity(tree: EmergentTree, labels: Array) -> float:
-    m = tree.num_leaves
-    counts = np.zeros((2 * m - 1, labels.max() + 1))  # of each label below each node
-    counts[np.flatnonzero(labels >= 0), labels[labels >= 0]] = 1
-    total = pairs = 0.0
-    for step, (left, right) in enumerate(tree.merges[:, :2].astype(int)):
-        here = counts[left] + counts[right]
-        counts[m + step] = here
-        joined = counts[left] * counts[right]  # pairs of one label whose smallest subtree is this one
-        if joined.any():
-            total += float(joined @ here) / here.sum()
-            pairs += joined.sum()
-    return total / pairs
 
 
 def _mantel(heights: Array, away: Array, correlation: float, permutations: int, seed: int) -> float:

@@ -40,11 +40,7 @@ class Change:
 def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device) -> dict[str, Any]:
     """Judge the features of two networks by kNN and by a linear classifier, of the same images in the same order.
 
-    Args:
-        start: of the one; labels are one column of classes, -1 unknown.
-        end: of the other.
-        protocol: `k`, `temperature`, `l2` and `linear_steps` are read.
-        device: to compute on.
+    Labels are one column of classes, -1 unknown; of the protocol `k`, `temperature`, `l2` and `linear_steps` are read.
 
     Returns:
         Plain values: for `knn` and `linear` the accuracies, their difference and its 95 % interval, Student's over the

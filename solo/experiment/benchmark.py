@@ -32,11 +32,11 @@ from solo.eval.intervals import coin, of_independent, of_statistic
 from solo.eval.probes import PROBES, Settings, probe
 from solo.experiment.rows import NAME, Row, add_row, read_rows
 from solo.files import output_file
+from solo.run.devices import compute_device
 from solo.run.failures import explained
 from solo.run.feature_source import load_features
 from solo.run.report import say
 from solo.run.take import read_words
-from solo.run.trainer import compute_device
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,7 @@ class Cell:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Returns:
-        0, or 1 if features of a run or data set could not be had; the other cells are measured all the same.
+    """Run the command; 0, or 1 if features of a run or data set could not be had; other cells are measured anyway.
 
     Raises:
         ConfigError: wrong words, or a wrong file of data sets.

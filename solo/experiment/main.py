@@ -21,10 +21,7 @@ from solo.run.take import read_words
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command.
-
-    Returns:
-        0, or 1 if a run has failed; the others are done all the same.
+    """Run the command; 0, or 1 if a run has failed; the others are done all the same.
 
     Raises:
         ConfigError: wrong words, or a wrong file.

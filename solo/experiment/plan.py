@@ -50,11 +50,8 @@ class Task:
 class Plan:
     """The arms of a file, and their runs.
 
-    Args:
-        path: of the file.
-        words: given to every run.
-        seeds: instead of the file's.
-        arms: only these, and the baseline.
+    `words` are given to every run, `seeds` are taken instead of the file's, of the arms only those named and the
+    baseline.
 
     Raises:
         ConfigError: the file, an arm, or the words of one of its runs are wrong.
@@ -135,13 +132,9 @@ class Plan:
         return {(name, budget): grid[0] for name, grid in self._grids.items() if grid for budget in self.budgets}
 
     def choices(self, numbers: Mapping[str, Mapping[str, float]]) -> tuple[Chosen, list[str]]:
-        """What is chosen for each arm and budget of which all trials have run: the best mean of the first measure.
+        """What is chosen for each arm and budget of which all trials have run, and a line on each.
 
-        Args:
-            numbers: id of a run -> measures.
-
-        Returns:
-            The choices, and a line on each.
+        That is the best mean of the first measure; `numbers` has the measures of each run by its id.
         """
         tried: dict[tuple[str, str], dict[str, list[Task]]] = {}
         for task in self.trials():

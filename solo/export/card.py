@@ -14,12 +14,7 @@ _LICENCE = "The weights belong to whoever trained them; name a licence here befo
 
 
 def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
-    """Markdown with the front matter that the Hugging Face hub reads.
-
-    Args:
-        bundle: what is described.
-        usage: lines of Python that load it.
-    """
+    """Markdown with the front matter that the Hugging Face hub reads; `usage` are lines of Python that load it."""
     facts = bundle.facts
     method, dataset = facts.get("method") or "unknown method", facts.get("dataset") or "unknown data"
     lines = ["---", "library_name: solo-hex", "tags: [image-feature-extraction, self-supervised-learning, solo]", "---"]
@@ -73,15 +68,10 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
 
 
 def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the files of a run say of it: `summary.json`, and `evaluate.json` where `solo evaluate` wrote one beside.
+    """What the files in a run's folder say of it: `summary.json`, and `evaluate.json` where `solo evaluate` wrote one.
 
-    Args:
-        folder: of the run.
-        settings: its resolved config.
-
-    Returns:
-        `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `numbers` (percent; `<name>_ci` is the 95 % interval)
-        and `protocol`, as far as they are known.
+    `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `numbers` (percent; `<name>_ci` is the 95 % interval) and
+    `protocol`, as far as they are known; `settings` are the run's resolved config.
     """
     summary = _read(folder / "summary.json")
     told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}

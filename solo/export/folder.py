@@ -25,30 +25,18 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Network:
-    """How a backbone is built, and what it expects of images.
+    """How a backbone is built, and what it expects of images."""
 
-    Attributes:
-        name: its registry name, `backbone.name` of the run, or `timm/NAME`, `torchvision/NAME`.
-        kwargs: what it was built with.
-        method: registry name of the pretraining method, by which some backbones differ; None if unknown.
-        small_stem: whether a ResNet has the stem for small images.
-        channels: C.
-        size: height and width of an image in pixels.
-        resize: length of the shorter side before the centre crop; None: images are resized to `size` x `size`.
-        mean: per channel, of images in [0, 1].
-        std: likewise.
-        reading: how files become images, where that is not the default: keys of `solo.data.storage.facts.ReadingKeys`.
-    """
-
-    name: str
-    kwargs: Mapping[str, Any]
-    method: str | None
-    small_stem: bool
-    channels: int
-    size: int
-    resize: int | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    name: str  # its registry name, `backbone.name` of the run, or `timm/NAME`, `torchvision/NAME`
+    kwargs: Mapping[str, Any]  # what it was built with
+    method: str | None  # registry name of the pretraining method, by which some backbones differ; None if unknown
+    small_stem: bool  # whether a ResNet has the stem for small images
+    channels: int  # C
+    size: int  # height and width of an image in pixels
+    resize: int | None  # length of the shorter side before the centre crop; None: images are resized to `size` x `size`
+    mean: tuple[float, ...]  # per channel, of images in [0, 1]
+    std: tuple[float, ...]  # likewise
+    # how files become images, where that is not the default: keys of `solo.data.storage.facts.ReadingKeys`
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
@@ -69,25 +57,22 @@ class Network:
         )
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A backbone and all that has to be known to use it.
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What `solo.json` says: all that has to be known of a backbone but its weights."""
 
-    Attributes:
-        backbone: images (B, C, H, W) -> features (B, F); in eval mode, on the CPU.
-        network: how it is built.
-        features_dim: F.
-        taxonomy: the label tree of the data it was trained on.
-        classifier: weight (classes, F) and bias (classes,), if the run has a classifier.
-        facts: about the run, for the card, see `solo.export.card.facts_of`.
-    """
+    network: Network  # how it is built
+    features_dim: int  # F
+    taxonomy: Taxonomy | None  # the label tree of the data it was trained on
+    facts: Mapping[str, Any]  # about the run, for the card, see `solo.export.card.facts_of`
 
-    backbone: nn.Module
-    network: Network
-    features_dim: int
-    taxonomy: Taxonomy | None
-    classifier: Mapping[str, Tensor] | None
-    facts: Mapping[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Description):
+    """A backbone and all that has to be known to use it."""
+
+    backbone: nn.Module  # images (B, C, H, W) -> features (B, F); in eval mode, on the CPU
+    classifier: Mapping[str, Tensor] | None  # weight (classes, F) and bias (classes,), if the run has a classifier
 
     def example(self, count: int = 2) -> Tensor:
         """Random images (count, C, size, size), the same ones each time."""
@@ -99,16 +84,6 @@ class Bundle:
         """(B, F) of images (B, C, H, W)."""
         found: Tensor = self.backbone(images)
         return found
-
-
-@dataclass(frozen=True)
-class Description:
-    """What `solo.json` says: all of a `Bundle` but the weights."""
-
-    network: Network
-    features_dim: int
-    taxonomy: Taxonomy | None
-    facts: Mapping[str, Any]
 
 
 def write_description(bundle: Bundle, folder: Path, card: str) -> None:
@@ -145,7 +120,9 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         network = Network(**told["network"])
         network = dataclasses.replace(network, mean=tuple(network.mean), std=tuple(network.std))
         tree = Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None
-        description = Description(network, int(told["features_dim"]), tree, told["facts"])
+        description = Description(
+            network=network, features_dim=int(told["features_dim"]), taxonomy=tree, facts=told["facts"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
     if not weights.is_file():

@@ -29,14 +29,9 @@ def save(bundle: Bundle, folder: str | Path) -> None:
 
 
 def push(bundle: Bundle, repo: str, private: bool | None, token: str | None, options: dict[str, Any]) -> str:
-    """Upload what `save` writes; its address is returned.
+    """Upload what `save` writes to `NAME/REPOSITORY`, made if it isn't there; its address is returned.
 
-    Args:
-        bundle: what is uploaded.
-        repo: `NAME/REPOSITORY`, made if it isn't there.
-        private: whether a new repository is.
-        token: of the account; None: the one that is logged in.
-        options: of `HfApi.upload_folder`; those that are None are left out.
+    `options` are those of `HfApi.upload_folder`, without those that are None; no `token` is that of who is logged in.
 
     Raises:
         UserError: the hub can't be reached, or refuses.
@@ -58,11 +53,8 @@ def push(bundle: Bundle, repo: str, private: bool | None, token: str | None, opt
 def fetch(repo: str, **options: Any) -> Path:
     """The folder of a repository, downloaded once; `NAME/REPOSITORY@REVISION` is another than its main one.
 
-    Only weights, descriptions and cards are fetched, and none of their code is run.
-
-    Args:
-        repo: its name.
-        options: of `huggingface_hub.snapshot_download`: `revision`, `token`, `cache_dir`, `local_files_only`, ...
+    Only weights, descriptions and cards are fetched, and none of their code is run; `options` are those of
+    `huggingface_hub.snapshot_download`.
 
     Raises:
         UserError: it can't be fetched.

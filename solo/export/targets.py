@@ -28,41 +28,26 @@ from solo.files import replacing, write_text
 
 @dataclass(frozen=True)
 class Target:
-    """A program that reads the folder.
+    """A program that reads the folder."""
 
-    Attributes:
-        write: writes the files, says how they are read.
-        needs: packages without which it can't be written.
-        help: one line for people.
-    """
-
-    write: Callable[[Bundle, Path], Reading]
-    needs: tuple[str, ...]
-    help: str
+    write: Callable[[Bundle, Path], Reading]  # writes the files, says how they are read
+    needs: tuple[str, ...]  # packages without which it can't be written
+    help: str  # one line for people
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        folder: where.
-        usage: lines of Python that load it.
-        checked: whether it was read back that way, with the same features (to 1e-5 of the largest).
-    """
-
-    folder: Path
-    usage: list[str]
-    checked: bool
+    folder: Path  # where
+    usage: list[str]  # lines of Python that load it
+    checked: bool  # whether it was read back that way, with the same features (to 1e-5 of the largest)
 
 
 def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
-    """Write `bundle` for the program `to`, read it back and compare the features.
+    """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare the features.
 
-    Args:
-        bundle: see `solo.load(...).bundle()`.
-        to: one of `TARGETS`.
-        folder: made if it isn't there; files of the same names are replaced.
+    The folder is made if it isn't there; files of the same names are replaced.
 
     Raises:
         UserError: an unknown target, a network that it doesn't know, a package that is missing, or other features

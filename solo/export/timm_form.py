@@ -16,15 +16,10 @@ TOLERANCE = 1e-5  # of features, relative to their largest
 
 @dataclass(frozen=True)
 class TimmForm:
-    """How timm builds a backbone whose state dict is ours.
+    """How timm builds a backbone whose state dict is ours."""
 
-    Attributes:
-        architecture: timm's name.
-        kwargs: for `timm.create_model`.
-    """
-
-    architecture: str
-    kwargs: dict[str, Any]
+    architecture: str  # timm's name
+    kwargs: dict[str, Any]  # for `timm.create_model`
 
 
 def timm_form(bundle: Bundle) -> TimmForm | None:

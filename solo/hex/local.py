@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from solo.losses.info_nce import MaskedSoftmax
+from solo.losses.info_nce import WHOLE, MaskedSoftmax
 from solo.losses.pairs import listed
+from solo.losses.ring import Whole
 
 
 class ListSoftmax:
@@ -42,6 +43,7 @@ class LocalTerm:
         hierarchy: (R, N) boolean, H(i).
         beta: >= 0.
         among: (R, N) whose mean of exp(beta x) the weights are relative to; H(i) by default.
+        whole: makes numbers of whole rows, where N isn't all keys.
 
     Attributes:
         size: (R,) |H(i)|.
@@ -49,12 +51,14 @@ class LocalTerm:
         log: (R,) log L_i, -inf where H(i) is empty.
     """
 
-    def __init__(self, x: Tensor, hierarchy: Tensor, beta: float, among: Tensor | None = None) -> None:
+    def __init__(
+        self, x: Tensor, hierarchy: Tensor, beta: float, among: Tensor | None = None, whole: Whole = WHOLE
+    ) -> None:
         self._beta = beta
-        self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) else None
+        self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) and whole is WHOLE else None
         if self._listed is None:
-            self.size = hierarchy.sum(dim=1)
-            self._parts = [MaskedSoftmax(factor * x, hierarchy) for factor in (1 + beta, beta)]
+            self.size = whole(hierarchy.sum(dim=1))
+            self._parts = [MaskedSoftmax(factor * x, hierarchy, whole) for factor in (1 + beta, beta)]
             tilted, weights = (part.lse for part in self._parts)
         else:
             row, negatives = self._listed[0], x[self._listed]
@@ -65,8 +69,8 @@ class LocalTerm:
         self._all: MaskedSoftmax | None = None
         log_number = self.log_size
         if among is not None:
-            self._all = MaskedSoftmax(beta * x, among)
-            log_number, weights = among.sum(dim=1).to(x.dtype).log(), self._all.lse
+            self._all = MaskedSoftmax(beta * x, among, whole)
+            log_number, weights = whole(among.sum(dim=1)).to(x.dtype).log(), self._all.lse
         self.log = torch.where(self.size > 0, log_number + tilted - weights, -torch.inf)
 
     def add_gradient(self, grad: Tensor, per_row: Tensor) -> None:

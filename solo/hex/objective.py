@@ -81,10 +81,6 @@ class Standard:
         """The multi-label losses keep their own."""
         return None
 
-    def planned(self, epoch: int, max_epochs: int) -> dict[str, float | None]:
-        """Nothing changes from epoch to epoch."""
-        return {}
-
 
 class Hex:
     """HEX in a method.
@@ -172,10 +168,16 @@ class Hex:
 
         return make
 
+<<<<<<< HEAD
     def planned(self, epoch: int, max_epochs: int) -> dict[str, float | None]:
         """The threshold of an epoch, of a policy that knows it before the run; None in the epochs of the plain loss."""
         known = getattr(self.policy, "planned", None)
         return {"hex/threshold": known(epoch, max_epochs)} if known else {}
+=======
+    def tell(self, whom: Stats) -> None:
+        """Take what is known of relatives from a table that was made before the run."""
+        self.whom = self.found = whom
+>>>>>>> main
 
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
         drawn = self._drawn(pairs, step, embeddings)
@@ -188,6 +190,7 @@ class Hex:
                 anchors=drawn.rows[drawn.known].to(pairs.anchors),
                 anchor_ids=pairs.anchor_ids[row],
                 anchor_groups=None if pairs.anchor_groups is None else pairs.anchor_groups[row],
+                complete=False,
             )
             loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
         self._calls = self._calls + 1 if step is self._step else 1
@@ -197,6 +200,7 @@ class Hex:
         self.stats = stats
         if self._calls == 1:
             looks = step.index is not None and not step.index % _PROBE and step.epoch >= self.settings.warm_up()
+            looks &= not pairs.ring  # it compares with all keys
             self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
         return loss
 

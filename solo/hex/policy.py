@@ -7,6 +7,7 @@ Nothing is stored between batches and nothing has a gradient. To add one, write 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from solo import distributed
 from solo.hex.schedule import Cosine, Schedule, Step
 from solo.losses.pairs import Pairs
+from solo.losses.ring import Join, RingPairs
 
 Similarity = Literal["row", "cosine"]
 
@@ -48,12 +50,16 @@ class _Above:
     threshold: Tensor
     similarity: Similarity = "cosine"
     first: int = 0  # the row starts at this key
+    lowest: Tensor | None = None  # (M,) lowest cosine of each row, where keys come in parts
+    in_parts = True  # asks nothing of a row that some keys don't tell
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         if self.similarity == "cosine":
             return similarity > self.threshold
         # f = (s - lowest) / (1 - lowest) > eps without the division, which a row of ones would not survive.
-        lowest = similarity[:, self.first :].amin(dim=1, keepdim=True)
+        lowest = (
+            similarity[:, self.first :].amin(dim=1, keepdim=True) if self.lowest is None else self.lowest[rows, None]
+        )
         return similarity > lowest + self.threshold * (1 - lowest)
 
 
@@ -93,7 +99,10 @@ class FixedThreshold:
         threshold = self.planned(epoch, max_epochs)
         if threshold is None:
             return None
-        return _Above(pairs.anchors.new_full((), threshold), self.similarity, pairs.positives_only)
+        lowest = None
+        if self.similarity == "row" and isinstance(pairs, RingPairs):
+            lowest = pairs.per_row(lambda s: s.amin(dim=1), torch.minimum)
+        return _Above(pairs.anchors.new_full((), threshold), self.similarity, pairs.positives_only, lowest)
 
 
 @dataclass(frozen=True)
@@ -119,8 +128,12 @@ class AdaptivePercentile:
         if epoch < self.warm_epoch:
             return None
         total = pairs.anchors.new_zeros(())
-        for rows in pairs.blocks():
-            total += row_quantile(pairs.similarity(rows)[:, pairs.positives_only :], self.quantile).sum()
+        if isinstance(pairs, RingPairs):
+            n = len(pairs.anchors) * distributed.world_size()
+            total += row_quantile(pairs.per_row(*outermost(n, self.quantile)), self.quantile, n).sum()
+        else:
+            for rows in pairs.blocks():
+                total += row_quantile(pairs.similarity(rows)[:, pairs.positives_only :], self.quantile).sum()
         return _Above(distributed.all_reduce_mean(total) / len(pairs.anchors))
 
 
@@ -128,6 +141,7 @@ class AdaptivePercentile:
 class _SameGroup:
     pairs: Pairs
     threshold: Tensor | None = None
+    in_parts = True
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         return self.pairs.same_group(rows)
@@ -202,6 +216,7 @@ class _Alike:
 
     chosen: bool
     threshold: Tensor | None = None
+    in_parts = True
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         return torch.full_like(similarity, self.chosen, dtype=torch.bool)
@@ -237,10 +252,28 @@ class NoNegative:
         return None if epoch < self.warm_epoch else _Alike(False)
 
 
-def row_quantile(rows: Tensor, quantile: float) -> Tensor:
-    """``torch.quantile(..., interpolation="nearest")`` of each row by partial selection: (R, N) -> (R,)."""
-    n = rows.shape[1]
+def row_quantile(rows: Tensor, quantile: float, number: int | None = None) -> Tensor:
+    """``torch.quantile(..., interpolation="nearest")`` of each row by partial selection: (R, N) -> (R,).
+
+    Args:
+        rows: (R, N), or what ``outermost`` has kept of it.
+        quantile: in [0, 1].
+        number: N, where the rows are not whole.
+    """
+    n = number or rows.shape[1]
     rank = round(quantile * (n - 1))  # half to even, as torch
     if rank < n // 2:
         return rows.topk(rank + 1, dim=1, largest=False, sorted=False).values.amax(dim=1)
     return rows.topk(n - rank, dim=1, sorted=False).values.amin(dim=1)
+
+
+def outermost(number: int, quantile: float) -> tuple[Callable[[Tensor], Tensor], Join]:
+    """What is kept of parts of rows of `number` entries to know their quantile, and how two of these are joined."""
+    rank = round(quantile * (number - 1))
+    low = rank < number // 2
+    count = rank + 1 if low else number - rank
+
+    def keep(part: Tensor) -> Tensor:
+        return part.topk(min(count, part.shape[1]), dim=1, largest=not low, sorted=False).values
+
+    return keep, lambda one, other: keep(torch.cat([one, other], dim=1))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
+from solo.errors import UserError
 from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import Selector
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
@@ -88,6 +89,12 @@ class HexRows(InfoNCERows):
             raise ValueError(f"beta must be at least 0, got {beta}")
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
+        in_parts = all(getattr(found, "in_parts", False) for found in (selector, kin) if found is not None)
+        if pairs.ring and (action.name == "pull" or not in_parts):
+            raise UserError(
+                "performance.ring_loss=true pulls no relatives, and finds them by HEX_fixed, HEX_adaptive, superclass, "
+                "HCL, DCL or InfoNCE only, without hex.named; leave it out"
+            )
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
         self.lists |= action.name == "pull"  # relatives become terms of their own
         self.relative, self.kin, self.known, self.own, self.d_own = relative, kin, None, None, None
@@ -115,7 +122,7 @@ class HexRows(InfoNCERows):
         others = block.negative & ~gone
         if self.action.denominator in ("all", "inside"):
             others |= block.positive
-        rest = MaskedSoftmax(block.x, others & ~hierarchy)
+        rest = MaskedSoftmax(block.x, others & ~hierarchy, self.whole)
         self._compare_groups(block.rows, chosen if self.kin is None else hierarchy)
         number, listed = len(terms.x), None
         if self.action.name == "pull":
@@ -143,7 +150,7 @@ class HexRows(InfoNCERows):
 
         What was seen is recorded where somebody is said to be ``chosen``.
         """
-        local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None)
+        local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None, self.whole)
         log_size = terms.of(local.log_size)
         log_debiased, active = debias(
             terms.of(local.log), log_size, terms.mean, self.tau_plus, self.inverse_temperature
@@ -165,11 +172,11 @@ class HexRows(InfoNCERows):
             taken = math.log(self.tau_plus) + log_size + terms.mean - log_norm
             d_positive = d_positive - torch.where(active, terms.weight * taken.exp(), 0.0)
 
-        grad = rest.gradient(terms.sum_per_row(d_rest, len(block.x)))
-        local.add_gradient(grad, terms.sum_per_row(d_local, len(block.x)))
+        grad = rest.gradient(self.per_row(terms, d_rest, len(block.x)))
+        local.add_gradient(grad, self.per_row(terms, d_local, len(block.x)))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
         if chosen is not None:
-            size = local.size if self.action.name == "weigh" else chosen.sum(dim=1, dtype=torch.int32)
+            size = local.size if self.action.name == "weigh" else self.whole(chosen.sum(dim=1, dtype=torch.int32))
             self._record(terms, size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
 
@@ -201,7 +208,7 @@ class HexRows(InfoNCERows):
         return Terms(torch.cat([terms.row, rows]), None, logits, means, torch.cat(weights)), (row, column, place)
 
     def _compare_groups(self, rows: slice, chosen: Tensor) -> None:
-        if self.pairs.anchor_groups is None or self.pairs.key_groups is None:
+        if self.pairs.anchor_groups is None or self.pairs.key_groups is None or not self.whole.final:
             return
         anchor, key = self.pairs.anchor_groups[rows, None], self.pairs.key_groups[None]
         if self.lists:
@@ -212,8 +219,12 @@ class HexRows(InfoNCERows):
 
     def _record(self, terms: Terms, size: Tensor, *values: Tensor) -> None:
         """Count up what a block has: |H(i)|, two values of rows and two of terms, which count if they have weight."""
-        self._selected += size.sum()
+        if self.whole.first:
+            self._selected += size.sum()
         for place, (seen, value) in enumerate(zip(self._seen.values(), values, strict=True)):
+            of_rows = place < 2 or terms.row is not None
+            if not (self.whole.first if of_rows else self.whole.final):
+                continue
             counts = value.isfinite()
             if place >= 2 and not self.lists:
                 counts = counts & (terms.weight > 0)

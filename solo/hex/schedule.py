@@ -28,19 +28,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Step:
-    """``max(end, start - down * floor(epoch / every))``.
+    """``max(end, start - down * floor(epoch / every))``."""
 
-    Attributes:
-        start: value of epoch 0.
-        end: smallest value.
-        down: what each step takes off.
-        every: epochs between steps, at least 1.
-    """
-
-    start: float
-    end: float
-    down: float
-    every: int
+    start: float  # value of epoch 0
+    end: float  # smallest value
+    down: float  # what each step takes off
+    every: int  # epochs between steps, at least 1
 
     def __post_init__(self) -> None:
         """Check the step length."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solo.losses.pairs import Pairs
+from solo.losses.ring import RingPairs, ring_loss
 
 
 class RowLoss(Protocol):
@@ -81,5 +82,7 @@ def blockwise(
         own: (M, k) cosines that a row has with nobody else's partners, and where ``row_loss`` leaves its gradient with
             respect to them.
     """
+    if isinstance(pairs, RingPairs):
+        return ring_loss(pairs, row_loss)
     arguments = (*own, pairs, row_loss, similarity or pairs.similarity)
     return _Blockwise.apply(pairs.anchors, pairs.keys, *arguments)  # type: ignore[no-any-return]

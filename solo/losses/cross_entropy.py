@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo import distributed
 from solo.losses.numerics import full_precision
@@ -25,15 +25,3 @@ def cross_entropy_loss_func(logits: Tensor, targets: Tensor, label_smoothing: fl
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum", label_smoothing=label_smoothing)
     return total / distributed.per_process((targets >= 0).sum())
-
-
-class LabelledCrossEntropy(nn.Module):
-    """`cross_entropy_loss_func` as a module that keeps its label smoothing."""
-
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.label_smoothing = label_smoothing
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits (N, C) and targets (N,) or (N, C) -> scalar."""
-        return cross_entropy_loss_func(logits, targets, self.label_smoothing)

@@ -86,11 +86,7 @@ class HierarchicalAP:
 class Happier(TreeLoss):
     """1 - H-AP of the images of one view, and a cross-entropy with class proxies, which share the weight of 1.
 
-    Args:
-        tree: of the classes.
-        dim: width of the outputs.
-        cluster_weight: in [0, 1], of the cross-entropy of ``cosine / temperature``.
-        temperature: above 0.
+    `cluster_weight`, in [0, 1], is that of the cross-entropy of ``cosine / temperature``.
     """
 
     def __init__(self, tree: Taxonomy, dim: int, cluster_weight: float = 0.1, temperature: float = 0.05) -> None:

@@ -40,20 +40,11 @@ def hierarchical_contrastive_loss(
     granularity: Granularity = "pair",
     denominator: Callable[[LabelLevels], Denominator] | None = None,
 ) -> Tensor:
-    """The loss of ``pairs``; arguments as of ``HierarchicalContrastiveLoss``.
+    """The loss of ``pairs``, a scalar in float32 or better; 0 where no anchor has a partner.
 
-    Args:
-        pairs: who is compared with whom: its ids say which rows are views of one image.
-        labels: (M, L) labels of its anchors, coarse first, -1 for unknown.
-        kind: which of the three losses.
-        temperature: > 0, divides the cosines.
-        level_penalty: lambda_l.
-        partners: ``P_l(i)``, the ``pairs`` of the class.
-        granularity: by pairs or by layers.
-        denominator: makes another denominator than equation 3's, from the label levels; for ``pair`` only.
-
-    Returns:
-        Scalar in float32 or better; 0 where no anchor has a partner.
+    Labels (M, L) are those of its anchors, coarse first, -1 unknown; its ids say which rows are views of one image.
+    Other arguments are those of ``HierarchicalContrastiveLoss``, whose ``pairs`` is ``partners`` here; ``denominator``
+    makes another denominator than equation 3's, from the label levels, with ``granularity="pair"`` only.
 
     Raises:
         ValueError: if a setting is unknown or out of its range, or two do not go together.
@@ -131,14 +122,9 @@ class HierarchicalContrastiveLoss(nn.Module):
         self.pairs, self.granularity, self.gather_distributed = pairs, granularity, gather_distributed
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Loss of a batch.
+        """Loss of the projections (B, V, d), of any length, of V views, a scalar in float32 or better.
 
-        Args:
-            features: (B, V, d) projections of V views, of any length.
-            labels: (B, L) integers, coarse first, -1 for unknown (then the levels below count as unknown too).
-
-        Returns:
-            Scalar in float32 or better.
+        Labels are integers (B, L), coarse first, -1 for unknown (then the levels below count as unknown too).
         """
         if features.ndim != 3 or labels.ndim != 2 or len(labels) != len(features):
             raise ValueError(

@@ -13,8 +13,10 @@ from torch import Tensor
 from solo import distributed
 from solo.losses.blockwise import blockwise
 from solo.losses.pairs import Pairs, listed
+from solo.losses.ring import InParts, Whole
 
 Positives = Literal["outside", "inside"]
+WHOLE = Whole()
 
 
 class Block(NamedTuple):
@@ -68,19 +70,23 @@ class MaskedSoftmax:
     Args:
         x: (R, N) logits.
         mask: (R, N) boolean.
+        whole: makes numbers of whole rows, where N isn't all keys.
 
     Attributes:
         lse: (R,), -inf where the mask is empty.
     """
 
-    def __init__(self, x: Tensor, mask: Tensor) -> None:
+    def __init__(self, x: Tensor, mask: Tensor, whole: Whole = WHOLE) -> None:
         x = x.masked_fill(~mask, -torch.inf)
         largest = x.amax(dim=1)
         largest = largest.masked_fill(largest == -torch.inf, 0)
         self._exp = x.sub_(largest[:, None]).exp_()
         total = self._exp.sum(dim=1)
-        self.lse = largest + total.log()
+        lse = largest + total.log()
+        self.lse = whole(lse, torch.logaddexp)
         self._inverse = 1.0 / total.clamp_min(1.0)  # at least 1, unless the row is empty: its largest term is e^0
+        if self.lse is not lse:
+            self._inverse *= torch.where(total > 0, (lse - self.lse).exp(), 0.0)
 
     def gradient(self, per_row: Tensor) -> Tensor:
         """Gradient (R, N) of ``sum_i per_row_i * lse_i`` with respect to x; may be asked for once."""
@@ -109,7 +115,9 @@ class InfoNCERows:
         self.pairs, self.positives = pairs, positives
         self.inverse_temperature = 1.0 / temperature
         self.anchors_with_positive = pairs.anchors.new_zeros(())
-        self.lists = listed(pairs.anchors)  # positives, and whatever else is a small share of a row
+        self.whole = InParts() if pairs.ring else WHOLE
+        # Positives, and whatever else is a small share of a row.
+        self.lists = listed(pairs.anchors) and not pairs.ring
 
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
@@ -117,6 +125,8 @@ class InfoNCERows:
         block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)
         terms, joint = self._listed(block) if self.lists else self._unlisted(block)
         loss, d_terms, grad = self.score(block, terms)
+        if terms.row is not None and not self.whole.first:
+            loss = torch.zeros_like(loss)
         if joint is not None:
             grad += joint.gradient(terms.sum_per_row(d_terms, len(grad)))
         elif terms.row is None:
@@ -140,12 +150,13 @@ class InfoNCERows:
 
     def _unlisted(self, block: Block) -> tuple[Terms, MaskedSoftmax | None]:
         """The same without the number of positives, for which a device would have to be asked."""
-        count = block.positive.sum(dim=1).to(block.x.dtype)
-        self.anchors_with_positive += (count > 0).sum()
+        count = self.whole(block.positive.sum(dim=1).to(block.x.dtype))
+        if self.whole.first:
+            self.anchors_with_positive += (count > 0).sum()
         if self.positives == "outside":
             weight = block.positive.to(block.x.dtype).div_(count.clamp_min(1)[:, None])
             return Terms(None, None, block.x, block.x, weight), None
-        joint = MaskedSoftmax(block.x, block.positive)
+        joint = MaskedSoftmax(block.x, block.positive, self.whole)
         log_sum = joint.lse.masked_fill(count == 0, 0)
         row = torch.arange(len(count), device=count.device)
         return Terms(row, None, log_sum, log_sum - count.clamp_min(1).log(), (count > 0).to(count.dtype)), joint
@@ -157,15 +168,23 @@ class InfoNCERows:
             The summed loss (), its gradient with respect to the terms' logits (K,), and with respect to the logits
             of whoever else has a part in it, (R, N), zero elsewhere.
         """
-        negatives = MaskedSoftmax(block.x, block.negative)
+        negatives = MaskedSoftmax(block.x, block.negative, self.whole)
         lse = terms.of(negatives.lse)
         log_denominator = torch.logaddexp(terms.x, lse)
         share = terms.weight * (lse - log_denominator).exp()
         loss = (terms.weight * (log_denominator - terms.x)).sum()
-        return loss, -share, negatives.gradient(terms.sum_per_row(share, len(block.x)))
+        return loss, -share, negatives.gradient(self.per_row(terms, share, len(block.x)))
+
+    def per_row(self, terms: Terms, values: Tensor, rows: int) -> Tensor:
+        """Values of terms, summed over all terms of each of the rows: (R,)."""
+        found = terms.sum_per_row(values, rows)
+        return self.whole(found, after=1) if terms.row is None else found
 
     def scale(self) -> Tensor:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""
+        anchors = self.pairs.anchors
+        if self.pairs.complete:
+            return 1.0 / anchors.new_full((), max(1, len(anchors)))
         return 1.0 / distributed.per_process(self.anchors_with_positive)
 
 

@@ -83,18 +83,15 @@ class LabelLevels:
         return sizes
 
     def partners(self, rows: slice | Tensor, self_columns: Tensor) -> tuple[Tensor, Tensor]:
-        """All partners of a block of anchors at any level, as a list, sorted by anchor and level.
+        """All partners of a block of anchors at any level, as a list of K pairs, sorted by anchor and level.
+
+        Of each pair the place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the
+        matrix (R, N) of anchors and keys, (K,), both flattened.
 
         Nodes are nested, and sorted as the labels are: in the order of the finest nodes the keys of every node stand
         side by side. So the partners at level l are the keys of the anchor's node there without those of its node
-        below, two stretches, and no pair has to be looked at that isn't one.
-
-        Their number is not known without waiting for a device; there all pairs are listed, and those that aren't
-        partners have the place behind the table's last.
-
-        Returns:
-            Place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the matrix (R, N)
-            of anchors and keys, (K,), both flattened.
+        below, two stretches, and no pair has to be looked at that isn't one. Their number is not known without waiting
+        for a device; there all pairs are listed, and those that aren't partners have the place behind the table's last.
         """
         if not listed(self.keys):
             ends = sum(

@@ -7,7 +7,7 @@ keys the rows of all processes. Masks are handed out a block of rows at a time, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,7 +60,10 @@ class Pairs:
         key_groups: (N,) coarse labels, or None.
         positives_only: the first keys, that many, can be positives but never negatives (MoCo's keys of the batch,
             before its queue).
+        complete: every anchor is known to have a positive, on all processes equally many.
     """
+
+    ring = False  # all keys are here, see `solo.losses.ring`
 
     anchors: Tensor
     keys: Tensor
@@ -70,6 +73,7 @@ class Pairs:
     anchor_groups: Tensor | None = None
     key_groups: Tensor | None = None
     positives_only: int = 0
+    complete: bool = False
 
     @classmethod
     def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:
@@ -94,8 +98,8 @@ class Pairs:
         groups = None if groups is None else groups.to(z.device)
         if not gather:
             return cls(z, z, ids, ids, 0, groups, groups)
-        key_ids, key_groups = _gathered(ids, groups)
-        return cls(z, distributed.gather(z), ids, key_ids, distributed.rank() * len(z), groups, key_groups)
+        keys, key_ids, key_groups = _gathered(z, ids, groups)
+        return cls(z, keys, ids, key_ids, distributed.rank() * len(z), groups, key_groups)
 
     @classmethod
     def from_views(
@@ -120,7 +124,8 @@ class Pairs:
             ids = torch.arange(first, first + batch, device=views[0].device)
         repeat = len(views)
         groups = None if groups is None else groups.repeat(repeat)
-        return cls.from_ids(torch.cat([at_least_float32(view) for view in views]), ids.repeat(repeat), groups, gather)
+        rows = torch.cat([at_least_float32(view) for view in views])
+        return replace(cls.from_ids(rows, ids.repeat(repeat), groups, gather), complete=repeat > 1)
 
     @classmethod
     def between(cls, anchors: Tensor, keys: Tensor, ids: Tensor, groups: Tensor | None = None) -> Pairs:
@@ -139,8 +144,8 @@ class Pairs:
             raise ValueError(f"anchors {tuple(anchors.shape)} and keys {tuple(keys.shape)} must have one shape (B, D)")
         ids = ids.to(anchors.device)
         groups = None if groups is None else groups.to(anchors.device)
-        key_ids, key_groups = _gathered(ids, groups)
-        return cls(unit(anchors), distributed.gather(unit(keys)), ids, key_ids, None, groups, key_groups)
+        found, key_ids, key_groups = _gathered(unit(keys), ids, groups)
+        return cls(unit(anchors), found, ids, key_ids, None, groups, key_groups, complete=True)
 
     @classmethod
     def with_queue(
@@ -172,7 +177,7 @@ class Pairs:
         key_ids = torch.cat([ids, ids.new_full((len(queue),), -1)])
         key_groups = None if groups is None or queue_groups is None else torch.cat([groups, queue_groups])
         both = torch.cat([unit(keys), unit(queue)])
-        return cls(unit(anchors), both, ids, key_ids, None, groups, key_groups, positives_only=len(keys))
+        return cls(unit(anchors), both, ids, key_ids, None, groups, key_groups, len(keys), complete=True)
 
     def blocks(self) -> Iterator[slice]:
         """Slices of anchor rows whose similarities fit the block budget of the device."""
@@ -209,9 +214,10 @@ class Pairs:
         return (groups == self.key_groups) & (groups >= 0)
 
 
-def _gathered(ids: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Both of all processes, by one collective."""
-    if groups is None:
-        return distributed.gather_no_grad(ids), None
-    both = distributed.gather_no_grad(torch.stack([ids, groups.to(ids.dtype)], dim=1))
-    return both[:, 0], both[:, 1].to(groups.dtype)
+def _gathered(z: Tensor, ids: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows, ids and groups of all processes, by one collective."""
+    if not distributed.is_distributed():
+        return z, ids, groups
+    known = [ids] if groups is None else [ids, groups]
+    keys, found = distributed.gather_with(z, torch.stack([x.long() for x in known], dim=1))
+    return keys, found[:, 0].to(ids.dtype), None if groups is None else found[:, 1].to(groups.dtype)

@@ -60,13 +60,7 @@ class HypStructure(TreeLoss):
     Combes, Zhao, Learning structured representations by embedding class hierarchy (ICLR 2023). `hyperbolic`: the means
     are tangent vectors of the Poincare ball, and the length of the mean of all is added, so that the whole stays at its
     centre; Sinha, Zeng, Yao, Zhao, Learning structured representations with hyperbolic embeddings (NeurIPS 2024).
-
-    Args:
-        tree: of the classes.
-        dim: width of the outputs.
-        geometry: where distances are measured.
-        structure_weight: of 1 - CPCC, at least 0.
-        centre_weight: of the length of the mean, at least 0; hyperbolic only.
+    `structure_weight` is that of 1 - CPCC, `centre_weight` that of the length of the mean, both at least 0.
     """
 
     edges: Tensor  # (M, M) distances in the tree
@@ -113,8 +107,7 @@ class HypStructure(TreeLoss):
 def lorentz_point(v: Tensor, most: float = 3.0) -> tuple[Tensor, Tensor]:
     """Points of the hyperboloid of curvature -1 for tangent vectors (N, D) at its lowest point, cut at length `most`.
 
-    Returns:
-        Their coordinates in space (N, D) and time (N, 1).
+    These are their coordinates in space (N, D) and time (N, 1).
     """
     direction, length = clipped(v, most)
     return direction * length.sinh(), length.cosh()
@@ -144,15 +137,10 @@ def outside_cone(parent: tuple[Tensor, Tensor], child: tuple[Tensor, Tensor], wi
 class LorentzHeads(TreeLoss):
     """Nodes are points of hyperbolic space: the nearer to an image, the more probable among those of their level.
 
-    The mean of the levels' cross-entropies of ``-distance / temperature``, and `entailment_weight` times the mean angle
-    by which images lie outside of their nodes' cones, and nodes outside of their parents'. Own reading: the geometry is
+    The mean of the levels' cross-entropies of ``-distance / temperature``, and `entailment_weight`, at least 0, times
+    the mean angle by which images lie outside of their nodes' cones, and nodes outside of their parents'. Outputs,
+    divided by the square root of their width `dim`, are tangent vectors at the origin. Own reading: the geometry is
     MERU's (Desai et al., ICML 2023), with nodes in the place of texts.
-
-    Args:
-        tree: of the classes.
-        dim: width of the outputs, tangent vectors at the origin once divided by its square root.
-        temperature: above 0.
-        entailment_weight: at least 0.
     """
 
     parents: Tensor  # (M,) parent of each node, its own number at the coarsest level
@@ -188,12 +176,7 @@ class LevelContrast(TreeLoss):
     For each level, over the images of all processes with a label there: of an image among the nodes that occur, and of
     a node among these images, averaged over its own ones; the mean of both, and of the levels, whatever their sizes.
     Own reading of level-restricted contrast (Tao et al., BioCLIP-HC, https://arxiv.org/abs/2606.21838, whose text says
-    what is compared, not how): learned vectors stand for the nodes' names.
-
-    Args:
-        tree: of the classes.
-        dim: width of the outputs.
-        temperature: above 0, divides the cosines.
+    what is compared, not how): learned vectors stand for the nodes' names. `temperature`, above 0, divides the cosines.
     """
 
     def __init__(self, tree: Taxonomy, dim: int, temperature: float = 0.1) -> None:

@@ -17,11 +17,9 @@ from solo.taxonomy import Taxonomy
 
 
 class TreeLoss(nn.Module):
-    """A label tree as tensors; its M nodes are numbered level by level, coarse first.
+    """A label tree of the classes as tensors, for outputs of some `width`; its M nodes are numbered level by level.
 
-    Attributes:
-        width: of the outputs that the loss takes.
-        sizes: nodes of each level.
+    The coarse ones come first; `sizes` are the nodes of each level.
     """
 
     classes: Tensor  # (C, L) the way to each class, -1 below its end
@@ -113,11 +111,8 @@ class LevelHeads(TreeLoss):
 class SoftLabels(TreeLoss):
     """Cross-entropy with ``softmax(-beta h(node, class) / h(root))``, h the height of the lowest common ancestor.
 
-    Bertinetto et al., Making Better Mistakes (CVPR 2020), section 3.2.
-
-    Args:
-        tree: of the classes.
-        beta: at least 0; the larger, the closer to the class alone.
+    The larger `beta`, at least 0, the closer to the class alone. Bertinetto et al., Making Better Mistakes (CVPR 2020),
+    section 3.2.
     """
 
     def __init__(self, tree: Taxonomy, beta: float = 10.0) -> None:
@@ -135,12 +130,8 @@ class SoftLabels(TreeLoss):
 class HXE(TreeLoss):
     """``-sum_l exp(-alpha h(n_l)) log p(n_l | n_{l-1})`` over the known nodes n_l on the way to the class.
 
-    A node's probability is that of its classes together. Bertinetto et al., section 3.1, equation 4; alpha = 0 is
-    cross-entropy.
-
-    Args:
-        tree: of the classes.
-        alpha: at least 0; how much less a higher edge weighs.
+    A node's probability is that of its classes together. Bertinetto et al., section 3.1, equation 4. The larger
+    `alpha`, at least 0, the less a higher edge weighs; 0 is cross-entropy.
     """
 
     def __init__(self, tree: Taxonomy, alpha: float = 0.4) -> None:
@@ -164,16 +155,12 @@ class HXE(TreeLoss):
 class HAFrame(TreeLoss):
     """A fixed class vector each, whose cosines fall with the height of the lowest common ancestor.
 
-    ``S = (1 - s) exp(-gamma h / h(root)) + s`` with the least s, of -1 or more, for which S is positive semidefinite;
-    the frame is its square root. The loss has the weight of `cosine_weight` on the squared differences from S of the
-    outputs' cosines with the class vectors, and the rest on cross-entropy. Liang, Davis: Inducing neural collapse to a
-    fixed hierarchy-aware frame for reducing mistake severity (ICCV 2023, https://arxiv.org/abs/2303.05689), and its
-    release, which searches s on a grid. With one level the frame is the simplex of neural collapse.
-
-    Args:
-        tree: of the classes.
-        gamma: above 0; how fast similarity falls.
-        cosine_weight: in [0, 1], of the cosines.
+    ``S = (1 - s) exp(-gamma h / h(root)) + s`` with the least s, of -1 or more, for which S is positive semidefinite,
+    and `gamma` above 0; the frame is its square root. The loss has the weight of `cosine_weight`, in [0, 1], on the
+    squared differences from S of the outputs' cosines with the class vectors, and the rest on cross-entropy. Liang,
+    Davis: Inducing neural collapse to a fixed hierarchy-aware frame for reducing mistake severity (ICCV 2023,
+    https://arxiv.org/abs/2303.05689), and its release, which searches s on a grid. With one level the frame is the
+    simplex of neural collapse.
     """
 
     frame: Tensor  # (C, C)
@@ -203,13 +190,9 @@ class HAFrame(TreeLoss):
 class HierCOS(TreeLoss):
     """An axis a node; an image lies in the subspace of its node and those above it.
 
-    ``KL(t || softmax |z|)`` with t on the way down, ``t_l ~ exp(2 / (d - l))`` for depth d, plus `level_weight` times
-    the sum over the levels of ``|one_hot - |z_l| / |z_l|_2|_1``; where a class ends early, of ``|z_l|_1`` below. Sani,
-    Anand: Hier-COS (CVPR 2026), https://arxiv.org/abs/2503.07853, and its release.
-
-    Args:
-        tree: of the classes.
-        level_weight: at least 0.
+    ``KL(t || softmax |z|)`` with t on the way down, ``t_l ~ exp(2 / (d - l))`` for depth d, plus `level_weight`, at
+    least 0, times the sum over the levels of ``|one_hot - |z_l| / |z_l|_2|_1``; where a class ends early, of
+    ``|z_l|_1`` below. Sani, Anand: Hier-COS (CVPR 2026), https://arxiv.org/abs/2503.07853, and its release.
     """
 
     def __init__(self, tree: Taxonomy, level_weight: float = 0.05) -> None:

@@ -35,11 +35,9 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
     group_options = {"transformer_encoder": {"lr": 0.1}}
     averaged = ("projector",)
     metric = "train_comb_loss"
-    momentum_projector: nn.Module
     queue_index: Tensor
 
     def build(self, kw: NNCLRKwargs) -> None:
-        """Make projector, predictors, transformer and queue."""
         self.temperature = kw.temperature
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")
@@ -51,7 +49,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(self.momentum_projector(feats))}
+        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Nearest neighbours in the queue: place of the first (B,); of all five rows (B, 5, D), ids and labels."""

@@ -23,7 +23,6 @@ class BarlowTwins(ProjectorHeads, BaseMethod):
     metric = "train_barlow_loss"
 
     def build(self, kw: BarlowTwinsKwargs) -> None:
-        """Make the projector, three layers deep, and keep the loss's weights."""
         self.lamb, self.scale_loss = kw.lamb, kw.scale_loss
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
 

@@ -28,19 +28,13 @@ Outputs = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class TrainStep(Step):
-    """Where training is, and who is in the batch.
+    """Where training is, and who is in the batch."""
 
-    Attributes:
-        ids: (B,) sample ids, unique over all processes.
-        labels: (B, L) labels at every level of the tree, coarse first, -1 for unknown (or a branch that has ended).
-        targets: (B,) classes, -1 for unknown.
-        groups: (B,) labels at the level of `hex.level`, -1 for unknown.
-    """
-
-    ids: Tensor
+    ids: Tensor  # (B,) sample ids, unique over all processes
+    # (B, L) labels at every level of the tree, coarse first, -1 for unknown (or a branch that has ended)
     labels: Tensor
-    targets: Tensor
-    groups: Tensor
+    targets: Tensor  # (B,) classes, -1 for unknown
+    groups: Tensor  # (B,) labels at the level of `hex.level`, -1 for unknown
 
 
 class BaseMethod(OnlineEvaluation):
@@ -50,13 +44,8 @@ class BaseMethod(OnlineEvaluation):
     `forward`, `training_step`, ... made of them (`_MADE`). The ones here know of none of these, as in solo-learn, whose
     form works as well: override `__init__`, `forward`, `learnable_params` and `training_step`, and call super.
 
-    Args:
-        cfg: config of pretraining, typed as a command has it; or a raw `DictConfig`, whose defaults are filled in, in
-            place.
-
-    Attributes:
-        cfg: as a `DictConfig`, which may be read and extended.
-        config: what the library reads: frozen and typed.
+    `cfg` is a config of pretraining, typed as a command has it, or a raw `DictConfig`, whose defaults are filled in, in
+    place. The attribute `cfg` is a `DictConfig`, which may be read and extended; `config` is what the library reads.
     """
 
     config: PretrainCfg
@@ -293,7 +282,3 @@ class BaseMethod(OnlineEvaluation):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
-
-    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
-        """Adds HEX's threshold where a schedule gives it; None in the epochs of the plain loss."""
-        return super().planned(step, steps_per_epoch) | self.hex.planned(int(step // steps_per_epoch), self.max_epochs)

@@ -7,7 +7,7 @@ projections in: `(1 - alpha) * BYOL + alpha * HEX`.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
@@ -25,16 +25,10 @@ class BYOL(PredictorHeads, BaseMomentumMethod):
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_neg_cos_sim"
-    momentum_projector: nn.Module
 
     def build(self, kw: PredictorKwargs) -> None:
-        """Make the projector and the predictor that follows it."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
         self.predictor = mlp(kw.proj_output_dim, kw.pred_hidden_dim, kw.proj_output_dim)
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow projections (B, proj_output_dim)."""
-        return {"z": self.momentum_projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Sum over the pairs of a large view and any other view, with HEX's share."""

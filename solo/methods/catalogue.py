@@ -13,6 +13,7 @@ from typing import Any, Literal
 from solo import plugin
 from solo.errors import UserError
 from solo.methods import kwargs as of
+from solo.methods.lightly_losses import LightlyKwargs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,51 +22,37 @@ class MethodFacts:
 
     A class of one's own may say what differs from these defaults: `facts = MethodFacts(hex="replaces")`. `path`,
     `kwargs` and `momentum` are read off the class; what it doesn't say is its parent's.
-
-    Attributes:
-        path: where its class is, `module:Class`.
-        kwargs: schema of its `method_kwargs`; None for a method that doesn't say. It may have further checks,
-            `problems(values)`, and lines for `--help`, `notes()`.
-        hex: what HEX does in it: replaces its loss, blends into it, or gives its loss a denominator; None: nothing.
-        momentum: it has a slow copy of its network, which the section `momentum` is for; where its `kwargs` have
-            `has_teacher(values)`, only if that says so.
-        labels: what it does with them. `used`: it does without where there are none; `levels`: the same, of the whole
-            tree, so that batches are drawn for it (`data.sampler`); `needed`: it learns nothing without.
-        negatives: what an anchor is compared with, beside its positives: all other `rows`, those of the other `view`,
-            or a `queue`; None for a loss without negatives.
-        per_image: its own loss is a mean over images which no other image of the batch changes.
-        least_views: large views of an image that it needs.
-        most_views: and that it can use; None for any number.
-        small_views: it uses small views (multi-crop), too.
-        least_batch: images of a process that it needs in a batch.
-        collapse: what keeps the embedding from collapsing: `contrast`, `prediction` of a target without gradient, or
-            `decorrelation`.
-        vit: variant of ViT that it trains, a name of `solo.backbones.vit`; None for the plain one.
-        masked: its backbone must be able to encode a part of an image.
-        recipe: name of its file below `scripts/pretrain`, where it isn't the method's.
-        whole: it reads and writes prototypes or memories as whole tensors, which `fsdp` would have cut.
-        quick: `solo doctor` tries it, for all that are like it.
-        ignores: keys of its `kwargs` that it doesn't read.
     """
 
-    path: str = ""
+    path: str = ""  # where its class is, `module:Class`
+    # schema of its `method_kwargs`; None for a method that doesn't say. It may have further checks, `problems(values)`,
+    # and lines for `--help`, `notes()`.
     kwargs: type | None = None
+    # what HEX does in it: replaces its loss, blends into it, or gives its loss a denominator; None: nothing
     hex: Literal["replaces", "blends", "denominator"] | None = None
+    # it has a slow copy of its network, which the section `momentum` is for; where its `kwargs` have
+    # `has_teacher(values)`, only if that says so
     momentum: bool = False
+    # what it does with them. `used`: it does without where there are none; `levels`: the same, of the whole tree, so
+    # that batches are drawn for it (`data.sampler`); `needed`: it learns nothing without.
     labels: Literal["used", "levels", "needed"] | None = None
+    # what an anchor is compared with, beside its positives: all other `rows`, those of the other `view`, or a `queue`;
+    # None for a loss without negatives
     negatives: Literal["rows", "view", "queue"] | None = None
-    per_image: bool = False
-    least_views: int = 2
-    most_views: int | None = 2
-    small_views: bool = False
-    least_batch: int = 2
+    per_image: bool = False  # its own loss is a mean over images which no other image of the batch changes
+    least_views: int = 2  # large views of an image that it needs
+    most_views: int | None = 2  # and that it can use; None for any number
+    small_views: bool = False  # it uses small views (multi-crop), too
+    least_batch: int = 2  # images of a process that it needs in a batch
+    # what keeps the embedding from collapsing: `contrast`, `prediction` of a target without gradient, or
+    # `decorrelation`
     collapse: Literal["contrast", "prediction", "decorrelation"] = "contrast"
-    vit: str | None = None
-    masked: bool = False
-    recipe: str | None = None
-    whole: bool = False
-    quick: bool = False
-    ignores: tuple[str, ...] = ()
+    vit: str | None = None  # variant of ViT that it trains, a name of `solo.backbones.vit`; None for the plain one
+    masked: bool = False  # its backbone must be able to encode a part of an image
+    recipe: str | None = None  # name of its file below `scripts/pretrain`, where it isn't the method's
+    whole: bool = False  # it reads and writes prototypes or memories as whole tensors, which `fsdp` would have cut
+    quick: bool = False  # `solo doctor` tries it, for all that are like it
+    ignores: tuple[str, ...] = ()  # keys of its `kwargs` that it doesn't read
 
 
 def _row(where: str, kwargs: type, **facts: Any) -> MethodFacts:
@@ -118,7 +105,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     ),
     "levelcontrast": _row("tree_heads:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
     "levelheads": _row("tree_heads:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
-    "lightly": _row("lightly:Lightly", of.LightlyKwargs, hex="blends", momentum=True),
+    "lightly": _row("lightly:Lightly", LightlyKwargs, hex="blends", momentum=True),
     "lorentz": _row("tree_heads:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row(
         "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True

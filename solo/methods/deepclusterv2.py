@@ -95,11 +95,9 @@ class DeepClusterV2(LateBuffers, BaseMethod):
         self.local_memory_embeddings[:, rows] = torch.stack(z).to(self.local_memory_embeddings.dtype)
 
     def process_state(self) -> dict[str, Any]:
-        """The clusters of the running epoch, which a run that goes on inside it needs."""
         return {**super().process_state(), "assignments": self.assignments}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        """Go on with the clusters of the run that is resumed."""
         super().load_process_state(state)
         self.assignments = state["assignments"]
 

@@ -54,10 +54,8 @@ class DINO(BaseMomentumMethod):
     trainable: ClassVar[tuple[str, ...]] = ("head",)
     averaged: ClassVar[tuple[str, ...]] = ("head",)
     metric = "dino_loss"
-    momentum_head: nn.Module
 
     def build(self, kw: DINOKwargs) -> None:
-        """Make the head and the loss, which has a state."""
         self.clip_grad, self.freeze_last_layer = kw.clip_grad, kw.freeze_last_layer
         self.head = self.make_head(kw)
         self.dino_loss_func = DINOLoss(
@@ -84,10 +82,6 @@ class DINO(BaseMomentumMethod):
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the scores (B, num_prototypes)."""
         return {"z": self.head(feats)}
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow scores (B, num_prototypes)."""
-        return {"z": self.momentum_head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of each view's scores, small ones too, under the slow ones of other large views."""

@@ -24,7 +24,6 @@ class FroSSL(ProjectorHeads, BaseMethod):
     metric = "train_frossl_loss"
 
     def build(self, kw: FroSSLKwargs) -> None:
-        """Make the projector, three layers deep, and keep the loss's weight."""
         self.invariance_weight = kw.invariance_weight
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
 

@@ -28,7 +28,6 @@ class HiMulConE(SimCLR):
     kind: ClassVar[Kind] = "himulcone"
 
     def build(self, kw: Any) -> None:
-        """Make the projector and keep the settings of the loss."""
         super().build(kw)
         self.kw: HierarchicalKwargs = kw
 

@@ -6,13 +6,10 @@ A field without a default is required.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from solo.args.check import Problem
 from solo.args.fields import REQUIRED, key
-from solo.methods import lightly_losses
 
 
 @dataclass(kw_only=True)
@@ -211,34 +208,6 @@ class SigLIPKwargs(ProjectorKwargs):
 
     temperature: float = key(0.1, "temperature of the sigmoid at first, and of HEX", gt=0)
     bias: float = key(-10.0, "bias of the sigmoid at first; about -log(images in a batch) or less", le=0)
-
-
-@dataclass(kw_only=True)
-class LightlyKwargs:
-    """Keys of `method: lightly`: a loss of that package, its settings, and what is put before it."""
-
-    loss: str = key(REQUIRED, "name of a loss for two views, one of those below")
-    loss_kwargs: dict[str, Any] = key({}, "the loss's settings")
-    proj_hidden_dim: int = key(2048, "width of the projector's hidden layers", ge=1)
-    proj_output_dim: int | None = key(256, "width of the projection; null: no projector, the loss sees features", ge=1)
-    pred_hidden_dim: int | None = key(None, "width of the predictor's hidden layer; null: no predictor", ge=1)
-    teacher: bool | None = key(None, "compare with the projections of a slow copy; null: as the loss was published")
-
-    @staticmethod
-    def problems(values: dict[str, Any]) -> Iterator[Problem]:
-        """What is wrong with checked values, beside what each key says; they may be changed in place."""
-        return lightly_losses.problems(values)
-
-    @staticmethod
-    def has_teacher(values: Mapping[str, Any]) -> bool:
-        """Whether there is a slow copy with these values."""
-        return lightly_losses.has_teacher(values)
-
-    @staticmethod
-    def notes() -> Iterator[str]:
-        """Lines of `--help`, beside the keys."""
-        yield "  A loss is one of these, with its own settings, loss_kwargs.NAME=VALUE, and their defaults:"
-        yield from (f"    {loss.shown}" for loss in lightly_losses.for_two_views().values())
 
 
 @dataclass(kw_only=True)

@@ -26,7 +26,6 @@ class LeJEPA(ProjectorHeads, BaseMethod):
     metric = "train_lejepa_loss"
 
     def build(self, kw: LeJEPAKwargs) -> None:
-        """Make the projector, three layers deep, and keep the loss's settings."""
         self.lamb, self.num_slices = kw.lamb, kw.num_slices
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
 

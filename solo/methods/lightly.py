@@ -22,7 +22,7 @@ from solo.losses.numerics import full_precision
 from solo.losses.pairs import Pairs, unit
 from solo.methods import lightly_losses
 from solo.methods.base import Outputs, TrainStep
-from solo.methods.kwargs import LightlyKwargs
+from solo.methods.lightly_losses import LightlyKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import PredictorHeads, mlp
 from solo.precision import at_least_float32
@@ -35,10 +35,8 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_lightly_loss"
-    momentum_projector: nn.Module
 
     def build(self, kw: LightlyKwargs) -> None:
-        """Make the heads and the loss."""
         self.known = lightly_losses.losses()[kw.loss].facts
         self.has_teacher = lightly_losses.has_teacher(vars(kw))
         self.predicts = kw.pred_hidden_dim is not None
@@ -67,10 +65,6 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
             delattr(criterion, self.known.state)
             criterion.register_buffer(self.known.state, torch.zeros(width, width))
         return criterion
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow projections (B, proj_output_dim)."""
-        return {"z": self.momentum_projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from solo.args.check import Problem, check, unknown
-from solo.args.fields import key
+from solo.args.fields import REQUIRED, key
 from solo.errors import UserError
 
 Values = Mapping[str, Any]
@@ -24,26 +24,16 @@ How = Literal["pair", "list", "large and small", "rows"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a signature doesn't say.
+    """What a signature doesn't say."""
 
-    Attributes:
-        how: it takes the views.
-        teacher: it was published with a slow copy, whose projections are its second input.
-        predictor: without one it collapses.
-        projector: there is one between features and loss.
-        random: it draws numbers, which all processes must draw alike.
-        unit: it wants rows of length 1, as (N, 1, D).
-        state: name of a matrix (D, D) that it carries from step to step, and doesn't call a buffer.
-        given: settings that follow from the others, `width` standing for the projection's.
-    """
-
-    how: How | None = None
-    teacher: bool = False
-    predictor: bool = False
-    projector: bool = True
-    random: bool = False
-    unit: bool = False
-    state: str | None = None
+    how: How | None = None  # it takes the views
+    teacher: bool = False  # it was published with a slow copy, whose projections are its second input
+    predictor: bool = False  # without one it collapses
+    projector: bool = True  # there is one between features and loss
+    random: bool = False  # it draws numbers, which all processes must draw alike
+    unit: bool = False  # it wants rows of length 1, as (N, 1, D)
+    state: str | None = None  # name of a matrix (D, D) that it carries from step to step, and doesn't call a buffer
+    # settings that follow from the others, `width` standing for the projection's
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -192,3 +182,23 @@ def _parameters(function: ast.FunctionDef) -> Iterator[tuple[str, str, ast.expr 
     defaults = [*[None] * (len(of.args) - len(of.defaults)), *of.defaults, *of.kw_defaults]
     for parameter, default in list(zip([*of.args, *of.kwonlyargs], defaults, strict=True))[1:]:
         yield parameter.arg, ast.unparse(parameter.annotation) if parameter.annotation else "", default
+
+
+@dataclass(kw_only=True)
+class LightlyKwargs:
+    """Keys of `method: lightly`: a loss of that package, its settings, and what is put before it."""
+
+    loss: str = key(REQUIRED, "name of a loss for two views, one of those below")
+    loss_kwargs: dict[str, Any] = key({}, "the loss's settings")
+    proj_hidden_dim: int = key(2048, "width of the projector's hidden layers", ge=1)
+    proj_output_dim: int | None = key(256, "width of the projection; null: no projector, the loss sees features", ge=1)
+    pred_hidden_dim: int | None = key(None, "width of the predictor's hidden layer; null: no predictor", ge=1)
+    teacher: bool | None = key(None, "compare with the projections of a slow copy; null: as the loss was published")
+
+    problems, has_teacher = staticmethod(problems), staticmethod(has_teacher)
+
+    @staticmethod
+    def notes() -> Iterator[str]:
+        """Lines of `--help`, beside the keys."""
+        yield "  A loss is one of these, with its own settings, loss_kwargs.NAME=VALUE, and their defaults:"
+        yield from (f"    {loss.shown}" for loss in for_two_views().values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from solo.args.run_schema import PerformanceCfg
 from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg
 from solo.backbones import features_dim
-from solo.losses.cross_entropy import LabelledCrossEntropy
+from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.methods import settings
 from solo.methods.module import SoloModule
 from solo.optim.build import layer_groups
@@ -51,7 +52,7 @@ class LinearModel(SoloModule):
         self.mixup_func = mixup_func
         # Mixed targets are soft already; timm's Mixup smooths them itself.
         smoothing = 0.0 if mixup_func else config.label_smoothing
-        self.loss_func = loss_func or LabelledCrossEntropy(smoothing)
+        self.loss_func = loss_func or partial(cross_entropy_loss_func, label_smoothing=smoothing)
         self.classifier = nn.Linear(features_dim(backbone), self.num_classes)
         if not self.finetune:
             backbone.requires_grad_(False)

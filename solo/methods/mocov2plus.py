@@ -7,7 +7,7 @@ Chen, Fan, Girshick, He: Improved baselines with momentum contrastive learning, 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs, unit
@@ -25,10 +25,8 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
     trainable = ("projector",)
     averaged = ("projector",)
     metric = "train_nce_loss"
-    momentum_projector: nn.Module
 
     def build(self, kw: MoCoV2PlusKwargs) -> None:
-        """Make the projector and a queue of keys for each view."""
         self.temperature = kw.temperature
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         self.make_queue(kw.queue_size, kw.proj_output_dim, views=2)
@@ -39,7 +37,7 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the keys (B, proj_output_dim) at length 1."""
-        return {"z": unit(self.momentum_projector(feats))}
+        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def _dequeue_and_enqueue(self, keys: Tensor, y: Tensor | None = None) -> None:
         """Put keys (2, B, proj_output_dim) of the two views and labels (B,) into the queue."""

@@ -26,7 +26,6 @@ class MoCoV3(BaseMomentumMethod):
     momentum_projector: nn.Module
 
     def build(self, kw: MoCoV3Kwargs) -> None:
-        """Make the projector and the predictor that follows it."""
         self.temperature = kw.temperature
         resnet, width = "resnet" in self.backbone_name, kw.proj_output_dim
         self.projector = self._build_mlp(2 if resnet else 3, self.features_dim, kw.proj_hidden_dim, width)

@@ -23,7 +23,6 @@ from solo.methods.stepped import SteppedModule
 from solo.nn.whitening import IterNorm
 from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
-from solo.optim.plan import plan_groups
 from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 
@@ -226,11 +225,6 @@ class SoloModule(SteppedModule):
             decay_steps=self.lr_decay_steps,
             gamma=self.scheduler_gamma,
         )
-
-    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
-        """What the schedules give in an optimizer step (0-based) of the whole run, see `plan_groups`; in a run."""
-        groups = self.trainer.optimizers[0].param_groups
-        return plan_groups(self._schedule(), groups, self._static_groups, step, steps_per_epoch)
 
     def keep_own_settings(self, fresh: list[dict[str, Any]]) -> None:
         """As in `solo.optim.build`; `fresh` are the parameter groups before the checkpoint was loaded."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from solo.args.schema import MomentumCfg, PretrainCfg
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
-from solo.nn.momentum import MomentumUpdater, initialize_momentum_params, tau_at
+from solo.nn.momentum import MomentumUpdater, initialize_momentum_params
 
 
 class BaseMomentumMethod(BaseMethod):
@@ -57,8 +57,8 @@ class BaseMomentumMethod(BaseMethod):
         return [(self.backbone, self.momentum_backbone)]
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Outputs beside `feats`: momentum features (B, F) -> e.g. `{"z": projections}`."""
-        return {}
+        """Outputs beside `feats` of momentum features (B, F); by default `z`, of the slow copy of the first head."""
+        return {"z": getattr(self, f"momentum_{self.averaged[0]}")(feats)} if self.averaged else {}
 
     @torch.no_grad()
     def momentum_forward(self, X: Tensor) -> Outputs:
@@ -80,6 +80,7 @@ class BaseMomentumMethod(BaseMethod):
     _MADE: ClassVar[tuple[tuple[str, str, str], ...]] = (
         *BaseMethod._MADE,
         ("averaged", "momentum_pairs", "_pairs_with_heads"),
+        ("averaged", "momentum_forward", "_momentum_with_heads"),
         ("momentum_heads", "momentum_forward", "_momentum_with_heads"),
     )
 
@@ -109,14 +110,6 @@ class BaseMomentumMethod(BaseMethod):
             self.log_classification({key: out[f"momentum_{key}"] for key in ("loss", "acc1", "acc5")}, "momentum_")
             out["loss"] = out["loss"] + out["momentum_loss"]
         return out
-
-    def planned(self, step: int, steps_per_epoch: float) -> dict[str, float | None]:
-        """Adds `tau`, the weight of the slow network, to the plan of a step."""
-        if not self.has_teacher:
-            return super().planned(step, steps_per_epoch)
-        total, updater = float(self.trainer.estimated_stepping_batches), self.momentum_updater
-        tau = tau_at(step, total, updater.base_tau, updater.final_tau)
-        return {**super().planned(step, steps_per_epoch), "tau": tau}
 
     def on_train_start(self) -> None:
         """Start counting optimizer steps: at 0, or where a resumed run is."""

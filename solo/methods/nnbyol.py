@@ -24,13 +24,12 @@ class NNBYOL(NeighbourQueue, BYOL):
     Kwargs = NNPredictorKwargs
 
     def build(self, kw: NNPredictorKwargs) -> None:  # type: ignore[override]
-        """Make projector, predictor and queue."""
         super().build(kw)
         self.make_queue(kw.queue_size, kw.proj_output_dim)
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(self.momentum_projector(feats))}
+        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Sum of the two directions."""

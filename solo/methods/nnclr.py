@@ -25,7 +25,6 @@ class NNCLR(NeighbourQueue, BaseMethod):
     metric = "train_nnclr_loss"
 
     def build(self, kw: NNCLRKwargs) -> None:
-        """Make projector, predictor and queue."""
         self.temperature = kw.temperature
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, last_norm="affine")

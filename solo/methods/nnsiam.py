@@ -24,7 +24,6 @@ class NNSiam(NeighbourQueue, SimSiam):
     Kwargs = NNPredictorKwargs
 
     def build(self, kw: NNPredictorKwargs) -> None:  # type: ignore[override]
-        """Make projector, predictor and queue."""
         super().build(kw)
         self.make_queue(kw.queue_size, kw.proj_output_dim)
 

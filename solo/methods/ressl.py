@@ -7,7 +7,7 @@ The first view is the strong one, for the trained network, the second the weak o
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo.losses.pairs import unit
 from solo.losses.ressl import ressl_loss_func
@@ -25,10 +25,8 @@ class ReSSL(QueueMixin, BaseMomentumMethod):
     trainable = ("projector",)
     averaged = ("projector",)
     metric = "train_ressl_loss"
-    momentum_projector: nn.Module
 
     def build(self, kw: ReSSLKwargs) -> None:
-        """Make the projector and the queue of weak views."""
         self.temperature_q, self.temperature_k = kw.temperature_q, kw.temperature_k
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         self.make_queue(kw.queue_size, kw.proj_output_dim, labels=())
@@ -39,7 +37,7 @@ class ReSSL(QueueMixin, BaseMomentumMethod):
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(self.momentum_projector(feats))}
+        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def dequeue_and_enqueue(self, z: Tensor) -> None:
         """Put projections (B, proj_output_dim) into the queue."""

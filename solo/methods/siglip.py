@@ -28,7 +28,6 @@ class SigLIP(ProjectorHeads, BaseMethod):
     metric = "train_siglip_loss"
 
     def build(self, kw: SigLIPKwargs) -> None:
-        """Make the projector, SimCLR's, and the two numbers."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
         first = {"log_scale": -math.log(kw.temperature), "bias": kw.bias}
         self.scale = nn.ParameterDict({name: nn.Parameter(torch.tensor([value])) for name, value in first.items()})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs
+from solo.losses.ring import RingPairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SimCLRKwargs
 from solo.nn.heads import ProjectorHeads, mlp
@@ -23,13 +24,13 @@ class SimCLR(ProjectorHeads, BaseMethod):
     metric = "train_nce_loss"
 
     def build(self, kw: SimCLRKwargs) -> None:
-        """Make the projector and keep the temperature."""
         self.temperature = kw.temperature
+        self.pairs: type[Pairs] = RingPairs if self.config.performance.ring_loss else Pairs
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, norm=False)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE over all views, or HEX."""
-        return self.hex.replace(self.info_nce, Pairs.from_views(out["z"], step.ids, step.groups), step)
+        return self.hex.replace(self.info_nce, self.pairs.from_views(out["z"], step.ids, step.groups), step)
 
     def info_nce(self, pairs: Pairs) -> Tensor:
         """The method's own loss; `hex.positives` says how several positives of one anchor count."""

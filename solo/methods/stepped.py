@@ -70,11 +70,9 @@ class SteppedModule(pl.LightningModule):
         self.hand_on()
 
     def process_state(self) -> dict[str, Any]:
-        """The sums of the running epoch."""
         return {"sums": [[list(names), *held] for names, held in self._sums.items()]}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        """Go on with the sums of the run that is resumed."""
         self._sums = {tuple(names): (sums, steps, stepped) for names, sums, steps, stepped in state.get("sums", [])}
 
     def require_finite(self, terms: Mapping[str, Tensor]) -> None:

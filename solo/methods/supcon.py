@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.simclr import SimCLR
 
@@ -21,4 +20,4 @@ class SupCon(SimCLR):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE over all views, or HEX, with the labels for ids."""
         ids = torch.where(step.targets >= 0, step.targets, -1 - step.ids)
-        return self.hex.replace(self.info_nce, Pairs.from_views(out["z"], ids, step.groups), step)
+        return self.hex.replace(self.info_nce, self.pairs.from_views(out["z"], ids, step.groups), step)

@@ -22,7 +22,6 @@ class VIbCReg(ProjectorHeads, BaseMethod):
     metric = "train_vibcreg_loss"
 
     def build(self, kw: VIbCRegKwargs) -> None:
-        """Make the projector, perhaps with iterative normalisation, and keep the weights."""
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, activation=nn.GELU)
         self.projector.append(IterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())

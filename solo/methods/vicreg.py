@@ -24,7 +24,6 @@ class VICReg(ProjectorHeads, BaseMethod):
     hex_scale = 5.0  # the release's, hidden in its code; VICReg's loss is large
 
     def build(self, kw: VICRegKwargs) -> None:
-        """Make the projector, three layers deep, and keep the loss's weights."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim, depth=3)
         self._weights = kw.loss_weights()
         vars(self).update(self._weights)  # numbers that a program may change while it trains

@@ -29,7 +29,6 @@ class WMSE(ProjectorHeads, BaseMethod):
     metric = "train_wmse_loss"
 
     def build(self, kw: WMSEKwargs) -> None:
-        """Make the projector and the whitening that follows it."""
         self.whitening_iters, self.whitening_size = kw.whitening_iters, kw.whitening_size
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
         self.whitening = Whitening2d(kw.proj_output_dim, eps=kw.whitening_eps)

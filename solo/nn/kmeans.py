@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,33 +17,17 @@ class FewRowsError(UserError, AssertionError):
     """There are fewer rows than clusters (an `AssertionError`, as in solo-learn)."""
 
 
+@dataclass
 class KMeans:
-    """Clusters the memory once for every set of prototypes; the sets take the large crops in turn.
+    """Clusters the memory once for every set of prototypes; the sets take the large crops in turn."""
 
-    Args:
-        world_size: without effect, as is `rank`: the process group knows.
-        rank: see above.
-        num_large_crops: views in the memory.
-        dataset_size: number of samples, as many as there may be indexes.
-        proj_features_dim: D.
-        num_prototypes: number of clusters of every set.
-        kmeans_iters: how often the centroids move.
-    """
-
-    def __init__(
-        self,
-        world_size: int,
-        rank: int,
-        num_large_crops: int,
-        dataset_size: int,
-        proj_features_dim: int,
-        num_prototypes: Sequence[int],
-        kmeans_iters: int = 10,
-    ) -> None:
-        self.world_size, self.rank = world_size, rank
-        self.num_large_crops, self.dataset_size = num_large_crops, dataset_size
-        self.proj_features_dim, self.num_prototypes = proj_features_dim, num_prototypes
-        self.kmeans_iters = kmeans_iters
+    world_size: int  # without effect, as is `rank`: the process group knows
+    rank: int
+    num_large_crops: int  # views in the memory
+    dataset_size: int  # number of samples, as many as there may be indexes
+    proj_features_dim: int  # D
+    num_prototypes: Sequence[int]  # number of clusters of every set
+    kmeans_iters: int = 10  # how often the centroids move
 
     @torch.no_grad()
     def cluster_memory(

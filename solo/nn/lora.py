@@ -40,10 +40,8 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
     """Give the linear layers of attention in `model.<part>` low-rank adapters; the rest of the part is left as it is.
 
     `model.state_dict()` has the sums under the weights' own names, so that every program reads it, and beside them
-    `lora.<layer>.weight`, `.a` and `.b`, from which `load_state_dict` goes on with the same bits.
-
-    Returns:
-        Names of the layers in `part`; empty if it has no attention of timm's form (`attn.qkv`, `attn.proj`, ...).
+    `lora.<layer>.weight`, `.a` and `.b`, from which `load_state_dict` goes on with the same bits. The names of the
+    layers in `part` are returned; none if it has no attention of timm's form (`attn.qkv`, `attn.proj`, ...).
     """
     network = model.get_submodule(part)
     layers = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +19,23 @@ def initialize_momentum_params(online_net: nn.Module, momentum_net: nn.Module) -
         momentum.requires_grad = False
 
 
+@dataclass
 class MomentumUpdater:
     """Exponential moving average of parameters, its rate tau following a cosine from `base_tau` to `final_tau`.
 
     BatchNorm statistics are not averaged: the momentum network keeps its own.
-
-    Args:
-        base_tau: rate at the start, in [0, 1]; 1 never changes the momentum network.
-        final_tau: rate at the end, in [base_tau, 1].
     """
 
-    def __init__(self, base_tau: float = 0.996, final_tau: float = 1.0) -> None:
-        assert 0 <= base_tau <= final_tau <= 1, (
-            f"momentum.base_tau={base_tau} and momentum.final_tau={final_tau} must hold 0 <= base <= final <= 1"
+    base_tau: float = 0.996  # rate at the start, in [0, 1]; 1 never changes the momentum network
+    final_tau: float = 1.0  # rate at the end, in [base_tau, 1]
+
+    def __post_init__(self) -> None:
+        """Refuse rates out of their range."""
+        assert 0 <= self.base_tau <= self.final_tau <= 1, (
+            f"momentum.base_tau={self.base_tau} and momentum.final_tau={self.final_tau} must hold "
+            "0 <= base <= final <= 1"
         )
-        self.base_tau = base_tau
-        self.final_tau = final_tau
-        self.cur_tau = base_tau
+        self.cur_tau = self.base_tau
 
     @torch.no_grad()
     def update(self, online_net: nn.Module, momentum_net: nn.Module) -> None:

@@ -44,9 +44,8 @@ class QueueMixin(nn.Module):
     def enqueue(self, rows: Tensor, **labels: Tensor) -> None:
         """Put the rows of all processes into the queue, in rank order.
 
-        Args:
-            rows: (N, D), or (V, N, D); the same N on every process.
-            labels: name of a buffer -> (N,) integers.
+        Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers by the name of their
+        buffer.
 
         Raises:
             QueueSizeError: if the queue is no multiple of the batch of all processes.

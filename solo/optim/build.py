@@ -17,9 +17,6 @@ from solo.optim.lr_scheduler import (
     PureExponentialLR,
     PureLR,
     PureMultiStepLR,
-    exponential,
-    multi_step,
-    warmup_cosine,
 )
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "lars": LARS, "adam": Adam, "adamw": AdamW}
@@ -97,29 +94,18 @@ def keep_own_settings(
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a schedule needs to know.
+    """What a schedule needs to know."""
 
-    Attributes:
-        name: warmup_cosine, step, exponential, reduce.
-        interval: whether warmup_cosine moves by `step` or by `epoch`.
-        max_epochs: length of the run.
-        total_steps: optimizer steps of the run; None outside of a run, where `interval` is then `epoch`.
-        lr: where a cosine without warm-up starts.
-        warmup_start_lr, warmup_epochs, min_lr: of warmup_cosine.
-        decay_steps: epochs at which `step` divides by 10.
-        gamma: factor of each epoch of `exponential`.
-    """
-
-    name: str
-    interval: str
-    max_epochs: int
-    total_steps: float | None
-    lr: float
-    warmup_start_lr: float
+    name: str  # warmup_cosine, step, exponential, reduce
+    interval: str  # whether warmup_cosine moves by `step` or by `epoch`
+    max_epochs: int  # length of the run
+    total_steps: float | None  # optimizer steps of the run; None outside of a run, where `interval` is then `epoch`
+    lr: float  # where a cosine without warm-up starts
+    warmup_start_lr: float  # of warmup_cosine, as the next two
     warmup_epochs: float
     min_lr: float
-    decay_steps: Sequence[int] | None
-    gamma: float
+    decay_steps: Sequence[int] | None  # epochs at which `step` divides by 10
+    gamma: float  # factor of each epoch of `exponential`
 
     def build(self, optimizer: Optimizer, choices: Sequence[str]) -> Scheduler:
         """The scheduler in the form that Lightning takes.
@@ -136,24 +122,6 @@ class Schedule:
         if self.name == "exponential":
             return PureExponentialLR(optimizer, self.gamma)
         return ReduceLROnPlateau(optimizer)
-
-    def rate(self, step: int, steps_per_epoch: float, base: float) -> float | None:
-        """The learning rate of an optimizer step, of a group whose base rate is `base`; None where it depends on data.
-
-        Args:
-            step: 0-based, of the whole run.
-            steps_per_epoch: optimizer steps of an epoch.
-            base: rate of the group.
-        """
-        epoch = int(step // steps_per_epoch)
-        if self.name == "warmup_cosine":
-            moved = step if self.by_step else epoch
-            return warmup_cosine(moved, base, *self._lengths())
-        if self.name == "step":
-            return multi_step(epoch, base, None if self.decay_steps is None else list(self.decay_steps))
-        if self.name == "exponential":
-            return exponential(epoch, base, self.gamma)
-        return base if self.name == "none" else None
 
     @property
     def by_step(self) -> bool:

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step, and the schedulers that apply them."""
+"""Schedulers whose learning rates are pure functions of the step."""
 
 from __future__ import annotations
 
@@ -8,36 +8,6 @@ from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR
-
-
-def warmup_cosine(step: float, base: float, warmup: float, total: float, start: float = 0.0, end: float = 0.0) -> float:
-    """The rate of a step: linear from `start` to `base` in `warmup` steps, then half a cosine to `end`.
-
-    Args:
-        step: 0-based; from `total` on, the rate is `end`.
-        base: highest rate, reached one step before the warm-up is over.
-        warmup: length of the warm-up, >= 0, may be a fraction.
-        total: length of everything.
-        start: rate of step 0.
-        end: rate after the last step.
-    """
-    if step == 0:
-        return start
-    if step < warmup:
-        done = min(1.0, step / (warmup - 1)) if warmup > 1 else 1.0
-        return start + done * (base - start)
-    done = min(1.0, (step - warmup) / max(total - warmup, 1e-12))
-    return end + (base - end) * (1 + math.cos(math.pi * done)) / 2
-
-
-def multi_step(epoch: int, base: float, steps: list[int] | None, gamma: float = 0.1) -> float:
-    """`base`, times `gamma` for each of the epochs in `steps` that is reached."""
-    return float(base * gamma ** bisect_right(sorted(steps or []), epoch))
-
-
-def exponential(epoch: int, base: float, gamma: float) -> float:
-    """The rate of an epoch, `base * gamma^epoch`."""
-    return float(base * gamma**epoch)
 
 
 class PureLR(LRScheduler):
@@ -62,7 +32,8 @@ class PureMultiStepLR(PureLR, MultiStepLR):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Rates of the groups in the current epoch."""
-        return [multi_step(self.last_epoch, float(base), self.steps, self.gamma) for base in self.base_lrs]
+        factor = self.gamma ** bisect_right(sorted(self.steps or []), self.last_epoch)
+        return [float(base * factor) for base in self.base_lrs]
 
 
 class PureExponentialLR(PureLR, ExponentialLR):
@@ -70,7 +41,7 @@ class PureExponentialLR(PureLR, ExponentialLR):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Rates of the groups in the current epoch."""
-        return [exponential(self.last_epoch, float(base), self.gamma) for base in self.base_lrs]
+        return [float(base * self.gamma**self.last_epoch) for base in self.base_lrs]
 
 
 class LinearWarmupCosineAnnealingLR(PureLR):
@@ -106,5 +77,14 @@ class LinearWarmupCosineAnnealingLR(PureLR):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Rates of the groups at the current step."""
-        settings = (self.warmup_epochs, self.max_epochs, self.warmup_start_lr, self.eta_min)
-        return [warmup_cosine(self.last_epoch, float(base), *settings) for base in self.base_lrs]
+        return [self._rate(float(base)) for base in self.base_lrs]
+
+    def _rate(self, base: float) -> float:
+        step, warmup = self.last_epoch, self.warmup_epochs
+        if step == 0:
+            return self.warmup_start_lr
+        if step < warmup:
+            done = min(1.0, step / (warmup - 1)) if warmup > 1 else 1.0
+            return self.warmup_start_lr + done * (base - self.warmup_start_lr)
+        done = min(1.0, (step - warmup) / max(self.max_epochs - warmup, 1e-12))
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2

@@ -14,11 +14,11 @@ from solo.args.eval_schema import AnalyzeCfg
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.eval.feature_file import read_features
 from solo.run.analysis_sources import runs
-from solo.run.evaluation import open_folder
+from solo.run.devices import compute_device
+from solo.run.feature_source import open_folder
 from solo.run.features import stored_images
 from solo.run.report import say
 from solo.run.source import saved_data
-from solo.run.trainer import compute_device
 
 
 def run(cfg: AnalyzeCfg) -> Path:

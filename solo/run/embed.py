@@ -143,7 +143,7 @@ def as_utf8(name: str) -> str:
 
 
 def import_parquet() -> tuple[Any, Any]:
-    """The two modules of pyarrow. Raises a `UserError`: it isn't installed."""
+    """The two modules of pyarrow; a `UserError` if it isn't installed."""
     try:
         import pyarrow
         from pyarrow import parquet

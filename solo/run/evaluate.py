@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from solo.analysis.levels import plot_levels
 from solo.args.eval_schema import EvaluateCfg
 from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
-from solo.run.evaluation import facts_of, open_folder
-from solo.run.feature_source import load_features
+from solo.run.devices import compute_device
+from solo.run.feature_source import facts_of, load_features, open_folder
 from solo.run.report import say, show_levels
-from solo.run.trainer import compute_device
 
 # Number of evaluate.json -> its words in the table; the others are in the file only.
 _SHOWN = {
@@ -50,11 +48,7 @@ _SEVERAL = {"map": "mAP, %", "map_11": "mAP at 11 recalls, %"}
 
 
 def run(cfg: EvaluateCfg) -> dict[str, Any]:
-    """Measure the features that `cfg` names; write into `<checkpoint.dir>/evaluate/<run id>/`.
-
-    Returns:
-        What `evaluate.json` holds.
-    """
+    """Measure the features that `cfg` names, into `<checkpoint.dir>/evaluate/<run id>/evaluate.json`, and return it."""
     device = compute_device(cfg)
     found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
@@ -77,9 +71,7 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
     source = dict(next(iter(found.values())).facts)
     facts = facts_of(cfg, "evaluate", seed=cfg.seed, source=source, protocol=_protocol(protocol)) | {"results": results}
     write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
-    title = f"{next(iter(found.values())).name} on {cfg.data.dataset or cfg.features}"
-    drawn = plot_levels(results, folder / "evaluate.png", title)
-    say(f"files in {folder}: evaluate.json, {'evaluate.png, ' if drawn else ''}config.yaml")
+    say(f"files in {folder}: evaluate.json, config.yaml")
     return facts
 
 

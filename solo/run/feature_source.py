@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from solo.args.config import to_plain
+from solo.args.config import to_plain, to_yaml
 from solo.args.eval_schema import FeatureCfg
 from solo.backbones import features_dim
+from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.summary import config_hash, versions
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
 from solo.data.catalogue.registry import get_spec, layout_of, query_images
@@ -22,6 +25,7 @@ from solo.data.sources.skip import file_names, skipped_files
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
 from solo.eval.features import Features, FeatureTable
+from solo.files import write_text
 from solo.run.feature_cache import cache_folder, digest, keep, kept
 from solo.run.features import extract, plain_images
 from solo.run.report import say
@@ -97,10 +101,7 @@ class Network:
 
 
 def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
-    """The network of a checkpoint or a published model, and the config with what it says about backbone and images.
-
-    Raises a `UserError`: it can't be read or doesn't fit, or has no projector and that is asked for.
-    """
+    """The network of a checkpoint or a published model, and the config with what it says about backbone and images."""
     backbone, cfg = source_backbone(cfg)
     if "projector" not in kinds:
         return Network(backbone, {"backbone": slice(None)}, {"backbone": backbone}), cfg
@@ -113,12 +114,7 @@ def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
 
 
 def _tables(
-    cfg: FeatureCfg,
-    network: Network,
-    images: Dataset[Any],
-    tree: Taxonomy | None,
-    device: torch.device,
-    what: str,
+    cfg: FeatureCfg, network: Network, images: Dataset[Any], tree: Taxonomy | None, device: torch.device, what: str
 ) -> dict[str, FeatureTable]:
     """Features of one split: of each kind from disk, or all of them computed, and kept."""
     data = to_plain(cfg.data)
@@ -199,3 +195,16 @@ def _facts(cfg: FeatureCfg) -> dict[str, Any]:
     facts = {name: plain[name] for name in names if plain[name] is not None}
     facts |= {"pretrained": plain["pretrained"]} if plain["model"] else {}
     return {**facts, "data": {name: plain["data"][name] for name in (*_DATA, "fraction") if plain["data"].get(name)}}
+
+
+def facts_of(cfg: FeatureCfg, kind: str, **more: Any) -> dict[str, Any]:
+    """What the JSON file of a command holds beside its results."""
+    of = {"kind": kind, "name": cfg.name, "dataset": cfg.data.dataset}
+    return {**of, **more, "config_hash": config_hash(to_plain(cfg)), "versions": versions()}
+
+
+def open_folder(cfg: FeatureCfg, command: str) -> Path:
+    """Make `<checkpoint.dir>/<command>/<run id>/` with the resolved config in it."""
+    folder = RunDirectory(Path(cfg.checkpoint.dir).expanduser() / command).open_alone()
+    write_text(folder / "config.yaml", to_yaml(cfg))
+    return folder

@@ -109,10 +109,7 @@ def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> D
 
 @torch.no_grad()
 def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, what: str) -> FeatureSet:
-    """Run `backbone` in eval mode over `(X, targets)` batches; the result lies in CPU memory, float32.
-
-    `what` names the images, for the progress line.
-    """
+    """Run `backbone` in eval mode over `(X, targets)` batches of `what`, images; float32, in CPU memory."""
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
     features, targets, row = torch.empty(0), [], 0

@@ -16,10 +16,7 @@ from solo.errors import UserError
 
 
 def image_files(place: str | Path, skip: bool = True) -> list[Path]:
-    """The images below a folder, sorted, or one image; with `skip` those in folders that can be read.
-
-    Raises a `UserError`: there is no such place, or no image in it.
-    """
+    """The images below a folder, sorted, at least one, or one image; with `skip` those in folders that can be read."""
     path = Path(place).expanduser()
     if not path.exists():
         raise UserError(f"{place} doesn't exist; give an image, or a folder of images")
@@ -32,10 +29,7 @@ def image_files(place: str | Path, skip: bool = True) -> list[Path]:
 
 
 def each_image(images: Any, channels: int) -> Iterator[Any]:
-    """The images one by one of whatever `PretrainedModel.embed` takes.
-
-    Raises a `UserError`: see `image_files`; or it holds no images.
-    """
+    """The images one by one of whatever `PretrainedModel.embed` takes; a `UserError` for what holds none."""
     if isinstance(images, (str, Path)):
         images = image_files(images, skip=False)
     elif isinstance(images, Image.Image) or _is_one(images, channels):
@@ -54,12 +48,7 @@ def _is_one(images: Any, channels: int) -> bool:
 
 
 def as_image(image: Any, reading: ImageReading) -> Any:
-    """What a network's transform takes, of a path, an array or a picture: a `PIL.Image`, or an array of more channels.
-
-    Raises:
-        BrokenImageError: a file that can't be decoded.
-        UserError: something that is no image.
-    """
+    """What a network's transform takes, of a path, array or picture: a `PIL.Image`, or an array of more channels."""
     if isinstance(image, (str, Path)):
         return reading.read(Path(image).expanduser())
     if isinstance(image, np.ndarray):

@@ -28,10 +28,7 @@ _READING = (
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, print, write the contact sheet.
-
-    Raises a `UserError`: there is nothing to look at, or the sheet can't be written.
-    """
+    """Look, print, write the contact sheet."""
     parser = _parser()
     if {"-h", "--help"} & set(words):
         parser.print_help()

@@ -16,10 +16,9 @@ from solo.errors import UserError
 from solo.eval.features import FeatureTable
 from solo.eval.knn import nearest, vote_accuracy
 from solo.files import write_text
-from solo.run.evaluation import facts_of, open_folder
-from solo.run.feature_source import load_features
+from solo.run.devices import compute_device
+from solo.run.feature_source import facts_of, load_features, open_folder
 from solo.run.report import say, show_table
-from solo.run.trainer import compute_device
 
 Row = dict[str, Any]
 

@@ -19,11 +19,12 @@ from solo.data.cache.images import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
 from solo.methods import LinearModel
+from solo.run.devices import compute_device
 from solo.run.features import feature_loaders, feature_sets, with_best_of_grid
 from solo.run.report import say
 from solo.run.settle import tune
 from solo.run.source import pretrained_backbone
-from solo.run.trainer import compute_device, prepare
+from solo.run.trainer import prepare
 
 Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 
@@ -54,10 +55,7 @@ def run(cfg: LinearCfg) -> None:
 
 
 def image_loaders(cfg: LinearCfg, backbone: nn.Module | None = None, device: torch.device | None = None) -> Loaders:
-    """Augmented training images, made on `device` (default: the CPU) from decoded ones, and plain validation images.
-
-    RandAugment (`auto_augment`) is made image by image.
-    """
+    """Augmented training images, made on `device` from decoded ones or (RandAugment) one by one; plain validation."""
     data, spec = cfg.data, cfg.data.spec
     paths = (data.train_path, data.val_path, data.format)
     stats: dict[str, Any] = {"mean": data.mean, "std": data.std, "size": data.image_size, "channels": data.channels}

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.run.report import say
 
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
@@ -35,10 +35,7 @@ def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_
 
 
 def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
-    """Lightning's logger for MLflow, if `cfg.logger` names it; MLFLOW_TRACKING_URI says where, else below `root`.
-
-    Raises a `UserError`: MLflow can't be used.
-    """
+    """Lightning's logger for MLflow, if `cfg.logger` names it; MLFLOW_TRACKING_URI says where, else below `root`."""
     if "mlflow" not in (cfg.logger or ()):
         return None
     try:
@@ -52,10 +49,8 @@ def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
         if known is None:
             logger.log_hyperparams(to_plain(cfg))
     except Exception as error:  # whatever MLflow raises: no package, no server
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"logger=[mlflow] can't be used ({reason}); see MLFLOW_TRACKING_URI, or leave it out"
-        ) from error
+        text = f"logger=[mlflow] can't be used ({reason(error)}); see MLFLOW_TRACKING_URI, or leave it out"
+        raise UserError(text) from error
     return logger
 
 
@@ -102,10 +97,7 @@ class TrackioLogger(Logger):
 
 
 def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
-    """The logger that `cfg.wandb` asks for, if it does; offline where the server can't be reached, which is said.
-
-    Raises a `UserError`: W&B can't be used: no account, no package.
-    """
+    """The logger that `cfg.wandb` asks for, if it does; offline where nobody answers."""
     if not cfg.wandb.enabled:
         return None
     try:
@@ -113,23 +105,22 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
 
         root.mkdir(parents=True, exist_ok=True)
         options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
-        reason = None if cfg.wandb.offline or os.environ.get("WANDB_MODE") else out_of_reach(_server())
-        if reason is not None:
-            say(f"W&B can't be reached ({reason}): the run goes on offline; upload it with: wandb sync {root}/wandb/*")
+        why = None if cfg.wandb.offline or os.environ.get("WANDB_MODE") else out_of_reach(_server())
+        if why is not None:
+            say(f"W&B can't be reached ({why}): the run goes on offline; upload it with: wandb sync {root}/wandb/*")
         logger = WandbLogger(
             name=str(cfg.name),
             project=cfg.wandb.project,
             entity=cfg.wandb.entity,
-            offline=cfg.wandb.offline or reason is not None,
+            offline=cfg.wandb.offline or why is not None,
             save_dir=root,
             config=to_plain(cfg),
             **options,
         )
         _ = logger.experiment  # signs in now, on the first process
     except Exception as error:  # whatever W&B raises: no account, no package
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"wandb.enabled=True, but W&B can't be used ({reason}); "
+            f"wandb.enabled=True, but W&B can't be used ({reason(error)}); "
             "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
         ) from error
     return logger

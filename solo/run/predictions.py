@@ -54,10 +54,7 @@ class Predictions:
         return [[(self.names[c], v) for c, v in zip(*row, strict=True)] for row in pairs]
 
     def paths(self) -> Iterator[tuple[str, ...]]:
-        """For each image the most probable way down the tree: at each step the best child of the node before.
-
-        It ends where the tree does; its end need not be the most probable class.
-        """
+        """For each image the way down the tree by the best child at each step; its end may not be the best class."""
         tables = [self.at(level) for level in self.tree.levels]
         for row in range(len(self)):
             path: list[int] = []

@@ -36,7 +36,7 @@ from solo.methods.base import BaseMethod
 from solo.run.relatives import find_relatives
 from solo.run.report import analyze_command, linear_command, say
 from solo.run.settle import tune
-from solo.run.start import adapt, start_from
+from solo.run.source import adapt, start_from
 from solo.run.trainer import prepare
 from solo.run.verdict import verdict_on
 from solo.run.work import work_of

@@ -39,28 +39,20 @@ _READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.
 
 @dataclass(frozen=True)
 class PretrainedModel(OnHub):
-    """The backbone of a run, with everything that is needed to use it.
+    """The backbone of a run, with everything that is needed to use it."""
 
-    Attributes:
-        backbone: images (B, C, H, W) -> features (B, F); in eval mode, on `device`.
-        transform: what evaluation does to one image: `PIL.Image`, or for other than 1 and 3 channels a uint8 array
-            (H, W, C), to a normalised float tensor (C, H, W).
-        taxonomy: the label tree of the data it was trained on; None where nothing is known of it.
-        settings: the resolved config of the run; empty where the file has none.
-        device: where `embed` computes.
-        network: how the backbone was built, and what it expects of images.
-        classifier: features -> logits (B, classes); of a linear evaluation, or the one that pretraining trained beside
-            the backbone; None if the run had no labels.
-        facts: about the run, for its card: name, method, dataset, numbers with their protocol, versions.
-    """
-
-    backbone: nn.Module
+    backbone: nn.Module  # images (B, C, H, W) -> features (B, F); in eval mode, on `device`
+    # what evaluation does to one image: `PIL.Image`, or for other than 1 and 3 channels a uint8 array (H, W, C), to a
+    # normalised float tensor (C, H, W)
     transform: Callable[[Any], Tensor]
-    taxonomy: Taxonomy | None
-    settings: dict[str, Any]
-    device: torch.device
-    network: Network
+    taxonomy: Taxonomy | None  # the label tree of the data it was trained on; None where nothing is known of it
+    settings: dict[str, Any]  # the resolved config of the run; empty where the file has none
+    device: torch.device  # where `embed` computes
+    network: Network  # how the backbone was built, and what it expects of images
+    # features -> logits (B, classes); of a linear evaluation, or the one that pretraining trained beside the backbone;
+    # None if the run had no labels
     classifier: nn.Linear | None = None
+    # about the run, for its card: name, method, dataset, numbers with their protocol, versions
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property

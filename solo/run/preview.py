@@ -20,10 +20,7 @@ _PIXELS = 112
 
 
 def run(cfg: PretrainCfg, number: int | None = None) -> None:
-    """Write `<checkpoint.dir>/<method>/preview.png`: a row an image, a column a view.
-
-    These are the first views of the training's first batch. `number` tells the pictures of several runs apart.
-    """
+    """Write `<checkpoint.dir>/<method>/preview.png`, of the first batch: a row an image, a column a view."""
     _, views, _ = next(iter(train_loader(cfg)))
     name = f"preview{'' if number is None else f'-{number}'}.png"
     path = Path(cfg.checkpoint.dir).expanduser() / file_name(cfg.method) / name

@@ -146,10 +146,7 @@ def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
 
 
 def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:
-    """The command that evaluates `checkpoint`, ready to be pasted; None where there is nothing to measure on.
-
-    `images` is how many it was trained on.
-    """
+    """The command that evaluates `checkpoint`, trained on so many images, to be pasted; None without labels."""
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
     own = spec is None or spec.folders or data["format"] != "image_folder"

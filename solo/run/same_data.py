@@ -36,7 +36,7 @@ class SameData(Callback):
         self.found = fingerprint(images)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
-        """Compare. Raises a `UserError`: the images or labels are not those of the run; lists what changed."""
+        """Refuse other images or labels than those of the run, with a list of what changed."""
         stored = checkpoint.get(_KEY)
         if self.found is None or not isinstance(stored, Mapping) or stored.get("digest") == self.found.digest:
             return

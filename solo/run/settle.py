@@ -25,10 +25,7 @@ from solo.run.report import say
 def settle(
     cfg: PretrainCfg | LinearCfg, model: LightningModule, device: torch.device, stored: Mapping[str, Any] | None = None
 ) -> PretrainCfg | LinearCfg:
-    """The config with `precision` decided, if it is `auto`; the model keeps the decision, too, and its checkpoints.
-
-    A run that is resumed goes on with what was decided then, in its `stored` settings.
-    """
+    """The config with `precision` decided, or that of a run that is resumed, if it is `auto`; the model keeps it."""
     if cfg.trainer.get("precision") != "auto":
         return cfg
     if stored:
@@ -75,10 +72,7 @@ def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.dev
 
 
 def save_memory(backbone: nn.Module) -> None:
-    """Let a backbone compute the activations of its blocks again in the backward pass.
-
-    Raises a `UserError`: it can't.
-    """
+    """Let a backbone, if it can, compute its blocks' activations again in the backward pass."""
     try:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError, TypeError) as error:

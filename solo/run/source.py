@@ -1,4 +1,7 @@
-"""The network that a command starts from: a checkpoint says what it is, or a published model is named."""
+"""The network that a command starts from: a checkpoint says what it is, or a published model is named.
+
+Evaluation takes it whole; pretraining starts from its weights (`finetune_from`), also with adapters on them.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
+from solo.methods.frozen import FrozenLayers
+from solo.nn.lora import add_adapters
 from solo.weights import load_weights
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
@@ -37,10 +42,7 @@ def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
 
 
 def published_backbone(cfg: Features) -> tuple[nn.Module, Features]:
-    """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`.
-
-    Raises a `UserError`: see `published_model`; or the weights' file can't be read or doesn't fit.
-    """
+    """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`."""
     model, data = str(cfg.model), cfg.data
     channels = data.channels or 3
     with torch.random.fork_rng(devices=[]):
@@ -177,3 +179,39 @@ def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:
         return bool(data["small_stem"])
     name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
     return DATASETS.get(str(name), cfg.data.spec).small_stem
+
+
+def start_from(model: BaseMethod, source: str, channels: int) -> None:
+    """Load the backbone of a method, just built; a slow copy of it follows.
+
+    The source is `timm/NAME`, `torchvision/NAME`, or a file that `load_checkpoint` reads; what stands beside the
+    backbone in it, a classifier or a projector, is left out. Raises a `UserError`: an unknown model, weights that can't
+    be fetched or read, or that don't fit the backbone.
+    """
+    try:
+        published = source.startswith(("timm/", "torchvision/"))
+        state = _published(source, channels) if published else load_checkpoint(source)["state_dict"]
+        load_weights(model.backbone, state, path=source, name=f"backbone.name='{model.backbone_name}'")
+    except UserError as error:
+        raise UserError(f"finetune_from: {error}") from error
+    for online, slow in getattr(model, "momentum_pairs", []):
+        slow.load_state_dict(online.state_dict())
+
+
+def adapt(model: BaseMethod, rank: int) -> None:
+    """Freeze the backbone but for `finetune_layers`, and train adapters of its attention (timm's) instead."""
+    model.frozen_layers = FrozenLayers(model.backbone, model.config.finetune_layers or ())
+    if not add_adapters(model, "backbone", rank):
+        raise UserError(
+            f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "
+            f"{model.backbone_name!r} has none, take finetune_layers or leave it out"
+        )
+
+
+def _published(source: str, channels: int) -> dict[str, Tensor]:
+    try:
+        with torch.random.fork_rng(devices=[]):  # the method's own weights don't depend on it
+            return published_model(source, channels=channels).network.state_dict()
+    except UserError as error:
+        reason = str(error).split("; set pretrained=")[0]
+        raise UserError(f"{source}: {reason}; a file with the weights is possible, too") from error

@@ -38,10 +38,7 @@ def command(name: str, schema: type[Cfg], run: Callable[[Cfg], object]) -> Calla
 
 
 def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
-    """The settings of a command; None after `--help`, which is printed.
-
-    Raises a `ConfigError`: with all problems, one a line.
-    """
+    """The settings of a command, or a `ConfigError` with all problems, one a line; None after printing `--help`."""
     known: Any = schema
     if {"-h", "--help"} & set(words):
         places = " ".join(name.upper() for name in known.POSITIONAL)
@@ -78,10 +75,7 @@ class FileFeatures:
         self.skipped: list[str] = []
 
     def batches(self, files: Sequence[Path], what: str) -> Iterator[tuple[list[Path], Tensor]]:
-        """Batches of files that could be read, and their features (B, F).
-
-        Raises a `BrokenImageError`: one can't be read, and `skip` is not set.
-        """
+        """Batches of files that could be read (all of them, without `skip`), and their features (B, F)."""
         screen = Console(file=sys.stderr)
         with ThreadPoolExecutor(_THREADS) as pool, Progress(console=screen, disable=not screen.is_terminal) as bar:
             task = bar.add_task(what, total=len(files))
@@ -98,7 +92,7 @@ class FileFeatures:
                 bar.advance(task, len(batch))
 
     def all(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
-        """The same in one piece. Raises a `UserError`: no image can be read."""
+        """The same in one piece; a `UserError` if no image can be read."""
         parts = list(self.batches(files, what))
         if not parts:
             raise UserError(f"none of {len(files)} images can be read: {self.skipped[0]}")

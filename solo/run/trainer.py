@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -22,15 +21,16 @@ from torch.utils.data import DataLoader
 
 from solo import distributed
 from solo.args.config import to_plain
-from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.averaging import WeightAverage
+from solo.callbacks.diagnosis import TrainingDiagnosis
+from solo.callbacks.embedding_monitor import EmbeddingMonitor
+from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.profile import StepProfile
 from solo.callbacks.resolution import ResolutionSchedule
-from solo.callbacks.schedule import SchedulePlan
 from solo.callbacks.stop import StopRunError
 from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
@@ -39,16 +39,15 @@ from solo.data.batches.loaders import end_workers
 from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 from solo.files import file_name, write_text
+from solo.methods.catalogue import MethodFacts, facts_of
+from solo.run.devices import SyncedNorms, check_launch, compute_device, trainer_devices
 from solo.run.failures import explain, watch_children
-from solo.run.launch import check_launch
 from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
 from solo.run.resume import ResumeOrder, find_resume
 from solo.run.same_data import SameData
 from solo.run.settle import Starving, ddp_strategy, settle
 from solo.run.sharded import Sharded
-from solo.run.synced import SyncedNorms
-from solo.run.watching import watchers
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
 _SIGTERM_EXIT_CODE = 128 + 15
@@ -58,10 +57,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's reader without the part that can run code."""
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read tensors and plain values only, into CPU memory.
-
-        Raises a `UserError`: it can't be read, or holds weights only.
-        """
+        """Read the tensors and plain values of a run's state into CPU memory; no weights alone."""
         checkpoint = load_checkpoint(path)
         missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
         if missing:
@@ -160,7 +156,8 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resumed = find_resume(cfg, root)
     resume = resumed.file if resumed else None
-    cfg = settle(cfg, model, compute_device(cfg), resumed.settings if resumed else None)
+    device = compute_device(cfg)
+    cfg = settle(cfg, model, device, resumed.settings if resumed else None)
     facts = dataclasses.replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory = RunDirectory(root, resume.parent.name if resume and continued else None)
@@ -184,16 +181,13 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         pictures = Path(cfg.auto_umap.dir).expanduser() / kind
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
         callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
-    callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), SchedulePlan(directory), recorder]
+    callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
     synced = cfg.trainer.get("sync_batchnorm")
     options = {
         **trainer_options(cfg),
-        **_devices(cfg),
+        "devices": trainer_devices(cfg),
         "strategy": _strategy(cfg, type(model).__module__.startswith("solo.")),
-        "plugins": [
-            SafeCheckpointIO(),
-            *([SyncedNorms(gpu=not _on_cpu(cfg))] if synced else []),
-        ],
+        "plugins": [SafeCheckpointIO(), *([SyncedNorms(gpu=device.type != "cpu")] if synced else [])],
         "logger": loggers(cfg, root, directory.run_id, resumed.wandb_id if resumed and continued else None),
         "callbacks": callbacks,
         "enable_checkpointing": False,
@@ -217,9 +211,9 @@ def trainer_options(cfg: RunCfg) -> dict[str, Any]:
         options["sync_batchnorm"] = False  # `SyncedNorms` does it
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
-    if torch.cuda.is_available() and not _on_cpu(cfg) and not options.get("deterministic"):
+    if compute_device(cfg).type == "cuda" and not options.get("deterministic"):
         options.setdefault("benchmark", True)  # views have one size or two: cuDNN's search for the fastest pays
-    return {"enable_model_summary": False, **options, "accelerator": _accelerator(cfg)}
+    return {"enable_model_summary": False, **options}
 
 
 def hush(workers: bool) -> None:
@@ -241,43 +235,6 @@ def hush(workers: bool) -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _accelerator(cfg: RunCfg | FeatureCfg) -> str:
-    name = cfg.accelerator
-    if name in ("gpu", "cuda") and not (torch.cuda.is_available() or (name == "gpu" and _has_mps())):
-        raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
-    return name
-
-
-def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
-    """Where a command computes: what `accelerator` says, the best there is for `auto`.
-
-    Raises a `UserError`: a GPU is asked for and there is none.
-    """
-    name = _accelerator(cfg)
-    if name == "auto":
-        name = "gpu" if torch.cuda.is_available() or _has_mps() else "cpu"
-    if name == "gpu":
-        name = "cuda" if torch.cuda.is_available() else "mps"
-    return torch.device("xla" if name == "tpu" else name)
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
-
-
-def _on_cpu(cfg: RunCfg) -> bool:
-    return cfg.accelerator == "cpu" or (cfg.accelerator == "auto" and not (torch.cuda.is_available() or _has_mps()))
-
-
-def _devices(cfg: RunCfg) -> dict[str, Any]:
-    """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
-    devices: Any = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
-    if _on_cpu(cfg):
-        devices = len(devices) if isinstance(devices, list) else devices
-        devices = 1 if devices in ("auto", -1, "-1") else int(devices)
-    return {"devices": devices}
-
-
 def _strategy(cfg: RunCfg, ours: bool) -> str | Strategy:
     if cfg.strategy in ("fsdp", "fsdp2"):
         return Sharded()
@@ -292,3 +249,26 @@ def _has_tensorboard(cfg: RunCfg) -> bool:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
         return False
     return True
+
+
+def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
+    """The callbacks, to be placed before those that show and write, and the facts with what the diagnosis says."""
+    settings = cfg.online if isinstance(cfg, PretrainCfg) else None
+    found: list[Callback] = []
+    if settings is None or settings.replay:
+        found.append(NonFiniteGuard(run))
+    if settings is None or not isinstance(cfg, PretrainCfg) or not settings.enabled:
+        return found, facts
+    known = facts_of(cfg.method) or MethodFacts()
+    diagnosis = TrainingDiagnosis(known.collapse, cfg.max_epochs) if settings.alarm else None
+    quantile = cfg.hex.quantile
+    found.append(EmbeddingMonitor(settings.rows, settings.every, quantile, diagnosis, settings.stop_on_collapse, meter))
+    how = (
+        f"at the end of the last epoch, of its last batches, at least {settings.rows} images (or all): "
+        "augmented training views in train mode, the first view for rank and spread; LiDAR with 2 views an image; "
+        f"threshold: mean {quantile} quantile of the cosines of up to 1,024 of these rows with all of them; "
+        "kNN: features of the first view, leave-one-out among these rows, up to 1,024 of them asked, 20 neighbours by "
+        "cosine, votes weighted by exp(cosine / 0.07)"
+    )
+    extra = facts.extra if diagnosis is None else {**facts.extra, "alarms": diagnosis.messages}
+    return found, dataclasses.replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)

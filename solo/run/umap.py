@@ -6,10 +6,9 @@ from pathlib import Path
 
 from solo.analysis.embedding import LabelNames, draw_embedding
 from solo.args.eval_schema import UmapCfg
-from solo.run.evaluation import open_folder
-from solo.run.feature_source import load_features
+from solo.run.devices import compute_device
+from solo.run.feature_source import load_features, open_folder
 from solo.run.report import say
-from solo.run.trainer import compute_device
 
 
 def run(cfg: UmapCfg) -> None:

@@ -93,8 +93,8 @@ def test_in_a_browser(outcome, browser):
         assert page.evaluate(colours) == light
 
         # sorting: numbers as numbers, both ways, names as words
-        for column, convert in (("mixing", float), ("class", lambda value: int(value.split()[1]))):
-            orders = sorted_both_ways(page, "pairs", column, convert)
+        for column, convert in (("worst mixing", float), ("run", str)):
+            orders = sorted_both_ways(page, "overview", column, convert)
             assert sorted(orders[0]) in orders and sorted(orders[0], reverse=True) in orders
 
         # a name of the legend switches its lines off in all panels of the figure, not elsewhere

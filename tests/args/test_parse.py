@@ -6,9 +6,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from solo.args import linear, pretrain
-from solo.args.describe import describe
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg
+from solo.args.show import describe
 from solo.errors import ConfigError
 
 

@@ -11,8 +11,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from solo.callbacks.diagnosis import TrainingDiagnosis
-from solo.callbacks.embedding_monitor import EmbeddingMonitor, measure
-from solo.callbacks.feature_queue import FeatureQueue
+from solo.callbacks.embedding_monitor import EmbeddingMonitor, FeatureQueue, measure
 from solo.eval.rank import effective_rank, lidar, rankme
 from solo.eval.uniformity import alignment, embedding_std
 from solo.eval.vitals import neighbours_agree

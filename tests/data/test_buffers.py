@@ -5,8 +5,7 @@ import pickle
 
 import torch
 
-from solo.data.views.batched import BatchAugment
-from solo.data.views.buffers import Buffers
+from solo.data.views.batched import BatchAugment, Buffers
 
 
 def test_memory_is_given_again_only_when_nobody_holds_it():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solo.data.storage import idx
-from solo.data.storage.idx import FashionFiles, read_idx
+from solo.data.storage.idx import find_fashion, read_fashion, read_idx
 from solo.errors import UserError
 
 
@@ -30,9 +30,9 @@ def write_split(folder: Path, prefix: str, n: int = 4, zipped: bool = True) -> n
 @pytest.mark.parametrize("layout", [".", "FashionMNIST/raw"])
 def test_finds_and_reads(tmp_path: Path, zipped: bool, layout: str) -> None:
     written = write_split(tmp_path / layout, "train", zipped=zipped)
-    files = FashionFiles.find("train", tmp_path)
+    files = find_fashion("train", tmp_path)
     assert files is not None
-    images, labels = files.read()
+    images, labels = read_fashion(*files)
     assert np.array_equal(images, written) and images.flags.writeable
     assert labels.tolist() == [0, 1, 2, 3]
 
@@ -41,11 +41,11 @@ def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     for name in ("given", "debian", "package"):
         write_split(tmp_path / name, "t10k")
-    found = [FashionFiles.find("t10k", *f) for f in ((tmp_path / "given", None), (None, tmp_path / "package"))]
-    assert [f.images.parent.name for f in found if f] == ["given", "debian"]
-    assert FashionFiles.find("train", tmp_path / "given") is None
+    found = [find_fashion("t10k", *f) for f in ((tmp_path / "given", None), (None, tmp_path / "package"))]
+    assert [f[0].parent.name for f in found if f] == ["given", "debian"]
+    assert find_fashion("train", tmp_path / "given") is None
     (tmp_path / "elsewhere").mkdir()
-    assert FashionFiles.find("t10k", tmp_path / "elsewhere", tmp_path / "package") is None
+    assert find_fashion("t10k", tmp_path / "elsewhere", tmp_path / "package") is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_truncated_gzip_is_named(tmp_path: Path) -> None:
 def test_labels_of_another_file_are_refused(tmp_path: Path) -> None:
     write_split(tmp_path, "train", n=3)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(encode(np.zeros(2, np.uint8))))
-    files = FashionFiles.find("train", tmp_path)
+    files = find_fashion("train", tmp_path)
     assert files is not None
     with pytest.raises(UserError, match=r"\(3, 28, 28\)"):
-        files.read()
+        read_fashion(*files)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import pickle
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from solo.data.batches.loader import beside
 from solo.data.batches.loaders import ProcessShare, SeededDataset, end_workers, eval_loader, train_loader
 from solo.data.cache.in_memory import NormalisedBatches, whole_batches
 from solo.data.sources.images import ArrayDataset
@@ -133,3 +136,38 @@ def test_workers_end_with_their_run_and_start_again() -> None:
     assert not multiprocessing.active_children()
     assert sorted(sum((batch[0].tolist() for batch in loader), [])) == sorted(sum(first, []))
     end_workers(loader)
+
+
+def test_views_are_made_on_a_stream_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step waits for them, they don't wait for the step, and their memory is kept until it is done."""
+    calls: list[str] = []
+
+    class Stream:
+        def __init__(self, name: object) -> None:
+            self.name = name if isinstance(name, str) else "side"
+
+        def wait_stream(self, other: Stream) -> None:
+            calls.append(f"{self.name} waits for {other.name}")
+
+    class View:
+        def record_stream(self, stream: Stream) -> None:
+            calls.append(f"kept for {stream.name}")
+
+    @contextlib.contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        calls.append(f"on {stream.name}")
+        yield
+        calls.append("back")
+
+    def make() -> Any:
+        calls.append("made")
+        return [[View()]]
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("step"))
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    beside(torch.device("cuda", 63), make)
+    assert calls == ["on side", "made", "back", "step waits for side", "kept for step"]
+    calls.clear()
+    beside(torch.device("cpu"), make)
+    assert calls == ["made"]

@@ -28,22 +28,6 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return a.mode == b.mode and a.size == b.size and a.tobytes() == b.tobytes()
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("factor", [0.0, 0.2, 0.63, 1.0, 1.37, 1.8])
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_adjustments_equal_torchvision(name: str, factor: float, mode: str) -> None:
-    image = picture(mode)
-    ours = getattr(ops, f"adjust_{name}")(image, factor)
-    assert same(ours, getattr(tvf, f"adjust_{name}")(image, factor))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("shift", [-0.5, -0.2, -0.013, 0.0, 0.1, 0.5])
-def test_hue_equals_torchvision(shift: float, mode: str) -> None:
-    image = picture(mode)
-    assert same(ops.adjust_hue(image, shift), tvf.adjust_hue(image, shift))
-
-
 def test_grey_images_keep_brightness_and_contrast_only() -> None:
     image = picture("L")
     for op in (ops.Grayscale(), ops.ColorJitter(saturation=0.8), ops.ColorJitter(hue=0.5)):
@@ -116,7 +100,7 @@ def test_jitter_draws_from_torchvisions_ranges_in_random_order(monkeypatch: pyte
     calls: list[tuple[str, float]] = []
     for name in ("brightness", "contrast", "saturation", "hue"):
         op = lambda image, x, name=name: calls.append((name, x)) or image  # noqa: E731
-        monkeypatch.setattr(ops, f"adjust_{name}", op)
+        monkeypatch.setattr(tvf, f"adjust_{name}", op)
     random.seed(0)
     jitter = ops.ColorJitter(0.4, 1.5, 0.2, 0.1)
     for _ in range(500):

@@ -10,10 +10,9 @@ import torch
 from torch.utils.data import BatchSampler, Dataset
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, BatchRule, PerClass, Random
+from solo.data.batches.balanced import Balanced, BatchRule, Mixed, PerClass, Random
 from solo.data.batches.hierarchical import Hierarchical
 from solo.data.batches.loaders import ProcessShare, train_loader
-from solo.data.batches.mixed import Mixed
 from solo.data.batches.samplers import RuleSampler, composition, describe, rule_sampler
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy

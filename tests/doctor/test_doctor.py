@@ -9,7 +9,6 @@ import pytest
 from solo.cli import main as solo
 from solo.doctor import columns, determinism, machine, main
 from solo.doctor.case import Case, Outcome
-from solo.errors import UserError
 from solo.methods.catalogue import CATALOGUE
 from tests.doctor import faults
 
@@ -17,9 +16,8 @@ GOOD, BAD = Outcome(True, "differs by 1e-16"), Outcome(False, "gradient differs 
 
 
 def column(name, outcome):
-    """A column that says `outcome`; it has no meaning for mae."""
-    run = lambda cases: [None if case.method == "mae" else outcome for case in cases]  # noqa: E731
-    return columns.Column(name, f"{name} holds", run)
+    """A column that says `outcome`."""
+    return columns.Column(name, f"{name} holds", lambda cases: [outcome] * len(cases))
 
 
 CASES = [Case("mae"), Case("simclr"), Case("simclr", "HEX_adaptive")]
@@ -28,13 +26,13 @@ CASES = [Case("mae"), Case("simclr"), Case("simclr", "HEX_adaptive")]
 def test_every_cell():
     lines = []
     found = main.guarantees(lines.append, CASES, [column("one", GOOD), column("two", BAD)])
-    assert lines[0].startswith("one: 2 of 2 ok") and lines[1].startswith("two: 0 of 2 ok")
+    assert lines[0].startswith("one: 3 of 3 ok") and lines[1].startswith("two: 0 of 3 ok")
     assert len(found) == 6
     assert "| not run |" in main.page(found, [column("one", GOOD), column("three", BAD)], ())
     text = main.page(found, [column("one", GOOD), column("two", BAD)], ())
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     failed = "**gradient differs by 0.5 \\| allowed &lt;1e-6**"
-    assert rows[:2] == ["| `mae` | `standard` | - | - |", f"| `simclr` | `standard` | ok | {failed} |"]
+    assert rows[:2] == [f"| `{method}` | `standard` | ok | {failed} |" for method in ("mae", "simclr")]
 
 
 @pytest.mark.parametrize(("outcome", "ok"), [(GOOD, True), (BAD, False)])
@@ -53,10 +51,9 @@ full = main.guarantees
 @pytest.mark.parametrize(("outcome", "code", "end"), [(GOOD, 0, "all checks passed"), (BAD, 1, "failed: second")])
 def test_quick(outcome, code, end, monkeypatch, capsys):
     monkeypatch.setattr(main, "quick", lambda: {"first": GOOD, "second": outcome})
-    monkeypatch.setattr(main, "bandwidth", lambda folder: [("disk", "fast")])
     assert solo(["doctor"]) == code
     out = capsys.readouterr().out
-    assert end in out and "torch" in out and "disk" in out and outcome.detail in out
+    assert end in out and "torch" in out and outcome.detail in out
 
 
 def test_a_check_that_raises_is_red():
@@ -65,8 +62,6 @@ def test_a_check_that_raises_is_red():
 
     broken = columns.Column("x", "", run)
     assert broken.check(CASES) == [Outcome(False, "RuntimeError: no such thing")] * 3
-    each = columns.each(lambda case: 1 / 0)(CASES)
-    assert all(not outcome.ok and "ZeroDivisionError" in outcome.detail for outcome in each)
 
 
 def test_all_methods_are_there():
@@ -78,17 +73,6 @@ def test_all_methods_are_there():
 def test_facts(tmp_path):
     assert dict(machine.versions())["torch"] and dict(machine.devices())["processor"]
     assert machine.versions()[0][0] == "python"
-
-
-def test_bandwidth(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "SECONDS", 0.01)
-    monkeypatch.setattr(machine, "MEBIBYTES", 2)
-    found = dict(machine.bandwidth(tmp_path))
-    assert list(found) == ["disk", "decode", "augment 32 x 32", "augment 224 x 224"]
-    assert all(any(int(digit) for digit in text if digit.isdigit()) for text in found.values())
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="can't be written.*give another --folder"):
-        machine.bandwidth(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

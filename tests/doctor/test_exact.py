@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader
 from solo import distributed
 from solo.doctor.case import Case
 from solo.doctor.columns import all_cases
-from solo.doctor.exact import exactness
 from solo.doctor.processes import on_processes
-from solo.doctor.toy import ToyImages, toy_model, without_dropout, without_norms
+from solo.doctor.toy import ToyImages, toy_model, without_dropout
 from solo.errors import UserError
 from solo.methods.catalogue import CATALOGUE
 from solo.methods.simclr import SimCLR
 from tests.doctor import faults
+from tests.doctor.exact import exactness, without_norms
 
 CASES = all_cases()
 EXACT = {"accumulate": "exact", "accumulate_grad_batches": 4}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from solo.doctor.case import Case
-from solo.doctor.numbers import numbers
 from tests.doctor import faults
 from tests.doctor.cases import ALL, STANDARD
+from tests.doctor.numbers import numbers
 
 
 def tell(case: Case) -> str:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from solo import cli
-from solo.analysis.experiment import COST, Report, compare, markdown, page
+from solo.analysis.experiment import COST, Report, compare, written
 from solo.errors import ConfigError, UserError
 from solo.experiment import main, rows
 from solo.experiment.plan import Plan
@@ -169,8 +169,9 @@ def test_the_page_holds_everything_and_only_seeds_that_both_have(tmp_path):
     cells = compare(values, "base", ["m"])
     assert cells[1].seeds == 4 and cells[1].difference.pairs == 3 and math.isnan(cells[0].p_holm)
     report = Report("<title>", "solo experiment x.yaml", "base", ("m",), cells, placebos=("arm",))
-    assert "Placebo arm, m: 0 is" in markdown(report)
-    assert "&lt;title&gt;" in page(report, b"x") and "http" not in page(report, b"x")
+    assert "Placebo arm, m: 0 is" in written(report).markdown()
+    page = written(report).html(b"x")
+    assert "&lt;title&gt;" in page and "http" not in page
 
 
 @pytest.mark.thorough

@@ -14,7 +14,7 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.nn.lora import add_adapters
 from solo.nn.momentum import MomentumUpdater
-from solo.run.start import adapt
+from solo.run.source import adapt
 from tests.methods.conftest import TINY_VIT, make_batch, make_cfg
 
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 0}

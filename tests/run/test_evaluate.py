@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from solo import cli
 from solo.eval.clustering import agreement
@@ -77,8 +76,7 @@ def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
     assert found["source"]["features"] == str(file)
     screen = capsys.readouterr().out
     (folder,) = (tmp_path / "evaluate").iterdir()
-    with Image.open(folder / "evaluate.png") as picture:
-        assert picture.size[0] > 1000 and "hierarchical F1" in screen
+    assert {"evaluate.json", "config.yaml"} <= {path.name for path in folder.iterdir()} and "hierarchical F1" in screen
     assert "MAP@R, %" in screen and "class (4)" in screen and f"{leaf['map_at_r']:.2f}" in screen
 
 

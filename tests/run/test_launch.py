@@ -19,7 +19,7 @@ from solo.args.sweep import expand
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
 from solo.run import multirun
-from solo.run.launch import check_launch
+from solo.run.devices import check_launch
 
 ROOT = Path(solo.__file__).parents[1]
 WORDS = (
@@ -51,25 +51,14 @@ def test_expand(words, jobs):
         (["a=interval(0,1)"], "can't be listed"),
         (["a=glob(x*)"], "can't be listed"),
         (["a=range(0,2000)"], "more than 1000 runs"),
-        (["a=1,2", "hydra/launcher=joblib"], "hydra/launcher='joblib' is unknown"),
-        (["a=1,2", "hydra.launcher.mem_gb=2"], "is read with hydra/launcher="),
+        (["a=1,2", "hydra/launcher=joblib"], "does nothing here"),
+        (["a=1,2", "hydra.launcher.mem_gb=2"], "does nothing here"),
         (["a=1,2", "hydra.sweep.dir=x"], "does nothing here"),
     ],
 )
 def test_sweeps_that_can_not_be(words, text):
     with pytest.raises(ConfigError, match=text.replace("(", r"\(")):
         expand(words)
-
-
-def test_launcher_and_its_options():
-    sweep = expand(["seed=1,2", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "lr=1"])
-    assert (sweep.launcher, sweep.options) == ("submitit_slurm", {"partition": "gpu"})
-    assert sweep.differing == [["seed=1"], ["seed=2"]]
-    assert [multirun.launcher_option(name, "slurm") for name in ("partition", "mem_gb", "slurm_qos")] == [
-        "slurm_partition",
-        "mem_gb",
-        "slurm_qos",
-    ]
 
 
 def test_one_run_after_the_other(monkeypatch, capfd):
@@ -80,31 +69,6 @@ def test_one_run_after_the_other(monkeypatch, capfd):
     assert calls[0][1:3] == ["scripts/pretrain/digits", "simclr.yaml"]
     out = capfd.readouterr().out
     assert "run 1 of 2: seed=1" in out and "exit code" in out
-
-
-def test_a_job_that_goes_on_resumes():
-    pytest.importorskip("submitit")
-    again = multirun.Job(["pretrain", "seed=1"]).checkpoint()
-    assert again.function.words == ["pretrain", "seed=1", "auto_resume.enabled=True"]
-
-
-@pytest.mark.thorough
-def test_submitit_local(tmp_path, monkeypatch, capfd):
-    pytest.importorskip("submitit")
-    words = ["--help", "--nonsense"]  # of `solo pretrain`: exit codes 0 and 2
-    sweep = multirun.Sweep(
-        [[word] for word in words],
-        [[word] for word in words],
-        "submitit_local",
-        {"submitit_folder": str(tmp_path), "timeout_min": 5},
-    )
-    assert multirun.multirun("pretrain", [], sweep) == 1
-    out = capfd.readouterr().out
-    rows = [line.split("│")[2:4] for line in out.splitlines() if line.startswith("│ ")]
-    assert [[cell.strip() for cell in row] for row in rows] == [["--help", "0"], ["--nonsense", "2"]]
-    assert any("usage: solo pretrain" in file.read_text() for file in tmp_path.glob("*_log.out"))
-    with pytest.raises(UserError, match="devices=N starts N processes"):
-        multirun.multirun("pretrain", [], multirun.Sweep([[]], [[]], "submitit_local", {"tasks_per_node": 2}))
 
 
 def trainer(started, outside=True):

@@ -80,10 +80,6 @@ def rows_of(folder):
         return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(stream)]
 
 
-def plan_of(folder):
-    return list(csv.DictReader((folder / "schedule.csv").read_text().splitlines()))
-
-
 def assert_same(a, b, where=""):
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
@@ -207,34 +203,6 @@ def test_other_settings_are_listed_and_refused_unless_allowed(train, capsys):
     assert "resumed with seed: 5 -> 6" in capsys.readouterr().out
 
 
-def test_the_schedules_are_written_down_before_the_first_step(train, recwarn):
-    fixed = {"type": "HEX_fixed", "distance_thresh": 0.9, "step_down": 0.2, "epoch_step": 1, "warm_epoch": 0}
-    folder = train("a", at=(0, kill), **fixed)
-    rows = plan_of(folder)
-    assert [row["step"] for row in rows] == [str(step) for step in range(8)]
-    assert [row["epoch"] for row in rows] == ["0"] * 4 + ["1"] * 4
-    assert [float(row["hex/threshold"]) for row in rows] == pytest.approx([0.9] * 4 + [0.7] * 4)
-    assert set(rows[0]) == {"step", "epoch", "lr", "weight_decay", "hex/threshold"}
-    taus = plan_of(train("b", "byol", at=(0, kill), type="standard"))
-    assert [float(row["tau"]) for row in taus][::4] == pytest.approx([0.99, 0.995])
-    folder = train("c", **fixed)
-    assert not [warning for warning in recwarn if "planned" in str(warning.message)]
-    assert float(rows_of(folder)[0]["lr"]) == pytest.approx(float(rows[4]["lr"]))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"), [("steps", "4 optimizer steps are done.*but 3 were"), ("lr", "but .* was")]
-)
-def test_a_run_that_leaves_its_plan_is_noticed(train, monkeypatch, change, message):
-    if change == "steps":
-        monkeypatch.setattr("solo.callbacks.schedule.steps_of_epoch", lambda batches, accumulate: 3)
-    else:
-        monkeypatch.setattr("solo.optim.plan.Schedule.rate", lambda self, step, per_epoch, base: 0.123)
-    with pytest.warns(UserWarning, match=message) as found:
-        train("a")
-    assert len([warning for warning in found if "see schedule.csv" in str(warning.message)]) == 1
-
-
 @pytest.mark.thorough
 def test_what_is_allowed_to_change_takes_effect_at_once(train):
     fixed = {"scheduler": {"name": "warmup_cosine", "warmup_epochs": 1}, "name": "run"}
@@ -244,9 +212,9 @@ def test_what_is_allowed_to_change_takes_effect_at_once(train):
     allow = ["max_epochs", "optimizer.weight_decay"]
     train("killed", at=(7, kill), resume_from_checkpoint=str(killed), resume_allow=allow, **longer, **fixed)
     (group, *_) = state_of(killed)["optimizer_states"][0]["param_groups"]
-    plan = plan_of(killed)
-    assert len(plan) == 16 and group["weight_decay"] == 0.2
-    assert group["lr"] == pytest.approx(float(plan[7]["lr"]), rel=1e-6)
+    whole = train("whole", at=(7, kill), optimizer=sgd, max_epochs=4, **fixed)
+    planned = state_of(whole)["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert group["weight_decay"] == 0.2 and group["lr"] == pytest.approx(planned, rel=1e-6)
 
 
 @pytest.mark.thorough

@@ -27,7 +27,7 @@ def test_pretraining_writes_its_files_and_says_what_is_next(pretrain_cfg, tmp_pa
     pretrained = folder_of(tmp_path, "simclr")
     names = {file.name for file in pretrained.iterdir() if "tfevents" not in file.name}
     ckpt = f"simclr-digits-{pretrained.name}-ep=1.ckpt"
-    settings = {"args.json", "config.yaml", "schedule.csv"}
+    settings = {"args.json", "config.yaml"}
     assert names == {*settings, "metrics.csv", "summary.json", "curves.png", "last.ckpt", ckpt}
     summary = json.loads((pretrained / "summary.json").read_text())
     for key in ("val_acc1", "val_acc5", "knn_acc1", "threshold", "images_per_second", "data_wait", "peak_memory_mb"):

@@ -9,8 +9,7 @@ from solo.backbones import build_backbone
 from solo.backbones.published import published_model
 from solo.errors import UserError
 from solo.methods import METHODS
-from solo.run import start
-from solo.run.start import start_from
+from solo.run.source import start_from
 from tests.methods.conftest import make_cfg
 
 LIKE = {"backbone": {"name": "resnet18"}, "data__dataset": "inshop", "data__num_classes": 5}
@@ -55,7 +54,7 @@ def test_the_slow_copy_follows(weights, tmp_path):
 def test_a_published_model(source, monkeypatch):
     torch.manual_seed(8)
     random = published_model(source, fetch=False)  # stands for what would be fetched
-    monkeypatch.setattr(start, "published_model", lambda name, channels: random)
+    monkeypatch.setattr(source, "published_model", lambda name, channels: random)
     model = METHODS["himulcone"](make_cfg("himulcone", **LIKE, finetune_layers=["layer4"]))
     start_from(model, source, 3)
     assert equal(model.backbone, {name: v for name, v in random.network.state_dict().items() if name != "fc.weight"})

@@ -3,14 +3,10 @@
   const root = document.documentElement;
   const panels = JSON.parse(document.getElementById("panels").textContent);
   const drawn = new Set();
-  const scales = {
-    light: [[0, "#eef3f8"], [0.25, "#b9d3ea"], [0.5, "#6aa5d6"], [0.75, "#2f6fae"], [1, "#123a63"]],
-    dark: [[0, "#20262e"], [0.25, "#1f4468"], [0.5, "#2f6fae"], [0.75, "#6aa5d6"], [1, "#dcecfa"]],
-  };
   const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const theme = () => (root.dataset.theme === "dark" ? "dark" : "light");
 
-  // What depends on the theme: the colours of text and grid, of plain branches, and of matrices.
+  // What depends on the theme: the colours of text and grid, and of plain branches.
   const themed = () => ({
     "font.color": css("--ink"), "font.family": css("--font"),
     "xaxis.gridcolor": css("--grid"), "yaxis.gridcolor": css("--grid"),
@@ -20,7 +16,6 @@
   function recolour(panel) {
     panel.data.forEach((trace) => {
       if (trace.meta && trace.meta.textcolour) trace.line.color = css("--soft");
-      if (trace.type === "heatmap") trace.colorscale = scales[theme()];
     });
   }
   function put(target, path, value) {

@@ -24,17 +24,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Images and labels of a data set, wherever its folder lies.
+    """Images and labels of a data set, wherever its folder lies."""
 
-    Attributes:
-        digest: changes with any name, label, or pixel in memory, and with the size of a file.
-        classes: its number -> images.
-        lines: for images in files, `class <tab> name <tab> size` of each, sorted; else empty.
-    """
-
-    digest: str
-    classes: dict[str, int]
-    lines: tuple[str, ...]
+    digest: str  # changes with any name, label, or pixel in memory, and with the size of a file
+    classes: dict[str, int]  # its number -> images
+    lines: tuple[str, ...]  # for images in files, `class <tab> name <tab> size` of each, sorted; else empty
 
     def plain(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, in plain values."""

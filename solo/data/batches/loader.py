@@ -6,6 +6,8 @@ made on the device; images of differing sizes are cropped before they travel.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -89,10 +91,31 @@ class BatchLoader:
     def __iter__(self) -> Iterator[list[Any]]:
         for indexes, found, targets, seeds in Waited(iter(self._loader), self):
             if self.device.type != "cpu":
-                pairs = zip(self._makers, found, strict=True)
-                found = [maker.finish(made, seeds, self.device) for maker, made in pairs]
+                found = beside(self.device, functools.partial(self._finished, found, seeds))
             own, *others = found
             yield [indexes, [*own[:VIEW], *others[0], *own[VIEW:]] if others else own, targets]
+
+    def _finished(self, prepared: list[Any], seeds: Tensor) -> list[list[Tensor]]:
+        pairs = zip(self._makers, prepared, strict=True)
+        return [maker.finish(made, seeds, self.device) for maker, made in pairs]
+
+
+def beside(device: torch.device, make: Callable[[], list[list[Tensor]]]) -> list[list[Tensor]]:
+    """Views that are made on a stream of their own: the next batch's, while a GPU still computes the step before."""
+    if device.type != "cuda":
+        return make()
+    step, side = torch.cuda.current_stream(device), _side_stream(device)
+    with torch.cuda.stream(side):
+        made = make()
+    step.wait_stream(side)
+    for view in itertools.chain(*made):
+        view.record_stream(step)  # type: ignore[arg-type]  # its memory isn't given away before the step is done
+    return made
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class LabelledBatches(BatchLoader):

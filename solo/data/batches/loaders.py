@@ -174,10 +174,7 @@ def train_loader(
 
 
 def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSampler:
-    """The order of a training set; `None` draws the seed from torch's generator.
-
-    Raises a `UserError` if there are fewer samples than one batch needs.
-    """
+    """The order of a training set; without a seed torch's generator draws it. A `UserError` where a batch has more."""
     if batch_size > size:
         raise UserError(
             f"optimizer.batch_size={batch_size} is larger than the training set of {size} images, so an epoch would "

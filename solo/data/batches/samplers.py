@@ -2,7 +2,7 @@
 
 A rule composes *global* batches, those of all processes together, as a pure function of the seed and the epoch; each
 process takes its own stretch of every batch. No image comes twice in an epoch, unless labelled images are to come more
-often (`solo.data.batches.mixed`). `composition` says what a batch holds.
+often (`Mixed`). `composition` says what a batch holds.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, BatchRule, PerClass, Random
+from solo.data.batches.balanced import Balanced, BatchRule, Mixed, PerClass, Random
 from solo.data.batches.hierarchical import Hierarchical
 from solo.data.batches.loaders import SeededSampler
-from solo.data.batches.mixed import Mixed
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
@@ -68,19 +67,12 @@ def rule_sampler(
     per_class: int = 4,
     labelled_share: float | None = None,
 ) -> RuleSampler:
-    """The sampler of a training set.
+    """The sampler of a training set: `hierarchical`, `balanced`, `pxk` or `random`.
 
-    Args:
-        kind: `hierarchical`, `balanced`, `pxk` or `random`.
-        labels: (N,), or (N, levels) coarse first; -1 unknown.
-        batch_size: per process.
-        seed: any int.
-        taxonomy: of the labels; tells classes from nodes above them.
-        level: balanced and pxk: level of the nodes; default: the classes. Images without a label there are left out.
-        per_class: pxk: images of each node in a batch.
-        labelled_share: of images whose class is known in a batch, see `Mixed`; None: as they come.
-
-    Raises a `UserError`: no image has a label, all have one and a share is asked for, or there isn't a single batch.
+    Labels are (N,), or (N, levels) coarse first, -1 unknown; the taxonomy tells classes from nodes above them. Of
+    `balanced` and `pxk`, `level` is that of the nodes (default: the classes; images without a label there are left
+    out), `per_class` the images of each node in a batch; for `labelled_share` see `Mixed`. Raises a `UserError` where
+    no image has a label, all have one and a share is asked for, or there isn't a single batch.
     """
     table = np.asarray(labels).reshape(len(labels), -1)
     if kind == "hierarchical":

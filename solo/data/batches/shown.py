@@ -17,15 +17,10 @@ _STREAM = 2**20  # of random numbers, beyond those of the views
 
 @dataclass(frozen=True)
 class Shown:
-    """Whose view is the second one of each image.
+    """Whose view is the second one of each image."""
 
-    Attributes:
-        table: int (n, K) numbers of each image's relatives, -1 for none.
-        share: chance that one of them is shown, in [0, 1]; an image without relatives is shown itself.
-    """
-
-    table: Tensor
-    share: float
+    table: Tensor  # int (n, K) numbers of each image's relatives, -1 for none
+    share: float  # chance that one of them is shown, in [0, 1]; an image without relatives is shown itself
 
     def __call__(self, rows: Tensor, seeds: Tensor) -> Tensor:
         """Numbers of the images shown (B,), a function of the images' own (B,) and of their samples' seeds (B,)."""

@@ -74,12 +74,7 @@ class FileImages:
         return round(np.mean(sizes or [side**2]) * channels * len(self.files))
 
     def fetch(self, rows: Sequence[int]) -> list[Tensor]:
-        """uint8 `(C, H, W)` each.
-
-        Raises:
-            BrokenImageError: a file can't be decoded, without `skip`.
-            UserError: none can, with it.
-        """
+        """uint8 `(C, H, W)` each; a `BrokenImageError` for one that is no image, or with `skip` if none is."""
         return [self._readable(row) if self.skip else self._image(row) for row in rows]
 
     def labels(self, rows: Tensor) -> Tensor:
@@ -122,20 +117,15 @@ class FileImages:
 
 
 class KeptImages(FileImages):
-    """Image files, decoded when they are first asked for and then kept in one file.
+    """Image files, decoded when they are first asked for and then kept in one file in `folder`.
 
-    Args:
-        files: which images, how they are read, and what is done with those that can't be.
-        side: pixels of the shorter side that are kept; smaller images are kept as they are.
-        channels: of what is kept.
-        folder: where the file is kept.
+    `files` says which images, how they are read, and what is done with those that can't be. Smaller images than `side`
+    pixels of the shorter side are kept as they are.
 
     Attributes:
         path: of the pixels, see `PixelStore`.
         shapes: (N, 2) heights and widths of what is kept.
         nbytes: size of the pixels when all images are in it.
-
-    Raises a `BrokenImageError`: a file is no image, without `skip`.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
@@ -151,10 +141,7 @@ class KeptImages(FileImages):
         self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
 
     def open(self) -> None:
-        """Create the file with room for all images, unless it is there.
-
-        Raises an `OSError`: the folder can't be written.
-        """
+        """Create the file with room for all images, unless it is there; an `OSError` if that can't be."""
         self._store.create()
 
     def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:

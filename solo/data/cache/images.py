@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -94,20 +95,14 @@ def cached(
 ) -> ArrayImages | FileImages:
     """The decoded images of a data set of PIL images without a transform; kept in a file where that isn't large.
 
-    Args:
-        dataset: from `solo.data.sources.load.load`, perhaps in a `Subset`.
-        augment: what they are for.
-        side: pixels of the shorter side that are kept of files; default: 8/7 of the largest view's.
-        folder: where those are kept; default: `solo` in the user's cache folder.
-        asked: whether the user wants it, whatever room it takes.
-
-    Raises:
-        CantCacheError: says why not.
-        BrokenImageError: a file is no image.
+    `augment` is what they are for, `asked` whether the user wants it, whatever room it takes. Of files so many pixels
+    of the shorter `side` are kept (default: 8/7 of the largest view's), in `folder` (default: `solo` in the user's
+    cache folder). Raises a `CantCacheError` that says why not, or a `BrokenImageError` where a file is no image.
     """
     if any(entry.cfg.get("transforms") for entry in augment.entries):
         raise CantCacheError("augmentations.transforms change one image at a time")
-    convert, targets = _Channels(augment.channels, augment.as_grey), level_targets(dataset)
+    convert = functools.partial(_in_channels, channels=augment.channels, as_grey=augment.as_grey)
+    targets = level_targets(dataset)
     indices = np.arange(len(dataset))
     while isinstance(dataset, (Subset, KnownLabels)):
         indices = np.array(dataset.indices)[indices] if isinstance(dataset, Subset) else indices
@@ -145,13 +140,7 @@ def cached(
 
 
 def _side_of_crops(size: int, smallest: float, ratio: float = 3 / 4) -> int:
-    """Pixels of an image's shorter side from which on no crop is enlarged.
-
-    Args:
-        size: of the views.
-        smallest: share of the image's area that a crop has at least.
-        ratio: of a crop's sides, at its most oblong.
-    """
+    """Pixels of an image's shorter side from which on no crop of at least that share, however oblong, is enlarged."""
     return math.ceil(size / math.sqrt(smallest * ratio))
 
 
@@ -164,14 +153,8 @@ def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:
     return None
 
 
-class _Channels:
+def _in_channels(images: Tensor, channels: int, as_grey: bool) -> Tensor:
     """`(B, C, H, W)` uint8 with the wanted number of channels."""
-
-    def __init__(self, channels: int, as_grey: bool) -> None:
-        self.channels = channels
-        self.as_grey = as_grey
-
-    def __call__(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 3 and (self.as_grey or self.channels == 1):
-            images = luminance(images.float()).round_().to(torch.uint8)
-        return images.expand(-1, self.channels, -1, -1)
+    if images.shape[1] == 3 and (as_grey or channels == 1):
+        images = luminance(images.float()).round_().to(torch.uint8)
+    return images.expand(-1, channels, -1, -1)

@@ -29,16 +29,10 @@ Sizes = np.ndarray[Any, Any]
 
 
 class PixelStore:
-    """Room for `N` images of known sizes.
+    """Room for `N` images of known sizes, heights and widths (N, 2), all with as many channels.
 
-    Args:
-        path: of the pixels; the index is `<name>.index`.
-        content: says what the images are; another one starts anew.
-        sizes: (N, 2) heights and widths.
-        channels: of all of them.
-
-    Attributes:
-        nbytes: of the pixels when all images are there.
+    The index of the pixels in `path` is `<name>.index`; `content` says what the images are: another one starts anew.
+    `nbytes` are those of the pixels when all images are there.
     """
 
     def __init__(self, path: Path, content: str, sizes: Sizes, channels: int) -> None:
@@ -54,10 +48,7 @@ class PixelStore:
         self._verified = np.zeros(len(sizes), dtype=bool)  # by this process: its pages are not looked at again
 
     def create(self) -> None:
-        """Make both files, unless they are there and right.
-
-        Raises an `OSError`: the folder can't be written, or has no room for the index.
-        """
+        """Make both files, unless they are there and right; an `OSError` if the folder can't take them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         index = index_of(self.path)
         if not np.array_equal(known_sizes(self.path, self._content), self.sizes):  # type: ignore[arg-type]

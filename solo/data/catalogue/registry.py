@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 
 from solo import plugin
-from solo.data.catalogue.rows import ALIASES, ROWS, DatasetSpec
+from solo.data.catalogue.rows import ALIASES, ROWS
+from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.folders import (
     DEFAULT_ROOT,
@@ -27,21 +28,6 @@ from solo.data.storage.h5_file import is_h5, read_index
 from solo.errors import UserError
 from solo.suggest import did_you_mean
 
-__all__ = [
-    "DATASETS",
-    "DatasetSpec",
-    "check_path",
-    "choose_classes",
-    "count_classes",
-    "get_spec",
-    "is_there",
-    "layout_of",
-    "obtain",
-    "query_images",
-    "validation_path",
-    "with_tree",
-]
-
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
 
 DATASETS: dict[str, DatasetSpec] = {row.name: row for row in ROWS}
@@ -49,10 +35,7 @@ DATASETS.update({alias: DATASETS[name] for alias, name in ALIASES.items()})
 
 
 def get_spec(name: str | DatasetSpec) -> DatasetSpec:
-    """The row of `name`; a row, e.g. one that `resolve_spec` has completed, is returned as it is.
-
-    Raises a `UserError` if there is none; names the closest ones.
-    """
+    """The row of `name`, or a `UserError` that names the closest ones; a row is returned as it is."""
     if isinstance(name, DatasetSpec):
         return name
     if plugin.is_path(name) and name not in DATASETS:
@@ -89,10 +72,7 @@ def choose_classes(dataset: str, names: list[str]) -> list[str]:
 
 
 def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
-    """The number of leaf classes: the data set's own, else that of the sub-folders (HDF5: groups) of `train_path`.
-
-    Raises a `UserError` if it has to be counted and `train_path` is neither a folder nor an HDF5 file.
-    """
+    """The data set's own number of classes, else that of the sub-folders (HDF5: groups) of an existing `train_path`."""
     if spec.num_classes is not None:
         return spec.num_classes
     if train_path and is_h5(train_path):
@@ -156,10 +136,7 @@ def _has_images(folder: Path) -> bool:
 
 
 def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
-    """Whether a data set in its authors' layout lies in a folder; touches no network.
-
-    Raises a `UserError`: it doesn't, and can't be fetched.
-    """
+    """Whether a data set in its authors' layout lies in a folder; a `UserError` if not, and it can't be fetched."""
     layout, folder = layout_of(spec), _place(path)
     if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
         return True
@@ -169,11 +146,7 @@ def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
-    """Fetch a data set in its authors' layout where it isn't there.
-
-    Done before a model is built, because the number of classes and the label tree come from the files. Raises a
-    `UserError`: it isn't there, and can't be fetched.
-    """
+    """Fetch a data set in its authors' layout where it isn't there: classes and label tree come from its files."""
     if not is_there(spec, path, download):
         layout_of(spec).fetch(_place(path))
 

@@ -174,8 +174,8 @@ ROWS = (
     _photos("dogs", 120, "fine_grained:DOGS"),
     _photos("pets", 37, "fine_grained:PETS", downloads=True),
     # All nodes of its hierarchy, as the HEX release counts; 555 of them have images.
-    _photos("nabirds", 1011, "birds:NABIRDS"),
-    _photos("cub200", 200, "birds:CUB200"),
+    _photos("nabirds", 1011, "fine_grained:NABIRDS"),
+    _photos("cub200", 200, "fine_grained:CUB200"),
     # With the class BACKGROUND_Google.
     _photos("caltech101", 102, "objects:CALTECH101", downloads=True),
     _photos("food101", 101, "objects:FOOD101", downloads=True),

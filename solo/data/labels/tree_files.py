@@ -27,9 +27,6 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
 
     Raises a `UserError` if the file can't be read or describes no tree of these classes.
     """
-    if str(path) == "wordnet":
-        parents, words = _nltk_hypernyms(classes)
-        return _named(from_parents(without_chains(parents, classes), classes, levels), words)
     file = Path(path).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
@@ -115,44 +112,3 @@ def _named(tree: Taxonomy, words: Mapping[str, str]) -> Taxonomy:
         for level, nodes in enumerate(tree.names)
     )
     return Taxonomy(tree.levels, names, tree.parents)
-
-
-def _nltk_hypernyms(classes: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Parents of all that lies above the classes, and the first name of each."""
-    strangers = [name for name in classes if not _WNID.fullmatch(name)]
-    if strangers:
-        raise UserError(
-            f"data.taxonomy=wordnet needs class folders named by WordNet id (n01440764), not {strangers[0]!r}"
-        )
-    try:
-        from nltk.corpus import wordnet  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
-        wordnet.ensure_loaded()
-    except (ImportError, LookupError, OSError) as error:
-        raise UserError(
-            'data.taxonomy=wordnet needs nltk and its WordNet (pip install "solo-hex[wordnet]"; '
-            "python -m nltk.downloader wordnet); or give data.taxonomy=PATH of a wordnet.is_a.txt"
-        ) from error
-    parents: dict[str, list[str]] = {}
-    words: dict[str, str] = {}
-    waiting = [_synset(wordnet, name) for name in classes]
-    while waiting:
-        synset = waiting.pop()
-        child, above = f"n{synset.offset():08d}", synset.hypernyms() or synset.instance_hypernyms()
-        if child not in parents:
-            # nltk has them in no order; the first is the one that stays, so it is the most specific one.
-            above = sorted(above, key=lambda parent: (-parent.max_depth(), parent.offset()))
-            parents[child] = [f"n{parent.offset():08d}" for parent in above]
-            words[child] = synset.lemma_names()[0].replace("_", " ")
-            waiting += above
-    return parents, words
-
-
-def _synset(wordnet: Any, name: str) -> Any:
-    try:
-        synset = wordnet.synset_from_pos_and_offset("n", int(name[1:]))
-    except Exception:  # nltk parses whatever stands at this place of its file
-        synset = None
-    if synset is None or synset.offset() != int(name[1:]):
-        raise UserError(f"{name} is no noun of nltk's WordNet; ImageNet's ids are those of WordNet 3.0")
-    return synset

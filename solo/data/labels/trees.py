@@ -37,10 +37,7 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
 
 
 def level_names(depth: int, given: Sequence[str] | None = None) -> Names:
-    """The given names, else `class` or `level1`, `level2`, ...
-
-    Raises a `UserError`: the number of names is not `depth`.
-    """
+    """The given names, as many as the depth, else `class` or `level1`, `level2`, ..."""
     if given is None:
         return ("class",) if depth == 1 else tuple(f"level{level + 1}" for level in range(depth))
     if len(given) != depth:
@@ -86,13 +83,9 @@ def label_rows(
 ) -> tuple[list[Labels], list[str]]:
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
-    Args:
-        rows: of each image the cells of `columns`, or the folders that it lies in.
-        columns: coarse first; None: folders.
-        tree: of the training images.
-        nested: whether folders in folders are its levels, else the first folder is the class.
-
-    Raises a `UserError`: the cells of a row contradict each other.
+    `rows` has of each image the cells of `columns`, coarse first, or the folders that it lies in (None), where `nested`
+    folders are levels, else the first one is the class. Raises a `UserError` where the cells of a row contradict each
+    other.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -212,10 +205,7 @@ def from_parents(
 
 
 def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
-    """The way from the root down to a node of child -> parents.
-
-    Raises a `UserError`: a node has two parents, or parents lead around in a circle.
-    """
+    """The way from the root down to a node of child -> parents; a `UserError` for two parents or a circle."""
     path = [name]
     while above := parents.get(path[-1]):
         if len(set(above)) > 1:

@@ -18,11 +18,9 @@ from solo.taxonomy import UNKNOWN
 
 
 class KnownLabels(Dataset[tuple[Any, Any]]):
-    """A data set with some labels taken away: -1 at those levels.
+    """Items `(image or views, target)` with some labels taken away: -1 at those levels.
 
-    Args:
-        dataset: of items `(image or views, target)`.
-        known: bool `(N, levels)`, coarse first; a finer level is known only where the coarser ones are.
+    `known` is bool `(N, levels)`, coarse first; a finer level is known only where the coarser ones are.
 
     Attributes:
         labels: int64, `(N,)` or `(N, levels)`: what is left.
@@ -72,17 +70,10 @@ def withhold(
 
 
 def draw_known(labels: Tensor, shares: Sequence[float], seed: int) -> Tensor:
-    """Which labels are kept: of each class the same share, at least one image unless the share is 0.
+    """Which labels (N, levels), coarse first, are kept, as bools: of each class (equal rows) the same share.
 
-    A larger share keeps what a smaller one keeps, at every level and for the same seed.
-
-    Args:
-        labels: `(N, levels)`, coarse first; images with equal rows are a class.
-        shares: of each level, in [0, 1], not increasing; negative: 1.
-        seed: of the draw.
-
-    Returns:
-        bool `(N, levels)`.
+    At least one image of a class unless the share is 0. A larger share keeps what a smaller one keeps, at every level
+    and for the same seed. `shares` are of each level, in [0, 1], not increasing; negative: 1.
     """
     generator = np.random.default_rng(seed)
     _, groups = np.unique(labels.numpy(), axis=0, return_inverse=True)

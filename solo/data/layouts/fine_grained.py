@@ -1,4 +1,4 @@
-"""Aircraft, Flowers, Cars, Dogs and Pets: makes, breeds and species, in text and MATLAB files."""
+"""Aircraft, Flowers, Cars, Dogs, Pets, CUB-200 and NABirds: makes, breeds and species, in text and MATLAB files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from solo.data.labels.trees import Names
+from solo.data.labels.trees import Names, climb
 from solo.data.layouts.layout import Layout, either, lines
 from solo.data.storage.folders import class_folders
 
@@ -71,10 +71,6 @@ def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
         yield root / ("cars_train" if train else "cars_test") / str(fname), int(label)
 
 
-def _dog_classes(root: Path) -> dict[str, Names]:
-    return {folder: dog_path(folder) for folder in class_folders(root / "Images")}
-
-
 def dog_path(name: str) -> Names:
     """The name of a breed from its folder's: `n02085620-Chihuahua` -> `Chihuahua`."""
     return (name.partition("-")[2] or name,)
@@ -136,7 +132,7 @@ DOGS = Layout(
     folder="stanford_dogs",
     url="http://vision.stanford.edu/aditya86/ImageNetDogs",
     markers=("Images", "train_list.mat|lists/train_list.mat"),
-    classes=_dog_classes,
+    classes=lambda root: {folder: dog_path(folder) for folder in class_folders(root / "Images")},
     images=_dog_images,
     of_folder=dog_path,
 )
@@ -150,4 +146,52 @@ PETS = Layout(
     images=_pet_images,
     levels=("species", "breed"),
     torchvision="OxfordIIITPet",
+)
+
+
+_BIRD_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images")
+
+
+def cub_path(name: str) -> Names:
+    """`001.Black_footed_Albatross` -> (`Albatross`, `Black footed Albatross`): birds of one last name are a group."""
+    words = name.rpartition(".")[2].split("_")
+    return words[-1], " ".join(words)
+
+
+def _nabirds_classes(root: Path) -> dict[str, Names]:
+    """The nodes that have images, in the order of their numbers: 555 of 1,011."""
+    names = dict(lines(root / "classes.txt", 2))
+    parents = {child: [parent] for child, parent in lines(root / "hierarchy.txt", 2)}
+    used = sorted({label for _, label in lines(root / "image_class_labels.txt", 2)}, key=int)
+    # The root, the only node without a parent, is no level.
+    return {label: tuple(names[node] for node in climb(label, parents)[1:] or [label]) for label in used}
+
+
+def _bird_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+    labels = dict(lines(root / "image_class_labels.txt", 2))
+    training = {image: flag == "1" for image, flag in lines(root / "train_test_split.txt", 2)}
+    for image, file in lines(root / "images.txt", 2):
+        if training[image] == train:
+            yield root / "images" / file, labels[image]
+
+
+CUB200 = Layout(
+    title="CUB-200-2011",
+    folder="CUB_200_2011",
+    url="https://www.vision.caltech.edu/datasets/cub_200_2011",
+    markers=_BIRD_FILES,
+    classes=lambda root: {number: cub_path(name) for number, name in lines(root / "classes.txt", 2)},
+    images=_bird_images,
+    levels=("group", "species"),
+    of_folder=cub_path,
+)
+
+NABIRDS = Layout(
+    title="NABirds",
+    folder="nabirds",
+    url="https://dl.allaboutbirds.org/nabirds",
+    markers=(*_BIRD_FILES, "hierarchy.txt"),
+    classes=_nabirds_classes,
+    images=_bird_images,
+    levels=None,  # as many as the hierarchy is deep
 )

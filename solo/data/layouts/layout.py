@@ -41,7 +41,7 @@ class Layout:
         markers: files and folders that it must have, alternatives apart by `|`; without any, it is published as class
             folders.
         classes: root -> what its files call each class, in the order of the official numbers, and its name path, coarse
-            first.
+            first; None: what `images` call them, sorted, is a name or the path.
         images: (root, whether training images are wanted) -> image file and what they call its class.
         levels: names of the label levels.
         of_folder: name of a class folder -> its name path, for layouts with class folders; None: without its lists
@@ -113,10 +113,7 @@ class Layout:
         return _tree(tuple(found[1].values()), self.levels) if found else None
 
     def read(self, path: Path, train: bool) -> tuple[list[str], list[int], Taxonomy]:
-        """Image files, their classes, and the tree whose classes these are.
-
-        Raises a `UserError`: there are no data in `path`, or its lists are damaged.
-        """
+        """Image files, their classes, and the tree of these; a `UserError` if they aren't there or damaged."""
         found = self._classes(path, train)
         if found is None:
             raise UserError(self.how_to(path))
@@ -141,11 +138,16 @@ class Layout:
         root = self.root(path)
         try:
             if root is not None:
-                return root, cast(Any, self.classes)(root)
+                return root, self.classes(root) if self.classes else self._named_by_images(root)
             folder, named = self.class_folder(path, train), self.of_folder or flat
             return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
         except _DAMAGED as error:
             raise _damaged(self.title, root or path, error) from error
+
+    def _named_by_images(self, root: Path) -> dict[Any, Names]:
+        images = cast(Any, self.images)
+        names = sorted({name for train in (True, False) for _, name in images(root, train)})
+        return {name: (name,) if isinstance(name, str) else name for name in names}
 
 
 def find_layout(place: str) -> Layout:

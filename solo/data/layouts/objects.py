@@ -54,10 +54,7 @@ def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
 
 
 def inat_path(folder: str) -> Names:
-    """The seven ranks of `00042_Animalia_Arthropoda_Insecta_Coleoptera_Carabidae_Carabus_auratus`.
-
-    Raises a `ValueError`: the name has other parts.
-    """
+    """The seven ranks of `00042_Animalia_Arthropoda_Insecta_Coleoptera_Carabidae_Carabus_auratus`."""
     number, *ranks = folder.split("_")
     if not number.isdigit() or len(ranks) != 7:
         raise ValueError(f"the folder {folder!r} is not named NUMBER_KINGDOM_PHYLUM_CLASS_ORDER_FAMILY_GENUS_EPITHET")
@@ -88,21 +85,12 @@ def _inat(year: int, levels: Names) -> Layout:
     return Layout(f"iNaturalist {year}", f"inat{year}", url, markers, classes, images, levels, of_folder=None)
 
 
-def _dtd_lists(root: Path, *splits: str) -> Iterator[str]:
-    """The first of its ten official splits, as is usual."""
-    for split in splits:
-        for (image,) in lines(root / f"{split}1.txt"):
-            yield image
-
-
-def _dtd_root(root: Path) -> Path:
-    return either(root / "dtd", root)
-
-
 def _dtd_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    folder = _dtd_root(root)
-    for image in _dtd_lists(folder / "labels", *(("train", "val") if train else ("test",))):
-        yield folder / "images" / image, image.partition("/")[0]
+    """The first of its ten official splits, as is usual."""
+    folder = either(root / "dtd", root)
+    for split in ("train", "val") if train else ("test",):
+        for (image,) in lines(folder / "labels" / f"{split}1.txt"):
+            yield folder / "images" / image, image.partition("/")[0]
 
 
 def _sun_classes(root: Path) -> dict[str, Names]:
@@ -130,10 +118,6 @@ def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     return ((root / "JPEGImages" / f"{image}.jpg", "+".join(labels)) for image, labels in found.items())
 
 
-def _voc_classes(root: Path) -> dict[str, Names]:
-    return _by_name(sorted({name for train in (True, False) for _, name in _voc_images(root, train)}))
-
-
 INAT17 = _inat(2017, ("supercategory", "species"))
 INAT19 = _inat(2019, (*_RANKS, "species"))
 
@@ -144,7 +128,7 @@ DTD = Layout(
     markers=tuple(
         f"{name}|dtd/{name}" for name in ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images")
     ),
-    classes=lambda root: _by_name(class_folders(_dtd_root(root) / "images")),
+    classes=lambda root: _by_name(class_folders(either(root / "dtd", root) / "images")),
     images=_dtd_images,
     torchvision="DTD",
 )
@@ -165,7 +149,6 @@ VOC2007 = Layout(
     folder="VOCdevkit/VOC2007",
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)",
     markers=("ImageSets/Main/person_trainval.txt", "ImageSets/Main/person_test.txt", "JPEGImages"),
-    classes=_voc_classes,
     images=_voc_images,
     several=_VOC,
     of_folder=None,

@@ -33,10 +33,6 @@ def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
             yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
 
 
-def _inshop_classes(root: Path) -> dict[Names, Names]:
-    return {path: path for path in sorted({path for _, path, _ in _inshop_rows(root)})}
-
-
 def _inshop_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
     folder = either(root / "Img", root)
     for image, path, status in _inshop_rows(root):
@@ -62,10 +58,6 @@ def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
                     yield file, (category, model), split == "train"
 
 
-def _view_classes(root: Path) -> dict[Names, Names]:
-    return {path: path for path in sorted({path for _, path, _ in _view_rows(root)})}
-
-
 def _view_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
     return ((file, path) for file, path, trains in _view_rows(root) if trains == train)
 
@@ -81,17 +73,12 @@ def _dyml_rows(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
             yield folder / "imgs" / name, (coarse, middle, fine)
 
 
-def _dyml_classes(root: Path) -> dict[Names, Names]:
-    return {path: path for path in sorted({path for train in (True, False) for _, path in _dyml_rows(root, train)})}
-
-
 # The query and gallery images validate.
 INSHOP = Layout(
     title="DeepFashion In-Shop",
     folder="In-shop Clothes Retrieval Benchmark",
     url="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
     markers=(f"Eval/{_PARTITION}|{_PARTITION}", "Img/img|img"),
-    classes=_inshop_classes,
     images=_inshop_images,
     levels=("category", "product", "variation"),
     queries=_inshop_queries,
@@ -102,7 +89,6 @@ MODELNET40 = Layout(
     folder="modelnet40_images_new_12x",
     url="https://github.com/jongchyisu/mvcnn_pytorch",
     markers=("airplane/train", "airplane/test"),
-    classes=_view_classes,
     images=_view_images,
     levels=("category", "model"),
 )
@@ -113,7 +99,6 @@ DYML_PRODUCT = Layout(
     folder="dyml_product",
     url="https://github.com/SupetZYK/DynamicMetricLearning",
     markers=("train/label.csv", "train/imgs", "mini-bmk_all_in_one/label.csv"),
-    classes=_dyml_classes,
     images=_dyml_rows,
     levels=DYML_LEVELS,
     of_folder=None,

@@ -147,10 +147,7 @@ class ImageFiles(LabelledImages):
 
 
 class CustomDatasetWithoutLabels(LabelledImages):
-    """All images directly in `root`, with target -1; other files are left out. `images`: their sorted names.
-
-    Raises a `UserError` if there is none.
-    """
+    """All images directly in `root`, with target -1, at least one; `images`: their sorted names."""
 
     def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
         self.root = Path(root)

@@ -34,7 +34,7 @@ from solo.data.sources.skip import SkipBroken
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import class_folders, is_image_name, of_split
 from solo.data.storage.h5_file import is_h5
-from solo.data.storage.idx import FashionFiles
+from solo.data.storage.idx import find_fashion, no_fashion, read_fashion
 from solo.data.storage.listing import READERS, WITH_COLUMNS
 from solo.data.storage.reading import ImageReading
 from solo.errors import UserError, reason
@@ -151,16 +151,16 @@ def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
 def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
     """Fashion-MNIST from idx files in the given folder, else from Debian's package; what is missing is fetched."""
     prefix = "t10k" if request.split == "val" else "train"
-    files, why = FashionFiles.find(prefix, request.path, request.root), "data.download=False"
+    files, why = find_fashion(prefix, request.path, request.root), "data.download=False"
     if files is None and request.download:
         try:
             tv.FashionMNIST(str(request.root), download=True)
         except (RuntimeError, OSError) as error:
             why = f"the download failed: {reason(error)}"
-        files = FashionFiles.find(prefix, request.root)
+        files = find_fashion(prefix, request.root)
     if files is None:
-        raise UserError(FashionFiles.how_to(request.path, why))
-    images, labels = files.read()
+        raise UserError(no_fashion(request.path, why))
+    images, labels = read_fashion(*files)
     return ArrayDataset(images, labels, request.transform, request.target_transform)
 
 
@@ -183,10 +183,7 @@ def stl10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
 def from_torchvision(
     cls: Callable[..., Dataset[tuple[Any, Any]]], layout: str, request: Request, **kwargs: Any
 ) -> Dataset[tuple[Any, Any]]:
-    """A data set of torchvision that has a layout and a download of its own.
-
-    Raises a `UserError`: it isn't there and can't be fetched; says where it was looked for.
-    """
+    """A data set of torchvision that fetches itself; a `UserError` says where it was looked for in vain."""
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
     try:
         with guarded():

@@ -31,7 +31,7 @@ class SkipBroken(Around):
         return len(self.broken)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """The item, or the next readable one without its label. Raises a `UserError`: nothing can be read."""
+        """The item, or the next readable one, if there is one, without its label."""
         place, (image, target) = next_readable(
             index, len(self), self.broken.__getitem__, self.dataset.__getitem__, self._mark
         )

@@ -14,7 +14,7 @@ from solo.data.catalogue.rows import DatasetSpec
 from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
 from solo.data.storage.folders import class_folders
-from solo.errors import UserError, reason
+from solo.errors import UserError
 
 _CIFAR10C_LABELS = "labels.npy"
 
@@ -73,7 +73,10 @@ def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
     """
     path = request.root / f"{spec.name}.npz"
     if not path.is_file():
-        _fetch_medmnist(spec.name, request)
+        raise UserError(
+            f"no {path.name} in {request.root}; fetch it from https://medmnist.com and set data.train_path and "
+            "data.val_path to its folder"
+        )
     archive = _load(path)
     split = "test" if request.split == "val" else "train"
     labels = archive[f"{split}_labels"]
@@ -91,23 +94,6 @@ def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
     images = _arrays(archive["images"][kept], archive["labels"][kept, -1], request)
     images.groups = archive["family"][kept]
     return images
-
-
-def _fetch_medmnist(name: str, request: Request) -> None:
-    how_to = (
-        f"no {name}.npz in {request.root}; fetch it from https://medmnist.com and set data.train_path and data.val_path"
-    )
-    if not request.download:
-        raise UserError(f"{how_to}, or set data.download=True")
-    try:
-        import medmnist as package
-    except ImportError as error:
-        raise UserError(f"{how_to}, or pip install medmnist for data.download") from error
-    request.root.mkdir(parents=True, exist_ok=True)
-    try:
-        getattr(package, package.INFO[name]["python_class"])(split="train", download=True, root=str(request.root))
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"{how_to} (the download failed: {reason(error)})") from error
 
 
 def _load(path: Path) -> Any:

@@ -44,11 +44,7 @@ class StrictInfo(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
-        """Read a header.
-
-        Raises:
-            tarfile.ReadError: it is none, or says that what follows has an absurd size.
-        """
+        """Read a header; a `tarfile.ReadError` if it is none, or says that an absurd size follows."""
         try:
             info = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]

@@ -38,10 +38,7 @@ class ReadingKeys:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
-        """From a section `data`, a dict or an OmegaConf node; keys that are missing or null are the defaults.
-
-        Raises a `UserError`: black isn't below white, or the background is no colour.
-        """
+        """From a section `data`, a dict or an OmegaConf node; keys that are missing or null are the defaults."""
         given = {key: data.get(key) for key in ("channels", "range", "exif", "background", "max_pixels")}
         options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         for key, count in (("range", 2), ("background", 3)):

@@ -73,16 +73,11 @@ def of_split(folder: Path, train: bool) -> Path:
 
 @dataclass
 class Problems:
-    """What can't be read and why: either the first one stops everything, or all are collected.
+    """What can't be read and why: either the first one stops everything, or all are collected."""
 
-    Attributes:
-        skip: whether to go on.
-        found: one line each, beginning with the path.
-        left_out: what else lies there: a file's suffix, or the name of a system's folder -> how many.
-    """
-
-    skip: bool = False
-    found: list[str] = field(default_factory=list)
+    skip: bool = False  # whether to go on
+    found: list[str] = field(default_factory=list)  # one line each, beginning with the path
+    # what else lies there: a file's suffix, or the name of a system's folder -> how many
     left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, path: str | Path, reason: str) -> None:

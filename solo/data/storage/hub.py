@@ -14,32 +14,17 @@ from solo.errors import UserError, reason
 
 _VALIDATION = ("validation", "valid", "val", "test")
 _SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
+_LOADED: set[str] = set()
 _EXTRA = 'data.format=hf needs the package datasets; pip install "solo-hex[hf]"'
 
 
-def read_hub(path: str, train: bool = True) -> Any:
-    """A split as a `datasets.Dataset`.
-
-    Args:
-        path: a name on the hub, a folder that `load_dataset` knows (Parquet files, images), or one that `save_to_disk`
-            wrote; `:SPLIT` behind it chooses another split.
-        train: `train`; else `validation`, or `test` where there is none.
-
-    Raises a `UserError`: the package is missing, the data can't be loaded, or have no such split.
-    """
-    return _read(path, train)
-
-
-def is_here(path: str) -> bool:
-    """Whether it can be read without a network: a folder, or what this process has loaded already."""
-    return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
-
-
-_LOADED: set[str] = set()
-
-
 @functools.lru_cache(maxsize=8)
-def _read(path: str, train: bool) -> Any:
+def read_hub(path: str, train: bool = True) -> Any:
+    """A split as a `datasets.Dataset`: `train`, else `validation`, or `test` where there is none.
+
+    The path is a name on the hub, a folder that `load_dataset` knows (Parquet files, images), or one that
+    `save_to_disk` wrote; `:SPLIT` behind it chooses another split.
+    """
     try:
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
@@ -63,6 +48,11 @@ def _read(path: str, train: bool) -> Any:
             f"{path} has no split {' or '.join(wanted)}; add one of {', '.join(map(str, data))}: NAME:SPLIT"
         )
     return data[found]
+
+
+def is_here(path: str) -> bool:
+    """Whether it can be read without a network: a folder, or what this process has loaded already."""
+    return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
 
 
 def images(data: Any, column: str, name: str) -> list[Stored]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,7 @@ _UINT8 = 8
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """A uint8 array from an idx file; names ending in `.gz` are decompressed.
-
-    Raises a `UserError` if the file is truncated or something else.
-    """
+    """A uint8 array from an idx file, a `UserError` if it is no whole one; names ending in `.gz` are decompressed."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -36,47 +32,31 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it
 
 
-@dataclass(frozen=True)
-class FashionFiles:
-    """The two files of one split."""
+def find_fashion(prefix: str, path: Path | None, default: Path | None = None) -> tuple[Path, Path] | None:
+    """The files of images and labels of a split, `train` or `t10k`, also in torchvision's layout below a folder.
 
-    images: Path
-    labels: Path
-
-    @classmethod
-    def find(cls, prefix: str, path: Path | None, default: Path | None = None) -> FashionFiles | None:
-        """Look in the folder that is given alone, else in Debian's and in `default`; `prefix` is `train` or `t10k`."""
-        for folder in (path,) if path else (DEBIAN_FASHION_MNIST, default):
-            for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
-                images = _either(place / f"{prefix}-images-idx3-ubyte")
-                labels = _either(place / f"{prefix}-labels-idx1-ubyte")
-                if images and labels:
-                    return cls(images, labels)
-        return None
-
-    @staticmethod
-    def how_to(path: Path | None, why: str) -> str:
-        """The message for when nothing was found in the given folder, and what became of fetching it."""
-        files = "the files {train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]"
-        package = f"Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST})"
-        rest = f"leave it out for {package}" if path else f"install {package}"
-        return f"no Fashion-MNIST in {path or package} ({why}); set data.train_path to a folder with {files}, or {rest}"
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images `(N, 28, 28)` and labels `(N,)`, uint8.
-
-        Raises a `UserError` if a file is damaged or the two don't belong together.
-        """
-        images, labels = read_idx(self.images), read_idx(self.labels)
-        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise UserError(
-                f"{self.images} holds {images.shape} and {self.labels} {labels.shape}; expected (N, H, W) and (N,)"
-            )
-        return images, labels
-
-
-def _either(path: Path) -> Path | None:
-    for candidate in (path, path.with_name(path.name + ".gz")):
-        if candidate.is_file():
-            return candidate
+    The one that is given is looked at alone; without one Debian's and then `default`.
+    """
+    for folder in (path,) if path else (DEBIAN_FASHION_MNIST, default):
+        for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
+            for end in ("", ".gz"):
+                files = [place / f"{prefix}-{name}-ubyte{end}" for name in ("images-idx3", "labels-idx1")]
+                if all(file.is_file() for file in files):
+                    return files[0], files[1]
     return None
+
+
+def no_fashion(path: Path | None, why: str) -> str:
+    """The message for when nothing was found in the given folder, and what became of fetching it."""
+    files = "the files {train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]"
+    package = f"Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST})"
+    rest = f"leave it out for {package}" if path else f"install {package}"
+    return f"no Fashion-MNIST in {path or package} ({why}); set data.train_path to a folder with {files}, or {rest}"
+
+
+def read_fashion(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images `(N, 28, 28)` and labels `(N,)`, uint8; a `UserError` if they don't belong together."""
+    pixels, classes = read_idx(images), read_idx(labels)
+    if pixels.ndim != 3 or classes.ndim != 1 or len(pixels) != len(classes):
+        raise UserError(f"{images} holds {pixels.shape} and {labels} {classes.shape}; expected (N, H, W) and (N,)")
+    return pixels, classes

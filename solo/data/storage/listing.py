@@ -53,10 +53,7 @@ class Wanted:
 
 
 def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None) -> Listing:
-    """List the images of `data.format=form`; a folder's stand in their own order of folders and names.
-
-    Raises a `UserError`: there is nothing, it is damaged, or a column isn't there.
-    """
+    """The images of `data.format=form`, at least one; a folder's stand in their own order of folders and names."""
     reader, what = READERS[form]
     if not path:
         raise UserError(f"data.train_path is not set; give {what}")

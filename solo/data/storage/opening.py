@@ -138,10 +138,7 @@ def read_npy(source: File, channels: Collection[int], most: int) -> Values:
 
 
 def npy_head(file: Any, most: int) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, type and order of the array in an open .npy file that is as long as it says.
-
-    Raises a `ValueError`: it is damaged, cut off, too large, or holds no numbers.
-    """
+    """Shape, type and order of the array in an open .npy file as long as it says, of numbers; else a `ValueError`."""
     version = np.lib.format.read_magic(file)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, kind = reader(file)

@@ -131,10 +131,7 @@ class ImageReading(ReadingKeys):
             raise broken(str(source), error) from error
 
     def eight_bits(self, values: Values) -> Values:
-        """An array of any type as uint8.
-
-        Raises a `ValueError`: values that have no place between black and white, or aren't numbers.
-        """
+        """An array of any numbers as uint8; a `ValueError` for values with no place between black and white."""
         if values.size == 0 or values.dtype.kind == "c":
             raise ValueError(f"it holds {'complex numbers' if values.size else 'nothing'}")
         if values.dtype == np.uint8 and (self.range is None or self.range[1] > 255 or self.range == (0, 255)):

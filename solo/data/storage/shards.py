@@ -46,10 +46,7 @@ class Sample:
 
 
 def shard_files(path: str | Path) -> list[str]:
-    """The shards of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`.
-
-    Raises a `UserError`: there are none, or they are compressed.
-    """
+    """The shards, not compressed, of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`."""
     text = str(Path(path).expanduser())
     found = None if os.path.exists(text) else _BRACES.search(text)  # a name may hold braces of its own
     if found:
@@ -130,10 +127,7 @@ def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> N
 
 
 def label_table(samples: Sequence[Sample]) -> dict[str, list[str]]:
-    """Columns of texts as of `solo.data.storage.tables`: `cls` from `KEY.cls`, and the plain values of `KEY.json`.
-
-    Raises a `UserError`: a JSON member is damaged; names it.
-    """
+    """Columns of texts: `cls` from `KEY.cls`, and the plain values of `KEY.json`, of which a damaged one is refused."""
     rows = [_fields(sample) for sample in samples]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [as_text(row.get(name)) for row in rows] for name in names}

@@ -11,21 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stored:
-    """An encoded image file without a path of its own.
+    """An encoded image file without a path of its own."""
 
-    Attributes:
-        name: for people.
-        container: the file that it lies in; None where that has no single one.
-        part: which part of it; without a container, a text that changes with the data.
-        reader: gives the bytes of the image file, as many as there are.
-        place: what it is called with.
-    """
-
-    name: str
-    container: str | None
-    part: str
-    reader: Callable[..., bytes]
-    place: tuple[Any, ...]
+    name: str  # for people
+    container: str | None  # the file that it lies in; None where that has no single one
+    part: str  # which part of it; without a container, a text that changes with the data
+    reader: Callable[..., bytes]  # gives the bytes of the image file, as many as there are
+    place: tuple[Any, ...]  # what it is called with
 
     def __str__(self) -> str:
         return self.name

@@ -19,10 +19,7 @@ TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
 
 def read_table(path: str | Path) -> Table:
-    """All columns of a file as texts, of equal length; an empty text where there is nothing.
-
-    Raises a `UserError`: missing, of an unknown kind, damaged, or without rows.
-    """
+    """All columns of a file as texts, of equal length; an empty text where there is nothing."""
     file = Path(path).expanduser()
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
@@ -78,10 +75,7 @@ def table_columns(
 def choose_labels(
     names: Sequence[str], wanted: Sequence[str] | None, likely: Sequence[str], where: str | Path
 ) -> list[str]:
-    """The columns of labels, coarse first: the wanted ones, else the only likely one, if there is any.
-
-    Raises a `UserError`: a column isn't there, or there are several to choose from.
-    """
+    """The columns of labels, coarse first: the wanted ones, which are there, else the only likely one, if any."""
     _require(names, wanted or (), "label_columns", where)
     if wanted is None and len(likely) > 1:
         raise UserError(

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from solo.data.views import masked
 from solo.data.views import tensor_ops as ops
-from solo.data.views.buffers import Buffers
 from solo.data.views.image_ops import normalisation
 from solo.data.views.plan import Plan, uniforms
 
@@ -52,11 +54,11 @@ class EntryViews:
         self.size = int(cfg.crop_size)
         self.streams = list(streams)
         self.scale: tuple[float, float] | None = None
-        if _get(cfg, "rrc.enabled"):
+        if setting(cfg, "rrc.enabled"):
             self.scale = (float(cfg.rrc.crop_min_scale), float(cfg.rrc.crop_max_scale))
         names = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
-        self.probs = torch.tensor([float(_get(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
-        strengths = torch.tensor([float(_get(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
+        self.probs = torch.tensor([float(setting(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
+        strengths = torch.tensor([float(setting(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
         neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)  # three factors and a shift
         self.low = torch.maximum(neutral - strengths, neutral - 1)
         self.high = neutral + strengths
@@ -172,7 +174,7 @@ class BatchAugment:
         resample: ops.Resample = "bicubic",
     ) -> None:
         cfgs = [entry if OmegaConf.is_config(entry) else OmegaConf.create(dict(entry)) for entry in entries]
-        self.as_grey = any(bool(_get(cfg, "grayscale.channels")) for cfg in cfgs)
+        self.as_grey = any(bool(setting(cfg, "grayscale.channels")) for cfg in cfgs)
         last = normalisation(mean, std, 3 if self.as_grey else channels)
         self.channels = len(last.mean)
         ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
@@ -240,7 +242,49 @@ def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Ten
         x.index_copy_(0, index, op(x.index_select(0, index), *parameters))
 
 
-def _get(cfg: Any, key: str) -> Any:
-    """A value of the entry; 0 for what is absent."""
+def setting(cfg: Any, key: str) -> Any:
+    """A value of an entry of `augmentations`; 0 for what is absent."""
     value = OmegaConf.select(cfg, key)
     return 0 if value is None else value
+
+
+class Buffers:
+    """Gives out float32 tensors on the CPU that nobody has written to, and takes them back by itself.
+
+    Fresh memory of a hundred MB a batch costs as much as the views that are put there: the system clears each page when
+    it is first touched, and memory in long use has no huge pages left. A tensor, or anything that shares its memory,
+    keeps its buffer occupied; usually two are in use, the batch that is being made and the one that is looked at.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[Any] = []
+
+    def __call__(self, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of that shape."""
+        size = math.prod(shape)
+        idle = _idle(self._arrays)
+        array = next((self._arrays[i] for i in idle if self._arrays[i].size >= size), None)
+        if array is None:  # what lies idle is too small
+            self._arrays = [kept for i, kept in enumerate(self._arrays) if i not in idle]
+            array = np.empty(size, dtype=np.float32)
+            self._arrays.append(array)
+        return torch.from_numpy(array[:size]).view(shape)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getstate__(self) -> dict[str, list[Any]]:
+        return {"_arrays": []}  # a copy in another process begins with none
+
+
+def _idle(arrays: Sequence[object]) -> list[int]:
+    """Places of those that only their list holds."""
+    return [i for i, count in enumerate(_counts(arrays)) if count <= _ALONE]
+
+
+def _counts(objects: Sequence[object]) -> list[int]:
+    return [sys.getrefcount(item) for item in objects]
+
+
+# What an object counts that nothing but a list holds; Python's versions differ in what the call itself adds.
+_ALONE = _counts([object()])[0]

@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import nn
 from torchvision import transforms as tvt
+from torchvision.transforms import functional as tvf
 
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
@@ -94,31 +95,6 @@ class RandomResizedCrop(Op, tvt.RandomResizedCrop):  # type: ignore[misc]
         return image.crop(self.box(*image.size)).resize(self.size[::-1], self.resample)
 
 
-def adjust_brightness(image: Image.Image, factor: float) -> Image.Image:
-    """0 is black, 1 changes nothing."""
-    return Image.blend(Image.new(image.mode, image.size), image, factor)
-
-
-def adjust_contrast(image: Image.Image, factor: float) -> Image.Image:
-    """0 is the mean grey of the image, 1 changes nothing."""
-    mean = int(np.asarray(image.convert("L")).mean() + 0.5)
-    return Image.blend(Image.new(image.mode, image.size, (mean,) * len(image.getbands())), image, factor)
-
-
-def adjust_saturation(image: Image.Image, factor: float) -> Image.Image:
-    """0 is grey, 1 changes nothing; grey images stay as they are."""
-    return image if image.mode == "L" else Image.blend(to_grey(image), image, factor)
-
-
-def adjust_hue(image: Image.Image, shift: float) -> Image.Image:
-    """Turn the hue by `shift` in [-0.5, 0.5] of the circle; grey images stay as they are."""
-    if image.mode == "L":
-        return image
-    hue, saturation, value = image.convert("HSV").split()
-    turned = hue.point([(h + int(shift * 255)) % 256 for h in range(256)])
-    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
-
-
 def to_grey(image: Image.Image) -> Image.Image:
     """Luminance, in the mode the image has."""
     return image if image.mode == "L" else image.convert("L").convert(image.mode)
@@ -146,10 +122,10 @@ class ColorJitter(Op, tvt.ColorJitter):  # type: ignore[misc]
         self.saturation = saturation
         self.hue = hue
         ops = (
-            (adjust_brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
-            (adjust_contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
-            (adjust_saturation, max(0.0, 1 - saturation), 1 + saturation, saturation),
-            (adjust_hue, -hue, hue, hue),
+            (tvf.adjust_brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
+            (tvf.adjust_contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
+            (tvf.adjust_saturation, max(0.0, 1 - saturation), 1 + saturation, saturation),
+            (tvf.adjust_hue, -hue, hue, hue),
         )
         self._ops = [(op, low, high) for op, low, high, strength in ops if strength]
 
@@ -250,10 +226,7 @@ class Pipeline(tvt.Compose):  # type: ignore[misc]
 
 
 def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
-    """The last transform of every pipeline, for images of `channels` channels; one value is used for all of them.
-
-    Raises a `UserError` if the numbers of values and channels differ, or images in [0, 1] have no such mean or std.
-    """
+    """The last transform of every pipeline, of `channels` channels; one value of mean or std is for all of them."""
     for name, text in wrong_statistics(mean, std).items():
         raise UserError(f"{name}{text}")
     count = channels or len(mean)

@@ -16,7 +16,7 @@ from torchvision.transforms import v2 as tv2
 from solo import plugin
 from solo.data.catalogue.registry import DATASETS
 from solo.data.storage.reading import Array
-from solo.data.views.batched import BatchAugment
+from solo.data.views.batched import BatchAugment, setting
 from solo.data.views.image_ops import (
     ColorJitter,
     Equalization,
@@ -88,10 +88,10 @@ def build_transform_pipeline(
     own = entry if spec.name == "custom" else {}
     mean = mean or own.get("mean") or spec.mean
     std = std or own.get("std") or spec.std
-    as_grey = bool(_get(entry, "grayscale.channels"))
+    as_grey = bool(setting(entry, "grayscale.channels"))
     last = normalisation(mean, std, 3 if as_grey else channels)
 
-    code = [plugin.load(path, "augmentations.transforms") for path in _get(entry, "transforms") or ()]
+    code = [plugin.load(path, "augmentations.transforms") for path in setting(entry, "transforms") or ()]
     if len(last.mean) not in (1, 3):
         if code:
             raise UserError(f"augmentations.transforms are for PIL images, which don't have {len(last.mean)} channels")
@@ -120,15 +120,9 @@ def _mode(mean: Sequence[float]) -> str:
     return "L" if len(mean) == 1 else "RGB"
 
 
-def _get(entry: Any, key: str) -> Any:
-    """A value of the entry; 0 for what is absent."""
-    value = OmegaConf.select(entry, key)
-    return 0 if value is None else value
-
-
 def _crop(entry: Any) -> Callable[[Any], Any]:
     size = int(entry.crop_size)
-    if not _get(entry, "rrc.enabled"):
+    if not setting(entry, "rrc.enabled"):
         resize: Callable[[Any], Any] = tvt.Resize(size, interpolation=tvt.InterpolationMode.BICUBIC)
         return resize
     return RandomResizedCrop(size, (float(entry.rrc.crop_min_scale), float(entry.rrc.crop_max_scale)))
@@ -136,8 +130,8 @@ def _crop(entry: Any) -> Callable[[Any], Any]:
 
 def _colour_ops(entry: Any) -> list[ImageOp]:
     names = ("brightness", "contrast", "saturation", "hue")
-    jitter = ColorJitter(**{name: float(_get(entry, f"color_jitter.{name}")) for name in names})
-    share = {name: _get(entry, f"{name}.prob") for name in _OPERATIONS}
+    jitter = ColorJitter(**{name: float(setting(entry, f"color_jitter.{name}")) for name in names})
+    share = {name: setting(entry, f"{name}.prob") for name in _OPERATIONS}
     ops = {
         "color_jitter": RandomApply([jitter], share["color_jitter"]),
         "grayscale": RandomGrayscale(share["grayscale"]),

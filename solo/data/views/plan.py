@@ -31,23 +31,14 @@ def _mix(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to some views: one row each, in the order in which they are made.
+    """What happens to some views: one row each, in the order in which they are made."""
 
-    Attributes:
-        rows: number of the view among those of a batch: all first views, then all second ones, ...
-        box: what is cut out, int64 `(n, 4)`: left, top, width, height.
-        chosen: who gets jitter, greyscale, blur, solarise, equalise and mirror: bool `(n, 6)`.
-        turns: the jitter's operations, one digit to the base of 4 each, the first one in front; -1 for none.
-        strengths: of these operations, float32 `(n, 4)`.
-        sigma: of the blur, float32 `(n,)`.
-    """
-
-    rows: Tensor
-    box: Tensor
-    chosen: Tensor
-    turns: Tensor
-    strengths: Tensor
-    sigma: Tensor
+    rows: Tensor  # number of the view among those of a batch: all first views, then all second ones,
+    box: Tensor  # what is cut out, int64 `(n, 4)`: left, top, width, height
+    chosen: Tensor  # who gets jitter, greyscale, blur, solarise, equalise and mirror: bool `(n, 6)`
+    turns: Tensor  # the jitter's operations, one digit to the base of 4 each, the first one in front; -1 for none
+    strengths: Tensor  # of these operations, float32 `(n, 4)`
+    sigma: Tensor  # of the blur, float32 `(n,)`
 
     def split(self, size: int) -> Iterator[Plan]:
         """Plans of `size` rows each, the last one of what is left."""
