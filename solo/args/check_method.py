@@ -29,15 +29,10 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     trained = values.get("pretrain_method")
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
-<<<<<<< HEAD
     problems += check_policy(
         values.get("method"), *(get(values, f"hex.{name}") for name in ("policy", "action", "show"))
     )
-    return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values)]
-=======
-    problems += check_policy(values.get("method"), get(values, "hex.policy"), get(values, "hex.action"))
     return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values), *_ring(values)]
->>>>>>> main
 
 
 def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:

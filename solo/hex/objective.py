@@ -168,17 +168,6 @@ class Hex:
 
         return make
 
-<<<<<<< HEAD
-    def planned(self, epoch: int, max_epochs: int) -> dict[str, float | None]:
-        """The threshold of an epoch, of a policy that knows it before the run; None in the epochs of the plain loss."""
-        known = getattr(self.policy, "planned", None)
-        return {"hex/threshold": known(epoch, max_epochs)} if known else {}
-=======
-    def tell(self, whom: Stats) -> None:
-        """Take what is known of relatives from a table that was made before the run."""
-        self.whom = self.found = whom
->>>>>>> main
-
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
         drawn = self._drawn(pairs, step, embeddings)
         loss, stats = self._contrast(pairs, step, None if fixed else drawn)
