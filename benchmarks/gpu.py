@@ -22,6 +22,7 @@ from unittest import mock
 
 import torch
 from data import jpegs  # type: ignore[import-not-found]
+from solo.run.synced import SyncedNorms
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -37,7 +38,6 @@ from solo.hex import AdaptivePercentile
 from solo.hex.loss import hex_nce
 from solo.losses import info_nce
 from solo.losses.pairs import Pairs
-from solo.run.devices import SyncedNorms
 
 Row = dict[str, Any]
 ENTRY = {
