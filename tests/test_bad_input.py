@@ -50,6 +50,7 @@ SETTINGS = [
     ("scheduler.name=cosine", "scheduler.name='cosine' is unknown; did you mean 'warmup_cosine'?"),
     ("data.sampler=randm", "data.sampler='randm' is unknown; did you mean 'random'?"),
     ("accelerator=gpuu", "accelerator='gpuu' is unknown; did you mean 'gpu'?"),
+    ("data.resolution_schedule=[]", "data.resolution_schedule=[] gives no share"),
     ("precision=bf17", "precision='bf17' is unknown; did you mean 'bf16'?"),
     ("augmentations=symetric", "Could not find 'augmentations/symetric'"),
     # keys that don't exist, or stand in the wrong place

@@ -74,6 +74,8 @@ def check_policy(method: Any, policy: Any, action: Any = None, show: str | None 
 def _schedule(values: Values) -> Iterator[Problem]:
     """Sides of views that change over a run."""
     shares, facts = get(values, "data.resolution_schedule"), facts_of(values.get("method"))
+    if shares is not None and not shares:
+        yield Problem("data.resolution_schedule", "=[] gives no share; give some, or leave it out")
     if shares and shares[-1] != 1:
         yield Problem("data.resolution_schedule", f"={shares} must end with 1: the network is used at full size")
     if shares and facts and facts.masked:

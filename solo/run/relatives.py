@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from solo.args.check import unknown
 from solo.args.schema import PretrainCfg
 from solo.data.batches.loaders import eval_loader
 from solo.data.batches.shown import Shown
@@ -28,6 +30,7 @@ from solo.run.feature_cache import cache_folder, digest
 from solo.run.features import extract
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say
+from solo.untrusted import check_zip
 
 _FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
 Images = Callable[[Any], Dataset[Any]]
@@ -85,6 +88,9 @@ class _Eyes:
     def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:
         self.cfg, self.images, self.plain = cfg, images, plain
         names = cfg.hex.eye.split("+")
+        for name in names:
+            if name not in labels and name not in EYES and not ("/" in name or name and Path(name).exists()):
+                raise UserError(f"hex.eye{unknown(name, [*EYES, *labels])}, or give a file of features or a checkpoint")
         self.names = [name for name in names if name not in labels]
         self.nodes = [labels[name] for name in names if name in labels]
         if not self.names:
@@ -114,12 +120,10 @@ class _Eyes:
         started, data = time.perf_counter(), self.cfg.data
         network, describe, also = self._describe(eye)
         settings = [k, also, data.image_size, data.mean, data.std, data.channels]
-        file = cache_folder(None).parent / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npy"
-        if file.is_file():
-            kept = np.load(file, allow_pickle=False)
-            if kept.shape == (self.number, k) and 0 <= kept.min() and kept.max() < self.number:
-                say(f"neighbours by {eye}: {k} each of {self.number:,} images, as kept in {file}")
-                return torch.from_numpy(kept).long()
+        file = cache_folder(None).parent / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npz"
+        if (kept := kept_rows(file, self.number, k)) is not None:
+            say(f"neighbours by {eye}: {k} each of {self.number:,} images, as kept in {file}")
+            return kept
         features = describe()
         if len(features) != self.number:
             text = f"hex.eye={eye} has {len(features):,} rows for {self.number:,} training images; give one for each"
@@ -131,7 +135,7 @@ class _Eyes:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(file) as temporary, open(temporary, "wb") as out:
-                np.save(out, found.to(torch.int32).numpy())
+                np.savez(out, rows=found.to(torch.int32).numpy())
         except (UserError, OSError) as error:
             say(f"the neighbours are not kept: {error}")
         return found
@@ -150,3 +154,14 @@ class _Eyes:
         found = load_pretrained(eye, channels=self.cfg.data.channels) if published else load_pretrained(eye)
         loader = eval_loader(self.images(found.transform), size, workers)
         return found.backbone, lambda: extract(found.backbone, loader, found.device, "training").features, eye
+
+
+def kept_rows(file: Path, count: int, k: int) -> Tensor | None:
+    """The table (count, k) of numbers of images that was kept in a file; None if there is none, or a damaged one."""
+    try:
+        check_zip(file)
+        rows = np.load(file, allow_pickle=False)["rows"]
+        sound = rows.shape == (count, k) and rows.dtype == np.int32 and 0 <= rows.min() and rows.max() < count
+    except Exception:  # NumPy and zipfile raise almost anything
+        return None
+    return torch.from_numpy(rows).long() if sound else None

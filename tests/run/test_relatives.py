@@ -48,6 +48,9 @@ def test_labels_narrow_down_whom_an_eye_sees(find):
     shown, right, _, _ = find("hex.eye=hog+digit")
     same = labels[plain.table.long()] == labels[:, None]
     assert right == 1 and torch.equal(shown.table, plain.table.masked_fill(~same, -1)) and not same.all()
+    for odd in ("hogg", "hog+", "", "hog+nolevel"):
+        with pytest.raises(UserError, match="hex.eye=.* is unknown.*choose .*hog"):
+            find(f"hex.eye={odd}")
     with pytest.raises(UserError, match=r"hex.eye=digit knows labels and sees nobody; join it with another one, hog"):
         find("hex.eye=digit")
 

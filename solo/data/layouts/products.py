@@ -30,6 +30,8 @@ def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
         if number >= _HEADER_LINES:
             image, _, status = pieces[0].split()
             *_, category, product, name = image.split("/")
+            if status not in ("train", "query", "gallery"):
+                raise ValueError(f"{file.name}: {image} is for {status!r}")
             yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
 
 
