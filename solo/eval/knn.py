@@ -172,7 +172,7 @@ def nearest_by_cells(features: Tensor, k: int, probes: int = 16) -> Tensor:
     some = rows[chosen.to(rows.device)]
     centres = spherical_kmeans(some, some[:count], 5)
     cell = nearest(rows, centres, 1)[1][:, 0]
-    members = cell.argsort(stable=True).split(cell.bincount(minlength=count).tolist())
+    members = torch.split(cell.argsort(stable=True), cell.bincount(minlength=count).tolist())
     found = cell.new_empty(len(rows), k)
     for own, cells in zip(members, nearest(centres, centres, min(probes, count))[1].tolist(), strict=True):
         near = torch.cat([members[number] for number in cells])

@@ -134,7 +134,7 @@ def _nearest_of_all(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor,
     labels = torch.cat([labels, labels.new_full((len(labels), missing, *labels.shape[2:]), -1)], dim=1)
     found = []
     rows = max(1, _GATHERED // (k * distributed.world_size()))  # at a time: with many processes theirs fill the memory
-    for part in zip(similarity.split(rows), labels.split(rows), strict=True):
+    for part in zip(torch.split(similarity, rows), torch.split(labels, rows), strict=True):
         near, theirs = (distributed.gather_no_grad(x.transpose(0, 1)).transpose(0, 1) for x in part)
         near, places = near.topk(k, dim=1)
         found.append((near, theirs[torch.arange(len(places), device=places.device)[:, None], places]))

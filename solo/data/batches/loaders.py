@@ -75,7 +75,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         generator = self.next_generator()
         order = torch.randperm(self.size, generator=generator)
         seeds = torch.randint(2**62, (self.size,), generator=generator)
-        pieces = zip(*(x[start:end:step].split(_AT_ONCE) for x in (order, seeds)), strict=True)
+        pieces = zip(*(torch.split(x[start:end:step], _AT_ONCE) for x in (order, seeds)), strict=True)
         for numbers, own in pieces:
             yield from zip(numbers.tolist(), own.tolist(), strict=True)
 
