@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from data import jpegs  # type: ignore[import-not-found]
+from data import MEAN, STD, jpegs, symmetric  # type: ignore[import-not-found]
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,7 +31,6 @@ from solo.data.cache import images
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
-from solo.doctor.machine import MEAN, STD, symmetric
 from solo.eval.knn import nearest
 from solo.hex import AdaptivePercentile
 from solo.hex.loss import hex_nce
