@@ -6,14 +6,17 @@ A file of `torch.save` is a zip archive that has a checksum of each record. torc
 
 from __future__ import annotations
 
+import math
 import pickletools
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from solo.errors import UserError
 from solo.inert import STAND_INS
@@ -137,3 +140,27 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
         raise UserError(
             f"the settings stored in {path} can't be used ({error}); train again, or take them out"
         ) from None
+
+
+def misfit(saved: Any, own: Any, where: str) -> str | None:
+    """Where saved state can't take the place of a program's own, or None: another kind, another size, or NaN.
+
+    Infinite numbers are wrong where the own one is finite. Keys that only one has, and None, are not judged.
+    """
+    numbers = (int, float)
+    if isinstance(own, Tensor) and isinstance(saved, Tensor):
+        sound = own.shape == saved.shape and (not own.is_floating_point() or bool(saved.isfinite().all()))
+    elif isinstance(own, Mapping) and isinstance(saved, Mapping):
+        both = (key for key in own if key in saved)
+        return next((found for key in both if (found := misfit(saved[key], own[key], f"{where}.{key}"))), None)
+    elif isinstance(own, (list, tuple)) and isinstance(saved, (list, tuple)):
+        if len(own) != len(saved):
+            return f"{where} has {len(saved)} entries for {len(own)}"
+        pairs = enumerate(zip(saved, own, strict=True))
+        return next((found for i, (a, b) in pairs if (found := misfit(a, b, f"{where}[{i}]"))), None)
+    elif isinstance(own, numbers) and not isinstance(own, bool):
+        number = isinstance(saved, numbers) and not isinstance(saved, bool)
+        sound = number and (math.isfinite(saved) or (math.isinf(own) and not math.isnan(saved)))
+    else:
+        sound = isinstance(saved, type(own)) or not isinstance(own, (str, bool, Tensor, Mapping, list, tuple))
+    return None if sound else f"{where} is {shorten(repr(saved), 60)}"

@@ -107,7 +107,7 @@ def _exit_code(words: list[str]) -> int:
     except RuntimeError as error:
         if "home directory" not in str(error):
             raise
-        say_error("error: a path begins with ~NAME, and there is no such user; write ./~NAME for a file of that name")
+        say_error("error: a path begins with ~, and there is no such user or home; write ./~NAME for such a file")
         return 2
     except KeyboardInterrupt:
         say_error("stopped by the keyboard")

@@ -59,6 +59,8 @@ def refusal(error: OSError) -> str | None:
         return f"{str(error.filename)[:60]}... is too long for the name of a file"
     if error.filename is not None:
         return f"{error.filename} can't be used: {error.strerror}; choose another file or folder"
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):
+        return "no folder for temporary files can be written to; set TMPDIR to one"
     helps = _OF_THE_SYSTEM.get(error.errno or 0)
     return f"the system refuses: {error.strerror}; {helps}" if helps else None
 

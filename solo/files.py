@@ -50,6 +50,15 @@ def clean(folder: Path) -> list[Path]:
     return left
 
 
+def user_cache() -> Path:
+    """Where things lie that can be made again, in `XDG_CACHE_HOME` or `~/.cache`; without a home nothing lies there."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(given) if os.path.isabs(given) else Path("~/.cache").expanduser()) / "solo"
+    except RuntimeError:
+        return Path(os.devnull) / "solo"  # what doesn't find its files there makes them again
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one piece (UTF-8)."""
     with replacing(path) as temporary:

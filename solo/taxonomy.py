@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 UNKNOWN = -1
+MOST_LEVELS = 64
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Taxonomy:
     def __post_init__(self) -> None:
         """Refuse anything that is no tree, so that no other code has to check."""
         if not self.levels or len(set(self.levels)) != len(self.levels):
-            raise UserError(f"levels={self.levels} must be one or more different names")
+            raise UserError(f"levels={self.levels!s:.200} must be one or more different names")
+        if self.num_levels > MOST_LEVELS:
+            raise UserError(f"a label tree of {self.num_levels} levels is too deep; at most {MOST_LEVELS} can be used")
         if len(self.names) != len(self.levels) or len(self.parents) != len(self.levels) - 1:
             raise UserError(
                 f"{len(self.levels)} levels need {len(self.levels)} tuples of names and {len(self.levels) - 1} of "
@@ -54,6 +57,8 @@ class Taxonomy:
         for level, names in zip(self.levels, self.names, strict=True):
             if not names:
                 raise UserError(f"level {level!r} has no class")
+            if odd := [name for name in (level, *names) if not isinstance(name, str)]:
+                raise UserError(f"level {level!r}: names must be text, not {odd[0]!r:.60}")
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 raise UserError(f"level {level!r} has the name {twice[0]!r} twice; give each of its nodes its own name")
@@ -61,8 +66,8 @@ class Taxonomy:
             upper, lower, most = self.levels[depth], self.levels[depth + 1], len(self.names[depth])
             if len(parents) != len(names):
                 raise UserError(f"level {lower!r} has {len(names)} classes but {len(parents)} parents")
-            if wrong := [parent for parent in parents if not 0 <= parent < most]:
-                raise UserError(f"parents {wrong} of level {lower!r} don't exist; {upper!r} has {most}")
+            if wrong := [parent for parent in parents if type(parent) is not int or not 0 <= parent < most]:
+                raise UserError(f"parents {wrong[:5]!s:.200} of level {lower!r} don't exist; {upper!r} has {most}")
 
     # ---- ways to make one; more are in solo.data.labels.trees ----
 
@@ -80,17 +85,17 @@ class Taxonomy:
         Raises:
             UserError: if a name is in no group, in two, if a group is empty or holds a name that is not in `names`.
         """
-        parent_of: dict[str, int] = {}
+        parent_of, known = dict[str, int](), set(names)
         for index, (group, members) in enumerate(groups.items()):
             if not members:
                 raise UserError(f"group {group!r} has no class")
             for member in members:
-                if member in parent_of or member not in names:
+                if member in parent_of or member not in known:
                     raise UserError(f"class {member!r} must be in `names` and in one group only")
                 parent_of[member] = index
         orphans = [name for name in names if name not in parent_of]
         if orphans:
-            raise UserError(f"classes {orphans} are in no group")
+            raise UserError(f"classes {orphans[:5]} are in no group")
         return cls(levels, (tuple(groups), tuple(names)), (tuple(parent_of[name] for name in names),))
 
     @classmethod

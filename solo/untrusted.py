@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from collections.abc import Mapping
@@ -43,6 +44,18 @@ def check_zip(file: Path, stored: bool = False) -> None:
         raise UserError(reason(error)) from error
     if damaged:
         raise UserError(f"the checksum of {damaged} is wrong")
+
+
+def regular(file: Path) -> Path:
+    """The file itself, if it is one: a pipe or a device never ends, or waits for ever.
+
+    Raises:
+        OSError: it is something else, or isn't there.
+    """
+    if not file.is_file():
+        file.stat()
+        raise OSError(errno.EINVAL, "it is a folder" if file.is_dir() else "it is no regular file", str(file))
+    return file
 
 
 def parse_json(text: str | bytes) -> Any:

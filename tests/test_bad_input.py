@@ -50,6 +50,7 @@ SETTINGS = [
     ("scheduler.name=cosine", "scheduler.name='cosine' is unknown; did you mean 'warmup_cosine'?"),
     ("data.sampler=randm", "data.sampler='randm' is unknown; did you mean 'random'?"),
     ("accelerator=gpuu", "accelerator='gpuu' is unknown; did you mean 'gpu'?"),
+    ("data.resolution_schedule=[]", "data.resolution_schedule=[] gives no share"),
     ("precision=bf17", "precision='bf17' is unknown; did you mean 'bf16'?"),
     ("augmentations=symetric", "Could not find 'augmentations/symetric'"),
     # keys that don't exist, or stand in the wrong place
@@ -105,7 +106,7 @@ SETTINGS = [
     ("beta=2", "beta does nothing here: it is read with type=HEX_fixed, HEX_adaptive"),
     (
         "type=HEX_adaptive alpha=0.5",
-        "alpha does nothing here: it is read with another type than standard, in barlow_twins, byol",
+        "alpha does nothing here: it is read with another type than standard or HEX, in barlow_twins, byol",
     ),
     ("momentum.base_tau=0.9", "momentum.base_tau does nothing here: it is read in methods with a slow copy"),
     ("scheduler.lr_decay_steps=[5]", "scheduler.lr_decay_steps does nothing here: it is read with scheduler.name=step"),
@@ -117,8 +118,11 @@ SETTINGS = [
     ("method=dino method_kwargs.num_prototypes=8 type=HEX_adaptive", "does nothing in method=dino; take standard"),
     ("type=HEX hex.eye=projection", "finds relatives while it trains, too late to show them"),
     ("method=supcon type=HEX", "would give a relative's view the label of the image"),
-    ("type=HEX_adaptive hex.action=show", "needs relatives that are known before the run; take one of type="),
-    ("type=HEX hex.drawn=3", "hex.drawn does nothing here: it is read with another action than show"),
+    ("type=neighbours hex.show=oracle", "goes with a type that finds relatives in the batch; those of type=neighbours"),
+    ("type=HEX hex.drawn=3", "hex.drawn does nothing here: it is read with type=neighbours, shuffled"),
+    ("type=HEX hex.beta=2", "hex.beta does nothing here"),
+    ("type=HEX_adaptive hex.show_share=1", "hex.show_share does nothing here: it is read with hex.show or type=HEX"),
+    ("hex.show=neighbours hex.purity=0.5", "hex.purity does nothing here: it is read with type=oracle"),
     # words that are no settings
     ("max_epochs", "'max_epochs' is not key=value"),
     ("--fast", "unrecognized arguments: --fast"),

@@ -171,6 +171,23 @@ def test_no_working_directory(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.fault(
+    1, "`~` and `~nobody` where there is no home, and no folder for temporary files", "one line, and what helps"
+)
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (RuntimeError("Could not determine home directory."), 2, "no such user or home"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 1, "set TMPDIR"),
+    ],
+)
+def test_no_home_and_no_place_for_temporary_files(error, code, line, fake, capsys):
+    fake.error = error
+    assert cli.main(DIGITS) == code
+    said = capsys.readouterr().err.splitlines()
+    assert line in said[-1] and said[-1].startswith("error: ")
+
+
+@pytest.mark.fault(
     5, "no file can be opened any more, the disk or a process limit is reached", "one line, and what helps"
 )
 @pytest.mark.parametrize(("number", "line"), [(errno.EMFILE, "ulimit -n"), (errno.ENOSPC, "free the disk")])

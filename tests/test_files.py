@@ -1,7 +1,9 @@
+import os
+
 import pytest
 
 from solo.errors import UserError
-from solo.files import cell, clean, replacing, write_text
+from solo.files import cell, clean, replacing, user_cache, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
@@ -14,6 +16,21 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     write_text(path, "new")
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.fault(
+    5, "no `HOME`, an empty or relative `XDG_CACHE_HOME`", "nothing is kept, nothing is written elsewhere"
+)
+def test_the_folder_of_what_can_be_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache() == tmp_path / "solo"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for odd in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", odd)
+        assert user_cache() == tmp_path / "home" / ".cache" / "solo"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no HOME, no such user
+    with pytest.raises(OSError):
+        user_cache().mkdir(parents=True)
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -22,6 +22,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from solo.args.harmless import read_yaml
+from solo.callbacks.recorder import read_rows as read_metrics
 from solo.checkpoint import load_checkpoint, saved_settings
 from solo.data.cache.images import cached
 from solo.data.cache.store import index_of
@@ -34,6 +36,8 @@ from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features, FeatureTable
+from solo.experiment.rows import add_row, read_rows
+from solo.run.relatives import kept_rows
 from solo.taxonomy import Taxonomy
 
 ROUNDS = 60
@@ -116,6 +120,50 @@ def taxonomy(file: Path) -> Any:
     return lambda: read_tree(file, ["cat", "car"])
 
 
+def rows(file: Path) -> Any:
+    for seed in range(4):
+        add_row(
+            file.parent, {"id": str(seed), "seconds": 0.5 + seed, "numbers": {"all": {"class": {"knn_acc1": 91.25}}}}
+        )
+    written = read_rows(file.parent)
+
+    def read() -> Any:
+        found = read_rows(file.parent, ("seconds", "numbers"))
+        assert all(row[key] == written[name][key] for name, row in found.items() for key in ("seconds", "numbers"))
+        return len(found)
+
+    return read
+
+
+def neighbours(file: Path) -> Any:
+    np.savez(file, rows=np.arange(40, dtype=np.int32).reshape(20, 2) % 20)
+
+    def read() -> Any:
+        found = kept_rows(file, 20, 2)
+        if found is None:
+            raise UserError("made again")
+        return found
+
+    return read
+
+
+def columns(file: Path) -> Any:
+    file.write_text("child,parent\n" + "".join(f"class {i},group {i % 3}\n" for i in range(20)))
+    return lambda: read_tree(file, [f"class {i}" for i in range(20)]).to_dict()
+
+
+def metrics(file: Path) -> Any:
+    file.write_text("epoch,loss\n" + "".join(f"{i},{1 / (i + 1)}\n" for i in range(20)))
+    return lambda: read_metrics(file)
+
+
+def experiment(file: Path) -> Any:
+    file.write_text(
+        "recipe: digits simclr\nwords: [max_epochs=2]\narms: {one: [seed=1], two: {placebo: true}}\nseeds: 3\n"
+    )
+    return lambda: read_yaml(file)
+
+
 READERS: dict[str, tuple[str, Callable[[Path], Any], bool]] = {
     "checkpoint": ("x.ckpt", checkpoint, True),
     "features npz": ("x.npz", features, True),
@@ -125,6 +173,11 @@ READERS: dict[str, tuple[str, Callable[[Path], Any], bool]] = {
     "shard": ("x.tar", shard, False),
     "archive": ("x.tar", archive, False),
     "taxonomy": ("tree.json", taxonomy, False),
+    "tree of columns": ("tree.csv", columns, False),
+    "rows of an experiment": ("rows.jsonl", rows, False),
+    "file of an experiment": ("x.yaml", experiment, False),
+    "rows of a run": ("metrics.csv", metrics, False),
+    "neighbours": ("x.npz", neighbours, True),
 }
 
 
@@ -160,7 +213,11 @@ def fuzz(kind: str, folder: Path, rounds: int, seed: int) -> None:
 @pytest.mark.fault(
     5, "checkpoints and feature files cut off or changed at random places", "what was written, or one line"
 )
-@pytest.mark.fault(5, "shards, archives, taxonomies, safetensors changed at random places", "never a raw exception")
+@pytest.mark.fault(
+    5,
+    "shards, archives, label trees, safetensors, rows and files of experiments, `metrics.csv` changed at random places",
+    "never a raw exception",
+)
 @pytest.mark.parametrize("kind", READERS)
 def test_readers(kind: str, tmp_path: Path) -> None:
     fuzz(kind, tmp_path, ROUNDS, seed=0)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from solo.analysis.written import Written
-from solo.eval.intervals import Paired, holm, paired
+from solo.eval.intervals import Paired, holm, paired_images
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _UNKNOWN = 255
@@ -57,7 +57,7 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
             if base is not row and base["labels"] == row["labels"] and level in base["levels"]:
                 mine, other = (unpacked(one["levels"][level]["hits"], one["draws"]) for one in (row, base))
                 steps = 100 * (mine - other)[~np.isnan(mine)]
-                step = paired(steps.tolist()) if len(steps) else None
+                step = paired_images(steps.tolist(), 100) if len(steps) else None
             ends = tuple(numbers["ci"]) if numbers["ci"] else None
             which = (row["data"], row["protocol"], level, row["run"])
             found.append(Entry(*which, numbers["images"], numbers["accuracy"], ends, step, math.nan))
@@ -93,9 +93,9 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path, command: str, remarks
     count = sum(entry.difference is not None for entry in entries)
     said = [
         "Accuracy in percent with its 95 % interval over the choice of the images that are measured; differences are "
-        "taken image by image, with Student's interval; p is that of the sign test (for single draws McNemar's exact "
-        f"one), corrected for the {count} comparisons of this table (Holm). Neither speaks of other training seeds, "
-        "nor of other draws of few training images.",
+        "taken image by image, with Agresti and Min's interval; p is that of the sign test (for single draws McNemar's "
+        f"exact one), corrected for the {count} comparisons of this table (Holm). Neither speaks of other training "
+        "seeds, nor of other draws of few training images.",
         *remarks,
     ]
     plain = {"command": command, "remarks": said, "entries": [asdict(entry) for entry in entries]}

@@ -10,7 +10,7 @@ from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_t
 from solo.data.catalogue.resolve import is_here
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
-from solo.hex.catalogue import policy_facts
+from solo.hex.catalogue import policy_facts, whom_shown
 
 Values = Mapping[str, Any]
 
@@ -67,7 +67,8 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         elif whole != sorted(whole, reverse=True):
             text = f"={shares} keeps more fine labels than coarse ones, which follow from them; let it not increase"
             yield Problem("data.label_fraction", text)
-    by_label, level = policy_facts(get(values, "hex.policy")).labels, get(values, "hex.level")
+    policy, level = get(values, "hex.policy"), get(values, "hex.level")
+    by_label, shown = policy_facts(policy).labels, whom_shown(policy, get(values, "hex.show"))
     if by_label == "tree" or get(values, "hex.named"):
         if len(spec.levels) > 1:
             yield from _level("hex.level", level, spec.levels)
@@ -76,7 +77,7 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
             key = "hex.policy" if by_label == "tree" else "hex.named"
             text = f"={get(values, key)!r} needs a label tree, and {spec.name} has one level only"
             yield Problem(key, f"{text}; take a data set with several levels ({rich}) or HEX_adaptive")
-    elif by_label:
+    elif by_label or (shown and shown.labels):
         yield from _level("hex.level", level, spec.levels)
     if data.get("sampler") not in (None, "random"):
         yield from _sampler(spec, data, values["optimizer"]["batch_size"])

@@ -16,6 +16,7 @@ from solo.args.check import short
 from solo.args.differences import flat
 from solo.args.origins import display
 from solo.errors import ConfigError, reason
+from solo.untrusted import regular
 
 # Far more than any recipe has; what is larger is refused before it is built.
 MOST_VALUES, DEEPEST, MOST_BYTES = 5_000, 30, 1_000_000
@@ -68,20 +69,36 @@ def _refuse_resolvers(text: str, where: str) -> None:
 
 def read_small(file: Path) -> Any:
     """The content of a file that is small enough; nothing for what is no YAML, which Hydra says better."""
-    shown = display(file)
-    size = file.stat().st_size
-    if size > MOST_BYTES:
-        raise ConfigError(f"{shown}: {size:,} bytes are too many for a recipe; at most {MOST_BYTES:,} are read")
     try:
+        return read_yaml(file)
+    except _NoYaml:
+        return None
+
+
+class _NoYaml(ConfigError):
+    """The file holds something else."""
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file of plain values.
+
+    Raises:
+        ConfigError: it can't be read, is none, or is too large, too deep or endless.
+    """
+    shown = display(file)
+    try:
+        size = regular(file).stat().st_size
+        if size > MOST_BYTES:
+            raise ConfigError(f"{shown}: {size:,} bytes are too many for a recipe; at most {MOST_BYTES:,} are read")
         text = file.read_text(encoding="utf-8")
         _measure(text, shown)
         return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe one)
     except ConfigError:
         raise
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return None
-    except ValueError as error:  # Python's limit of digits
-        raise ConfigError(f"{shown}: a number is too long ({reason(error)})") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _NoYaml(f"{shown} can't be read: {reason(error)}") from error
+    except ValueError as error:  # a date that there isn't, or Python's limit of digits
+        raise ConfigError(f"{shown}: a value can't be read ({reason(error)})") from error
 
 
 def _measure(text: str, shown: str) -> None:

@@ -13,6 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from solo.callbacks.run_directory import RunDirectory
+from solo.checkpoint import misfit
+from solo.errors import UserError
 from solo.files import replacing
 
 _PREFIX = "backbone."
@@ -33,6 +35,8 @@ class WeightAverage(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights as they are, or go on."""
         now = _weights(pl_module)
+        if found := misfit(self.mean, now, "WeightAverage.mean"):
+            raise UserError(f"the mean of the weights in the checkpoint is not of this network: {found}")
         self.mean = {name: self.mean.get(name, value).to(value.device, copy=True) for name, value in now.items()}
         self._step = trainer.global_step
 

@@ -108,7 +108,10 @@ class TrainingDiagnosis:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave; lists in place, so that whoever holds them sees it."""
-        for name, value in state.items():
+        for name, own in self.state().items():
+            value = state.get(name, own)
+            if not (type(value) is type(own) or {type(value), type(own)} <= {int, float}):
+                raise TypeError(f"{name} is {value!r:.60}")
             if isinstance(value, list):
                 getattr(self, name)[:] = value
             else:

@@ -20,6 +20,7 @@ from solo.args.config import to_yaml
 from solo.callbacks.meter import Meter, peak_memory_mb
 from solo.callbacks.run_directory import RunDirectory
 from solo.callbacks.summary import Facts, Row, summarize
+from solo.errors import UserError, reason
 from solo.files import write_text
 
 
@@ -124,8 +125,19 @@ def rows_to_csv(rows: list[Row]) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read `metrics.csv` back; no file gives no rows."""
+    """Read `metrics.csv` back; no file gives no rows.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(stream)]
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            table = csv.DictReader(stream)
+            rows = [{key: float(value) for key, value in row.items() if key and value} for row in table]
+        if any("epoch" not in row for row in rows):
+            raise ValueError("a row has no epoch")
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}); remove it, and the run goes on without it") from error
+    return rows

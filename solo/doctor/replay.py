@@ -7,7 +7,6 @@ weights or the batch are broken.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from solo.doctor.toy import quietly, toy_trainer
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.run.report import grid
+from solo.untrusted import parse_json
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
@@ -67,7 +67,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     except Exception as error:  # a broken file can make the unpickler raise almost anything
         raise UserError(f"{folder / 'batch.pt'} can't be read; copy it again") from error
     try:
-        finding = json.loads((folder / "finding.json").read_text(encoding="utf-8"))
+        finding = parse_json((folder / "finding.json").read_bytes())
     except (OSError, ValueError):  # what was seen then is no part of running it again
         finding = {}
     return state, batch, finding

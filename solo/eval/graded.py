@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.eval.intervals import HalfMeans, Interval
-from solo.eval.rows import best
+from solo.eval.rows import best, cosines_within
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def retrieve_graded(
         labels: (N, L), coarse first, -1 unknown.
         queries: (Q,) row numbers; default: all rows.
         is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
-        cuts: (c, N) halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
+        cuts: halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
         max_elements: bound on the similarities held at once, which bounds the memory.
     """
     device = features.device
@@ -73,41 +73,48 @@ def retrieve_graded(
     asked = asked[known[asked]]
     keys = F.normalize(features[gallery].float(), dim=1)
     rows = max(1, max_elements // max(1, len(gallery)))
-    parts = [_score(features, labels, part, gallery, keys) for part in torch.split(asked, rows)] if len(gallery) else []
+    parts = []
+    for part in torch.split(asked, rows) if len(gallery) else ():
+        similarity = F.normalize(features[part].float(), dim=1) @ keys.T
+        own = part[:, None] == gallery
+        order = best(similarity.masked_fill_(own, -torch.inf), len(gallery))
+        shared = _shared_levels(labels[part][:, None], labels[gallery][None]).masked_fill_(own, 0)
+        parts.append(_score(shared.gather(1, order), labels.shape[1]))
     scores = torch.cat(parts) if parts else torch.full((len(asked), 3), torch.nan, device=device)
     use = scores[:, 0].isfinite()
     h_ap, ndcg, asi = scores[use].cpu().unbind(dim=1)
     whole = GradedRetrieval(h_ap, ndcg, asi, asked[use].cpu(), unknown, alone=int((~use).sum()))
     if cuts is None:
         return whole
-    halves, (is_query, member) = HalfMeans([*whole.values()]), torch.zeros(2, len(features), dtype=torch.bool)
-    is_query[asked.cpu()], member[gallery.cpu()] = True, True
-    for number, cut in enumerate(cuts):
-        for side in (0, 1):
-            rows = (cut == side).nonzero()[:, 0]
-            half, asked_in = rows.to(device), is_query[rows].nonzero()[:, 0]
-            within = retrieve_graded(features[half], labels[half], queries=asked_in, is_gallery=member[rows])
-            halves.add(number, side, torch.stack([*within.values().values()]))
+    halves = HalfMeans([*whole.values()])
+    is_query, member = torch.zeros(2, len(features), dtype=torch.bool, device=device)
+    is_query[asked], member[gallery] = True, True
+    for half, similarity, _ in cosines_within(features.float(), cuts):
+        others = member[half][:, None] & ~torch.eye(half.shape[1], dtype=torch.bool, device=device)
+        order = best(similarity.masked_fill_(~others.flatten(0, 1), -torch.inf), half.shape[1])
+        shared = _shared_levels(labels[half][:, :, None], labels[half][:, None]).masked_fill_(~others, 0)
+        values = _score(shared.flatten(0, 1).gather(1, order), labels.shape[1]).T.reshape(3, *half.shape)
+        halves.add(values, is_query[half] & values[0].isfinite())
     return replace(whole, intervals={name: halves.interval(name, each) for name, each in whole.values().items()})
 
 
-def _score(features: Tensor, labels: Tensor, part: Tensor, gallery: Tensor, keys: Tensor) -> Tensor:
-    """(q, 3): H-AP, NDCG and ASI of the queries `part`, NaN where nothing is relevant."""
-    similarity = F.normalize(features[part].float(), dim=1) @ keys.T
-    own = part[:, None] == gallery
-    order = best(similarity.masked_fill_(own, -torch.inf), len(gallery))
-    shared = _shared_levels(labels[part], labels[gallery]).masked_fill_(own, 0).gather(1, order)  # (q, n)
-    num_levels, size = labels.shape[1], shared.shape[1]
+def _score(shared: Tensor, num_levels: int) -> Tensor:
+    """(q, 3): H-AP, NDCG and ASI of ranked images that share so many levels (q, n), NaN where nothing is relevant."""
+    size = shared.shape[1]
     counts = torch.stack([(shared == level).sum(dim=1) for level in range(num_levels + 1)], dim=1)  # (q, L + 1)
     above = counts.flip(1).cumsum(dim=1).flip(1) - counts  # images that come before those of a level in the ideal order
     relevant = above[:, 0]
-    depth = torch.arange(num_levels + 1, device=part.device) / num_levels
+    depth = torch.arange(num_levels + 1, device=shared.device) / num_levels
     relevance = depth / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
-    ranks = torch.arange(1, size + 1, device=part.device, dtype=torch.int32)
+    ranks = torch.arange(1, size + 1, device=shared.device, dtype=torch.int32)
     here = relevance.gather(1, shared)  # (q, n)
     discount = 1 / torch.log2(ranks + 1.0).double()
     until = torch.cat([discount.new_zeros(1), discount.cumsum(dim=0)])  # until[k]: sum of the first k
-    hierarchical_rank, overlap, ideal_gain = torch.zeros_like(here), torch.zeros_like(here), until.new_zeros(len(part))
+    hierarchical_rank, overlap, ideal_gain = (
+        torch.zeros_like(here),
+        torch.zeros_like(here),
+        until.new_zeros(len(shared)),
+    )
     for level in range(1, num_levels + 1):
         seen = (shared == level).cumsum(dim=1, dtype=torch.int32)
         first, count = above[:, level, None], counts[:, level, None]
@@ -115,16 +122,11 @@ def _score(features: Tensor, labels: Tensor, part: Tensor, gallery: Tensor, keys
         overlap += torch.minimum(seen, (ranks - first).clamp(min=0).minimum(count))
         ideal_gain += (2.0**level - 1) * (until[first + count] - until[first])[:, 0]
     h_ap = (hierarchical_rank / ranks).sum(dim=1) / here.sum(dim=1)  # 0 / 0 where nothing is relevant
-    gain = (2.0 ** torch.arange(num_levels + 1, device=part.device) - 1)[shared] @ discount.float()
+    gain = (2.0 ** torch.arange(num_levels + 1, device=shared.device) - 1)[shared] @ discount.float()
     asi = (overlap / ranks * (ranks <= relevant[:, None])).sum(dim=1) / relevant
     return torch.stack([h_ap, (gain / ideal_gain).float(), asi], dim=1)
 
 
 def _shared_levels(a: Tensor, b: Tensor) -> Tensor:
-    """How many levels from the top two rows of labels share: (q, L) and (n, L) -> (q, n)."""
-    shared = torch.zeros(len(a), len(b), dtype=torch.long, device=a.device)
-    same = torch.ones_like(shared, dtype=torch.bool)
-    for level in range(a.shape[1]):
-        same &= (a[:, level, None] == b[:, level]) & (a[:, level, None] >= 0)
-        shared += same
-    return shared
+    """How many levels from the top labels share: (..., L), broadcast -> (...)."""
+    return ((a == b) & (a >= 0)).cumprod(dim=-1).sum(dim=-1)

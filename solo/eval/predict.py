@@ -11,6 +11,8 @@ from solo.eval.features import FeatureTable
 from solo.eval.intervals import HalfMeans, Interval, of_independent
 from solo.eval.knn import nearest, nearest_others, vote_ranking
 from solo.eval.linear import LinearClassifier, fit_linear
+from solo.eval.rows import best as best_columns
+from solo.eval.rows import cosines_within
 
 
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
@@ -37,22 +39,18 @@ def neighbour_intervals(
 ) -> list[dict[str, Interval]]:
     """Intervals of the accuracies by votes of the *other measured* images, which would change with the images.
 
-    `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` (c, n) are halves, see
-    `solo.eval.intervals`.
+    `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` are halves, see `solo.eval.intervals`.
     """
-    truth, counts = truth.to(features.device), _classes(truth, truth)
+    truth, classes = truth.to(features.device), _classes(truth, truth)
     halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
-    for number, cut in enumerate(cuts.to(features.device)):
-        for side in (0, 1):
-            rows = (cut == side).nonzero()[:, 0]
-            if len(rows) < 2:
-                continue
-            similarity, near = nearest_others(features[rows], min(k, len(rows) - 1))
-            labels = truth[rows]
-            for column, count, half in zip(labels.T, counts, halves, strict=True):
-                best = vote_ranking(similarity, column[near], count, temperature=temperature)
-                right = (best == column[:, None])[column >= 0]
-                half.add(number, side, torch.stack([right[:, 0], right.any(dim=1)]))
+    for rows, cosines, starts in cosines_within(features, cuts) if cuts.shape[1] > 1 else ():
+        near = best_columns(cosines, min(k, rows.shape[1] - 1))
+        similarity = cosines.gather(1, near)
+        for column, count, half in zip(truth.T, classes, halves, strict=True):
+            labels = column[rows]
+            best = vote_ranking(similarity, labels.flatten()[near + starts], count, temperature=temperature)
+            right = (best == labels.flatten()[:, None]).unflatten(0, rows.shape)
+            half.add(torch.stack([right[..., 0], right.any(dim=2)]), labels >= 0)
     return [{name: half.interval(name, one[name]) for name in one} for half, one in zip(halves, each, strict=True)]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from solo.eval.intervals import HalfMeans, Interval
-from solo.eval.rows import best, unit_rows
+from solo.eval.rows import best, cosines_within, unit_rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def retrieve(
         queries: (Q,) row numbers; default: all rows.
         is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
         top_k: which k.
-        cuts: (c, N) halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
+        cuts: halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
         max_elements: bound on the similarities held at once, which bounds the memory.
 
     Returns:
@@ -86,17 +86,21 @@ def retrieve(
     if cuts is None:
         return found
     halves = [HalfMeans([*one.values()]) for one in found]
-    is_query, member = (torch.zeros(count, dtype=torch.bool, device=device) for _ in range(2))
+    is_query, member = torch.zeros(2, count, dtype=torch.bool, device=device)
     is_query[queries], member[gallery] = True, True
-    for number, cut in enumerate(cuts.to(device)):
-        for side in (0, 1):
-            rows = (cut == side).nonzero()[:, 0]
-            asked = is_query[rows].nonzero()[:, 0]
-            within = retrieve(
-                features[rows], labels[rows.to(labels.device)], queries=asked, is_gallery=member[rows], top_k=top_k
-            )
-            for half, one in zip(halves, within, strict=True):
-                half.add(number, side, torch.stack([*one.values().values()]))
+    for part, similarity, starts in cosines_within(features, cuts):
+        similarity.view(*part.shape, -1).masked_fill_(~member[part][:, None], -torch.inf)  # behind everybody
+        asked = labels.to(device)[part].masked_fill(~is_query[part][..., None], -1).movedim(2, 0)  # (L, b, n)
+        there = labels.to(device)[part].masked_fill(~member[part][..., None], -1).movedim(2, 0)
+        own = member[part].long()
+        right = [((a[..., None] == t[:, None]).sum(dim=2) - own) * (a >= 0) for a, t in zip(asked, there, strict=True)]
+        unknown = int((labels.to(device)[part] < 0).sum(dim=1).max()) if len(levels) else 0
+        depth = min(part.shape[1], unknown + max([1, *top_k, *(int(one.max()) for one in right)]))
+        order = best(similarity, depth) + starts
+        for half, a, t, number in zip(halves, asked, there, right, strict=True):
+            near = t.flatten()[order]
+            values = _score(near >= 0, near == a.flatten()[:, None], number.flatten(), top_k)
+            half.add(values.view(-1, *part.shape), (a >= 0) & (number > 0))
     return [
         replace(one, intervals={name: half.interval(name, each) for name, each in one.values().items()})
         for one, half in zip(found, halves, strict=True)
@@ -135,20 +139,7 @@ class _Level:
         order = order[:, : self.depth]
         found = self.there[order]
         known, hit = found >= 0, found == self.asked[part, None]
-        self.values[:, part] = self._score(known, hit, self.right[part])
-
-    def _score(self, known: Tensor, hit: Tensor, right: Tensor) -> Tensor:
-        """(measures, q) of ranked images, of which only the `known` ones are there."""
-        rank, hits = known.cumsum(dim=1, dtype=torch.int32), hit.cumsum(dim=1, dtype=torch.int32)
-        total = right.clamp(min=1)
-        counted = hit & (rank <= total[:, None])
-        return torch.stack(
-            [
-                *((hit & (rank <= k)).any(dim=1).float() for k in self.top_k),
-                counted.sum(dim=1) / total,
-                (counted * hits / rank.clamp(min=1)).sum(dim=1) / total,
-            ]
-        )
+        self.values[:, part] = _score(known, hit, self.right[part], self.top_k)
 
     def result(self) -> Retrieval:
         """Only the queries that count."""
@@ -163,3 +154,17 @@ class _Level:
             unknown=int((~known).sum()),
             alone=int((known & ~use).sum()),
         )
+
+
+def _score(known: Tensor, hit: Tensor, right: Tensor, top_k: Sequence[int]) -> Tensor:
+    """(measures, q) of ranked images (q, depth), of which only the `known` ones are there; `right` (q,) is R."""
+    rank, hits = known.cumsum(dim=1, dtype=torch.int32), hit.cumsum(dim=1, dtype=torch.int32)
+    total = right.clamp(min=1)
+    counted = hit & (rank <= total[:, None])
+    return torch.stack(
+        [
+            *((hit & (rank <= k)).any(dim=1).float() for k in top_k),
+            counted.sum(dim=1) / total,
+            (counted * hits / rank.clamp(min=1)).sum(dim=1) / total,
+        ]
+    )

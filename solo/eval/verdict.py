@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from solo.eval.features import FeatureTable
-from solo.eval.intervals import Paired, paired
+from solo.eval.intervals import Paired, paired_images
 from solo.eval.json_numbers import plain
 from solo.eval.predict import hits, knn_ranking, linear_ranking
 from solo.eval.suite import Protocol
@@ -43,9 +43,9 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
     Labels are one column of classes, -1 unknown; of the protocol `k`, `temperature`, `l2` and `linear_steps` are read.
 
     Returns:
-        Plain values: for `knn` and `linear` the accuracies, their difference and its 95 % interval, Student's over the
-        judged images (it knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so and
-        the other doesn't disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
+        Plain values: for `knn` and `linear` the accuracies, their difference and its interval, `paired_images` over
+        the judged images (it knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so
+        and the other doesn't disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
     """
     right: dict[str, list[torch.Tensor]] = {"knn": [], "linear": []}
     for bank, judged in (start, end):
@@ -58,7 +58,7 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
         for name, ranking in rankings.items():
             right[name].append(100 * hits(ranking, judged.labels)[0]["acc1"].double())
     changes = {
-        name: Change(float(before.mean()), float(after.mean()), paired((after - before).tolist()))
+        name: Change(float(before.mean()), float(after.mean()), paired_images((after - before).tolist(), 100))
         for name, (before, after) in right.items()
     }
     said = {change.says for change in changes.values()} - {"no difference"}

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from solo import api
 from solo.analysis.benchmark import Array, packed, write
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.experiment_schema import BenchmarkCfg
 from solo.args.fields import keys_of
+from solo.args.harmless import read_yaml
 from solo.args.words import as_word
 from solo.callbacks import run_lock
 from solo.callbacks.summary import versions
@@ -73,7 +73,7 @@ def main(words: Sequence[str]) -> int:
     output_file(folder / NAME)
     run_lock.acquire(folder)
     try:
-        rows = read_rows(folder)
+        rows = read_rows(folder, ("protocol", "draws", "labels", "levels"))
         missing = [cell for cell in cells if cell.id not in rows]
         _tell(cells, missing)
         failed = _measure_all(missing, settings, folder, rows) if cfg.do == "run" else []
@@ -141,11 +141,11 @@ def data_sets(given: str | tuple[str, ...]) -> dict[str, list[str]]:
             name: [f"data.dataset={name}", *([as_word("data.train_path", path)] if path else [])]
             for name, _, path in items
         }
-    try:
-        read = yaml.safe_load(Path(given).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"data={given} can't be read: {' '.join(str(error).split())}") from error
-    if not isinstance(read, Mapping) or not all(words is None or isinstance(words, list) for words in read.values()):
+    read = read_yaml(Path(given).expanduser())
+    lists = (
+        isinstance(read, Mapping) and read and all(words is None or isinstance(words, list) for words in read.values())
+    )
+    if not lists:
         raise ConfigError(f"data={given} must be lines of NAME: [words of solo evaluate], such as digits: []")
     found = {str(name): [str(word) for word in words or ()] for name, words in read.items()}
     return {

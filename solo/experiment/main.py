@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) -> int:
-    rows = read_rows(folder)
+    rows = read_rows(folder, ("arm", "budget", "seed", "choice", "seconds", "cpu_seconds", "numbers"))
     failed: list[Row] = []
 
     def left(tasks: Sequence[Task]) -> list[Task]:

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from solo.args.check import check, unknown
 from solo.args.compose import compose
 from solo.args.config import freeze
 from solo.args.differences import flat, may_change, never_matters
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.experiment_schema import ArmCfg, ExperimentFile
+from solo.args.harmless import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
@@ -64,11 +63,8 @@ class Plan:
         seeds: Sequence[int] | int | None = None,
         arms: Sequence[str] | None = None,
     ) -> None:
-        try:
-            self.text = path.read_text(encoding="utf-8")
-            read = yaml.safe_load(self.text)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+        read = read_yaml(path)
+        self.text = path.read_text(encoding="utf-8")
         self.path, self.given = path, tuple(words)
         self.file = _checked(read, ExperimentFile, f"{path}: ")
         self.seeds = listed(self.file.seeds if seeds is None else seeds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import multiprocessing
 import os
 import shutil
@@ -22,6 +21,7 @@ from solo import api
 from solo.errors import UserError
 from solo.experiment.plan import Task
 from solo.experiment.rows import Row
+from solo.untrusted import parse_json
 
 _QUIET = ("progress=off", "tensorboard.enabled=false", "checkpoint.enabled=true", "auto_resume.enabled=true")
 _PROBED = 12  # steps that are timed
@@ -44,7 +44,7 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
             with (place / "log.txt").open("a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
         return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
-    summary = json.loads((result / "summary.json").read_text(encoding="utf-8"))
+    summary = parse_json((result / "summary.json").read_bytes())
     row = {
         **dataclasses.asdict(task),
         "seconds": round(time.perf_counter() - wall, 2),
@@ -62,9 +62,10 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
 def _train(task: Task, place: Path) -> Path:
     """The folder of the finished run, done now or before."""
     for file in sorted(place.glob("*/*/summary.json")):
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        if summary.get("kind") == "pretrain" and summary.get("status") == "finished":
-            return file.parent
+        with contextlib.suppress(ValueError, AttributeError):  # a damaged one is of a run that is done again
+            summary = parse_json(file.read_bytes())
+            if summary.get("kind") == "pretrain" and summary.get("status") == "finished":
+                return file.parent
     return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from solo.export.folder import Bundle
+from solo.untrusted import parse_json
 
 _MEASURED = ("val_acc1", "val_acc5", "knn_acc1", "knn_acc5")
 _LICENCE = "The weights belong to whoever trained them; name a licence here before you share them."
@@ -90,7 +90,7 @@ def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_bytes())
     except (OSError, ValueError):  # a help, not a need
         return {}
     return found if isinstance(found, dict) else {}

@@ -29,7 +29,10 @@ _LOST = re.compile(
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Functions of Lightning and of this library that read the state of a run, but not its weights.
-_RESTORING = {"restore_training_state", "restore_callbacks", "on_load_checkpoint", "loaded_state", "set_rng_state"}
+_RESTORING = {
+    *("restore_training_state", "restore_callbacks", "on_load_checkpoint", "loaded_state", "set_rng_state", "restore"),
+    *("step_plateaus", "_of_other_optimizers"),
+}
 _LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -94,7 +97,9 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _LOCKED and error.filename:
         return no_access(error)
     restored = {frame.name for frame in traceback.extract_tb(error.__traceback__)} & _RESTORING
-    if restored and isinstance(error, (ValueError, TypeError, LookupError, AttributeError)):
+    if restored and isinstance(
+        error, (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
+    ):
         return f"the state of the run in the checkpoint can't be taken over ({type(error).__name__}: {text[:160]})"
     if "loading state_dict" in text:
         return f"the checkpoint doesn't fit the network that the settings describe: {text[:300]}"

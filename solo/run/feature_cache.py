@@ -20,6 +20,7 @@ from solo.data.storage.stored import identity
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features
+from solo.files import user_cache
 from solo.run.report import say
 
 _FORMAT = 1
@@ -27,8 +28,7 @@ _FORMAT = 1
 
 def cache_folder(given: str | None) -> Path:
     """The folder of kept features."""
-    place = given or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/solo/features"
-    return Path(place).expanduser()
+    return Path(given).expanduser() if given else user_cache() / "features"
 
 
 def digest(network: nn.Module | None, images: Dataset[Any], settings: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from solo.args.check import unknown
 from solo.args.schema import PretrainCfg
 from solo.data.batches.loaders import eval_loader
 from solo.data.batches.shown import Shown
@@ -22,28 +24,28 @@ from solo.eval.feature_file import read_features
 from solo.eval.knn import nearest_others
 from solo.files import replacing
 from solo.hex.eyes import EYES, VERSION
-from solo.hex.objective import Standard
 from solo.hex.relatives import Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
 from solo.run.feature_cache import cache_folder, digest
 from solo.run.features import extract
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say
+from solo.untrusted import check_zip
 
 _FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
 Images = Callable[[Any], Dataset[Any]]
 
 
 def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown | None:
-    """Make the table of relatives, where `hex.policy` has one, for whoever needs it.
+    """Make the table of relatives, where `hex.policy` or `hex.show` has one, for whoever needs it.
 
     That is the model's bank, where relatives are pulled (with `hex.eye=projection` it finds them while it trains), or,
     where they are shown, the loader of the views, for which it is returned. `images` makes the training images as the
     run numbers them by a transform. Raises a `UserError` where the eye can't be had, or sees other images than these.
     """
-    if isinstance(model.hex, Standard) or not isinstance(model.hex.policy, FromTable):
+    policy, bank, data = model.hex.show or getattr(model.hex, "policy", None), model.hex.bank, cfg.data
+    if not isinstance(policy, FromTable):
         return None
-    policy, bank, data = model.hex.policy, model.hex.bank, cfg.data
     plain = images(prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1])
     targets = level_targets(plain)
     paths = model.label_paths(targets)
@@ -60,8 +62,9 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown
     if bank is not None:
         bank.use(table)
         return None
-    model.hex.tell({"with_relatives": (table >= 0).any(dim=1).float().mean(), **whom(table, known)})
-    return Shown(table, model.hex.action.share or 0.0)
+    found = {"with_relatives": (table >= 0).any(dim=1).float().mean(), **whom(table, known)}
+    model.hex.whom = {f"shown_{name}": value for name, value in found.items()}
+    return Shown(table, cfg.hex.show_share)
 
 
 def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None:
@@ -85,6 +88,9 @@ class _Eyes:
     def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:
         self.cfg, self.images, self.plain = cfg, images, plain
         names = cfg.hex.eye.split("+")
+        for name in names:
+            if name not in labels and name not in EYES and not ("/" in name or name and Path(name).exists()):
+                raise UserError(f"hex.eye{unknown(name, [*EYES, *labels])}, or give a file of features or a checkpoint")
         self.names = [name for name in names if name not in labels]
         self.nodes = [labels[name] for name in names if name in labels]
         if not self.names:
@@ -114,12 +120,10 @@ class _Eyes:
         started, data = time.perf_counter(), self.cfg.data
         network, describe, also = self._describe(eye)
         settings = [k, also, data.image_size, data.mean, data.std, data.channels]
-        file = cache_folder(None).parent / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npy"
-        if file.is_file():
-            kept = np.load(file, allow_pickle=False)
-            if kept.shape == (self.number, k) and 0 <= kept.min() and kept.max() < self.number:
-                say(f"neighbours by {eye}: {k} each of {self.number:,} images, as kept in {file}")
-                return torch.from_numpy(kept).long()
+        file = cache_folder(None).parent / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npz"
+        if (kept := kept_rows(file, self.number, k)) is not None:
+            say(f"neighbours by {eye}: {k} each of {self.number:,} images, as kept in {file}")
+            return kept
         features = describe()
         if len(features) != self.number:
             text = f"hex.eye={eye} has {len(features):,} rows for {self.number:,} training images; give one for each"
@@ -131,7 +135,7 @@ class _Eyes:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(file) as temporary, open(temporary, "wb") as out:
-                np.save(out, found.to(torch.int32).numpy())
+                np.savez(out, rows=found.to(torch.int32).numpy())
         except (UserError, OSError) as error:
             say(f"the neighbours are not kept: {error}")
         return found
@@ -150,3 +154,14 @@ class _Eyes:
         found = load_pretrained(eye, channels=self.cfg.data.channels) if published else load_pretrained(eye)
         loader = eval_loader(self.images(found.transform), size, workers)
         return found.backbone, lambda: extract(found.backbone, loader, found.device, "training").features, eye
+
+
+def kept_rows(file: Path, count: int, k: int) -> Tensor | None:
+    """The table (count, k) of numbers of images that was kept in a file; None if there is none, or a damaged one."""
+    try:
+        check_zip(file)
+        rows = np.load(file, allow_pickle=False)["rows"]
+        sound = rows.shape == (count, k) and rows.dtype == np.int32 and 0 <= rows.min() and rows.max() < count
+    except Exception:  # NumPy and zipfile raise almost anything
+        return None
+    return torch.from_numpy(rows).long() if sound else None

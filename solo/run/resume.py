@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo.args.config import to_plain
@@ -15,7 +16,7 @@ from solo.args.differences import NOT_SET, differences, may_change, never_matter
 from solo.args.schema import RunCfg
 from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
 from solo.callbacks.checkpointer import BACKUP
-from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
+from solo.checkpoint import checkpoint_file, load_checkpoint, misfit, saved_settings
 from solo.data.batches.loader import BatchLoader
 from solo.errors import ConfigError, UserError
 from solo.run.report import say
@@ -27,9 +28,23 @@ class ResumeOrder(Callback):
     """Tells the sampler where a run goes on: with workers, Lightning asks for batches before it says so."""
 
     loader: DataLoader[Any] | BatchLoader
+    _saved: Mapping[str, Any] | None = None  # the checkpoint, until the optimizers are there
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Whether the optimizers' and schedulers' states are of this run's: PyTorch takes what it is given."""
+        if self._saved is None:
+            return
+        found = _of_other_optimizers(trainer, self._saved)
+        self._saved = None
+        if found:
+            raise UserError(
+                f"the checkpoint's state of the optimizer or scheduler is not of this run: {found}; start a new run "
+                "from its weights with finetune_from"
+            )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         """The resumed run starts with the batch after the last one that is done."""
+        self._saved = checkpoint
         sampler: Any = self.loader.sampler
         if not hasattr(sampler, "start_at"):
             return
@@ -103,6 +118,36 @@ def _beside(file: Path) -> Sequence[Path]:
     backup = file.with_name(BACKUP)
     found = [*file.parent.glob("*.ckpt"), *([backup] if backup.is_file() else [])]
     return [other for other in found if not other.samefile(file)]
+
+
+def _of_other_optimizers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
+    """What in the checkpoint's state of optimizers and schedulers can't be of this run's."""
+    saved, own = checkpoint["optimizer_states"], trainer.optimizers
+    if len(saved) != len(own):
+        return f"it has {len(saved)} optimizers for {len(own)}"
+    for state, optimizer in zip(saved, own, strict=True):
+        groups = optimizer.state_dict()["param_groups"]
+        if found := misfit(state["param_groups"], groups, "param_groups"):
+            return found
+        if any(not {"lr", "params"} <= group.keys() for group in state["param_groups"]):
+            return "param_groups have no lr or no params"
+        parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+        for number, values in state["state"].items():
+            if number not in parameters or not isinstance(values, Mapping):
+                return f"state.{number} is of no parameter"
+            for name, value in values.items():  # a counter of steps, or something of each weight
+                plain = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+                like = 0.0 if isinstance(plain, (int, float)) else parameters[number]
+                if plain is not None and (found := misfit(plain, like, f"state.{number}.{name}")):
+                    return found
+    schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+    try:
+        had_none = checkpoint["solo"]["cfg"]["scheduler"]["name"] == "none"
+    except (LookupError, TypeError):
+        had_none = False
+    if not schedulers or (had_none and not checkpoint["lr_schedulers"]):
+        return None  # resume_allow has the key
+    return misfit(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
 
 
 def _counted(state: Any) -> Iterator[Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from solo import cli
 from solo.callbacks import run_lock
 from solo.errors import UserError
 
@@ -14,7 +15,10 @@ HOLD = "import sys; from pathlib import Path; from solo.callbacks import run_loc
 
 @pytest.mark.fault(5, "two programs in one run folder", "the second is refused and says who holds it")
 @pytest.mark.fault(5, "a program that was killed left its lock behind", "the next one takes the folder over")
-def test_one_program_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    5, "`solo experiment` and `solo benchmark` in a folder where another one is at work", "refused likewise"
+)
+def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = HOLD + "print('held', flush=True); sys.stdin.read()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], **options)  # type: ignore[call-overload]
@@ -22,6 +26,10 @@ def test_one_program_at_a_time(tmp_path: Path) -> None:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"in use by process {other.pid} on \S+, since 20"):
             run_lock.acquire(tmp_path)
+        (tmp_path / "mine.yaml").write_text("recipe: digits simclr\nbaseline: a\narms: {a: []}\n")
+        for words in (["experiment", str(tmp_path / "mine.yaml")], ["benchmark", "timm/test_resnet", "data=[digits]"]):
+            assert cli.main([*words, f"out={tmp_path}"]) == 1
+            assert "in use by process" in capsys.readouterr().err
         other.kill()
     assert (tmp_path / run_lock.NAME).is_file()
     run_lock.acquire(tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -454,6 +456,68 @@ def test_damaged_lists_are_named(tmp_path: Path, name: str, file: str, content: 
     with pytest.raises(UserError, match=message) as caught:
         load(get_spec(name), "train", tmp_path / "x", download=False)
     assert "\n" not in str(caught.value)
+
+
+GARBLED = [
+    b"",
+    bytes(range(256)) * 9,
+    b"[" * 100_000,
+    b"1 2 3 4\n" * 3,
+    b"0 1\n1 0\n",
+    b"null",
+    b"{}",
+    b'{"images": 3}',
+    b"[[1]]",
+]
+
+
+@pytest.mark.fault(
+    2, "lists of a published data set empty, garbled, endless, a pipe, a folder", "one line, or what they say"
+)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_garbled_lists(tmp_path: Path, name: str) -> None:
+    LAYOUTS[name][0](tmp_path / "data")
+    layout, rng = layout_of(get_spec(name)), random.Random(name)
+    files = (file for file in (tmp_path / "data").rglob("*") if file.is_file())
+    lists = sorted(file for file in files if file.suffix not in (".jpg", ".JPEG", ".png"))
+
+    def harmless() -> None:
+        for train in (True, False):
+            try:
+                files, targets, tree = layout.read(tmp_path / "data", train)
+            except UserError as error:
+                assert "\n" not in str(error) and len(str(error)) < 1000
+            else:
+                assert len(files) == len(targets) and all(0 <= target < tree.num_classes for target in targets)
+
+    for file in rng.sample(lists, min(2, len(lists))):
+        slow = file.suffix == ".mat"  # another process reads it, for scipy may end this one
+        content = file.read_bytes()
+        cut = [content[: rng.randrange(len(content))] for _ in range(2)]
+        flipped = [bytes(byte ^ (rng.random() < 0.02) * rng.randrange(256) for byte in content) for _ in range(2)]
+        for harm in [*(() if slow else (*GARBLED, *cut)), *flipped]:
+            file.write_bytes(harm)
+            harmless()
+        file.unlink()
+        os.mkfifo(file)
+        harmless()
+        file.unlink()
+        file.mkdir()
+        harmless()
+        file.rmdir()
+        file.write_bytes(content)
+
+
+@pytest.mark.fault(
+    2, "two classes of a published data set that have one name", "are one class: labels never leave the tree"
+)
+def test_two_classes_of_one_name(tmp_path: Path) -> None:
+    inat17(tmp_path)
+    for split in ("train", "val"):
+        file = tmp_path / f"{split}2017.json"
+        file.write_text(file.read_text().replace("Amphibia", "Insecta").replace("Bufo", "Apis"))
+    _, targets, tree = layout_of(get_spec("inat17")).read(tmp_path, True)
+    assert tree.num_classes == 1 and targets == [0, 0]
 
 
 def test_train_and_val_must_be_of_one_copy(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,35 @@ def test_wordnet_files(tmp_path: Path) -> None:
     tree = read_tree(tmp_path / "wordnet.is_a.txt", classes)
     assert tree.names == (("dog (n00000003)", "n00000006"), ("n00000004", "n00000005"))
     assert tree.class_names == ("n00000004", "n00000005", "n00000006")
+
+
+@pytest.mark.fault(
+    1, "label trees with circles, chains without end, 100,000 classes, cells of a megabyte", "one line, or the tree"
+)
+def test_large_and_endless_trees(tmp_path: Path) -> None:
+    names = [str(i) for i in range(100_000)]
+    tree, labels = from_columns([(str(i % 99), name) for i, name in enumerate(names)], ["coarse", "fine"])
+    assert tree.num_classes == 100_000 and labels[7] == (7, 7)
+    (tmp_path / "flat.json").write_text(json.dumps({name: str(int(name) % 99 + 200_000) for name in names}))
+    assert read_tree(tmp_path / "flat.json", names).num_classes == 100_000
+    with pytest.raises(UserError, match="too deep"):
+        from_parents({name: [str(int(name) + 1)] for name in names}, ["0"])
+    with pytest.raises(UserError, match="100 levels is too deep"):
+        from_paths([tuple(names[:100])])
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name, content in (("long.csv", "a,b\n" + "x" * 200_000 + ",y\n"), ("pipe.csv", None), ("x.json", "[" * 10**5)):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match="data.taxonomy="):
+            read_tree(tmp_path / name, ["a"])
+    for odd in ({"names": [["a"]], "levels": [3]}, {"names": [[1]]}, {"names": [["a"], ["b"]], "parents": [[0.5]]}):
+        (tmp_path / "odd.json").write_text(
+            json.dumps({"levels": ["x", "y"][: len(odd["names"])], "parents": [], **odd})
+        )
+        with pytest.raises(UserError, match="must be text|don't exist"):
+            read_tree(tmp_path / "odd.json", ["a"])
+    one = from_parents({"a": ["b"], "b": ["c"]}, ["a"])
+    assert one.num_classes == 1 and one.names == (("a",),)
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from solo import cli
 from solo.analysis.experiment import COST, Report, compare, written
 from solo.errors import ConfigError, UserError
 from solo.experiment import main, rows
+from solo.experiment.benchmark import data_sets
 from solo.experiment.plan import Plan
 
 FILE = {
@@ -128,8 +130,36 @@ def test_a_wrong_file_is_one_clear_line(tmp_path, changes, message):
         Plan(write(tmp_path, **changes))
 
 
+@pytest.mark.fault(
+    1,
+    "YAML for `solo experiment` and `benchmark` that is empty, endless, refers to itself, a pipe, has no such date",
+    "one line",
+)
+@pytest.mark.parametrize(
+    "content", ["", "3", "a: &a [*a]", "a: 2024-13-45", "[" * 5000, "a: !!python/name:os.system", None]
+)
+def test_odd_yaml(tmp_path, content):
+    file = tmp_path / "odd.yaml"
+    file.write_text(content) if content is not None else os.mkfifo(file)
+    for read in (lambda: Plan(file), lambda: data_sets(str(file))):
+        with pytest.raises(ConfigError) as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.fault(6, "one bit of a number in `rows.jsonl` flipped, a row without its numbers", "the line is named")
 def test_a_damaged_row_is_named(tmp_path):
-    rows.add_row(tmp_path, {"id": "a"})
+    rows.add_row(tmp_path, {"id": "a", "seconds": 1.25})
+    content = (tmp_path / rows.NAME).read_text()
+    for odd, needs in (
+        (content.replace("1.25", "1.35"), ()),
+        (content, ("numbers",)),
+        ("[" * 10**5 + "\n", ()),
+        ("5\n", ()),
+    ):
+        (tmp_path / rows.NAME).write_text(odd)
+        with pytest.raises(UserError, match="line 1 is damaged"):
+            rows.read_rows(tmp_path, needs)
     (tmp_path / rows.NAME).write_text('{"id": \n{"id": "b"}\n')
     with pytest.raises(UserError, match="line 1 is damaged"):
         rows.read_rows(tmp_path)

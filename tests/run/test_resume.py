@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -237,6 +239,62 @@ def _at(*keys, value):
         checkpoint[keys[-1]] = value
 
     return change
+
+
+def _group(**values):
+    return lambda checkpoint: checkpoint["optimizer_states"][0]["param_groups"][0].update(values)
+
+
+def _momentum(change):
+    def wrong(checkpoint):
+        state = checkpoint["optimizer_states"][0]["state"]
+        first = next(iter(state))
+        name = next(
+            name for name, value in state[first].items() if isinstance(value, torch.Tensor) and value.numel() > 1
+        )
+        state[first][name] = change(state[first][name])
+
+    return wrong
+
+
+@pytest.mark.fault(5, "NaN, texts or other sizes in the state of an optimizer, scheduler or callback", "one line")
+@pytest.mark.parametrize(
+    "change",
+    [
+        _group(lr=math.nan),
+        _group(lr=math.inf),
+        _group(lr="fast"),
+        _group(lr=None),
+        _group(momentum="much"),
+        _group(params=[0]),
+        _group(params=None),
+        _at("optimizer_states", 0, "param_groups", value=[]),
+        _at("optimizer_states", 0, "param_groups", value=5),
+        _at("optimizer_states", 0, "state", value={10**6: {"momentum_buffer": torch.ones(2)}}),
+        _at("optimizer_states", 0, "state", value={0: 5}),
+        _momentum(lambda value: value * math.nan),
+        _momentum(lambda value: torch.ones(3, 4)),
+        _momentum(lambda value: "x"),
+        _at("lr_schedulers", value=[]),
+        _at("lr_schedulers", 0, "last_epoch", value=3.5),
+        _at("lr_schedulers", 0, "base_lrs", value=[math.nan]),
+        _at("lr_schedulers", 0, "_last_lr", value="x"),
+        _at("callbacks", "Checkpointer", "processes", value=[5]),
+        _at("callbacks", "Checkpointer", "processes", value=[{"rng": {"torch": torch.ones(3)}}]),
+        _at("callbacks", "Checkpointer", "processes", 0, "metrics", value={"nobody": 3}),
+    ],
+)
+def test_the_state_of_training_is_something_else(train, tmp_path, change):
+    """Made once for all rows."""
+    file = tmp_path.parent / "whole.ckpt"
+    if not file.exists():
+        shutil.copy(train("run", max_epochs=1) / "last.ckpt", file)
+    checkpoint = torch.load(file, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError) as error:
+        train("other", max_epochs=2, resume_from_checkpoint=str(tmp_path / "odd.ckpt"), resume_allow=["max_epochs"])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.fault(5, "a checkpoint whose loops, schedulers, epoch or callbacks are something else", "one line")

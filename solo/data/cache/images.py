@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from solo.data.storage.reading import ImageReading
 from solo.data.storage.stored import readable_somewhere
 from solo.data.views.batched import BatchAugment
 from solo.data.views.tensor_ops import luminance
+from solo.files import user_cache
 
 # Above this the user decides: it is written to a disk that may be small or slow.
 UNASKED_BYTES = 2 * 2**30
@@ -115,7 +115,7 @@ def cached(
         raise CantCacheError("the images are neither in memory nor in files of their own")
     if any(entry.scale is None for entry in augment.entries):
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")
-    place = Path(folder or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/solo").expanduser()
+    place = Path(folder).expanduser() if folder else user_cache()
     chosen, kept = [files[i] for i in indices.tolist()], side or math.ceil(augment.size * 8 / 7)
     reading = getattr(dataset, "reading", ImageReading(augment.channels))
     enough = max(_side_of_crops(entry.size, entry.scale[0]) for entry in augment.entries if entry.scale)

@@ -11,7 +11,7 @@ from typing import Any
 from solo.data.labels.trees import Names, from_parents, from_paths, without_chains
 from solo.errors import UserError, reason
 from solo.taxonomy import Taxonomy
-from solo.untrusted import parse_json
+from solo.untrusted import parse_json, regular
 
 _WNID = re.compile(r"n\d{8}")
 _HEADERS = ({"child", "parent"}, {"class", "superclass"}, {"name", "parent"})
@@ -29,7 +29,7 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
     """
     file = Path(path).expanduser()
     try:
-        text = file.read_text(encoding="utf-8")
+        text = regular(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"data.taxonomy={path} can't be read ({reason(error)}); give a file with the tree") from error
     try:
@@ -38,7 +38,7 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
         return _from_lines(text, file, classes, levels)
     except UserError as error:
         raise UserError(f"data.taxonomy={path}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, csv.Error) as error:
         what = "no JSON" if isinstance(error, ValueError) else "no tree"
         raise UserError(f"data.taxonomy={path} is {what} ({error})") from error
 
@@ -97,7 +97,7 @@ def _words(file: Path) -> dict[str, str]:
     """First name of each WordNet id, as in ImageNet's `words.txt`: id, tab, names with commas between them."""
     if not file.is_file():
         return {}
-    pairs = (line.partition("\t") for line in file.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("\t") for line in regular(file).read_text(encoding="utf-8").splitlines())
     return {wnid: names.partition(",")[0].strip() for wnid, _, names in pairs}
 
 

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from solo.errors import UserError
-from solo.taxonomy import UNKNOWN, Taxonomy
+from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
 
 Names = tuple[str, ...]
 Labels = tuple[int, ...]
+_LONGEST = 1000  # way from a class up, in a graph that becomes a tree
 _NO_LABELS = {"image", "images", "img", "imgs", "photos", "pictures", "data"}  # folders inside of a class
 
 
@@ -24,6 +25,8 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     depth = max(map(len, unique), default=0)
     if depth == 0:
         raise UserError("there is no class to make a label tree of")
+    if depth > MOST_LEVELS:
+        raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
     nodes: list[dict[Names, int]] = []
     for level in range(depth):
         found = dict.fromkeys(path[: level + 1] for path in unique if len(path) > level)
@@ -161,7 +164,8 @@ def _column_tree(
             raise UserError(
                 f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}; fill that in"
             )
-        links.append(tuple(names[level].index(parents[level][name]) for name in names[level + 1]))
+        place = {name: index for index, name in enumerate(names[level])}
+        links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
 
 
@@ -214,6 +218,8 @@ def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
             circle = " -> ".join([*path[path.index(above[0]) :], above[0]])
             raise UserError(f"the label tree goes around in a circle: {circle}; remove one of these links")
         path.append(above[0])
+        if len(path) > _LONGEST:
+            raise UserError(f"the label tree is too deep: {name!r} has more than {_LONGEST} nodes above it")
     return tuple(reversed(path))
 
 

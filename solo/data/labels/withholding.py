@@ -70,7 +70,7 @@ def withhold(
 
 
 def draw_known(labels: Tensor, shares: Sequence[float], seed: int) -> Tensor:
-    """Which labels (N, levels), coarse first, are kept, as bools: of each class (equal rows) the same share.
+    """Which labels (N, levels), coarse first, are kept, as bools: the same share of each class (equal rows).
 
     At least one image of a class unless the share is 0. A larger share keeps what a smaller one keeps, at every level
     and for the same seed. `shares` are of each level, in [0, 1], not increasing; negative: 1.

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +14,35 @@ from typing import Any
 from solo.data.labels.trees import Names, climb
 from solo.data.layouts.layout import Layout, either, lines
 from solo.data.storage.folders import class_folders
+from solo.untrusted import regular
 
 _MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
 
 
-def _mat(path: Path, key: str) -> Any:
-    """A variable of a MATLAB file as a 1-D array."""
-    import numpy as np
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+# scipy may end the program if such a file is damaged, so another one reads it.
+_READ = """
+import json, sys
+import numpy as np
+from scipy.io import loadmat
+found = np.atleast_1d(loadmat(sys.argv[1], squeeze_me=True)[sys.argv[2]]).reshape(-1)
+plain = lambda values: [one.item() if getattr(one, "size", 0) == 1 else str(one) for one in values]
+print(json.dumps({name: plain(found[name]) for name in found.dtype.names} if found.dtype.names else plain(found)))
+"""
 
-    try:
-        return np.atleast_1d(loadmat(str(path), squeeze_me=True)[key]).reshape(-1)
-    except MatReadError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+
+def _mat(path: Path, key: str) -> Any:
+    """A variable of a MATLAB file: a list, or lists by field."""
+    return _values(str(path), key, regular(path).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _values(path: str, key: str, changed: int) -> Any:
+    command = [sys.executable, "-c", _READ, path, key]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode:
+        said = "it is damaged" if done.returncode < 0 else (done.stderr.splitlines() or ["it is damaged"])[-1]
+        raise ValueError(f"{os.path.basename(path)}: {said}")
+    return json.loads(done.stdout)
 
 
 def _aircraft_classes(root: Path) -> dict[str, Names]:
@@ -46,11 +66,11 @@ def _flower_classes(root: Path) -> dict[int, Names]:
 
 
 def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    labels = _mat(root / "imagelabels.mat", "labels")
+    labels = [int(label) for label in _mat(root / "imagelabels.mat", "labels")]
     folder = either(root / "jpg", root / "102flowers" / "jpg")
     for split in ("trnid", "valid") if train else ("tstid",):
         for number in _mat(root / "setid.mat", split):
-            yield folder / f"image_{number:05d}.jpg", int(labels[number - 1])
+            yield folder / f"image_{int(number):05d}.jpg", labels[int(number) - 1]
 
 
 def car_path(name: str) -> Names:
@@ -86,7 +106,7 @@ def _pet_classes(root: Path) -> dict[int, Names]:
     """`great_pyrenees_12` is a `Great Pyrenees`."""
     found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
     breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in sorted(found)}
-    return {label: (("cat", "dog")[int(found[label][2]) - 1], breed) for label, breed in breeds.items()}
+    return {label: ({"1": "cat", "2": "dog"}[found[label][2]], breed) for label, breed in breeds.items()}
 
 
 def _pet_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
@@ -169,7 +189,7 @@ def _nabirds_classes(root: Path) -> dict[str, Names]:
 
 def _bird_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     labels = dict(lines(root / "image_class_labels.txt", 2))
-    training = {image: flag == "1" for image, flag in lines(root / "train_test_split.txt", 2)}
+    training = {image: {"1": True, "0": False}[flag] for image, flag in lines(root / "train_test_split.txt", 2)}
     for image, file in lines(root / "images.txt", 2):
         if training[image] == train:
             yield root / "images" / file, labels[image]

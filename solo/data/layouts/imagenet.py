@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, either, lines
+from solo.data.layouts.layout import Layout, either, lines, read_json
 from solo.data.storage.folders import is_image_name
 
 _SPLITS, _ISA = "splits_tieredImageNet-H", "tiered_imagenet_isa.txt"
@@ -40,36 +39,30 @@ def _split(root: Path, level: int, count: int, ancestor: str | None) -> dict[str
 
     Superclasses are the nodes at a depth, the longest way from the root, with at least `count` classes below.
     """
-    leaves = {wnid for _, wnid, _ in json.loads((root / _LEAVES).read_text(encoding="utf-8"))}
+    leaves = {wnid for _, wnid, _ in read_json(root / _LEAVES)}
     names = {line[0]: line[1].strip() for line in lines(root / _NODES, 2)}
     children: dict[str, list[str]] = {}
     for parent, child in lines(root / _EDGES, 2):
         children.setdefault(parent, []).append(child)
 
-    @functools.cache
-    def below(node: str) -> frozenset[str]:
-        found = [frozenset([child]) if child in leaves else below(child) for child in children.get(node, [])]
-        return frozenset().union(*found) | ({node} & leaves)
-
-    depth, waiting = {_ROOT: 0}, [_ROOT]
-    while waiting:
-        node = waiting.pop()
-        for child in children.get(node, []):
-            if below(child) and depth.get(child, -1) < depth[node] + 1:
-                depth[child] = depth[node] + 1
-                waiting.append(child)
-    inside, waiting = set(depth), [ancestor] if ancestor else []
-    if ancestor:
-        inside = set()
-        while waiting:
-            node = waiting.pop()
-            inside.add(node)
-            waiting += children.get(node, [])
     if not leaves:
         raise ValueError(f"{_LEAVES} names no class")
+    order = [*TopologicalSorter(children).static_order()]  # children first; refuses circles
+    below: dict[str, frozenset[str]] = {}
+    for node in order:
+        mine = (frozenset([child]) if child in leaves else below[child] for child in children.get(node, []))
+        below[node] = frozenset().union({node} & leaves, *mine)
+    depth, inside = {_ROOT: 0}, {ancestor}
+    for node in reversed(order):
+        if node in inside:
+            inside.update(children.get(node, []))
+        for child in children.get(node, []) if node in depth else ():
+            if below[child]:
+                depth[child] = max(depth.get(child, 0), depth[node] + 1)
+    inside = inside if ancestor else set(depth)
     generator, found = np.random.RandomState(2), {}
     for node in sorted(node for node, at in depth.items() if at == level and node in inside):
-        classes = sorted(below(node))
+        classes = sorted(below[node])
         if len(classes) >= count:
             drawn = generator.choice(classes, count, replace=False).tolist()
             found[node] = (names.get(node, node), tuple(drawn[: count // 2]), tuple(drawn[count // 2 :]))
@@ -98,7 +91,7 @@ def _in_folder(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def _named(root: Path, level: str) -> dict[int, str]:
     file = f"imagenet-3L-id_{_LEVELS[level]}_dic.json"
-    found = json.loads(either(root / file, root / "data" / file).read_text(encoding="utf-8"))
+    found = read_json(either(root / file, root / "data" / file))
     return {int(number): str(name) for number, name in found.items()}
 
 
@@ -114,10 +107,6 @@ def _three_level_classes(root: Path) -> dict[int, Names]:
     names = [_named(root, level) for level in _LEVELS]
     paths = {path[-1]: path for train in (True, False) for _, path in _three_levels(root, train)}
     return {fine: tuple(of[number] for of, number in zip(names, paths[fine], strict=True)) for fine in sorted(paths)}
-
-
-def _three_level_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    return ((root / image, path[-1]) for image, path in _three_levels(root, train))
 
 
 def _part(
@@ -153,6 +142,6 @@ IMAGENET_3L = _part(
     "https://github.com/pseulki/FreeGrainLearning (data), beside ImageNet's train and val",
     tuple(f"{name}|data/{name}" for name in (_TABLE.format("train"), _TABLE.format("val"))),
     _three_level_classes,
-    _three_level_images,
+    lambda root, train: ((root / image, path[-1]) for image, path in _three_levels(root, train)),
     tuple(_LEVELS),
 )

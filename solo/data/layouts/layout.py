@@ -15,10 +15,10 @@ from solo.data.storage.archives import guarded
 from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError, reason
 from solo.taxonomy import Taxonomy
+from solo.untrusted import parse_json, regular
 
 # What the sub-folders of the two splits are called where a data set is a folder of class folders.
 _SPLITS = {"train": ("train", "2021_train", "train_mini", "2021_train_mini"), "val": ("val", "test", "2021_valid")}
-_DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 def flat(name: str) -> Names:
@@ -128,7 +128,7 @@ class Layout:
             for file, name in published(folder, train) if published else _in_class_folders(folder):
                 files.append(str(file))
                 targets.append(leaf_of[name])
-        except _DAMAGED as error:
+        except Exception as error:  # whatever json, scipy, zipfile say
             raise _damaged(self.title, folder, error) from error
         if not files:
             raise UserError(f"{self.title} in {folder} has no {'training' if train else 'validation'} images")
@@ -138,10 +138,10 @@ class Layout:
         root = self.root(path)
         try:
             if root is not None:
-                return root, self.classes(root) if self.classes else self._named_by_images(root)
+                return root, _checked(self.classes(root) if self.classes else self._named_by_images(root))
             folder, named = self.class_folder(path, train), self.of_folder or flat
             return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
-        except _DAMAGED as error:
+        except Exception as error:
             raise _damaged(self.title, root or path, error) from error
 
     def _named_by_images(self, root: Path) -> dict[Any, Names]:
@@ -158,13 +158,18 @@ def find_layout(place: str) -> Layout:
 
 def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:
     """The lines of a text file, each cut at the first blanks into `columns` pieces; empty lines are left out."""
-    with path.open(encoding="utf-8") as file:
+    with regular(path).open(encoding="utf-8") as file:
         for line in file:
             if line.strip():
                 pieces = line.strip().split(maxsplit=columns - 1)
                 if len(pieces) != columns:
                     raise ValueError(f"{path.name}: {line.strip()!r} has {len(pieces)} columns instead of {columns}")
                 yield pieces
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return parse_json(regular(path).read_bytes())
 
 
 def either(*paths: Path) -> Path:
@@ -183,13 +188,23 @@ def _tree(paths: tuple[Names, ...], levels: Names | None) -> Taxonomy:
 def _leaves(paths: Sequence[Names], tree: Taxonomy) -> list[int]:
     """The class of each path in its tree: the same numbers, unless branches end at different depths."""
     if not tree.is_ragged:
-        return list(range(len(paths)))
+        number = {path: place for place, path in enumerate(dict.fromkeys(paths))}  # two classes may have one name
+        return [number[path] for path in paths]
     node: list[dict[Names, int]] = [{} for _ in tree.levels]
     for path in paths:
         for depth, known in enumerate(node[: len(path)]):
             known.setdefault(path[: depth + 1], len(known))
     leaf = {place: index for index, place in enumerate(tree.leaves)}
     return [leaf[len(path) - 1, node[len(path) - 1][path]] for path in paths]
+
+
+def _checked(classes: Mapping[Any, Names]) -> Mapping[Any, Names]:
+    if not classes:
+        raise ValueError("its lists name no class")
+    for name, path in classes.items():
+        if not path or not all(isinstance(part, str) and part for part in path):
+            raise ValueError(f"class {name!r} has the names {path!r}")
+    return classes
 
 
 def _has(folder: Path, marker: str) -> bool:
@@ -213,4 +228,5 @@ def _in_class_folders(folder: Path) -> Iterator[tuple[str, str]]:
 def _damaged(title: str, folder: Path, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
-    return UserError(f"{title} in {folder} can't be read ({reason(error)}); unpack its archives again")
+    what = f"{'no class or image ' if isinstance(error, KeyError) else ''}{reason(error)}"
+    return UserError(f"{title} in {folder} can't be read ({what}); unpack its archives again")

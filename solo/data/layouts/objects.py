@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from solo.data.labels.trees import Names
-from solo.data.layouts.layout import Layout, either, lines
+from solo.data.layouts.layout import Layout, either, lines, read_json
 from solo.data.storage.folders import class_folders, is_image_name
+from solo.untrusted import regular
 
 _CALTECH_TRAIN, _CALTECH_SEED = 30, 0
 _GLYPHS = "glyphs.npz"
@@ -47,7 +47,7 @@ def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
 
 
 def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    listed = json.loads((root / "meta" / f"{'train' if train else 'test'}.json").read_text(encoding="utf-8"))
+    listed = read_json(root / "meta" / f"{'train' if train else 'test'}.json")
     for name, images in listed.items():
         for image in images:
             yield root / "images" / f"{image}.jpg", name
@@ -67,16 +67,13 @@ _RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 def _inat(year: int, levels: Names) -> Layout:
     """Lists in the format of COCO; a `categories.json` has the names that the lists of 2019 hide."""
 
-    def read(root: Path, name: str) -> Any:
-        return json.loads((root / name).read_text(encoding="utf-8"))
-
     def classes(root: Path) -> dict[int, Names]:
         own = (root / "categories.json").is_file()
-        found = read(root, "categories.json") if own else read(root, f"train{year}.json")["categories"]
+        found = read_json(root / "categories.json") if own else read_json(root / f"train{year}.json")["categories"]
         return {one["id"]: (*(one[level] for level in levels[:-1]), one["name"]) for one in found}
 
     def images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-        listed = read(root, f"{'train' if train else 'val'}{year}.json")
+        listed = read_json(root / f"{'train' if train else 'val'}{year}.json")
         label = {one["image_id"]: one["category_id"] for one in listed["annotations"]}
         return ((root / one["file_name"], label[one["id"]]) for one in listed["images"])
 
@@ -111,10 +108,13 @@ _VOC = tuple(
 
 def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     """`1` has the label, `-1` has it not, of `0` nobody can be asked to see it."""
-    found: dict[str, list[str]] = {}
+    found, listed = dict[str, list[str]](), Counter[str]()
     for label in _VOC:
         for image, sign in lines(root / "ImageSets" / "Main" / f"{label}_{'trainval' if train else 'test'}.txt", 2):
-            found.setdefault(image, []).extend({"1": [label], "0": [f"?{label}"]}.get(sign, []))
+            found.setdefault(image, []).extend({"1": [label], "0": [f"?{label}"], "-1": []}[sign])
+            listed[image] += 1
+    if short := [image for image, number in listed.items() if number != len(_VOC)]:
+        raise ValueError(f"{short[0]} is in {listed[short[0]]} of the {len(_VOC)} lists")
     return ((root / "JPEGImages" / f"{image}.jpg", "+".join(labels)) for image, labels in found.items())
 
 
@@ -193,7 +193,7 @@ INAT21 = Layout(
 
 
 def _glyph_classes(root: Path) -> dict[int, Names]:
-    with np.load(root / _GLYPHS) as file:
+    with np.load(regular(root / _GLYPHS)) as file:
         script, group, character = (file[f"names{level}"].tolist() for level in range(3))
         above, top = file["parent2"].tolist(), file["parent1"].tolist()
     paths = [(script[top[parent]], group[parent], name) for parent, name in zip(above, character, strict=True)]

@@ -30,6 +30,8 @@ def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
         if number >= _HEADER_LINES:
             image, _, status = pieces[0].split()
             *_, category, product, name = image.split("/")
+            if status not in ("train", "query", "gallery"):
+                raise ValueError(f"{file.name}: {image} is for {status!r}")
             yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
 
 
@@ -56,10 +58,6 @@ def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
                     found = re.match(rf"{re.escape(category)}_\d+", file.name)
                     model = found[0] if found else file.stem.rpartition("_")[0]
                     yield file, (category, model), split == "train"
-
-
-def _view_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
-    return ((file, path) for file, path, trains in _view_rows(root) if trains == train)
 
 
 def _dyml_rows(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
@@ -89,7 +87,7 @@ MODELNET40 = Layout(
     folder="modelnet40_images_new_12x",
     url="https://github.com/jongchyisu/mvcnn_pytorch",
     markers=("airplane/train", "airplane/test"),
-    images=_view_images,
+    images=lambda root, train: ((file, path) for file, path, trains in _view_rows(root) if trains == train),
     levels=("category", "model"),
 )
 

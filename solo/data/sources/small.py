@@ -14,7 +14,8 @@ from solo.data.catalogue.rows import DatasetSpec
 from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
 from solo.data.storage.folders import class_folders
-from solo.errors import UserError
+from solo.errors import UserError, reason
+from solo.untrusted import regular
 
 _CIFAR10C_LABELS = "labels.npy"
 
@@ -79,6 +80,8 @@ def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
         )
     archive = _load(path)
     split = "test" if request.split == "val" else "train"
+    if missing := {f"{split}_images", f"{split}_labels"} - archive.keys():
+        raise UserError(f"{path} holds no {' and no '.join(sorted(missing))}; fetch it again")
     labels = archive[f"{split}_labels"]
     return _arrays(archive[f"{split}_images"], labels.max(axis=1) if labels.ndim > 1 else labels, request)
 
@@ -97,10 +100,17 @@ def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def _load(path: Path) -> Any:
+    """An array, or arrays by name.
+
+    Raises:
+        UserError: it is damaged; all of it is looked at.
+    """
     try:
-        return np.load(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); fetch it again") from error
+        regular(path)
+        found = np.load(path)
+        return found if path.suffix == ".npy" else {name: found[name] for name in found.files}
+    except Exception as error:  # NumPy and zipfile raise almost anything
+        raise UserError(f"{path} can't be read ({reason(error)}); fetch it again") from error
 
 
 def _arrays(images: np.ndarray, targets: Any, request: Request) -> ArrayDataset:
