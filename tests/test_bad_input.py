@@ -37,7 +37,7 @@ SETTINGS = [
         "accumulate=exact doesn't go with strategy=fsdp; give strategy=ddp",
     ),
     (
-        "method=byol performance.ring_loss=true",
+        "method=byol method_kwargs.pred_hidden_dim=8 performance.ring_loss=true",
         "performance.ring_loss=True is for simclr and supcon, not for method=byol",
     ),
     # names that don't exist
