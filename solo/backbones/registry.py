@@ -56,8 +56,9 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
         return _outside(name)
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
+    known = [*table, *timm.list_models(exclude_filters="test_*")]
     raise UserError(
-        f"backbone.name={name!r} is unknown; {did_you_mean(name, [*table, *timm.list_models()])}choose one of "
+        f"backbone.name={name!r} is unknown; {did_you_mean(name, known)}choose one of "
         f"{', '.join(table)} or any model of timm (list them with timm.list_models())"
     )
 
