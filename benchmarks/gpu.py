@@ -21,8 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from data import jpegs  # type: ignore[import-not-found]
-from solo.run.synced import SyncedNorms
+from data import MEAN, STD, jpegs, symmetric  # type: ignore[import-not-found]
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -32,12 +31,12 @@ from solo.data.cache import images
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
-from solo.doctor.machine import MEAN, STD, symmetric
 from solo.eval.knn import nearest
 from solo.hex import AdaptivePercentile
 from solo.hex.loss import hex_nce
 from solo.losses import info_nce
 from solo.losses.pairs import Pairs
+from solo.run.devices import SyncedNorms
 
 Row = dict[str, Any]
 ENTRY = {

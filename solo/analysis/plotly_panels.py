@@ -194,12 +194,7 @@ def _tree(panel: Dendrogram) -> Json:
     return {"data": data, "layout": _layout(panel.title, min(height, 2200), xaxis=x, yaxis=y)}
 
 
-_KINDS: dict[type, Callable[[Any], Json]] = {
-    Lines: _lines,
-    Cloud: _cloud,
-    Dots: _dots,
-    Dendrogram: _tree,
-}
+_KINDS: dict[type, Callable[[Any], Json]] = {Lines: _lines, Cloud: _cloud, Dots: _dots, Dendrogram: _tree}
 
 
 def numbers(values: Iterable[float]) -> list[Any]:

@@ -202,12 +202,7 @@ def _tree(axes: Any, panel: Dendrogram) -> None:
     axes.set_xlabel(panel.x, fontsize=9, color=INK)
 
 
-_KINDS: dict[type, Callable[[Any, Any], None]] = {
-    Lines: _lines,
-    Cloud: _cloud,
-    Dots: _dots,
-    Dendrogram: _tree,
-}
+_KINDS: dict[type, Callable[[Any, Any], None]] = {Lines: _lines, Cloud: _cloud, Dots: _dots, Dendrogram: _tree}
 
 
 def _pictures(axes: Any, panel: Pictures, image: Images | None) -> None:

@@ -37,11 +37,7 @@ SECTIONS = {
 
 
 def write_report(
-    analysis: Analysis,
-    figures: Sequence[Figure],
-    table: Table,
-    found: Sequence[Finding],
-    image: Images | None = None,
+    analysis: Analysis, figures: Sequence[Figure], table: Table, found: Sequence[Finding], image: Images | None = None
 ) -> str:
     """The page as text: findings stand at the top, then the table, then the figures by section.
 

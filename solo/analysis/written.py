@@ -27,7 +27,7 @@ class Written:
     file: str = ""  # text of the YAML file that asked for it
 
     def markdown(self) -> str:
-        """As Markdown."""
+        """All of it as Markdown, a heading each."""
         parts = [f"# {self.title}", f"`{self.command}`"]
         for heading, (head, *rows) in self.tables.items():
             lines = [head, ["---"] * len(head), *rows]

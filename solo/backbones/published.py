@@ -12,6 +12,7 @@ from torch import nn
 from solo.backbones.from_timm import timm_model
 from solo.backbones.registry import checked_kwargs
 from solo.errors import UserError
+from solo.suggest import did_you_mean
 
 _IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -58,8 +59,7 @@ def published_model(
 
 def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:
     if not timm.is_model(name.split(".")[0]):
-        close = timm.list_models(f"{name[:6]}*")[:3]
-        hint = f"some that are similar: {', '.join(close)}" if close else "timm.list_models() lists them"
+        hint = f"{did_you_mean(name, timm.list_models())}timm.list_models() lists them"
         raise UserError(f"model=timm/{name} is unknown to timm; {hint}")
     network = timm_model(name, None, pretrained=fetch, in_chans=channels, **kwargs)
     known: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
@@ -73,9 +73,8 @@ def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Publ
 def _torchvision(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:
     from torchvision import models
 
-    if name not in models.list_models(module=models):
-        close = [known for known in models.list_models(module=models) if known.startswith(name[:6])][:3]
-        hint = f"some that are similar: {', '.join(close)}" if close else "torchvision.models.list_models() lists them"
+    if name not in (known := models.list_models(module=models)):
+        hint = f"{did_you_mean(name, known)}torchvision.models.list_models() lists them"
         raise UserError(f"model=torchvision/{name} is unknown to torchvision; {hint}")
     if channels != 3:
         raise UserError(f"model=torchvision/{name} takes images of 3 channels, not {channels}; set data.channels=3")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from solo import plugin
 from solo.backbones import from_timm, poolformer, resnet, small, vit, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
+from solo.suggest import did_you_mean
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
 Constructor = Callable[..., nn.Module]
@@ -56,13 +56,9 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
         return _outside(name)
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
-    names = list(dict.fromkeys([*table, *timm.list_models()]))
-    close = [known for known in names if name and known.startswith(name)][:3]
-    close = close or difflib.get_close_matches(name, names, n=3)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise UserError(
-        f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(table)} or any model of timm "
-        "(list them with timm.list_models())"
+        f"backbone.name={name!r} is unknown; {did_you_mean(name, [*table, *timm.list_models()])}choose one of "
+        f"{', '.join(table)} or any model of timm (list them with timm.list_models())"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,14 @@ from solo.args.schema import PretrainCfg
 from solo.untrusted import parse_json
 
 
+@dataclass
 class AutoResumer:
-    """Looks for a checkpoint of the same run: same settings, not finished, not older than `max_hours`.
+    """Looks for a checkpoint of the same run: same settings, not finished, not older than `max_hours`."""
 
-    Args:
-        checkpoint_dir: the folder of all runs of this kind, `<checkpoint.dir>/<method>`.
-        max_hours: older checkpoints are not considered.
-
-    Attributes:
-        passed_over: for each unfinished run of the same name that the last search didn't take, a line that says why.
-    """
+    checkpoint_dir: str | Path = Path("trained_models")  # of all runs of this kind, `<checkpoint.dir>/<method>`
+    max_hours: float = 36  # older checkpoints are not considered
+    # for each unfinished run of the same name that the last search didn't take, a line that says why
+    passed_over: list[str] = field(default_factory=list, init=False)
 
     SHOULD_MATCH = [
         *("name", "backbone", "method", "data.dataset", "max_epochs", "optimizer.name", "optimizer.batch_size"),
@@ -31,11 +30,6 @@ class AutoResumer:
     ]
     # Compared where the candidate's args.json has them; solo-learn's resumer continued the wrong run without.
     ALSO_MATCH = ["method_kwargs", "augmentations", "seed", "scheduler", "momentum", "hex", "optimizer.kwargs"]
-
-    def __init__(self, checkpoint_dir: str | Path = Path("trained_models"), max_hours: float = 36) -> None:
-        self.checkpoint_dir = Path(checkpoint_dir)
-        self.max_hours = max_hours
-        self.passed_over: list[str] = []
 
     @staticmethod
     def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
@@ -51,7 +45,7 @@ class AutoResumer:
         cfg = OmegaConf.create(to_plain(cfg))
         self.passed_over = []
         candidates = []
-        for args in self.checkpoint_dir.rglob("args.json"):
+        for args in Path(self.checkpoint_dir).rglob("args.json"):
             file = _newest_checkpoint(args.parent)
             finished = (_read(args.parent / "summary.json") or {}).get("status") == "finished"
             if file is not None and not finished:

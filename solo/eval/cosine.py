@@ -96,12 +96,7 @@ class Selection:
 
 @torch.no_grad()
 def selection(
-    features: Tensor,
-    labels: Tensor | None = None,
-    *,
-    quantile: float = 0.99,
-    max_anchors: int = 10_000,
-    seed: int = 0,
+    features: Tensor, labels: Tensor | None = None, *, quantile: float = 0.99, max_anchors: int = 10_000, seed: int = 0
 ) -> Selection:
     """Threshold of `HEX_adaptive` on rows (N, D), N >= 2, how many it selects, and how many of those share the label.
 

@@ -37,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """What was written, and how it is loaded."""
 
     folder: Path  # where
     usage: list[str]  # lines of Python that load it

@@ -7,7 +7,7 @@ import pytest
 from solo.doctor.case import Case
 from tests.doctor import faults
 from tests.doctor.cases import ALL, STANDARD
-from tests.doctor.numbers import numbers
+from tests.doctor.formats import numbers
 
 
 def tell(case: Case) -> str:
