@@ -37,7 +37,7 @@ SETTINGS = [
         "accumulate=exact doesn't go with strategy=fsdp; give strategy=ddp",
     ),
     (
-        "method=byol performance.ring_loss=true",
+        "method=byol method_kwargs.pred_hidden_dim=8 performance.ring_loss=true",
         "performance.ring_loss=True is for simclr and supcon, not for method=byol",
     ),
     # names that don't exist
@@ -106,7 +106,7 @@ SETTINGS = [
     ("beta=2", "beta does nothing here: it is read with type=HEX_fixed, HEX_adaptive"),
     (
         "type=HEX_adaptive alpha=0.5",
-        "alpha does nothing here: it is read with another type than standard, in barlow_twins, byol",
+        "alpha does nothing here: it is read with another type than standard or HEX, in barlow_twins, byol",
     ),
     ("momentum.base_tau=0.9", "momentum.base_tau does nothing here: it is read in methods with a slow copy"),
     ("scheduler.lr_decay_steps=[5]", "scheduler.lr_decay_steps does nothing here: it is read with scheduler.name=step"),
@@ -118,8 +118,11 @@ SETTINGS = [
     ("method=dino method_kwargs.num_prototypes=8 type=HEX_adaptive", "does nothing in method=dino; take standard"),
     ("type=HEX hex.eye=projection", "finds relatives while it trains, too late to show them"),
     ("method=supcon type=HEX", "would give a relative's view the label of the image"),
-    ("type=HEX_adaptive hex.action=show", "needs relatives that are known before the run; take one of type="),
-    ("type=HEX hex.drawn=3", "hex.drawn does nothing here: it is read with another action than show"),
+    ("type=neighbours hex.show=oracle", "goes with a type that finds relatives in the batch; those of type=neighbours"),
+    ("type=HEX hex.drawn=3", "hex.drawn does nothing here: it is read with type=neighbours, shuffled"),
+    ("type=HEX hex.beta=2", "hex.beta does nothing here"),
+    ("type=HEX_adaptive hex.show_share=1", "hex.show_share does nothing here: it is read with hex.show or type=HEX"),
+    ("hex.show=neighbours hex.purity=0.5", "hex.purity does nothing here: it is read with type=oracle"),
     # words that are no settings
     ("max_epochs", "'max_epochs' is not key=value"),
     ("--fast", "unrecognized arguments: --fast"),
@@ -296,6 +299,7 @@ FOLDERS = [
     ("data.train_path={}/a", 2, "holds only files; expected one folder per class with images inside"),
     ("data.train_path={}/a/1.png", 2, "a/1.png is a file"),
     ("data.train_path={}/c", 2, "does not exist"),
+    ("data.train_path=s3://bucket/train", 2, "is an address; images are files: mount the store"),
     ("data.train_path={} data.dataset=fashion_mnist", 2, "holds class folders (a, b, ..) and no fashion_mnist"),
     ("data.val_path={}/a data.dataset=cifar10", 2, "data.val_path: {}/a holds images and no cifar10"),
     ("data.train_path={} data.format=h5", 2, "is no HDF5 file"),
@@ -310,6 +314,12 @@ FOLDERS = [
 def test_folders(words, code, text, folder, tmp_path, capsys):
     words = [*CUSTOM.split(), *words.format(folder).split(" ")]
     assert text.format(folder) in refusal(short_run(tmp_path, *words), code, capsys)
+
+
+def test_shards_of_other_libraries(tmp_path, capsys):
+    (tmp_path / "index.json").write_text('{"chunks": []}')
+    words = [*CUSTOM.split(), f"data.train_path={tmp_path}"]
+    assert "looks like shards of LitData or MosaicML" in refusal(short_run(tmp_path, *words), 2, capsys)
 
 
 TABLES = [

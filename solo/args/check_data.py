@@ -10,7 +10,7 @@ from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_t
 from solo.data.catalogue.resolve import is_here
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
-from solo.hex.catalogue import policy_facts
+from solo.hex.catalogue import policy_facts, whom_shown
 
 Values = Mapping[str, Any]
 
@@ -26,6 +26,10 @@ def check_data(values: Values) -> Iterator[Problem]:
     if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
         text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
         yield Problem("data.num_classes", text)
+    for key in ("train_path", "val_path"):
+        if "://" in str(data[key]) and data["format"] != "hf":
+            advice = "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
+            yield Problem(f"data.{key}", f"={data[key]} is an address; {advice}")
     places = {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}
     for place, section in places.items():
         for name, text in wrong_statistics(get(section, "mean"), get(section, "std")).items():
@@ -67,7 +71,8 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         elif whole != sorted(whole, reverse=True):
             text = f"={shares} keeps more fine labels than coarse ones, which follow from them; let it not increase"
             yield Problem("data.label_fraction", text)
-    by_label, level = policy_facts(get(values, "hex.policy")).labels, get(values, "hex.level")
+    policy, level = get(values, "hex.policy"), get(values, "hex.level")
+    by_label, shown = policy_facts(policy).labels, whom_shown(policy, get(values, "hex.show"))
     if by_label == "tree" or get(values, "hex.named"):
         if len(spec.levels) > 1:
             yield from _level("hex.level", level, spec.levels)
@@ -76,7 +81,7 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
             key = "hex.policy" if by_label == "tree" else "hex.named"
             text = f"={get(values, key)!r} needs a label tree, and {spec.name} has one level only"
             yield Problem(key, f"{text}; take a data set with several levels ({rich}) or HEX_adaptive")
-    elif by_label:
+    elif by_label or (shown and shown.labels):
         yield from _level("hex.level", level, spec.levels)
     if data.get("sampler") not in (None, "random"):
         yield from _sampler(spec, data, values["optimizer"]["batch_size"])
@@ -126,6 +131,8 @@ def check_folders(values: Values) -> Iterator[Problem]:
                     continue
                 if own and (key == "train_path" or must_validate):
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
+                continue
+            if "://" in data[key]:  # `check_data` has said so
                 continue
             try:
                 check_path(spec, data[key], bool(data.get("no_labels")), data["format"])

@@ -8,8 +8,8 @@ from typing import Any
 from solo.args.check import Problem, check, get, unknown
 from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts
-from solo.methods.catalogue import CATALOGUE, MethodFacts, facts_of, names
+from solo.hex.catalogue import policy_facts, whom_shown
+from solo.methods.catalogue import CATALOGUE, facts_of, names
 
 Values = Mapping[str, Any]
 
@@ -29,7 +29,9 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     trained = values.get("pretrain_method")
     if trained is not None and not facts_of(trained):
         problems.append(Problem("pretrain_method", unknown(trained, CATALOGUE)))
-    problems += check_policy(values.get("method"), get(values, "hex.policy"), get(values, "hex.action"))
+    problems += check_policy(
+        values.get("method"), *(get(values, f"hex.{name}") for name in ("policy", "action", "show"))
+    )
     return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values), *_ring(values)]
 
 
@@ -40,20 +42,26 @@ def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Prob
     return checked, [*problems, *(together(checked) if together else ())]
 
 
-def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
+def check_policy(method: Any, policy: Any, action: Any = None, show: str | None = None) -> list[Problem]:
     """HEX in a method that has no place for it, which would be ignored otherwise."""
-    facts = facts_of(method)
-    if policy in (None, "standard") or facts is None:
+    facts, found = facts_of(method), policy_facts(policy)
+    if facts is None:
         return []
-    found = policy_facts(policy)
-    if (action or found.action) == "show":
-        return list(_check_show(method, facts, found))
+    if whom_shown(policy, show) and facts.labels:
+        what = f"would give a relative's view the label of the image, from which method={method} learns"
+        key = f"={show!r}" if show else f" of type={found.shown}"
+        return [Problem("hex.show", f"{key} {what}; pull relatives, or take a method without labels")]
+    if show and found.table:
+        text = f"={show!r} goes with a type that finds relatives in the batch; those of type={found.shown} are pulled"
+        return [Problem("hex.show", text)]
+    if not found.path:
+        return []
     if facts.hex == "denominator" and not (found.selects and found.action == "weigh"):
         return [Problem("hex.policy", f"={policy!r} is no loss of method={method}; take adaptive, fixed or superclass")]
     if facts.hex == "denominator" and action not in (None, "weigh"):
         return [Problem("hex.action", f"={action!r} is nothing for method={method}, where labels pull; leave it out")]
     if found.table and action not in (None, "pull"):
-        text = f"={action!r} is nothing for {policy}, whose relatives aren't in the batch; take pull or show"
+        text = f"={action!r} is nothing for {policy}, whose relatives aren't in the batch; take pull"
         return [Problem("hex.action", text)]
     if found.rows and facts.negatives in ("view", "queue"):
         return [Problem("hex.policy", f"={policy!r} joins the rows of a batch, which method={method} doesn't compare")]
@@ -61,15 +69,6 @@ def check_policy(method: Any, policy: Any, action: Any = None) -> list[Problem]:
         return []
     places = ", ".join(names(lambda facts: facts.hex))
     return [Problem("hex.policy", f"={policy!r} does nothing in method={method}; take standard, or one of {places}")]
-
-
-def _check_show(method: Any, facts: MethodFacts, found: PolicyFacts) -> Iterator[Problem]:
-    if not found.table:
-        types = ", ".join(row.shown for row in POLICIES.values() if row.table)
-        yield Problem("hex.action", f"='show' needs relatives that are known before the run; take one of type={types}")
-    if facts.labels:
-        what = f"would give a relative's view the label of the image, from which method={method} learns"
-        yield Problem("hex.action", f"='show' {what}; take hex.action=pull, or a method without labels")
 
 
 def _schedule(values: Values) -> Iterator[Problem]:
@@ -95,7 +94,7 @@ def _settings(values: Values) -> Iterator[Problem]:
     """A variant that the policy hasn't, and a threshold that would go up."""
     policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
     facts = policy_facts(policy)
-    if (get(values, "hex.action") or facts.action) == "show" and get(values, "hex.eye") == "projection":
+    if whom_shown(policy, get(values, "hex.show")) and get(values, "hex.eye") == "projection":
         yield Problem("hex.eye", "='projection' finds relatives while it trains, too late to show them; pull them")
     # The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss.
     if get(values, "hex.variant") == "release" and facts.variant == "reweight":
@@ -115,7 +114,7 @@ def check_accumulate(values: Values) -> list[Problem]:
         text = f"=exact is for several batches, and accumulate_grad_batches={steps}; set that to 2 or more"
         return [Problem("accumulate", text)]
     facts = facts_of(method)
-    if facts and facts.per_image and get(values, "hex.policy") in (None, "standard"):
+    if facts and facts.per_image and not policy_facts(get(values, "hex.policy")).path:
         text = f"=exact is not for method={method}: its loss is a mean over images and compares none of the batch"
         return [Problem("accumulate", f"{text}, so plain accumulation has the same gradient; leave it out")]
     if facts and facts.masked:
@@ -166,7 +165,7 @@ def _levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
             what = "the labels' and the image's" if instance else "the labels'"
             text = f"={penalty} must be {levels} numbers >= 0, {what}, coarse first"
             yield Problem("method_kwargs.level_penalty", text)
-    if policy not in (None, "standard"):
+    if policy_facts(policy).path:
         if layer:
             yield Problem("hex.policy", f"={policy!r} goes with method_kwargs.granularity=pair only")
         if get(values, "hex.variant") == "release":
@@ -182,9 +181,8 @@ def count_views(values: Values) -> Iterator[Problem]:
         counts = [entry["num_crops"] for entry in entries]
         large = sum(count for count, size in zip(counts, sizes, strict=True) if size == sizes[0])
         yield from check_views(values["method"], large, sum(counts) - large)
-        shows = get(values, "hex.action") or policy_facts(get(values, "hex.policy")).action
-        if shows == "show" and large < 2:
-            yield Problem("hex.action", "='show' shows relatives as the second view, and there is one full-size view")
+        if whom_shown(get(values, "hex.policy"), get(values, "hex.show")) and large < 2:
+            yield Problem("hex.show", " shows relatives as the second view, and there is one full-size view")
 
 
 def check_views(method: object, large: int, small: int) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from solo.args.check import Problem, get
 from solo.data.catalogue.registry import DATASETS
+from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import facts_of
 
 Values = Mapping[str, Any]
@@ -149,6 +150,6 @@ def remarks(values: Values) -> Iterator[str]:
         if not steps or min(steps) >= epochs:
             yield f"the learning rate never changes: scheduler.lr_decay_steps={steps} and max_epochs={epochs}"
     settings = values.get("hex") or {"policy": "standard"}
-    if settings["policy"] != "standard" and settings["warm_epoch"] >= epochs:
+    if policy_facts(settings["policy"]).path and settings["warm_epoch"] >= epochs:
         early = f"hex.warm_epoch={settings['warm_epoch']} is not below max_epochs={epochs}"
         yield f"HEX is never switched on: {early}, so the plain loss is trained"

@@ -83,11 +83,17 @@ class HexCfg:
     similarity: Literal["row", "cosine"] = key("row", "fixed: similarities scaled per row to [0, 1], or as they are")
     beta: float = key(1.0, "how much the closest hierarchy negatives weigh more", ge=0)
     tau_plus: float = key(0.1, "expected share of false negatives among them", ge=0, lt=1)
-    action: Literal["weigh", "drop", "pull", "show", "keep"] | None = key(
+    action: Literal["weigh", "drop", "pull", "keep"] | None = key(
         None,
-        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, shown "
-        "as the second view of an image, in any method, or nothing; null: the type's own",
+        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
+        "nothing; null: the type's own",
     )
+    show: Literal["neighbours", "oracle", "shuffled", "random"] | None = key(
+        None,
+        "whose relatives are shown, whatever the type: the second view of an image is one of a relative, found as by "
+        "that type; null: all views are the image's own, with HEX: neighbours",
+    )
+    show_share: float = key(0.8, "share of the second views that are a relative's", ge=0, le=1)
     denominator: Literal["own", "negatives", "all", "inside"] | None = key(
         None,
         "what a positive is measured against: itself and the negatives, these alone (decoupled), everybody, as in "
@@ -95,8 +101,7 @@ class HexCfg:
     )
     share: float | None = key(
         None,
-        "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all; show: of the second "
-        "views that are a relative's; null: 0.8",
+        "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all",
         ge=0,
         le=1,
     )

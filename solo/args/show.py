@@ -19,6 +19,7 @@ from solo.args.resolve import BASE_BATCH, exact_parts, global_batch
 from solo.args.source import takes_source
 from solo.args.words import literal
 from solo.errors import ConfigError
+from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of
 from solo.screen import shown
 from solo.suggest import did_you_mean
@@ -123,8 +124,8 @@ def negatives(cfg: Mapping[str, Any]) -> list[str]:
     parts = exact_parts(cfg["accumulate"], cfg["accumulate_grad_batches"])
     total = global_batch(cfg) * parts
     policy, quantile = cfg["hex"]["policy"], cfg["hex"]["quantile"]
-    facts = facts_of(cfg["method"])
-    against = (facts and facts.negatives) or ("rows" if policy != "standard" else None)
+    facts, changed = facts_of(cfg["method"]), policy_facts(policy).path
+    against = (facts and facts.negatives) or ("rows" if changed else None)
     if against is None:
         return []
     views = cfg["data"]["num_large_crops"] + cfg["data"]["num_small_crops"]
@@ -146,7 +147,7 @@ def negatives(cfg: Mapping[str, Any]) -> list[str]:
             f"HEX_adaptive finds mostly the anchor's own class: the nearest {1 - quantile:.2%} are fewer than the "
             f"{1 / classes:.2%} of one of {classes} classes; hex.quantile below {1 - 1 / classes:g} reaches siblings"
         )
-    elif against == "rows" and policy != "standard" and 2 * (total - 1) < classes:
+    elif against == "rows" and changed and 2 * (total - 1) < classes:
         own = 2 * (total - 1) / classes
         lines.append(f"a batch has {own:.2g} other views of an anchor's class: most anchors find none of it there")
     if policy == "adaptive" and against == "rows" and round(quantile * (row - 1)) == row - 1:

@@ -12,7 +12,7 @@ from typing import Any
 from solo.args.check import Problem, get
 from solo.args.fields import walk
 from solo.data.catalogue.registry import DATASETS
-from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts
+from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts, whom_shown
 from solo.methods.catalogue import MethodFacts, facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
@@ -44,13 +44,18 @@ def _with(key: str, *choices: object, null: object = None) -> Condition:
     return lambda values: get(values, key, _MISSING) in allowed, f"with {key}={text}"
 
 
-def _policy(read: Callable[[PolicyFacts], object]) -> Condition:
-    """A fact of the policy, and the types that have it."""
+def _shown(values: Values) -> PolicyFacts | None:
+    """The facts of whoever finds the relatives that are shown."""
+    return whom_shown(get(values, "hex.policy"), get(values, "hex.show"))
+
+
+def _policy(read: Callable[[PolicyFacts], object], shows: bool = True) -> Condition:
+    """A fact of the policy or, unless it isn't asked, of that of `hex.show`; and the types that have it."""
     types = ", ".join(facts.shown for facts in POLICIES.values() if read(facts))
     rows = {facts.shown: facts for facts in POLICIES.values()}  # hex.kin has the words that are shown
 
     def reads(values: Values) -> bool:
-        asked = policy_facts(get(values, "hex.policy")), rows.get(get(values, "hex.kin", ""))
+        asked = policy_facts(get(values, "hex.policy")), rows.get(get(values, "hex.kin", "")), shows and _shown(values)
         return any(facts and read(facts) for facts in asked)
 
     return reads, f"with type={types}"
@@ -63,11 +68,11 @@ def _method(values: Values, read: Callable[[MethodFacts], bool]) -> bool:
 
 
 def _on_hex(values: Values) -> bool:
-    return bool(get(values, "hex.policy", "") != "standard")
+    return bool(policy_facts(get(values, "hex.policy")).path)
 
 
 def _action(values: Values) -> str | None:
-    """What is done with relatives; None with `type: standard`."""
+    """What is done with relatives; None where the method's loss stays as it is."""
     facts = policy_facts(get(values, "hex.policy"))
     dropped = "release" in (facts.variant, get(values, "hex.variant"))
     return (get(values, "hex.action") or ("drop" if dropped else facts.action)) if _on_hex(values) else None
@@ -91,7 +96,7 @@ def _has_a_stem(values: Values) -> bool:
 _SELECTS, _SELECTING = _policy(lambda facts: facts.selects)
 _BY_LABEL, _LABELLED = _policy(lambda facts: facts.labels)
 _HAS_KWARGS, _HAVING_KWARGS = _policy(lambda facts: facts.kwargs)
-_FINDS, _ = _policy(lambda facts: facts.selects or facts.table)
+_FINDS, _ = _policy(lambda facts: facts.selects or facts.table, shows=False)
 _OWN = (_with("data.dataset", "custom", "image_folder")[0], "with data.dataset=custom")
 _FILES: Condition = (_stored_as_files, "for data sets of image files")
 _OF_POLICIES = dict.fromkeys(name for facts in POLICIES.values() for name in facts.reads)
@@ -129,21 +134,21 @@ READERS = (
         "hex: softness confident",
         (lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull"),
     ),
-    _reader("hex: share", (lambda values: _action(values) in ("pull", "show"), "with hex.action=pull or show")),
-    _reader("hex: drawn mix warm_epoch", (lambda values: _action(values) != "show", "with another action than show")),
+    _reader("hex: share", (lambda values: _action(values) == "pull", "with hex.action=pull")),
+    _reader("hex: show_share", (_shown, "with hex.show or type=HEX")),
+    _reader("hex: drawn mix", _policy(lambda facts: facts.table, shows=False)),
     _reader("hex: temperature_period", (lambda values: get(values, "hex.temperature_max"), "with hex.temperature_max")),
-    _reader(
-        "hex: kin", (lambda values: _action(values) in ("pull", "drop", "show"), "with hex.action=pull, drop or show")
-    ),
+    _reader("hex: kin", (lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop")),
     _reader("hex: action", (lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives")),
     _reader(
-        "hex: warm_epoch variant temperature temperature_max denominator", (_on_hex, "with another type than standard")
+        "hex: warm_epoch variant temperature temperature_max denominator",
+        (_on_hex, "with another type than standard or HEX"),
     ),
     _reader(
         "hex: alpha scale",
         (
             lambda values: _on_hex(values) and _method(values, lambda facts: facts.hex in (None, "blends")),
-            f"with another type than standard, in {', '.join(names(lambda facts: facts.hex == 'blends'))}",
+            f"with another type than standard or HEX, in {', '.join(names(lambda facts: facts.hex == 'blends'))}",
         ),
     ),
     _reader("hex: named", (_with("hex.policy", "adaptive", "fixed")[0], "with type=HEX_adaptive or HEX_fixed")),

@@ -80,7 +80,11 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
-        **({"hex": hex_did(last)} if "hex/with_relatives" in last or "hex/gradient_cosine" in last else {}),
+        **(
+            {"hex": hex_did(last)}
+            if any(f"hex/{name}" in last for name in ("with_relatives", "gradient_cosine", "shown_with_relatives"))
+            else {}
+        ),
         "levels": _levels(last, facts.levels),
         "protocol": {name: text for name, text in facts.protocol.items() if name in measured},
         "epochs": int(last["epoch"]) + 1 if rows else 0,
@@ -126,10 +130,10 @@ def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | Non
 def hex_did(last: Row) -> dict[str, Any]:
     """What HEX did in the last epoch: numbers and a line of text; see `solo.hex.probe`."""
     bands = ("with_relatives", "mass", "own_class", "siblings", "strangers")
-    names = ("gradient_cosine", *bands, *(f"kin_{name}" for name in bands))
+    names = ("gradient_cosine", *(f"{band}{name}" for band in ("", "kin_", "shown_") for name in bands))
     found = {name: last[f"hex/{name}"] for name in names if f"hex/{name}" in last}
     said = []
-    for band, whom in (("", "relatives"), ("kin_", "kin that is weighed")):
+    for band, whom in (("", "relatives"), ("kin_", "kin that is weighed"), ("shown_", "relatives that are shown")):
         share = {name: f"{found[band + name]:.1%}" for name in names if band + name in found}
         if "with_relatives" in share:
             said.append(f"{share['with_relatives']} of the anchors have {whom}")

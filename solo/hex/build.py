@@ -13,7 +13,6 @@ from solo.hex.relatives import Bank
 from solo.hex.rows import RELEASE, Action
 
 _DEFAULT_TEMPERATURE = 0.1
-SHOWN = 0.8  # `hex.share` of `hex.action=show`, where it is null
 
 
 def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0) -> Hex | Standard:
@@ -28,9 +27,11 @@ def build_objective(settings: HexCfg, temperature: float | None = None, scale: f
         UserError: a policy from outside that isn't there or refuses its `hex.policy_kwargs`.
     """
     temperature = temperature or _DEFAULT_TEMPERATURE
-    if settings.policy == "standard":
-        return Standard(temperature, settings.positives)
     facts = policy_facts(settings.policy)
+    shown = settings.show or facts.show
+    show = _other(settings, shown) if shown else None
+    if not facts.path:
+        return Standard(temperature, settings.positives, show)
     policy, action = _policy(settings), _action(settings)
     scale = scale if settings.scale is None else settings.scale
     return Hex(
@@ -39,24 +40,28 @@ def build_objective(settings: HexCfg, temperature: float | None = None, scale: f
         settings,
         scale,
         action,
-        _policy(dataclasses.replace(settings, policy=named(settings.kin))) if settings.kin else None,
+        _other(settings, settings.kin) if settings.kin else None,
         Bank(settings.drawn, settings.mix) if facts.table and action.name == "pull" else None,
+        show,
     )
 
 
 def _action(settings: HexCfg) -> Action:
     facts = policy_facts(settings.policy)
     own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
-    name = settings.action or own.name
-    usual = SHOWN if name == "show" else 0.5
-    share = usual if settings.share is None else settings.share
+    share = 0.5 if settings.share is None else settings.share
     return Action(
-        name,
+        settings.action or own.name,
         settings.denominator or own.denominator,
         None if facts.labels == "tree" and settings.share is None else share,
         settings.softness or facts.softness,
         settings.confident,
     )
+
+
+def _other(settings: HexCfg, shown: str) -> Policy:
+    """A second policy with the same settings, but those of the first one's own."""
+    return _policy(dataclasses.replace(settings, policy=named(shown), policy_kwargs={}))
 
 
 def _policy(settings: HexCfg) -> Policy:

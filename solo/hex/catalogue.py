@@ -19,7 +19,7 @@ class PolicyFacts:
     """Facts of one policy; a class of one's own may give what differs from these defaults as its `facts`.
 
     Attributes:
-        path: where its dataclass is, `module:Class`; empty for `standard`, which is no policy.
+        path: where its dataclass is, `module:Class`; empty for `standard` and `HEX`, whose loss is the method's.
         shown: how users write it, `type: HEX_adaptive`.
         reads: settings of `hex` that it reads and not every policy does; its fields, or what `from_settings` reads.
         warm_up: epochs of the plain loss, where `hex.warm_epoch` is null.
@@ -28,6 +28,7 @@ class PolicyFacts:
         action: what is done with relatives, where `hex.action` is null.
         denominator: whom a positive is measured against, where `hex.denominator` is null.
         table: its relatives come from a table over the data set, see `solo.hex.relatives`.
+        show: whom second views are of, where `hex.show` is null: a policy with a table, as users write it.
         labels: it reads labels at `hex.level`; None: none. `tree`: there must be levels above the classes.
         kwargs: it has fields that are no settings of `hex`: `hex.policy_kwargs` gives them.
         rows: it joins the rows of a batch with each other, which not every method compares.
@@ -40,21 +41,20 @@ class PolicyFacts:
     warm_up: int = 10
     selects: bool = True
     variant: Literal["reweight", "release"] | None = None
-    action: Literal["weigh", "drop", "pull", "show", "keep"] = "weigh"
+    action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
     table: bool = False
+    show: str | None = None
     labels: Literal["any", "tree"] | None = None
     kwargs: bool = False
     rows: bool = False
     softness: float | None = None
 
 
-def _from_table(
-    name: str, shown: str, *reads: str, action: Literal["pull", "show"] = "pull", **facts: Any
-) -> PolicyFacts:
-    where, common = f"solo.hex.relatives:{name}", ("among", "drawn", "mix", *reads)
+def _from_table(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
+    where, common = f"solo.hex.relatives:{name}", ("among", *reads)
     return PolicyFacts(
-        path=where, shown=shown, reads=common, warm_up=1, selects=False, action=action, table=True, **facts
+        path=where, shown=shown, reads=common, warm_up=1, selects=False, action="pull", table=True, **facts
     )
 
 
@@ -79,7 +79,7 @@ POLICIES: dict[str, PolicyFacts] = {
     ),
     "neighbours": _from_table("Neighbours", "neighbours", "eye", "skip", "mutual"),
     # Ours: what helps without labels, as it comes.
-    "hex": _from_table("Neighbours", "HEX", "eye", "skip", "mutual", action="show"),
+    "hex": PolicyFacts(shown="HEX", selects=False, warm_up=0, show="neighbours"),
     "shuffled": _from_table("Shuffled", "shuffled", "eye", "skip", "mutual"),
     "random": _from_table("RandomSet", "random"),
     "oracle": _from_table("Oracle", "oracle", "purity", labels="any"),
@@ -104,6 +104,12 @@ def shown(*which: str) -> str:
 def named(shown: str) -> str:
     """The name of a policy by how users write it."""
     return next(name for name, facts in POLICIES.items() if facts.shown == shown)
+
+
+def whom_shown(policy: object, show: str | None) -> PolicyFacts | None:
+    """The facts of whoever finds the relatives that are shown, by `hex.policy` and `hex.show`; None where nobody is."""
+    shown = show or policy_facts(policy).show
+    return POLICIES[named(shown)] if shown else None
 
 
 def policy_facts(name: object) -> PolicyFacts:

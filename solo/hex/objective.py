@@ -52,14 +52,15 @@ class Standard:
     Args:
         temperature: of the method.
         positives: how several positives of one anchor count, see `solo.losses.info_nce`.
+        show: as `Hex` has it.
     """
 
-    def __init__(self, temperature: float, positives: Positives) -> None:
-        self.temperature, self.positives = temperature, positives
+    def __init__(self, temperature: float, positives: Positives, show: Policy | None = None) -> None:
+        self.temperature, self.positives, self.show = temperature, positives, show
         self.stats: Stats = {}
         self.found: Stats = {}
+        self.whom: Stats = {}
         self.bank: Bank | None = None
-        self.shows = False
 
     def replace(
         self,
@@ -92,13 +93,14 @@ class Hex:
         action: what is done with relatives; None: they are weighed.
         kin: finds hierarchy negatives among whoever the policy has not found.
         bank: of embeddings, where relatives come from a table over the data set.
+        show: finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an
+            image's own. No loss knows of it.
 
     Attributes:
         stats: what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with
             one `step` object (NNCLR's two directions).
         found: what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th).
-        whom: what is known of the relatives in a table that was made before the run.
-        shows: the second view of an image may be a relative's.
+        whom: what is known of the relatives that are shown.
     """
 
     def __init__(
@@ -110,8 +112,9 @@ class Hex:
         action: Action | None = None,
         kin: Policy | None = None,
         bank: Bank | None = None,
+        show: Policy | None = None,
     ) -> None:
-        self.policy, self.action, self.kin, self.bank = policy, action or Action(), kin, bank
+        self.policy, self.action, self.kin, self.bank, self.show = policy, action or Action(), kin, bank, show
         self.temperature, self.settings, self.scale = temperature, settings, scale
         self.positives: Positives = settings.positives
         self.stats: Stats = {}
@@ -119,9 +122,6 @@ class Hex:
         self._calls = 0
         self.found: Stats = {}
         self.whom: Stats = {}
-        # Relatives are shown and no loss is changed.
-        self.shows = self.action.name == "show"
-        self._plain = self.shows and self.action.denominator == "own" and kin is None
 
     def replace(
         self,
@@ -140,8 +140,6 @@ class Hex:
             embeddings: (B, D) what is remembered of the images, for others whose relatives they are; None: the anchors.
             fixed: the anchors have no gradient, being looked up themselves: keys are pulled to relatives instead.
         """
-        if self._plain:
-            return plain(pairs)
         return self._loss(pairs, step, embeddings, fixed)
 
     def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
@@ -152,8 +150,6 @@ class Hex:
             pairs: makes the pairs; a function, so that only HEX pays for normalising and gathering them.
             step: where training is.
         """
-        if self._plain:
-            return base
         alpha = self.settings.alpha
         return (1 - alpha) * base + alpha * self.scale * self._loss(pairs(), step)
 
@@ -171,10 +167,6 @@ class Hex:
             return made
 
         return make
-
-    def tell(self, whom: Stats) -> None:
-        """Take what is known of relatives from a table that was made before the run."""
-        self.whom = self.found = whom
 
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
         drawn = self._drawn(pairs, step, embeddings)
@@ -208,7 +200,7 @@ class Hex:
             lambda copy: info_nce(copy, temperature, self.positives),
             pairs,
         )
-        found: Stats = {"gradient_cosine": cosine, **self.whom}
+        found: Stats = {"gradient_cosine": cosine}
         labels = None
         if isinstance(targets := getattr(step, "targets", None), Tensor):
             views = len(pairs.anchors) // len(targets)

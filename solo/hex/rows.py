@@ -25,21 +25,19 @@ class Action:
 
     Attributes:
         name: ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the
-            denominator; ``pull``: that, and they are positives, too; ``show``: they stand for an image's second view,
-            of which the loss knows nothing; ``keep``: nothing.
+            denominator; ``pull``: that, and they are positives, too; ``keep``: nothing.
         denominator: of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled);
             ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published); ``inside``: that for
             relatives, and for an image's own views the relatives only (class-conditional InfoNCE, Chen et al., ICML
             2022, 2204.07596; all negatives where there are no relatives).
-        share: pull: of the target that relatives have together; None: every positive has the same. show: of the
-            second views that are a relative's.
+        share: pull: of the target that relatives have together; None: every positive has the same.
         softness: pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et
             al., WACV 2023, 2111.14585), not all the same.
         confident: pull: the share shrinks by the entropy of these weights, 0 where they are even (ASCL, Feng and
             Patras, ICPR 2022, 2207.11163).
     """
 
-    name: Literal["weigh", "drop", "pull", "show", "keep"] = "weigh"
+    name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
     share: float | None = 0.5
     softness: float | None = None
@@ -47,8 +45,8 @@ class Action:
 
     def __post_init__(self) -> None:
         """Refuse what isn't there."""
-        if self.name not in ("weigh", "drop", "pull", "show", "keep"):
-            raise ValueError(f"action must be 'weigh', 'drop', 'pull', 'show' or 'keep', got {self.name!r}")
+        if self.name not in ("weigh", "drop", "pull", "keep"):
+            raise ValueError(f"action must be 'weigh', 'drop', 'pull' or 'keep', got {self.name!r}")
         if self.denominator not in ("own", "negatives", "all", "inside"):
             raise ValueError(f"denominator must be 'own', 'negatives', 'all' or 'inside', got {self.denominator!r}")
         if self.share is not None and not 0 <= self.share <= 1:
@@ -112,14 +110,13 @@ class HexRows(InfoNCERows):
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
         """Score each positive against the split denominator."""
-        decoupled = self.action.name == "show" and self.action.denominator == "negatives"
-        if self.selector is None and self.kin is None and self.own is None and not decoupled:
+        if self.selector is None and self.kin is None and self.own is None:
             return super().score(block, terms)
         nobody = torch.zeros_like(block.negative)
         chosen = nobody if self.selector is None else self.selector(block.similarity, block.rows) & block.negative
         kin = nobody if self.kin is None else self.kin(block.similarity, block.rows) & block.negative & ~chosen
         hierarchy, gone = (chosen | kin, nobody) if self.action.name == "weigh" else (kin, chosen)
-        if self.action.name in ("keep", "show"):
+        if self.action.name == "keep":
             gone = nobody
         gone = gone if self.action.denominator in ("own", "negatives") or self.action.name == "drop" else nobody
         others = block.negative & ~gone

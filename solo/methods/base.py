@@ -223,7 +223,8 @@ class BaseMethod(OnlineEvaluation):
         hidden = ("superclass_share",) if self.config.data.no_labels else ()
         stats = {f"hex/{name}": value for name, value in self.hex.stats.items() if name not in hidden}
         self.log_metrics(stats, on_step=False)
-        self.log_metrics({f"hex/{name}": value for name, value in self.hex.found.items()}, on_step=False)
+        found = self.hex.found | self.hex.whom
+        self.log_metrics({f"hex/{name}": value for name, value in found.items()}, on_step=False)
         return loss + out["loss"]  # type: ignore[no-any-return]
 
     def view_outputs(self, batch: Any) -> Outputs:

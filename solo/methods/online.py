@@ -35,7 +35,7 @@ class OnlineEvaluation(SoloModule):
     @property
     def own_views(self) -> list[int]:
         """Numbers of the large views that are certain to show the image itself, and so have its label."""
-        return [view for view in range(self.num_large_crops) if not (self.hex.shows and view == VIEW)]
+        return [view for view in range(self.num_large_crops) if self.hex.show is None or view != VIEW]
 
     def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
         """Put the features (B, F) of each large view into the k-NN's bank, which leaves rows without a class out."""

@@ -79,7 +79,7 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
         if cfg.get("accumulate_grad_batches") is None:
             cfg.accumulate_grad_batches = 1
         if "hex" in sections:
-            problems += check_policy(cfg.get("method"), cfg.hex.policy)
+            problems += check_policy(cfg.get("method"), cfg.hex.policy, show=cfg.hex.show)
             problems += check_accumulate(to_plain(OmegaConf.masked_copy(cfg, [*_ACCUMULATE])))
     _refuse(problems, modern.spelled)
     if kwargs is not None:

@@ -21,10 +21,9 @@ from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
-from solo.eval.knn import nearest_others
+from solo.eval.knn import nearest_by_cells, nearest_others
 from solo.files import replacing
 from solo.hex.eyes import EYES, VERSION
-from solo.hex.objective import Standard
 from solo.hex.relatives import Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
 from solo.run.feature_cache import cache_folder, digest
@@ -34,19 +33,20 @@ from solo.run.report import say
 from solo.untrusted import check_zip
 
 _FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
+_EXACT = 500_000  # images; of more, all with all would take hours: neighbours are looked for in cells
 Images = Callable[[Any], Dataset[Any]]
 
 
 def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown | None:
-    """Make the table of relatives, where `hex.policy` has one, for whoever needs it.
+    """Make the table of relatives, where `hex.policy` or `hex.show` has one, for whoever needs it.
 
     That is the model's bank, where relatives are pulled (with `hex.eye=projection` it finds them while it trains), or,
     where they are shown, the loader of the views, for which it is returned. `images` makes the training images as the
     run numbers them by a transform. Raises a `UserError` where the eye can't be had, or sees other images than these.
     """
-    if isinstance(model.hex, Standard) or not isinstance(model.hex.policy, FromTable):
+    policy, bank, data = model.hex.show or getattr(model.hex, "policy", None), model.hex.bank, cfg.data
+    if not isinstance(policy, FromTable):
         return None
-    policy, bank, data = model.hex.policy, model.hex.bank, cfg.data
     plain = images(prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1])
     targets = level_targets(plain)
     paths = model.label_paths(targets)
@@ -63,8 +63,9 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown
     if bank is not None:
         bank.use(table)
         return None
-    model.hex.tell({"with_relatives": (table >= 0).any(dim=1).float().mean(), **whom(table, known)})
-    return Shown(table, model.hex.action.share or 0.0)
+    found = {"with_relatives": (table >= 0).any(dim=1).float().mean(), **whom(table, known)}
+    model.hex.whom = {f"shown_{name}": value for name, value in found.items()}
+    return Shown(table, cfg.hex.show_share)
 
 
 def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None:
@@ -129,7 +130,9 @@ class _Eyes:
             text = f"hex.eye={eye} has {len(features):,} rows for {self.number:,} training images; give one for each"
             raise UserError(text)
         where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        found = nearest_others((features - features.mean(dim=0)).to(where), k)[1].cpu()
+        centred = (features - features.mean(dim=0)).to(where)
+        exact = self.number <= _EXACT
+        found = (nearest_others(centred, k)[1] if exact else nearest_by_cells(centred, k)).cpu()
         took = time.perf_counter() - started
         say(f"neighbours by {eye}: {k} each of {self.number:,} images, in {took:.1f} s")
         try:

@@ -17,6 +17,7 @@ from solo.hex.rows import Action, Elsewhere
 from solo.losses import Pairs, info_nce
 from solo.losses import pairs as pairs_module
 from tests.losses.reference import cosines, relatives_loss
+from tests.losses.zoo import TABLE
 
 FINDERS = {
     "adaptive": AdaptivePercentile(quantile=0.6, warm_epoch=0),
@@ -74,6 +75,16 @@ def test_every_action_equals_the_relatives_loss(finder, action, extra, monkeypat
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
     gradients = (torch.autograd.grad(value, z, retain_graph=True)[0] for value in (loss, expected))
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_row_of_the_table_equals_the_loops(name):
+    """Whom it finds and what is done with these, in a batch and a queue; test_losses_distributed: on two processes."""
+    case = TABLE[name]
+    inputs, twin = ([x.clone().requires_grad_(not i) for i, x in enumerate(case.inputs())] for _ in range(2))
+    loss, expected = case.func(*inputs), case.reference(*twin)
+    torch.testing.assert_close(loss, expected, rtol=1e-11, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(v, x[0])[0] for v, x in ((loss, inputs), (expected, twin))))
 
 
 def test_coarse_labels_that_pull_are_supervised_contrast_as_published():
@@ -259,19 +270,6 @@ def test_components_of_the_graph_of_nearest_neighbours(monkeypatch):
     assert 1 < len(set(label)) < n
     monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 80)
     assert torch.equal(chosen(Components(warm_epoch=0), pairs), expected)
-
-
-def test_relatives_that_are_shown_can_be_decoupled():
-    z, ids, _ = batch()
-    pairs = Pairs.from_ids(z, ids)
-    found, _ = hex_nce(pairs, Neighbours(), temperature=0.5, action=Action("show", "negatives"))
-    expected, _ = hex_nce(pairs, NoNegative(), temperature=0.5, variant="release")
-    plain, _ = hex_nce(pairs, Neighbours(), temperature=0.5, action=Action("show"))
-    assert torch.equal(found, expected) and torch.equal(plain, info_nce(pairs, 0.5))
-    torch.autograd.gradcheck(
-        lambda z: hex_nce(Pairs.from_ids(z, ids), Neighbours(), temperature=0.5, action=Action("show", "negatives"))[0],
-        z,
-    )
 
 
 @pytest.mark.parametrize("eye", EYES)

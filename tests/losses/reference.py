@@ -91,25 +91,31 @@ def dcl(z: Tensor, ids: Tensor, temperature: float) -> Tensor:
     return sum(losses) / len(losses)
 
 
-def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=None, relative=False):
-    """What is done with relatives, as `solo.hex.loss` states it: one anchor, one denominator at a time."""
-    s, losses = cosines(z), []
+def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=None, relative=False, keys=None):
+    """What is done with relatives, as `solo.hex.loss` states it: one anchor, one denominator at a time.
+
+    With `keys`, the anchors' own and a queue behind them, a positive is the anchor's own and negatives are the queue.
+    """
+    s, losses = cosines(z) if keys is None else cosines(torch.cat([z, keys]))[: len(z), len(z) :], []
     unit = z / z.norm(dim=1, keepdim=True)
     for i in range(len(z)):
-        positives = [j for j in range(len(z)) if j != i and ids[j] == ids[i]]
-        found = [j for j in range(len(z)) if ids[j] != ids[i] and chosen[i, j]]
-        siblings = [j for j in range(len(z)) if ids[j] != ids[i] and kin[i, j] and j not in found]
+        positives, negatives = [i], list(range(len(z), s.shape[1]))
+        if keys is None:
+            positives = [j for j in range(len(z)) if j != i and ids[j] == ids[i]]
+            negatives = [j for j in range(len(z)) if ids[j] != ids[i]]
+        found = [j for j in negatives if chosen[i, j]]
+        siblings = [j for j in negatives if kin[i, j] and j not in found]
         hierarchy = siblings + (found if action.name == "weigh" else [])
         gone = found if action.name in ("drop", "pull") else []
-        rest = [j for j in range(len(z)) if ids[j] != ids[i] and j not in gone and j not in hierarchy]
+        rest = [j for j in negatives if j not in gone and j not in hierarchy]
         if action.denominator in ("all", "inside"):
             gone = found if action.name == "drop" else []
-            rest = [j for j in range(len(z)) if j != i and j not in hierarchy and j not in gone]
+            rest = [j for j in positives + negatives if j not in hierarchy and j not in gone]
         outside = sum((torch.exp(s[i, j] / tau) for j in rest), torch.zeros(()).double())
         raised = [torch.exp(beta * s[i, h] / tau) for h in hierarchy]
         inside = torch.zeros(()).double()
         if relative:
-            every = [torch.exp(beta * s[i, j] / tau) for j in range(len(z)) if ids[j] != ids[i]]
+            every = [torch.exp(beta * s[i, j] / tau) for j in negatives]
         else:
             every = raised
         for h, weight in zip(hierarchy, raised, strict=True):
@@ -128,7 +134,7 @@ def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=N
             tops += [torch.exp((unit[i] * row).sum() / tau) for row, there in known if there]
         own = [ell(torch.exp(s[i, p] / tau)) for p in positives]
         if action.denominator == "inside" and action.name == "pull":
-            near = found or [j for j in range(len(z)) if ids[j] != ids[i]]
+            near = found or negatives
             total = sum(torch.exp(s[i, j] / tau) for j in near)
             own = [ell(torch.exp(s[i, p] / tau), total, 0 * total, [], True) for p in positives]
         pulled = [ell(top) for top in tops] if action.name == "pull" else []
@@ -146,3 +152,40 @@ def relatives_loss(z, ids, chosen, kin, action, tau, beta, tau_plus, elsewhere=N
         else:
             losses.append(sum(own) / len(own))
     return sum(losses) / len(losses)
+
+
+def who_is_found(name, anchors, keys, groups, queue):
+    """Whom a row of the table of policies finds, (M, N), by rows at length 1 and groups of anchors and of keys.
+
+    Without a queue the keys are the anchors, i and i + M / 2 two views of an image; with one the key i is a view of the
+    anchor i, and the queue is behind the anchors' own keys.
+    """
+    s, (own, other) = anchors @ keys.T, groups
+    m, n, first = len(s), len(keys), len(s) if queue else 0
+    view = [i if queue else (i + m // 2) % m for i in range(m)]
+    negatives = [[j for j in range(first, n) if j not in (view[i], i)] for i in range(m)]
+    rows = [sorted(float(s[i, j]) for j in range(first, n)) for i in range(m)]
+
+    def quantile(row, q):
+        return row[round(q * (len(row) - 1))]
+
+    threshold, label = sum(quantile(row, 0.7) for row in rows) / m, list(range(m // 2))
+    for i in range(m // 2):  # the end of the edge from the first view of each image
+        j = max(negatives[i], key=lambda j, i=i: s[i, j]) % (m // 2)
+        label = [label[j] if each == label[i] else each for each in label]
+    found = torch.zeros(m, n, dtype=torch.bool)
+    for i in range(m):
+        best = {j: max(s[i, j], keys[view[i]] @ keys[j]) for j in negatives[i]}
+        for j in negatives[i]:
+            found[i, j] = {
+                "adaptive": s[i, j] > threshold,
+                "fixed": (s[i, j] - rows[i][0]) / (1 - rows[i][0]) > 0.6,
+                "superclass": own[i] == other[j] and own[i] >= 0,
+                "coarse": own[i] == other[j] and own[i] >= 0,
+                "hcl": True,
+                "soft": True,
+                "fnc": j in sorted(best, key=best.get)[-3:] and best[j] > 0.0,
+                "ring": s[i, j] < quantile(rows[i], 0.3) or s[i, j] > quantile(rows[i], 0.7),
+                "components": label[i % (m // 2)] == label[j % (m // 2)],
+            }.get(name, False)
+    return found

@@ -9,14 +9,14 @@ import torch.multiprocessing as mp
 
 from solo.hex.relatives import Bank
 from solo.losses import DINOLoss
-from tests.losses.zoo import CASES, N
+from tests.losses.zoo import CASES, TABLE, N
 
 WORLD = 2
 
 
 def losses(rank=None):
     """Loss and gradient of a shared layer, for every case; the whole batch or that of one process."""
-    for name, case in CASES.items():
+    for name, case in (CASES | TABLE).items():
         inputs = list(case.inputs(WORLD * N))
         if rank is not None:
             inputs = [

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from solo import losses
 from solo.args.schema import HexCfg
-from solo.hex import AdaptivePercentile, Superclass, WithNamed, hex_nce
+from solo.hex import AdaptivePercentile, WithNamed, hex_nce
+from solo.hex.build import build_objective
+from solo.hex.catalogue import POLICIES, named
 from solo.hex.objective import Hex, Step
-from solo.hex.published import Components
-from solo.hex.rows import Action, Elsewhere
+from solo.hex.rows import Elsewhere
 from tests.losses import hierarchical_reference, reference
+from tests.losses.reference import who_is_found
 
 N, D, K = 6, 4, 9  # batch of one process, features, entries of a queue
 
@@ -254,51 +257,50 @@ def hex_himulcon(z: Tensor, labels: Tensor) -> Tensor:
 
 
 def grouped_with_relatives(n: int) -> tuple[Tensor, Tensor, Tensor]:
-    return randn(n, 2, D), torch.arange(n) % 5 - 1, torch.nn.functional.normalize(randn(n, 3, D), dim=2)
-
-
-def relatives(rule: Superclass | Components, action: Action) -> Case:
-    """Relatives in the batch, and others, some of them unknown, that are not in it."""
-
-    def pairs_of(z: Tensor, groups: Tensor) -> losses.Pairs:
-        return losses.Pairs.from_views(z.unbind(1), groups=groups)
-
-    def elsewhere(far: Tensor) -> Elsewhere:
-        return Elsewhere(far.repeat(2, 1, 1), (far[..., 0] > -0.3).repeat(2, 1))
-
-    def func(z: Tensor, groups: Tensor, far: Tensor) -> Tensor:
-        pairs = pairs_of(z, groups)
-        return hex_nce(pairs, rule, temperature=0.3, action=action, elsewhere=elsewhere(far))[0]
-
-    def loops(z: Tensor, groups: Tensor, far: Tensor) -> Tensor:
-        pairs, rows = pairs_of(z.detach(), groups), slice(0, 2 * len(z))
-        selector = rule.selector(pairs, 0, 1)
-        chosen = selector(pairs.similarity(rows), rows) if selector else torch.zeros(2 * len(z), 2 * len(z)).bool()
-        rest = (torch.zeros_like(chosen), action, 0.3, 1.0, 0.1, elsewhere(far))
-        return reference.relatives_loss(torch.cat(z.unbind(1)), torch.arange(len(z)).repeat(2), chosen, *rest)
-
-    return Case(func, loops, grouped_with_relatives, batch=(0, 0, 0))
+    return randn(n, 2, D), torch.arange(n) % 3 - 1, torch.nn.functional.normalize(randn(n, 3, D), dim=2)
 
 
 def queue_with_relatives(n: int) -> tuple[Tensor, ...]:
-    return *two_with_queue(n), torch.arange(n) % 4 - 1, torch.nn.functional.normalize(randn(n, 2, D), dim=2)
+    return *two_with_queue(n), torch.arange(n) % 4 - 1, torch.nn.functional.normalize(randn(n, 3, D), dim=2)
 
 
-def pull_from_queue(q: Tensor, k: Tensor, queue: Tensor, groups: Tensor, far: Tensor) -> Tensor:
-    pairs = losses.Pairs.with_queue(q, k, queue, groups, torch.arange(len(queue)) % 3)
-    known = Elsewhere(far, torch.ones(far.shape[:2], dtype=torch.bool))
-    return hex_nce(pairs, Superclass(), temperature=0.3, action=Action("pull", share=0.4), elsewhere=known)[0]
+def relatives(settings: HexCfg, queue: bool = False) -> Case:
+    """A row of the table of policies: relatives in the batch or a queue, and where a bank has them, in that."""
+    made = build_objective(settings, 0.3)
+    assert isinstance(made, Hex)
+    relative, views = settings.variant == "relative", 1 if queue else 2
 
+    def pairs_of(*rows: Tensor) -> losses.Pairs:
+        if queue:
+            q, k, others, groups = rows
+            return losses.Pairs.with_queue(q, k, others, groups, torch.arange(len(others)) % 3)
+        return losses.Pairs.from_views(rows[0].unbind(1), groups=rows[1])
 
-def pull_from_queue_loops(q: Tensor, k: Tensor, queue: Tensor, groups: Tensor, far: Tensor) -> Tensor:
-    total = []
-    for i in range(len(q)):
-        alike = [j for j in range(len(queue)) if groups[i] == j % 3]
-        rest = sum(torch.exp(cos(q[i], queue[j]) / 0.3) for j in range(len(queue)) if j not in alike)
-        tops = [torch.exp(cos(q[i], row) / 0.3) for row in (k[i], *(queue[j] for j in alike), *far[i])]
-        own, *pulled = [torch.log(rest + top) - torch.log(top) for top in tops]
-        total.append(0.6 * own + 0.4 * mean(pulled))
-    return mean(total)
+    def elsewhere(far: Tensor) -> Elsewhere | None:
+        known = (far[..., 0] > -0.3).repeat(views, 1)
+        return None if made.bank is None else Elsewhere(far.repeat(views, 1, 1), known)
+
+    def func(*inputs: Tensor) -> Tensor:
+        pairs, far = pairs_of(*inputs[:-1]), elsewhere(inputs[-1])
+        words: dict[str, Any] = {"beta": 1.0, "tau_plus": 0.1, "relative": relative, "epoch": 1, "max_epochs": 1}
+        return hex_nce(pairs, made.policy, temperature=0.3, action=made.action, kin=made.kin, elsewhere=far, **words)[0]
+
+    def loops(*inputs: Tensor) -> Tensor:
+        z = inputs[0] if queue else torch.cat(inputs[0].unbind(1))
+        keys = torch.cat(inputs[1:3]) if queue else z
+        groups = inputs[-2].repeat(views)
+        others = torch.cat([groups, torch.arange(K) % 3]) if queue else groups
+        unit = [torch.nn.functional.normalize(x.detach()) for x in (z, keys)]
+        sets = [
+            torch.zeros(len(z), len(keys)) if name is None else who_is_found(name, *unit, (groups, others), queue)
+            for name in (settings.policy, settings.kin and named(settings.kin))
+        ]
+        rest = (made.action, 0.3, 1.0, 0.1, elsewhere(inputs[-1]), relative, keys if queue else None)
+        return reference.relatives_loss(z, torch.arange(len(z) // views).repeat(views), *sets, *rest)
+
+    if queue:
+        return Case(func, loops, queue_with_relatives, batch=(0, 0, None, 0, 0))
+    return Case(func, loops, grouped_with_relatives, batch=(0, 0, 0))
 
 
 def labelled_logits(n: int) -> tuple[Tensor, Tensor]:
@@ -359,13 +361,34 @@ CASES = {
         lambda z, y: hierarchical_reference.hex_himulcon(z, y, 0.3, 0.7, beta=1.0, tau_plus=0.1),
         views_with_labels,
     ),
-    "relatives pulled": relatives(Superclass(), Action("pull")),
-    "relatives pulled as in SupCon": relatives(Superclass(), Action("pull", "all", None)),
-    "relatives dropped": relatives(Superclass(), Action("drop", "negatives")),
-    "components pulled": relatives(Components(warm_epoch=0), Action("pull")),
-    "relatives in a queue": Case(
-        pull_from_queue, pull_from_queue_loops, queue_with_relatives, batch=(0, 0, None, 0, 0)
-    ),
+    "relatives pulled": relatives(HexCfg(policy="coarse", share=0.5, denominator="own")),
+    "relatives dropped": relatives(HexCfg(policy="superclass", action="drop", denominator="negatives")),
+    "relatives in a queue": relatives(HexCfg(policy="neighbours", share=0.4), queue=True),
     "cross entropy": Case(losses.cross_entropy_loss_func, cross_entropy, labelled_logits),
     "mae": Case(lambda p, x, m: losses.mae_loss_func(x, p, m, 2), mae, masked, batch=(0, 0, 0)),
+}
+
+# Each row of the table of policies, and what is set beside it where that makes another row; settings of some.
+_BESIDE: dict[str, list[dict[str, Any]]] = {
+    "adaptive": [{"variant": "release"}, {"variant": "relative"}, {"action": "drop", "denominator": "own"}],
+    "coarse": [{"share": 0.5}, {"denominator": "inside"}, {"kin": "HEX_adaptive"}],
+    "fnc": [{"action": "pull"}],
+}
+_KWARGS = {"fnc": {"nearest": 3, "least": 0.0}, "ring": {"low": 0.3, "high": 0.7}}
+TABLE = {
+    f"{' '.join([name, *map(str, more.values())])}{' in a queue' * queue}": relatives(
+        HexCfg(
+            policy=name,
+            warm_epoch=0,
+            quantile=0.7,
+            distance_thresh=0.6,
+            policy_kwargs=_KWARGS.get(name, {}),
+            **more,
+        ),
+        queue,
+    )
+    for name, facts in POLICIES.items()
+    for more in ({}, *_BESIDE.get(name, []))
+    for queue in (False, True)
+    if facts.path and not (facts.rows and queue)
 }

@@ -30,7 +30,7 @@ def find(tmp_path, monkeypatch):
         labels = level_targets(load(spec, "pretrain", None, False, None, True, False, None)).flatten()
         table = shown.table.long()
         right = (labels[table] == labels[:, None])[table >= 0].float().mean()
-        return shown, float(right), model.hex.found, labels
+        return shown, float(right), model.hex.whom, labels
 
     return found
 
@@ -38,7 +38,7 @@ def find(tmp_path, monkeypatch):
 def test_a_descriptor_finds_relatives_once(find, capsys):
     shown, right, whom, _ = find()
     assert shown.table.shape[1] == 5 and shown.share == 0.8 and 0.9 < right < 1
-    assert whom["own_class"] == pytest.approx(right) and whom["with_relatives"] == 1
+    assert whom["shown_own_class"] == pytest.approx(right) and whom["shown_with_relatives"] == 1
     capsys.readouterr()
     assert torch.equal(find()[0].table, shown.table) and "as kept in" in capsys.readouterr().out
 
@@ -53,6 +53,15 @@ def test_labels_narrow_down_whom_an_eye_sees(find):
             find(f"hex.eye={odd}")
     with pytest.raises(UserError, match=r"hex.eye=digit knows labels and sees nobody; join it with another one, hog"):
         find("hex.eye=digit")
+
+
+@pytest.mark.parametrize("kind", ["standard", "soft", "HEX_adaptive"])
+def test_whoever_is_shown_goes_with_any_loss(find, kind):
+    shown, _, whom, _ = find(f"type={kind}", "hex.show=neighbours", "hex.show_share=0.3")
+    usual = find()
+    assert torch.equal(shown.table, usual[0].table) and shown.share == 0.3 and whom == usual[2]
+    oracle, right, _, _ = find(f"type={kind}", "hex.show=oracle", "hex.purity=0.6")
+    assert oracle.share == 0.8 and 0.55 < right < 0.65
 
 
 def test_features_of_a_file_are_an_eye(find, tmp_path):
