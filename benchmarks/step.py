@@ -243,10 +243,10 @@ def start(rounds: int) -> None:
     print(f"imports: {ours:.2f} s, {ours / base:.2f} times `import torch, lightning.pytorch`")
 
 
-def noise(*_: Any, **__: Any) -> ArrayDataset:
+def noise(spec: Any, split: str, path: Any, download: Any, transform: Any = None, *_: Any, **__: Any) -> ArrayDataset:
     """As many images of 32 x 32 random pixels as an epoch needs."""
-    pixels = np.random.default_rng(0).integers(0, 256, (8192, 32, 32, 3), dtype=np.uint8)
-    return ArrayDataset(pixels, np.arange(len(pixels)) % 10)
+    pixels = np.random.default_rng(0).integers(0, 256, (2048, 32, 32, 3), dtype=np.uint8)
+    return ArrayDataset(pixels, np.arange(len(pixels)) % 10, transform)
 
 
 def main() -> None:

@@ -199,11 +199,22 @@ class Taxonomy:
 
     # ---- how far classes are from each other ----
 
-    def depths(self) -> np.ndarray:
-        """(C,) how many levels each class has a label at, 1 to `num_levels`."""
+    @cached_property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Paths (C, levels), depths (C,) of the classes; heights[d, n] of node n at level d - 1, row 0 is the root."""
         import numpy as np
 
-        return np.array([level + 1 for level, _ in self.leaves])
+        paths, depths = np.array(self.path_table()), np.array([level + 1 for level, _ in self.leaves])
+        heights = np.zeros((self.num_levels + 1, max(map(len, self.names))), dtype=np.int64)
+        heights[0, 0] = depths.max()
+        for level in range(self.num_levels):
+            known = paths[:, level] >= 0
+            np.maximum.at(heights[level + 1], paths[known, level], depths[known] - level - 1)
+        return paths, depths, heights
+
+    def depths(self) -> np.ndarray:
+        """(C,) how many levels each class has a label at, 1 to `num_levels`."""
+        return self._tables[1].copy()
 
     def lca_depth(self, a: Any, b: Any) -> np.ndarray:
         """Depth of the lowest common ancestor: how many levels two classes share, 0 (only the root) to `num_levels`.
@@ -216,7 +227,7 @@ class Taxonomy:
 
         a, b = np.asarray(a), np.asarray(b)
         shared = np.zeros(np.broadcast_shapes(a.shape, b.shape), dtype=np.int64)
-        for column in np.array(self.path_table()).T:  # a level at a time keeps the matrix of many classes small
+        for column in self._tables[0].T:  # a level at a time keeps the matrix of many classes small
             shared += (column[a] == column[b]) & (column[a] >= 0)
         return shared
 
@@ -234,13 +245,7 @@ class Taxonomy:
         """
         import numpy as np
 
-        paths, depths, shared = np.array(self.path_table()), self.depths(), self.lca_depth(a, b)
-        # heights[d, n]: of node n at level d - 1; row 0 is the root.
-        heights = np.zeros((self.num_levels + 1, max(map(len, self.names))), dtype=np.int64)
-        heights[0, 0] = depths.max()
-        for level in range(self.num_levels):
-            known = paths[:, level] >= 0
-            np.maximum.at(heights[level + 1], paths[known, level], depths[known] - level - 1)
+        (paths, _, heights), shared = self._tables, self.lca_depth(a, b)
         node = np.where(shared > 0, paths[np.broadcast_to(a, shared.shape), np.maximum(shared - 1, 0)], 0)
         return np.asarray(heights[shared, node])
 

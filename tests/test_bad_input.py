@@ -37,7 +37,7 @@ SETTINGS = [
         "accumulate=exact doesn't go with strategy=fsdp; give strategy=ddp",
     ),
     (
-        "method=byol performance.ring_loss=true",
+        "method=byol method_kwargs.pred_hidden_dim=8 performance.ring_loss=true",
         "performance.ring_loss=True is for simclr and supcon, not for method=byol",
     ),
     # names that don't exist
@@ -299,6 +299,7 @@ FOLDERS = [
     ("data.train_path={}/a", 2, "holds only files; expected one folder per class with images inside"),
     ("data.train_path={}/a/1.png", 2, "a/1.png is a file"),
     ("data.train_path={}/c", 2, "does not exist"),
+    ("data.train_path=s3://bucket/train", 2, "is an address; images are files: mount the store"),
     ("data.train_path={} data.dataset=fashion_mnist", 2, "holds class folders (a, b, ..) and no fashion_mnist"),
     ("data.val_path={}/a data.dataset=cifar10", 2, "data.val_path: {}/a holds images and no cifar10"),
     ("data.train_path={} data.format=h5", 2, "is no HDF5 file"),
@@ -313,6 +314,12 @@ FOLDERS = [
 def test_folders(words, code, text, folder, tmp_path, capsys):
     words = [*CUSTOM.split(), *words.format(folder).split(" ")]
     assert text.format(folder) in refusal(short_run(tmp_path, *words), code, capsys)
+
+
+def test_shards_of_other_libraries(tmp_path, capsys):
+    (tmp_path / "index.json").write_text('{"chunks": []}')
+    words = [*CUSTOM.split(), f"data.train_path={tmp_path}"]
+    assert "looks like shards of LitData or MosaicML" in refusal(short_run(tmp_path, *words), 2, capsys)
 
 
 TABLES = [

@@ -26,6 +26,10 @@ def check_data(values: Values) -> Iterator[Problem]:
     if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
         text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
         yield Problem("data.num_classes", text)
+    for key in ("train_path", "val_path"):
+        if "://" in str(data[key]) and data["format"] != "hf":
+            advice = "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
+            yield Problem(f"data.{key}", f"={data[key]} is an address; {advice}")
     places = {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}
     for place, section in places.items():
         for name, text in wrong_statistics(get(section, "mean"), get(section, "std")).items():
@@ -127,6 +131,8 @@ def check_folders(values: Values) -> Iterator[Problem]:
                     continue
                 if own and (key == "train_path" or must_validate):
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
+                continue
+            if "://" in data[key]:  # `check_data` has said so
                 continue
             try:
                 check_path(spec, data[key], bool(data.get("no_labels")), data["format"])

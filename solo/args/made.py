@@ -1,14 +1,4 @@
-"""Recipes that no file spells out, made from parts that are there.
-
-    scripts/pretrain/food101 byol            data.yaml of the folder, the method's settings, its views (views.yaml)
-    methods/guided, in a defaults list       its row in scripts/pretrain/methods.yaml
-    scripts/pretrain/custom continue_dinov2  the row of that name in scripts/pretrain/methods.yaml
-    scripts/pretrain/food101 hex_nnclr       nnclr and `type: HEX_adaptive`
-    scripts/pretrain/food101 relatives       simclr and `type: HEX`
-    scripts/pretrain/food101 paper_hex       simclr, the HEX paper's Table 6 (table_6.yaml) and `type: HEX_adaptive`
-    scripts/pretrain/cifar10 simclr_vit      simclr and parts/vit.yaml
-    scripts/linear/food101 linear            common.yaml, and the images of scripts/pretrain/food101/data.yaml
-    scripts/linear/food101 semi_1_percent    linear and parts/semi_1_percent.yaml
+"""Recipes that no file spells out, made from parts that are there: which and of what is in docs/recipes.md.
 
 What single methods change in a folder is in its `methods.yaml`. A file that is there is always taken as it is.
 """
@@ -129,7 +119,7 @@ def _pretraining(folder: Path, name: str) -> Made | None:
     if base and small and (above / "parts" / f"{part}.yaml").is_file():
         if not ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
             return None
-        return _with_part(folder, base, part, {"name": full}, name)
+        return _with_rows(folder, [base, {"parts": part}], {"name": full}, name)
     if rows.get(name) == f"paper_{name}":
         return _paper(folder, name, {})
     method, multicrop = (base, True) if part == "multicrop" else (name, False)
@@ -172,18 +162,13 @@ def _offline(folder: Path, name: str) -> Made | None:
         )
     if (above / "parts" / f"{name}.yaml").is_file():
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
-        return _with_part(folder, above.name, name, values, name)
+        return _with_rows(folder, [above.name, {"parts": name}], values, name)
     own = folder / "methods.yaml"
     return _with_rows(folder, [above.name], {}, name, [(own, name)]) if name in read_table(own) else None
 
 
-def _with_part(folder: Path, base: str, part: str, values: dict[str, Any], name: str) -> Made:
-    defaults = [base, {"parts": part}, "_self_"]
-    return Made(defaults, values, _said_by(values, name), _paths(folder, defaults))
-
-
 def _with_rows(
-    folder: Path, defaults: list[Any], values: dict[str, Any], name: str, rows: list[tuple[Path, str]]
+    folder: Path, defaults: list[Any], values: dict[str, Any], name: str, rows: Sequence[tuple[Path, str]] = ()
 ) -> Made:
     """With what rows of tables say of this recipe: values, and files (`defaults`) under them; the last row wins."""
     places, parts, own = _said_by(values, name), [], []

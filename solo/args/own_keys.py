@@ -1,16 +1,4 @@
-"""Keys that a user's own program or plug-in adds to a command's config, typed and checked like the library's.
-
-The keys are a dataclass; with `key` they have a sentence for `--help` and bounds, without it name, type and default:
-
-    @dataclass(kw_only=True)
-    class MarginKeys:
-        margin: float = key(0.5, "distance that my loss keeps", ge=0)
-
-    declare_keys(MarginKeys, "optimizer")
-
-A recipe may then hold `optimizer: {margin: 0.7}`. The model has it as `self.config.optimizer.margin` and, like all
-others, as `self.cfg.optimizer.margin`. Keys of `method_kwargs` are the fields of the method's own `Kwargs`.
-"""
+"""Keys that a user's own program or plug-in adds to a command's config, typed and checked as ours: docs/own_keys.md."""
 
 from __future__ import annotations
 

@@ -53,16 +53,10 @@ def parse(
 ) -> Parsed:
     """From what the user wrote to what a run reads; looks at the disk, and touches no network.
 
-    Args:
-        values: plain dicts and lists.
-        schema: `PretrainCfg`, `LinearCfg`, ...
-        origins: key as written -> place, for messages; `""` is the place of the whole config.
-        for_run: also look whether folders and files are there.
-        from_code: a program's own config: what the program may have added (a method, an optimizer, ...) or may still
-            add (a checkpoint, method_kwargs) is the program's to check.
-        fetch: get what is not on this machine first.
-
-    Raises a `ParseError`: (a `ConfigError`) with all problems, one a line.
+    `origins` has the place of each key as written, for messages; that of `""` is the whole config's. `for_run` also
+    looks whether folders and files are there. In a program's own config (`from_code`) what the program may have added
+    (a method, an optimizer, ...) or may still add (a checkpoint, method_kwargs) is the program's to check. `fetch` gets
+    what is not on this machine first. Raises a `ParseError` with all problems, one a line.
     """
     places = _Places(dict(origins or {}))
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})

@@ -70,6 +70,10 @@ def confusable_pairs(
     spread = _spread(features, labels, means, known)
     mixing = mixing_matrix(labels, near, known)
     left, right = np.triu_indices(len(known), k=1)
+    pairs = mixing[left, right]
+    if len(pairs) > most:  # those that can be among the first: distances of all would take far longer
+        chosen = pairs >= np.partition(pairs, -most)[-most]
+        left, right = left[chosen], right[chosen]
     away = np.linalg.norm(means[left] - means[right], axis=1)
     within = np.sqrt((spread[left] ** 2 + spread[right] ** 2) / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -99,7 +103,7 @@ def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -
         share = np.where(table > 0, table / (table + own), 0.0)
     mixing: Array = np.minimum(share + share.T, 1.0)
     np.fill_diagonal(mixing, 1.0)
-    few = np.array([(labels == label).sum() < FEWEST for label in known], dtype=bool)
+    few = np.bincount(labels[labels >= 0], minlength=int(max(known, default=0)) + 1)[known] < FEWEST
     mixing[few] = mixing[:, few] = np.nan
     return mixing
 
@@ -118,10 +122,8 @@ def neighbour_counts(labels: Array, near: Neighbours, known: Array) -> Array:
 
 def _spread(features: Array, labels: Array, means: Array, known: Array) -> Array:
     """(m,) root mean square distance of unit rows to their mean: sqrt(E|x|^2 - |mean|^2)."""
-    lengths = np.zeros(len(known))
-    norms = np.linalg.norm(np.asarray(features, dtype=np.float32), axis=1)
-    for place, label in enumerate(known):
-        lengths[place] = (norms[labels == label] > 0).mean()  # 1, but for zero rows
+    norms, used = np.linalg.norm(np.asarray(features, dtype=np.float32), axis=1), labels >= 0
+    lengths = np.bincount(labels[used], norms[used] > 0)[known] / np.bincount(labels[used])[known]  # 1 but for zeros
     spread: Array = np.sqrt(np.maximum(lengths - (means**2).sum(axis=1), 0))
     spread[spread < 1e-7] = 0.0  # rounding of float32 rows
     return spread

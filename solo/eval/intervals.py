@@ -143,11 +143,13 @@ class HalfMeans:
         if of_half == 0 or not 0 < mean < 1 or not 0 < mean_half < 1:
             return wilson(mean, len(values), _T)
         # The mean of all images: less variance, as they are more, if single values spread as much. For 0/1 values that
-        # is p (1 - p); values in between are means over a query's own class, which is larger, too: a middle way.
+        # is p (1 - p); values in between are means over a query's own class, which is larger, too: a middle way, but
+        # for means near 0 and 1, where few values say how much they spread.
         spread_half = float((squares / count - means.square()).mean())
         spread = float(values.double().var(correction=0))
         binary = mean * (1 - mean) / (mean_half * (1 - mean_half))
-        ratio = math.sqrt(min(max(spread / spread_half / binary, 0.5), 1.0)) if spread_half > 0 else 1.0
+        ratio = min(max(spread / spread_half / binary, 0.5), 1.0) if spread_half > 0 else 1.0
+        ratio **= 0.5 * min(1.0, 12 * mean * (1 - mean))
         variance = of_half * binary * ratio * float(count.mean()) / len(values)
         return wilson(mean, mean * (1 - mean) / variance, _T)
 

@@ -13,6 +13,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from solo import distributed
 from solo.eval.knn import nearest, vote_accuracy
 
+_GATHERED = 5_000_000  # neighbours of all processes at once
+
 
 class WeightedKNNClassifier(Metric):
     """Collects features batch by batch; `compute` classifies the test rows by the train rows and starts anew.
@@ -130,6 +132,11 @@ def _nearest_of_all(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor,
     missing = k - similarity.shape[1]
     similarity = F.pad(similarity, (0, missing), value=-torch.inf)
     labels = torch.cat([labels, labels.new_full((len(labels), missing, *labels.shape[2:]), -1)], dim=1)
-    similarity, labels = (distributed.gather_no_grad(x.transpose(0, 1)).transpose(0, 1) for x in (similarity, labels))
-    similarity, places = similarity.topk(k, dim=1)
-    return similarity, labels[torch.arange(len(places), device=places.device)[:, None], places]
+    found = []
+    rows = max(1, _GATHERED // (k * distributed.world_size()))  # at a time: with many processes theirs fill the memory
+    for part in zip(torch.split(similarity, rows), torch.split(labels, rows), strict=True):
+        near, theirs = (distributed.gather_no_grad(x.transpose(0, 1)).transpose(0, 1) for x in part)
+        near, places = near.topk(k, dim=1)
+        found.append((near, theirs[torch.arange(len(places), device=places.device)[:, None], places]))
+    similarity, labels = map(torch.cat, zip(*found, strict=True))
+    return similarity, labels

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from solo.eval.rows import draw
 from solo.eval.tree import pearson
 from solo.taxonomy import Taxonomy
 
@@ -107,7 +108,7 @@ def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def cpcc(tree: Taxonomy, means: Array, leaves: Array) -> float:
+def cpcc(tree: Taxonomy, means: Array, leaves: Array, most: int = 2_000) -> float:
     """Cophenetic correlation of the embedding with the tree: Pearson's, over all pairs of classes.
 
     Of the euclidean distances of the classes' mean features with their distances in the tree; -1 to 1, NaN with fewer
@@ -118,8 +119,13 @@ def cpcc(tree: Taxonomy, means: Array, leaves: Array) -> float:
         tree: of the classes.
         means: (m, d) mean features of the classes `leaves`.
         leaves: (m,) classes.
+        most: classes of which all pairs are compared; of more, as many are drawn.
     """
-    one, two = np.triu_indices(len(leaves), k=1)
-    apart = np.linalg.norm(means[one].astype(np.float64) - means[two], axis=1)
-    in_tree = tree.distance(leaves[one], leaves[two]).astype(np.float64)
-    return pearson(apart, in_tree) if len(apart) > 1 else math.nan
+    chosen = draw(len(leaves), most).numpy()
+    means, leaves = means[chosen].astype(np.float64), leaves[chosen]
+    if len(leaves) < 3:
+        return math.nan
+    rest = [slice(place + 1, None) for place in range(len(leaves) - 1)]  # the pairs of one class at a time
+    apart = [np.linalg.norm(means[place] - means[rows], axis=1) for place, rows in enumerate(rest)]
+    in_tree = [tree.distance(leaves[place], leaves[rows]) for place, rows in enumerate(rest)]
+    return pearson(np.concatenate(apart), np.concatenate(in_tree).astype(np.float64))

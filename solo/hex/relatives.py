@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from solo import distributed
-from solo.eval.knn import nearest_others
+from solo.eval.knn import nearest, nearest_others, spherical_kmeans
 from solo.hex.policy import Selector
 from solo.hex.probe import kinship, shares
 from solo.hex.rows import Elsewhere
@@ -117,19 +116,12 @@ class Clusters(FromTable):
 
     def table(self, eye: Eye) -> Tensor:
         """(n, among) image numbers, as the base class says."""
-        rows = F.normalize(eye.rows().float(), dim=1)
-        centres = rows[torch.randperm(len(rows), generator=eye.generator)[: self.clusters].to(rows.device)]
-        for _ in range(self.iterations):
-            cluster, _ = _nearest_centre(rows, centres)
-            centres = F.normalize(torch.zeros_like(centres).index_add_(0, cluster, rows), dim=1)
-        cluster, cosine = _nearest_centre(rows, centres)
+        rows = unit(eye.rows().float())
+        first = torch.randperm(len(rows), generator=eye.generator)[: self.clusters].to(rows.device)
+        centres = spherical_kmeans(rows, rows[first], self.iterations)
+        cosine, cluster = (found[:, 0] for found in nearest(rows, centres, 1))
         far = cosine.argsort()[: round((1 - eye.progress) * len(rows))]
         return drawn_alike(cluster.index_fill(0, far, -1).cpu(), self.among, eye.generator)
-
-
-def _nearest_centre(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [(part @ centres.T).max(dim=1) for part in torch.split(rows, max(1, 2**25 // len(centres)))]
-    return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
 
 
 def drawn_alike(labels: Tensor, number: int, generator: torch.Generator, purity: float = 1.0) -> Tensor:

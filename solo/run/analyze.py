@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import random
+import re
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from omegaconf import OmegaConf
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from solo.analysis.analyze import Images, Options, analyze
-from solo.args.eval_schema import AnalyzeCfg
+from solo.analysis.analyze import Images, Options, RunSource, SnapshotSource, analyze
+from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
+from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
+from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
+from solo.data.views.pipelines import build_transform_pipeline
+from solo.errors import UserError
 from solo.eval.feature_file import read_features
-from solo.run.analysis_sources import runs
+from solo.eval.rows import draw
+from solo.methods import METHODS, BaseMethod
 from solo.run.devices import compute_device
-from solo.run.feature_source import open_folder
-from solo.run.features import stored_images
+from solo.run.feature_source import find_network, load_features, open_folder
+from solo.run.features import extract, stored_images
 from solo.run.report import say
 from solo.run.source import saved_data
 
@@ -51,3 +65,176 @@ def pictures(cfg: AnalyzeCfg) -> Images | None:
         return as_picture(images[row][0])
 
     return picture
+
+
+_EPOCH = re.compile(r"ep=(\d+)")
+
+
+def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource]:
+    """The runs that `cfg` names, in its order; nothing is computed yet.
+
+    `scratch` is a folder that exists as long as the runs are used. Raises a `UserError`: a checkpoint can't be read, or
+    the number of names isn't that of the runs.
+    """
+    kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if getattr(cfg, kind))
+    sources: Sequence[str] = getattr(cfg, kind)
+    found = [_run_of(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
+    if cfg.series:
+        found = [_in_series(found)]
+    names = list(cfg.names) if cfg.names else _distinct([run.name for run in found], list(sources))
+    if len(names) != len(found) or len(set(names)) != len(names):
+        raise UserError(f"names={names} don't fit {len(found)} runs; give each one a name of its own")
+    return [RunSource(name, run.snapshots) for name, run in zip(names, found, strict=True)]
+
+
+def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scratch: Path) -> RunSource:
+    def snapshot(
+        path: str, facts: Mapping[str, Any], kinds: Sequence[str] = ("backbone",), epoch: int | None = None
+    ) -> SnapshotSource:
+        changed: Any = {kind: path}
+        alone = replace(cfg, **changed)  # the config of one source, as the other commands have it
+
+        def views(count: int) -> Mapping[str, torch.Tensor]:
+            rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
+            return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
+
+        return SnapshotSource(
+            lambda: load_features(alone, kinds, device)[0], epoch, facts, views if augmentations else None
+        )
+
+    augmentations: Sequence[Mapping[str, Any]] = ()
+    if kind != "pretrained_feature_extractor":
+        return RunSource(Path(source).stem if kind == "features" else source, (snapshot(source, {kind: source}),))
+    last = checkpoint_file(source)
+    saved = saved_settings(load_checkpoint(last), last)["cfg"]
+    method, augmentations = saved.get("method"), _views(cfg, saved)
+    projects = method in METHODS and METHODS[str(method)].heads is not BaseMethod.heads
+    kinds = ["backbone", "projector"] if projects else ["backbone"]
+    snapshots = [
+        snapshot(str(path), _facts(saved, path, epoch), kinds, epoch)
+        for path, epoch in _snapshots(cfg, Path(source).expanduser(), last, saved, scratch)
+    ]
+    return RunSource(str(saved.get("name") or method or last.parent.name), tuple(snapshots))
+
+
+def _views(cfg: AnalyzeCfg, saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """How the run made its views; nothing where they aren't wanted, or nobody knows."""
+    if cfg.lidar_images == 1:
+        raise UserError("lidar_images=1 is too few to compare; give at least 2, or 0 to leave LiDAR out")
+    entries = (saved.get("augmentations") or ()) if cfg.lidar_images else ()
+    trained, asked = (saved.get("data") or {}).get("image_size"), cfg.data.image_size
+    if asked in (None, trained):
+        return entries
+    return [{**entry, "crop_size": asked} if entry["crop_size"] == trained else entry for entry in entries]
+
+
+def _snapshots(
+    cfg: AnalyzeCfg, source: Path, last: Path, saved: Mapping[str, Any], scratch: Path
+) -> Iterator[tuple[Path, int | None]]:
+    """(checkpoint, epochs trained): of a folder the network before training and some of its checkpoints, else one."""
+    kept = {int(match[1]) + 1: file for file in source.glob("*.ckpt") if (match := _EPOCH.search(file.name))}
+    if not source.is_dir() or cfg.epochs == 1 or not kept:
+        match = _EPOCH.search(last.name)
+        yield last, int(match[1]) + 1 if match else None
+        return
+    if cfg.start and saved.get("method") in METHODS:
+        yield _untrained(saved, last, scratch), 0
+    epochs = sorted(kept)
+    chosen = np.unique(np.linspace(len(epochs) - 1, 0, cfg.epochs).round().astype(int))
+    for place in chosen:
+        yield kept[epochs[place]], epochs[place]
+
+
+def _untrained(saved: Mapping[str, Any], last: Path, scratch: Path) -> Path:
+    """A checkpoint of the network that the run started from: its initial weights, drawn again from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(saved.get("seed", 5)))
+        method = METHODS[str(saved["method"])](OmegaConf.create(dict(saved)))
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "start.ckpt"
+    torch.save({**load_checkpoint(last), "state_dict": method.state_dict()}, path)
+    return path
+
+
+def _facts(saved: Mapping[str, Any], path: Path, epoch: int | None) -> dict[str, Any]:
+    policy = (saved.get("hex") or {}).get("policy", "standard")
+    objective = f"{saved.get('method')}{'' if policy == 'standard' else f', HEX {policy}'}"
+    facts = {"checkpoint": "initial weights" if epoch == 0 else str(path), "objective": objective}
+    size = (saved.get("optimizer") or {}).get("batch_size")
+    return {**facts, "batch_size": size, "seed": saved.get("seed")}
+
+
+def _in_series(found: Sequence[RunSource]) -> RunSource:
+    snapshots = [snapshot for run in found for snapshot in run.snapshots]
+    known = all(snapshot.epoch is not None for snapshot in snapshots)
+    numbered = [
+        snapshot if known else SnapshotSource(snapshot.load, place + 1, snapshot.facts)
+        for place, snapshot in enumerate(snapshots)
+    ]
+    return RunSource(found[-1].name, tuple(numbered))
+
+
+def _distinct(names: list[str], sources: Sequence[str]) -> list[str]:
+    """Names with their source behind those that come twice."""
+    counts = Counter(names)
+    longer = [
+        name if counts[name] == 1 else f"{name} ({Path(source).name})"
+        for name, source in zip(names, sources, strict=False)
+    ]
+    again = Counter(longer)
+    return [name if again[name] == 1 else f"{name} {place + 1}" for place, name in enumerate(longer)]
+
+
+Pipeline = Callable[[Any], Tensor]
+
+
+def load_views(
+    cfg: FeatureCfg,
+    kinds: Sequence[str],
+    device: torch.device,
+    augmentations: Sequence[Mapping[str, Any]],
+    rows: Sequence[int],
+    count: int,
+) -> dict[str, Tensor]:
+    """Features (n, count, d) of `count` augmented views of validation images, for each of `kinds`, of a checkpoint.
+
+    Of the entries of `augmentations`, as in a recipe, those of the largest crop make the views, by turns.
+    """
+    network, cfg = find_network(cfg, kinds)
+    data = cfg.data
+    images = stored_images(data)
+    largest = max(int(entry["crop_size"]) for entry in augmentations)
+    pipelines = [
+        build_transform_pipeline(data.spec.name, entry, mean=data.mean, std=data.std, channels=data.channels)
+        for entry in augmentations
+        if int(entry["crop_size"]) == largest
+    ]
+    views = AugmentedViews(images, rows, pipelines, count, cfg.seed)
+    found = extract(network.module, eval_loader(views, cfg.batch_size, data.workers), device, "augmented").features
+    return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
+
+
+class AugmentedViews(Dataset[tuple[Tensor, int]]):
+    """`count` views of some images one after the other, with the image's place; the same ones in every process.
+
+    View v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
+    """
+
+    def __init__(self, images: Any, rows: Sequence[int], pipelines: Sequence[Pipeline], count: int, seed: int) -> None:
+        self.images = images
+        self.rows = rows
+        self.pipelines = pipelines
+        self.count = count
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        place, view = divmod(index, self.count)
+        before = random.getstate()
+        random.seed(f"{self.seed} {self.rows[place]} {view}")
+        try:
+            return self.pipelines[view % len(self.pipelines)](self.images[self.rows[place]][0]), place
+        finally:
+            random.setstate(before)

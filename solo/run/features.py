@@ -50,12 +50,6 @@ def with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) -
     return replace(cfg, optimizer=replace(cfg.optimizer, lr=found.lr, weight_decay=found.weight_decay))
 
 
-def feature_loaders(cfg: LinearCfg, train: FeatureSet, val: FeatureSet) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Training and validation batches of features."""
-    size = cfg.optimizer.batch_size
-    return feature_loader(train, size, cfg.seed), feature_loader(val, size, None)
-
-
 def plain_images(cfg: LinearCfg | FeatureCfg) -> tuple[Dataset[Any], Dataset[Any]]:
     """The training and the validation images, without augmentation, with their labels at all levels."""
     data = cfg.data

@@ -54,16 +54,8 @@ class OnHub:
     ) -> str:
         """Upload the backbone, its label tree and its card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
-        Args:
-            repo_id: `NAME/REPOSITORY`, whose address is returned; made if it isn't there.
-            commit_message: of the upload.
-            private: whether a new repository is.
-            token: of the account; None: the one that is logged in.
-            branch: None: the main one.
-            create_pr: propose the change instead of making it.
-            allow_patterns: files that are uploaded; None: all.
-            ignore_patterns: files that are not.
-            delete_patterns: files of the repository that are deleted.
+        Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; the address of the repository
+        `NAME/REPOSITORY`, made if it isn't there, is returned.
 
         Raises:
             UserError: the hub can't be reached, or refuses.
@@ -87,14 +79,8 @@ class OnHub:
     ) -> Self:
         """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder.
 
-        Args:
-            pretrained_model_name_or_path: a repository, or whatever `solo.load` takes.
-            revision: branch, tag or commit of the repository.
-            token: of the account, for private ones.
-            cache_dir: where downloads are kept.
-            force_download: also what is there.
-            local_files_only: only what is there, without a network.
-            data: of `solo.load`: `device`, `image_size`, ...
+        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` those of `solo.load`: `device`,
+        `image_size`, ...
 
         Raises:
             UserError: see `solo.load`.

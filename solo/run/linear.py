@@ -20,7 +20,7 @@ from solo.data.classification_dataloader import prepare_data, prepare_datasets, 
 from solo.errors import UserError
 from solo.methods import LinearModel
 from solo.run.devices import compute_device
-from solo.run.features import feature_loaders, feature_sets, with_best_of_grid
+from solo.run.features import feature_loader, feature_sets, with_best_of_grid
 from solo.run.report import say
 from solo.run.settle import tune
 from solo.run.source import pretrained_backbone
@@ -47,10 +47,12 @@ def run(cfg: LinearCfg) -> None:
     device = prepared.trainer.strategy.root_device
     if cfg.data.cache_features and features is None:
         features = feature_sets(cfg, backbone, device)
-    loaders: Loaders = feature_loaders(cfg, *features) if features else image_loaders(cfg, backbone, device)
-    train, val = loaders
-    if not features:  # else the backbone has done its work
-        tune(model, model.config, device, cfg.max_epochs * len(train))
+    if features:  # the backbone has done its work
+        size = cfg.optimizer.batch_size
+        prepared.fit(model, feature_loader(features[0], size, cfg.seed), feature_loader(features[1], size, None))
+        return
+    train, val = image_loaders(cfg, backbone, device)
+    tune(model, model.config, device, cfg.max_epochs * len(train))
     prepared.fit(model, train, val)
 
 

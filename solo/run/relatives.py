@@ -21,7 +21,7 @@ from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
-from solo.eval.knn import nearest_others
+from solo.eval.knn import nearest_by_cells, nearest_others
 from solo.files import replacing
 from solo.hex.eyes import EYES, VERSION
 from solo.hex.relatives import Eye, FromTable, both, whom
@@ -33,6 +33,7 @@ from solo.run.report import say
 from solo.untrusted import check_zip
 
 _FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
+_EXACT = 500_000  # images; of more, all with all would take hours: neighbours are looked for in cells
 Images = Callable[[Any], Dataset[Any]]
 
 
@@ -129,7 +130,9 @@ class _Eyes:
             text = f"hex.eye={eye} has {len(features):,} rows for {self.number:,} training images; give one for each"
             raise UserError(text)
         where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        found = nearest_others((features - features.mean(dim=0)).to(where), k)[1].cpu()
+        centred = (features - features.mean(dim=0)).to(where)
+        exact = self.number <= _EXACT
+        found = (nearest_others(centred, k)[1] if exact else nearest_by_cells(centred, k)).cpu()
         took = time.perf_counter() - started
         say(f"neighbours by {eye}: {k} each of {self.number:,} images, in {took:.1f} s")
         try:

@@ -26,7 +26,9 @@ def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"in use by process {other.pid} on \S+, since 20"):
             run_lock.acquire(tmp_path)
-        (tmp_path / "mine.yaml").write_text("recipe: digits simclr\nbaseline: a\narms: {a: []}\n")
+        (tmp_path / "mine.yaml").write_text(
+            "recipe: digits simclr\nmeasures: [digit/knn_acc1]\nbaseline: a\narms: {a: []}\n"
+        )
         for words in (["experiment", str(tmp_path / "mine.yaml")], ["benchmark", "timm/test_resnet", "data=[digits]"]):
             assert cli.main([*words, f"out={tmp_path}"]) == 1
             assert "in use by process" in capsys.readouterr().err

@@ -71,3 +71,12 @@ def test_level_targets_are_those_of_the_items() -> None:
     assert level_targets(data).tolist() == [[1, 2], [0, 0], [-1, -1], [0, 1], [1, 2]]
     assert level_targets(Subset(data, [3, 2])).tolist() == [data[i][1].tolist() for i in (3, 2)]
     assert level_targets(grey([1, 0, -1])).tolist() == [1, 0, -1]
+
+
+def test_held_out_images_are_those_of_a_loop_over_the_classes() -> None:
+    targets = np.random.default_rng(1).integers(-1, 40, size=500)
+    order, expected = np.random.default_rng(0).permutation(500), set()
+    for label in range(40):
+        rows = [int(row) for row in order if targets[row] == label]
+        expected |= set(rows[: round(0.3 * len(rows))])
+    assert set(hold_out(grey(targets.tolist()), 0.3, True).indices) == expected

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solo.eval.knn import knn_accuracy, nearest, nearest_others
+from solo.eval.knn import knn_accuracy, nearest, nearest_by_cells, nearest_others
 
 
 def _reference(
@@ -117,6 +117,17 @@ def test_no_row_is_its_own_neighbour_not_even_among_equal_ones() -> None:
     torch.testing.assert_close(similarity, whole.topk(3, dim=1).values)
     assert (index != torch.arange(20)[:, None]).all() and (index[12:] >= 12).all()
     torch.testing.assert_close(whole.gather(1, index), similarity)
+
+
+def test_neighbours_by_cells_are_nearly_the_nearest() -> None:
+    centres = torch.randn(40, 16)
+    z = centres[torch.arange(2000) % 40] + 0.5 * torch.randn(2000, 16)
+    exact, found = nearest_others(z, 10)[1], nearest_by_cells(z, 10)
+    assert (found != torch.arange(2000)[:, None]).all() and found.sort(dim=1).values.diff(dim=1).min() > 0
+    assert (exact[:, :, None] == found[:, None]).any(dim=2).float().mean() > 0.95
+    assert torch.equal(nearest_by_cells(z, 10, probes=100), exact)  # of all cells
+    few = nearest_by_cells(z[:12], 11).sort(dim=1).values
+    assert torch.equal(few, nearest_others(z[:12], 11)[1].sort(dim=1).values)
 
 
 def test_half_precision_features_are_fine() -> None:

@@ -36,7 +36,7 @@ def test_what_it_says(before: float, after: float, says: str) -> None:
         assert found[name]["difference"] == pytest.approx(found[name]["end"] - found[name]["start"], abs=2e-4)
 
 
-def test_the_interval_is_students_over_paired_images_and_unknown_labels_do_not_count() -> None:
+def test_the_interval_is_over_paired_images_and_unknown_labels_do_not_count() -> None:
     (bank, judged), (bank2, judged2) = tables(0.5), tables(0.8)
     judged.labels[::3] = judged2.labels[::3] = -1
     found = verdict((bank, judged), (bank2, judged2), Protocol(k=1), torch.device("cpu"))

@@ -14,7 +14,7 @@ from solo.args.parse import parse
 from solo.eval.feature_file import write_features
 from solo.methods import METHODS
 from solo.run import pretrain
-from solo.run.analysis_sources import runs
+from solo.run.analyze import runs
 from tests.analysis.planted import planted
 
 QUICK = ("embedding=none", "png=false", "lidar_images=0")
@@ -57,7 +57,7 @@ def test_the_start_is_the_network_that_the_run_began_with(run, tmp_path, monkeyp
     cfg = parse({**values, "epochs": 9, "lidar_images": 0}, AnalyzeCfg).config
     loaded = []
     monkeypatch.setattr(
-        "solo.run.analysis_sources.load_features", lambda cfg, *a: [loaded.append(cfg.pretrained_feature_extractor)]
+        "solo.run.analyze.load_features", lambda cfg, *a: [loaded.append(cfg.pretrained_feature_extractor)]
     )
     (found,) = runs(cfg, torch.device("cpu"), tmp_path / "scratch")
     assert [one.epoch for one in found.snapshots] == [0, 1, 2, 3]

@@ -9,6 +9,7 @@ from solo.backbones import build_backbone
 from solo.backbones.published import published_model
 from solo.errors import UserError
 from solo.methods import METHODS
+from solo.run import source as room
 from solo.run.source import start_from
 from tests.methods.conftest import make_cfg
 
@@ -54,7 +55,7 @@ def test_the_slow_copy_follows(weights, tmp_path):
 def test_a_published_model(source, monkeypatch):
     torch.manual_seed(8)
     random = published_model(source, fetch=False)  # stands for what would be fetched
-    monkeypatch.setattr(source, "published_model", lambda name, channels: random)
+    monkeypatch.setattr(room, "published_model", lambda name, channels: random)
     model = METHODS["himulcone"](make_cfg("himulcone", **LIKE, finetune_layers=["layer4"]))
     start_from(model, source, 3)
     assert equal(model.backbone, {name: v for name, v in random.network.state_dict().items() if name != "fc.weight"})

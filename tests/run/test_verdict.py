@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.utils import save_image
 
 import solo
+from solo import api
 from solo.args.parse import parse
 from solo.args.schema import PretrainCfg
+from solo.backbones.published import published_model
 from solo.checkpoint import load_checkpoint
 from solo.errors import ConfigError
-from solo.run import pretrain
+from solo.run import pretrain, source
 
 VALUES: dict[str, Any] = {
     "method": "simclr",
@@ -74,3 +77,48 @@ def test_adapters_are_resumed_to_the_last_bit(start: Path, tmp_path: Path) -> No
     again = run(tmp_path / "b", resume_from_checkpoint=str(first), **words)
     a, b = (load_checkpoint(x.folder)["state_dict"] for x in (whole, again))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.thorough  # networks of 20 million weights and more
+@pytest.mark.parametrize(
+    ("recipe", "trained", "kept"),
+    [
+        ("continue_dinov2", ("attn.qkv.weight", "attn.proj.weight"), ("patch_embed", "reg_token", "mlp", "norm")),
+        ("continue_dinov3", ("patch_embed", "cls_token", "attn.qkv.weight", "mlp"), ()),
+        ("continue_supervised", ("layer3", "layer4"), ("conv1.weight", "layer1", "layer2")),
+    ],
+)
+def test_recipes_fit_the_networks_that_they_name(
+    recipe: str, trained: tuple[str, ...], kept: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step from random weights of the published networks; of the weights that are to move, all have moved."""
+    start: dict[str, torch.Tensor] = {}
+
+    def without_weights(name: str, **how: Any) -> Any:
+        made = published_model(name, fetch=False, **how)
+        start.update({key: value.clone() for key, value in made.network.state_dict().items()})
+        return made
+
+    monkeypatch.setattr(source, "published_model", without_weights)
+    for number, part in enumerate(("train/a", "train/b", "val/a", "val/b")):
+        (tmp_path / part).mkdir(parents=True)
+        for image in range(2):
+            save_image(torch.rand(3, 112, 112) * (number % 2 + 1) / 2, tmp_path / part / f"{image}.png")
+    words = [f"data.train_path={tmp_path}/train", f"data.val_path={tmp_path}/val", "data.image_size=112", "seed=1"]
+    words += ["optimizer.batch_size=4", "optimizer.lr=0.1", "max_steps=1", "max_epochs=1", "scheduler.warmup_epochs=0"]
+    words += [
+        "precision=32",
+        "data.num_workers=0",
+        "progress=off",
+        "accelerator=cpu",
+        f"checkpoint.dir={tmp_path}/runs",
+    ]
+    found = api.pretrain("custom", recipe, overrides=words)
+    assert found.summary["verdict"]["images"] == 4 and found.summary["verdict"]["text"]
+    after = load_checkpoint(found.folder)["state_dict"]
+    assert {f"backbone.{name}" for name in start} <= after.keys()
+    alike = {name for name, value in start.items() if value.shape == after[f"backbone.{name}"].shape}
+    assert {*start} - alike <= {"pos_embed"}  # brought to the images' size
+    moved = {name for name in alike if not torch.equal(start[name], after[f"backbone.{name}"])}
+    assert all(any(part in name for name in moved) for part in trained)
+    assert not [name for name in moved if any(part in name for part in kept)]

@@ -18,7 +18,7 @@ from solo.eval.feature_file import write_features
 from solo.eval.rows import draw
 from solo.methods import METHODS
 from solo.run import pretrain
-from solo.run.analysis_sources import AugmentedViews
+from solo.run.analyze import AugmentedViews
 from tests.analysis.planted import planted
 
 

@@ -10,7 +10,6 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence, Sized
-from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -23,6 +22,10 @@ from solo.data.labels.subsets import Around
 from solo.errors import UserError
 
 _GRACE = 60  # seconds that a loader outlives a stop, at most
+
+_AT_ONCE = (
+    65_536  # samples of an order that are Python's numbers at a time, which need several times the memory of a tensor
+)
 
 # Keeps the streams of neighbouring seeds apart: epochs stay far below it.
 _EPOCHS_PER_SEED = 1_000_003
@@ -60,15 +63,21 @@ class SeededSampler(Sampler[tuple[int, int]]):
         return generator
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        done, self.done = self.done, 0
-        return islice(self.order(), done, None)
+        return self.share(0, 1)
 
-    def order(self) -> Iterator[tuple[int, int]]:
-        """All samples of the epoch that comes next, in their order, each with its seed."""
+    def share(self, rank: int, processes: int) -> Iterator[tuple[int, int]]:
+        """What one of some processes gets of the epoch that comes next: every n-th sample, as many in each."""
+        done, self.done = self.done, 0
+        return self.order(done + rank, len(self) // processes * processes, processes)
+
+    def order(self, start: int = 0, end: int | None = None, step: int = 1) -> Iterator[tuple[int, int]]:
+        """Samples of the epoch that comes next, in their order, each with its seed: all, or a slice of them."""
         generator = self.next_generator()
         order = torch.randperm(self.size, generator=generator)
         seeds = torch.randint(2**62, (self.size,), generator=generator)
-        yield from zip(order.tolist(), seeds.tolist(), strict=True)
+        pieces = zip(*(torch.split(x[start:end:step], _AT_ONCE) for x in (order, seeds)), strict=True)
+        for numbers, own in pieces:
+            yield from zip(numbers.tolist(), own.tolist(), strict=True)
 
 
 class ProcessShare(DistributedSampler[tuple[int, int]]):
@@ -92,9 +101,7 @@ class ProcessShare(DistributedSampler[tuple[int, int]]):
         return len(self.sampler) // distributed.world_size()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        processes = distributed.world_size()
-        end = len(self) * processes - self.sampler.done
-        return islice(self.sampler, distributed.rank(), end, processes)
+        return self.sampler.share(distributed.rank(), distributed.world_size())
 
 
 class SeededDataset(Around):

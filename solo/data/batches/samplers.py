@@ -8,6 +8,7 @@ often (`Mixed`). `composition` says what a batch holds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -45,13 +46,16 @@ class RuleSampler(SeededSampler):
             )
         return count * size
 
-    def order(self) -> Iterator[tuple[int, int]]:
-        """The epoch's batches one after the other."""
+    def order(self, start: int = 0, end: int | None = None, step: int = 1) -> Iterator[tuple[int, int]]:
+        """The epoch's batches one after the other: all samples, or a slice of them."""
+        return islice(self._batches(), start, end, step)
+
+    def _batches(self) -> Iterator[tuple[int, int]]:
         generator = self.next_generator()
         size = self.batch_size * distributed.world_size()
-        start = int(torch.randint(2**62, (), generator=generator))
+        first = int(torch.randint(2**62, (), generator=generator))
         seeds = torch.randint(2**62, (len(self) // size, size), generator=generator)
-        for batch, row in zip(self.rule.batches(size, np.random.default_rng(start)), seeds, strict=True):
+        for batch, row in zip(self.rule.batches(size, np.random.default_rng(first)), seeds, strict=True):
             keys = list(zip(batch, row.tolist(), strict=True))
             for place in range(self.batch_size):
                 yield from keys[place :: self.batch_size]

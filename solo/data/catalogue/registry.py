@@ -97,6 +97,9 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
     folder = of_split(existing_folder(path), train=True)
     with os.scandir(folder) as entries:
         has_files = any(os.path.isfile(entry.path) and not entry.name.startswith(".") for entry in entries)
+    if (folder / "index.json").is_file() and not class_folders(folder):
+        text = "looks like shards of LitData or MosaicML, which are not read; write WebDataset's tar files"
+        raise UserError(f"{folder} {text} and set data.format=webdataset")
     if no_labels and not has_files:
         raise UserError(f"{folder} holds no files; data.no_labels=True expects the images directly in that folder")
     if not no_labels and not class_folders(folder):

@@ -32,18 +32,14 @@ _OWN = "solo.data.sources.own_images:own"
 
 
 def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
-    """What a run knows of its data set.
+    """What a run knows of its data set, by the section `data` of a config; keys that are missing count as null.
 
     For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (all
-    images below sub-folders of the class folders: every image folder is a class, and the folders above are its
-    levels), or from the label columns of a table. `data.taxonomy` is a file with the tree of the class folders. A look
-    at a sample of the images says where black and white are in those of more than 8 bits.
-
-    Args:
-        data: the section `data` of a config, a dict or an OmegaConf node; keys that are missing count as null.
-        fetch: whether a data set of the Hugging Face hub may be loaded; else its classes stay unknown.
-
-    Raises a `UserError`: an unknown data set, or data that aren't there or contradict themselves.
+    images below sub-folders of the class folders: every image folder is a class, and the folders above are its levels),
+    or from the label columns of a table. `data.taxonomy` is a file with the tree of the class folders. A look at a
+    sample of the images says where black and white are in those of more than 8 bits. Without `fetch` no data set of the
+    Hugging Face hub is loaded, and its classes stay unknown. Raises a `UserError` for an unknown data set, or data that
+    aren't there or contradict themselves.
     """
     spec, form = get_spec(data["dataset"]), data.get("format") or "image_folder"
     if data.get("channels") not in (None, 1, 3):

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from solo.errors import UserError
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 
 class Around(Dataset[Any]):
     """A data set around another one, which passes for it: in `isinstance`, and its attributes can be read and set.
@@ -135,12 +137,19 @@ def hold_out(dataset: Dataset[Any], share: float, held: bool) -> Subset:
         chosen = drawn[np.cumsum(counts[drawn]) <= share * len(targets)]
         out = np.isin(groups, np.unique(groups)[chosen])
     else:
-        for label in np.unique(targets[targets >= 0]):
-            rows = order[targets[order] == label]
-            out[rows[: round(share * len(rows))]] = True
+        _, classes = np.unique(targets, return_inverse=True)
+        place, sizes = places_in_class(classes, order)
+        out = (place < np.rint(share * sizes)[classes]) & (targets >= 0)
     if not out.any() or out.all():
         raise UserError(f"data.holdout={share} of {len(targets)} training images leaves one part empty; change it")
     return Subset(dataset, np.flatnonzero(out if held else ~out).tolist())
+
+
+def places_in_class(classes: Array, order: Array) -> tuple[Array, Array]:
+    """Which one of its class each image is, in an order of all of them; and how many each class (N,) has."""
+    order, sizes, place = order[np.argsort(classes[order], kind="stable")], np.bincount(classes), np.empty_like(order)
+    place[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return place, sizes
 
 
 def level_targets(dataset: Dataset[Any]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.data.labels.subsets import Subset, level_targets
+from solo.data.labels.subsets import Subset, level_targets, places_in_class
 from solo.taxonomy import UNKNOWN
 
 
@@ -70,7 +70,7 @@ def withhold(
 
 
 def draw_known(labels: Tensor, shares: Sequence[float], seed: int) -> Tensor:
-    """Which labels (N, levels), coarse first, are kept, as bools: of each class (equal rows) the same share.
+    """Which labels (N, levels), coarse first, are kept, as bools: the same share of each class (equal rows).
 
     At least one image of a class unless the share is 0. A larger share keeps what a smaller one keeps, at every level
     and for the same seed. `shares` are of each level, in [0, 1], not increasing; negative: 1.
@@ -78,11 +78,7 @@ def draw_known(labels: Tensor, shares: Sequence[float], seed: int) -> Tensor:
     generator = np.random.default_rng(seed)
     _, groups = np.unique(labels.numpy(), axis=0, return_inverse=True)
     groups = groups.reshape(-1)
-    order = generator.permutation(len(groups))
-    order = order[np.argsort(groups[order], kind="stable")]
-    sizes = np.bincount(groups)
-    place = np.empty(len(groups), dtype=np.int64)  # of each image in the shuffled list of its class
-    place[order] = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place, sizes = places_in_class(groups, generator.permutation(len(groups)))
     columns = []
     for share in shares:
         kept = np.rint(sizes * (1.0 if share < 0 else share)).astype(np.int64)

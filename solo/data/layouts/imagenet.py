@@ -109,10 +109,6 @@ def _three_level_classes(root: Path) -> dict[int, Names]:
     return {fine: tuple(of[number] for of, number in zip(names, paths[fine], strict=True)) for fine in sorted(paths)}
 
 
-def _three_level_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    return ((root / image, path[-1]) for image, path in _three_levels(root, train))
-
-
 def _part(
     title: str,
     folder: str,
@@ -146,6 +142,6 @@ IMAGENET_3L = _part(
     "https://github.com/pseulki/FreeGrainLearning (data), beside ImageNet's train and val",
     tuple(f"{name}|data/{name}" for name in (_TABLE.format("train"), _TABLE.format("val"))),
     _three_level_classes,
-    _three_level_images,
+    lambda root, train: ((root / image, path[-1]) for image, path in _three_levels(root, train)),
     tuple(_LEVELS),
 )

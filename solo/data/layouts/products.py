@@ -60,10 +60,6 @@ def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
                     yield file, (category, model), split == "train"
 
 
-def _view_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
-    return ((file, path) for file, path, trains in _view_rows(root) if trains == train)
-
-
 def _dyml_rows(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
     """Images with their path; in the published lists the heading ends in the first image, `.., fine_id0.jpg, 3`."""
     folder = root / ("train" if train else "mini-bmk_all_in_one")
@@ -91,7 +87,7 @@ MODELNET40 = Layout(
     folder="modelnet40_images_new_12x",
     url="https://github.com/jongchyisu/mvcnn_pytorch",
     markers=("airplane/train", "airplane/test"),
-    images=_view_images,
+    images=lambda root, train: ((file, path) for file, path, trains in _view_rows(root) if trains == train),
     levels=("category", "model"),
 )
 

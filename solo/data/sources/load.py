@@ -72,19 +72,12 @@ def load(
     no_labels: bool = False,
     data_format: str | None = None,
 ) -> Dataset[tuple[Any, Any]]:
-    """The images of one split.
+    """The images of one split: `train`, `val`, or `pretrain` (`train` and the unlabelled images, where there are some).
 
-    Args:
-        spec: a row of the registry.
-        split: `train`, `val` or `pretrain` (`train` and the unlabelled images, where there are some).
-        path: the folder or HDF5 file of this split, or the root of a data set with a layout of its own.
-        download: whether what is missing may be fetched.
-        transform: applied to the PIL image.
-        levels: whether targets are `(levels,)` LongTensors, coarse first, if there is more than one level.
-        no_labels: `path` is a flat folder, a table or shards of images; every target is -1.
-        data_format: as `data.format`; `None` takes HDF5 files for what they are.
-
-    Raises a `UserError` if the data aren't there, can't be fetched, or don't look as expected.
+    `path` is the folder or HDF5 file of this split, or the root of a data set with a layout of its own; with
+    `no_labels` a flat folder, a table or shards of images, whose targets are -1. With `levels` targets are `(levels,)`
+    LongTensors, coarse first, if there is more than one level. `data_format` is as `data.format`; `None` takes HDF5
+    files for what they are. Raises a `UserError` if the data aren't there, can't be fetched, or don't look as expected.
     """
     share, train_path = spec.holdout
     if share:

@@ -35,7 +35,9 @@ class SkipBroken(Around):
         place, (image, target) = next_readable(
             index, len(self), self.broken.__getitem__, self.dataset.__getitem__, self._mark
         )
-        return image, target if place == index else _unknown(target)
+        if place == index:
+            return image, target
+        return image, torch.full_like(target, -1) if isinstance(target, torch.Tensor) else -1
 
     def _mark(self, place: int) -> None:
         self.broken[place] = True
@@ -67,10 +69,6 @@ def next_readable(
             except BrokenImageError:
                 mark(place)
     raise UserError(f"none of the {count} images can be read; data.on_error=skip has nothing to go on with")
-
-
-def _unknown(target: Any) -> Any:
-    return torch.full_like(target, -1) if isinstance(target, torch.Tensor) else -1
 
 
 def image_sources(dataset: Any) -> list[Source] | None:

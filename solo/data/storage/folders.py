@@ -81,7 +81,7 @@ class Problems:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, path: str | Path, reason: str) -> None:
-        """Note a problem. Raises a `UserError`: unless problems are skipped."""
+        """Note a problem, which is a `UserError` unless problems are skipped."""
         path = printable(path)
         if not self.skip:
             raise UserError(f"{path} {reason}; repair or remove it, or set data.on_error=skip")

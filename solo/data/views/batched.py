@@ -262,7 +262,7 @@ class Buffers:
     def __call__(self, shape: tuple[int, ...]) -> Tensor:
         """A tensor of that shape."""
         size = math.prod(shape)
-        idle = _idle(self._arrays)
+        idle = [i for i, count in enumerate(_counts(self._arrays)) if count <= _ALONE]  # only this list holds them
         array = next((self._arrays[i] for i in idle if self._arrays[i].size >= size), None)
         if array is None:  # what lies idle is too small
             self._arrays = [kept for i, kept in enumerate(self._arrays) if i not in idle]
@@ -275,11 +275,6 @@ class Buffers:
 
     def __getstate__(self) -> dict[str, list[Any]]:
         return {"_arrays": []}  # a copy in another process begins with none
-
-
-def _idle(arrays: Sequence[object]) -> list[int]:
-    """Places of those that only their list holds."""
-    return [i for i, count in enumerate(_counts(arrays)) if count <= _ALONE]
 
 
 def _counts(objects: Sequence[object]) -> list[int]:
