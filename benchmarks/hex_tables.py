@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.analysis.figure import Figure, Lines, Series
-from solo.analysis.palette import run_colour
+from solo.analysis.palette import INK, run_colour
 from solo.analysis.png import draw
 
 ROOT = Path(__file__).parents[1]
@@ -32,10 +32,10 @@ FIRST_SCREEN = {
 def table(name: str) -> str:
     """The table of an experiment's report, what it chose, and its command."""
     lines = (RESULTS / name / "report.md").read_text(encoding="utf-8").splitlines()
-    rows = [line for line in lines if line.startswith("| ")]
+    rows = [f"\n**{line[3:]}**\n" if line[0] == "#" else line for line in lines if line.startswith(("| ", "## "))]
     chosen = [f"\n{line}" for line in lines if line.startswith("Chosen")]
     end = f"\n(`solo experiment benchmarks/experiments/{name}.yaml`, rows and page in `benchmarks/results/hex/{name}`.)"
-    return "\n".join([*rows, *chosen, end])
+    return "\n".join([*rows, *chosen, end]).strip()
 
 
 def report(name: str) -> dict[str, Any]:
@@ -74,8 +74,10 @@ def lengths() -> Figure:
             Series(arm, *map(list, zip(*points, strict=True)), run_colour(index))  # type: ignore[arg-type]
             for index, (arm, points) in enumerate(lines.items())
         )
+        ticks = tuple(sorted({place for points in lines.values() for place, _ in points}))
+        series += (Series(str(found.get("baseline")), ticks, [0.0] * len(ticks), INK, dash=True, markers=False),)
         text = f"characters, {title}: difference to {found.get('baseline')}"
-        panels.append(Lines(text, "epochs", "points", series, log_x=True, legend=title == "kNN"))
+        panels.append(Lines(text, "epochs", "points", series, log_x=True, x_ticks=ticks, legend=title == "kNN"))
     caption = "How long coarse labels may pull."
     return Figure("lengths", "", "Coarse labels over the length of training", caption, "", tuple(panels))
 
