@@ -128,9 +128,7 @@ class HexCfg:
         None, "HEX's temperature swings from hex.temperature up to this and back (2303.13664)", gt=0
     )
     temperature_period: int = key(100, "epochs from one maximum to the next", ge=1)
-    named: bool = key(
-        False, "adaptive, fixed: those that share a known label at hex.level are hierarchy negatives, too"
-    )
+    named: bool = key(False, "adaptive, fixed: who shares a known label at hex.level is a hierarchy negative, too")
     level: int | str | None = key(
         None, "superclass, coarse, oracle, named: level of the tree, by name or index; null: coarsest, oracle: finest"
     )
