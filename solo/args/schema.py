@@ -100,10 +100,7 @@ class HexCfg:
         "SupCon, or everybody, and for own views relatives only (class-conditional); null: the type's own",
     )
     share: float | None = key(
-        None,
-        "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all",
-        ge=0,
-        le=1,
+        None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1
     )
     softness: float | None = key(
         None, "pull: temperature of the softmax that weighs relatives; null: all the same, soft: 0.05", gt=0
@@ -131,9 +128,7 @@ class HexCfg:
         None, "HEX's temperature swings from hex.temperature up to this and back (2303.13664)", gt=0
     )
     temperature_period: int = key(100, "epochs from one maximum to the next", ge=1)
-    named: bool = key(
-        False, "adaptive, fixed: negatives that share a known label at hex.level are hierarchy negatives, too"
-    )
+    named: bool = key(False, "adaptive, fixed: who shares a known label at hex.level is a hierarchy negative, too")
     level: int | str | None = key(
         None, "superclass, coarse, oracle, named: level of the tree, by name or index; null: coarsest, oracle: finest"
     )
