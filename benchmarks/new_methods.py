@@ -12,7 +12,6 @@ import statistics
 import sys
 from pathlib import Path
 
-from solo.analysis.experiment import markdown_table
 from solo.eval.intervals import Paired, paired
 
 NEAREST = {
@@ -33,7 +32,7 @@ def table(file: Path) -> list[list[str]]:
     found: dict[str, dict[int, dict[str, float]]] = {}
     for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
         if row["choice"] is None:
-            (level,) = row["numbers"]["all"].values()
+            level = max(row["numbers"]["all"].values(), key=lambda level: level["classes"])
             found.setdefault(row["arm"], {})[row["seed"]] = {**level, "cost": row["cpu_seconds"]}
     lines = []
     for new, old in NEAREST.items():
@@ -58,7 +57,8 @@ def main(folder: Path) -> None:
     for name in MEASURES:
         heading += [name, f"{name}, difference [95 %]"]
     lines = [line for file in sorted(folder.glob("*/rows.jsonl")) for line in table(file)]
-    print(markdown_table([[*heading, "time"], *lines]))
+    for line in ([*heading, "time"], ["---"] * (len(heading) + 1), *lines):
+        print(f"| {' | '.join(line)} |")
 
 
 if __name__ == "__main__":

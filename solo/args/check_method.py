@@ -85,9 +85,11 @@ def _schedule(values: Values) -> Iterator[Problem]:
 
 def _ring(values: Values) -> Iterator[Problem]:
     """Keys that pass from process to process, in a method that compares them in another way."""
-    method = values.get("method")
-    if get(values, "performance.ring_loss") and facts_of(method) and method not in ("simclr", "supcon"):
-        yield Problem("performance.ring_loss", f"=True is for simclr and supcon, not for method={method}; leave it out")
+    facts = facts_of(values.get("method"))
+    if get(values, "performance.ring_loss") and facts and not facts.ring:
+        able = " and ".join(name for name, known in CATALOGUE.items() if known.ring)
+        text = f"=True is for {able}, not for method={values['method']}; leave it out"
+        yield Problem("performance.ring_loss", text)
 
 
 def _settings(values: Values) -> Iterator[Problem]:

@@ -38,7 +38,7 @@ class PerformanceCfg:
     ring_loss: bool = key(
         False,
         "several devices: keys of the contrastive loss pass from one to the next instead of being gathered by all, so "
-        "that none holds more than two sets of its own rows; simclr and supcon",
+        "that none holds more than two sets of its own rows; of methods that compare all rows of a batch",
         matters=False,
     )
     profile: bool = key(False, "write profile.txt and profile.json: where the time of a step goes", matters=False)

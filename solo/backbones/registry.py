@@ -57,8 +57,10 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
     known = [*table, *timm.list_models(exclude_filters="test_*")]
+    begins = next((other for other in known if name and other.startswith(name)), None)
+    hint = f"did you mean {begins!r}? " if begins else did_you_mean(name, known)
     raise UserError(
-        f"backbone.name={name!r} is unknown; {did_you_mean(name, known)}choose one of "
+        f"backbone.name={name!r} is unknown; {hint}choose one of "
         f"{', '.join(table)} or any model of timm (list them with timm.list_models())"
     )
 

@@ -39,6 +39,7 @@ class MethodFacts:
     # what an anchor is compared with, beside its positives: all other `rows`, those of the other `view`, or a `queue`;
     # None for a loss without negatives
     negatives: Literal["rows", "view", "queue"] | None = None
+    ring: bool = False  # `performance.ring_loss` may pass its keys from device to device
     per_image: bool = False  # its own loss is a mean over images which no other image of the batch changes
     least_views: int = 2  # large views of an image that it needs
     most_views: int | None = 2  # and that it can use; None for any number
@@ -119,10 +120,14 @@ CATALOGUE: dict[str, MethodFacts] = {
     "nnsiam": _row("nnsiam:NNSiam", of.NNPredictorKwargs, **_DISTILLED),
     "ressl": _row("ressl:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
     "siglip": _row("siglip:SigLIP", of.SigLIPKwargs, hex="blends"),
-    "simclr": _row("simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", quick=True, **_ANY_VIEWS),
+    "simclr": _row(
+        "simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
+    ),
     "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
     "softlabels": _row("tree_heads:SoftLabels", of.SoftLabelsKwargs, **_NEEDS_LABELS),
-    "supcon": _row("supcon:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", **_ANY_VIEWS),
+    "supcon": _row(
+        "supcon:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
+    ),
     "swav": _row("swav:SwAV", of.SwAVKwargs, small_views=True, whole=True),
     "vibcreg": _row("vibcreg:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
     "vicreg": _row("vicreg:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),

@@ -37,7 +37,10 @@ def gather_without_gradient() -> Any:
         start = distributed.rank() * len(x)
         return torch.cat([rows[:start], x, rows[start + len(x) :]]) if distributed.is_distributed() else x
 
-    return patch.object(distributed, "gather", gather)
+    def gather_with(x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        return gather(x), distributed.gather_no_grad(numbers)
+
+    return patch.multiple(distributed, gather=gather, gather_with=gather_with)
 
 
 def queue_of_own_rows() -> Any:

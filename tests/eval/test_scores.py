@@ -175,9 +175,11 @@ def test_hiclass_gives_the_same_precision_and_recall() -> None:
 
 def test_pytorch_metric_learning_gives_the_same_retrieval() -> None:
     module = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    search = pytest.importorskip("pytorch_metric_learning.utils.inference").CustomKNN
+    distance = pytest.importorskip("pytorch_metric_learning.distances").LpDistance
     x, labels, leaf = _table(EVEN, 60, 4)
     calculator = module.AccuracyCalculator(
-        ("precision_at_1", "r_precision", "mean_average_precision_at_r"), k="max_bin_count", knn_func=None
+        ("precision_at_1", "r_precision", "mean_average_precision_at_r"), k="max_bin_count", knn_func=search(distance())
     )
     theirs = calculator.get_accuracy(torch.nn.functional.normalize(x, dim=1), torch.from_numpy(leaf))
     ours = retrieve(x, labels)[2]

@@ -108,13 +108,13 @@ def test_unknown_actions_are_named(variant, words):
         Action(**variant)
 
 
-TABLE = torch.stack([torch.randperm(39)[:12] for _ in range(40)])
-TABLE += TABLE >= torch.arange(40)[:, None]  # nobody is his own neighbour
+NEIGHBOURS = torch.stack([torch.randperm(39)[:12] for _ in range(40)])
+NEIGHBOURS += NEIGHBOURS >= torch.arange(40)[:, None]  # nobody is his own neighbour
 
 
 def made(policy, labels=None, seed=0, **more):
     labels = torch.arange(40) % 5 if labels is None else labels
-    eye = Eye(lambda k: TABLE[:, :k], lambda: ROWS, labels, torch.Generator().manual_seed(seed), **more)
+    eye = Eye(lambda k: NEIGHBOURS[:, :k], lambda: ROWS, labels, torch.Generator().manual_seed(seed), **more)
     return policy.table(eye)
 
 
@@ -141,26 +141,26 @@ def test_clusters_are_drawn_from_and_the_far_ones_come_in_as_the_run_goes_on():
 
 
 def test_consistent_neighbours_were_there_before():
-    before = TABLE[:, :6].flip(1)
-    assert torch.equal(made(Consistent(among=8)), TABLE[:, :8])
+    before = NEIGHBOURS[:, :6].flip(1)
+    assert torch.equal(made(Consistent(among=8)), NEIGHBOURS[:, :8])
     found = made(Consistent(among=8), before=before)
-    assert torch.equal(found, torch.cat([TABLE[:, :6], torch.full((40, 2), -1)], dim=1))
-    assert torch.equal(both(TABLE, TABLE[:, :1])[:, 0], TABLE[:, 0])
+    assert torch.equal(found, torch.cat([NEIGHBOURS[:, :6], torch.full((40, 2), -1)], dim=1))
+    assert torch.equal(both(NEIGHBOURS, NEIGHBOURS[:, :1])[:, 0], NEIGHBOURS[:, 0])
 
 
 def test_neighbours_skip_the_first_and_keep_whom_both_sides_count():
-    assert torch.equal(made(Neighbours(among=5, skip=2)), TABLE[:, 2:7])
+    assert torch.equal(made(Neighbours(among=5, skip=2)), NEIGHBOURS[:, 2:7])
     found = made(Neighbours(among=12, mutual=True))
     for i in range(40):
         for k in range(12):
-            back = i in TABLE[TABLE[i, k]].tolist()
-            assert found[i, k] == (TABLE[i, k] if back else -1)
+            back = i in NEIGHBOURS[NEIGHBOURS[i, k]].tolist()
+            assert found[i, k] == (NEIGHBOURS[i, k] if back else -1)
 
 
 def test_placebos_are_as_large_and_have_nothing_to_do_with_the_image():
     shuffled = made(Shuffled(among=6))
-    assert sorted(shuffled.tolist()) == sorted(TABLE[:, :6].tolist())
-    assert (shuffled == TABLE[:, :6]).float().mean() < 0.3
+    assert sorted(shuffled.tolist()) == sorted(NEIGHBOURS[:, :6].tolist())
+    assert (shuffled == NEIGHBOURS[:, :6]).float().mean() < 0.3
     assert made(RandomSet(among=6)).shape == (40, 6)
     assert not torch.equal(made(RandomSet(6)), made(RandomSet(6), seed=1))
 

@@ -362,7 +362,7 @@ CASES = {
         views_with_labels,
     ),
     "relatives pulled": relatives(HexCfg(policy="coarse", share=0.5, denominator="own")),
-    "relatives dropped": relatives(HexCfg(policy="superclass", action="drop", denominator="negatives")),
+    "relatives dropped": relatives(HexCfg(policy="superclass", warm_epoch=0, action="drop", denominator="negatives")),
     "relatives in a queue": relatives(HexCfg(policy="neighbours", share=0.4), queue=True),
     "cross entropy": Case(losses.cross_entropy_loss_func, cross_entropy, labelled_logits),
     "mae": Case(lambda p, x, m: losses.mae_loss_func(x, p, m, 2), mae, masked, batch=(0, 0, 0)),

@@ -24,7 +24,7 @@ EXEMPT = (
     "backbones/vit.py",
     "compat/",
     "suggest.py",
-    "args/usage.py",
+    "args/show.py",
 )
 
 
