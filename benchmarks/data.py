@@ -58,6 +58,14 @@ def symmetric(side: int) -> dict[str, Any]:
     }
 
 
+def clock() -> float:
+    """Processor time without a GPU, else wall time when the device is done."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds(run: Callable[[], Any]) -> float:
     """Processor time of a call."""
     start = time.process_time()

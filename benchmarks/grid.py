@@ -11,9 +11,9 @@ run between the other's parts, and count for all. Processor time without a GPU; 
 from __future__ import annotations
 
 import argparse
-import time
 
 import torch
+from data import clock  # type: ignore[import-not-found]
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -23,14 +23,6 @@ from solo.data.sources.load import load
 from solo.eval.linear_grid import choose, train_heads
 
 RATES, DECAYS, BATCH = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0], [0.0, 1e-6, 1e-5, 1e-4], 128
-
-
-def clock() -> float:
-    """Processor time without a GPU, else wall time when the device is done."""
-    if not torch.cuda.is_available():
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def images(split: str, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from solo.analysis.written import markdown_table
 from solo.experiment.main import main as experiment
 
 HERE = Path(__file__).parent
@@ -93,7 +94,7 @@ def verdict(cell: dict[str, Any]) -> str:
     return "▲" if step["mean"] * better(cell["measure"]) > 0 else "▼"
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(found: dict[str, Any]) -> str:
     """A line an objective, a column a ruler, the best of the first ruler on top."""
     measures = found["measures"]
     arms: dict[str, dict[str, dict[str, Any]]] = {}
@@ -102,12 +103,12 @@ def table(found: dict[str, Any]) -> list[str]:
     order = sorted(arms, key=lambda arm: -arms[arm][measures[0]]["mean"] * better(measures[0]))
     best = {m: max(cells[m]["mean"] * better(m) for cells in arms.values()) for m in measures}
     heads = [f"{m}{' ↓' if better(m) < 0 else ''}" for m in measures]
-    lines = ["| objective | seeds | " + " | ".join(heads) + " |", "|---" * (len(measures) + 2) + "|"]
+    lines = [["objective", "seeds", *heads]]
     for arm in order:
         cells = arms[arm]
         row = [told(cells[m], math.isclose(cells[m]["mean"] * better(m), best[m])) for m in measures]
-        lines.append(f"| {arm} | {cells[measures[0]]['seeds']} | " + " | ".join(row) + " |")
-    return lines
+        lines.append([arm, str(cells[measures[0]]["seeds"]), *row])
+    return markdown_table(lines)
 
 
 def losers(found: dict[str, Any]) -> list[str]:
@@ -155,7 +156,7 @@ def page() -> None:
         if not found["cells"]:
             parts.append("Not run yet.")
             continue
-        parts += ["\n".join(table(found)), "\n".join(losers(found))]
+        parts += [table(found), "\n".join(losers(found))]
         if found["choices"]:
             parts.append("Learning rates: " + "; ".join(line.rpartition(";")[0] for line in found["choices"]) + ".")
     PAGE.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")

@@ -12,19 +12,14 @@ import statistics
 import sys
 from pathlib import Path
 
-from solo.eval.intervals import Paired, paired
+from solo.analysis.written import markdown_table
+from solo.eval.intervals import paired
 
 NEAREST = {
     **{"siglip": "simclr", "lejepa": "vicreg", "frossl": "barlow_twins", "lightly: DCLLoss": "simclr"},
     **{"lightly: TiCoLoss": "barlow_twins", "dinov2": "dino", "ijepa": "mae"},
 }
 MEASURES = {"kNN": "knn_acc1", "linear": "linear_acc1"}
-
-
-def verdict(step: Paired) -> str:
-    """Whether 0 is in the interval."""
-    word = "better" if step.low > 0 else "worse" if step.high < 0 else "no difference"
-    return f"{word}: {step.mean:+.2f} [{step.low:.2f}, {step.high:.2f}]"
 
 
 def table(file: Path) -> list[list[str]]:
@@ -41,11 +36,9 @@ def table(file: Path) -> list[list[str]]:
             ours, theirs = ([found[arm][seed] for seed in seeds] for arm in (new, old))
             cells = []
             for name in MEASURES.values():
-                mean = statistics.fmean(row[name] for row in ours)
-                cells += [
-                    f"{mean:.2f}",
-                    verdict(paired([a[name] - b[name] for a, b in zip(ours, theirs, strict=True)])),
-                ]
+                step = paired([a[name] - b[name] for a, b in zip(ours, theirs, strict=True)])
+                cells.append(f"{statistics.fmean(row[name] for row in ours):.2f}")
+                cells.append(f"{step.says}: {step.mean:+.2f} [{step.low:.2f}, {step.high:.2f}]")
             cost = sum(row["cost"] for row in ours) / sum(row["cost"] for row in theirs)
             lines.append([file.parent.name, new, old, str(len(seeds)), *cells, f"{cost:.2f}"])
     return lines
@@ -57,8 +50,7 @@ def main(folder: Path) -> None:
     for name in MEASURES:
         heading += [name, f"{name}, difference [95 %]"]
     lines = [line for file in sorted(folder.glob("*/rows.jsonl")) for line in table(file)]
-    for line in ([*heading, "time"], ["---"] * (len(heading) + 1), *lines):
-        print(f"| {' | '.join(line)} |")
+    print(markdown_table([[*heading, "time"], *lines]))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from data import clock  # type: ignore[import-not-found]
 from lightly.loss import NTXentLoss
 from lightly.transforms import SimCLRTransform
 from rich.console import Console
@@ -59,14 +59,6 @@ Work = Callable[[], Any]
 
 class EnoughError(Exception):
     """The time of a case is over."""
-
-
-def clock() -> float:
-    """Processor time without a GPU, else wall time when the device is done."""
-    if not torch.cuda.is_available():
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def seconds(work: Work) -> float:

@@ -16,6 +16,13 @@ from solo.files import write_text
 Lines = Sequence[Sequence[str]]  # of a table: its heading, then its rows
 
 
+def markdown_table(lines: Lines) -> str:
+    """The Markdown of a table whose first line is its heading; `|` in a cell is escaped."""
+    head, *rows = lines
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
 @dataclass(frozen=True)
 class Written:
     """What is written, in the order of the fields."""
@@ -29,11 +36,9 @@ class Written:
     def markdown(self) -> str:
         """All of it as Markdown, a heading each."""
         parts = [f"# {self.title}", f"`{self.command}`"]
-        for heading, (head, *rows) in self.tables.items():
-            lines = [head, ["---"] * len(head), *rows]
-            cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+        for heading, lines in self.tables.items():
             parts += [f"## {heading}"] if heading else []
-            parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
+            parts.append(markdown_table(lines))
         parts += [*self.remarks, *([f"```yaml\n{self.file.strip()}\n```"] if self.file else [])]
         return "\n\n".join(parts) + "\n"
 

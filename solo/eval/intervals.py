@@ -165,6 +165,11 @@ class Paired:
     sign_p: float  # the same by the exact sign test, which asks for nothing but a median; ties are left out
     pairs: int  # how many
 
+    @property
+    def says(self) -> str:
+        """`better`, `worse`, or `no difference` where the 95 % interval holds 0."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference"
+
     def __str__(self) -> str:
         if self.pairs < 2:
             return f"{self.mean:+.2f} (one seed)"

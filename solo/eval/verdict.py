@@ -24,16 +24,11 @@ class Change:
     end: float
     difference: Paired
 
-    @property
-    def says(self) -> str:
-        """`better`, `worse`, or `no difference` where the 95 % interval holds 0."""
-        found = self.difference
-        return "better" if found.low > 0 else "worse" if found.high < 0 else "no difference"
-
     def __str__(self) -> str:
         size = f"{abs(self.difference.mean):.1f} +- {(self.difference.high - self.difference.low) / 2:.1f}"
         sign = "" if self.difference.mean >= 0 else "-"
-        told = f"no difference ({sign}{size})" if self.says == "no difference" else f"{self.says} by {size}"
+        says = self.difference.says
+        told = f"no difference ({sign}{size})" if says == "no difference" else f"{says} by {size}"
         return f"{self.start:.2f} % -> {self.end:.2f} %, {told}"
 
 
@@ -61,7 +56,7 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
         name: Change(float(before.mean()), float(after.mean()), paired_images((after - before).tolist(), 100))
         for name, (before, after) in right.items()
     }
-    said = {change.says for change in changes.values()} - {"no difference"}
+    said = {change.difference.says for change in changes.values()} - {"no difference"}
     says = "no difference" if not said else "mixed" if len(said) > 1 else said.pop()
     lines = [f"{words}: {changes[name]}" for name, words in (("knn", "kNN"), ("linear", "linear"))]
     return {
