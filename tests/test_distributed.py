@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -94,3 +97,16 @@ def test_one_process_is_the_identity():
     assert distributed.gather(x) is x
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert torch.equal(distributed.all_reduce_mean(x), x)
+
+
+@pytest.mark.thorough  # another Python
+def test_a_program_that_ended_well_has_left_its_group(tmp_path):
+    """Else gloo's threads may abort it while Python shuts down, after everything was done."""
+    code = (
+        "import atexit, torch.distributed as dist; from solo import distributed; "
+        "atexit.register(lambda: print('in the group:', dist.is_initialized())); "  # called last
+        f"dist.init_process_group('gloo', init_method='file://{tmp_path}/met', rank=0, world_size=1); "
+        "distributed.leave_when_the_program_ends(); print('up:', dist.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "up: True\nin the group: False\n"), done.stderr

@@ -108,6 +108,7 @@ class Run:
                 self._stopped()
             raise
         else:
+            distributed.leave_when_the_program_ends()
             list_skipped([train, val], self.directory.path)
             if self.trainer.is_global_zero and self.recorder.summary:
                 if verdict is not None:
