@@ -44,10 +44,6 @@ def main(words: Sequence[str]) -> int:
         return 0
     given = parser.parse_args(list(words))
     screen = Console(soft_wrap=False, highlight=False, width=None if os.isatty(1) else 160)
-    if given.replay is not None:
-        from solo.doctor.replay import replay
-
-        return replay(Path(given.replay).expanduser(), screen)
     facts = [*versions(), *devices()]
     screen.print(grid("machine", (), facts))
     if other := twin():
@@ -148,5 +144,4 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
     parser.add_argument("--page", default=PAGE, help="where --full writes its table")
     parser.add_argument("--methods", nargs="+", help="--full: only these methods")
-    parser.add_argument("--replay", metavar="FOLDER", help="run a saved batch that gave a non-finite loss once more")
     return parser

@@ -44,19 +44,12 @@ from solo.run.work import work_of
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a run leaves.
+    """What a run leaves."""
 
-    Attributes:
-        folder: `<checkpoint.dir>/<method>/<run id>`, with all files of the run.
-        summary: what `summary.json` holds; empty in all processes but the first.
-        checkpoint: `last.ckpt`; None with `checkpoint.enabled=false`.
-        model: the trained method, on the device it was trained on.
-    """
-
-    folder: Path
-    summary: dict[str, Any]
-    checkpoint: Path | None
-    model: BaseMethod
+    folder: Path  # `<checkpoint.dir>/<method>/<run id>`, with all files of the run
+    summary: dict[str, Any]  # what `summary.json` holds; empty in all processes but the first
+    checkpoint: Path | None  # `last.ckpt`; None with `checkpoint.enabled=false`
+    model: BaseMethod  # the trained method, on the device it was trained on
 
 
 def run(cfg: PretrainCfg) -> PretrainResult:
