@@ -1,7 +1,5 @@
 """The command table. A command's heavy modules are imported when it runs, after its config has been checked."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib

@@ -1,7 +1,5 @@
 """From features to a folder: numbers, figures as PNG, `analysis.json` and `report.html`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence

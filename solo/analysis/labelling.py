@@ -4,8 +4,6 @@ Every analysis looks at classes inside superclasses. A flat data set gets its su
 classes too, from one embedding, the same ones for all models and epochs, so that these stay comparable.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

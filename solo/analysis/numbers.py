@@ -1,7 +1,5 @@
 """All numbers of one embedding, what the figures are made of. Each is a measure of `solo.eval`; none is drawn here."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Local collapse: ranks inside the nodes, the classes that fall onto each other; and the neighbours of some images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

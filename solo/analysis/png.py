@@ -1,7 +1,5 @@
 """Figures as files, for papers and slides: the same plain data, drawn by matplotlib on white."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """How the numbers came about, in words: a sentence or two for each kind, shown below every figure and table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from solo.analysis.labelling import Labelling

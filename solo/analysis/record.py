@@ -1,7 +1,5 @@
 """Everything that was found as plain values, for `analysis.json`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

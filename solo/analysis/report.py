@@ -1,7 +1,5 @@
 """One HTML file with everything in it: no network, both themes, any screen. Its marks are in `page/report.html`."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

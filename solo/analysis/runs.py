@@ -1,7 +1,5 @@
 """What was analysed: runs, their snapshots over time, and the subsets of images that are drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

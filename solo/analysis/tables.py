@@ -1,7 +1,5 @@
 """The table of the report as plain data: all numbers of the last snapshots."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A plain config against a schema: fills in defaults, converts what is obvious, finds all problems in one go."""
 
-from __future__ import annotations
-
 import math
 import operator
 import reprlib

@@ -1,7 +1,5 @@
 """What data have to be: there, or to be fetched, with labels at the levels that other settings speak of."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """What a method, its objective and its views have to be, beside the other settings; by the facts of the catalogue."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

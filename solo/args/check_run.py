@@ -1,7 +1,5 @@
 """What a run has to be: its length, batches, devices and files; and remarks on what is allowed and may surprise."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import re

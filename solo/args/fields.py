@@ -1,7 +1,5 @@
 """How a key is declared: default, one sentence, bounds. `schema` is written with it, everything else reads it."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import typing

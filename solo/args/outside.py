@@ -1,7 +1,5 @@
 """Code of the user's own that a config names by import path: it runs where the user typed it, not where a file does."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial

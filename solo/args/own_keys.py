@@ -1,7 +1,5 @@
 """Keys that a user's own program or plug-in adds to a command's config, typed and checked as ours: docs/own_keys.md."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 

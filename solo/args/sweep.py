@@ -1,7 +1,5 @@
 """`--multirun`: words with several values become one command line for each combination."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 A file may serve several runs; a word on the command line that changes nothing is a mistake.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A value is what Hydra's grammar makes of it; what that can't read is text, and a
 everything behind the first `=` as it stands.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

@@ -1,7 +1,5 @@
 """Who made the first value that is not finite: a step is run once more, watched operation by operation."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Judges the numbers of each epoch: a collapse alarm and a plateau hint, each said once, with likely causes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Vital signs of the embedding after each epoch, and who watches them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

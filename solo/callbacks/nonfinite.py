@@ -1,7 +1,5 @@
 """Stops a run whose loss is not finite before the weights are lost, says where it began, and keeps what replays it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What every check of this room takes and gives."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

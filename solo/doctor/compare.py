@@ -1,7 +1,5 @@
 """Two records of the same training, value by value."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.doctor.case import Outcome

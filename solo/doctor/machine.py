@@ -1,7 +1,5 @@
 """What the machine is, and what computes on it."""
 
-from __future__ import annotations
-
 import os
 import platform
 

@@ -1,7 +1,5 @@
 """`solo doctor`: is this installation right on this machine? Versions, devices, guarantees."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

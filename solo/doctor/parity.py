@@ -4,8 +4,6 @@ Each process trains on its share of the batches that a single process sees whole
 BatchNorm and Lightning's DDP. Everything random for a row (dropout) is off: no two processes can draw it alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

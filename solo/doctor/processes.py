@@ -1,7 +1,5 @@
 """Run a function on a group of processes, as cheaply as the machine allows."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import tempfile

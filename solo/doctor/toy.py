@@ -1,7 +1,5 @@
 """Small networks, images and settings on which every method can be tried within a second."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -4,8 +4,6 @@ Works on clusters as on labels. Nothing here needs a classifier: two classes tha
 neighbours.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ Hierarchical precision, recall and F: Kiritchenko, Matwin, Famili (2005); Silla,
 classification across different application domains (2011), section 6.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

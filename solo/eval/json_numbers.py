@@ -1,7 +1,5 @@
 """Measured numbers as `evaluate.json` holds them: in percent, rounded, `<name>_ci` their intervals, null undefined."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Wu, Xiong, Yu, Lin: Unsupervised feature learning via non-parametric instance di
 https://arxiv.org/abs/1805.01978.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal

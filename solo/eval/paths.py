@@ -5,8 +5,6 @@ worse than one that errs often, mildly (Sani, Anand: Hier-COS, https://arxiv.org
 full-path accuracy instead). What can be told of a single image is returned for each, so that intervals can follow.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

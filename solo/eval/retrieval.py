@@ -5,8 +5,6 @@ gallery. Zhang et al., Use All The Labels (CVPR 2022), section 4.4: https://arxi
 Belongie, Lim, A Metric Learning Reality Check (ECCV 2020), section 3.1: https://arxiv.org/abs/2003.08505.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 

@@ -4,8 +4,6 @@ A policy from outside, `type=my_pkg.mine:MyPolicy`, is a frozen dataclass with a
 `solo.hex.policy`; its fields are set by `hex.policy_kwargs.*`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal

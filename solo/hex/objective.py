@@ -5,8 +5,6 @@ no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to t
 which of them is on. `solo.hex.build` makes one from the settings.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

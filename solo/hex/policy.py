@@ -5,8 +5,6 @@ Nothing is stored between batches and nothing has a gradient. To add one, write 
 ``solo/hex/catalogue.py``, which says the settings that become its fields; ``from_settings`` makes the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol

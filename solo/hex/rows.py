@@ -1,7 +1,5 @@
 """The rows of the HEX loss, a block at a time: who is in a denominator, who is pulled, and the gradient of both."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

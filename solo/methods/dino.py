@@ -3,8 +3,6 @@
 Caron et al.: Emerging properties in self-supervised vision transformers, https://arxiv.org/abs/2104.14294.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

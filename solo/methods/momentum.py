@@ -1,7 +1,5 @@
 """`BaseMomentumMethod`: a method with a slow copy of its network."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 

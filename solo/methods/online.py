@@ -1,7 +1,5 @@
 """How good a method's features are while it trains: the online classifier and k-NN on validation images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

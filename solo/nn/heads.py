@@ -1,7 +1,5 @@
 """One builder for every projector and predictor."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 

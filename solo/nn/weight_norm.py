@@ -1,7 +1,5 @@
 """A linear layer whose weight is a direction times a length."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Optimizers and schedules, built the same way for pretraining and evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Features that a network has computed, kept on disk under a hash of all that they depend on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

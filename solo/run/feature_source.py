@@ -1,7 +1,5 @@
 """The one source of features for all commands that look at them: a checkpoint, a published model, or a file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

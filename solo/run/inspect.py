@@ -1,7 +1,5 @@
 """`solo inspect PATH`: what is in a folder, table, tar or HDF5 file of images, and the settings that train on it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

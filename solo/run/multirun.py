@@ -1,7 +1,5 @@
 """`--multirun`: each run is a program of its own, one after the other; one that fails doesn't stop the others."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`solo pretrain`: self-supervised training, with online accuracies where there are labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sized
 from dataclasses import dataclass, replace
 from pathlib import Path

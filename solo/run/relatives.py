@@ -1,7 +1,5 @@
 """Who is a relative of whom in the training set, found once before a run: the eye of `hex.eye`, and what it sees."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable

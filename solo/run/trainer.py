@@ -1,7 +1,5 @@
 """The Lightning Trainer of a run, and the run's folder, loggers and callbacks: the same for every command."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import inspect

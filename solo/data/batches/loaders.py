@@ -4,8 +4,6 @@ The sampler hands out `(index, seed)` pairs, all of them a function of (seed, ep
 `random`, from which the transforms draw, before it makes a sample.
 """
 
-from __future__ import annotations
-
 import random
 import signal
 import time

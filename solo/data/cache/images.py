@@ -1,7 +1,5 @@
 """Decoded images, to take whole batches from: arrays that lie in memory, or files decoded once into one large file."""
 
-from __future__ import annotations
-
 import functools
 import math
 import shutil

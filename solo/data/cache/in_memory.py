@@ -1,7 +1,5 @@
 """Validation images in memory that need nothing but normalising: whole batches at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

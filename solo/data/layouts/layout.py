@@ -1,7 +1,5 @@
 """What the readers share: find a data set on disk, read its lists into files and classes, number the classes."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os

@@ -1,7 +1,5 @@
 """A first look at own images: counts, sizes, channels, label tree, unreadable files, mean and std. No torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import random
 from collections import Counter

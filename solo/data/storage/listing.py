@@ -1,7 +1,5 @@
 """What lies where a user's own images are: every image, and the words that say what it shows. No torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
