@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 
 from solo import distributed
 from solo.data.batches.loaders import eval_loader
-from solo.doctor.case import Case, Outcome
-from solo.doctor.compare import Record, compare
+from solo.doctor.case import Case, Outcome, Record, compare
 from solo.doctor.processes import on_groups
 from solo.doctor.toy import ToyImages, quietly, toy_model, toy_trainer, without_dropout
 from solo.errors import UserError

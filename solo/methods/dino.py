@@ -14,8 +14,7 @@ from solo.losses.dino import DINOLoss
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import DINOKwargs
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import mlp
-from solo.nn.weight_norm import WeightNormLinear
+from solo.nn.heads import WeightNormLinear, mlp
 
 
 class DINOHead(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from solo.args.sweep import Sweep
+from solo.args.words import Sweep
 from solo.run.report import grid, say
 
 

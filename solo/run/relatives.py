@@ -24,7 +24,7 @@ from solo.files import replacing
 from solo.hex.eyes import EYES, VERSION
 from solo.hex.relatives import Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
-from solo.run.feature_cache import cache_folder, digest
+from solo.run.feature_source import cache_folder, digest
 from solo.run.features import extract
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say

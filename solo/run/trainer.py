@@ -24,8 +24,7 @@ from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.averaging import WeightAverage
-from solo.callbacks.diagnosis import TrainingDiagnosis
-from solo.callbacks.embedding_monitor import EmbeddingMonitor
+from solo.callbacks.embedding_monitor import EmbeddingMonitor, TrainingDiagnosis
 from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.profile import StepProfile
 from solo.callbacks.resolution import ResolutionSchedule
@@ -42,8 +41,7 @@ from solo.run.devices import SyncedNorms, check_launch, compute_device, trainer_
 from solo.run.failures import explain, watch_children
 from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
-from solo.run.resume import ResumeOrder, find_resume
-from solo.run.same_data import SameData
+from solo.run.resume import ResumeOrder, SameData, find_resume
 from solo.run.settle import Starving, ddp_strategy, settle
 from solo.run.sharded import Sharded
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
 from solo.cores import fitting_workers
-from solo.data.cache.in_memory import uncollated, whole_batches
+from solo.data.cache.images import uncollated, whole_batches
 from solo.data.labels.subsets import Around
 from solo.errors import UserError
 
