@@ -40,7 +40,7 @@ def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullconte
     if processes < 2 or BATCH % (4 * processes):
         raise UserError(f"processes={processes} can't share batches of {BATCH}; choose 2 or 4")
     plain = [(case.method, case.type) for case in cases]
-    one, many = on_groups(_train_all, [1, processes], (plain, fault))
+    one, many = on_groups(_train_all, [1, processes], (plain, fault), seconds=600 + 60 * len(cases))
     outcomes = [[compare(*pair) for pair in zip(one[0], own, strict=True)] for own in many]
     return [min(found, key=lambda outcome: outcome.ok) for found in zip(*outcomes, strict=True)]  # the worst process's
 
