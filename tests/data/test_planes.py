@@ -170,6 +170,7 @@ def test_own_files_are_cached_and_give_the_same_views_in_any_process(tmp_path: P
         load(resolve_spec({"dataset": "digits", "channels": 5}), "train")
 
 
+@pytest.mark.thorough
 def test_inspect_and_training_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path / "images")
     assert main(["inspect", str(root)]) == 0
