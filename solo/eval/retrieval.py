@@ -108,14 +108,7 @@ def retrieve(
 class _Level:
     """The results of one level while they are collected."""
 
-    def __init__(
-        self,
-        labels: Tensor,
-        queries: Tensor,
-        gallery: Tensor,
-        place: Tensor,
-        top_k: Sequence[int],
-    ) -> None:
+    def __init__(self, labels: Tensor, queries: Tensor, gallery: Tensor, place: Tensor, top_k: Sequence[int]) -> None:
         self.asked, self.there, self.queries = labels[queries], labels[gallery], queries
         self.inside = place[queries] >= 0  # of the gallery themselves
         self.right = self._right()  # R of each query

@@ -10,12 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from solo.errors import UserError
 from solo.optim.lars import LARS
-from solo.optim.lr_scheduler import (
-    LinearWarmupCosineAnnealingLR,
-    PureExponentialLR,
-    PureLR,
-    PureMultiStepLR,
-)
+from solo.optim.lr_scheduler import LinearWarmupCosineAnnealingLR, PureExponentialLR, PureLR, PureMultiStepLR
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "lars": LARS, "adam": Adam, "adamw": AdamW}
 
