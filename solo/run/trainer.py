@@ -41,7 +41,8 @@ from solo.run.devices import SyncedNorms, check_launch, compute_device, trainer_
 from solo.run.failures import explain, watch_children
 from solo.run.loggers import loggers
 from solo.run.report import announce, resume_command, say, show_result
-from solo.run.resume import ResumeOrder, SameData, find_resume
+from solo.run.resume import ResumeOrder, find_resume
+from solo.run.same_data import SameData
 from solo.run.settle import Starving, ddp_strategy, settle
 from solo.run.sharded import Sharded
 
