@@ -225,7 +225,8 @@ def hush(workers: bool) -> None:
         "Grad strides do not match bucket view strides.*",  # of channels_last under DDP: turning it off costs more
         ".*is smaller than the logging interval.*",  # epochs may be short; metrics.csv has every one
         ".*checkpoint that ended before the epoch ended and your dataloader.*",  # the sampler continues their order
-        ".*It is recommended to use `self.log.'online/.*sync_dist=True.*",  # all processes have the same numbers
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # all processes have the same numbers
+        "`broadcast_buffers` is deprecated.*",  # between Lightning and newer versions of torch
         "FSDP2-wrapped module .* returned a view tensor.*",  # nobody here writes into what a network returns
         ".*You defined a `validation_step` but have no `val_dataloader`.*",  # as was asked for
         r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone
