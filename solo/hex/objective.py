@@ -31,7 +31,7 @@ _PROBE = 100  # steps from one look at what HEX does to the next
 
 @dataclass(frozen=True)
 class Step:
-    """Where training is."""
+    """Where training is, at the step at hand."""
 
     epoch: int  # 0-based
     max_epochs: int  # length of the run

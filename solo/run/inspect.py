@@ -25,7 +25,7 @@ _READING = (
 
 
 def main(words: Sequence[str]) -> int:
-    """Look and print."""
+    """Look at what the words name, and print what is there."""
     parser = _parser()
     if {"-h", "--help"} & set(words):
         parser.print_help()

@@ -42,7 +42,7 @@ from solo.run.work import work_of
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a run leaves."""
+    """What a run leaves in its folder and in memory."""
 
     folder: Path  # `<checkpoint.dir>/<method>/<run id>`, with all files of the run
     summary: dict[str, Any]  # what `summary.json` holds; empty in all processes but the first

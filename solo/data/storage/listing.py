@@ -27,7 +27,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for."""
+    """Which images and labels are asked for."""
 
     train: bool = True  # the training images of what has several splits, else the validation images
     path_column: str | None = None  # with the images; None: the one that has some
