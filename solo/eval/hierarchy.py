@@ -7,13 +7,11 @@ classification across different application domains (2011), section 6.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from solo.eval.rows import Array
 from solo.taxonomy import Taxonomy
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)

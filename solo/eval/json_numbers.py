@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from solo.eval.intervals import Interval, of_statistic
+from solo.eval.rows import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Numbers = dict[str, Any]
 
 

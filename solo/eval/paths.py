@@ -6,15 +6,12 @@ full-path accuracy instead). What can be told of a single image is returned for 
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
-from solo.eval.rows import draw
+from solo.eval.rows import Array, draw
 from solo.eval.tree import pearson
 from solo.taxonomy import Taxonomy
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def full_path(predicted: Array, truth: Array) -> Array:
