@@ -85,7 +85,9 @@ def pictures(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("method", ["simclr", "swav", "byol"])
+@pytest.mark.parametrize(
+    "method", ["simclr", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("swav", "byol"))]
+)
 def test_trains(method, tmp_path, pictures):
     write(tmp_path, f"imagenet100/{method}")
     words = ["devices=[0]", "accelerator=cpu", "strategy=auto", "precision=32", "max_epochs=1", "++fast_dev_run=True"]
