@@ -62,6 +62,7 @@ def write(folder, name):
     return values
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PRETRAIN)
 def test_composes_and_parses(name, tmp_path):
     wanted = write(tmp_path, name)
