@@ -1,7 +1,5 @@
 """The command table. A command's heavy modules are imported when it runs, after its config has been checked."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib
@@ -63,7 +61,7 @@ COMMANDS: dict[str, Command] = {
     "embed": Command("solo.run.embed", None, "features of a folder of images"),
     "search": Command("solo.run.search", None, "find the images most alike to one"),
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
-    "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "export": Command("solo.run.take", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
     "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
     "benchmark": Command("solo.experiment.benchmark", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
@@ -194,7 +192,7 @@ def is_first_process() -> bool:
 
 def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
-    from solo.args.sweep import expand
+    from solo.args.words import expand
 
     places, overrides = _split(given)
     sweep = expand(overrides)

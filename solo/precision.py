@@ -1,7 +1,5 @@
 """Which arithmetic: float32 or better for losses, and what `precision: auto` means on a device."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager

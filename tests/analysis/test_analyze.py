@@ -13,10 +13,10 @@ from solo.analysis.findings import findings
 from solo.analysis.png import draw
 from solo.errors import UserError
 from solo.eval.intervals import wilson
-from solo.eval.knn import knn_accuracy
 from solo.eval.rank import effective_rank
 from solo.eval.tree import centroids, compare_with_labels, emergent_tree
 from tests.analysis.planted import GROUPS, planted, subject
+from tests.eval.voting import knn_accuracy
 
 QUICK = Options(embedding="pca", png=False)
 

@@ -5,8 +5,6 @@ torchvision's functional on the same parameters within one unit. Only three chan
 saturation, hue and greyscale change nothing, and contrast is each channel's own. Operations may change what they get.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from typing import Literal
