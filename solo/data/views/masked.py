@@ -55,7 +55,7 @@ def packed(
     columns = [column.float().view(len(grey), -1) for _, column in steps]
     found = torch.cat(columns, dim=1)
     found = found.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else found
-    parts = found.to(device, non_blocking=True).split([column.shape[1] for column in columns], dim=1)
+    parts = torch.split(found.to(device, non_blocking=True), [column.shape[1] for column in columns], dim=1)
     return [(name, part) for (name, _), part in zip(steps, parts, strict=True)]
 
 
@@ -71,7 +71,7 @@ def views(images: Tensor, steps: Steps, size: int, resample: ops.Resample, shift
             x = images.to(torch.float32, memory_format=torch.channels_last).flatten(2).mT
         for name, parameters in steps:
             x = _STEPS[name](x, parameters)
-    return torch.addcmul(shift, x, scale, out=x.new_empty(x.shape)).mT.unflatten(2, (size, size))
+    return torch.addcmul(shift, x, scale, out=x.new_empty(x.shape)).mT.view(len(x), -1, size, size)
 
 
 def _jitter(plan: Plan, active: Sequence[int]) -> tuple[Steps, Tensor]:
@@ -206,7 +206,8 @@ def _blurred(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def _equalised(x: Tensor, chosen: Tensor) -> Tensor:
-    flat = ops.equalize(x.mT.unflatten(2, (isqrt(x.shape[1]), -1))).flatten(2).mT
+    number, pixels, channels = x.shape
+    flat = ops.equalize(x.mT.reshape(number, channels, isqrt(pixels), -1)).flatten(2).mT
     return torch.lerp(x, flat, chosen[:, None])
 
 
