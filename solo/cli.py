@@ -61,7 +61,7 @@ COMMANDS: dict[str, Command] = {
     "embed": Command("solo.run.embed", None, "features of a folder of images"),
     "search": Command("solo.run.search", None, "find the images most alike to one"),
     "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
-    "export": Command("solo.run.take", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
     "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
     "benchmark": Command("solo.experiment.benchmark", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),

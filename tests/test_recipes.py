@@ -129,6 +129,7 @@ def test_parts_are_all_used():
     assert named == {path.stem for path in SCRIPTS.glob("pretrain/augmentations/*.yaml")}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("line", PUBLISHED, ids=lambda line: line.split()[0])
 def test_numbers_are_solo_learns(line):
     name, *words = line.split()

@@ -14,6 +14,8 @@ import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+
+# One of the few underscored modules that torch documents: the only way to see every operation.
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
@@ -23,6 +25,7 @@ from solo.errors import NonFiniteError
 from solo.files import replacing, write_text
 from solo.rng import rng_state, set_rng_state
 
+REPLAY_FORMAT = 1
 _FOREIGN = (os.path.dirname(torch.__file__), os.path.dirname(lightning.__file__), __file__)
 
 
@@ -145,9 +148,6 @@ def _source() -> str:
     parts = frame.f_code.co_filename.split(os.sep)
     short = os.sep.join(parts[parts.index("solo") :] if "solo" in parts else parts[-2:])
     return f"{short}:{frame.f_lineno} ({frame.f_code.co_name})"
-
-
-REPLAY_FORMAT = 1
 
 
 class NonFiniteGuard(Callback):

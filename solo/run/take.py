@@ -15,11 +15,9 @@ from torch import Tensor
 from solo.args.check import check
 from solo.args.fields import keys_of
 from solo.args.show import help_text
-from solo.args.take_schema import ExportCfg
 from solo.args.words import read_word
 from solo.errors import BrokenImageError, ConfigError, UserError
-from solo.run.pretrained import PretrainedModel, load_pretrained
-from solo.run.report import say
+from solo.run.pretrained import PretrainedModel
 
 Cfg = TypeVar("Cfg")
 _THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile
@@ -113,14 +111,3 @@ def say_skipped(skipped: Sequence[str], say: Callable[[str], None]) -> None:
         shown = "\n".join(f"  {line}" for line in skipped[:5])
         more = f"\n  and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         say(f"{len(skipped)} images were skipped:\n{shown}{more}")
-
-
-def export(cfg: ExportCfg) -> None:
-    """Write the folder and say what is in it."""
-    done = load_pretrained(cfg.run, cfg.device).export(cfg.to, cfg.out)
-    files = ", ".join(sorted(file.name for file in done.folder.iterdir() if not file.name.startswith(".")))
-    checked = "read back, features are equal" if done.checked else "not read back: its program is not here"
-    say(f"{done.folder}: {files} ({checked})\n\n" + "\n".join(done.usage))
-
-
-main = command("export", ExportCfg, export)

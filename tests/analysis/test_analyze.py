@@ -123,6 +123,7 @@ def test_every_kind_of_panel_as_png(tmp_path):
             assert image.width > 500 and len(set(np.asarray(image.convert("L")).ravel().tolist())) > 10
 
 
+@pytest.mark.thorough
 def test_png_files_of_one_run_without_pictures(tmp_path):
     outcome = analyze([subject("a", projector=False, n=120)], tmp_path, Options(embedding="none"))
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {figure.key for figure in outcome.figures}
