@@ -33,7 +33,8 @@ def main(words: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         parser.print_help()
         return 0
-    given = parser.parse_args(list(words))
+    words = [re.sub(r"^data\.(train_path|val_path|path)=", "", word) for word in words]  # as for any other command
+    given = parser.parse_args([word for word in words if word != "data.dataset=custom"])
     screen = Console(soft_wrap=True, highlight=False)
 
     def progress(items: Iterable[Any], what: str, length: int) -> Iterable[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,5 +66,5 @@ def _read(folder: Path | None) -> list[str]:
     try:
         with gzip.open((folder or Path()) / _LIST) as stream:
             return stream.read(2**28).decode(errors="surrogateescape").split("\n")
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return []

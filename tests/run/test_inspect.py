@@ -11,7 +11,7 @@ def test_says_what_is_there(tmp_path, capsys):
         Image.new("L", (12, 10), value).save(tmp_path / "data" / name / "1.png")
     (tmp_path / "data" / "fish" / "cod" / "empty.png").write_bytes(b"")
     sheet = tmp_path / "sheet.png"
-    assert main(["inspect", str(tmp_path / "data"), "--sheet", str(sheet)]) == 0
+    assert main(["inspect", f"data.train_path={tmp_path}/data", "--sheet", str(sheet)]) == 0
     out = capsys.readouterr().out
     for text in ("3 images", "12 x 10 (3)", "level1 (2), level2 (3): 3 classes", "│   ├── eagles (1)", "mean: [0.2]"):
         assert text in out
