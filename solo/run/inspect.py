@@ -107,7 +107,10 @@ def describe(found: Survey) -> list[str]:
 
 def settings_of(found: Survey) -> dict[str, Any]:
     """Section `data` of a config that trains on it."""
-    settings = {**found.settings, "channels": found.reading.channels, "mean": found.mean, "std": found.std}
+    mean, std = found.mean, found.std
+    if min(std) < 0.002:  # images of one colour: their values stay as they are
+        mean, std = [0.0] * len(mean), [1.0] * len(std)
+    settings = {**found.settings, "channels": found.reading.channels, "mean": mean, "std": std}
     largest = max(map(max, found.sizes))
     if largest <= SMALL or (len(found.sizes) == 1 and largest < 224):
         settings["image_size"] = largest

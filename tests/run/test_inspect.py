@@ -28,6 +28,12 @@ def test_table_and_wrong_path(tmp_path, capsys):
     Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
     (tmp_path / "t.csv").write_text("path,label\n1.png,cat\n")
     assert main(["inspect", str(tmp_path / "t.csv"), "--sheet", str(tmp_path / "s.png")]) == 0
-    assert "format: table" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "format: table" in out and "std: [1.0, 1.0, 1.0]" in out  # of one colour: what is proposed can be trained
+    (tmp_path / "t.csv").write_bytes("path,label\n1.png,größe\n".encode("latin-1"))
+    assert main(["inspect", str(tmp_path / "t.csv")]) == 1 and "write it as UTF-8" in capsys.readouterr().err
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.svg").write_text("<svg/>")
+    assert main(["inspect", str(tmp_path / "texts")]) == 1 and ".svg (1)" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "none")]) == 1
     assert "does not exist" in capsys.readouterr().err
