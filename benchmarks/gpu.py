@@ -98,7 +98,9 @@ class Launches(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         first = out[0] if isinstance(out, (tuple, list)) and out else out
-        self.number += isinstance(first, Tensor) and first.device.type == self.device.type and not func.is_view
+        there = isinstance(first, Tensor) and first.device.type == self.device.type
+        memory = func.overloadpacket.__name__ in ("empty", "new_empty", "detach", "_unsafe_view")
+        self.number += there and not func.is_view and not memory
         return out
 
 

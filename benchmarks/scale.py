@@ -112,7 +112,7 @@ def of_images() -> Iterator[Part]:
 
     def voted(n: int) -> Work:
         rows, labels = rows_of(n), torch.from_numpy(labels_of(n))
-        return lambda: knn.knn_accuracy(rows, labels, rows[:BATCH], labels[:BATCH])
+        return lambda: knn.vote_accuracy(*knn.nearest(rows[:BATCH], rows, 20), labels, labels[:BATCH])
 
     def data(n: int) -> Any:
         return SimpleNamespace(targets=labels_of(n).tolist(), files=[f"/nowhere/{i % 1000}/{i}.jpg" for i in range(n)])

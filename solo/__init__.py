@@ -23,15 +23,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from solo.api import analyze, evaluate, inspect, load, pretrain, search
     from solo.errors import ConfigError, UserError
-    from solo.hex import (
-        AdaptivePercentile,
-        EveryNegative,
-        FixedThreshold,
-        HEXLoss,
-        NoNegative,
-        Superclass,
-        WithNamed,
-    )
+    from solo.hex import AdaptivePercentile, EveryNegative, FixedThreshold, HEXLoss, NoNegative, Superclass, WithNamed
     from solo.losses import GuidedLoss, HierarchicalContrastiveLoss, hierarchical_contrastive_loss
     from solo.methods import METHODS
     from solo.run.mteb import mteb_encoder

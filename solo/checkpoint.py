@@ -4,8 +4,6 @@ A file of `torch.save` is a zip archive that has a checksum of each record. torc
 `load_checkpoint` does, so that files of any age and any library are verified and stay readable for everybody.
 """
 
-from __future__ import annotations
-
 import math
 import pickletools
 import re

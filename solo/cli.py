@@ -1,7 +1,5 @@
 """The command table. A command's heavy modules are imported when it runs, after its config has been checked."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib
@@ -194,7 +192,7 @@ def is_first_process() -> bool:
 
 def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
-    from solo.args.sweep import expand
+    from solo.args.words import expand
 
     places, overrides = _split(given)
     sweep = expand(overrides)

@@ -1,7 +1,5 @@
 """How many processes this machine can feed."""
 
-from __future__ import annotations
-
 import os
 
 

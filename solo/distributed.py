@@ -3,8 +3,6 @@
 Without a process group every function is the identity, so the same code runs on one process and on many.
 """
 
-from __future__ import annotations
-
 import atexit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Errors that are the user's to solve: one clear line, no traceback."""
 
-from __future__ import annotations
-
 import errno
 
 # What a machine can run out of, where nobody says with which file -> what helps.

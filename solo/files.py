@@ -1,7 +1,5 @@
 """Writing files so that a reader, or the next run, never meets half of one."""
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

@@ -3,8 +3,6 @@
 `torch.load(weights_only=True)` looks each name up here and gets plain values, tensors, or an object without behaviour.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A file that someone else wrote (a recipe, a checkpoint) must not run code. So an
 it, on the command line or in a program; one in a file is refused until the user names its module, see `permit`.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

@@ -1,8 +1,8 @@
 """Which arithmetic: float32 or better for losses, and what `precision: auto` means on a device."""
 
-from __future__ import annotations
-
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,17 @@ from torch import Tensor, nn
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision as float32, everything else as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Products of float32 matrices in float32, where a run lets GPUs take TF32: ten bits, pixels need more."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def best_precision(device: torch.device, network: nn.Module, image: tuple[int, int] | None = None) -> tuple[str, str]:

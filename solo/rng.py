@@ -1,7 +1,5 @@
 """The random streams of a process, as plain values."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Text for a terminal: no control characters out of names that others gave, no crash where nobody reads."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """`did you mean ...?`: names that are spelt almost alike, and words that other people use for the same thing."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Collection, Iterable

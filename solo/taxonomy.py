@@ -28,19 +28,16 @@ class Taxonomy:
     Labels of an image are one int a level, coarse first, -1 where its branch has ended or nobody knows; the two are
     told apart by the last known node, which is a class or is not.
 
-    Attributes:
-        levels: level names, the coarsest first, e.g. `("group", "class")`.
-        names: for each level the names of its nodes; the position in the tuple is the node's index.
-        parents: `parents[l][c]` is the index at level `l` of the parent of node `c` of level `l + 1`,
-            so that `len(parents) == len(levels) - 1`.
-
     Raises:
         UserError: (a `ValueError`) if the three don't describe a tree: lengths differ, a parent doesn't exist, a name
             comes twice in a level.
     """
 
-    levels: tuple[str, ...]
+    levels: tuple[str, ...]  # level names, the coarsest first, e.g. `("group", "class")`.
+    # for each level the names of its nodes; the position in the tuple is the node's index
     names: tuple[tuple[str, ...], ...]
+    # `parents[l][c]` is the index at level `l` of the parent of node `c` of level `l + 1`, so that `len(parents) ==
+    # len(levels) - 1`
     parents: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,7 +1,5 @@
 """Reading what may be damaged, endless or malicious: archives, JSON, settings that somebody else stored."""
 
-from __future__ import annotations
-
 import errno
 import json
 import zipfile

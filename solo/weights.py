@@ -1,7 +1,5 @@
 """Which of the weights in a file are a network's: its prefix is found by fitting the names, whoever wrote the file."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re

@@ -212,6 +212,7 @@ def refusal(words, code, capsys):
     return lines[0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("words", "text"), SETTINGS, ids=[words for words, _ in SETTINGS])
 def test_settings(words, text, capsys):
     assert text in refusal([*DIGITS, *words.split(" ")], 2, capsys)

@@ -34,6 +34,7 @@ def test_plain_pytorch_on_one_screen(example, capsys):
     assert "epoch   2" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_loop_of_lightning(example):
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")

@@ -62,6 +62,7 @@ def write(folder, name):
     return values
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PRETRAIN)
 def test_composes_and_parses(name, tmp_path):
     wanted = write(tmp_path, name)
@@ -85,7 +86,9 @@ def pictures(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("method", ["simclr", "swav", "byol"])
+@pytest.mark.parametrize(
+    "method", ["simclr", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("swav", "byol"))]
+)
 def test_trains(method, tmp_path, pictures):
     write(tmp_path, f"imagenet100/{method}")
     words = ["devices=[0]", "accelerator=cpu", "strategy=auto", "precision=32", "max_epochs=1", "++fast_dev_run=True"]

@@ -40,6 +40,7 @@ def scratch(tmp_path, monkeypatch):
         yield tmp_path
 
 
+@pytest.mark.sampled(5)  # tests/test_plugin.py has all of them in one run
 @pytest.mark.parametrize("file", commands())
 def test_one_file_and_one_word(file, scratch, capsys):
     (scratch / file).write_text(pages()[file])

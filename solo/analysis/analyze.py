@@ -1,7 +1,5 @@
 """From features to a folder: numbers, figures as PNG, `analysis.json` and `report.html`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +17,10 @@ from solo.analysis.labelling import find_labelling
 from solo.analysis.numbers import Settings, measure
 from solo.analysis.pairs import nearest_in_batch, pair_figures
 from solo.analysis.png import draw
-from solo.analysis.protocol import protocol_of
-from solo.analysis.record import record
+from solo.analysis.record import overview, protocol_of, record
 from solo.analysis.report import write_report
 from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, worst_superclass
 from solo.analysis.spaces import space_figures
-from solo.analysis.tables import overview
 from solo.analysis.trends import trend_figures
 from solo.errors import UserError
 from solo.eval.features import Features

@@ -1,7 +1,5 @@
 """The table of `solo benchmark`: runs beside each other on the same images, as Markdown, HTML and JSON."""
 
-from __future__ import annotations
-
 import base64
 import math
 import zlib

@@ -1,7 +1,5 @@
 """The curves of one run as a figure: rows of `metrics.csv` in, panels out."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

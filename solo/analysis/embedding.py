@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from solo.analysis.figure import Array, Cloud, Figure, Group
+from solo.analysis.figure import Cloud, Figure, Group
 from solo.analysis.palette import UNKNOWN, named_palette
 from solo.errors import UserError
+from solo.eval.rows import Array
 from solo.eval.rows import draw as draw_rows
 
 Embedding = Literal["umap", "tsne", "pca"]

@@ -1,7 +1,5 @@
 """Arms over paired seeds: differences to the baseline with intervals, as Markdown, JSON, a picture and a page."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

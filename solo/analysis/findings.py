@@ -1,7 +1,5 @@
 """What the numbers say, in sentences: the first thing on the page."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,21 +4,17 @@ Every analysis looks at classes inside superclasses. A flat data set gets its su
 classes too, from one embedding, the same ones for all models and epochs, so that these stay comparable.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from solo.errors import UserError
 from solo.eval.clustering import cluster as kmeans
 from solo.eval.features import Features
+from solo.eval.rows import Array
 from solo.eval.tree import EmergentTree, centroids, emergent_tree
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """All numbers of one embedding, what the figures are made of. Each is a measure of `solo.eval`; none is drawn here."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from solo.analysis.labelling import Array, Labelling
+from solo.analysis.labelling import Labelling
 from solo.eval.confusable import ConfusablePair, Neighbours, confusable_pairs, mixing_matrix, neighbours
 from solo.eval.cosine import CosineDistributions, Selection, cosine_distributions, selection
 from solo.eval.intervals import UNDEFINED, Interval, cuts
@@ -16,7 +14,7 @@ from solo.eval.knn import vote_ranking
 from solo.eval.predict import hits, neighbour_intervals
 from solo.eval.profile import NodeRank, collapse_profile
 from solo.eval.rank import entropy_rank, lidar, power_law, rankme, spectrum
-from solo.eval.rows import draw
+from solo.eval.rows import Array, draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 from solo.eval.uniformity import uniformity
 

@@ -1,19 +1,16 @@
 """Local collapse: ranks inside the nodes, the classes that fall onto each other; and the neighbours of some images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from solo.analysis.figure import DotRow, Dots, Figure, Picture, PictureRow, Pictures
-from solo.analysis.labelling import Array
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis
 from solo.analysis.spaces import titled
 from solo.eval.profile import NodeRank
-from solo.eval.rows import unit
+from solo.eval.rows import Array, unit
 
 _MOST_ROWS = 80  # nodes in a profile
 _PAIRS = 12  # rows of dots

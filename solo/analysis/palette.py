@@ -4,8 +4,6 @@ Beyond the named ones they are computed in OKLCH (Ottosson: A perceptual color s
 equal steps look equal.
 """
 
-from __future__ import annotations
-
 import colorsys
 import math
 from collections.abc import Sequence

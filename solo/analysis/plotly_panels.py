@@ -1,7 +1,5 @@
 """Panels as plotly's JSON: traces and layout. Colours of text, axes and background are set by the page's script."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

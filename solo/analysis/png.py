@@ -1,7 +1,5 @@
 """Figures as files, for papers and slides: the same plain data, drawn by matplotlib on white."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -11,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from solo.analysis.figure import Array, Cloud, Dendrogram, Dots, Figure, Lines, Panel, Pictures
+from solo.analysis.figure import Cloud, Dendrogram, Dots, Figure, Lines, Panel, Pictures
 from solo.analysis.palette import BAD, GOOD, GREY, GRID, INK, SOFT
 from solo.analysis.plotly_panels import legend_of
+from solo.eval.rows import Array
 from solo.files import replacing
 
 Images = Callable[[int], "Image.Image"]

@@ -1,13 +1,13 @@
-"""Everything that was found as plain values, for `analysis.json`."""
-
-from __future__ import annotations
+"""Everything that was found: as plain values for `analysis.json`, as a table, and in words how it came about."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from solo.analysis.findings import Finding
-from solo.analysis.numbers import SPACES, Numbers
+from solo.analysis.labelling import Labelling
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Numbers, Settings
 from solo.analysis.runs import Analysis
 
 
@@ -93,3 +93,139 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
+
+
+def protocol_of(
+    count: int, total: int, labelling: Labelling, settings: Settings, lidar: tuple[int, int], seen: Sequence[bool]
+) -> dict[str, str]:
+    """The sentences by topic, for `count` of `total` images.
+
+    `lidar` says how many images LiDAR compares, and views of each; `seen` whether each snapshot has views.
+    """
+    seed, level = settings.seed, labelling.superlevel
+    of = "" if count == total else f" of {total:,}, drawn at random (max_images, seed {seed})"
+    anchors, cosine_anchors = (
+        f"all {count:,} images"
+        if count <= most
+        else f"{most:,} random images (max_anchors, seed {seed}), each against all {count:,}"
+        for most in (settings.max_anchors, min(settings.max_anchors, COSINE_ANCHORS))
+    )
+    return {
+        "images": f"{count:,} images{of}, each once, without augmentation.",
+        "labels": f"{labelling.protocol}.",
+        "knn": (
+            f"kNN: leave-one-out among these images (no training image votes), {anchors}; {settings.k} neighbours by "
+            f"cosine, votes weighted by exp(cosine / {settings.temperature:g}); top-1 in percent."
+        ),
+        "rank": (
+            "Effective rank: exp of the entropy of the singular values' shares, of centred features. Local over "
+            "global: of a node's images over the mean of three random subsets of as many images; nodes of fewer than "
+            "8 images are left out. RankMe: the same rank without centring."
+        ),
+        "spectrum": (
+            "Eigenvalues of the covariance of all these images over their sum; those below 1e-8 of it aren't drawn."
+        ),
+        "cosine": (
+            f"Pairs of one {level} and all other pairs; {cosine_anchors}; an image is never paired with itself. "
+            f"Pairs of one class count as pairs of one {level}."
+        ),
+        "threshold": (
+            f"Mean over the anchors of the {settings.quantile:g} quantile of their cosines; {cosine_anchors}. In "
+            "training it is read from a batch, so that fewer images are above it."
+        ),
+        "tree": (
+            f"Average linkage of the cosine distances of {labelling.level} centroids (means of unit features). "
+            "Agreement: Pearson correlation of joining heights with distances in the label tree, p from 199 random "
+            "relabellings; Baker's gamma: their rank correlation; changed subtrees: Robinson-Foulds distance, 0 to 1."
+        ),
+        "mixing": (
+            f"Of the {settings.k} nearest neighbours (cosine) of one class's images, the share in the other class "
+            f"among those in either, added up for both directions and clipped to 1; {anchors}. Separation: distance "
+            "of the centroids over the root mean square distance to them. Classes of fewer than 8 images are left out."
+        ),
+        "LiDAR": _lidar(*lidar, seen, seed),
+    }
+
+
+def _lidar(images: int, views: int, seen: Sequence[bool], seed: int) -> str:
+    """How LiDAR was measured, or why it wasn't."""
+    if not any(seen):
+        return (
+            "LiDAR is not measured: it compares several augmented views of an image, and saved features and published "
+            "models have one. Analyse checkpoints of runs, with lidar_images above 0."
+        )
+    some = "" if all(seen) else " Not of snapshots whose checkpoint doesn't say how its run made views."
+    return (
+        f"LiDAR: {images:,} of the images, drawn at random, {views} views of each, augmented as in the run's recipe "
+        f"(seed {seed}), network in evaluation mode; at most one less than the images. The paper takes 1,000 images of "
+        f"50 views: compare values of one protocol only.{some}"
+    )
+
+
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what it means, digits behind the point (None: text), and which end is better, if any."""
+
+    name: str
+    hint: str = ""
+    digits: int | None = 2
+    better: str = ""  # high, low or nothing
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, a row for each run and space; None and NaN are unknown."""
+
+    title: str
+    caption: str
+    protocol: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+# What there is of every snapshot, in each space.
+_MEASURES: dict[Column, Callable[[Numbers], Cell]] = {
+    Column("effective rank", "directions that carry variance, centred", 1, "high"): lambda n: n.effective_rank,
+    Column("RankMe", "the same without centring", 1, "high"): lambda n: n.rankme,
+    Column("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high"): (
+        lambda n: n.mean_ratio
+    ),
+    Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"): (
+        lambda n: n.lidar
+    ),
+    Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer"): lambda n: n.alpha,
+    Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"): lambda n: n.uniformity,
+    Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"): (
+        lambda n: n.cosine.gap if n.cosine else None
+    ),
+    Column("threshold", "mean 0.99 quantile of each anchor's cosines", 3): lambda n: n.selection.threshold,
+    Column("same superclass", "share of the images above the threshold, %", 1, "high"): (
+        lambda n: 100 * n.selection.precision
+    ),
+    Column("tree agreement", "cophenetic correlation with the label tree", 3, "high"): (
+        lambda n: n.agreement.cophenetic if n.agreement else None
+    ),
+    Column("worst mixing", "of any two classes", 3, "low"): lambda n: n.pairs[0].mixing if n.pairs else None,
+}
+
+
+def overview(analysis: Analysis) -> Table:
+    """The last snapshot of each run in numbers."""
+    rows: list[tuple[Cell, ...]] = []
+    for run in analysis.runs:
+        for space, numbers in run.last.spaces.items():
+            found = (of(numbers) for of in _MEASURES.values())
+            rows.append((run.name, SPACES.get(space, space), *numbers.knn.values(), *found))
+    accuracies = (
+        Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels
+    )
+    return Table(
+        "All numbers" + (" of the last snapshots" if analysis.over_time else ""),
+        "A row for each model and space; touch a heading to sort by it. Bold: the best run in that space.",
+        " ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),
+        (Column("run", digits=None), Column("space", digits=None), *accuracies, *_MEASURES),
+        tuple(rows),
+    )

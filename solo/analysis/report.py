@@ -1,7 +1,5 @@
 """One HTML file with everything in it: no network, both themes, any screen. Its marks are in `page/report.html`."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -17,8 +15,8 @@ from PIL import Image
 from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures
 from solo.analysis.findings import Finding
 from solo.analysis.plotly_panels import Json, legend_of, plotly_panel, printable
+from solo.analysis.record import Cell, Table
 from solo.analysis.runs import Analysis
-from solo.analysis.tables import Cell, Table
 
 Images = Callable[[int], "Image.Image"]
 

@@ -1,7 +1,5 @@
 """What was analysed: runs, their snapshots over time, and the subsets of images that are drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from solo.analysis.embedding import Embedding
-from solo.analysis.labelling import Array, Labelling
+from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import Numbers
 from solo.analysis.palette import run_colour
-from solo.eval.rows import draw
+from solo.eval.rows import Array, draw
 
 _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 

@@ -1,7 +1,5 @@
 """Figures of single snapshots: distributions, spectra, points in the plane, the emergent tree."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from solo.analysis.embedding import TITLES

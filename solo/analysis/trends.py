@@ -1,7 +1,5 @@
 """Figures over the epochs of one or more runs; a table of dots where every run has a single snapshot."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """A report of tables as Markdown, HTML and JSON: what `solo experiment` and `solo benchmark` write."""
 
-from __future__ import annotations
-
 import base64
 import html
 import json

@@ -1,7 +1,5 @@
 """Keys of the list `augmentations`: how views of an image are made."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from solo.args.fields import REQUIRED, key

@@ -1,7 +1,5 @@
 """A plain config against a schema: fills in defaults, converts what is obvious, finds all problems in one go."""
 
-from __future__ import annotations
-
 import math
 import operator
 import reprlib
@@ -16,6 +14,7 @@ from solo.errors import ConfigError, printable
 from solo.suggest import did_you_mean
 
 MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
+Values = Mapping[str, Any]  # a config, or a section of one
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
 _TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")

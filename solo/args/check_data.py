@@ -1,18 +1,14 @@
 """What data have to be: there, or to be fetched, with labels at the levels that other settings speak of."""
 
-from __future__ import annotations
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
-
-from solo.args.check import ParseError, Problem, get, unknown
+from solo.args.check import ParseError, Problem, Values, get, unknown
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
 from solo.data.catalogue.resolve import is_here
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
 from solo.hex.catalogue import policy_facts, whom_shown
-
-Values = Mapping[str, Any]
 
 
 def check_data(values: Values) -> Iterator[Problem]:

@@ -1,17 +1,13 @@
 """What a method, its objective and its views have to be, beside the other settings; by the facts of the catalogue."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from solo.args.check import Problem, check, get, unknown
+from solo.args.check import Problem, Values, check, get, unknown
 from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.hex.catalogue import policy_facts, whom_shown
 from solo.methods.catalogue import CATALOGUE, facts_of, names
-
-Values = Mapping[str, Any]
 
 
 def check_method(values: dict[str, Any], any_method: bool = False) -> list[Problem]:

@@ -1,21 +1,17 @@
 """What a run has to be: its length, batches, devices and files; and remarks on what is allowed and may surprise."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from solo.args.check import Problem, get
+from solo.args.check import Problem, Values, get
 from solo.data.catalogue.registry import DATASETS
 from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import facts_of
 
-Values = Mapping[str, Any]
 _PUBLISHED = ("timm/", "torchvision/")
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")

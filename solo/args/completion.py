@@ -1,7 +1,5 @@
 """Completion of `solo ...` in bash, zsh and fish: what may stand where the cursor is, and the lines that ask for it."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -3,8 +3,6 @@
 Hydra's compose API is used, so that nothing is logged, no folder is made, and it works from any working directory.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A checked config as frozen dataclasses, which everybody reads; and a user's own keys among them."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import typing

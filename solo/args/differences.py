@@ -1,7 +1,5 @@
 """What differs between the settings of a stored run and those it is resumed with, and what of it may."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Every key of the commands that only look at the features of a checkpoint, as in `schema`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Every key of `solo experiment`: of its command line, of its file, and of an arm in it, as in `schema`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """How a key is declared: default, one sentence, bounds. `schema` is written with it, everything else reads it."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import typing
@@ -97,7 +95,7 @@ def with_own_keys(schema: type) -> type:
 
 
 def add_keys(schema: type, keys: type) -> None:
-    """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.own_keys`."""
+    """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.outside`."""
     if keys in _ADDED.setdefault(schema, []):
         return
     known = {*keys_of(schema), *keys_of(getattr(schema, "EXTRA", schema))}

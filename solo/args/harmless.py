@@ -1,7 +1,5 @@
 """Reading recipes from elsewhere: none may take minutes or all memory to read, or read the environment."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 What single methods change in a folder is in its `methods.yaml`. A file that is there is always taken as it is.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

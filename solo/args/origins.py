@@ -1,7 +1,5 @@
 """Which line of which file, or which word of the command line, gave a key its value."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Finds the recipe that `FOLDER FILE` or `DATASET NAME` means, in the working directory or in the package."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Every value found here is written back, so that a run's own config says all of it.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Every key of how a run is watched, logged and kept, as in `schema`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

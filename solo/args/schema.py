@@ -5,8 +5,6 @@ fills these in, `--cfg resolved` prints the outcome. How a run is watched and ke
 keys in `solo.methods.kwargs`, Lightning's in `trainer`, those of a view in `augmentations`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

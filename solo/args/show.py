@@ -1,7 +1,5 @@
 """Text for people: `--help`, `--cfg resolved`, `solo recipe`, and what a run's numbers come to."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Where the features of an offline command come from: a checkpoint, a published model, or a file."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

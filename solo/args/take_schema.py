@@ -3,8 +3,6 @@
 They need no recipe: the first words are the keys in `POSITIONAL`, the others are `key=value`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

@@ -4,8 +4,6 @@ They are checked when given and never filled in: what a recipe leaves out stays 
 compares this list with the signature of the installed Lightning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

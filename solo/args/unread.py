@@ -3,20 +3,16 @@
 A file may serve several runs; a word on the command line that changes nothing is a mistake.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from solo.args.check import Problem, get
+from solo.args.check import Problem, Values, get
 from solo.args.fields import walk
 from solo.data.catalogue.registry import DATASETS
 from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts, whom_shown
 from solo.methods.catalogue import MethodFacts, facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
-Values = Mapping[str, Any]
 Condition = tuple[Callable[[Values], object], str]
 _MISSING = object()
 

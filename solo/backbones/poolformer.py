@@ -3,8 +3,6 @@
 Yu et al.: MetaFormer is actually what you need for vision, https://arxiv.org/abs/2111.11418.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial

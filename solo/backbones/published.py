@@ -1,7 +1,5 @@
 """Models of timm and torchvision with their published weights: `timm/NAME`, `torchvision/NAME`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

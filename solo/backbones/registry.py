@@ -1,7 +1,5 @@
 """Name -> backbone. Our own names come first, every other name is timm's."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 He, Zhang, Ren, Sun: Deep residual learning for image recognition, https://arxiv.org/abs/1512.03385.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torchvision

@@ -1,7 +1,5 @@
 """Sizes of images: does a network take them?"""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import Any

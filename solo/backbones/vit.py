@@ -7,8 +7,6 @@ He et al.: Masked autoencoders are scalable vision learners, https://arxiv.org/a
 Letters: N images, L patches, D width.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, NamedTuple
 

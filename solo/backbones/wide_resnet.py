@@ -4,8 +4,6 @@ Zagoruyko, Komodakis: Wide residual networks, https://arxiv.org/abs/1605.07146; 
 statistics, where the shortcut starts) as in Oliver et al., https://arxiv.org/abs/1804.09170.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Finding the run that was interrupted."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 from pathlib import Path

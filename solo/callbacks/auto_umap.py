@@ -1,7 +1,5 @@
 """Pictures of the embedding while training, and of a model at hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice

@@ -3,8 +3,6 @@
 Polyak, Juditsky: Acceleration of stochastic approximation by averaging, SIAM Journal on Control and Optimization 1992.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

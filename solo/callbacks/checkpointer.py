@@ -1,7 +1,5 @@
 """Saving a run: `last.ckpt` after every epoch and inside it, and a file of its own for every `frequency` epochs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

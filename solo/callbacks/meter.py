@@ -1,7 +1,5 @@
 """Speed and loss of an epoch, measured once for the progress bar and the files."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -7,8 +7,6 @@ is here as plain values and tensors. A module or callback with further state has
 `load_process_state`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable

@@ -1,7 +1,5 @@
 """`performance.profile`: where a step's time goes, as a trace and as a table."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What the user sees while a run trains."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable, Mapping

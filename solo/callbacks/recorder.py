@@ -1,7 +1,5 @@
 """Everything a run learned, on disk while it runs."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -3,8 +3,6 @@
 Li et al.: Accelerating augmentation invariance pretraining, https://arxiv.org/abs/2410.22364, among others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The folder of one run."""
 
-from __future__ import annotations
-
 import random
 import string
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One program at a time in a run's folder: two would write into the same files in turns."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

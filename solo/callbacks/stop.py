@@ -1,7 +1,5 @@
 """Asking a run to stop: by a signal, or by a time limit. It stops between two steps, with everything saved."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

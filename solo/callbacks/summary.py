@@ -1,7 +1,5 @@
 """The numbers of a run and how they came about: `summary.json`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

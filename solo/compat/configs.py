@@ -1,7 +1,5 @@
 """`parse_cfg` and the small functions around it, as `solo.args.pretrain` and `solo.args.linear` had them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

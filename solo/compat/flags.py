@@ -4,8 +4,6 @@ Programs written for solo-learn add these words to their own parsers (`solo.args
 (`solo.args.knn`, `solo.args.umap`); our commands turn them into the config that a recipe would give.
 """
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ They compute the loss of `solo.hex.loss` (the paper's; `variant="release"` gives
 its gradient), for any batch size, device and number of processes. Each returns a scalar.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, arange
 
 from solo import distributed

@@ -3,8 +3,6 @@
 The HEX words at the top level (`type`, `warm_epoch`, ...) are first-class spellings of `hex.*`, not deprecated ones.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The two functions of solo-learn's `main_knn.py` that other programs import."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 

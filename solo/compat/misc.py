@@ -1,7 +1,5 @@
 """solo-learn's helpers (`solo.utils.misc`); what has a home elsewhere is only named here."""
 
-from __future__ import annotations
-
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Literal, cast

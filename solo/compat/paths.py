@@ -4,8 +4,6 @@
 our own modules. Nothing is imported before somebody asks for it, so this costs a look into two tables.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

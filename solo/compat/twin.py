@@ -1,7 +1,5 @@
 """Two packages of one name: solo-learn is `solo`, too, and the one that is installed last wins, file by file."""
 
-from __future__ import annotations
-
 import importlib.metadata
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Data sets, transforms and loaders; the submodules that need torch are imported when they are first used."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from types import ModuleType

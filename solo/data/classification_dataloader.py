@@ -1,7 +1,5 @@
 """Labelled data for linear evaluation, finetuning and validation. solo-learn's names and arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast

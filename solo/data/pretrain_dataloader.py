@@ -1,7 +1,5 @@
 """Pretraining data: several views per image and its index. solo-learn's names and arguments."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

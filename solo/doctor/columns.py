@@ -1,7 +1,5 @@
 """The guarantees: for each the check that holds it. Bugs that turn each of them red are planted in `tests/doctor`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The same seed gives the same run: views, order and weights, to the last bit, with any number of loader processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

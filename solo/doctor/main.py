@@ -1,25 +1,55 @@
 """`solo doctor`: is this installation right on this machine? Versions, devices, guarantees."""
 
-from __future__ import annotations
-
 import argparse
 import os
+import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.text import Text
 
 from solo.args.words import LineParser
+from solo.callbacks import summary
 from solo.compat.twin import twin
+from solo.cores import usable_cores
 from solo.doctor.case import Case, Outcome
 from solo.doctor.columns import COLUMNS, Column, all_cases
 from solo.doctor.determinism import determinism
-from solo.doctor.machine import Fact, devices, versions
 from solo.files import write_text
 from solo.methods.catalogue import CATALOGUE, names
 from solo.run.report import grid
+
+Fact = tuple[str, str]
+
+
+def versions() -> list[Fact]:
+    """Python's and the packages' that decide what a run computes."""
+    found = summary.versions("torchvision", "numpy", "pillow")
+    return [*(found | {"python": f"{found['python']} on {platform.system()} {platform.machine()}"}).items()]
+
+
+def devices() -> list[Fact]:
+    """Processor, memory, GPUs, and what processes talk through."""
+    found = [("processor", f"{usable_cores()} cores, torch uses {torch.get_num_threads()} of them in a process")]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found.append(("memory", f"{size / 2**30:.1f} GiB"))
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        found.append((f"cuda:{index}", f"{card.name}, {card.total_memory / 2**30:.1f} GiB"))
+    if torch.cuda.is_available():
+        found.append(("bf16 on GPU", "yes" if torch.cuda.is_bf16_supported() else "no: use precision=16-mixed"))
+    elif torch.backends.mps.is_available():
+        found.append(("mps", "available"))
+    else:
+        found.append(("GPU", "none visible"))
+    backends = [name for name in ("gloo", "nccl", "mpi") if getattr(torch.distributed, f"is_{name}_available", bool)()]
+    found.append(("processes talk by", ", ".join(backends) or "nothing: torch has no distributed package"))
+    return found
+
 
 PAGE = "docs/guarantees.md"
 # A contrastive loss with HEX, a queue, statistics of the batch, and a slow copy.
@@ -44,10 +74,6 @@ def main(words: Sequence[str]) -> int:
         return 0
     given = parser.parse_args(list(words))
     screen = Console(soft_wrap=False, highlight=False, width=None if os.isatty(1) else 160)
-    if given.replay is not None:
-        from solo.doctor.replay import replay
-
-        return replay(Path(given.replay).expanduser(), screen)
     facts = [*versions(), *devices()]
     screen.print(grid("machine", (), facts))
     if other := twin():
@@ -148,5 +174,4 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
     parser.add_argument("--page", default=PAGE, help="where --full writes its table")
     parser.add_argument("--methods", nargs="+", help="--full: only these methods")
-    parser.add_argument("--replay", metavar="FOLDER", help="run a saved batch that gave a non-finite loss once more")
     return parser

@@ -4,8 +4,6 @@ Each process trains on its share of the batches that a single process sees whole
 BatchNorm and Lightning's DDP. Everything random for a row (dropout) is off: no two processes can draw it alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,8 +15,7 @@ from torch.utils.data import DataLoader
 
 from solo import distributed
 from solo.data.batches.loaders import eval_loader
-from solo.doctor.case import Case, Outcome
-from solo.doctor.compare import Record, compare
+from solo.doctor.case import Case, Outcome, Record, compare
 from solo.doctor.processes import on_groups
 from solo.doctor.toy import ToyImages, quietly, toy_model, toy_trainer, without_dropout
 from solo.errors import UserError
@@ -43,7 +40,7 @@ def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullconte
     if processes < 2 or BATCH % (4 * processes):
         raise UserError(f"processes={processes} can't share batches of {BATCH}; choose 2 or 4")
     plain = [(case.method, case.type) for case in cases]
-    one, many = on_groups(_train_all, [1, processes], (plain, fault))
+    one, many = on_groups(_train_all, [1, processes], (plain, fault), seconds=600 + 60 * len(cases))
     outcomes = [[compare(*pair) for pair in zip(one[0], own, strict=True)] for own in many]
     return [min(found, key=lambda outcome: outcome.ok) for found in zip(*outcomes, strict=True)]  # the worst process's
 

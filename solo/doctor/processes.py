@@ -1,10 +1,9 @@
 """Run a function on a group of processes, as cheaply as the machine allows."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -33,8 +32,8 @@ def on_processes(work: Work, count: int, argument: Any) -> list[Any]:
     return on_groups(work, [count], argument)[0]
 
 
-def on_groups(work: Work, counts: list[int], argument: Any) -> list[list[Any]]:
-    """`on_processes` for groups of several sizes at the same time."""
+def on_groups(work: Work, counts: list[int], argument: Any, seconds: float = _SECONDS) -> list[list[Any]]:
+    """`on_processes` for groups of several sizes at the same time; who needs more than `seconds` is stopped."""
     context: Any = _context()
     with tempfile.TemporaryDirectory() as folder:
         places = [(group, index, count) for group, count in enumerate(counts) for index in range(count)]
@@ -42,10 +41,11 @@ def on_groups(work: Work, counts: list[int], argument: Any) -> list[list[Any]]:
             context.Process(target=_in_group, args=(work, index, count, f"{folder}/{group}", argument), daemon=True)
             for group, index, count in places
         ]
+        start = time.monotonic()
         for process in processes:
             process.start()
         for process in processes:
-            process.join(_SECONDS)
+            process.join(max(start + seconds - time.monotonic(), 0))
             if process.is_alive():
                 process.kill()
         results = [_result(Path(folder, f"{group}.{index}.pt"), index) for group, index, _ in places]
@@ -78,7 +78,7 @@ def _in_group(work: Work, index: int, count: int, name: str, argument: Any) -> N
 
 def _result(path: Path, index: int) -> Any:
     if not path.is_file():
-        raise UserError(f"process {index} of the check ended without a result (killed, or out of memory)")
+        raise UserError(f"process {index} of the check ended without a result (killed, out of memory, or too slow)")
     result = torch.load(path, weights_only=True)
     if "error" in result:
         raise UserError(f"process {index} of the check failed:\n{result['error']}")

@@ -4,8 +4,6 @@ Two epochs of four steps on tiny images, with the pipeline, the sampler and the 
 "killed" in the second epoch: an exception that nobody can save after, so that only what is on the disk goes on.
 """
 
-from __future__ import annotations
-
 import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence

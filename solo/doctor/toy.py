@@ -1,7 +1,5 @@
 """Small networks, images and settings on which every method can be tried within a second."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging
@@ -25,10 +23,7 @@ from solo.methods.linear import LinearModel
 from solo.run.settle import ddp_strategy
 
 SIDE = 12
-_VIT = {
-    "name": "vit_tiny",
-    "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1},
-}
+_VIT = {"name": "vit_tiny", "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1}}
 _RESNET: dict[str, Any] = {"name": "resnet10", "kwargs": {"width": 8}}
 _BASE: dict[str, Any] = {
     "max_epochs": 2,

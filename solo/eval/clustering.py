@@ -5,8 +5,6 @@ https://arxiv.org/abs/2204.13207; Vinh, Epps, Bailey, Information theoretic meas
 2010). Both measures are scikit-learn's: NMI with the arithmetic mean of the entropies, AMI adjusted for chance.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import dataclass

@@ -4,19 +4,14 @@ Works on clusters as on labels. Nothing here needs a classifier: two classes tha
 neighbours.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from solo.eval.knn import nearest_others
-from solo.eval.rows import draw, unit
+from solo.eval.rows import Array, draw, unit
 from solo.eval.tree import centroids
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 FEWEST = 8  # images of a class that is judged
 

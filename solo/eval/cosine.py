@@ -4,8 +4,6 @@ The figures 8, 9, 12 and 13 of the supplementary of Kokilepersaud et al., HEX (W
 block of anchors at a time, with every row; an anchor is never compared with itself.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

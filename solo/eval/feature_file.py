@@ -14,8 +14,6 @@ A file holds arrays under these names; `val` is what is measured, a file without
 `.safetensors` holds arrays only: its texts are in the metadata, as JSON.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import re

@@ -12,8 +12,6 @@ Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training 
 2022): https://arxiv.org/abs/2207.04873. With one level H-AP is average precision.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import torch

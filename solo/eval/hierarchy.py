@@ -5,17 +5,13 @@ Hierarchical precision, recall and F: Kiritchenko, Matwin, Famili (2005); Silla,
 classification across different application domains (2011), section 6.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from solo.eval.rows import Array
 from solo.taxonomy import Taxonomy
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)

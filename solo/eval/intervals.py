@@ -10,8 +10,6 @@ jackknife's intervals are then far too wide.
 They cover the choice of the images that were measured, not that of the training images, nor the training's seed.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Callable, Sequence

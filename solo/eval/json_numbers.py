@@ -1,7 +1,5 @@
 """Measured numbers as `evaluate.json` holds them: in percent, rounded, `<name>_ci` their intervals, null undefined."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from solo.eval.intervals import Interval, of_statistic
+from solo.eval.rows import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Numbers = dict[str, Any]
 
 

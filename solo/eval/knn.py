@@ -4,8 +4,6 @@ Wu, Xiong, Yu, Lin: Unsupervised feature learning via non-parametric instance di
 https://arxiv.org/abs/1805.01978.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -23,47 +21,14 @@ _QUERY_ROWS = 1024  # enough rows for a fast matrix product; the rest of the mem
 
 
 @torch.no_grad()
-def knn_accuracy(
-    train_features: Tensor,
-    train_targets: Tensor,
-    test_features: Tensor,
-    test_targets: Tensor,
-    *,
-    k: int = 20,
-    distance: Distance = "cosine",
-    max_elements: int = 5_000_000,
-    **how: Any,
-) -> list[tuple[float, float]]:
-    """Top-1 and top-5 accuracy in percent, for each label level.
-
-    The number of classes of a level is the largest label of both sets plus one, so that no class has to be in both.
-    Top-5 is over min(5, k, classes). Unknown labels (-1) neither vote nor count.
-
-    Args:
-        train_features: (N, D).
-        train_targets: (N,) or (N, L), coarse level first.
-        test_features: (M, D).
-        test_targets: (M,) or (M, L).
-        k: neighbours that vote, clipped to N.
-        distance: `cosine` (weights exp(cos / temperature)) or `euclidean` (weights 1 / (distance + epsilon)).
-        max_elements: bound on the similarities held at once, which bounds the memory.
-        how: the rest of `vote_ranking`: `temperature` and `epsilon` of the votes.
-
-    Returns:
-        (acc1, acc5) of each level, coarse first; NaN where no test row has a label.
-    """
-    k = min(k, len(train_features))
-    near = nearest(test_features, train_features, k, distance, max_elements)
-    return vote_accuracy(*near, train_targets, test_targets, distance=distance, max_elements=max_elements, **how)
-
-
-@torch.no_grad()
 def vote_accuracy(
     similarity: Tensor, neighbours: Tensor, train_targets: Tensor, test_targets: Tensor, **how: Any
 ) -> list[tuple[float, float]]:
-    """The second half of `knn_accuracy`: neighbours (M, k) that were found before, most similar first, vote.
+    """Top-1 and top-5 accuracy in percent, coarse level first; NaN where no test row has a label.
 
-    `similarity` and `neighbours` are the first k columns of `nearest`; `how` is the rest of `vote_ranking`.
+    `similarity` and `neighbours` (M, k) are of `nearest`, targets (N,) or (N, L) and (M,) or (M, L); `how` is the rest
+    of `vote_ranking`. A level has as many classes as the largest label of both sets says; top-5 is over min(5, k,
+    classes). Unknown labels (-1) neither vote nor count.
     """
     train_targets, test_targets = _columns(train_targets), _columns(test_targets)
     classes = [max(int(a), int(b), 0) + 1 for a, b in zip(train_targets.amax(0), test_targets.amax(0), strict=True)]

@@ -1,7 +1,5 @@
 """The online k-NN as a torchmetrics metric, under solo-learn's name."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

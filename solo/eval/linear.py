@@ -5,8 +5,6 @@ convex, so that the result depends on no learning rate, order or seed; and the g
 the objective is above its optimum: by |gradient|^2 / (2 l2), as the penalty makes it strongly convex.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ They see the same batches in the same order, so that one pass over the features 
 on a part of the *training* rows; nobody looks at the validation images.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Accuracy and the averages of an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

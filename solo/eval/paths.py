@@ -5,18 +5,13 @@ worse than one that errs often, mildly (Sani, Anand: Hier-COS, https://arxiv.org
 full-path accuracy instead). What can be told of a single image is returned for each, so that intervals can follow.
 """
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import numpy as np
 
-from solo.eval.rows import draw
+from solo.eval.rows import Array, draw
 from solo.eval.tree import pearson
 from solo.taxonomy import Taxonomy
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def full_path(predicted: Array, truth: Array) -> Array:

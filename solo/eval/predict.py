@@ -1,7 +1,5 @@
 """Classes that features are taken for, at each level by itself: the best five by neighbours and by a classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

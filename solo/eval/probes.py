@@ -6,8 +6,6 @@ CVPR 2019, appendix; Chen et al., SimCLR, ICML 2020, appendix B.8). Here each le
 a fifth of the training images and fitted to all of them, and features are standardised.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

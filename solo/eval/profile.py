@@ -4,8 +4,6 @@ Global collapse shows in the whole; HEX's point is that the classes of one super
 looks healthy.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ All come from the singular values of the features, found from the smaller of the
 in float64, a chunk of rows at a time. Features that are not finite give NaN.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

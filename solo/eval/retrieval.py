@@ -5,8 +5,6 @@ gallery. Zhang et al., Use All The Labels (CVPR 2022), section 4.4: https://arxi
 Belongie, Lim, A Metric Learning Reality Check (ECCV 2020), section 3.1: https://arxiv.org/abs/2003.08505.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -110,14 +108,7 @@ def retrieve(
 class _Level:
     """The results of one level while they are collected."""
 
-    def __init__(
-        self,
-        labels: Tensor,
-        queries: Tensor,
-        gallery: Tensor,
-        place: Tensor,
-        top_k: Sequence[int],
-    ) -> None:
+    def __init__(self, labels: Tensor, queries: Tensor, gallery: Tensor, place: Tensor, top_k: Sequence[int]) -> None:
         self.asked, self.there, self.queries = labels[queries], labels[gallery], queries
         self.inside = place[queries] >= 0  # of the gallery themselves
         self.right = self._right()  # R of each query

@@ -1,7 +1,5 @@
 """What the measures do to rows of features before they look at them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@ Average precision of labels that an image may have several of at once, as PASCAL
 precision over recall, or VOC2007's mean over eleven recalls (Everingham et al., IJCV 2010, section 4.2).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -6,8 +6,6 @@ Robinson-Foulds distance (Robinson, Foulds: Comparison of phylogenetic trees, Ma
 permutation test (Cancer Research 1967).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property

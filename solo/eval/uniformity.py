@@ -4,8 +4,6 @@ Wang, Isola: Understanding contrastive representation learning through alignment
 (ICML 2020), https://arxiv.org/abs/2005.10242. Rows are scaled to length 1 here; a zero row stays zero.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

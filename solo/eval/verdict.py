@@ -1,7 +1,5 @@
 """Did training make features better? Two networks over the same images, image by image, with an interval."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The vital signs of features while a model trains: what the callbacks measure, computed from the rows at hand."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

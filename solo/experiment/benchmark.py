@@ -1,7 +1,5 @@
 """`solo benchmark RUN ...`: runs on many data sets and protocols: what it costs, what is missing, one table."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

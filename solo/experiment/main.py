@@ -1,7 +1,5 @@
 """`solo experiment FILE.yaml`: say what it costs, run what is missing, report."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From an experiment's file to the runs that it asks for; no torch."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

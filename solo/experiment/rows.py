@@ -1,7 +1,5 @@
 """The rows of an experiment: one line of JSON for each run that has ended, in `rows.jsonl`."""
 
-from __future__ import annotations
-
 import json
 import os
 import zlib

@@ -1,7 +1,5 @@
 """One run of an experiment, and many of them: one after the other in this process, or some at once in others."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import multiprocessing

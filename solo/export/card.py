@@ -1,7 +1,5 @@
 """The model card: what was trained on what, by which protocol, with which numbers, and how to load it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What every exported folder holds beside the weights: `solo.json`, `taxonomy.json` and a card, `README.md`."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 It is in timm's form where timm knows the network, so that timm and transformers read the same repository.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

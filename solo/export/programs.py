@@ -1,7 +1,5 @@
 """A backbone as a program of its own, without this package: ONNX and torch.export, any batch size."""
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import logging

@@ -4,8 +4,6 @@ It is the source of the backbone's own file and a class of transformers around i
 `AutoModel.from_pretrained(FOLDER, trust_remote_code=True)` needs torch, torchvision, timm and transformers only.
 """
 
-from __future__ import annotations
-
 import inspect
 from types import ModuleType
 

@@ -4,8 +4,6 @@ A target writes its files into a folder and returns how they are read back: line
 that gives the features of images, which `export` compares before it says that all is well.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Our backbones under timm's names, found by trying: a candidate counts if its features are the same."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

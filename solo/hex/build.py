@@ -1,7 +1,5 @@
 """An objective from the settings: with `solo.hex.catalogue`, what this room knows of them."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from solo.args.schema import HexCfg

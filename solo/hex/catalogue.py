@@ -4,8 +4,6 @@ A policy from outside, `type=my_pkg.mine:MyPolicy`, is a frozen dataclass with a
 `solo.hex.policy`; its fields are set by `hex.policy_kwargs.*`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,39 +14,27 @@ from solo.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyFacts:
-    """Facts of one policy; a class of one's own may give what differs from these defaults as its `facts`.
+    """Facts of one policy; a class of one's own may give what differs from these defaults as its `facts`."""
 
-    Attributes:
-        path: where its dataclass is, `module:Class`; empty for `standard` and `HEX`, whose loss is the method's.
-        shown: how users write it, `type: HEX_adaptive`.
-        reads: settings of `hex` that it reads and not every policy does; its fields, or what `from_settings` reads.
-        warm_up: epochs of the plain loss, where `hex.warm_epoch` is null.
-        selects: it finds relatives among the negatives, so that there is something to weigh.
-        variant: of the loss, where it goes with one only.
-        action: what is done with relatives, where `hex.action` is null.
-        denominator: whom a positive is measured against, where `hex.denominator` is null.
-        table: its relatives come from a table over the data set, see `solo.hex.relatives`.
-        show: whom second views are of, where `hex.show` is null: a policy with a table, as users write it.
-        labels: it reads labels at `hex.level`; None: none. `tree`: there must be levels above the classes.
-        kwargs: it has fields that are no settings of `hex`: `hex.policy_kwargs` gives them.
-        rows: it joins the rows of a batch with each other, which not every method compares.
-        softness: pull: temperature of the weights of relatives, where `hex.softness` is null.
-    """
-
-    path: str = ""
-    shown: str = ""
+    path: str = ""  # where its dataclass is, `module:Class`; empty for `standard` and `HEX`, whose loss is the method's
+    shown: str = ""  # how users write it, `type: HEX_adaptive`
+    # settings of `hex` that it reads and not every policy does; its fields, or what `from_settings` reads
     reads: tuple[str, ...] = ()
-    warm_up: int = 10
-    selects: bool = True
-    variant: Literal["reweight", "release"] | None = None
+    warm_up: int = 10  # epochs of the plain loss, where `hex.warm_epoch` is null
+    selects: bool = True  # it finds relatives among the negatives, so that there is something to weigh
+    variant: Literal["reweight", "release"] | None = None  # of the loss, where it goes with one only
+    # what is done with relatives, where `hex.action` is null
     action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
+    # whom a positive is measured against, where `hex.denominator` is null
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
-    table: bool = False
+    table: bool = False  # its relatives come from a table over the data set, see `solo.hex.relatives`
+    # whom second views are of, where `hex.show` is null: a policy with a table, as users write it
     show: str | None = None
+    # it reads labels at `hex.level`; None: none. `tree`: there must be levels above the classes.
     labels: Literal["any", "tree"] | None = None
-    kwargs: bool = False
-    rows: bool = False
-    softness: float | None = None
+    kwargs: bool = False  # it has fields that are no settings of `hex`: `hex.policy_kwargs` gives them
+    rows: bool = False  # it joins the rows of a batch with each other, which not every method compares
+    softness: float | None = None  # pull: temperature of the weights of relatives, where `hex.softness` is null
 
 
 def _from_table(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:

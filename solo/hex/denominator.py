@@ -40,12 +40,7 @@ class HexDenominator:
     """
 
     def __init__(
-        self,
-        levels: LabelLevels,
-        selector: Selector,
-        temperature: float,
-        beta: float,
-        tau_plus: float,
+        self, levels: LabelLevels, selector: Selector, temperature: float, beta: float, tau_plus: float
     ) -> None:
         self.levels, self.selector = levels, selector
         self.inverse_temperature, self.beta, self.tau_plus = 1 / temperature, beta, tau_plus

@@ -3,8 +3,6 @@
 Each takes images (B, C, H, W), normalised or not, to (B, d) numbers. They are compared by cosine.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

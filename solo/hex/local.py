@@ -1,7 +1,5 @@
 """The local term of HEX over a list of hierarchy negatives, and its debiasing; both in log space."""
 
-from __future__ import annotations
-
 import math
 
 import torch

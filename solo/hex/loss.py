@@ -19,8 +19,6 @@ Source: Kokilepersaud et al., HEX, WACV 2025, steps 3 to 5 of the method figure;
 ``LSE`` over H(i), ``log L_i = log|H(i)| + LSE((1 + beta) x) - LSE(beta x)``.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor, nn

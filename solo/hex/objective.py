@@ -5,8 +5,6 @@ no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to t
 which of them is on. `solo.hex.build` makes one from the settings.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable
@@ -33,16 +31,11 @@ _PROBE = 100  # steps from one look at what HEX does to the next
 
 @dataclass(frozen=True)
 class Step:
-    """Where training is.
+    """Where training is, at the step at hand."""
 
-    Attributes:
-        epoch: 0-based.
-        max_epochs: length of the run.
-        index: 0-based, of the step in its epoch; None without a trainer, where nothing is logged.
-    """
-
-    epoch: int
-    max_epochs: int
+    epoch: int  # 0-based
+    max_epochs: int  # length of the run
+    # 0-based, of the step in its epoch; None without a trainer, where nothing is logged
     index: int | None = field(default=None, kw_only=True)
 
 

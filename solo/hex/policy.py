@@ -5,8 +5,6 @@ Nothing is stored between batches and nothing has a gradient. To add one, write 
 ``solo/hex/catalogue.py``, which says the settings that become its fields; ``from_settings`` makes the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -65,18 +63,13 @@ class _Above:
 
 @dataclass(frozen=True)
 class FixedThreshold:
-    """``HEX_fixed``: similarity above a threshold that the schedule lowers.
+    """``HEX_fixed``: similarity above a threshold that the schedule lowers."""
 
-    Attributes:
-        schedule: threshold of each epoch (``Constant``, ``Step`` or ``Cosine``).
-        similarity: ``row``: each row scaled to [0, 1], its lowest cosine to 0 and self-similarity to 1 (the
-            release's scaling); ``cosine``: plain.
-        warm_epoch: H is empty in the epochs before this one.
-    """
-
-    schedule: Schedule
+    schedule: Schedule  # threshold of each epoch (``Constant``, ``Step`` or ``Cosine``)
+    # ``row``: each row scaled to [0, 1], its lowest cosine to 0 and self-similarity to 1 (the release's scaling);
+    # ``cosine``: plain
     similarity: Similarity = "row"
-    warm_epoch: int = 0
+    warm_epoch: int = 0  # H is empty in the epochs before this one
 
     def __post_init__(self) -> None:
         """Refuse an unknown similarity."""
@@ -107,16 +100,12 @@ class FixedThreshold:
 
 @dataclass(frozen=True)
 class AdaptivePercentile:
-    """``HEX_adaptive``: cosine above the mean, over all anchors of all processes, of each row's quantile.
+    """``HEX_adaptive``: cosine above the mean, over all anchors of all processes, of each row's quantile."""
 
-    Attributes:
-        quantile: in [0, 1]; the row holds the cosines with all keys, the anchor itself included (with a queue: those
-            with the queue), and the nearest entry is taken, as in the release.
-        warm_epoch: H is empty in the epochs before this one.
-    """
-
+    # in [0, 1]; the row holds the cosines with all keys, the anchor itself included (with a queue: those with the
+    # queue), and the nearest entry is taken, as in the release
     quantile: float = 0.99
-    warm_epoch: int = 10
+    warm_epoch: int = 10  # H is empty in the epochs before this one
 
     def __post_init__(self) -> None:
         """Refuse a quantile outside [0, 1]."""
@@ -149,13 +138,9 @@ class _SameGroup:
 
 @dataclass(frozen=True)
 class Superclass:
-    """``superclass``: anchor and negative share the coarse label (Table 10's "Sup"); unknown labels share nothing.
+    """``superclass``: anchor and negative share the coarse label (Table 10's "Sup"); unknown labels share nothing."""
 
-    Attributes:
-        warm_epoch: H is empty in the epochs before this one.
-    """
-
-    warm_epoch: int = 0
+    warm_epoch: int = 0  # H is empty in the epochs before this one
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """Pairs of one coarse class."""
@@ -179,13 +164,9 @@ class _Either:
 
 @dataclass(frozen=True)
 class WithNamed:
-    """Another policy's choice, and whatever shares a known coarse label: labels where there are some, else emergence.
+    """Another policy's choice, and whatever shares a known coarse label: labels first, then emergence."""
 
-    Attributes:
-        policy: the other policy; its warm-up is that of both.
-    """
-
-    policy: Policy
+    policy: Policy  # the other policy; its warm-up is that of both
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """The union of what labels name and what the other policy finds."""
@@ -195,15 +176,10 @@ class WithNamed:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Another policy, after some epochs in which H is empty.
+    """Another policy, after some epochs in which H is empty."""
 
-    Attributes:
-        policy: the other policy.
-        epochs: their number.
-    """
-
-    policy: Policy
-    epochs: int
+    policy: Policy  # the other policy
+    epochs: int  # their number
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """None in the epochs of the warm-up, then the other policy's."""
@@ -224,13 +200,9 @@ class _Alike:
 
 @dataclass(frozen=True)
 class EveryNegative:
-    """``HCL``: H(i) = N(i), the hard-negative loss of Robinson et al., ICLR 2021, which knows no hierarchy.
+    """``HCL``: H(i) = N(i), the hard-negative loss of Robinson et al., ICLR 2021, which knows no hierarchy."""
 
-    Attributes:
-        warm_epoch: H is empty in the epochs before this one.
-    """
-
-    warm_epoch: int = 0
+    warm_epoch: int = 0  # H is empty in the epochs before this one
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """A selector that takes all pairs."""
@@ -239,13 +211,9 @@ class EveryNegative:
 
 @dataclass(frozen=True)
 class NoNegative:
-    """H(i) is empty: plain InfoNCE, or with the variant ``release`` the decoupled loss (DCL, Yeh et al., ECCV 2022).
+    """H(i) is empty: plain InfoNCE, or with the variant ``release`` the decoupled loss (DCL, Yeh et al., ECCV 2022)."""
 
-    Attributes:
-        warm_epoch: plain InfoNCE in the epochs before this one.
-    """
-
-    warm_epoch: int = 0
+    warm_epoch: int = 0  # plain InfoNCE in the epochs before this one
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """None or no pair: H is empty in every epoch."""

@@ -3,8 +3,6 @@
 It costs about two losses more, so it is asked for in some steps of an epoch only.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

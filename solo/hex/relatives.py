@@ -5,8 +5,6 @@ numbers of others that are its relatives. While training, some of them are drawn
 ``Bank``, which keeps the last embedding of every image: they can be pulled whether they are in the batch or not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

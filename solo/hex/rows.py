@@ -1,7 +1,5 @@
 """The rows of the HEX loss, a block at a time: who is in a denominator, who is pulled, and the gradient of both."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -21,26 +19,22 @@ Stats = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Action:
-    """What is done with an anchor's relatives.
+    """What is done with an anchor's relatives."""
 
-    Attributes:
-        name: ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the
-            denominator; ``pull``: that, and they are positives, too; ``keep``: nothing.
-        denominator: of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled);
-            ``all``: everybody but the anchor, whatever is pulled among them (SupCon as published); ``inside``: that for
-            relatives, and for an image's own views the relatives only (class-conditional InfoNCE, Chen et al., ICML
-            2022, 2204.07596; all negatives where there are no relatives).
-        share: pull: of the target that relatives have together; None: every positive has the same.
-        softness: pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et
-            al., WACV 2023, 2111.14585), not all the same.
-        confident: pull: the share shrinks by the entropy of these weights, 0 where they are even (ASCL, Feng and
-            Patras, ICPR 2022, 2207.11163).
-    """
-
+    # ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the denominator;
+    # ``pull``: that, and they are positives, too; ``keep``: nothing
     name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
+    # of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled); ``all``: everybody but
+    # the anchor, whatever is pulled among them (SupCon as published); ``inside``: that for relatives, and for an
+    # image's own views the relatives only (class-conditional InfoNCE, Chen et al., ICML 2022, 2204.07596; all negatives
+    # where there are no relatives)
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
-    share: float | None = 0.5
+    share: float | None = 0.5  # pull: of the target that relatives have together; None: every positive has the same
+    # pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et al., WACV
+    # 2023, 2111.14585), not all the same
     softness: float | None = None
+    # pull: the share shrinks by the entropy of these weights, 0 where they are even (ASCL, Feng and Patras, ICPR 2022,
+    # 2207.11163)
     confident: bool = False
 
     def __post_init__(self) -> None:

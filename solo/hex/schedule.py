@@ -1,7 +1,5 @@
 """Schedules of the threshold: pure functions of the epoch, so a resumed run sees the same values."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Protocol

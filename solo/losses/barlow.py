@@ -1,7 +1,5 @@
 """Barlow Twins' loss (Zbontar et al., 2021): the cross-correlation of two views should be the identity."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -5,8 +5,6 @@ pass, so a block is computed once, and backward only multiplies. Memory: two mat
 and a few temporaries of the size of one block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """BYOL's loss (Grill et al., 2020): the squared distance of unit vectors."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.numerics import mean_cosine

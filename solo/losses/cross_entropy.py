@@ -1,7 +1,5 @@
 """Cross-entropy over the labelled rows of all processes."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

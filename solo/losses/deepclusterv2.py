@@ -1,7 +1,5 @@
 """DeepCluster v2's loss (Caron et al., 2020): classify every view into the cluster of its image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

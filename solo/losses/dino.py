@@ -1,7 +1,5 @@
 """DINO's loss (Caron et al., 2021): self-distillation with a centred, sharpened teacher."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What DINOv2 (Oquab et al., 2023) adds to DINO's loss: iBOT's on hidden patches, and a spread of the features."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """FroSSL's loss (Skean et al., 2024): views agree, and the entropy of their features' covariance is large."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -5,8 +5,6 @@ https://arxiv.org/abs/2007.03047: one prototype a class; images go to the closes
 prototypes follow those of the label tree, up to one factor.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

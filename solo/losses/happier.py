@@ -4,8 +4,6 @@ Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training 
 2022), https://arxiv.org/abs/2207.04873, and its release.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

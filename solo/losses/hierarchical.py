@@ -12,8 +12,6 @@ with ``M_{l+1}`` the largest pair loss of the finer levels (the printed equation
 l + 1). The mean over i takes the anchors that have a partner at level l. docs/hierarchical.md tells the choices.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

@@ -5,8 +5,6 @@ SupCon's (equation 2) among what it keeps, the hierarchy constraint is a maximum
 by the number of label columns, the instance's included. See "The release, layer by layer" in docs/hierarchical.md.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

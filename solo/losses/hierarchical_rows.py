@@ -6,8 +6,6 @@ over p in P_l(i). ``M_l`` is the largest pair loss of all finer levels, -inf wit
 at its bound has no gradient of its own: its weight goes to the worst pair of the finer levels, in ``_WorstRows``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, Protocol

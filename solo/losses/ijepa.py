@@ -1,7 +1,5 @@
 """The loss of I-JEPA (Assran et al., 2023): predict features of what is hidden, not its pixels."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

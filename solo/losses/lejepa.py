@@ -1,7 +1,5 @@
 """LeJEPA's loss (Balestriero and LeCun, 2025): views agree, and their embeddings look Gaussian from every side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The loss of masked autoencoders (He et al., 2022): reconstruct the removed patches."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.numerics import full_precision

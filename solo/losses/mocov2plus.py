@@ -1,7 +1,5 @@
 """MoCo v2's loss (He et al., 2020; Chen et al., 2020): InfoNCE against a queue."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """MoCo v3's loss (Chen et al., 2021): InfoNCE between queries and the keys of the batch."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo import distributed

@@ -1,7 +1,5 @@
 """NNCLR's loss (Dwibedi et al., 2021): InfoNCE between nearest neighbours and predictions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

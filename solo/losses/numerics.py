@@ -1,7 +1,5 @@
 """What the losses share: arithmetic in float32 or better, cosines, and the off-diagonal of a matrix."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec

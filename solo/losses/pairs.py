@@ -48,32 +48,21 @@ def unit(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Anchors, keys, and the ids and groups that relate them.
-
-    Attributes:
-        anchors: (M, D) unit rows of this process.
-        keys: (N, D) unit rows of all processes, gathered with gradient.
-        anchor_ids: (M,) integers; a key with the same id is a positive.
-        key_ids: (N,) integers.
-        offset: column of anchor 0 among the keys (anchor i is key ``offset + i``), None if anchors are not keys.
-        anchor_groups: (M,) coarse labels, -1 for unknown, or None.
-        key_groups: (N,) coarse labels, or None.
-        positives_only: the first keys, that many, can be positives but never negatives (MoCo's keys of the batch,
-            before its queue).
-        complete: every anchor is known to have a positive, on all processes equally many.
-    """
+    """Anchors, keys, and the ids and groups that relate them."""
 
     ring = False  # all keys are here, see `solo.losses.ring`
 
-    anchors: Tensor
-    keys: Tensor
-    anchor_ids: Tensor
-    key_ids: Tensor
+    anchors: Tensor  # (M, D) unit rows of this process
+    keys: Tensor  # (N, D) unit rows of all processes, gathered with gradient
+    anchor_ids: Tensor  # (M,) integers; a key with the same id is a positive
+    key_ids: Tensor  # (N,) integers
+    # column of anchor 0 among the keys (anchor i is key ``offset + i``), None if anchors are not keys
     offset: int | None
-    anchor_groups: Tensor | None = None
-    key_groups: Tensor | None = None
+    anchor_groups: Tensor | None = None  # (M,) coarse labels, -1 for unknown, or None
+    key_groups: Tensor | None = None  # (N,) coarse labels, or None
+    # the first keys, that many, can be positives but never negatives (MoCo's keys of the batch, before its queue)
     positives_only: int = 0
-    complete: bool = False
+    complete: bool = False  # every anchor is known to have a positive, on all processes equally many
 
     @classmethod
     def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:

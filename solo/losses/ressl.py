@@ -1,7 +1,5 @@
 """ReSSL's loss (Zheng et al., 2021): two views should relate to a queue in the same way."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -6,8 +6,6 @@ over the turns of a first round; the gradient is made in another one, in which t
 of devices for contrastive losses: Cheng et al., "Breaking the Memory Barrier", CVPR 2025, 2410.17243.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

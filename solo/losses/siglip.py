@@ -1,7 +1,5 @@
 """SigLIP's loss (Zhai et al., 2023): for each pair of views by itself, whether they are of the same image."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

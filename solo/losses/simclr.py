@@ -1,7 +1,5 @@
 """SimCLR's NT-Xent loss (Chen et al., 2020), and, given labels for ids, solo-learn's form of SupCon."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.info_nce import info_nce

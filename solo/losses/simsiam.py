@@ -1,7 +1,5 @@
 """SimSiam's loss (Chen and He, 2021): the negative cosine to a target that gets no gradient."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.numerics import mean_cosine

@@ -1,7 +1,5 @@
 """SwAV's loss (Caron et al., 2020): predict the cluster assignment of a view from the other views."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

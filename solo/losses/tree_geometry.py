@@ -3,8 +3,6 @@
 As in `tree_heads`: outputs (N, width) and labels (N, L), coarse first, -1 unknown; see docs/hierarchical.md.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -4,8 +4,6 @@ Every loss here is a module that takes outputs (N, width) and labels (N, L), coa
 label of an image is its node, the labels above it are those of the tree. docs/hierarchical.md has formulas and sources.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """VIbCReg's loss (Lee and Aune, 2021): VICReg with a normalised covariance term."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.numerics import full_precision, off_diagonal

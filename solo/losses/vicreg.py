@@ -1,7 +1,5 @@
 """VICReg's loss (Bardes et al., 2022): invariance, and the variance and covariance of the features."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch.nn.functional as F

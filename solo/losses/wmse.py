@@ -1,7 +1,5 @@
 """W-MSE's loss (Ermolov et al., 2021): the squared distance of whitened, normalised features."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.numerics import mean_cosine

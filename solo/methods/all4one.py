@@ -5,8 +5,6 @@ reduction, https://arxiv.org/abs/2303.09417. `type: HEX_*` replaces the NNCLR pa
 As in solo-learn, the attention's learning rate is 0.1 and its temperature 0.1, whatever the config says.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -4,8 +4,6 @@ Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-supervised learning via re
 https://arxiv.org/abs/2103.03230. `type: HEX_*` blends HEX in: `(1 - alpha) * Barlow + alpha * HEX`.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.barlow import barlow_loss_func

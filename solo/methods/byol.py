@@ -4,8 +4,6 @@ Grill et al.: Bootstrap your own latent, https://arxiv.org/abs/2006.07733. `type
 projections in: `(1 - alpha) * BYOL + alpha * HEX`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

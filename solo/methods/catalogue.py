@@ -4,8 +4,6 @@ Checks of a config, `--help`, hints, accumulation, watching, `solo doctor`, tabl
 read these rows. A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from solo.losses.cross_entropy import cross_entropy_loss_func

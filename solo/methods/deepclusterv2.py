@@ -4,8 +4,6 @@ Caron et al.: Unsupervised learning of visual features by contrasting cluster as
 https://arxiv.org/abs/2006.09882.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Caron et al.: Emerging properties in self-supervised vision transformers, https://arxiv.org/abs/2104.14294.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -16,8 +14,7 @@ from solo.losses.dino import DINOLoss
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import DINOKwargs
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import mlp
-from solo.nn.weight_norm import WeightNormLinear
+from solo.nn.heads import WeightNormLinear, mlp
 
 
 class DINOHead(nn.Module):

@@ -8,8 +8,6 @@ Otherwise than there, every second image of a batch has the same share of its pa
 highest; there it is a tenth to half of them, in blocks.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

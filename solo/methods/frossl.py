@@ -4,8 +4,6 @@ Skean, Dhakal, Jacobs, Sanchez Giraldo: FroSSL: Frobenius norm minimization for 
 learning, https://arxiv.org/abs/2310.02903. `type: HEX_*` blends HEX in: `(1 - alpha) * FroSSL + alpha * HEX`.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.frossl import frossl_loss_func

@@ -1,7 +1,5 @@
 """Training some layers of a backbone only."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -3,8 +3,6 @@
 Garnot, Landrieu: Leveraging class hierarchies with metric-guided prototype learning, https://arxiv.org/abs/2007.03047.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

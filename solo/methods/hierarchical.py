@@ -6,8 +6,6 @@ the hierarchy from the batch where labels don't give it, see `solo/hex/denominat
 temperature of the whole loss, as in the methods whose loss HEX replaces.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -6,8 +6,6 @@ to the slow network's, standardised; an image's features are the mean of its pat
 the blocks stay, and of the patches outside of them as many are kept as there always are.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

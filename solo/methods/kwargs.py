@@ -4,8 +4,6 @@ They live here, and not beside the methods, so that a misspelt key is refused be
 A field without a default is required.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -5,8 +5,6 @@ https://arxiv.org/abs/2511.08544. No slow copy, no stopped gradient, no queue: r
 compared with a Gaussian (SIGReg). `type: HEX_*` blends HEX in: `(1 - alpha) * LeJEPA + alpha * HEX`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

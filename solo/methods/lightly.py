@@ -7,8 +7,6 @@ its target gets no gradient. Every loss sees the rows of all processes, gathered
 doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 `lightly.loss` imports torch; a check or `--help` that reads its files takes a tenth of a second instead of seconds.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

@@ -3,8 +3,6 @@
 He et al.: Masked autoencoders are scalable vision learners, https://arxiv.org/abs/2111.06377.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ Chen, Fan, Girshick, He: Improved baselines with momentum contrastive learning, 
 `type: HEX_*` replaces its loss by HEX, whose hierarchy negatives then come from the queue.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

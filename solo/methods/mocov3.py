@@ -3,8 +3,6 @@
 Chen, Xie, He: An empirical study of training self-supervised vision transformers, https://arxiv.org/abs/2104.02057.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """What pretraining and evaluation have in common: optimizer, schedule, accuracies, logging, the checkpoint's note."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """`BaseMomentumMethod`: a method with a slow copy of its network."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 
@@ -129,11 +127,7 @@ class BaseMomentumMethod(BaseMethod):
         self.last_step = step
 
     def validation_step(
-        self,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int | None = None,
-        update_validation_step_outputs: bool = True,
+        self, batch: Any, batch_idx: int, dataloader_idx: int | None = None, update_validation_step_outputs: bool = True
     ) -> dict[str, Any]:
         """Adds `momentum_val_loss`, `momentum_val_acc1` and `momentum_val_acc5`, if there is a momentum classifier."""
         metrics = super().validation_step(batch, batch_idx, dataloader_idx, update_validation_step_outputs=False)

@@ -4,8 +4,6 @@ Grill et al.: Bootstrap your own latent, https://arxiv.org/abs/2006.07733, with 
 With a little help from my friends, https://arxiv.org/abs/2104.14548.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Dwibedi, Aytar, Tompson, Sermanet, Zisserman: With a little help from my friends
 https://arxiv.org/abs/2104.14548. `type: HEX_*` replaces its loss by HEX, in both directions.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Chen, He: Exploring simple Siamese representation learning, https://arxiv.org/ab
 Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """How good a method's features are while it trains: the online classifier and k-NN on validation images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,11 +48,7 @@ class OnlineEvaluation(SoloModule):
         raise NotImplementedError
 
     def validation_step(
-        self,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int | None = None,
-        update_validation_step_outputs: bool = True,
+        self, batch: Any, batch_idx: int, dataloader_idx: int | None = None, update_validation_step_outputs: bool = True
     ) -> dict[str, Any]:
         """One batch `(images, targets)` through the online classifier and into the k-NN's test set."""
         X, targets = batch

@@ -4,8 +4,6 @@ Zheng et al.: ReSSL: Relational self-supervised learning with weak augmentation,
 The first view is the strong one, for the trained network, the second the weak one, for its slow copy.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ A command's config is typed already. `METHODS[name](cfg)` with a raw `DictConfig
 open is filled in, in place, and it is parsed once, here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar

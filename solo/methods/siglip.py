@@ -4,8 +4,6 @@ Zhai, Mustafa, Kolesnikov, Beyer: Sigmoid loss for language image pre-training, 
 the second view is what there is the text. `type: HEX_*` blends HEX in: `(1 - alpha) * SigLIP + alpha * HEX`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of
 https://arxiv.org/abs/2002.05709. `type: HEX_fixed | HEX_adaptive | superclass` replaces its loss by HEX.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.info_nce import info_nce

@@ -4,8 +4,6 @@ Chen, He: Exploring simple Siamese representation learning, https://arxiv.org/ab
 HEX on the projections in: `(1 - alpha) * SimSiam + alpha * HEX`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

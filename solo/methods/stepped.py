@@ -1,7 +1,5 @@
 """The numbers of training steps: summed on their device, handed on once an epoch, and looked at before they do harm."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -5,8 +5,6 @@ Khosla et al.: Supervised contrastive learning, https://arxiv.org/abs/2004.11362
 `type: HEX_*` replaces its loss by HEX, with the same positives.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

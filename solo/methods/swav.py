@@ -4,8 +4,6 @@ Caron et al.: Unsupervised learning of visual features by contrasting cluster as
 https://arxiv.org/abs/2006.09882.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -17,10 +15,9 @@ from solo.losses.pairs import unit
 from solo.losses.swav import swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SwAVKwargs
-from solo.nn.heads import mlp
+from solo.nn.heads import WeightNormLinear, mlp
 from solo.nn.late import LateBuffers
 from solo.nn.sinkhorn_knopp import SinkhornKnopp
-from solo.nn.weight_norm import WeightNormLinear
 
 
 class SwAV(LateBuffers, BaseMethod):

@@ -4,8 +4,6 @@ An image may be labelled at any depth and counts for what is known of it, one wi
 are those of `solo.losses.tree_heads`, `tree_geometry` and `happier`, and get the `method_kwargs` by their names.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -3,8 +3,6 @@
 Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https://arxiv.org/abs/2109.00783.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from solo.losses.vibcreg import vibcreg_loss_func

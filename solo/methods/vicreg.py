@@ -4,8 +4,6 @@ Bardes, Ponce, LeCun: VICReg: Variance-invariance-covariance regularization for 
 https://arxiv.org/abs/2105.04906. `type: HEX_*` blends HEX in: `(1 - alpha) * VICReg + alpha * 5 * HEX`.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from solo.losses.pairs import Pairs

@@ -4,8 +4,6 @@ Ermolov, Siarohin, Sangineto, Sebe: Whitening for self-supervised representation
 https://arxiv.org/abs/2007.06346.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import torch

@@ -1,7 +1,5 @@
 """Spherical k-means over the features that all processes hold together, for DeepCluster v2."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Buffers whose size is known only when training starts."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

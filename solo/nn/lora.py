@@ -3,8 +3,6 @@
 Hu et al.: LoRA, low-rank adaptation of large language models, https://arxiv.org/abs/2106.09685: W + (alpha / r) B A.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

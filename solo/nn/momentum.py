@@ -1,7 +1,5 @@
 """The momentum (EMA) teacher: copy once, then follow."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Each dimension gets an equal share of the channels (an even number, the last one
 and cosine of one frequency follow each other; frequencies fall from 1 to about 1/10000.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

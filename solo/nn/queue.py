@@ -1,7 +1,5 @@
 """The one FIFO queue, and the look-up of nearest neighbours in it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

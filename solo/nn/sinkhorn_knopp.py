@@ -1,7 +1,5 @@
 """Balanced soft assignments by the algorithm of Sinkhorn and Knopp, as in SwAV (https://arxiv.org/abs/2006.09882)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

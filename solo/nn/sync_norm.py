@@ -1,7 +1,5 @@
 """BatchNorm over the batches of all processes, on any device: torch's own `SyncBatchNorm` has no CPU path."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -3,8 +3,6 @@
 By hooks, so that the network is called as ever, and any ViT that timm builds will do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

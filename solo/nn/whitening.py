@@ -4,8 +4,6 @@
 (https://arxiv.org/abs/1904.03441), which VIbCReg uses.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

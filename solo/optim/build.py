@@ -1,7 +1,5 @@
 """Optimizers and schedules, built the same way for pretraining and evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from solo.errors import UserError
 from solo.optim.lars import LARS
-from solo.optim.lr_scheduler import (
-    LinearWarmupCosineAnnealingLR,
-    PureExponentialLR,
-    PureLR,
-    PureMultiStepLR,
-)
+from solo.optim.lr_scheduler import LinearWarmupCosineAnnealingLR, PureExponentialLR, PureLR, PureMultiStepLR
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "lars": LARS, "adam": Adam, "adamw": AdamW}
 

@@ -3,8 +3,6 @@
 You, Gitman, Ginsburg: Large batch training of convolutional networks, https://arxiv.org/abs/1708.03888.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Schedulers whose learning rates are pure functions of the step."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from typing import Any

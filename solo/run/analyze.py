@@ -1,7 +1,5 @@
 """`solo analyze`: what emerges in embeddings and what collapses, of one model or several, as a page to share."""
 
-from __future__ import annotations
-
 import random
 import re
 import tempfile

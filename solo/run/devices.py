@@ -1,7 +1,5 @@
 """On what a command computes, and whether the processes of a run are as many as its settings say."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`solo embed RUN FOLDER out=FILE`: features of all images of a folder, in pieces that survive being stopped."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

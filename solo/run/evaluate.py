@@ -1,7 +1,5 @@
 """`solo evaluate`: what features know of every level of the label tree."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """`solo export RUN to=TARGET out=FOLDER`: the backbone of a run for another program."""
 
-from __future__ import annotations
-
 from solo.args.take_schema import ExportCfg
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say

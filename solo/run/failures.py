@@ -1,7 +1,5 @@
 """What can go wrong on a machine, in one line: no memory, a full disk, a killed worker, a lost process."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import re

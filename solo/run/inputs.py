@@ -1,7 +1,5 @@
 """What a trained network is asked about: files, pictures, arrays and tensors, as one image after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,14 +1,11 @@
 """`solo inspect PATH`: what is in a folder, table, tar or HDF5 file of images, and the settings that train on it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,8 +13,8 @@ from rich.progress import track
 
 from solo.args.words import LineParser, as_word
 from solo.data.catalogue.rows import SMALL
-from solo.data.sources.survey import SAMPLE, Survey, contact_sheet, look
-from solo.errors import UserError, printable
+from solo.data.sources.survey import SAMPLE, Survey, look
+from solo.errors import printable
 
 _SHOWN = 5
 _READING = (
@@ -28,7 +25,7 @@ _READING = (
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, print, write the contact sheet."""
+    """Look at what the words name, and print what is there."""
     parser = _parser()
     if {"-h", "--help"} & set(words):
         parser.print_help()
@@ -41,12 +38,7 @@ def main(words: Sequence[str]) -> int:
         return track(items, what, total=length, console=screen, transient=True, disable=not screen.is_terminal)
 
     found = look(given.path, progress, _keys(given))
-    sheet = Path(given.sheet).expanduser()
-    try:
-        contact_sheet(found.files, found.classes, found.reading).save(sheet)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--sheet {sheet} can't be written ({error}); give the path of a .png file") from error
-    screen.print("\n".join([*describe(found), f"contact sheet: {sheet}"]), markup=False)
+    screen.print("\n".join(describe(found)), markup=False)
     return 0
 
 
@@ -143,5 +135,4 @@ def _parser() -> argparse.ArgumentParser:
     for key, count, text in _READING:
         parser.add_argument(f"--{key.replace('_', '-')}", nargs=count, type=float, help=text)
     parser.add_argument("--no-exif", action="store_true", help="take pictures as stored, not as their EXIF turns them")
-    parser.add_argument("--sheet", default="contact_sheet.png", help="where the picture of some images is written")
     return parser

@@ -1,7 +1,5 @@
 """`solo knn`: k-nearest-neighbour accuracy of a checkpoint's features, for all combinations of its settings."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

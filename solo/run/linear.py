@@ -1,7 +1,5 @@
 """`solo linear`: a linear classifier on a frozen backbone, or finetuning of both."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

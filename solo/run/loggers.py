@@ -1,7 +1,5 @@
 """Loggers beside a run's own files: Weights & Biases, which goes on without a network, MLflow and Trackio."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """`--multirun`: each run is a program of its own, one after the other; one that fails doesn't stop the others."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from solo.args.sweep import Sweep
+from solo.args.words import Sweep
 from solo.run.report import grid, say
 
 

@@ -1,7 +1,5 @@
 """`solo predict RUN FOLDER out=FILE`: a table of images with their best classes, and the best node of every level."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Probabilities at every level of a label tree from those of its classes, so that no level contradicts another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`solo pretrain`: self-supervised training, with online accuracies where there are labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,19 +42,12 @@ from solo.run.work import work_of
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a run leaves.
+    """What a run leaves in its folder and in memory."""
 
-    Attributes:
-        folder: `<checkpoint.dir>/<method>/<run id>`, with all files of the run.
-        summary: what `summary.json` holds; empty in all processes but the first.
-        checkpoint: `last.ckpt`; None with `checkpoint.enabled=false`.
-        model: the trained method, on the device it was trained on.
-    """
-
-    folder: Path
-    summary: dict[str, Any]
-    checkpoint: Path | None
-    model: BaseMethod
+    folder: Path  # `<checkpoint.dir>/<method>/<run id>`, with all files of the run
+    summary: dict[str, Any]  # what `summary.json` holds; empty in all processes but the first
+    checkpoint: Path | None  # `last.ckpt`; None with `checkpoint.enabled=false`
+    model: BaseMethod  # the trained method, on the device it was trained on
 
 
 def run(cfg: PretrainCfg) -> PretrainResult:

@@ -1,7 +1,5 @@
 """A trained backbone in one's own code: what evaluation does to an image, and features of whatever holds images."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import sys

@@ -1,7 +1,5 @@
 """`solo pretrain ... --preview`: a picture of what the model will see."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

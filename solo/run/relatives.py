@@ -1,7 +1,5 @@
 """Who is a relative of whom in the training set, found once before a run: the eye of `hex.eye`, and what it sees."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable
@@ -26,7 +24,7 @@ from solo.files import replacing
 from solo.hex.eyes import EYES, VERSION
 from solo.hex.relatives import Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
-from solo.run.feature_cache import cache_folder, digest
+from solo.run.feature_source import cache_folder, digest
 from solo.run.features import extract
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say

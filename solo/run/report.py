@@ -1,7 +1,5 @@
 """What the screen says before and after a run."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Going on with an interrupted run: which checkpoint, whether it can be read, and whether it is the same run."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

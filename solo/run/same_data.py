@@ -1,7 +1,5 @@
 """A run that is continued trains on the data that it was started with."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`solo search RUN query=IMAGE among=FOLDER`: the images that a model finds most alike, by exact cosine similarity."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import html

@@ -1,7 +1,5 @@
 """What the settings leave to the machine, decided once, when the device, the network and the run's length are known."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

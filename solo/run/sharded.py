@@ -1,7 +1,5 @@
 """`strategy=fsdp`: parameters, gradients and optimizer states are shared out among the processes (FSDP2)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Evaluation takes it whole; pretraining starts from its weights (`finetune_from`), also with adapters on them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

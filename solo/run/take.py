@@ -1,7 +1,5 @@
 """What `solo embed`, `search`, `predict` and `export` share: their words, the files they look at, features of files."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The Lightning Trainer of a run, and the run's folder, loggers and callbacks: the same for every command."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import inspect
@@ -26,8 +24,7 @@ from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.averaging import WeightAverage
-from solo.callbacks.diagnosis import TrainingDiagnosis
-from solo.callbacks.embedding_monitor import EmbeddingMonitor
+from solo.callbacks.embedding_monitor import EmbeddingMonitor, TrainingDiagnosis
 from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.profile import StepProfile
 from solo.callbacks.resolution import ResolutionSchedule
@@ -228,7 +225,8 @@ def hush(workers: bool) -> None:
         "Grad strides do not match bucket view strides.*",  # of channels_last under DDP: turning it off costs more
         ".*is smaller than the logging interval.*",  # epochs may be short; metrics.csv has every one
         ".*checkpoint that ended before the epoch ended and your dataloader.*",  # the sampler continues their order
-        ".*It is recommended to use `self.log.'online/.*sync_dist=True.*",  # all processes have the same numbers
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # all processes have the same numbers
+        "`broadcast_buffers` is deprecated.*",  # between Lightning and newer versions of torch
         "FSDP2-wrapped module .* returned a view tensor.*",  # nobody here writes into what a network returns
         ".*You defined a `validation_step` but have no `val_dataloader`.*",  # as was asked for
         r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone

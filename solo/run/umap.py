@@ -1,7 +1,5 @@
 """`solo umap`: a checkpoint's features as points in the plane, for training and validation images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from solo.analysis.embedding import LabelNames, draw_embedding

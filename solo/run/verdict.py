@@ -1,7 +1,5 @@
 """What became of the weights that a run started from: features of the same images, before and after."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """How much a network has to compute for an image, and how much a device can."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -13,10 +13,10 @@ from solo.analysis.findings import findings
 from solo.analysis.png import draw
 from solo.errors import UserError
 from solo.eval.intervals import wilson
-from solo.eval.knn import knn_accuracy
 from solo.eval.rank import effective_rank
 from solo.eval.tree import centroids, compare_with_labels, emergent_tree
 from tests.analysis.planted import GROUPS, planted, subject
+from tests.eval.voting import knn_accuracy
 
 QUICK = Options(embedding="pca", png=False)
 
@@ -123,6 +123,7 @@ def test_every_kind_of_panel_as_png(tmp_path):
             assert image.width > 500 and len(set(np.asarray(image.convert("L")).ravel().tolist())) > 10
 
 
+@pytest.mark.thorough
 def test_png_files_of_one_run_without_pictures(tmp_path):
     outcome = analyze([subject("a", projector=False, n=120)], tmp_path, Options(embedding="none"))
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {figure.key for figure in outcome.figures}

@@ -107,6 +107,7 @@ def test_in_a_browser(outcome, browser):
         assert said == []
 
 
+@pytest.mark.thorough
 def test_on_a_phone(outcome, browser):
     with opened(browser, outcome.files[0], width=380, theme="dark") as (page, _):
         assert page.evaluate("document.documentElement.scrollWidth") == 380  # nothing sticks out

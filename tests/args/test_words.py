@@ -7,8 +7,7 @@ import pytest
 from solo.args.compose import compose
 from solo.args.eval_schema import KnnCfg
 from solo.args.schema import PretrainCfg
-from solo.args.sweep import expand
-from solo.args.words import as_word, read_word
+from solo.args.words import as_word, expand, read_word
 from solo.errors import ConfigError
 
 # What Hydra's grammar has no place for, or another meaning.

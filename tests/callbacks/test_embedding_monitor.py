@@ -10,8 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from solo.callbacks.diagnosis import TrainingDiagnosis
-from solo.callbacks.embedding_monitor import EmbeddingMonitor, FeatureQueue, measure
+from solo.callbacks.embedding_monitor import EmbeddingMonitor, FeatureQueue, TrainingDiagnosis, measure
 from solo.eval.rank import effective_rank, lidar, rankme
 from solo.eval.uniformity import alignment, embedding_std
 from solo.eval.vitals import neighbours_agree

@@ -10,7 +10,13 @@ from solo import cli
 from solo.callbacks import run_lock
 from solo.errors import UserError
 
-HOLD = "import sys; from pathlib import Path; from solo.callbacks import run_lock; run_lock.acquire(Path(sys.argv[1]));"
+# The file alone: its package imports Lightning, which takes seconds.
+HOLD = """import importlib.util, pathlib, sys
+spec = importlib.util.spec_from_file_location("run_lock", sys.argv[2])
+run_lock = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run_lock)
+run_lock.acquire(pathlib.Path(sys.argv[1]))
+"""
 
 
 @pytest.mark.fault(5, "two programs in one run folder", "the second is refused and says who holds it")
@@ -21,7 +27,7 @@ HOLD = "import sys; from pathlib import Path; from solo.callbacks import run_loc
 def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = HOLD + "print('held', flush=True); sys.stdin.read()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], **options)  # type: ignore[call-overload]
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), run_lock.__file__], **options)  # type: ignore[call-overload]
     with other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"in use by process {other.pid} on \S+, since 20"):

@@ -564,6 +564,7 @@ def fit_linear(model):
 
 
 @pytest.mark.fault(7, "own steps, heads, tables and methods on its classes, 36 pieces", "run, and mean the same")
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("code", METHODS.values(), ids=METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_models(code):

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as tvf
 
 from solo.data.views import batched as augment
-from solo.data.views import masked, tensor_ops
+from solo.data.views import tensor_ops
 from solo.data.views.batched import BatchAugment
 from solo.data.views.plan import uniforms
 
@@ -255,31 +255,53 @@ def test_the_form_for_devices_makes_the_same_pixels_in_few_operations(name: str,
     plan = views.plan(seeds, torch.full((24, 2), 40))
     differs = (views.masked(images, plan) - grouped).abs() > 1e-4
     assert differs.float().mean() < 1e-4  # equalising rounds: a value between two may go either way
-    parameters = masked.packed(plan, 24, views.active, images.device)
-    with Launches() as launches:
-        x = masked.crop(images, parameters, 32, "bicubic")
-        masked.colour(x, parameters, [3 in views.active, True, True, True, False], views.mean, views.std)
-    assert launches.number <= 125
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations that aren't views."""
+    """Counts what a GPU is given to do: operations whose results are there, and are neither views nor memory."""
 
-    number = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.precisions: set[str] = set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.number += not func.is_view and func.overloadpacket.__name__ not in ("detach", "_unsafe_view", "empty")
-        return func(*args, **(kwargs or {}))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        first = out[0] if isinstance(out, (tuple, list)) else out
+        there = isinstance(first, Tensor) and first.device.type == "cuda"
+        if there and not func.is_view and name not in ("empty", "new_empty", "detach", "_unsafe_view"):
+            self.names.append(name)
+            if name in ("bmm", "mm", "mv"):
+                self.precisions.add(torch.get_float32_matmul_precision())
+        return out
 
 
-def test_the_form_for_devices_mixes_none_and_copies_once() -> None:
-    """On fake CUDA tensors; the only copies are that of the parameters and, once, of two constants."""
-    entry = {"num_crops": 2, "crop_size": 32, **{key: {"prob": 0.5} for key in ("grayscale", "gaussian_blur")}}
+FAKE = FakeTensorMode(allow_non_fake_inputs=True)  # one, for constants of a device are kept
+
+
+@pytest.mark.parametrize(("side", "most"), [(40, 45), (232, 58), (None, 38)])  # None: cropped by workers
+def test_the_recipe_of_simclr_takes_few_launches_and_one_copy(side: int | None, most: int) -> None:
+    """On fake CUDA tensors: none of another device among them."""
+    size = 32 if side == 40 else 224
+    entry = {"num_crops": 2, "crop_size": size, **{key: {"prob": 0.2} for key in ("grayscale", "solarization")}}
+    entry |= {key: {"prob": 0.5} for key in ("gaussian_blur", "horizontal_flip")}
+    entry["rrc"] = {"enabled": True, "crop_min_scale": 0.2, "crop_max_scale": 1.0}
     entry["color_jitter"] = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
     (views,) = BatchAugment([entry], [0.5] * 3, [0.25] * 3).entries
-    seeds, mode = torch.arange(8), FakeTensorMode(allow_non_fake_inputs=True)
-    plan = views.plan(seeds, torch.full((8, 2), 40))
-    with mode:
-        images = torch.zeros(8, 3, 40, 40, dtype=torch.uint8, device="cuda")
-        x = views.masked(images, plan)
-    assert x.device.type == "cuda" and x.shape == (16, 3, 32, 32)
+    plan = views.plan(torch.arange(8), torch.full((8, 2), side or size))
+    shape = (8, 3, side, side) if side else (16, 3, size, size)
+    torch.set_float32_matmul_precision("high")
+    try:
+        with FAKE:
+            images = torch.zeros(shape, dtype=torch.uint8, device="cuda")
+            for _ in range(2):  # the second batch finds constants
+                with Launches() as launches:
+                    found = views.masked(images, plan, cropped=side is None)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert found.device.type == "cuda" and found.shape == (16, 3, size, size)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert len(launches.names) <= most, launches.names
+    assert launches.precisions == {"highest"}  # TF32 would change pixels

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from solo.data.batches.loader import beside
 from solo.data.batches.loaders import ProcessShare, SeededDataset, end_workers, eval_loader, train_loader
-from solo.data.cache.in_memory import NormalisedBatches, whole_batches
+from solo.data.cache.images import NormalisedBatches, whole_batches
 from solo.data.sources.images import ArrayDataset
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError

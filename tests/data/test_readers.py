@@ -363,6 +363,7 @@ def test_queries_of_inshop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("below", [False, True], ids=["given", "below the given"])
 def test_published_layout(tmp_path: Path, name: str, below: bool) -> None:
     make, train_targets, val_targets, levels, first_path = LAYOUTS[name]
@@ -474,6 +475,7 @@ GARBLED = [
 @pytest.mark.fault(
     2, "lists of a published data set empty, garbled, endless, a pipe, a folder", "one line, or what they say"
 )
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_garbled_lists(tmp_path: Path, name: str) -> None:
     LAYOUTS[name][0](tmp_path / "data")

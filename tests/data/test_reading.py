@@ -136,7 +136,7 @@ def test_other_sources_are_looked_at_as_well(tmp_path: Path, form: str) -> None:
     spec = resolve_spec({"dataset": "custom", "format": form, "train_path": str(path)})
     data: Any = load(spec, "train", path, data_format=form)
     assert spec.reading.range == (0, 4095) and spec.sample.count == 1 and grey(data[0][0]).max() == 255
-    assert main(["inspect", str(path), "--sheet", str(tmp_path / "s.png")]) == 0
+    assert main(["inspect", str(path)]) == 0
 
 
 @pytest.mark.fault(2, "`data.range` of a window", "what lies outside is black or white")
@@ -345,7 +345,7 @@ def test_what_is_no_image_is_left_out_and_counted(untidy: Path, capsys: pytest.C
     (line,) = [note for note in spec.notes if note.startswith("left out")]
     for text in ("@eaDir (2)", "__MACOSX (1)", "lost+found (1)", ".txt (1)", ".db (1)", ".heic (1)", "devices (2)"):
         assert text in line
-    assert main(["inspect", str(untidy), "--sheet", str(untidy.parent / "s.png")]) == 0
+    assert main(["inspect", str(untidy)]) == 0
     assert line in capsys.readouterr().out
     check_path(spec, str(untidy))  # a link to itself beside the classes is no error
 
@@ -362,7 +362,7 @@ def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     augment = BatchAugment([{"num_crops": 1, "crop_size": 8, "rrc": RRC}], [0.5] * 3, [0.5] * 3)
     images = cached(data, augment, folder=str(tmp_path / "cache"))
     assert isinstance(images, KeptImages) and len(images.fetch(range(6))) == 6
-    assert main(["inspect", str(tmp_path / "root"), "--sheet", str(tmp_path / "s.png")]) == 0
+    assert main(["inspect", str(tmp_path / "root")]) == 0
     out = capsys.readouterr().out
     assert out.encode().decode() and "\x1b[31m" not in out and r"\xfa.png" in out and r"a\nb" in out
     assert printable(os.fsdecode(b"\xff\n\x1b")) == r"\xff\n\x1b" and printable("größe 图") == "größe 图"

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from solo.cli import main as solo
-from solo.doctor import columns, determinism, machine, main
+from solo.doctor import columns, determinism, main
 from solo.doctor.case import Case, Outcome
 from solo.methods.catalogue import CATALOGUE
 from tests.doctor import faults
@@ -71,8 +71,8 @@ def test_all_methods_are_there():
 
 
 def test_facts(tmp_path):
-    assert dict(machine.versions())["torch"] and dict(machine.devices())["processor"]
-    assert machine.versions()[0][0] == "python"
+    assert dict(main.versions())["torch"] and dict(main.devices())["processor"]
+    assert main.versions()[0][0] == "python"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable
-from solo.eval.knn import knn_accuracy
 from solo.eval.linear import fit_linear
 from solo.eval.probes import PROBES, STRENGTHS, Settings, choose_strength, probe, some_of_each
+from tests.eval.voting import knn_accuracy
 
 CPU = torch.device("cpu")
 

@@ -74,7 +74,7 @@ def to_fake_cuda(model: nn.Module, mode: FakeTensorMode) -> None:
                     held[name] = nn.Parameter(fake, x.requires_grad) if isinstance(x, nn.Parameter) else fake
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method}-{case.type}")
 def test_forward_and_loss_on_a_fake_gpu(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation whose result depends on data, or on tensors of two devices, raises there."""
@@ -88,7 +88,7 @@ def test_forward_and_loss_on_a_fake_gpu(case: Case, monkeypatch: pytest.MonkeyPa
     assert loss.device == CUDA and not waits.found.total()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method}-{case.type}")
 def test_forward_loss_and_backward_ask_for_no_answer(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(pairs.LISTED, "cpu", False)

@@ -13,10 +13,10 @@ from solo.eval.clustering import agreement
 from solo.eval.feature_file import write_features
 from solo.eval.features import Features, FeatureTable
 from solo.eval.hierarchy import hierarchy_scores
-from solo.eval.knn import knn_accuracy
 from solo.eval.linear import fit_linear
 from solo.eval.retrieval import retrieve
 from solo.taxonomy import Taxonomy
+from tests.eval.voting import knn_accuracy
 
 TREE = Taxonomy.from_groups(["cat", "dog", "car", "bus"], {"animal": ["cat", "dog"], "machine": ["car", "bus"]})
 

@@ -37,6 +37,7 @@ def _keep_warning_filters():
         yield
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("code", "text"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only file system")])
 def test_a_full_or_read_only_disk(code, text, tmp_path, monkeypatch, capsys):
     flush, written = solo.files.flush, []

@@ -15,7 +15,7 @@ import torch
 
 import solo
 from solo.args.schema import RunCfg
-from solo.args.sweep import expand
+from solo.args.words import expand
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
 from solo.run import multirun

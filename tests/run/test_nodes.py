@@ -106,3 +106,36 @@ def test_the_slurm_script_of_the_docs_goes_on_after_its_time(tmp_path: Path) -> 
     assert job.returncode == 0, log.read_text()[-3000:]
     (folder,) = tmp_path.glob("runs/*/*")
     assert epochs_of(folder) == [*range(6)] and "auto_resume: continuing" in log.read_text()
+
+
+def test_torchrun_takes_a_lost_machine_back(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    command = re.findall(r"TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (torchrun --nnodes=2 .*?)\n```", page, flags=re.DOTALL)[
+        0
+    ]
+    words = command.replace("scripts/pretrain/cifar100 hex.yaml devices=4", f"{RECIPE} devices=1")
+    words = ["--local_addr=127.0.0.1", *words.replace("\\", "").split()[1:]]
+    port = 29500 + int(torch.randint(0, 2000, ()))
+    for word, here in (
+        ("--nproc_per_node=4", "--nproc_per_node=1"),
+        *(
+            ("--rdzv_endpoint=$A_MACHINE:29500", f"--rdzv_endpoint=127.0.0.1:{port}"),
+            ("--rdzv_id=$JOB", "--rdzv_id=77"),
+        ),
+    ):
+        words[words.index(word)] = here
+    words += [*WORDS.split(), "max_epochs=20", "checkpoint.frequency=1", f"checkpoint.dir={tmp_path / 'runs'}"]
+    environment = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    logs = [tmp_path / f"{name}.log" for name in ("first", "second", "back")]
+    agent = [sys.executable, "-m", "torch.distributed.run", *words]
+    with started(agent, logs[0], environment) as first:
+        with started(agent, logs[1], environment) as second:
+            wait_for(lambda: list(tmp_path.glob("runs/*/*/last.ckpt")), *logs)
+            workers = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
+            for process in (second.pid, *map(int, workers)):  # as the power's failure does
+                os.kill(process, signal.SIGKILL)
+        with started(agent, logs[2], environment) as back:
+            wait_for(lambda: first.poll() is not None and back.poll() is not None, *logs)
+    assert (first.returncode, back.returncode) == (0, 0), logs[2].read_text()[-3000:]
+    (folder,) = tmp_path.glob("runs/*/*")
+    assert epochs_of(folder) == [*range(20)] and any("auto_resume: continuing" in log.read_text() for log in logs)

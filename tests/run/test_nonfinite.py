@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from solo.callbacks.culprit import find_culprit
+from solo.callbacks.nonfinite import find_culprit
 from solo.callbacks.recorder import read_rows
 from solo.checkpoint import load_checkpoint
 from solo.errors import NonFiniteError

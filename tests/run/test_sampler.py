@@ -42,7 +42,8 @@ def test_half_of_each_batch_has_labels_if_asked_for(pretrain_cfg, sampler, capsy
     assert f"data.sampler={sampler}, data.labelled_share=0.5: up to 1,424 of 1,437" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("augment", ["batch", pytest.param("sample", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("augment", ["batch", "sample"])
 def test_a_continued_run_takes_the_images_of_one_that_was_not_stopped(pretrain_cfg, tmp_path, augment):
     def run(folder, epochs, resume=None):
         root = tmp_path / folder

@@ -45,6 +45,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("start")).folder
 
 
+@pytest.mark.thorough  # what it says is tested in tests/eval/test_verdict.py
 def test_the_verdict_is_on_the_screen_and_in_the_summary(start: Path, tmp_path: Path, capsys: Any) -> None:
     found = run(tmp_path, finetune_from=str(start), finetune_lora=2)
     said = found.summary["verdict"]

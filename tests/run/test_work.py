@@ -60,6 +60,7 @@ def test_rates():
     assert Work(2, 10).rates(None) == {"views_per_second": None, "model_flops_per_image": 10}
 
 
+@pytest.mark.thorough
 def test_a_run_says_it_and_writes_a_profile(pretrain_cfg, capsys):
     cfg = pretrain_cfg(performance={"profile": True}, max_epochs=1, limit_train_batches=8, online={"enabled": False})
     folder = pretrain.run(cfg).folder

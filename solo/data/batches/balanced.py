@@ -1,7 +1,5 @@
 """What composes batches: chance, equally many images of each class, some of some classes, a share with labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Protocol
 

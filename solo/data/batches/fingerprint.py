@@ -1,7 +1,5 @@
 """What a run trains on, in a few bytes: a resumed run has to find the same images and labels again."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

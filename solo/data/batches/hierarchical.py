@@ -1,7 +1,5 @@
 """Batches in which images have partners at every level of the label tree."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ On a CPU the workers (or this process) make the views. On a GPU they only fetch 
 made on the device; images of differing sizes are cropped before they travel.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence

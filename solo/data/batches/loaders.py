@@ -4,8 +4,6 @@ The sampler hands out `(index, seed)` pairs, all of them a function of (seed, ep
 `random`, from which the transforms draw, before it makes a sample.
 """
 
-from __future__ import annotations
-
 import random
 import signal
 import time
@@ -17,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from solo import distributed
 from solo.cores import fitting_workers
-from solo.data.cache.in_memory import uncollated, whole_batches
+from solo.data.cache.images import uncollated, whole_batches
 from solo.data.labels.subsets import Around
 from solo.errors import UserError
 

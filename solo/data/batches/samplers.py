@@ -5,8 +5,6 @@ process takes its own stretch of every batch. No image comes twice in an epoch, 
 often (`Mixed`). `composition` says what a batch holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Relatives that are shown: the second view of an image is one of another image, that is its relative."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

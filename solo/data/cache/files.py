@@ -9,8 +9,6 @@ With `data.on_error=skip` files that can't be read are marked for all processes,
 them can be listed in the end.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

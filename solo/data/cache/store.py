@@ -5,8 +5,6 @@ a signal that ends the process. Any number of processes may read and write at on
 image counts only when its checksum fits.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import struct

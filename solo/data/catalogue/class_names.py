@@ -1,7 +1,5 @@
 """Class names and groups of the built-in data sets; public facts, in the order of the official labels."""
 
-from __future__ import annotations
-
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

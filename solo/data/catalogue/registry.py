@@ -4,8 +4,6 @@ Imports no torch, so that configurations can be checked and described in no time
 in `solo.data.catalogue.rows`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import os

@@ -3,8 +3,6 @@
 `resolve_spec` is the one place for it; whoever needs the levels or the classes of `cfg.data` asks it. No torch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os

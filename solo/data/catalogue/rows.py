@@ -4,8 +4,6 @@ No torch. A new data set is one row here and one function in `solo.data.sources.
 import path), or one `Layout` in `solo.data.layouts`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

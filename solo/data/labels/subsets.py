@@ -1,7 +1,5 @@
 """Data sets around others: what passes for the one inside, a seeded share of it, items that carry their index."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence, Sized
 from typing import Any, ClassVar, cast
 

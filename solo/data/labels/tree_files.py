@@ -1,7 +1,5 @@
 """Label trees from files that a user gives as `data.taxonomy`. No torch."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Mapping, Sequence

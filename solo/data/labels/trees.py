@@ -1,7 +1,5 @@
 """Label trees from what people have: nested folders, label columns, parent-child files, WordNet. No torch."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -3,8 +3,6 @@
 Both draws depend on `data.split_seed` only, so that methods and seeds of training compare on the same images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence, Sized
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Aircraft, Flowers, Cars, Dogs, Pets, CUB-200 and NABirds: makes, breeds and species, in text and MATLAB files."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

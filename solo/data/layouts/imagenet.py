@@ -1,7 +1,5 @@
 """Parts of ImageNet's folders with label trees of their own: BREEDS, tieredImageNet-H, ImageNet-3L."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path

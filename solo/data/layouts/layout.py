@@ -1,7 +1,5 @@
 """What the readers share: find a data set on disk, read its lists into files and classes, number the classes."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os
@@ -33,35 +31,27 @@ class Layout:
     It is looked for in the given folder, in `folder` below it, and above it if it is called `train`, `val`, `test` or
     like a marker: then the file of the data set was given.
     A folder with one sub-folder per class (itself, or its `train` and `val` or `test`) is read as well.
-
-    Attributes:
-        title: its name in messages.
-        folder: what the unpacked archive is called.
-        url: where to get it.
-        markers: files and folders that it must have, alternatives apart by `|`; without any, it is published as class
-            folders.
-        classes: root -> what its files call each class, in the order of the official numbers, and its name path, coarse
-            first; None: what `images` call them, sorted, is a name or the path.
-        images: (root, whether training images are wanted) -> image file and what they call its class.
-        levels: names of the label levels.
-        of_folder: name of a class folder -> its name path, for layouts with class folders; None: without its lists
-            it can't be told from another data set.
-        torchvision: class of torchvision that can fetch it into a folder.
-        several: names of labels of which an image may have several; its class is then their combination, named
-            `label+label`, those that can hardly be seen with `?` in front.
-        queries: root -> those of the validation images that are looked up in the others.
     """
 
-    title: str
-    folder: str
-    url: str
+    title: str  # its name in messages
+    folder: str  # what the unpacked archive is called
+    url: str  # where to get it
+    # files and folders that it must have, alternatives apart by `|`; without any, it is published as class folders
     markers: tuple[str, ...] = ()
+    # root -> what its files call each class, in the order of the official numbers, and its name path, coarse first;
+    # None: what `images` call them, sorted, is a name or the path
     classes: Callable[[Path], Mapping[Any, Names]] | None = None
+    # (root, whether training images are wanted) -> image file and what they call its class
     images: Callable[[Path, bool], Iterable[tuple[Path, Any]]] | None = None
-    levels: Names | None = ("class",)
+    levels: Names | None = ("class",)  # names of the label levels
+    # name of a class folder -> its name path, for layouts with class folders; None: without its lists it can't be told
+    # from another data set
     of_folder: Callable[[str], Names] | None = flat
-    torchvision: str | None = None
+    torchvision: str | None = None  # class of torchvision that can fetch it into a folder
+    # names of labels of which an image may have several; its class is then their combination, named `label+label`,
+    # those that can hardly be seen with `?` in front
     several: Names = ()
+    # root -> those of the validation images that are looked up in the others
     queries: Callable[[Path], Iterable[Path]] | None = None
 
     def root(self, path: Path) -> Path | None:

@@ -1,7 +1,5 @@
 """Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, iNaturalist: pictures in class folders; glyphs: in one file."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator

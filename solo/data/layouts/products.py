@@ -5,8 +5,6 @@ are in the tree, so that one numbering serves both. The levels are those of Zhan
 2022), section 4: https://arxiv.org/abs/2204.13207.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

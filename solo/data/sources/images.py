@@ -1,7 +1,5 @@
 """Data sets of PIL images: arrays, files with labels, an HDF5 file, a flat folder; and what is wanted of a source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

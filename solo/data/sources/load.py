@@ -4,8 +4,6 @@ A source is named in `DatasetSpec.source` and has the form `source(spec, request
 request's two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 from collections.abc import Callable

@@ -13,8 +13,6 @@ wrappers:
     trainer.fit(METHODS["simclr"](cfg), loader)  # cfg.data.num_classes says how many labels there are
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`data.on_error=skip`: what can't be decoded is replaced, and remembered."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence, Sized
 from typing import Any, TypeVar, cast
 

@@ -1,7 +1,5 @@
 """Small images that fit into memory: MNIST, SVHN, parts of CIFAR-100, CIFAR-10-C, MedMNIST, glyphs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A first look at own images: counts, sizes, channels, label tree, unreadable files, mean and std. No torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import random
 from collections import Counter
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from solo.data.catalogue.resolve import resolve_spec
 from solo.data.catalogue.rows import DatasetSpec
@@ -20,7 +17,7 @@ from solo.data.labels.trees import label_rows
 from solo.data.storage.folders import Problems, of_split
 from solo.data.storage.h5_file import is_h5
 from solo.data.storage.listing import Wanted, list_images
-from solo.data.storage.reading import Head, ImageReading, as_picture
+from solo.data.storage.reading import Head, ImageReading
 from solo.data.storage.stored import Source
 from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
@@ -169,28 +166,3 @@ def _statistics(
     mean = total / max(pixels, 1)
     std = np.sqrt(np.maximum(squares / max(pixels, 1) - mean**2, 0))
     return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in std], decoded
-
-
-def contact_sheet(
-    files: Sequence[Source], classes: Sequence[int], reading: ImageReading, columns: int = 10, tile: int = 96
-) -> Image.Image:
-    """Up to `columns` x 10 images side by side, a row for each of ten classes where there are classes."""
-    rows: dict[int, list[Source]] = {}
-    for file, leaf in zip(files, classes, strict=True):
-        rows.setdefault(leaf, []).append(file)
-    chosen = sorted(rows)[:: max(1, len(rows) // 10)][:10]
-    lines = [rows[leaf][:columns] for leaf in chosen]
-    if len(rows) == 1:
-        some = rows[chosen[0]][:: max(1, len(files) // (columns * 10))]
-        lines = [some[i : i + columns] for i in range(0, min(len(some), columns * 10), columns)]
-    sheet = Image.new("RGB", (columns * tile, len(lines) * tile), "white")
-    for y, line in enumerate(lines):
-        for x, file in enumerate(line):
-            try:
-                small = as_picture(reading.read(file)).convert("RGB")
-            except BrokenImageError:  # named among the problems if it was sampled
-                continue
-            scale = (tile - 4) / max(small.size)
-            small = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))))
-            sheet.paste(small, (x * tile + 2, y * tile + 2))
-    return sheet

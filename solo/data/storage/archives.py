@@ -1,7 +1,5 @@
 """Unpacking archives that nobody has looked at: nothing outside of the folder, no links at all, not without end."""
 
-from __future__ import annotations
-
 import lzma
 import os
 import shutil

@@ -18,23 +18,18 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ReadingKeys:
-    """The keys of `data` that say how files are read. The defaults leave 8-bit pictures as they are.
+    """The keys of `data` that say how files are read. The defaults leave 8-bit pictures as they are."""
 
-    Attributes:
-        channels: 1 or 3: RGB images of Pillow; any other number: arrays.
-        range: the values that are black and white; what lies outside is cut off. Of images with more than 8 bits a
-            value, and of all if white is at most 255. None: 0 to 65,535 in integers, 0 to 1 in floating point, and
-            other values are refused.
-        exif: turn pictures as their EXIF says and viewers show them. (What a TIFF file says Pillow always obeys.)
-        background: what is seen behind transparent pictures: red, green, blue, 0 to 255.
-        max_pixels: of one image; larger ones are refused, a small file may unpack to any size.
-    """
-
-    channels: int = 3
+    channels: int = 3  # 1 or 3: RGB images of Pillow; any other number: arrays
+    # the values that are black and white; what lies outside is cut off. Of images with more than 8 bits a value, and of
+    # all if white is at most 255. None: 0 to 65,535 in integers, 0 to 1 in floating point, and other values are
+    # refused.
     range: tuple[float, float] | None = None
+    # turn pictures as their EXIF says and viewers show them. (What a TIFF file says Pillow always obeys.)
     exif: bool = True
+    # what is seen behind transparent pictures: red, green, blue, 0 to 255
     background: tuple[int, int, int] = (255, 255, 255)
-    max_pixels: int = 178_956_970
+    max_pixels: int = 178_956_970  # of one image; larger ones are refused, a small file may unpack to any size
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:

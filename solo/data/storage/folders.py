@@ -1,7 +1,5 @@
 """Folders: which classes and image files lie there, and what keeps others from being read. Names only; no torch."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """Data sets of Hugging Face's `datasets`: by their name on the hub, or in a folder. No torch."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Mapping, Sequence

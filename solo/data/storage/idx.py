@@ -1,7 +1,5 @@
 """MNIST's idx files, plain or gzipped, and where Fashion-MNIST's are found."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path

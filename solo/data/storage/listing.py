@@ -1,7 +1,5 @@
 """What lies where a user's own images are: every image, and the words that say what it shows. No torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,38 +16,23 @@ from solo.errors import UserError
 
 @dataclass(frozen=True)
 class Listing:
-    """Images in an order that doesn't change.
+    """Images in an order that doesn't change."""
 
-    Attributes:
-        images: paths, or images inside of larger files.
-        rows: of each image the cells of the label columns, coarse first, or the folders that it lies in.
-        columns: names of these columns; None: folders say it.
-        path_column: of a table or hub, the column with the images.
-        problems: what can't be read, and what was left out.
-    """
-
-    images: list[Any]
-    rows: list[Parts]
-    columns: Parts | None = None
-    path_column: str | None = None
-    problems: Problems = field(default_factory=Problems)
+    images: list[Any]  # paths, or images inside of larger files
+    rows: list[Parts]  # of each image the cells of the label columns, coarse first, or the folders that it lies in
+    columns: Parts | None = None  # names of these columns; None: folders say it
+    path_column: str | None = None  # of a table or hub, the column with the images
+    problems: Problems = field(default_factory=Problems)  # what can't be read, and what was left out
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for.
+    """Which images and labels are asked for."""
 
-    Attributes:
-        train: the training images of what has several splits, else the validation images.
-        path_column: with the images; None: the one that has some.
-        label_columns: coarse first; None: the only one that may be meant.
-        skip: whether what can't be read is left out.
-    """
-
-    train: bool = True
-    path_column: str | None = None
-    label_columns: Sequence[str] | None = None
-    skip: bool = False
+    train: bool = True  # the training images of what has several splits, else the validation images
+    path_column: str | None = None  # with the images; None: the one that has some
+    label_columns: Sequence[str] | None = None  # coarse first; None: the only one that may be meant
+    skip: bool = False  # whether what can't be read is left out
 
 
 def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None) -> Listing:

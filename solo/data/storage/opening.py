@@ -3,8 +3,6 @@
 No torch, but for the rare files that Pillow can't read.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import warnings

@@ -41,21 +41,13 @@ Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True)
 class Head:
-    """What a file says of its image before a pixel is decoded.
+    """What a file says of its image before a pixel is decoded."""
 
-    Attributes:
-        size: width and height, as it is read.
-        mode: Pillow's (L, RGB, ...), or "n channels" of an array or of several pages.
-        deep: whether a value has more than 8 bits.
-        turned: whether its EXIF says that the camera was turned or the picture mirrored.
-        transparent: whether something of what lies behind it is seen.
-    """
-
-    size: tuple[int, int]
-    mode: str
-    deep: bool = False
-    turned: bool = False
-    transparent: bool = False
+    size: tuple[int, int]  # width and height, as it is read
+    mode: str  # pillow's (L, RGB, ...), or "n channels" of an array or of several pages
+    deep: bool = False  # whether a value has more than 8 bits
+    turned: bool = False  # whether its EXIF says that the camera was turned or the picture mirrored
+    transparent: bool = False  # whether something of what lies behind it is seen
 
 
 class ImageReading(ReadingKeys):

@@ -1,7 +1,5 @@
 """What a sample of a training set says of all of it: where its black and white are, how large it is. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median

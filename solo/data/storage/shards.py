@@ -4,8 +4,6 @@
 can be read at any time, by any number of processes. No torch.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import re

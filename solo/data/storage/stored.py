@@ -1,7 +1,5 @@
 """Images that lie inside of something larger: a tar file, an HDF5 file, a Hugging Face data set."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

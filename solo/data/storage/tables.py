@@ -1,7 +1,5 @@
 """Tables of image paths and labels: CSV, TSV, JSON, JSON lines, Parquet. Columns of text; no torch."""
 
-from __future__ import annotations
-
 import csv
 import functools
 from collections.abc import Collection, Mapping, Sequence

@@ -64,9 +64,10 @@ class EntryViews:
         self.high = neutral + strengths
         # Saturation and hue change nothing in grey images.
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
-        self._used = [3 in self.active, *(self.probs[1:5] > 0).tolist()]
         self.mean = torch.tensor(list(mean))[:, None, None] * ops.WHITE
         self.std = torch.tensor(list(std))[:, None, None] * ops.WHITE
+        self._used = (self.probs[1:5] > 0).tolist()
+        self._last = (-self.mean / self.std).flatten(), 1 / self.std.flatten()
         self._buffers = Buffers()
 
     def plan(self, seeds: Tensor, sizes: Tensor) -> Plan:
@@ -87,11 +88,11 @@ class EntryViews:
         The images of the batch are uint8 `(B, C, H, W)`, or `(C, H, W)` each; views of a list of images are put into
         `out`.
         """
-        source, flip, where = plan.rows % len(images), plan.chosen[:, 5], images[0].device
+        source, flip = plan.rows % len(images), plan.chosen[:, 5]
         if isinstance(images, list):
             chosen = [images[i] for i in source.tolist()]
             return ops.resized_crops(chosen, plan.box, self.size, flip, self.resample, out)
-        return ops.resized_crop(images[source.to(where)], plan.box.to(where), self.size, flip.to(where), self.resample)
+        return ops.resized_crop(images[source], plan.box, self.size, flip, self.resample)
 
     def colour(self, x: Tensor, plan: Plan) -> Tensor:
         """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise; `x` is changed."""
@@ -100,39 +101,34 @@ class EntryViews:
         _change(x, plan.chosen[:, 2], ops.gaussian_blur, plan.sigma)
         _change(x, plan.chosen[:, 3], ops.solarize)
         _change(x, plan.chosen[:, 4], ops.equalize)
-        return x.sub_(self.mean.to(x.device)).div_(self.std.to(x.device))
+        return x.sub_(self.mean).div_(self.std)
 
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
-        plan, device = self.plan(seeds, image_sizes(images)), images[0].device
-        if device.type != "cpu" and isinstance(images, Tensor):
+        plan = self.plan(seeds, image_sizes(images))
+        if isinstance(images, Tensor) and images.device.type != "cpu":
             return list(self.masked(images, plan).chunk(len(self.streams)))
-        shape = (len(plan.rows), images[0].shape[0], self.size, self.size)
-        out = self._buffers(shape) if device.type == "cpu" else torch.empty(shape, device=device)
-        limit = max(1, CHUNK // out[0].numel()) if device.type == "cpu" else len(out)
+        out = self._buffers((len(plan.rows), images[0].shape[0], self.size, self.size))
+        limit = max(1, CHUNK // out[0].numel())
         if limit == 1:
             singly = list(images)
             for view, part in zip(out[:, None], plan.split(1), strict=True):
                 self.colour(self.crop(singly, part, view), part)
         else:
             for part in plan.by_turns().split(limit):
-                out.index_copy_(0, part.rows.to(device), self.colour(self.crop(images, part), part))
+                out.index_copy_(0, part.rows, self.colour(self.crop(images, part), part))
         return list(out.chunk(len(self.streams)))
 
     def masked(self, images: Tensor, plan: Plan, cropped: bool = False) -> Tensor:
-        """The views of a plan, in its order, without asking a device for anything, see `solo.data.views.masked`.
+        """The views of a plan as `plan` makes it, asking a device for nothing, see `solo.data.views.masked`.
 
-        The images of the batch are uint8 `(B, C, H, W)`; or what was `cropped` already.
+        Images are uint8 `(B, C, H, W)`; or what was `cropped` already.
         """
-        parameters = masked.packed(plan, len(images), self.active, images.device)
-        mean, std = self._constants(images.device)
-        x = images.float() if cropped else masked.crop(images, parameters, self.size, self.resample)
-        return masked.colour(x, parameters, self._used, mean, std)
-
-    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if self.mean.device != device:  # once
-            self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return self.mean, self.std
+        device, sides = images.device, None if cropped else images.shape[2:]
+        steps = masked.packed(plan, self.active, self._used, images.shape[1], self.size, sides, device)
+        if self._last[0].device != device:  # once
+            self._last = self._last[0].to(device), self._last[1].to(device)
+        return masked.views(images, steps, self.size, self.resample, *self._last)
 
     def _boxes(self, numbers: Tensor, height: Tensor, width: Tensor) -> Tensor:
         """A random crop, or everything."""
@@ -142,7 +138,7 @@ class EntryViews:
         return ops.crop_boxes(numbers, height, width, self.scale, _RATIO)
 
     def _jitter(self, x: Tensor, plan: Plan) -> None:
-        strengths, codes = plan.strengths.to(x.device), plan.turns.tolist()
+        strengths, codes = plan.strengths, plan.turns.tolist()
         for turn in range(len(self.active)):
             shift, start = 2 * (len(self.active) - 1 - turn), 0
             for code, same in itertools.groupby(code >> shift for code in codes):
@@ -197,7 +193,7 @@ class BatchAugment:
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """`(B, C, size, size)` of each view, normalised float32.
 
-        Images are uint8 `(B, C, H, W)` on any device, or `(C, H, W)` each; seeds int64 `(B,)`, on the CPU.
+        Images are uint8 `(B, C, H, W)` on any device, or `(C, H, W)` each on the CPU; seeds int64 `(B,)`, there.
         """
         return [view for entry in self.entries for view in entry(images, seeds)]
 
@@ -206,8 +202,7 @@ class BatchAugment:
         if isinstance(images, Tensor):
             return images
         sizes = image_sizes(images)
-        plans = [(entry, entry.plan(seeds, sizes).by_turns()) for entry in self.entries]
-        return [entry.crop(images, plan).to(torch.uint8) for entry, plan in plans]
+        return [entry.crop(images, entry.plan(seeds, sizes)).to(torch.uint8) for entry in self.entries]
 
     def finish(self, prepared: Tensor | list[Tensor], seeds: Tensor, device: torch.device) -> list[Tensor]:
         """The views of what `prepare` has made, on `device`."""
@@ -215,14 +210,8 @@ class BatchAugment:
             return self(prepared.to(device, non_blocking=True), seeds)
         views: list[Tensor] = []
         for entry, crops in zip(self.entries, prepared, strict=True):
-            plan = entry.plan(seeds, torch.full((len(seeds), 2), entry.size)).by_turns()  # cropped already
-            if device.type != "cpu":
-                x = entry.masked(crops.to(device, non_blocking=True), plan, cropped=True)
-                places = plan.rows.argsort().to(device, non_blocking=True)
-                views += x.index_select(0, places).chunk(len(entry.streams))
-                continue
-            x = entry.colour(crops.to(device, non_blocking=True).float(), plan)
-            views += torch.empty_like(x).index_copy_(0, plan.rows.to(device), x).chunk(len(entry.streams))
+            plan = entry.plan(seeds, torch.full((len(seeds), 2), entry.size))  # cropped already
+            views += entry.masked(crops.to(device, non_blocking=True), plan, True).chunk(len(entry.streams))
         return views
 
 
@@ -234,11 +223,11 @@ def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
 def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:
     """Apply `op` to the chosen rows of `x`, in place."""
     rows = [row for row, yes in enumerate(chosen.tolist()) if yes]
-    parameters = [] if parameter is None else [parameter[rows].to(x.device)]
+    parameters = [] if parameter is None else [parameter[rows]]
     if len(rows) == len(x):
         x.copy_(op(x, *parameters))
     elif rows:
-        index = torch.tensor(rows, device=x.device)
+        index = torch.tensor(rows)
         x.index_copy_(0, index, op(x.index_select(0, index), *parameters))
 
 

@@ -6,8 +6,6 @@ costs a tenth of torch's generator and is seeded per sample by the loaders. Grey
 brightness and contrast work on them; saturation, hue and greyscale change nothing.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Sequence

@@ -1,111 +1,223 @@
-"""What changes colours in whole batches, for devices on which launching an operation costs more than its arithmetic.
+"""Views of whole batches on devices, where launching an operation costs more than its arithmetic.
 
 Each operation runs over all views, with neutral parameters for those that it isn't meant for, so that nothing depends
-on who gets what: one graph, no answers asked for. The parameters come from the CPU in one copy. The pixels are those of
-`EntryViews.colour`, within rounding.
+on who gets what: one graph, no answers asked for. Who gets what is worked out on the CPU and crosses in one copy. The
+pixels are those of `EntryViews.colour`, within rounding. Images are `(n, pixels, C)`, channels last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import isqrt
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from solo.data.views import tensor_ops as ops
+from solo.data.views.plan import Plan
+from solo.precision import exact_products
 
-if TYPE_CHECKING:
-    from solo.data.views.plan import Plan
-
-_CONTRAST, _SATURATION, _HUE = 1, 2, 3
-# Columns of a row of parameters: rows of the batch, box, mirrored, who gets what, blur, hue, then three a blend.
-_SOURCE, _BOX, _FLIP, _GREY, _BLUR, _SOLARISE, _EQUALISE, _SIGMA, _SHIFT = 0, slice(1, 5), 5, 6, 7, 8, 9, 10, 11
-_BLENDS = 12
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+_FAR = 1e4  # from everything
+Steps = list[tuple[str, Tensor]]  # names of operations, and their parameters: a row for each view
 
 
-def packed(plan: Plan, images: int, active: Sequence[int], device: torch.device) -> Tensor:
-    """Everything that a device has to know of a plan, float32 `(n, columns)`, on its way there.
+def packed(
+    plan: Plan,
+    active: Sequence[int],
+    used: Sequence[bool],
+    channels: int,
+    size: int,
+    sides: Sequence[int] | None,
+    device: torch.device,
+) -> Steps:
+    """What a device does for a plan, its parameters on their way there.
 
-    Brightness, contrast and saturation are one operation, a blend with black, the mean grey or the grey of a pixel: as
-    many before the hue is turned, and after it, as there are. Their order is the view's own. The batch has so many
-    `images`; the jitter's `active` operations are as in `Plan.turns`.
+    `active` operations of the jitter are as in `Plan.turns`; `used` says whether there are views in grey, blurred,
+    solarised, equalised; `sides` are height and width of the images, None for crops.
     """
-    turns = len(active)
-    blends = len([operation for operation in active if operation != _HUE])
-    sides = 2 if _HUE in active else 1
-    rows, number = torch.arange(len(plan.rows)), torch.zeros(len(plan.rows), dtype=torch.long)
-    table = torch.tensor([1.0, 0.0, 0.0]).repeat(len(rows), sides * blends + 1, 1)  # what changes nothing
-    shift, last = torch.zeros(len(rows)), torch.full_like(number, sides * blends)  # a place that is thrown away
-    for turn in range(turns):
-        operation = plan.turns >> 2 * (turns - 1 - turn) & 3
-        is_hue, nothing = operation == _HUE, plan.turns < 0
-        strength = plan.strengths[rows, operation]
-        place = torch.where(nothing | is_hue, last, number)
-        chosen = torch.stack([strength, operation == _SATURATION, operation == _CONTRAST], dim=1)
-        table[rows, place] = chosen.to(table.dtype)
-        number = torch.where(is_hue, blends, number + 1)
-        shift = torch.where(is_hue & ~nothing, strength, shift)
-    columns = [plan.rows % images, plan.box, plan.chosen[:, [5, 1, 2, 3, 4]], plan.sigma, shift]
-    flat = [column.float().view(len(rows), -1) for column in [*columns, table[:, :-1].flatten(1)]]
-    found = torch.cat(flat, dim=1)
-    return (found.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else found).to(
-        device, non_blocking=True
-    )
+    grey, blur, solarise, equalise = plan.chosen[:, 1:5].unbind(dim=1)
+    steps: Steps = [] if sides is None else [("crop", _places(plan, size, *sides))]
+    colours, scale = _jitter(plan, active)
+    steps += colours
+    if channels == 3 and (used[0] or _BRIGHTNESS in active):
+        steps.append(("mix", _mixing(1 - grey.float(), scale)))
+    elif _BRIGHTNESS in active:
+        steps.append(("scale", scale))
+    if used[1]:
+        steps.append(("blur", ops.blur_taps(plan.sigma.where(blur, 1e-3), size)))
+    if used[2]:
+        steps.append(("solarise", torch.where(solarise, ops.WHITE, 2 * ops.WHITE)))
+    if used[3]:
+        steps.append(("equalise", equalise))
+    columns = [column.float().view(len(grey), -1) for _, column in steps]
+    found = torch.cat(columns, dim=1)
+    found = found.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else found
+    parts = torch.split(found.to(device, non_blocking=True), [column.shape[1] for column in columns], dim=1)
+    return [(name, part) for (name, _), part in zip(steps, parts, strict=True)]
 
 
-def crop(images: Tensor, parameters: Tensor, size: int, resample: ops.Resample) -> Tensor:
-    """Crop, resize and mirror: uint8 `(B, C, H, W)` -> float32 `(n, C, size, size)` in [0, 255]."""
-    box, flip = parameters[:, _BOX].long(), parameters[:, _FLIP] > 0
-    return ops.resized_crop(images.index_select(0, parameters[:, _SOURCE].long()), box, size, flip, resample)
+def views(images: Tensor, steps: Steps, size: int, resample: ops.Resample, shift: Tensor, scale: Tensor) -> Tensor:
+    """uint8 images `(B, C, H, W)`, or crops of all views -> float32 `(n, C, size, size)` in channels_last.
 
-
-def colour(x: Tensor, parameters: Tensor, used: Sequence[bool], mean: Tensor, std: Tensor) -> Tensor:
-    """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise float32 `(n, C, H, W)` in [0, 255].
-
-    `used` says whether there are views with another hue, in grey, blurred, solarised, equalised; mean and std `(C, 1,
-    1)` are of images in [0, 255].
+    `x * scale + shift`, per channel, normalises images in [0, 255].
     """
-    hue, grey, blur, solarise, equalise = used
-    blends = parameters[:, _BLENDS:].reshape(len(x), -1, 3)
-    number = blends.shape[1]
-    for place in range(number + 1):
-        if hue and place == number // 2:
-            x = turned(x, parameters[:, _SHIFT])
-        if place < number:
-            x = _blend(x, blends[:, place])
-    if grey and x.shape[1] == 3:
-        x = torch.lerp(x, ops.luminance(x), _column(parameters, _GREY))
-    if blur:
-        x = torch.lerp(x, ops.gaussian_blur(x.clone(), parameters[:, _SIGMA]), _column(parameters, _BLUR))
-    if solarise:
-        x = torch.lerp(x, torch.minimum(x, ops.WHITE - x), _column(parameters, _SOLARISE))
-    if equalise:
-        x = torch.lerp(x, ops.equalize(x), _column(parameters, _EQUALISE))
-    return (x - mean) / std
+    with exact_products():
+        if steps[0][0] == "crop":
+            x, steps = _crop(images, steps[0][1], size, resample), steps[1:]
+        else:
+            x = images.to(torch.float32, memory_format=torch.channels_last).flatten(2).mT
+        for name, parameters in steps:
+            x = _STEPS[name](x, parameters)
+    return torch.addcmul(shift, x, scale, out=x.new_empty(x.shape)).mT.view(len(x), -1, size, size)
 
 
-def turned(x: Tensor, shift: Tensor) -> Tensor:
-    """`tensor_ops.adjust_hue` in half as many operations."""
-    high, first = x.max(dim=1, keepdim=True)
-    low = x.amin(dim=1, keepdim=True)
-    span = high - low
-    sixths = torch.arange(3, device=x.device, dtype=x.dtype) * 2  # red, green, blue, in sixths of a turn
-    hue = torch.addcmul(x.roll(-1, 1) - x.roll(-2, 1), span, sixths[:, None, None]).gather(1, first)
-    turn = torch.remainder(6 * shift[:, None] - sixths + 5, 6) - 5
-    distance = torch.addcmul(hue, span, turn[:, :, None, None]).abs_().sub_(span, alpha=3).abs_()
-    return distance.add_(torch.sub(high, span, alpha=2)).clamp_(low, high)
+def _jitter(plan: Plan, active: Sequence[int]) -> tuple[Steps, Tensor]:
+    """The jitter's steps, which fit every order, and by what the colours are to be multiplied after them.
+
+    Before the hue is turned, and again after it, come saturation, contrast, and saturation once more, each kept in
+    range. A view's brightness is a lower top of the range after what comes before it, and a factor of what comes next.
+    """
+    turns, alike = len(active), plan.turns < 0
+    order = plan.turns.clamp(min=0)[:, None] >> 2 * torch.arange(turns - 1, -1, -1) & 3
+    absent = torch.tensor([0, -1, 0, 9]).repeat(len(order), 1)
+    b, c, s, h = absent.scatter_(1, order, torch.arange(turns).expand_as(order)).unbind(dim=1)  # whose turn is which
+    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    strengths = torch.where(alike[:, None], neutral, plan.strengths)
+    brightness, contrast, saturation, shift = strengths.unbind(dim=1)
+    # Four stations before the hue, numbered from 0 on, and four after it: nothing, saturation, contrast, saturation.
+    at_s = (4 * (s > h) + torch.where(s < c, 1, 3)) * (_SATURATION in active)
+    at_c = (4 * (c > h) + 2) * (_CONTRAST in active)
+    at_b = torch.maximum(4 * (b > h), torch.maximum(at_s * (s < b), at_c * (c < b)))
+    scale, one, steps = torch.ones_like(shift), torch.ones_like(shift), Steps()
+    for station in range(8 if _HUE in active else 4):
+        kind = station % 4
+        if station == 4:
+            steps.append(("hue", torch.remainder(6 * shift[:, None] - torch.tensor([0.0, 2.0, 4.0]) + 5, 6) - 5))
+        if (kind % 2 and _SATURATION not in active) or (kind in (1, 2) and _CONTRAST not in active):
+            continue
+        if kind % 2:
+            steps.append(("mix", _mixing(saturation.where(at_s == station, 1), scale)))
+            scale = one
+        elif kind == 2:
+            steps.append(("contrast", contrast.where(at_c == station, 1)))
+        elif station and _BRIGHTNESS not in active:
+            continue
+        here = at_b == station
+        top = torch.where(here, ops.WHITE / brightness.clamp(min=1), ops.WHITE / scale)
+        scale = brightness.where(here, scale)
+        steps.append(("range", torch.stack((torch.zeros_like(top), top), dim=1)))
+    return steps, scale
 
 
-def _blend(x: Tensor, parameters: Tensor) -> Tensor:
-    factor, by_pixel, by_mean = (_column(parameters, place) for place in range(3))
-    if x.shape[1] == 3:
-        grey = ops.luminance(x)
-        grey = torch.addcmul(grey.mean(dim=(2, 3), keepdim=True) * by_mean, grey, by_pixel)
+def _mixing(factor: Tensor, scale: Tensor) -> Tensor:
+    """By what rows of colours are multiplied, `(n, 9)`: blended with their grey, of which is left 1 - `factor` (n,)."""
+    factor = factor[:, None, None]
+    return ((factor * torch.eye(3) + (1 - factor) * torch.tensor(ops.LUMA)[:, None]) * scale[:, None, None]).flatten(1)
+
+
+def _places(plan: Plan, size: int, height: int, width: int) -> Tensor:
+    """Where the crops are: `(n, 2)` places of weights in `ops.all_matrices`; of larger images `(n, 6)`, see below."""
+    if max(height, width) <= ops.DENSE_SIDE:
+        return torch.stack(ops.which_matrices(plan.box, plan.chosen[:, 5], height, width), dim=1)
+    start, length = plan.box[:, :2], plan.box[:, 2:]
+    slope = 2.0 / length * (1 - torch.tensor([2, 0]) * plan.chosen[:, 5:].long())
+    return torch.cat((start + (length - 1) / 2, slope, length.clamp(max=size) / 2), dim=1)
+
+
+def _crop(images: Tensor, places: Tensor, size: int, resample: ops.Resample) -> Tensor:
+    """`ops.resized_crop`, all first views before all second ones."""
+    number, (channels, height, width) = len(places), images.shape[1:]
+    several = images.expand(number // len(images), *images.shape)
+    x = several.to(torch.float32, memory_format=torch.contiguous_format).view(number, channels * height, width)
+    if max(height, width) <= ops.DENSE_SIDE:
+        which = places.mT.to(torch.long, memory_format=torch.contiguous_format)
+        down, across = (
+            ops.all_matrices(side, size, images.device, resample).index_select(0, place)
+            for side, place in zip((height, width), which, strict=True)
+        )
     else:
-        grey = x.mean(dim=(2, 3), keepdim=True) * by_mean
-    return torch.lerp(grey, x, factor).clamp_(0, ops.WHITE)
+        both = _weights(places, max(height, width), size, resample)
+        across, down = both[:, 0, :, :width], both[:, 1, :, :height]
+    # Clamped in between, too, as it is where the result of each pass is a uint8. Products turn the axes: no copies.
+    x = torch.bmm(across, x.mT).clamp_(0, ops.WHITE).view(number, size * channels, height)
+    return torch.bmm(down, x.mT).round_().view(number, size * size, channels)
 
 
-def _column(parameters: Tensor, place: int) -> Tensor:
-    return parameters[:, place, None, None, None]
+def _weights(places: Tensor, side: int, size: int, resample: ops.Resample) -> Tensor:
+    """The numbers of `ops.all_matrices` for crops out of up to `side` pixels, `(n, 2, size, side)`: across, down.
+
+    Places are the middles of the crops, one over half their lengths (negative: mirrored), and half their lengths in
+    units of the distance between taps, across and down each.
+    """
+    middle, slope, reach = places.view(-1, 3, 2, 1, 1).unbind(dim=1)
+    pixel, target, two = _grid(side, size, places.device)
+    source = (pixel - middle).mul_(slope)  # within the crop from -1 to 1
+    source.add_(F.hardshrink(source, 1.0), alpha=_FAR)
+    beyond = torch.addcmul(two, reach, (source - target).abs_(), value=-1).clamp_(min=0)  # 2 - distance
+    rest = beyond - 1
+    near = rest.clamp(min=0)
+    if resample == "bicubic":  # Keys' two cubics as sums of powers that end at 2 and at 1
+        square = near * near
+        near = torch.addcmul(square, square, near, value=-2).addcmul_(beyond.mul_(beyond), rest, value=0.5)
+    return near.div_(near.sum(dim=3, keepdim=True))
+
+
+@lru_cache(maxsize=16)
+def _grid(side: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    target = (2 * torch.arange(size)[:, None] + 1 - size) / size  # middles of the pixels of a view, from -1 to 1
+    return torch.arange(float(side)).to(device), target.to(device), torch.tensor(2.0).to(device)
+
+
+@lru_cache(maxsize=16)
+def _constants(pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights of an image's mean grey; sixths of a turn of red, green, blue; the next channel less the one after it."""
+    grey = (torch.tensor(ops.LUMA) / pixels).repeat(pixels)
+    cyclic = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
+    return grey.to(device), torch.tensor([0.0, 2.0, 4.0]).to(device), cyclic.to(device)
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    if x.shape[2] == 3:
+        grey = (x.flatten(1) @ _constants(x.shape[1], x.device)[0])[:, None, None]
+    else:
+        grey = x.mean(dim=1, keepdim=True)
+    return torch.lerp(grey, x, factor[:, None])
+
+
+def _turned(x: Tensor, turn: Tensor) -> Tensor:
+    """`ops.adjust_hue` in half as many operations, by `turn` `(n, 3)` as it is there."""
+    _, sixths, cyclic = _constants(x.shape[1], x.device)
+    high, first = x.max(dim=2, keepdim=True)
+    low = x.amin(dim=2, keepdim=True)
+    span = high - low
+    hue = torch.addcmul(x @ cyclic, span, sixths).gather(2, first)
+    distance = torch.addcmul(hue, span, turn[:, None]).abs_().sub_(span, alpha=3).abs_()
+    return distance.add_(low - span).clamp_(low, high)
+
+
+def _blurred(x: Tensor, taps: Tensor) -> Tensor:
+    number, side, channels = len(x), isqrt(x.shape[1]), x.shape[2]
+    rows = ops.blur_matrix(taps, side).mT
+    x = torch.bmm(x.reshape(number, side, side * channels).mT, rows)  # (n, W x C, H)
+    return torch.bmm(x.view(number, side, channels * side).mT, rows).view(number, channels, -1).mT
+
+
+def _equalised(x: Tensor, chosen: Tensor) -> Tensor:
+    number, pixels, channels = x.shape
+    flat = ops.equalize(x.mT.reshape(number, channels, isqrt(pixels), -1)).flatten(2).mT
+    return torch.lerp(x, flat, chosen[:, None])
+
+
+_STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "range": lambda x, ends: x.clamp_(ends[:, :1, None], ends[:, 1:, None]),
+    "mix": lambda x, colours: torch.bmm(x, colours.view(-1, 3, 3)),
+    "contrast": _contrast,
+    "hue": _turned,
+    "scale": lambda x, factor: x.mul_(factor[:, None]),
+    "blur": _blurred,
+    "solarise": lambda x, top: torch.minimum(x, top[:, None] - x),
+    "equalise": _equalised,
+}

@@ -1,7 +1,5 @@
 """Pipelines of views: PIL image in, normalised float tensors `(C, H, W)` out. The operations are in `image_ops`."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ torchvision's functional on the same parameters within one unit. Only three chan
 saturation, hue and greyscale change nothing, and contrast is each channel's own. Operations may change what they get.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from typing import Literal
@@ -22,7 +20,7 @@ WHITE = 255.0
 LUMA = (0.299, 0.587, 0.114)
 # Up to this many pixels a side, products with weight matrices, of which all are kept (33 MB at most for a pair of
 # sizes), are faster on a CPU than one call of the resizing per image.
-_DENSE_SIDE = 45
+DENSE_SIDE = 45
 _BLUR_REACH = 6  # pixels: three standard deviations of the strongest blur
 
 
@@ -91,13 +89,14 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
     Pillow, in the per-image path, approximates the Gaussian by three boxes and repeats the edge.
     """
-    if x.device.type == "cpu" and max(x.shape[2:]) > _DENSE_SIDE:
+    if x.device.type == "cpu" and max(x.shape[2:]) > DENSE_SIDE:
         for image, strength in zip(x, sigma.tolist(), strict=True):
             _blur_one(image, strength)
         return x
     height, width = x.shape[2:]
-    rows = _blur_matrix(sigma, height)
-    return torch.matmul(rows[:, None], _across(x, rows if width == height else _blur_matrix(sigma, width)))
+    rows = blur_matrix(blur_taps(sigma, height), height)
+    columns = rows if width == height else blur_matrix(blur_taps(sigma, width), width)
+    return torch.matmul(rows[:, None], _across(x, columns))
 
 
 def _blur_one(image: Tensor, sigma: float) -> None:
@@ -115,14 +114,18 @@ def _blur_one(image: Tensor, sigma: float) -> None:
                 out.add_(source.narrow(dim, start, side), alpha=weights[tap] / total)
 
 
-def _blur_matrix(sigma: Tensor, side: int) -> Tensor:
-    """`(B, side, side)`: output pixel x input pixel."""
+def blur_taps(sigma: Tensor, side: int) -> Tensor:
+    """Weights of a blur's taps, `(B, up to 13)`."""
     reach = min(_BLUR_REACH, side - 1)
     taps = torch.arange(-reach, reach + 1, device=sigma.device)
     weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
     weights *= weights > 1e-6  # numbers close to the smallest ones would make the products ten times slower
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    return (weights @ _shifts(side, reach, sigma.device).flatten(1)).view(-1, side, side)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def blur_matrix(taps: Tensor, side: int) -> Tensor:
+    """`(B, side, side)`: output pixel x input pixel."""
+    return (taps @ _shifts(side, taps.shape[1] // 2, taps.device).flatten(1)).view(-1, side, side)
 
 
 @lru_cache(maxsize=16)
@@ -153,12 +156,12 @@ def resized_crop(
     Images are uint8 `(B, C, H, W)`, boxes int64 `(B, 4)`; where `flip` (B,) is true the view is mirrored. Returns
     float32 `(B, C, size, size)` of whole numbers in [0, 255].
     """
-    if images.device.type == "cpu" and max(size, *images.shape[2:]) > _DENSE_SIDE:
+    if max(size, *images.shape[2:]) > DENSE_SIDE:
         return resized_crops(list(images), box, size, flip, resample)
-    left, top, width, height = box.unbind(dim=1)
-    flip = torch.zeros_like(left, dtype=torch.bool) if flip is None else flip
-    columns = _resize_matrix(left, width, flip, images.shape[3], size, resample)
-    rows = _resize_matrix(top, height, torch.zeros_like(flip), images.shape[2], size, resample)
+    rows, columns = (
+        all_matrices(side, size, images.device, resample).index_select(0, place)
+        for side, place in zip(images.shape[2:], which_matrices(box, flip, *images.shape[2:]), strict=True)
+    )
     # Clamped in between, too, as it is where the result of each pass is a uint8.
     across = _across(images.contiguous().float(), columns).clamp_(0, WHITE)
     return torch.matmul(rows[:, None], across).clamp_(0, WHITE).round_()
@@ -182,18 +185,19 @@ def resized_crops(
     return out
 
 
-def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, side: int, size: int, resample: Resample) -> Tensor:
-    """Weights `(B, size, side)` that cut `length` pixels from `start` on out of `side`, resize and mirror them."""
-    if side > _DENSE_SIDE:
-        weights = _weights(start, length, side, size, resample)
-        return torch.where(flip[:, None, None], weights.flip(1), weights)
-    every = _all_matrices(side, size, start.device, resample)
-    return every.index_select(0, (flip * side + start) * side + length - 1)
+def which_matrices(box: Tensor, flip: Tensor | None, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Where among `all_matrices` those are that cut boxes `(B, 4)` out of such images: of the rows, of the columns."""
+    left, top, wide, high = box.unbind(dim=1)
+    mirrored = 0 if flip is None else flip * width
+    return top * height + high - 1, (mirrored + left) * width + wide - 1
 
 
 @lru_cache(maxsize=16)
-def _all_matrices(side: int, size: int, device: torch.device, resample: Resample) -> Tensor:
-    """What `_resize_matrix` gives, `(2 x side x side, size, side)`: mirrored or not, by start and by length - 1."""
+def all_matrices(side: int, size: int, device: torch.device, resample: Resample) -> Tensor:
+    """Weights `(2 x side x side, size, side)` that cut a part out of `side` pixels, by its start and its length - 1.
+
+    They resize it, and the second half of them mirror it.
+    """
     start, length = (grid.flatten() for grid in torch.meshgrid(*2 * [torch.arange(side, device=device)], indexing="ij"))
     weights = _weights(start, length + 1, side, size, resample)
     return torch.cat((weights, weights.flip(1)))
