@@ -92,7 +92,8 @@ def _newest_checkpoint(folder: Path) -> Path | None:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        return plain_values(parse_json(file.read_bytes()), mapping=True)
+        found: dict[str, Any] = plain_values(parse_json(file.read_bytes()), mapping=True)
+        return found
     except (OSError, ValueError):  # there is none, it is damaged, or looks up variables
         return None
 

@@ -52,9 +52,11 @@ def _numbers(facts: Mapping[str, Any]) -> list[str]:
     for name, value in numbers.items():
         if name.endswith("_ci") or not isinstance(value, (int, float)):
             continue
-        ends = numbers.get(f"{name}_ci")
-        known = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends)
-        interval = f"{ends[0]:.2f} to {ends[1]:.2f}" if known else "-"
+        match numbers.get(f"{name}_ci"):
+            case [int() | float() as low, int() | float() as high]:
+                interval = f"{low:.2f} to {high:.2f}"
+            case _:
+                interval = "-"
         rows.append(f"| {name} | {value:.2f} | {interval} | {protocol.get(name, '-')} |")
     return rows
 
