@@ -427,8 +427,8 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
         f"and 99 %, the coverage nearest to 95 % that a rule can have is {best_of_one_rule(100, 99):.1f} %. Of two "
         "networks that are right in 99 % of 100 images, one of which differs on average, no rule covers between "
         "{:.1f} and {:.1f} % of no difference (`gap_of_networks`). ".format(*gap_of_networks(100, 99))
-        + "kNN among 100 images errs at 99 % by whole classes, those of few images, which others outvote: no half shows "
-        "that. Bins of a calibration error are emptier in halves; it varies a little more than they say.",
+        + "kNN among 100 images errs at 99 % by whole classes, those of few images, which others outvote: no half "
+        "shows that. Bins of a calibration error are emptier in halves; it varies a little more than they say.",
     ]
     return "\n".join(lines) + "\n"
 
