@@ -341,6 +341,22 @@ def coverage_of_networks(count: int, accuracy: float, step: float, runs: int, se
     return float(100 * inside / runs)
 
 
+def gap_of_networks(count: int, accuracy: float) -> tuple[float, float]:
+    """Between these, in percent, no rule can cover the difference of two networks between which there is none.
+
+    It calls two of two images that differ a difference, and covers at most the first; or it does not, nor where more
+    differ, and covers at least the second.
+    """
+    differ = binom.pmf(np.arange(count + 1), count, 1 - accuracy / 100)
+    two = sum(
+        chance * binom.pmf(better, number, 0.5)
+        for number, chance in enumerate(differ)
+        for better in range(number + 1)
+        if abs(2 * better - number) <= 2
+    )
+    return 100 - 50 * float(differ[2]), 100 * float(two)
+
+
 def coverage_of_draws(count: int, accuracy: float, runs: int, draws: int = 5, seed: int = 2) -> float:
     """Of the mean over images of the share of draws of few training images that get them right, in percent."""
     generator, truth, inside = np.random.default_rng(seed), accuracy / 100, 0
@@ -409,7 +425,10 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
         "",
         "The exact rows toss a coin between two intervals. Without chance, none is nominal everywhere: of 100 images "
         f"and 99 %, the coverage nearest to 95 % that a rule can have is {best_of_one_rule(100, 99):.1f} %. Of two "
-        "networks of which hardly an image differs the interval is wide on purpose: no difference is not none.",
+        "networks that are right in 99 % of 100 images, one of which differs on average, no rule covers between "
+        "{:.1f} and {:.1f} % of no difference (`gap_of_networks`). ".format(*gap_of_networks(100, 99))
+        + "kNN among 100 images errs at 99 % by whole classes, those of few images, which others outvote: no half "
+        "shows that. Bins of a calibration error are emptier in halves; it varies a little more than they say.",
     ]
     return "\n".join(lines) + "\n"
 

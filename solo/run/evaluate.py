@@ -52,6 +52,9 @@ def run(cfg: EvaluateCfg) -> dict[str, Any]:
     found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
         say("no training images: the linear classifier is left out, and neighbours are the other validation images")
+    for features in found.values():
+        if bool((features.val.features == features.val.features[:1]).all()):
+            say("note: all images have the same features; what is nearest is then the order of the images")
     protocol = Protocol(**{item.name: getattr(cfg, item.name) for item in fields(Protocol)})
     results: list[dict[str, Any]] = []
     for kind, features in found.items():

@@ -85,6 +85,8 @@ def test_intervals_of_further_numbers_cover(kind):
 
 def test_no_rule_without_chance_is_nominal_everywhere():
     assert simulation.best_of_one_rule(100, 99) < 93 < simulation.best_of_one_rule(100, 90) < 97
+    low, high = simulation.gap_of_networks(100, 99)
+    assert 90 < low < 91 and 98 < high < 99
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])

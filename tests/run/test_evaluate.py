@@ -55,6 +55,12 @@ def test_where_nothing_can_be_written_nothing_is_computed(file, tmp_path, capsys
     assert len(said) == 1 and "can't be written" in said[0]
 
 
+def test_a_collapse_is_said(tmp_path, capsys):
+    write_features(tmp_path / "x.npz", Features("x", "backbone", FeatureTable(torch.ones(20, 3), table(20, 0).labels)))
+    run(tmp_path, f"features={tmp_path / 'x.npz'}", "intervals=false")
+    assert "all images have the same features" in capsys.readouterr().out
+
+
 def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
     found = run(tmp_path, f"features={file}", "k=7", "top_k=[1,3]", "intervals=true")
     (result,) = found["results"]
