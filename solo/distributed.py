@@ -98,6 +98,15 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 
 
+def gather_each(*tensors: Tensor) -> list[Tensor]:
+    """`gather` of several tensors (N, ...) of one type, by one collective."""
+    if not is_distributed():
+        return list(tensors)
+    rows = gather(torch.cat([x.flatten(1) for x in tensors], dim=1))
+    parts = torch.split(rows, [x.flatten(1).shape[1] for x in tensors], dim=1)
+    return [part.reshape(-1, *x.shape[1:]) for part, x in zip(parts, tensors, strict=True)]
+
+
 class _GatherWith(torch.autograd.Function):
     """`_Gather` of rows and of integers that belong to them, which travel as further numbers of the rows."""
 
