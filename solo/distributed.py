@@ -114,7 +114,7 @@ class _GatherWith(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         ctx.rows = x.shape[0]
         both = _all_gather(torch.cat([x, numbers.contiguous().view(x.dtype)], dim=1))
-        found = both[:, x.shape[1] :].contiguous().view(numbers.dtype)
+        found = both[:, x.shape[1] :].clone(memory_format=torch.contiguous_format).view(numbers.dtype)
         ctx.mark_non_differentiable(found)
         return both[:, : x.shape[1]].contiguous(), found
 

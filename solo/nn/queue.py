@@ -49,12 +49,13 @@ class QueueMixin(nn.Module):
         Raises:
             QueueSizeError: if the queue is no multiple of the batch of all processes.
         """
-        numbers = rows.new_empty(rows.shape[-2], len(labels), dtype=torch.long)
-        for column, values in zip(numbers.T, labels.values(), strict=True):
-            column.copy_(values)
-        first = at_least_float32(rows.transpose(0, -2))  # rows first, for gathering
-        found, numbers = distributed.gather_with(first.flatten(1), numbers)
-        rows = found.view(-1, *first.shape[1:]).transpose(0, -2)
+        first = at_least_float32(rows.transpose(0, -2)).flatten(1)  # rows first, for gathering
+        if labels:
+            numbers = torch.stack([values.long() for values in labels.values()], dim=1)
+            found, numbers = distributed.gather_with(first, numbers)
+        else:
+            found, numbers = distributed.gather_no_grad(first), first.new_empty(0, 0)
+        rows = found.view(-1, *rows.transpose(0, -2).shape[1:]).transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
             raise QueueSizeError(
