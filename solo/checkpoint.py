@@ -8,6 +8,7 @@ import math
 import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
@@ -51,17 +52,34 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     file = checkpoint_file(path)
     if file.stat().st_size == 0:
         raise UserError(f"checkpoint {file} is empty (0 bytes); give a complete file or train again")
-    loaded = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    with file.open("rb") as stream:
+        head = stream.read(40)
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"checkpoint {file} is a pointer of Git LFS, not the file itself; git lfs pull fetches it")
+    renamed = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
+    loaded = _read_safetensors(file) if renamed or file.suffix == ".safetensors" else _read_torch(file)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         record = loaded.get("solo")
         version = record.get("format") if isinstance(record, Mapping) else None
         if isinstance(version, int) and version > FORMAT:
             raise UserError(f"checkpoint {file} is of a later version of this library ({version}); update solo-hex")
+        _check_kinds(loaded["state_dict"], file)
         return dict(loaded)
     if found := flat(loaded):
+        _check_kinds(found, file)
         return {"state_dict": found}
     held = f"keys {some(list(loaded))}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
     raise UserError(f"{file} is not a checkpoint: it holds {held} and no 'state_dict'; give a run's last.ckpt")
+
+
+def _check_kinds(state: Mapping[Any, Any], file: Path) -> None:
+    """Refuse tensors that would be loaded as something else: without values, or as their real part."""
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor):
+            plain = value.layout == torch.strided and not (value.is_meta or value.is_complex() or value.is_quantized)
+            if not plain:
+                kind = "meta" if value.is_meta else f"{str(value.layout)[6:]} {str(value.dtype)[6:]}"
+                raise UserError(f"checkpoint {file}: {name} is a {kind} tensor; save the weights as plain numbers")
 
 
 def _read_torch(file: Path) -> Any:
@@ -95,6 +113,9 @@ def _unreadable(file: Path, error: Exception) -> str:
             f"read. If you trust its maker, save its weights alone: c = torch.load({str(file)!r}, weights_only=False); "
             "torch.save({'state_dict': c['state_dict']}, 'weights.pth')"
         )
+    members = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
+    if any(name.endswith(("/constants.pkl", ".npy")) for name in members):
+        return f"checkpoint {file} is a TorchScript program or a NumPy archive; give weights saved by torch.save"
     what = "is truncated or damaged" if zipped else "is not a checkpoint"
     reason = f"; {error}" if isinstance(error, UserError) else ""
     size = f"{file.stat().st_size} bytes can't be read{reason}"

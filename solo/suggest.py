@@ -12,7 +12,8 @@ _SYNONYMS = {
     wd: weight_decay; opt: optimizer; model: backbone method; arch architecture encoder network: backbone
     workers: num_workers; gpu: devices accelerator; gpus: devices; device: accelerator; algorithm loss: method
     ckpt: pretrained_feature_extractor checkpoint; checkpoint: pretrained_feature_extractor
-    weights: pretrained_feature_extractor finetune_from; resume: resume_from_checkpoint; fp16 amp: precision
+    weights: pretrained_feature_extractor finetune_from; resume: resume_from_checkpoint
+    fp16 float16 half amp: precision 16-mixed; bfloat16: bf16-mixed; fp32 float32: 32-true
     tau: temperature; imagesize imgsize: image_size; cropsize: crop_size; root traindir: train_path
     valdir: val_path; outputdir output: dir; augmentation transforms: augmentations; hex: HEX_adaptive hex
     adaptive: HEX_adaptive; fixed: HEX_fixed; none: standard; mnist: digits mnist; fashion: fashion_mnist

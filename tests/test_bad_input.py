@@ -88,6 +88,10 @@ SETTINGS = [
     ("max_time=soon", "max_time='soon' is no duration; give DD:HH:MM:SS"),
     ("devices=0", "devices=0 is unknown; give a number >= 1, a list such as [0, 1], or auto"),
     ("devices=[0,0]", "devices=[0, 0] names a device twice"),
+    (f"name={'n' * 300}", "name becomes part of a file's name; give one of at most 180 bytes"),
+    ("augmentations.5.crop_size=8", "augmentations.5.crop_size: a list has no such entry; 0 is the first"),
+    ("augmentations.-1.crop_size=8", "augmentations.-1.crop_size: a list has no such entry"),
+    ("augmentations.x=8", "augmentations.x: a list has no such entry"),
     ("name=../../elsewhere", "name='../../elsewhere' becomes part of a file's name"),
     # values that don't go together
     ("augmentations=[{num_crops:1}]", "augmentations make 1 full-size views; simclr compares at least 2"),

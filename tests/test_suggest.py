@@ -39,6 +39,8 @@ TYPES = ["standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "I
         ("moco_v2", CATALOGUE, "mocov2plus"),
         ("simcrl.yaml", ["hex.yaml", "simclr.yaml"], "simclr.yaml"),
         ("byol_", ["hex", "byol"], "byol"),
+        ("fp16", ["16-mixed", "bf16", "32-true"], "16-mixed"),
+        ("half", ["16-mixed", "bf16", "32-true"], "16-mixed"),
         ("xyz", KEYS, None),
         ("x" * 100_000, KEYS, None),
     ],

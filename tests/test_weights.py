@@ -7,6 +7,7 @@ import collections
 import copy
 import datetime
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -258,6 +259,36 @@ def test_anything_else_is_refused_with_the_way_round(tmp_path: pathlib.Path) -> 
 @pytest.mark.fault(
     4, "weights of another network", "refused: missing and left over keys are both listed; nothing is loaded"
 )
+@pytest.mark.fault(4, "safetensors by another name", "read")
+def test_renamed_safetensors(tmp_path: pathlib.Path) -> None:
+    save_file({"a": torch.ones(3)}, tmp_path / "x.ckpt")
+    assert load_checkpoint(tmp_path / "x.ckpt")["state_dict"]["a"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.fault(4, "complex and meta tensors; pointers of Git LFS, TorchScript, `.npz`", "one line that says so")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a.weight": torch.ones(3) + 1j}, "a.weight is a strided complex64 tensor"),
+        ({"a.weight": torch.ones(3, device="meta")}, "a.weight is a meta tensor"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n", "is a pointer of Git LFS"),
+        ({"x.npy": b"..."}, "is a TorchScript program or a NumPy archive"),
+        ({"x/constants.pkl": b"..."}, "is a TorchScript program or a NumPy archive"),
+    ],
+)
+def test_what_is_no_plain_tensor(content: Any, message: str, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "x.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif isinstance(next(iter(content.values())), bytes):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(*next(iter(content.items())))
+    else:
+        torch.save(content, file)
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(file)
+
+
 def test_a_mismatch_names_keys_counts_and_both_networks() -> None:
     state = Backbone(width=4, names=("conv", "bn")).state_dict()
     before = Backbone()

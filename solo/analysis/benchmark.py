@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from solo.analysis.written import Written
+from solo.errors import UserError, reason
 from solo.eval.intervals import Paired, holm, paired_images
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,8 +40,13 @@ def packed(hits: Array, draws: int) -> str:
 
 
 def unpacked(text: str, draws: int) -> Array:
-    """The values that `packed` was given."""
-    counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
+    """The values that `packed` was given; a `UserError` if they are damaged."""
+    try:
+        counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
+    except (ValueError, TypeError, zlib.error) as error:
+        raise UserError(
+            f"the hits of a row are damaged ({reason(error)}); take its line out, it is done again"
+        ) from error
     return np.where(counts == _UNKNOWN, math.nan, counts / draws)
 
 
@@ -91,9 +97,9 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path, command: str, remarks
     count = sum(entry.difference is not None for entry in entries)
     said = [
         "Accuracy in percent with its 95 % interval over the choice of the images that are measured; differences are "
-        "taken image by image, with Agresti and Min's interval; p is that of the sign test (for single draws McNemar's "
-        f"exact one), corrected for the {count} comparisons of this table (Holm). Neither speaks of other training "
-        "seeds, nor of other draws of few training images.",
+        "taken image by image, with Wald's interval, as if two images differed at least; p is that of the sign test "
+        f"(for single draws McNemar's exact one), corrected for the {count} comparisons of this table (Holm). "
+        "Neither speaks of other training seeds, nor of other draws of few training images.",
         *remarks,
     ]
     plain = {"command": command, "remarks": said, "entries": [asdict(entry) for entry in entries]}

@@ -24,7 +24,11 @@ def check_data(values: Values) -> Iterator[Problem]:
         yield Problem("data.num_classes", text)
     for key in ("train_path", "val_path"):
         if "://" in str(data[key]) and data["format"] != "hf":
-            advice = "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
+            local = str(data[key]).startswith("file://") and "leave file:// out"
+            advice = (
+                local
+                or "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
+            )
             yield Problem(f"data.{key}", f"={data[key]} is an address; {advice}")
     places = {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}
     for place, section in places.items():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from solo.methods.catalogue import facts_of
 _PUBLISHED = ("timm/", "torchvision/")
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
+_LONGEST_NAME = 180  # bytes: most file systems take 255, and files have more than the name
 _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
@@ -40,8 +42,10 @@ def _top(values: Values) -> Iterator[Problem]:
         yield Problem("devices", f"={devices!r} is unknown; give a number >= 1, a list such as [0, 1], or auto")
     elif isinstance(devices, list) and len(set(devices)) < len(devices):
         yield Problem("devices", f"={devices} names a device twice; give each of them once")
-    if name and re.search(r"[/\\\0]", name):
-        yield Problem("name", f"={name!r} becomes part of a file's name; take / and \\ out of it")
+    if name and re.search(r"[/\\\0-\x1f]", name):
+        yield Problem("name", f"={name!r} becomes part of a file's name; take /, \\ and control characters out of it")
+    elif name and len(os.fsencode(name)) > _LONGEST_NAME:
+        yield Problem("name", f" becomes part of a file's name; give one of at most {_LONGEST_NAME} bytes")
     least, most = values.get("min_epochs"), values.get("max_epochs")
     if least is not None and most is not None and least > most:
         yield Problem("min_epochs", f"={least} is more than max_epochs={most}; lower it or raise max_epochs")

@@ -65,9 +65,13 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
         if "${" in str(word.value).replace("\\${", ""):
             refuse_resolvers(OmegaConf.create({word.key: word.value}), COMMAND_LINE)
         try:
+            if re.search(r"\.-\d", word.key):
+                raise IndexError
             OmegaConf.update(values, word.key, word.value, merge=True, force_add=True)
         except (OmegaConfBaseException, AttributeError, TypeError, ValueError, IndexError) as error:
-            raise ConfigError(f"command line: {word.key}: {one_line(error)}") from error
+            lacks = isinstance(error, (IndexError, ValueError))
+            text = "a list has no such entry; 0 is the first" if lacks else one_line(error)
+            raise ConfigError(f"command line: {word.key}: {text}") from error
         origins.add_override(word.key, word.value)
     return _plain(values, recipe), origins
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo.args.config import fill_defaults, to_plain
 from solo.args.differences import Difference, differences, may_change
 from solo.args.schema import PretrainCfg
-from solo.untrusted import parse_json
+from solo.untrusted import parse_json, plain_values
 
 
 @dataclass
@@ -92,10 +92,10 @@ def _newest_checkpoint(folder: Path) -> Path | None:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        content = parse_json(file.read_bytes())
-    except (OSError, ValueError):
+        found: dict[str, Any] = plain_values(parse_json(file.read_bytes()), mapping=True)
+        return found
+    except (OSError, ValueError):  # there is none, it is damaged, or looks up variables
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _value(cfg: DictConfig, key: str) -> Any:

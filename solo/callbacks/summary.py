@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+import solo
 from solo.args.differences import flat, may_change, never_matters
 from solo.hex.catalogue import POLICIES
 
@@ -104,11 +105,11 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
 
 def versions(*more: str) -> dict[str, str]:
     """Versions of what computed the numbers, and of more packages."""
-    found = {"python": platform.python_version()}
-    for name in ("solo", "torch", "lightning", "timm", *more):
+    found = {"python": platform.python_version(), "solo": solo.__version__}
+    for name in ("torch", "lightning", "timm", *more):
         try:
-            found[name] = metadata.version("solo-hex" if name == "solo" else name)
-        except metadata.PackageNotFoundError:  # run from a source tree, or not installed
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a build of its own, under another name
             found[name] = "unknown"
     return found
 

@@ -35,7 +35,11 @@ class FeatureTable:
         if self.paths and len(self.paths) != n:
             raise UserError(f"{len(self.paths)} paths don't fit {n} features; give one for each, or none")
         parts = torch.split(self.features, 65536)
-        broken = sum(int((~part.norm(dim=1).isfinite()).sum()) for part in parts)  # nor may their lengths be infinite
+        # Nor may their lengths be infinite, or so small that no cosine can be told.
+        lengths = torch.cat([part.norm(dim=1) for part in parts])
+        broken = int((~lengths.isfinite()).sum())
+        if small := int((self.features[lengths < 1e-12] != 0).any(dim=1).sum()):
+            raise UserError(f"{small} of {n} features are shorter than 1e-12, and have no direction; scale them up")
         if broken:
             raise UserError(
                 f"{broken} of {n} features are not finite; the network or the file that gave them is broken"

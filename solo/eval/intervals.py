@@ -65,6 +65,18 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
+def of_mean(values: Tensor) -> Interval:
+    """Wilson's interval of the mean of independent images' values (n,) in 0 to 1, as many shares as spread as they do.
+
+    NaN without images.
+    """
+    if not len(values):
+        return UNDEFINED
+    mean, count = float(values.double().mean()), len(values)
+    variance = float(values.double().var()) / count if count > 1 else 0.0
+    return wilson(mean, mean * (1 - mean) / variance if variance > 0 else count)
+
+
 def of_statistic(statistic: Callable[[Tensor], float], count: int, seed: int = 0) -> Interval:
     """The interval of a number of independent images that is no mean over them; NaN where halves have no number.
 
@@ -140,16 +152,14 @@ class HalfMeans:
         mean_half, mean = float(means.mean()), float(values.double().mean())
         if of_half == 0 or not 0 < mean < 1 or not 0 < mean_half < 1:
             return wilson(mean, len(values), _T)
-        # The mean of all images: less variance, as they are more, if single values spread as much. For 0/1 values that
-        # is p (1 - p); values in between are means over a query's own class, which is larger, too: a middle way, but
-        # for means near 0 and 1, where few values say how much they spread.
-        spread_half = float((squares / count - means.square()).mean())
-        spread = float(values.double().var(correction=0))
-        binary = mean * (1 - mean) / (mean_half * (1 - mean_half))
-        ratio = min(max(spread / spread_half / binary, 0.5), 1.0) if spread_half > 0 else 1.0
-        ratio **= 0.5 * min(1.0, 12 * mean * (1 - mean))
-        variance = of_half * binary * ratio * float(count.mean()) / len(values)
-        return wilson(mean, mean * (1 - mean) / variance, _T)
+        # Of a half's variance, what its values have by themselves is known of all images. The rest, of sharing a
+        # gallery, goes with p (1 - p). Near 0 and 1 few values say how much they spread: in part as 0/1 values do.
+        binary, spread_half = mean * (1 - mean), float((squares / count - means.square()).mean())
+        shared = (of_half * float(count.mean()) - spread_half) * binary / (mean_half * (1 - mean_half))
+        spread, guess = float(values.double().var(correction=0)), 0.125 * (1 - 4 * binary) ** 2
+        own = (1 - guess) * spread + guess * binary
+        variance = max(own + shared, own / 4) / len(values)
+        return wilson(mean, binary / variance, _T)
 
 
 @dataclass(frozen=True)
@@ -202,18 +212,17 @@ def paired(differences: Sequence[float]) -> Paired:
 def paired_images(differences: Sequence[float], most: float = 1.0) -> Paired:
     """`paired` of two networks on the same images, with an interval that covers where few images differ, too.
 
-    It is that of two images more, of which each network alone is right in one (Agresti and Min, Statistics in Medicine
-    2005). Student's has no width where no image differs, and covers 78 % of a difference of one image in a hundred.
+    Wald's, as if at least two images differed. Without that it has no width where no image differs, and covers 78 % of
+    a difference of one image in a hundred.
 
     Args:
         differences: of each image.
         most: the largest difference that there can be, such as 100 for points of percent.
     """
-    found, count = paired(differences), len(differences) + 2
-    mean = math.fsum(differences) / count
-    variance = (math.fsum(one * one for one in differences) + most * most) / count - mean * mean
-    half = 1.96 * math.sqrt(variance / count)
-    return replace(found, low=max(mean - half, -most), high=min(mean + half, most))
+    found, count = paired(differences), len(differences)
+    squares = max(math.fsum(one * one for one in differences), 2 * most * most)
+    half = 1.96 * math.sqrt(max(squares / count - found.mean**2, 0.0) / count)
+    return replace(found, low=max(found.mean - half, -most), high=min(found.mean + half, most))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

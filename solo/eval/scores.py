@@ -95,14 +95,14 @@ def average_precision(scores: Array, right: Array, points: int | None = None) ->
         points: None: area below the steps of precision over recall. Else the mean over so many recalls from 0 to 1 of
             the best precision at that recall or a higher one; VOC2007 has 11.
     """
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
     if not right.any():
         return math.nan
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each run of equal scores
+    hits = right[order].cumsum()[last]
+    precision, recall = hits / (last + 1), hits / hits[-1]
     if points is None:
-        return float(average_precision_score(right, scores))
-    curves = precision_recall_curve(right, scores)
-    precision, recall = curves[0][:-1], curves[1][:-1]  # the last point is of no image
+        return float(np.diff(recall, prepend=0) @ precision)
     return float(np.mean([precision[recall >= at - 1e-12].max() for at in np.linspace(0, 1, points)]))
 
 

@@ -16,7 +16,7 @@ from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
 from solo.eval.graded import retrieve_graded
 from solo.eval.hierarchy import consistent, hierarchy_scores
-from solo.eval.intervals import UNDEFINED, Interval, coin, cuts
+from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_mean
 from solo.eval.json_numbers import Numbers, percent, plain, statistic
 from solo.eval.paths import calibration_error, cpcc, full_path, mean_per_class
 from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
@@ -139,9 +139,8 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
     if "hierarchy" in protocol.measures and tree is not None:
         result["hierarchy"] = _hierarchy(tree, rankings, val, classes, protocol, bank is not None)
         if judged is not None and tree.num_levels > 1:
-            values = judged.hops[np.isfinite(judged.hops)]
-            mean = lambda rows: float(values[rows].mean())  # noqa: E731
-            result["hierarchy"]["linear"] |= statistic("hops", mean, len(values), protocol.intervals)
+            values = torch.from_numpy(judged.hops[np.isfinite(judged.hops)])
+            result["hierarchy"]["linear"] |= percent({"hops": (values, of_mean(values))}, protocol.intervals)
             result["hierarchy"]["crm"] = _mistakes(tree, classes, judged.careful)
         if "retrieval" in protocol.measures and tree.num_levels > 1:
             result["hierarchy"]["retrieval"] = _graded(features, protocol, device)

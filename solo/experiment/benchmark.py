@@ -7,14 +7,13 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from solo import api
-from solo.analysis.benchmark import Array, packed, write
+from solo.analysis.benchmark import packed, write
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.experiment_schema import BenchmarkCfg
 from solo.args.fields import keys_of
@@ -26,7 +25,7 @@ from solo.checkpoint import checkpoint_file
 from solo.cli import read_config
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
-from solo.eval.intervals import coin, of_independent, of_statistic
+from solo.eval.intervals import coin, of_independent, of_mean
 from solo.eval.probes import PROBES, Settings, probe
 from solo.experiment.rows import NAME, Row, add_row, read_rows
 from solo.files import output_file
@@ -203,7 +202,7 @@ def _measure(cell: Cell, features: Features, settings: Settings, device: torch.d
         if not len(known):
             continue
         if draws > 1:
-            ends = of_statistic(partial(_mean, known), len(known))
+            ends = of_mean(torch.from_numpy(known))
         else:
             ends = of_independent(float(known.mean()), len(known), coin(features.val.features))
         ci = None if np.isnan(ends).any() else [round(100 * end, 4) for end in ends]
@@ -213,10 +212,6 @@ def _measure(cell: Cell, features: Features, settings: Settings, device: torch.d
     labels = zlib.crc32(features.val.labels.numpy().tobytes())
     row |= {"words": cell.words, "draws": draws, "labels": labels, "levels": levels, "versions": versions()}
     return {**row, "seconds": round(time.perf_counter() - started, 2)}
-
-
-def _mean(values: Array, rows: torch.Tensor) -> float:
-    return float(values[rows.numpy()].mean())
 
 
 def _protocols(cfg: BenchmarkCfg, settings: Settings) -> str:

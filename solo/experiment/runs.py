@@ -62,7 +62,7 @@ def _train(task: Task, place: Path) -> Path:
     for file in sorted(place.glob("*/*/summary.json")):
         with contextlib.suppress(ValueError, AttributeError):  # a damaged one is of a run that is done again
             summary = parse_json(file.read_bytes())
-            if summary.get("kind") == "pretrain" and summary.get("status") == "finished":
+            if summary.get("kind") == "pretrain" and summary.get("status") == "finished" and "versions" in summary:
                 return file.parent
     return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
 

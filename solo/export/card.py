@@ -52,8 +52,11 @@ def _numbers(facts: Mapping[str, Any]) -> list[str]:
     for name, value in numbers.items():
         if name.endswith("_ci") or not isinstance(value, (int, float)):
             continue
-        ends = numbers.get(f"{name}_ci")
-        interval = f"{ends[0]:.2f} to {ends[1]:.2f}" if ends and None not in ends else "-"
+        match numbers.get(f"{name}_ci"):
+            case [int() | float() as low, int() | float() as high]:
+                interval = f"{low:.2f} to {high:.2f}"
+            case _:
+                interval = "-"
         rows.append(f"| {name} | {value:.2f} | {interval} | {protocol.get(name, '-')} |")
     return rows
 
@@ -75,10 +78,11 @@ def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}
     told["name"] = told["name"] or settings.get("name")
     told["method"] = told["method"] or settings.get("method") or settings.get("pretrain_method")
-    told["dataset"] = told["dataset"] or (settings.get("data") or {}).get("dataset")
+    told["dataset"] = told["dataset"] or _mapping(settings.get("data")).get("dataset")
+    told |= {key: _mapping(told[key]) or None for key in ("versions", "protocol")}
     numbers = {key: summary[key] for key in _MEASURED if isinstance(summary.get(key), (int, float))}
-    for result in _read(folder / "evaluate.json").get("results") or []:
-        for level in result.get("levels") or []:
+    for result in _mappings(_read(folder / "evaluate.json").get("results")):
+        for level in _mappings(result.get("levels")):
             found = {
                 key: value for key, value in level.items() if key.removesuffix("_ci").endswith(("_acc1", "map_at_r"))
             }
@@ -88,7 +92,14 @@ def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = parse_json(file.read_bytes())
+        return _mapping(parse_json(file.read_bytes()))
     except (OSError, ValueError):  # a help, not a need
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -39,21 +39,17 @@ class Step:
     index: int | None = field(default=None, kw_only=True)
 
 
+@dataclass(eq=False)
 class Standard:
-    """`type: standard`: the method's own loss, to the last bit.
+    """`type: standard`: the method's own loss, to the last bit."""
 
-    Args:
-        temperature: of the method.
-        positives: how several positives of one anchor count, see `solo.losses.info_nce`.
-        show: as `Hex` has it.
-    """
-
-    def __init__(self, temperature: float, positives: Positives, show: Policy | None = None) -> None:
-        self.temperature, self.positives, self.show = temperature, positives, show
-        self.stats: Stats = {}
-        self.found: Stats = {}
-        self.whom: Stats = {}
-        self.bank: Bank | None = None
+    temperature: float  # of the method
+    positives: Positives  # how several positives of one anchor count, see `solo.losses.info_nce`
+    show: Policy | None = None  # as `Hex` has it
+    bank: Bank | None = field(default=None, init=False)
+    stats: Stats = field(default_factory=dict, init=False)
+    found: Stats = field(default_factory=dict, init=False)
+    whom: Stats = field(default_factory=dict, init=False)
 
     def replace(
         self,
@@ -75,46 +71,33 @@ class Standard:
         return None
 
 
+@dataclass(eq=False)
 class Hex:
-    """HEX in a method.
+    """HEX in a method."""
 
-    Args:
-        policy: who is a relative.
-        temperature: > 0.
-        settings: beta, tau_plus, positives and alpha.
-        scale: weight of the HEX loss within `blend`, beside alpha.
-        action: what is done with relatives; None: they are weighed.
-        kin: finds hierarchy negatives among whoever the policy has not found.
-        bank: of embeddings, where relatives come from a table over the data set.
-        show: finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an
-            image's own. No loss knows of it.
+    policy: Policy  # who is a relative
+    temperature: float  # > 0
+    settings: HexCfg  # beta, tau_plus, positives, alpha, and how the temperature changes
+    scale: float  # weight of the HEX loss within `blend`, beside alpha
+    action: Action = field(default_factory=Action)  # what is done with relatives; they are weighed by default
+    kin: Policy | None = None  # finds hierarchy negatives among whoever the policy has not found
+    bank: Bank | None = None  # of embeddings, where relatives come from a table over the data set
+    # finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an image's own.
+    # No loss knows of it.
+    show: Policy | None = None
+    # what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with one `step`
+    # object (NNCLR's two directions)
+    stats: Stats = field(default_factory=dict, init=False)
+    # what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th)
+    found: Stats = field(default_factory=dict, init=False)
+    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
+    _step: Step | None = field(default=None, init=False)
+    _calls: int = field(default=0, init=False)
 
-    Attributes:
-        stats: what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with
-            one `step` object (NNCLR's two directions).
-        found: what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th).
-        whom: what is known of the relatives that are shown.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        temperature: float,
-        settings: HexCfg,
-        scale: float,
-        action: Action | None = None,
-        kin: Policy | None = None,
-        bank: Bank | None = None,
-        show: Policy | None = None,
-    ) -> None:
-        self.policy, self.action, self.kin, self.bank, self.show = policy, action or Action(), kin, bank, show
-        self.temperature, self.settings, self.scale = temperature, settings, scale
-        self.positives: Positives = settings.positives
-        self.stats: Stats = {}
-        self._step: Step | None = None
-        self._calls = 0
-        self.found: Stats = {}
-        self.whom: Stats = {}
+    @property
+    def positives(self) -> Positives:
+        """How several positives of one anchor count."""
+        return self.settings.positives
 
     def replace(
         self,

@@ -25,6 +25,7 @@ from solo.data.views.pipelines import build_transform_pipeline
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
 from solo.eval.rows import draw
+from solo.files import output_file
 from solo.methods import METHODS, BaseMethod
 from solo.run.devices import compute_device
 from solo.run.feature_source import find_network, load_features, open_folder
@@ -35,6 +36,8 @@ from solo.run.source import saved_data
 
 def run(cfg: AnalyzeCfg) -> Path:
     """Analyse what `cfg` names; write `report.html`, which is returned, `analysis.json` and `figures/*.png`."""
+    if cfg.output:
+        output_file(Path(cfg.output) / "report.html")
     with tempfile.TemporaryDirectory() as scratch:
         found = runs(cfg, compute_device(cfg), Path(scratch))
         folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")

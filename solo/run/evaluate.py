@@ -10,7 +10,7 @@ from solo.eval.linear import CLOSE
 from solo.eval.suite import Protocol, evaluate
 from solo.files import write_text
 from solo.run.devices import compute_device
-from solo.run.feature_source import facts_of, load_features, open_folder
+from solo.run.feature_source import facts_of, load_features, open_folder, will_write
 from solo.run.report import say, show_levels
 
 # Number of evaluate.json -> its words in the table; the others are in the file only.
@@ -48,9 +48,13 @@ _SEVERAL = {"map": "mAP, %", "map_11": "mAP at 11 recalls, %"}
 def run(cfg: EvaluateCfg) -> dict[str, Any]:
     """Measure the features that `cfg` names, into `<checkpoint.dir>/evaluate/<run id>/evaluate.json`, and return it."""
     device = compute_device(cfg)
+    will_write(cfg, "evaluate")
     found, cfg = load_features(cfg, cfg.feature_type, device)
     if "linear" in cfg.measures and next(iter(found.values())).train is None:
         say("no training images: the linear classifier is left out, and neighbours are the other validation images")
+    for features in found.values():
+        if bool((features.val.features == features.val.features[:1]).all()):
+            say("note: all images have the same features; what is nearest is then the order of the images")
     protocol = Protocol(**{item.name: getattr(cfg, item.name) for item in fields(Protocol)})
     results: list[dict[str, Any]] = []
     for kind, features in found.items():

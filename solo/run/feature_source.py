@@ -29,7 +29,7 @@ from solo.data.storage.stored import identity
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features, FeatureTable
-from solo.files import user_cache, write_text
+from solo.files import output_file, user_cache, write_text
 from solo.run.features import extract, plain_images
 from solo.run.report import say
 from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone
@@ -258,6 +258,11 @@ def facts_of(cfg: FeatureCfg, kind: str, **more: Any) -> dict[str, Any]:
     """What the JSON file of a command holds beside its results."""
     of = {"kind": kind, "name": cfg.name, "dataset": cfg.data.dataset}
     return {**of, **more, "config_hash": config_hash(to_plain(cfg)), "versions": versions()}
+
+
+def will_write(cfg: FeatureCfg, command: str) -> None:
+    """Make sure, before hours of computing, that `open_folder` will work: else a `UserError`."""
+    output_file(Path(cfg.checkpoint.dir) / command / "config.yaml")
 
 
 def open_folder(cfg: FeatureCfg, command: str) -> Path:

@@ -30,7 +30,8 @@ def main(words: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         parser.print_help()
         return 0
-    given = parser.parse_args(list(words))
+    words = [re.sub(r"^data\.(train_path|val_path|path)=", "", word) for word in words]  # as for any other command
+    given = parser.parse_args([word for word in words if word != "data.dataset=custom"])
     screen = Console(soft_wrap=True, highlight=False)
 
     def progress(items: Iterable[Any], what: str, length: int) -> Iterable[Any]:
@@ -98,7 +99,10 @@ def describe(found: Survey) -> list[str]:
 
 def settings_of(found: Survey) -> dict[str, Any]:
     """Section `data` of a config that trains on it."""
-    settings = {**found.settings, "channels": found.reading.channels, "mean": found.mean, "std": found.std}
+    mean, std = found.mean, found.std
+    if min(std) < 0.002:  # images of one colour: their values stay as they are
+        mean, std = [0.0] * len(mean), [1.0] * len(std)
+    settings = {**found.settings, "channels": found.reading.channels, "mean": mean, "std": std}
     largest = max(map(max, found.sizes))
     if largest <= SMALL or (len(found.sizes) == 1 and largest < 224):
         settings["image_size"] = largest

@@ -15,7 +15,7 @@ from solo.eval.features import FeatureTable
 from solo.eval.knn import nearest, vote_accuracy
 from solo.files import write_text
 from solo.run.devices import compute_device
-from solo.run.feature_source import facts_of, load_features, open_folder
+from solo.run.feature_source import facts_of, load_features, open_folder, will_write
 from solo.run.report import say, show_table
 
 Row = dict[str, Any]
@@ -24,6 +24,7 @@ Row = dict[str, Any]
 def run(cfg: KnnCfg) -> None:
     """Measure the features that `cfg` names; write into `<checkpoint.dir>/knn/<run id>/`."""
     device = compute_device(cfg)
+    will_write(cfg, "knn")
     found, cfg = load_features(cfg, cfg.feature_type, device)
     rows: list[Row] = []
     voters = 0

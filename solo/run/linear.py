@@ -100,7 +100,7 @@ def _mixup(cfg: LinearCfg) -> tuple[Any, Any]:
 def _facts(cfg: LinearCfg) -> Facts:
     what = "finetuned with a linear classifier" if cfg.finetune else "linear classifier on the frozen backbone"
     images = "cached features of plain images" if cfg.data.cache_features else "augmented images"
-    text = f"{what}, trained offline on {images} for {cfg.max_epochs} epochs; all validation images, last epoch"
+    text = f"{what}, trained offline on {images} for {cfg.max_epochs} epochs; all validation images, last validation"
     extra = {
         "pretrained_feature_extractor": cfg.pretrained_feature_extractor,
         "pretrain_method": cfg.pretrain_method,

@@ -184,9 +184,7 @@ def _facts(cfg: PretrainCfg) -> Facts:
     online = "online linear classifier on detached features of augmented training views; all validation images"
     interval = cfg.trainer.get("val_check_interval")
     whole = interval is None or (isinstance(interval, float) and interval == 1)  # the int 1 is one batch
-    bank = (
-        "the last epoch's augmented training views" if whole else "augmented training views since the last validation"
-    )
+    bank = f"augmented training views of {'its epoch' if whole else 'the epoch since the one before'}"
     knn = (
         f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, "
         f"bank: {bank}; all validation images"
@@ -194,9 +192,8 @@ def _facts(cfg: PretrainCfg) -> Facts:
     protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
     levels = () if cfg.data.no_labels else cfg.data.spec.levels
     withheld, text = _withheld(cfg)
-    return Facts(
-        "pretrain", to_plain(cfg), levels, {key: f"{how}{text}, last epoch" for key, how in protocol.items()}, withheld
-    )
+    protocol = {key: f"{how}{text}, last validation" for key, how in protocol.items()}
+    return Facts("pretrain", to_plain(cfg), levels, protocol, withheld)
 
 
 def _withheld(cfg: PretrainCfg) -> tuple[dict[str, Any], str]:

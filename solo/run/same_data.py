@@ -1,6 +1,7 @@
 """A run that is continued trains on the data that it was started with."""
 
 import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,5 +64,5 @@ def _read(folder: Path | None) -> list[str]:
     try:
         with gzip.open((folder or Path()) / _LIST) as stream:
             return stream.read(2**28).decode(errors="surrogateescape").split("\n")
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return []

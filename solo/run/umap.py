@@ -5,7 +5,7 @@ from pathlib import Path
 from solo.analysis.embedding import LabelNames, draw_embedding
 from solo.args.eval_schema import UmapCfg
 from solo.run.devices import compute_device
-from solo.run.feature_source import load_features, open_folder
+from solo.run.feature_source import load_features, open_folder, will_write
 from solo.run.report import say
 
 
@@ -14,6 +14,7 @@ def run(cfg: UmapCfg) -> None:
 
     The files are `<checkpoint.dir>/umap/<run id>/{train,val}_<embedding>.*`, or `<plot_name>_{train,val}_..` if given.
     """
+    will_write(cfg, "umap")
     kinds, cfg = load_features(cfg, [cfg.feature_type], compute_device(cfg))
     found = next(iter(kinds.values()))
     folder = open_folder(cfg, "umap")

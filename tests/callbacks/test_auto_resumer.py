@@ -28,6 +28,16 @@ def test_the_newest_matching_run_is_found_with_its_wandb_id(cfg, tmp_path):
     assert AutoResumer(tmp_path).find_checkpoint(cfg) == (newest, "abc")
 
 
+@pytest.mark.fault(5, "`args.json` that names a variable of the environment, or is half a list", "no run to continue")
+def test_other_files_are_no_runs(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hidden")
+    make_run(tmp_path / "one", cfg, wandb_run_id="abc", optimizer={"lr": "${oc.env:SECRET_TOKEN}"})
+    make_run(tmp_path / "two", cfg, optimizer={"lr": "${"})
+    (make_run(tmp_path / "three", cfg).parent / "args.json").write_text("[" * 50_000)
+    resumer = AutoResumer(tmp_path)
+    assert resumer.find_checkpoint(cfg) == (None, None) and resumer.passed_over == []
+
+
 def test_a_real_run_is_found(cfg, fit, tmp_path):
     checkpointer = Checkpointer(cfg, tmp_path)
     fit([checkpointer])

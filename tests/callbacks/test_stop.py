@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from types import SimpleNamespace
@@ -39,6 +41,24 @@ def test_a_signal_is_noted_and_its_former_handler_comes_back(number):
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.fault(1, "SIGTERM to the whole process group, loaders too", "the stop's own lines and exit code")
+@pytest.mark.thorough
+def test_the_loaders_do_not_die_first(tmp_path):
+    words = ["max_epochs=50", "data.augment=sample", "data.num_workers=2", "optimizer.batch_size=64", "progress=plain"]
+    words += ["backbone.kwargs.width=8", "accelerator=cpu", f"checkpoint.dir={tmp_path}"]
+    command = [sys.executable, "-m", "solo", "pretrain", "digits", "simclr", *words]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        assert run.stdout is not None and any(line.startswith("epoch 1") for line in run.stdout)
+        os.killpg(run.pid, signal.SIGTERM)
+        left = run.communicate(timeout=120)[0].splitlines()
+    finally:
+        run.kill()
+    assert run.returncode == 128 + signal.SIGTERM
+    assert not [line for line in left if "error" in line or "Traceback" in line]
+    assert any(line.startswith("stopped by SIGTERM, saved after step") for line in left)
 
 
 def test_nohup_stays_in_force():

@@ -81,6 +81,7 @@ DEEP: dict[str, tuple[str, Any, list[float] | None]] = {
     "16 bits a colour in a TIFF": ("a.tif", tiff16(np.repeat((RAMP * 65535).astype(np.uint16)[..., None], 3, 2)), None),
     "10 bits in a TIFF": ("a.tiff", (RAMP * 1023).astype(np.uint16), [0, 1023]),
     "12 bits in int32": ("a.tif", (RAMP * 4095).astype(np.int32), [0, 4095]),
+    "17 bits in int32": ("a.tif", (RAMP * 70_000).astype(np.int32), [0, 70_000]),
     "float to 4095": ("a.npy", RAMP * 4095, [0, 4095]),
     "float to 255": ("a.npy", (RAMP * 255).astype(np.float32), [0, 255]),
     "float -1 to 1": ("a.npy", RAMP * 2 - 1, [-1, 1]),
@@ -442,6 +443,9 @@ def test_a_file_with_two_labels_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label\n1.png,cat\n1.png,cat\n1.png,dog\n")
     spec = resolve_spec({"dataset": "custom", "format": "table", "train_path": str(tmp_path / "t.csv")})
     assert "1.png: cat in row 1 and dog in row 3" in spec.notes[0] and "can't be learned" in spec.notes[0]
+    (tmp_path / "t.csv").write_text("path,label\n1.png,cat\n1.png,cat\n")
+    spec = resolve_spec({"dataset": "custom", "format": "table", "train_path": str(tmp_path / "t.csv")})
+    assert spec.notes == ("rows that repeat the file and the labels of an earlier one, and count again: 1",)
 
 
 @pytest.mark.fault(2, "mean and std of images in [0, 255]", "refused: divide by 255?")

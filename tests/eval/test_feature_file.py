@@ -99,6 +99,13 @@ def test_columns_that_nest_are_a_tree():
             "3 of 3 features are not finite",
             marks=pytest.mark.fault(5, "features whose squares overflow", "refused: all cosines would be 0"),
         ),
+        pytest.param(
+            {"features": np.full((3, 2), 1e-30, np.float32)},
+            "3 of 3 features are shorter than 1e-12",
+            marks=pytest.mark.fault(
+                6, "features so short that they have no direction", "refused: numbers would be noise"
+            ),
+        ),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, arrays, text):

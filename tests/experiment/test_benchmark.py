@@ -75,8 +75,8 @@ def test_differences_are_those_of_the_same_images():
     assert one.difference is None and strange.difference is None  # c was measured on other images
     assert other.difference.mean == pytest.approx(100 * steps.mean())
     assert other.p_holm == pytest.approx(binomtest(int((steps > 0).sum()), int((steps != 0).sum())).pvalue)
-    half = 196 * math.sqrt(((steps**2).sum() + 1) / 88 - (steps.sum() / 88) ** 2) / math.sqrt(88)
-    assert other.difference.high == pytest.approx(100 * steps.sum() / 88 + half, abs=1e-2)
+    half = 196 * math.sqrt((steps**2).mean() - steps.mean() ** 2) / math.sqrt(86)
+    assert other.difference.high == pytest.approx(100 * steps.mean() + half, abs=1e-2)
     heading, *lines = table([one, other])
     assert heading[4:] == ["a", "b", "difference to a [95 %], p"] and len(lines) == 1 and lines[0][3] == "86"
 

@@ -43,6 +43,24 @@ def run(tmp_path, *words):
     return json.loads((folder / "evaluate.json").read_text())
 
 
+@pytest.mark.fault(5, "a folder that can't be written, or a file in its place", "refused before anything is computed")
+@pytest.mark.parametrize("words", [["evaluate"], ["knn"], ["umap"], ["analyze"], ["analyze", "output=FILE/report"]])
+def test_where_nothing_can_be_written_nothing_is_computed(file, tmp_path, capsys, monkeypatch, words):
+    for module in ("evaluate", "knn", "umap", "analyze"):
+        monkeypatch.setattr(f"solo.run.{module}.load_features", lambda *_: pytest.fail("computed"))
+    (tmp_path / "taken").write_text("a file")
+    named = [word.replace("FILE", str(tmp_path / "taken")) for word in words]
+    assert cli.main([*named, f"features={file}", f"checkpoint.dir={tmp_path / 'taken'}"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "can't be written" in said[0]
+
+
+def test_a_collapse_is_said(tmp_path, capsys):
+    write_features(tmp_path / "x.npz", Features("x", "backbone", FeatureTable(torch.ones(20, 3), table(20, 0).labels)))
+    run(tmp_path, f"features={tmp_path / 'x.npz'}", "intervals=false")
+    assert "all images have the same features" in capsys.readouterr().out
+
+
 def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
     found = run(tmp_path, f"features={file}", "k=7", "top_k=[1,3]", "intervals=true")
     (result,) = found["results"]

@@ -10,7 +10,7 @@ def test_says_what_is_there(tmp_path, capsys):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("L", (12, 10), value).save(tmp_path / "data" / name / "1.png")
     (tmp_path / "data" / "fish" / "cod" / "empty.png").write_bytes(b"")
-    assert main(["inspect", str(tmp_path / "data")]) == 0
+    assert main(["inspect", f"data.train_path={tmp_path}/data"]) == 0
     out = capsys.readouterr().out
     for text in ("3 images", "12 x 10 (3)", "level1 (2), level2 (3): 3 classes", "│   ├── eagles (1)", "mean: [0.2]"):
         assert text in out
@@ -25,6 +25,12 @@ def test_table_and_wrong_path(tmp_path, capsys):
     Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
     (tmp_path / "t.csv").write_text("path,label\n1.png,cat\n")
     assert main(["inspect", str(tmp_path / "t.csv")]) == 0
-    assert "format: table" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "format: table" in out and "std: [1.0, 1.0, 1.0]" in out  # of one colour: what is proposed can be trained
+    (tmp_path / "t.csv").write_bytes("path,label\n1.png,größe\n".encode("latin-1"))
+    assert main(["inspect", str(tmp_path / "t.csv")]) == 1 and "write it as UTF-8" in capsys.readouterr().err
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.svg").write_text("<svg/>")
+    assert main(["inspect", str(tmp_path / "texts")]) == 1 and ".svg (1)" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "none")]) == 1
     assert "does not exist" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from solo.errors import UserError
+from solo.eval.knn_metric import WeightedKNNClassifier
 from solo.run import linear, pretrain
 
 
@@ -40,6 +41,32 @@ def test_pretraining_writes_its_files_and_says_what_is_next(pretrain_cfg, tmp_pa
     assert "kNN top-1" in screen and "\x1b" not in screen
     assert screen.rstrip().endswith(f"pretrained_feature_extractor={pretrained / 'last.ckpt'}")
     assert "scripts/linear/digits linear.yaml" in screen
+
+
+@pytest.mark.fault(5, "`val_check_interval=1`, `check_val_every_n_epoch=2`", "the protocol says what the bank held")
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("more", "batches", "said"),
+    [
+        ({"val_check_interval": 1}, [1, 1, 1, 1, 1, 1], "augmented training views of the epoch since the one before"),
+        ({"val_check_interval": 0.5}, [1, 1, 1, 1, 1, 1], "augmented training views of the epoch since the one before"),
+        ({"val_check_interval": 3, "check_val_every_n_epoch": None}, [1, 2], "since the one before"),
+        ({"check_val_every_n_epoch": 2}, [2], "bank: augmented training views of its epoch; all validation images"),
+        ({}, [2, 2, 2], "bank: augmented training views of its epoch; all validation images, last validation"),
+    ],
+)
+def test_the_protocol_says_what_the_bank_holds(pretrain_cfg, tmp_path, monkeypatch, more, batches, said):
+    held, compute = [], WeightedKNNClassifier.compute
+
+    def counted(self):
+        held.append(sum(map(len, self.train_features)))
+        return compute(self)
+
+    monkeypatch.setattr(WeightedKNNClassifier, "compute", counted)
+    pretrain.run(pretrain_cfg(max_epochs=3, **more))
+    assert held == [2 * 16 * number for number in batches]
+    summary = json.loads((folder_of(tmp_path, "simclr") / "summary.json").read_text())
+    assert said in summary["protocol"]["knn_acc1"]
 
 
 def test_the_same_seed_gives_the_same_weights(pretrain_cfg, tmp_path):

@@ -6,6 +6,7 @@ import csv
 import functools
 import importlib.util
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,27 @@ def pictures(tmp_path_factory):
         place.mkdir(exist_ok=True)
         Image.fromarray((DIGITS.images[i] * 15.9).astype(np.uint8)).save(place / f"{i:02}.png")
     return folder
+
+
+@pytest.mark.fault(5, "a part that `solo embed` left behind is changed at random places", "computed again")
+def test_damaged_parts_are_computed_again(run, pictures, tmp_path, monkeypatch):
+    from solo.run import embed
+
+    out, rng, model = tmp_path / "f", random.Random(0), solo.load(run)
+    monkeypatch.setattr(embed, "load_pretrained", lambda *_: model)
+    words = [str(run), str(pictures), f"out={out}", "shard=12"]
+    assert main(["embed", *words]) == 0
+    parts = {part: part.read_bytes() for part in out.glob("*.npz")}
+    right = {part: np.load(part)["features"] for part in parts}
+    for round_ in range(24):
+        part = rng.choice([*parts])
+        changed = bytearray(parts[part])[: rng.randrange(len(parts[part])) if round_ % 4 == 0 else None]
+        if round_ % 4:
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        part.write_bytes(changed)
+        assert main(["embed", *words]) == 0
+        assert all(np.allclose(np.load(one)["features"], right[one], atol=1e-6) for one in parts)
+        part.write_bytes(parts[part])
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:

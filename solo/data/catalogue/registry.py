@@ -104,7 +104,8 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
         found = "only files" if has_files else "nothing"
         raise UserError(
             f"{folder} holds {found}; expected one folder per class with images inside. "
-            "Unlabelled images in one flat folder need data.dataset=custom data.no_labels=True"
+            "Unlabelled images in one flat folder are for pretrain, evaluate and analyze: "
+            "data.dataset=custom data.no_labels=True"
         )
 
 

@@ -188,7 +188,7 @@ def _of_columns(spec: DatasetSpec, path: str | None, label_columns: Sequence[str
 
 
 def _repeated(found: Listing) -> list[str]:
-    """A line on files that stand in several rows with different labels."""
+    """A line on files that stand in several rows, most of all with different labels."""
     seen: dict[str, int] = {}
     contradicting: dict[str, tuple[int, int]] = {}
     for number, (file, labels) in enumerate(zip(found.images, found.rows, strict=True)):
@@ -196,7 +196,10 @@ def _repeated(found: Listing) -> list[str]:
         if found.rows[first] != labels:
             contradicting.setdefault(file, (first, number))
     if not contradicting:
-        return []
+        again = len(found.images) - len(seen)
+        return (
+            [f"rows that repeat the file and the labels of an earlier one, and count again: {again:,}"] if again else []
+        )
     file, places = next(iter(contradicting.items()))
     shown = " and ".join(f"{' > '.join(found.rows[place])} in row {place + 1}" for place in places)
     return [

@@ -92,7 +92,8 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
             classes.append(leaf)
     if not files:
         shards = sorted(root.glob("*.tar")) if root.is_dir() else []
-        reason = f" ({problems.found[0]})" if problems.found else ""
+        reasons = [*problems.found[:1], *spec.notes]
+        reason = f" ({'; '.join(reasons)})" if reasons else ""
         advice = f"; its .tar files are looked at one by one, as {shards[0]}" if shards else ""
         raise UserError(f"{root} holds no image that can be read{reason}{advice}")
     reading = dataclasses.replace(reading, channels=_channels(modes))

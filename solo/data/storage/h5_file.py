@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,20 @@ def read_index(path: Path) -> Index:
     key = [state.st_size, state.st_mtime_ns] if state else []
     try:
         stored = parse_json(cache.read_bytes())
-        if stored["file"] == key:
+        if stored["file"] == [*key, _checksum(stored["index"])]:
             return dict(stored["index"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # there is none yet, or a damaged one
     index = _list_images(path)
     try:
-        write_text(cache, json.dumps({"file": key, "index": index}))
+        write_text(cache, json.dumps({"file": [*key, _checksum(index)], "index": index}))
     except UserError:
         pass  # a read-only folder: the next run lists the file again
     return index
+
+
+def _checksum(index: Index) -> int:
+    return zlib.crc32(json.dumps(index).encode())
 
 
 def _list_images(path: Path) -> Index:

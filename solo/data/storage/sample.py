@@ -11,8 +11,7 @@ from solo.data.storage.reading import Head, ImageReading
 from solo.data.storage.stored import Stored
 from solo.errors import BrokenImageError
 
-# The largest values of 8, 10, 12, 14, 16, 24, 31 and 32 bits.
-_WHITES = (255, 1023, 4095, 16383, 65535, 2**24 - 1, 2**31 - 1, 2**32 - 1)
+_WHITES = (255, 1023, 4095, 16383, 65535)  # the largest values of 8, 10, 12, 14 and 16 bits
 
 
 def look_at(sources: Sequence[str | Path | Stored], keys: ReadingKeys) -> Sample:
@@ -40,7 +39,7 @@ def look_at(sources: Sequence[str | Path | Stored], keys: ReadingKeys) -> Sample
 
 
 def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | None:
-    """Black and white: the smallest number of bits that holds all values; the values' own ends below zero."""
+    """Black and white: the fewest bits that hold all values, up to 16; the values' own ends beyond, and below zero."""
     finite = [end for end in ends if np.isfinite(end[:2]).all()]
     # Floating point from 0 to 1 is what it should be; beside integers these decide.
     known = [end for end in finite if not (end[2] and end[0] >= 0 and end[1] <= 1)]

@@ -38,7 +38,8 @@ def _read(file: Path, size: int, changed_ns: int) -> Table:
     except (ValueError, OSError, csv.Error, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"the table {file} can't be read as {kind[1:]} ({reason(error)})") from error
+        remedy = "; write it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"the table {file} can't be read as {kind[1:]} ({reason(error)}){remedy}") from error
     if not table or not next(iter(table.values())):
         raise UserError(f"the table {file} has no rows")
     return table
