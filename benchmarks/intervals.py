@@ -377,8 +377,8 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
     lines = [
         "# Coverage of the 95 % intervals\n",
         "In percent, 95 is nominal; written by `python benchmarks/intervals.py`, whose head says how. 1,000 runs have "
-        "a standard error of 0.7 points, 600 of 0.9, 268 of 1.3. A cell is empty where no noise gives that accuracy. Of a "
-        "classifier the first number is at that accuracy, the others are what they are then.\n",
+        "a standard error of 0.7 points, 600 of 0.9, 268 of 1.3. A cell is empty where no noise gives that accuracy. "
+        "Of a classifier the first number is at that accuracy, the others are what they are then.\n",
         _row("what", "where", "number", "images", "runs", *(f"{accuracy} %" for accuracy in CLOSE)),
         _row(*["---"] * (5 + len(CLOSE))),
     ]
