@@ -377,8 +377,8 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
     lines = [
         "# Coverage of the 95 % intervals\n",
         "In percent, 95 is nominal; written by `python benchmarks/intervals.py`, whose head says how. 1,000 runs have "
-        "a standard error of 0.7 points, 400 of 1.1. A cell is empty where no noise gives that accuracy. Of a "
-        "classifier the first number is at that accuracy, the others are what they are then.\n",
+        "a standard error of 0.7 points, 600 of 0.9, 268 of 1.3. A cell is empty where no noise gives that accuracy. "
+        "Of a classifier the first number is at that accuracy, the others are what they are then.\n",
         _row("what", "where", "number", "images", "runs", *(f"{accuracy} %" for accuracy in CLOSE)),
         _row(*["---"] * (5 + len(CLOSE))),
     ]
@@ -428,7 +428,7 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
         "networks that are right in 99 % of 100 images, one of which differs on average, no rule covers between "
         "{:.1f} and {:.1f} % of no difference (`gap_of_networks`). ".format(*gap_of_networks(100, 99))
         + "kNN among 100 images errs at 99 % by whole classes, those of few images, which others outvote: no half "
-        "shows that. Bins of a calibration error are emptier in halves; it varies a little more than they say.",
+        "shows that. Calibration errors are covered a little less often than they should be.",
     ]
     return "\n".join(lines) + "\n"
 

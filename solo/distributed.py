@@ -98,6 +98,15 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 
 
+def gather_each(*tensors: Tensor) -> list[Tensor]:
+    """`gather` of several tensors (N, ...) of one type, by one collective."""
+    if not is_distributed():
+        return list(tensors)
+    rows = gather(torch.cat([x.flatten(1) for x in tensors], dim=1))
+    parts = torch.split(rows, [x.flatten(1).shape[1] for x in tensors], dim=1)
+    return [part.reshape(-1, *x.shape[1:]) for part, x in zip(parts, tensors, strict=True)]
+
+
 class _GatherWith(torch.autograd.Function):
     """`_Gather` of rows and of integers that belong to them, which travel as further numbers of the rows."""
 
@@ -105,7 +114,7 @@ class _GatherWith(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         ctx.rows = x.shape[0]
         both = _all_gather(torch.cat([x, numbers.contiguous().view(x.dtype)], dim=1))
-        found = both[:, x.shape[1] :].contiguous().view(numbers.dtype)
+        found = both[:, x.shape[1] :].clone(memory_format=torch.contiguous_format).view(numbers.dtype)
         ctx.mark_non_differentiable(found)
         return both[:, : x.shape[1]].contiguous(), found
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from solo.args.compose import compose
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
-from solo.cli import COMMANDS
+from solo.cli import COMMANDS, main
 from solo.methods.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
@@ -188,3 +188,12 @@ def test_hex_differs_from_its_base_in_hex_only(name):
     hex_values, plain = read(path).values, read(path.with_name(f"{base}.yaml")).values
     assert hex_values["hex"]["policy"] == "adaptive" and plain["hex"]["policy"] == "standard"
     assert {key for key in hex_values if hex_values[key] != plain[key]} == {"name", "hex"}
+
+
+@pytest.mark.fault(3, "a masked method on a data set whose recipe names a ResNet's width", "a ViT, without that width")
+@pytest.mark.parametrize("folder", ["digits", "glyphs"])
+@pytest.mark.parametrize("name", ["mae", "ijepa", "simclr_vit"])
+def test_a_vit_takes_no_kwargs_of_a_resnet(folder, name, capsys):
+    assert main(["pretrain", folder, name, "--cfg", "resolved"]) == 0
+    shown = capsys.readouterr().out
+    assert "backbone.name: vit_small" in shown and "patch_size: 4" in shown and "backbone.kwargs.width" not in shown

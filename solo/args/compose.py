@@ -55,6 +55,7 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
                 origins.add_file(file, default.package or "")
             elif name in recipe.made:
                 origins.add_places(recipe.made[name].places)
+        _keep_to_the_network(values, origins)
     for word in read:
         if word in for_hydra:
             continue
@@ -74,6 +75,16 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
             raise ConfigError(f"command line: {word.key}: {text}") from error
         origins.add_override(word.key, word.value)
     return _plain(values, recipe), origins
+
+
+def _keep_to_the_network(values: DictConfig, origins: Origins) -> None:
+    """A data set's kwargs are those of its own network: they go where a later file takes another one, as a ViT."""
+    home = "/data.yaml:"
+    if home not in origins.place("backbone.name"):
+        for key in list(OmegaConf.select(values, "backbone.kwargs") or ()):
+            if home in origins.place(f"backbone.kwargs.{key}"):
+                del values.backbone.kwargs[key]
+                origins.remove(f"backbone.kwargs.{key}")
 
 
 def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[DictConfig, list[ResultDefault]]:

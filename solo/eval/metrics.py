@@ -52,7 +52,10 @@ def mean_std(z: Tensor) -> Tensor:
     The standard deviation over the batch of all processes, averaged over features and views.
     """
     z = F.normalize(at_least_float32(z), dim=-1)
-    mean = distributed.all_reduce_mean(z.mean(dim=1, keepdim=True))  # equally many rows on each
-    rows = z.shape[1] * distributed.world_size()
-    variance = distributed.all_reduce_sum((z - mean).square().sum(dim=1)) / (rows - 1)
-    return variance.sqrt().mean()
+    mean, number = z.mean(dim=1, keepdim=True), distributed.world_size()
+    sums = [(z - mean).square().sum(dim=1)]
+    if number > 1:  # and how far the processes' means are apart: equally many rows on each
+        own = mean[:, 0].double()
+        total, first, second = distributed.all_reduce_sum(torch.stack([sums[0].double(), own, own.square()]))
+        sums = [total + z.shape[1] * (second - first.square() / number).clamp(min=0)]
+    return (sums[0] / (z.shape[1] * number - 1)).sqrt().mean().to(z.dtype)

@@ -24,7 +24,7 @@ def barlow_loss_func(z1: Tensor, z2: Tensor, lamb: float = 5e-3, scale_loss: flo
     Raises:
         ValueError: if the batch of all processes is one row: it has no variance.
     """
-    z1, z2 = distributed.gather(z1), distributed.gather(z2)
+    z1, z2 = distributed.gather_each(z1, z2)
     standard1, standard2 = (F.batch_norm(z, None, None, training=True, eps=1e-5) for z in (z1, z2))
     correlation = standard1.T @ standard2 / len(z1)  # (D, D)
     on = (correlation.diagonal() - 1).square().sum()

@@ -31,13 +31,14 @@ def koleo_loss_func(feats: Tensor, eps: float = 1e-8) -> Tensor:
     rows at length 1.
 
     Args:
-        feats: (N, D), two rows at least.
+        feats: (N, D), two rows at least, or (V, N, D) of several views, each compared with itself.
         eps: > 0, keeps equal rows finite.
     """
-    z = unit(feats)
-    others = distributed.gather(z)
-    with torch.no_grad():
-        own = distributed.rank() * len(z) + torch.arange(len(z), device=z.device)
-        cosine = (z @ others.T).scatter_(1, own[:, None], -torch.inf)
-        nearest = cosine.argmax(dim=1)
-    return -0.5 * ((z - others.index_select(0, nearest)).square().sum(dim=1) + eps).log().mean()
+    views, losses = unit(feats).reshape(-1, *feats.shape[-2:]).unbind(), []
+    for z, others in zip(views, distributed.gather_each(*views), strict=True):
+        with torch.no_grad():
+            own = distributed.rank() * len(z) + torch.arange(len(z), device=z.device)
+            cosine = (z @ others.T).scatter_(1, own[:, None], -torch.inf)
+            nearest = cosine.argmax(dim=1)
+        losses.append(-0.5 * ((z - others.index_select(0, nearest)).square().sum(dim=1) + eps).log().mean())
+    return torch.stack(losses).mean()

@@ -24,7 +24,7 @@ def frossl_loss_func(z: Sequence[Tensor] | Tensor, invariance_weight: float = 1.
         z: embeddings (N, D) of V >= 2 views; gathered over processes with gradient.
         invariance_weight: of the distance of the views, >= 0.
     """
-    u = torch.stack([unit(distributed.gather(view).T) for view in z])  # (V, D, N)
+    u = torch.stack([unit(view.T) for view in distributed.gather_each(*z)])  # (V, D, N)
     views, width, rows = u.shape
     gram = u @ u.mT if width <= rows else u.mT @ u
     traces = gram.diagonal(dim1=1, dim2=2).sum(dim=1)

@@ -81,7 +81,11 @@ class HierarchicalRows:
         self.self_columns = pairs.offset + torch.arange(len(pairs.anchors), device=pairs.anchors.device)
         self.size = levels.partner_counts(cumulative).to(pairs.anchors.dtype)
         has = self.size > 0
-        anchors = distributed.all_reduce_mean(has.sum(dim=0).to(self.size.dtype))  # per process
+        if len(levels.keys) > len(levels.anchors):  # those of all processes are known here
+            everyone = LabelLevels(levels.keys, levels.keys).partner_counts(cumulative)
+            anchors = (everyone > 0).sum(dim=0).to(self.size.dtype) / distributed.world_size()  # per process
+        else:
+            anchors = distributed.all_reduce_mean(has.sum(dim=0).to(self.size.dtype))
         weight = (
             torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True)
             / levels.number
@@ -91,7 +95,8 @@ class HierarchicalRows:
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
         self.worst = self._survey() if constrained else None
-        self.bounds = None if self.worst is None else bounds(self.worst)
+        self.largest = None if self.worst is None else distributed.gather_no_grad(_largest(self.worst)[None])
+        self.bounds = None if self.largest is None else bounds(self.largest)
 
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
         """Logits and denominators of a block."""
@@ -174,10 +179,9 @@ class HierarchicalRows:
         return self.held.new_ones(())
 
 
-def bounds(worst: Tensor) -> Tensor:
-    """``M_l`` of each level, over all processes: the largest pair loss of the finer levels, -inf for the finest."""
-    largest = distributed.gather_no_grad(_largest(worst)[None]).amax(dim=0)
-    finer = largest.flip(0).cummax(dim=0).values.flip(0)
+def bounds(largest: Tensor) -> Tensor:
+    """``M_l`` of each level, of the largest losses (processes, L): that of the finer levels, -inf for the finest."""
+    finer = largest.amax(dim=0).flip(0).cummax(dim=0).values.flip(0)
     return torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
 
@@ -217,12 +221,11 @@ class _WorstRows:
 def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     """The loss of all rows, a scalar with gradient to anchors and keys."""
     loss = blockwise(rows.pairs, rows, rows.similarity)
-    if rows.worst is None:
+    if rows.worst is None or rows.largest is None:
         return loss
     # The bounds are losses of pairs too: one pair in the world gives each, and gets the weight that all processes hold.
-    held, largest = distributed.all_reduce_sum(rows.held), _largest(rows.worst)
-    everywhere = distributed.gather_no_grad(largest[None])
-    best, owner = everywhere.max(dim=0)
+    held = distributed.all_reduce_sum(rows.held)
+    best, owner = rows.largest.max(dim=0)
     finest_first, source = best.flip(0).cummax(dim=0)
     source = (len(best) - 1 - source).flip(0)  # level whose worst pair is the largest of level l and all finer ones
     moved = torch.zeros_like(held).index_add_(0, source[1:], held[:-1])

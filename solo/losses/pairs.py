@@ -129,12 +129,30 @@ class Pairs:
         Raises:
             ValueError: if the shapes differ.
         """
-        if anchors.shape != keys.shape:
-            raise ValueError(f"anchors {tuple(anchors.shape)} and keys {tuple(keys.shape)} must have one shape (B, D)")
-        ids = ids.to(anchors.device)
-        groups = None if groups is None else groups.to(anchors.device)
-        found, key_ids, key_groups = _gathered(unit(keys), ids, groups)
-        return cls(unit(anchors), found, ids, key_ids, None, groups, key_groups, complete=True)
+        return cls.between_each([anchors], [keys], ids, groups)[0]
+
+    @classmethod
+    def between_each(
+        cls, anchors: Sequence[Tensor], keys: Sequence[Tensor], ids: Tensor, groups: Tensor | None = None
+    ) -> list[Pairs]:
+        """`between` of several, all of the same images, whose keys travel together."""
+        for rows, others in zip(anchors, keys, strict=True):
+            if rows.shape != others.shape:
+                raise ValueError(
+                    f"anchors {tuple(rows.shape)} and keys {tuple(others.shape)} must have one shape (B, D)"
+                )
+        ids = ids.to(keys[0].device)
+        groups = None if groups is None else groups.to(ids.device)
+        own = [unit(rows) for rows in keys]
+        if distributed.is_distributed():
+            found, key_ids, key_groups = _gathered(torch.cat(own, dim=1), ids, groups)
+            own = [part.contiguous() for part in found.chunk(len(own), dim=1)]
+        else:
+            key_ids, key_groups = ids, groups
+        return [
+            cls(unit(rows), others, ids, key_ids, None, groups, key_groups, complete=True)
+            for rows, others in zip(anchors, own, strict=True)
+        ]
 
     @classmethod
     def with_queue(

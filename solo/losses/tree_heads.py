@@ -4,6 +4,8 @@ Every loss here is a module that takes outputs (N, width) and labels (N, L), coa
 label of an image is its node, the labels above it are those of the tree. docs/hierarchical.md has formulas and sources.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -92,7 +94,13 @@ class TreeLoss(nn.Module):
 
 def mean_of_known(each: Tensor, known: Tensor) -> Tensor:
     """Mean of each (N,) over the rows of all processes that are known (N,); 0 where none is."""
-    return each.masked_fill(~known, 0).sum() / distributed.per_process(known.sum())
+    return means_of_known([each], [known])[0]
+
+
+def means_of_known(each: Sequence[Tensor], known: Sequence[Tensor]) -> Tensor:
+    """`mean_of_known` of several, (k,), whose numbers are asked for together."""
+    sums = torch.stack([values.masked_fill(~those, 0).sum() for values, those in zip(each, known, strict=True)])
+    return sums / distributed.per_process(torch.stack([those.sum() for those in known]))
 
 
 class LevelHeads(TreeLoss):
@@ -207,10 +215,12 @@ class HierCOS(TreeLoss):
         target = (2 / left.to(z)).exp().masked_fill(~there, 0)
         target = target / target.sum(dim=1, keepdim=True).clamp(min=1)
         found = size.log_softmax(dim=1).gather(1, self.starts + path.clamp(min=0))
-        loss = mean_of_known((torch.xlogy(target, target) - target * found).sum(dim=1), known)
+        each, of = [(torch.xlogy(target, target) - target * found).sum(dim=1)], [known]
         for level, part in enumerate(torch.split(size, self.sizes, dim=1)):
             share, right = unit(part), path[:, level]
-            wrong = share.sum(dim=1) + 1 - 2 * share.gather(1, right.clamp(min=0)[:, None])[:, 0]
-            over = known & self.ends[node] & (right < 0)
-            loss = loss + self.weight * (mean_of_known(wrong, right >= 0) + mean_of_known(part.sum(dim=1), over))
+            each += [share.sum(dim=1) + 1 - 2 * share.gather(1, right.clamp(min=0)[:, None])[:, 0], part.sum(dim=1)]
+            of += [right >= 0, known & self.ends[node] & (right < 0)]
+        loss, *others = means_of_known(each, of).unbind()
+        for wrong, over in zip(others[::2], others[1::2], strict=True):
+            loss = loss + self.weight * (wrong + over)
         return loss

@@ -35,7 +35,7 @@ def weigh(
 ) -> Tensor:
     """``sim * invariance + var * variance + cov * covariance``; all but the first of the rows of all processes."""
     similarity = invariance_loss(z1, z2)  # a mean over rows: DDP averages it
-    z1, z2 = distributed.gather(z1), distributed.gather(z2)
+    z1, z2 = distributed.gather_each(z1, z2)
     if len(z1) < 2:
         raise ValueError("a batch of 1 row has no variance: use 2 at least")
     return weights[0] * similarity + weights[1] * variance_loss(z1, z2) + weights[2] * covariance(z1, z2)

@@ -78,7 +78,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         (z1, z2), (p1, p2), (m1, m2) = out["z"], out["p"], out["momentum_z"]
         (places, nn1, _, _), (_, nn2, _, _) = self.find_nn(m1), self.find_nn(m2)
         self.dequeue_and_enqueue(m1, step.targets, step.ids)
-        directions = (Pairs.between(nn[:, 0], p, step.ids, step.groups) for nn, p in ((nn1, p2), (nn2, p1)))
+        directions = Pairs.between_each([nn1[:, 0], nn2[:, 0]], [p2, p1], step.ids, step.groups)
         neighbour = torch.stack(
             [self.hex.replace(self.info_nce, pairs, step, m1, fixed=True) for pairs in directions]
         ).mean()
@@ -90,7 +90,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
                 "train_nnclr_loss": neighbour,
                 "train_att_nnclr_loss": attention,
                 "train_feature_loss": feature,
-                "train_nn_acc": self.neighbour_accuracy(places, step.targets),
+                "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
                 "train_z_std": mean_std(torch.stack([z1, z2])),
             }
         )
@@ -103,7 +103,7 @@ def redundancy(a: Tensor, b: Tensor) -> Tensor:
 
     The rows of all processes are gathered, with gradient.
     """
-    a, b = (distributed.gather(views.transpose(0, 1)).transpose(0, 1) for views in (a, b))
+    a, b = (rows.transpose(0, 1) for rows in distributed.gather_each(a.transpose(0, 1), b.transpose(0, 1)))
     correlations = F.normalize(a, dim=1).mT @ F.normalize(b, dim=1)  # (V, D, D)
     on = torch.stack([(c.diagonal() - 1).square().mean() for c in correlations]).mean()
     off = torch.stack([off_diagonal(c).square().mean() for c in correlations]).mean()

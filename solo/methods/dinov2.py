@@ -85,7 +85,7 @@ class DINOv2(DINO):
         dino = swav_loss_func(out["z"], target, self.student_temperature)
         patches = balanced(torch.cat(out["momentum_patch_z"]))
         ibot = ibot_loss_func(torch.cat(out["patch_z"]), patches, self.student_temperature)
-        koleo = torch.stack([koleo_loss_func(feats) for feats in out["feats"][:views]]).mean()
+        koleo = koleo_loss_func(torch.stack(out["feats"][:views]))
         return dino + self.ibot_weight * ibot + self.koleo_weight * koleo
 
 

@@ -88,7 +88,7 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
 
     @full_precision
     def _of_all(self, a: Tensor, b: Tensor) -> Tensor:
-        a, b = distributed.gather(a), distributed.gather(b)
+        a, b = distributed.gather_each(a, b)
         if self.known.unit:
             a, b = unit(a)[:, None], unit(b)[:, None]
         with self._same_numbers(a):

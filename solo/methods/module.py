@@ -63,6 +63,7 @@ class SoloModule(SteppedModule):
         self._static_groups: list[int] = []
         self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
         self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
+        self.all_labelled = False  # no row of the training data lacks a label: they needn't be counted in each step
         self.exact = False  # one loss over all accumulated batches
         self.set_taxonomy(taxonomy_of(config))
 
@@ -113,16 +114,18 @@ class SoloModule(SteppedModule):
         one process on the whole batch.
         """
         labels = self.leaf_labels(targets)
-        count = (labels >= 0).sum()
         # In training DDP averages over processes, which may have differently many labels; validation sums at its end.
-        labelled = self._per_process(targets, count) if self.training else count.clamp(min=1)
+        labelled = self.labelled(targets) if self.training else (labels >= 0).sum().clamp(min=1)
         total = F.cross_entropy(at_least_float32(logits), labels, ignore_index=-1, reduction="sum")
         acc1, acc5 = accuracy_at_k(logits, labels, top_k=(1, 5), labelled=labelled)
         return {"loss": total / labelled, "acc1": acc1, "acc5": acc5}
 
-    def _per_process(self, targets: Tensor, count: Tensor) -> Tensor:
-        """`per_process`, asked for once for all views of a batch."""
+    def labelled(self, targets: Tensor) -> Tensor:
+        """How many rows of a batch have a class, `per_process`; asked for once for all views of a batch."""
+        if self.all_labelled:
+            return torch.full((), float(len(targets)), device=targets.device)
         if self._counted is None or self._counted[0] is not targets or self._counted[1] != targets._version:
+            count = (self.leaf_labels(targets) >= 0).sum()
             self._counted = (targets, targets._version, distributed.per_process(count))
         return self._counted[2]
 

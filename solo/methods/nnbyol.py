@@ -36,7 +36,7 @@ class NNBYOL(NeighbourQueue, BYOL):
         self.dequeue_and_enqueue(m1, step.targets)
         metrics = {
             "train_z_std": mean_std(torch.stack(out["z"])),
-            "train_nn_acc": self.neighbour_accuracy(places, step.targets),
+            "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
         }
         self.log_metrics(metrics)
         return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)

@@ -37,7 +37,7 @@ class NNSiam(NeighbourQueue, SimSiam):
         self.dequeue_and_enqueue(z1, step.targets)
         metrics = {
             "train_z_std": mean_std(torch.stack([z1, z2])),
-            "train_nn_acc": self.neighbour_accuracy(places, step.targets),
+            "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
         }
         self.log_metrics(metrics)
         return (simsiam_loss_func(p1, nn2) + simsiam_loss_func(p2, nn1)) / 2

@@ -56,19 +56,18 @@ class SwAV(LateBuffers, BaseMethod):
 
         From `epoch_queue_starts` on, the rows that the queue holds take part in the balance.
         """
-        assignments = []
+        scores, counts = list(preds), None
         for view, p in enumerate(preds):
-            scores, counts = p, None
             if self.queue is not None and self.current_epoch >= self.epoch_queue_starts:
                 bank = self.queue[view]
                 filled = bank.any(dim=1)  # zeros: not filled yet
                 if bank.is_cpu:
                     bank = bank[filled]
                 else:  # how many are filled is not known here
-                    counts = torch.cat([filled.new_ones(len(p)), filled])
-                scores = torch.cat([p, self.prototypes(bank)])
-            assignments.append(self.sk(scores, counts)[: len(p)])
-        return assignments
+                    counts = torch.cat([filled.new_ones(len(p)), filled])  # alike for all views
+                scores[view] = torch.cat([p, self.prototypes(bank)])
+        balanced = self.sk(torch.stack(scores), None if counts is None else counts.expand(len(scores), -1))
+        return list(balanced[:, : len(preds[0])])
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy over all views under the assignments of the large ones."""

@@ -42,10 +42,10 @@ class WMSE(ProjectorHeads, BaseMethod):
                 f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
                 "choose a divisor of optimizer.batch_size"
             )
-        views = [distributed.gather(at_least_float32(z)) for z in out["z"][: self.num_large_crops]]
-        losses = []
-        for _ in range(self.whitening_iters):
-            order = distributed.of_first(torch.randperm(len(views[0]), device=views[0].device))
+        views = distributed.gather_each(*map(at_least_float32, out["z"][: self.num_large_crops]))
+        number, device, losses = len(views[0]), views[0].device, []
+        drawn = torch.stack([torch.randperm(number, device=device) for _ in range(self.whitening_iters)])
+        for order in distributed.of_first(drawn):
             parts = distributed.own_rows(order.view(-1, self.whitening_size))
             white = [torch.cat([self.whitening(z[part]) for part in parts]) for z in views]
             losses += [wmse_loss_func(a, b) for a, b in combinations(white, 2)]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from solo import distributed
 from solo.errors import UserError
+from solo.precision import at_least_float32
 
 
 class QueueSizeError(UserError, AssertionError):
@@ -48,7 +49,13 @@ class QueueMixin(nn.Module):
         Raises:
             QueueSizeError: if the queue is no multiple of the batch of all processes.
         """
-        rows = distributed.gather_no_grad(rows.transpose(0, -2)).transpose(0, -2)  # rows first, for gathering
+        first = at_least_float32(rows.transpose(0, -2)).flatten(1)  # rows first, for gathering
+        if labels:
+            numbers = torch.stack([values.long() for values in labels.values()], dim=1)
+            found, numbers = distributed.gather_with(first, numbers)
+        else:
+            found, numbers = distributed.gather_no_grad(first), first.new_empty(0, 0)
+        rows = found.view(-1, *rows.transpose(0, -2).shape[1:]).transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
             raise QueueSizeError(
@@ -58,8 +65,8 @@ class QueueMixin(nn.Module):
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
-        for name, values in labels.items():
-            getattr(self, name).index_copy_(0, places, distributed.gather_no_grad(values))
+        for name, values in zip(labels, numbers.T, strict=True):
+            getattr(self, name).index_copy_(0, places, values)
         self.queue_ptr.copy_((self.queue_ptr + batch) % size)
 
     @torch.no_grad()
@@ -71,13 +78,14 @@ class QueueMixin(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             return (z.to(self.queue.dtype) @ self.queue.T).topk(k, dim=1).indices
 
-    def neighbour_accuracy(self, places: Tensor, targets: Tensor) -> Tensor:
+    def neighbour_accuracy(self, places: Tensor, targets: Tensor, labelled: Tensor | None = None) -> Tensor:
         """Share, among labelled rows, (N,) with -1 unknown, of those whose neighbour (its place) has the same label.
 
-        Its mean over processes is that of one process on all rows.
+        Its mean over processes is that of one process on all rows, of which `labelled` are per process, if known.
         """
-        labelled = targets >= 0
-        return ((self.queue_y[places] == targets) & labelled).sum() / distributed.per_process(labelled.sum())
+        known = targets >= 0
+        labelled = distributed.per_process(known.sum()) if labelled is None else labelled
+        return ((self.queue_y[places] == targets) & known).sum() / labelled
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Checkpoints of solo-learn have a queue of MoCo without labels: these are unknown then.

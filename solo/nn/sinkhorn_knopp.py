@@ -24,13 +24,14 @@ class SinkhornKnopp(nn.Module):
     def forward(self, Q: Tensor, counts: Tensor | None = None) -> Tensor:
         """Scores (B, K) of this process -> assignments (B, K) whose rows sum to 1, balanced over all processes.
 
-        Rows that don't count (`counts` (B,) boolean, None: all do) have no part in the balance, and are 0.
+        Or (V, B, K), each of the V balanced by itself. Rows that don't count (`counts` (B,) or (V, B) boolean, None:
+        all do) have no part in the balance, and are 0.
         """
         scores = at_least_float32(Q)
         log_q = scores / self.epsilon  # in log space, where no score is too large
         for _ in range(self.num_iters):
             if counts is not None:
-                log_q = log_q.masked_fill(~counts[:, None], -torch.inf)
-            log_q = log_q - distributed.gather_no_grad(log_q.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0)
-            log_q = log_q.log_softmax(dim=1)
-        return log_q.exp() if counts is None else log_q.exp().masked_fill(~counts[:, None], 0)
+                log_q = log_q.masked_fill(~counts[..., None], -torch.inf)
+            log_q = log_q - distributed.gather_no_grad(log_q.logsumexp(dim=-2)[None]).logsumexp(dim=0).unsqueeze(-2)
+            log_q = log_q.log_softmax(dim=-1)
+        return log_q.exp() if counts is None else log_q.exp().masked_fill(~counts[..., None], 0)

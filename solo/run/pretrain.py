@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from solo.args.config import to_plain
@@ -69,6 +70,8 @@ def run(cfg: PretrainCfg) -> PretrainResult:
         prepared.recorder.facts = replace(prepared.recorder.facts, work=work)
     shown = find_relatives(cfg, model, lambda transform: _images(cfg, transform))
     train = train_loader(cfg, device, shown)
+    targets = getattr(train.dataset, "targets", None)
+    model.all_labelled = isinstance(targets, Tensor) and bool((targets >= 0).all())
     tune(model, model.config, device, cfg.max_epochs * len(train))
     images, found = len(cast(Sized, train.dataset)), None
     if cfg.finetune_from is not None and cfg.verdict and prepared.trainer.is_global_zero:

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms as tvt
-from torchvision.transforms import v2 as tv2
 
 from solo import plugin
 from solo.data.catalogue.registry import DATASETS
@@ -150,6 +149,8 @@ def build_eval_pipeline(
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
     last = normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
+        from torchvision.transforms import v2 as tv2  # takes most of a second to import
+
         whole = [tv2.Resize([resize]), tv2.CenterCrop(size)] if resize else [tv2.Resize([size, size])]
         return tvt.Compose([_planes, *whole, tvt.ConvertImageDtype(torch.float32), last])
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as tvf
 
 Resample = Literal["bicubic", "bilinear"]
 
@@ -144,6 +143,8 @@ def solarize(x: Tensor) -> Tensor:
 
 def equalize(x: Tensor) -> Tensor:
     """Equalise the histogram of each channel, of values rounded to whole units."""
+    from torchvision.transforms.v2 import functional as tvf  # takes most of a second to import
+
     flat: Tensor = tvf.equalize(x.round().to(torch.uint8).flatten(0, 1)[:, None])
     return flat.view(x.shape).to(x.dtype)
 
