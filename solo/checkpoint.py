@@ -113,13 +113,19 @@ def _unreadable(file: Path, error: Exception) -> str:
             f"read. If you trust its maker, save its weights alone: c = torch.load({str(file)!r}, weights_only=False); "
             "torch.save({'state_dict': c['state_dict']}, 'weights.pth')"
         )
-    members = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
-    if any(name.endswith(("/constants.pkl", ".npy")) for name in members):
+    if any(name.endswith(("/constants.pkl", ".npy")) for name in _members(file)):
         return f"checkpoint {file} is a TorchScript program or a NumPy archive; give weights saved by torch.save"
     what = "is truncated or damaged" if zipped else "is not a checkpoint"
     reason = f"; {error}" if isinstance(error, UserError) else ""
     size = f"{file.stat().st_size} bytes can't be read{reason}"
     return f"checkpoint {file} {what} ({size}); copy it again or give another file"
+
+
+def _members(file: Path) -> list[str]:
+    try:
+        return zipfile.ZipFile(file).namelist()
+    except Exception:  # no archive, or one whose list of members is damaged
+        return []
 
 
 def _first_call(file: Path) -> str | None:

@@ -73,7 +73,7 @@ class Standard:
 
 @dataclass(eq=False)
 class Hex:
-    """HEX in a method."""
+    """HEX as it enters a method's loss: who is a relative, and how much that weighs."""
 
     policy: Policy  # who is a relative
     temperature: float  # > 0
