@@ -45,7 +45,8 @@ def gather_without_gradient() -> Any:
 
 def queue_of_own_rows() -> Any:
     """The queue keeps a process's own rows only."""
-    return _seen_by(queue, gather_no_grad=lambda rows: rows.detach())
+    own = {"gather_no_grad": lambda rows: rows.detach(), "gather_with": lambda *own: own}
+    return _seen_by(queue, **own)
 
 
 def own_batch_statistics() -> Any:
