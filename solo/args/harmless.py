@@ -94,9 +94,16 @@ def read_yaml(file: Path) -> Any:
     except ConfigError:
         raise
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        if "nesting depth" in str(error):  # libyaml's own limit, which looks ahead
+            raise _too_deep(shown, getattr(error, "problem_mark", None)) from error
         raise _NoYaml(f"{shown} can't be read: {reason(error)}") from error
     except ValueError as error:  # a date that there isn't, or Python's limit of digits
         raise ConfigError(f"{shown}: a value can't be read ({reason(error)})") from error
+
+
+def _too_deep(shown: str, mark: Any) -> ConfigError:
+    line = mark.line + 1 if mark else 1
+    return ConfigError(f"{shown}:{line}: values lie more than {DEEPEST} levels deep; no key is that deep")
 
 
 def _measure(text: str, shown: str) -> None:
@@ -108,8 +115,7 @@ def _measure(text: str, shown: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             open_.append((anchor, 1))
             if len(open_) > DEEPEST:
-                line = event.start_mark.line + 1
-                raise ConfigError(f"{shown}:{line}: values lie more than {DEEPEST} levels deep; no key is that deep")
+                raise _too_deep(shown, event.start_mark)
             continue
         if isinstance(event, yaml.CollectionEndEvent):
             anchor, size = open_.pop()
