@@ -76,9 +76,10 @@ def lengths() -> Figure:
         )
         ticks = tuple(sorted({place for points in lines.values() for place, _ in points}))
         series += (Series(str(found.get("baseline")), ticks, [0.0] * len(ticks), INK, dash=True, markers=False),)
-        text = f"characters, {title}: difference to {found.get('baseline')}"
-        panels.append(Lines(text, "epochs", "points", series, log_x=True, x_ticks=ticks, legend=title == "kNN"))
-    caption = "How long coarse labels may pull."
+        panels.append(
+            Lines(f"characters, {title}", "epochs", "points", series, log_x=True, x_ticks=ticks, legend=title == "kNN")
+        )
+    caption = f"Difference to {found.get('baseline')}, over the same seeds."
     return Figure("lengths", "", "Coarse labels over the length of training", caption, "", tuple(panels))
 
 
