@@ -127,14 +127,15 @@ def test_torchrun_takes_a_lost_machine_back(tmp_path: Path) -> None:
     words += [*WORDS.split(), "max_epochs=20", "checkpoint.frequency=1", f"checkpoint.dir={tmp_path / 'runs'}"]
     environment = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     logs = [tmp_path / f"{name}.log" for name in ("first", "second", "back")]
-    agent = [sys.executable, "-m", "torch.distributed.run", *words]
-    with started(agent, logs[0], environment) as first:
-        with started(agent, logs[1], environment) as second:
+    agent = [sys.executable, "-m", "torch.distributed.run"]  # the first holds the store: it isn't the one that is lost
+    first_words, words = [*agent, "--rdzv_conf=is_host=1", *words], [*agent, "--rdzv_conf=is_host=0", *words]
+    with started(first_words, logs[0], environment) as first:
+        with started(words, logs[1], environment) as second:
             wait_for(lambda: list(tmp_path.glob("runs/*/*/last.ckpt")), *logs)
             workers = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
             for process in (second.pid, *map(int, workers)):  # as the power's failure does
                 os.kill(process, signal.SIGKILL)
-        with started(agent, logs[2], environment) as back:
+        with started(words, logs[2], environment) as back:
             wait_for(lambda: first.poll() is not None and back.poll() is not None, *logs)
     assert (first.returncode, back.returncode) == (0, 0), logs[2].read_text()[-3000:]
     (folder,) = tmp_path.glob("runs/*/*")
