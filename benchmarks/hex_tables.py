@@ -34,7 +34,8 @@ def table(name: str) -> str:
     lines = (RESULTS / name / "report.md").read_text(encoding="utf-8").splitlines()
     rows = [f"\n**{line[3:]}**\n" if line[0] == "#" else line for line in lines if line.startswith(("| ", "## "))]
     chosen = [f"\n{line}" for line in lines if line.startswith("Chosen")]
-    end = f"\n(`solo experiment benchmarks/experiments/{name}.yaml`, rows and page in `benchmarks/results/hex/{name}`.)"
+    command = f"solo experiment benchmarks/experiments/{name}.yaml"
+    end = f"\n(`{command}`, rows and report in `benchmarks/results/hex/{name}`.)"
     return "\n".join([*rows, *chosen, end]).strip()
 
 
