@@ -44,9 +44,10 @@ class NNCLR(NeighbourQueue, BaseMethod):
         places, neighbours = zip(*map(self.find_nn, large), strict=True)
         found = self.neighbour_accuracy(places[0], step.targets, self.labelled(step.targets))
         self.log_metrics({"train_nn_acc": found})
-        self.dequeue_and_enqueue(large[0].detach(), step.targets)
+        put = self.enqueue_later(large[0], queue_y=step.targets)
         order = [(nn, p) for i, nn in enumerate(neighbours) for j, p in enumerate(out["p"]) if i != j]
         directions = Pairs.between_each([nn for nn, _ in order], [p for _, p in order], step.ids, step.groups)
+        put()
         return torch.stack(
             [self.hex.replace(self.info_nce, pairs, step, large[0], fixed=True) for pairs in directions]
         ).mean()

@@ -114,4 +114,5 @@ class Happier(TreeHead):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The mean over the views, in each of which images rank each other."""
-        return torch.stack([self.criterion(z, step.labels) for z in out["z"]]).mean()
+        loss: Tensor = self.criterion(torch.stack(out["z"]), step.labels)
+        return loss

@@ -1,6 +1,6 @@
 """The one FIFO queue, and the look-up of nearest neighbours in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -49,13 +49,17 @@ class QueueMixin(nn.Module):
         Raises:
             QueueSizeError: if the queue is no multiple of the batch of all processes.
         """
-        first = at_least_float32(rows.transpose(0, -2)).flatten(1)  # rows first, for gathering
-        if labels:
-            numbers = torch.stack([values.long() for values in labels.values()], dim=1)
-            found, numbers = distributed.gather_with(first, numbers)
-        else:
-            found, numbers = distributed.gather_no_grad(first), first.new_empty(0, 0)
-        rows = found.view(-1, *rows.transpose(0, -2).shape[1:]).transpose(0, -2)
+        self.enqueue_later(rows, **labels)()
+
+    @torch.no_grad()
+    def enqueue_later(self, rows: Tensor, **labels: Tensor) -> Callable[[], None]:
+        """`enqueue` of what travels with whatever is gathered next; what is returned puts it into the queue."""
+        first = at_least_float32(rows.transpose(0, -2))  # rows first, for gathering
+        found = distributed.gather_later(first, *labels.values())
+        return lambda: self._put(*found(), names=list(labels))
+
+    def _put(self, rows: Tensor, *labels: Tensor, names: Sequence[str]) -> None:
+        rows = rows.transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
             raise QueueSizeError(
@@ -65,8 +69,8 @@ class QueueMixin(nn.Module):
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
-        for name, values in zip(labels, numbers.T, strict=True):
-            getattr(self, name).index_copy_(0, places, values)
+        for name, values in zip(names, labels, strict=True):
+            getattr(self, name).index_copy_(0, places, values.long())
         self.queue_ptr.copy_((self.queue_ptr + batch) % size)
 
     @torch.no_grad()
