@@ -80,8 +80,7 @@ class _NoYaml(ConfigError):
 def read_yaml(file: Path) -> Any:
     """The content of a YAML file of plain values.
 
-    Raises:
-        ConfigError: it can't be read, is none, or is too large, too deep or endless.
+    Raises a `ConfigError`: it can't be read, is none, or is too large, too deep or endless.
     """
     shown = display(file)
     try:

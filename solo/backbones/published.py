@@ -30,10 +30,8 @@ def published_model(
 ) -> Published:
     """Build `timm/NAME` or `torchvision/NAME`, without its classifier; `kwargs` are the library's.
 
-    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels.
-
-    Raises:
-        UserError: an unknown library or model, weights that can't be fetched, kwargs that it refuses.
+    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels. Raises a
+    `UserError`: an unknown library or model, weights that can't be fetched, kwargs that it refuses.
     """
     library, _, model = name.partition("/")
     if library not in ("timm", "torchvision") or not model:

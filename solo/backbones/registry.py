@@ -43,10 +43,7 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
     """The constructor of a backbone: of the table, timm's, or `module:function` of the user's own code.
 
     The latter is called as timm's are, `function(in_chans=.., **kwargs)`, and what it makes says in `num_features` how
-    wide its features are.
-
-    Raises:
-        UserError: if neither has the name; says which ones are close.
+    wide its features are. Raises a `UserError` if neither has the name; says which ones are close.
     """
     if name in table:
         return table[name]
@@ -129,8 +126,7 @@ def build_backbone(
 def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A backbone's settings, which may come from somebody else's checkpoint or recipe: plain values, no files.
 
-    Raises:
-        UserError: one of them names weights to load, or is no number, short word, or list or mapping of them.
+    Raises a `UserError`: one of them names weights to load, or is no number, short word, or list or mapping of them.
     """
     for key, value in kwargs.items():
         if key in _WEIGHTS or not _is_plain(value):
@@ -155,8 +151,7 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
 def features_dim(backbone: nn.Module) -> int:
     """Width of a backbone's features.
 
-    Raises:
-        UserError: if the backbone has neither `inplanes` nor `num_features`.
+    Raises a `UserError` if the backbone has neither `inplanes` nor `num_features`.
     """
     # Some timm models (MobileNetV3, ...) widen their features after `num_features`, inside the pooled head.
     for attribute in ("inplanes", "head_hidden_size", "num_features"):

@@ -20,8 +20,7 @@ def side_of_patch(backbone: Any) -> int:
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
     """See whether a backbone takes images of these sizes (pixels -> the setting that says so); nothing in it changes.
 
-    Raises:
-        UserError: it doesn't; says why.
+    Raises a `UserError`: it doesn't; says why.
     """
     side = side_of_patch(backbone)
     modes = [(module, module.training) for module in backbone.modules()]
@@ -45,8 +44,7 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
 def check_single(backbone: nn.Module, size: int, channels: int) -> None:
     """See whether a backbone can be trained on one image at a time; nothing in it changes.
 
-    Raises:
-        UserError: its BatchNorm would see a single value a channel.
+    Raises a `UserError`: its BatchNorm would see a single value a channel.
     """
     with torch.random.fork_rng(devices=[]):
         try:

@@ -34,10 +34,7 @@ class KMeans:
         """Cluster the unit rows (crops, n, D), samples (n,), that all processes remember.
 
         Returns clusters (heads, dataset_size) of the samples, -1 where one isn't in the memory, and unit centroids (k,
-        D) for each head.
-
-        Raises:
-            FewRowsError: if all processes together have fewer rows than there are clusters.
+        D) for each head. Raises a `FewRowsError` if all processes together have fewer rows than there are clusters.
         """
         places = distributed.gather_no_grad(local_memory_index)
         assignments = places.new_full((len(self.num_prototypes), self.dataset_size), -1)

@@ -44,10 +44,7 @@ class QueueMixin(nn.Module):
         """Put the rows of all processes into the queue, in rank order.
 
         Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers by the name of their
-        buffer.
-
-        Raises:
-            QueueSizeError: if the queue is no multiple of the batch of all processes.
+        buffer. Raises a `QueueSizeError` if the queue is no multiple of the batch of all processes.
         """
         first = at_least_float32(rows.transpose(0, -2)).flatten(1)  # rows first, for gathering
         if labels:

@@ -37,9 +37,8 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer `name` over parameter groups.
 
-    Raises:
-        AssertionError: if there is no such optimizer (solo-learn's tests expect this type).
-        UserError: if the optimizer refuses `optimizer.kwargs`, their names or their values.
+    Raises an `AssertionError` if there is no such optimizer (solo-learn's tests expect this type). Raises a `UserError`
+    if the optimizer refuses `optimizer.kwargs`, their names or their values.
     """
     assert name in table, f"optimizer.name={name!r} is unknown; choose one of {', '.join(table)}"
     try:
@@ -101,11 +100,7 @@ class Schedule:
     gamma: float  # factor of each epoch of `exponential`
 
     def build(self, optimizer: Optimizer, choices: Sequence[str]) -> Scheduler:
-        """The scheduler in the form that Lightning takes.
-
-        Raises:
-            UserError: if `name` is not among the choices.
-        """
+        """The scheduler in the form that Lightning takes. Raises a `UserError` if `name` is not among the choices."""
         if self.name not in choices:
             raise UserError(f"scheduler.name={self.name!r} is unknown; choose one of {', '.join(choices)}, none")
         if self.name == "warmup_cosine":
@@ -136,9 +131,7 @@ def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: flo
     """The parameter group `backbone`, or where `decay` isn't 0 some whose rate falls by it from layer to layer.
 
     These are timm's: biases and norms have no weight decay, frozen parameters are in none; `name` and `lr` are set.
-
-    Raises:
-        UserError: a backbone that doesn't know its layers.
+    Raises a `UserError`: a backbone that doesn't know its layers.
     """
     if not decay:
         return [{"name": "backbone", "params": backbone.parameters()}]

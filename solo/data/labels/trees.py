@@ -92,22 +92,18 @@ def label_rows(
         places = folder_labels(tree)
         if not nested:
             places = {(name,): tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
-        found = {parts: _folder_label(parts, places, tree) for parts in set(rows)}
+        found: dict[Names, tuple[Labels, str]] = {}
+        for parts in set(rows):
+            end = next((end for end in range(len(parts), 0, -1) if parts[:end] in places), 0)
+            labels = places[parts[:end]] if end else (UNKNOWN,) * tree.num_levels
+            # A class folder may have folders of its own, which mean nothing.
+            known_class = end and (end == len(parts) or tree.leaf_of(labels) != UNKNOWN)
+            found[parts] = labels, "" if known_class else "/".join(parts)
         return [found[parts][0] for parts in rows], [found[parts][1] for parts in rows]
     known = [set(names) for names in tree.names]
     cells = [[(name, not name or name in level) for name, level in zip(row, known, strict=True)] for row in rows]
     strange = [next((name for name, there in reversed(row) if not there), "") for row in cells]
     return from_columns([[name if there else "" for name, there in row] for row in cells], columns, tree)[1], strange
-
-
-def _folder_label(parts: Names, places: Mapping[Names, Labels], tree: Taxonomy) -> tuple[Labels, str]:
-    for end in range(len(parts), 0, -1):
-        labels = places.get(parts[:end])
-        if labels is not None:
-            # A class folder may have folders of its own, which mean nothing.
-            known = end == len(parts) or tree.leaf_of(labels) != UNKNOWN
-            return labels, "" if known else "/".join(parts)
-    return (UNKNOWN,) * tree.num_levels, "/".join(parts)
 
 
 def from_columns(
