@@ -134,9 +134,7 @@ class EvalDataCfg(CommonDataCfg):
 class SourceDataCfg(EvalDataCfg):
     """The same where a checkpoint can name the data set."""
 
-    dataset: str | None = key(  # type: ignore[assignment]
-        None, "name of the data set; custom or image_folder: your own images; null: what the checkpoint was trained on"
-    )
+    dataset: str | None = key(None, "name of the data set; custom: own images; null: the checkpoint's")  # type: ignore[assignment]
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -171,9 +171,6 @@ def _table_once(path: Path, changed: int) -> dict[str, Any]:
 
 def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Tables in both are merged, other values replaced."""
-    both = {
-        k: merged(values[k], more[k])
-        for k in values.keys() & more.keys()
-        if isinstance(values[k], dict) and isinstance(more[k], dict)
-    }
+    tables = [k for k in values.keys() & more.keys() if isinstance(values[k], dict) and isinstance(more[k], dict)]
+    both = {k: merged(values[k], more[k]) for k in tables}
     return {**values, **more, **both}

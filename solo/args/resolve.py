@@ -31,11 +31,8 @@ _NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "c
 
 def global_batch(values: Mapping[str, Any]) -> int:
     """Images in one forward pass of all processes together."""
-    return (
-        int(values["optimizer"]["batch_size"])
-        * count_devices(values["devices"], values["accelerator"])
-        * int(values["num_nodes"])
-    )
+    processes = count_devices(values["devices"], values["accelerator"]) * int(values["num_nodes"])
+    return int(values["optimizer"]["batch_size"]) * processes
 
 
 def exact_parts(accumulate: str, batches: int) -> int:

@@ -181,9 +181,7 @@ class SchedulerCfg(CommonSchedulerCfg):
 class LinearSchedulerCfg(CommonSchedulerCfg):
     """The schedules that `solo linear` has: some more than pretraining."""
 
-    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(
-        "warmup_cosine", "how it changes", open=True
-    )
+    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key("warmup_cosine", "how", open=True)
     gamma: float = key(0.95, "exponential: factor of each epoch", gt=0, le=1)
 
 

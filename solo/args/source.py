@@ -19,11 +19,9 @@ _FEATURE_FILES = (".npz", ".safetensors")
 _RUN = "the checkpoint's run"
 _SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
-_OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
-_OF_THE_RUN = (
-    *("dataset", *_OF_THE_IMAGES),
-    *("on_error", "no_labels", "unseen_classes", "split_seed", "unknown_classes", "max_pixels"),
-)
+OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
+_OF_THE_RUN: tuple[str, ...] = ("dataset", *OF_THE_IMAGES, "on_error", "no_labels", "unseen_classes", "split_seed")
+_OF_THE_RUN += ("unknown_classes", "max_pixels")
 
 
 def reads_features(schema: type) -> bool:
@@ -59,7 +57,7 @@ def _is_source(place: str) -> bool:
 
 def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
     """Words that give a recipe, of section `data`, the images of a run, where it has others."""
-    names = [name for name in _OF_THE_IMAGES if run.get(name) is not None and run[name] != recipe.get(name)]
+    names = [name for name in OF_THE_IMAGES if run.get(name) is not None and run[name] != recipe.get(name)]
     return [as_word(f"data.{name}", run[name]) for name in names]
 
 
@@ -84,9 +82,7 @@ def complete(
     if trained and spec is not None and spec.folders and not validation_path(spec, data["train_path"]):
         data |= {"val_only": True, "val_path": data["train_path"]}
         origins["data.val_only"] = origins["data.val_path"] = _RUN
-        told.append(
-            "the run names no other images: these are those that it was trained on; data.val_path=FOLDER: others"
-        )
+        told.append("the run names no other images: these are those it was trained on; data.val_path=FOLDER: others")
     alone = spec is not None and spec.folders and data.get("val_path") and not data.get("train_path")
     if alone and "val_only" in _data_keys(schema):
         data |= {"val_only": True, "train_path": data["val_path"]}
@@ -121,6 +117,4 @@ def check_source(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("data.dataset", " has no place beside features=FILE, which has its own labels; leave it out")
     elif given and values["data"]["dataset"] is None:
         what = "the checkpoint doesn't name it" if given == [SOURCES[0]] else "a published model has none"
-        yield Problem(
-            "data.dataset", f" is missing ({what}); give data.dataset=NAME, or custom and data.val_path=FOLDER"
-        )
+        yield Problem("data.dataset", f" is missing ({what}); give NAME, or custom and data.val_path=FOLDER")

@@ -54,10 +54,8 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
     known = [*table, *timm.list_models(exclude_filters="test_*")]
     begins = next((other for other in known if name and other.startswith(name)), None)
     hint = f"did you mean {begins!r}? " if begins else did_you_mean(name, known)
-    raise UserError(
-        f"backbone.name={name!r} is unknown; {hint}choose one of "
-        f"{', '.join(table)} or any model of timm (list them with timm.list_models())"
-    )
+    what = f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(table)} or any model of timm"
+    raise UserError(f"{what} (list them with timm.list_models())")
 
 
 def _outside(path: str) -> Constructor:
@@ -158,10 +156,8 @@ def features_dim(backbone: nn.Module) -> int:
         value = getattr(backbone, attribute, None)
         if isinstance(value, int):
             return value
-    raise UserError(
-        f"the width of the features of {type(backbone).__name__} is unknown; give the backbone an attribute "
-        "`num_features` (int)"
-    )
+    what = f"the width of the features of {type(backbone).__name__} is unknown"
+    raise UserError(f"{what}; give the backbone an attribute `num_features` (int)")
 
 
 def _fixed_size(name: str, image_size: int | None) -> dict[str, int]:

@@ -30,10 +30,8 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
         for size, key in sizes.items():
             if size % side:
                 near = f"{max(1, size // side) * side} or {(size // side + 1) * side}"
-                raise UserError(
-                    f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}; choose "
-                    f"{near}, or another backbone.kwargs.patch_size"
-                )
+                what = f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}"
+                raise UserError(f"{what}; choose {near}, or another backbone.kwargs.patch_size")
             _try(backbone, name, torch.zeros(1, channels, size, size, device=device), f"{key}={size}")
     finally:
         for module, training in modes:
@@ -61,9 +59,8 @@ def _try(backbone: nn.Module, name: str, image: Tensor, given: str) -> None:
         features = backbone(image)
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(
-            f"{given} doesn't fit backbone.name={name!r} ({reason}); choose another size, or other backbone.kwargs"
-        ) from error
+        what = f"{given} doesn't fit backbone.name={name!r} ({reason})"
+        raise UserError(f"{what}; choose another size, or other backbone.kwargs") from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise UserError(f"backbone.name={name!r} gives {shape} for one image; it must give features (N, width)")

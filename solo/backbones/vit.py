@@ -100,12 +100,8 @@ class _Size(NamedTuple):
     variant_heads: int
 
 
-_SIZES = {
-    "tiny": _Size(192, 12, 3, 12),
-    "small": _Size(384, 12, 6, 12),
-    "base": _Size(768, 12, 12, 12),
-    "large": _Size(1024, 24, 16, 16),
-}
+_SIZES = {"tiny": _Size(192, 12, 3, 12), "small": _Size(384, 12, 6, 12)}
+_SIZES |= {"base": _Size(768, 12, 12, 12), "large": _Size(1024, 24, 16, 16)}
 _VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": MaskedViT, "ijepa": SinCosViT}
 _OF_PATCHES = {"class_token": False, "global_pool": "avg", "fc_norm": False}
 

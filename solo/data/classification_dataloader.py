@@ -118,10 +118,8 @@ def prepare_dataloaders(
     seed: int | None = None,
 ) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
     """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest."""
-    return (
-        train_loader(train_dataset, batch_size, num_workers, seed),
-        eval_loader(val_dataset, batch_size, num_workers),
-    )
+    train = train_loader(train_dataset, batch_size, num_workers, seed)
+    return train, eval_loader(val_dataset, batch_size, num_workers)
 
 
 def prepare_data(

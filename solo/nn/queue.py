@@ -55,10 +55,8 @@ class QueueMixin(nn.Module):
         rows = found.view(-1, *rows.transpose(0, -2).shape[1:]).transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
-            raise QueueSizeError(
-                f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}; "
-                f"take {max(1, size // batch) * batch}, or another optimizer.batch_size"
-            )
+            what = f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}"
+            raise QueueSizeError(f"{what}; take {max(1, size // batch) * batch}, or another optimizer.batch_size")
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))

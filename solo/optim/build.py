@@ -136,10 +136,8 @@ def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: flo
     if not decay:
         return [{"name": "backbone", "params": backbone.parameters()}]
     if not hasattr(backbone, "no_weight_decay"):
-        raise UserError(
-            f"optimizer.layer_decay={decay} needs a backbone that knows its layers (ViT, Swin, "
-            f"ConvNeXt); {type(backbone).__name__} doesn't, so set optimizer.layer_decay=0"
-        )
+        what = f"optimizer.layer_decay={decay} needs a backbone that knows its layers (ViT, Swin, ConvNeXt)"
+        raise UserError(f"{what}; {type(backbone).__name__} doesn't, so set optimizer.layer_decay=0")
     from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
     spared = backbone.no_weight_decay()  # type: ignore[operator]

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -64,12 +64,24 @@ class ArrayImages:
         return self.targets[rows]
 
 
-Images = ArrayImages | FileImages
+class Images(Protocol):
+    """Decoded images of a data set; `targets` are int64 `(N,)` or `(N, levels)`."""
+
+    targets: Tensor
+
+    def __len__(self) -> int: ...
+    def fetch(self, rows: Sequence[int]) -> Tensor | list[Tensor]:
+        """uint8 `(B, C, H, W)`, or `(C, H, W)` each where sizes differ."""
+        ...
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of rows that were fetched."""
+        ...
 
 
 def cached(
     dataset: Any, augment: BatchAugment, side: int | None = None, folder: str | None = None, asked: bool = False
-) -> Images:
+) -> ArrayImages | FileImages:
     """The decoded images of a data set of PIL images without a transform; kept in a file where that isn't large.
 
     `augment` is what they are for, `asked` whether the user wants it, whatever room it takes. Of files so many pixels

@@ -84,10 +84,8 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
             stored = ", ".join(name for name, row in DATASETS.items() if row.folders)
             raise UserError(f"data.format='h5' reads {stored}, not {what}; set data.format=image_folder")
         if not path or not is_h5(Path(path).expanduser()):
-            raise UserError(
-                f"{path or 'nothing'} is no HDF5 file; data.format='h5' needs one in data.train_path (and "
-                "data.val_path), made by scripts/utils/convert_imgfolder_to_h5.py"
-            )
+            problem = f"{path or 'nothing'} is no HDF5 file; data.format='h5' needs one in data.train_path"
+            raise UserError(f"{problem} (and data.val_path), made by scripts/utils/convert_imgfolder_to_h5.py")
         return
     if not spec.folders:
         if path and spec.downloads and spec.layout is None:
@@ -124,10 +122,8 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
         names = [name for name in class_folders(place) if _has_images(place / name)]
         if _has_images(place) or len(names) > 1:
             found = f"class folders ({names[0]}, {names[1]}, ..)" if len(names) > 1 else "images"
-            raise UserError(
-                f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom, for {spec.name} "
-                "the folder that holds it, or will hold it"
-            )
+            what = f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom"
+            raise UserError(f"{what}, for {spec.name} the folder that holds it, or will hold it")
 
 
 def _has_images(folder: Path) -> bool:

@@ -64,9 +64,8 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or data.get("no_labels"):
         if taxonomy:
-            raise UserError(
-                f"data.taxonomy={taxonomy} needs class folders, and data.dataset={spec.name} is not read from any here"
-            )
+            what = f"data.taxonomy={taxonomy} needs class folders"
+            raise UserError(f"{what}, and data.dataset={spec.name} is not read from any here")
         return spec
     if spec.num_classes is not None and not taxonomy:
         return spec

@@ -155,9 +155,8 @@ def _column_tree(
     for level in range(len(columns) - 1):
         orphan = next((name for name in names[level + 1] if name not in parents[level]), None)
         if orphan is not None:
-            raise UserError(
-                f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}; fill that in"
-            )
+            what = f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}"
+            raise UserError(f"{what}; fill that in")
         place = {name: index for index, name in enumerate(names[level])}
         links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
@@ -176,10 +175,8 @@ def _row_labels(
     for lvl, name in enumerate(row[:level]):
         if name and labels[lvl] != index[lvl][name]:
             right = tree.names[lvl][labels[lvl]]
-            raise UserError(
-                f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} {right!r}, but the row says "
-                f"{name!r}; correct one of them"
-            )
+            what = f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} {right!r}"
+            raise UserError(f"{what}, but the row says {name!r}; correct one of them")
     return labels
 
 

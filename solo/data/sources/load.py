@@ -85,10 +85,8 @@ def load(
         images: Any = load(whole, part, path, download, transform, levels, no_labels, data_format)
         return hold_out(images, share, split == "val")
     if data_format not in (None, *READERS):
-        raise UserError(
-            f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can: "
-            "store the images as files, one folder per class, and set data.format=image_folder"
-        )
+        what = f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can"
+        raise UserError(f"{what}: store the images as files, one folder per class, and set data.format=image_folder")
     folder = Path(path).expanduser() if path else None
     if folder is not None and spec.folders and folder.is_dir():
         folder = of_split(folder, train=split != "val")
@@ -181,10 +179,8 @@ def from_torchvision(
             return cls(str(request.root), download=request.download, **options)
     except (RuntimeError, OSError) as error:
         fetch = "the download failed" if request.download else "data.download=False"
-        raise UserError(
-            f"no complete {layout} in {request.root} ({fetch}: {reason(error)}); "
-            f"set data.train_path and data.val_path to the folder that holds {layout}/"
-        ) from error
+        what = f"no complete {layout} in {request.root} ({fetch}: {reason(error)})"
+        raise UserError(f"{what}; set data.train_path and data.val_path to the folder that holds {layout}/") from error
 
 
 def published(spec: DatasetSpec, request: Request) -> ImageFiles:

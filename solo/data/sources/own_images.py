@@ -76,10 +76,8 @@ def own(spec: DatasetSpec, request: Request) -> FileDataset:
         what = f"{root}: {len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's"
         if spec.unknown_classes == "raise":
             hint = " (training folders that can't be read are none, too)" if skip else ""
-            raise UserError(
-                f"{what} labels: {shown}; take them out, or set data.unknown_classes=drop to leave them out, or label "
-                f"to keep the labels that they share with the training data{hint}"
-            )
+            text = f"{what} labels: {shown}; take them out, or set data.unknown_classes=drop to leave them out"
+            raise UserError(f"{text}, or label to keep the labels that they share with the training data{hint}")
         kept = "left out" if spec.unknown_classes == "drop" else "kept with the labels that they share"
         _LOG.warning("note: %s labels: %s: %s (data.unknown_classes)", what, shown, kept)
         placed = [number for number in placed if spec.unknown_classes == "label" or not strange[number]]

@@ -69,13 +69,11 @@ class Sample:
         lines = []
         if self.deep and reading.range is not None:
             black, white = reading.range
-            lines.append(
-                f"images with more than 8 bits a value: {black:g} is black and {white:,.15g} white (data.range)"
-            )
+            what = f"{black:g} is black and {white:,.15g} white"
+            lines.append(f"images with more than 8 bits a value: {what} (data.range)")
         if self.turned and reading.exif:
             lines.append(f"{self.turned:,} {of} are turned as their EXIF says; data.exif=false takes them as stored")
         if self.transparent and reading.channels in (1, 3):
-            lines.append(
-                f"{self.transparent:,} {of} are transparent; behind them is data.background={[*reading.background]}"
-            )
+            behind = f"data.background={[*reading.background]}"
+            lines.append(f"{self.transparent:,} {of} are transparent; behind them is {behind}")
         return lines

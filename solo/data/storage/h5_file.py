@@ -88,10 +88,8 @@ def _list_images(path: Path) -> Index:
         raise UserError(f"{path}: {away[0]!r} is a link to another file; write the images into one file")
     if strange or empty or not index:
         found = f"the array {strange[0]!r}" if strange else f"the empty group {empty[0]!r}" if empty else "nothing"
-        raise UserError(
-            f"{path} holds {found}; expected one group per class with encoded images inside, as "
-            "scripts/utils/convert_imgfolder_to_h5.py writes them"
-        )
+        what = f"{path} holds {found}; expected one group per class with encoded images inside"
+        raise UserError(f"{what}, as scripts/utils/convert_imgfolder_to_h5.py writes them")
     return index
 
 

@@ -142,10 +142,8 @@ class ImageReading(ReadingKeys):
             raise ValueError("it holds values that are infinite or no numbers")
         low, high = self.range or (0, 65535 if values.dtype.kind in "iu" else 1)
         if self.range is None and (wide.min() < low or wide.max() > high):
-            raise ValueError(
-                f"its values go from {wide.min():g} to {wide.max():g}, they have to be in {low} to {high:,}, or give "
-                "data.range=[BLACK,WHITE]"
-            )
+            what = f"its values go from {wide.min():g} to {wide.max():g}"
+            raise ValueError(f"{what}, they have to be in {low} to {high:,}, or give data.range=[BLACK,WHITE]")
         return np.rint((wide.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
     def _picture(self, source: File, at_least: int | None) -> Image.Image:

@@ -81,9 +81,7 @@ def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str,
             (problems or Problems()).add(shard, problem)
         samples |= found
     if not samples:
-        raise UserError(
-            f"{path} holds no images; members must be named KEY.jpg, KEY.png, ..., with KEY.cls or KEY.json"
-        )
+        raise UserError(f"{path} holds no images; members must be named KEY.jpg, KEY.png, .., with KEY.cls or KEY.json")
     return samples
 
 

@@ -77,10 +77,8 @@ def choose_labels(
     """The columns of labels, coarse first: the wanted ones, which are there, else the only likely one, if any."""
     _require(names, wanted or (), "label_columns", where)
     if wanted is None and len(likely) > 1:
-        raise UserError(
-            f"{where} has several columns that may be labels: {_some(likely)}; set data.label_columns to those "
-            "that are, coarse first (or to [])"
-        )
+        what = f"{where} has several columns that may be labels: {_some(likely)}"
+        raise UserError(f"{what}; set data.label_columns to those that are, coarse first (or to [])")
     return list(likely if wanted is None else wanted)
 
 
