@@ -41,18 +41,17 @@ def long_names(words: Sequence[str]) -> list[str]:
 
 def source_word(places: Sequence[str], schema: type) -> str | None:
     """The word that names the source, if all places are checkpoints or folders of runs, or a file of features."""
-    if not places or not takes_source(schema) or not all(map(_is_source, places)):
+    if not places or not takes_source(schema):
         return None
+    for path in (Path(place).expanduser() for place in places):
+        run = any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
+        if not (
+            run if os.path.isdir(path) else os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
+        ):
+            return None
     if Path(places[0]).suffix in _FEATURE_FILES and reads_features(schema) and len(places) == 1:
         return as_word(SOURCES[2], places[0])
     return as_word(SOURCES[0], places[0] if len(places) == 1 else list(places))
-
-
-def _is_source(place: str) -> bool:
-    path = Path(place).expanduser()
-    if os.path.isdir(path):
-        return any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
-    return os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
 
 
 def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
@@ -76,7 +75,10 @@ def complete(
     if not isinstance(data, dict):
         return []  # the check says so
     if isinstance(path, str) and Path(path).expanduser().exists() and data.get("dataset") is None:
-        _adopt(data, origins, saved_data(path), schema)
+        saved, known = saved_data(path), _data_keys(schema)
+        for name in _OF_THE_RUN:
+            if name in known and data.get(name) is None and saved.get(name) is not None:
+                data[name], origins[f"data.{name}"] = saved[name], _RUN
     spec, told = DATASETS.get(str(data.get("dataset"))), list[str]()
     trained = origins.get("data.train_path") == _RUN and not data.get("val_path") and "val_only" in _data_keys(schema)
     if trained and spec is not None and spec.folders and not validation_path(spec, data["train_path"]):
@@ -88,14 +90,6 @@ def complete(
         data |= {"val_only": True, "train_path": data["val_path"]}
         origins["data.val_only"] = origins["data.train_path"] = "data.val_path"
     return told
-
-
-def _adopt(data: dict[str, Any], origins: Origins, saved: Mapping[str, Any], schema: type) -> None:
-    known = _data_keys(schema)
-    for name in _OF_THE_RUN:
-        if name in known and data.get(name) is None and saved.get(name) is not None:
-            data[name] = saved[name]
-            origins[f"data.{name}"] = _RUN
 
 
 def _data_keys(schema: type) -> set[str]:
