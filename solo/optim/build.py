@@ -104,7 +104,11 @@ class Schedule:
         if self.name not in choices:
             raise UserError(f"scheduler.name={self.name!r} is unknown; choose one of {', '.join(choices)}, none")
         if self.name == "warmup_cosine":
-            return self._warmup_cosine(optimizer)
+            unit = self.total_steps / self.max_epochs if self.by_step and self.total_steps is not None else 1
+            start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
+            lengths = self.warmup_epochs * unit, self.max_epochs * unit
+            scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, self.min_lr)
+            return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
         if self.name == "step":
             return PureMultiStepLR(optimizer, None if self.decay_steps is None else list(self.decay_steps))
         if self.name == "exponential":
@@ -115,16 +119,6 @@ class Schedule:
     def by_step(self) -> bool:
         """Whether a step moves it; else an epoch does."""
         return self.interval == "step" and self.total_steps is not None
-
-    def _lengths(self) -> tuple[float, float, float, float]:
-        """Warm-up, everything (both in what the schedule moves by), first and last rate."""
-        unit = self.total_steps / self.max_epochs if self.by_step and self.total_steps is not None else 1
-        start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
-        return self.warmup_epochs * unit, self.max_epochs * unit, start, self.min_lr
-
-    def _warmup_cosine(self, optimizer: Optimizer) -> dict[str, Any]:
-        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *self._lengths())
-        return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
 
 
 def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: float) -> list[dict[str, Any]]:

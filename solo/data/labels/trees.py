@@ -115,30 +115,22 @@ def from_columns(
     training data, its names and parents are used, and new ones are refused. Raises a `UserError` where a label has two
     parents or none, is not in `tree`, or a column is empty; names row and column.
     """
-    parents = _column_parents(rows, columns)
+    # parents[l][name]: the label in column l of `name` in column l + 1
+    parents: list[dict[str, str]] = [{} for _ in columns[1:]]
+    seen: dict[tuple[int, str], int] = {}
+    for number, row in enumerate(rows, start=1):
+        for level, (upper, lower) in enumerate(zip(row, row[1:], strict=False)):
+            if upper and lower:
+                known = parents[level].setdefault(lower, upper)
+                first = seen.setdefault((level, lower), number)
+                if known != upper:
+                    what = f"{columns[level + 1]} {lower!r} has two parents in column {columns[level]}"
+                    rows_ = f"{known!r} (row {first}) and {upper!r} (row {number})"
+                    raise UserError(f"{what}: {rows_}; correct one of the rows, or give the labels two names")
     if tree is None:
         tree = _column_tree(rows, columns, parents)
     index = [{name: node for node, name in enumerate(names)} for names in tree.names]
     return tree, [_row_labels(row, number, columns, tree, index) for number, row in enumerate(rows, start=1)]
-
-
-def _column_parents(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[dict[str, str]]:
-    """`parents[l][name]`: the label in column `l` of `name` in column `l + 1`."""
-    parents: list[dict[str, str]] = [{} for _ in columns[1:]]
-    seen: dict[tuple[int, str], int] = {}
-    for number, row in enumerate(rows, start=1):
-        for level in range(len(columns) - 1):
-            upper, lower = row[level], row[level + 1]
-            if not upper or not lower:
-                continue
-            known = parents[level].setdefault(lower, upper)
-            first = seen.setdefault((level, lower), number)
-            if known != upper:
-                raise UserError(
-                    f"{columns[level + 1]} {lower!r} has two parents in column {columns[level]}: {known!r} (row "
-                    f"{first}) and {upper!r} (row {number}); correct one of the rows, or give the labels two names"
-                )
-    return parents
 
 
 def _column_tree(
