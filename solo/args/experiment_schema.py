@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from solo.args.fields import REQUIRED, key
+from solo.args.fields import REQUIRED, Words, key
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -49,9 +49,7 @@ class ExperimentFile:
     recipe: str = key(REQUIRED, "as on the command line of solo pretrain: DATASET NAME, or a path")
     words: tuple[str, ...] = key([], "overrides of every run, as on the command line of solo pretrain")
     evaluate: tuple[str, ...] = key(["measures=[knn,linear]", "intervals=false"], "words of solo evaluate")
-    measures: tuple[str, ...] = key(
-        REQUIRED, "[classes:]level/number of evaluate.json, such as class/knn_acc1 or unseen:class/map_at_r"
-    )
+    measures: Words = key(REQUIRED, "[classes:]level/number of evaluate.json: class/knn_acc1, unseen:class/map_at_r")
     seeds: tuple[int, ...] | int = key(5, "how many, or which: the same for every arm, for paired differences", ge=0)
     baseline: str = key(REQUIRED, "the arm that the others are compared with")
     budgets: dict[str, list[str]] | None = key(None, "name -> words: everything is done for each; null: one")
@@ -65,9 +63,7 @@ class BenchmarkCfg:
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("runs",)
 
-    runs: tuple[str, ...] = key(
-        REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; the others are compared with the first"
-    )
+    runs: Words = key(REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; first: the baseline")
     data: tuple[str, ...] | str = key(REQUIRED, "[digits,glyphs=PATH], or a YAML file: NAME: [words of solo evaluate]")
     protocols: tuple[Literal["knn", "linear", "shots1", "shots10", "labels1", "labels10"], ...] = key(
         ["knn", "linear", "shots1", "shots10", "labels1", "labels10"], "what is measured, see docs/benchmark.md"

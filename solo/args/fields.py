@@ -110,9 +110,8 @@ def add_keys(schema: type, keys: type) -> None:
             raise UserError(f"{keys.__name__}.{found.name}: {schema.__name__} has a key of that name; choose another")
         default = found.section or found.default
         new.append((found.name, found.type, key(default, found.help, found.open, found.matters, **found.bounds)))
-    extended = dataclasses.make_dataclass(
-        schema.__name__, new, bases=(with_own_keys(schema),), frozen=True, kw_only=True
-    )
+    bases = (with_own_keys(schema),)
+    extended = dataclasses.make_dataclass(schema.__name__, new, bases=bases, frozen=True, kw_only=True)
     _OWN[schema] = extended
     _ADDED[schema].append(keys)
 

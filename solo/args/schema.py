@@ -54,20 +54,14 @@ class HexCfg:
     """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
 
     policy: str = key(
-        "standard",
-        f"which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or a "
-        "policy of your own as module:name",
+        "standard", f"who is a relative, usually written `type: HEX_adaptive`: {shown()}, or your own as module:name"
     )
     policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own, and of clusters, fnc, ring")
     positives: Literal["inside", "outside"] = key(
-        "inside",
-        "several positives of one anchor (of more than two views, or of labels): summed inside the log, as in "
-        "solo-learn, or the mean of their logs",
+        "inside", "several positives of an anchor: summed inside the log, as in solo-learn, or the mean of their logs"
     )
     variant: Literal["reweight", "relative", "release"] = key(
-        "reweight",
-        "the paper's loss; the same with weights relative to all negatives, so that the set weighs more as a whole; or "
-        "what the public release trains",
+        "reweight", "the paper's loss, the same with weights relative to all negatives, or what the release trains"
     )
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
     warm_epoch: int | None = key(None, "epochs of the plain loss at the start; null: the type's own, 10, 1 or 0", ge=0)
@@ -80,9 +74,7 @@ class HexCfg:
     beta: float = key(1.0, "how much the closest hierarchy negatives weigh more", ge=0)
     tau_plus: float = key(0.1, "expected share of false negatives among them", ge=0, lt=1)
     action: Literal["weigh", "drop", "pull", "keep"] | None = key(
-        None,
-        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
-        "nothing; null: the type's own",
+        None, "relatives are weighed among the negatives, dropped from them, pulled, or kept; null: the type's own"
     )
     show: Literal["neighbours", "oracle", "shuffled", "random"] | None = key(
         None,
@@ -146,12 +138,8 @@ class CommonOptimizerCfg:
 class OptimizerCfg(CommonOptimizerCfg):
     """The optimizer of `solo pretrain`, which also trains the online classifier."""
 
-    classifier_lr: float | None = key(
-        None,
-        "learning rate of the online classifier, likewise; null: lr; with solo-learn's data sets scaled only if "
-        "data.val_path is set, as it always was",
-        ge=0,
-    )
+    # With solo-learn's data sets it is scaled only if data.val_path is set, as it always was.
+    classifier_lr: float | None = key(None, "learning rate of the online classifier, likewise; null: lr", ge=0)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -181,9 +169,7 @@ class SchedulerCfg(CommonSchedulerCfg):
 class LinearSchedulerCfg(CommonSchedulerCfg):
     """The schedules that `solo linear` has: some more than pretraining."""
 
-    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(
-        "warmup_cosine", "how it changes", open=True
-    )
+    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key("warmup_cosine", "how", open=True)
     gamma: float = key(0.95, "exponential: factor of each epoch", gt=0, le=1)
 
 
@@ -217,10 +203,8 @@ class RunCfg:
     resume_allow: Words = idle([], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]")
     trust: list[str] = key([], "modules outside of solo whose code files may name; counts on the command line only")
     progress: Literal["rich", "plain", "off"] = idle("rich", "progress bar, a line an epoch, or nothing")
-    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = key(
-        None,
-        "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it",
-        matters=False,
+    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = idle(
+        None, "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it"
     )
     tensorboard: TensorboardCfg = idle(TensorboardCfg, "TensorBoard")
     wandb: WandbCfg = idle(WandbCfg, "Weights & Biases")
@@ -262,9 +246,7 @@ class LinearCfg(RunCfg):
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     finetune: bool = key(False, "train the backbone, too")
     grid: bool = key(
-        False,
-        "with data.cache_features: train 24 pairs of learning rate and weight decay at once, and take the best on a "
-        "tenth of the training images",
+        False, "with data.cache_features: 24 pairs of rate and weight decay at once, the best on a tenth of the images"
     )
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
     data: LinearDataCfg = key(LinearDataCfg, "images")
