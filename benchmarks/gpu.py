@@ -36,7 +36,7 @@ from solo.hex import AdaptivePercentile
 from solo.hex.loss import hex_nce
 from solo.losses import info_nce
 from solo.losses.pairs import Pairs
-from solo.run.devices import SyncedNorms
+from solo.run.machine import SyncedNorms
 
 Row = dict[str, Any]
 ENTRY = {
