@@ -80,9 +80,7 @@ class Pairs:
         return cls.ids_later(z, ids, groups, gather)()
 
     @classmethod
-    def ids_later(
-        cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True
-    ) -> Callable[[], Pairs]:
+    def ids_later(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Later:
         """`from_ids` whose keys travel with what is gathered next; what is returned makes the pairs."""
         if z.ndim != 2 or ids.shape != z.shape[:1] or (groups is not None and groups.shape != ids.shape):
             raise ValueError(
@@ -120,7 +118,7 @@ class Pairs:
     @classmethod
     def views_later(
         cls, views: Sequence[Tensor], ids: Tensor | None = None, groups: Tensor | None = None, gather: bool = True
-    ) -> Callable[[], Pairs]:
+    ) -> Later:
         """`from_views` whose keys travel with what is gathered next; what is returned makes the pairs."""
         if len({view.shape for view in views}) != 1:
             raise ValueError(f"views must have one shape (B, D), got {[tuple(view.shape) for view in views]}")
@@ -233,3 +231,6 @@ class Pairs:
             )
         groups = self.anchor_groups[rows, None]
         return (groups == self.key_groups) & (groups >= 0)
+
+
+Later = Callable[[], Pairs]

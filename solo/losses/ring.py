@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solo import distributed
-from solo.losses.pairs import Pairs
+from solo.losses.pairs import Later, Pairs
 
 Join = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,9 +25,7 @@ class RingPairs(Pairs):
     ring = True
 
     @classmethod
-    def ids_later(
-        cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True
-    ) -> Callable[[], Pairs]:
+    def ids_later(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Later:
         """As in ``Pairs``; of one process, or without ``gather``, the same."""
         own = Pairs.from_ids(z, ids, groups, gather=False)
         if not (gather and distributed.is_distributed()):

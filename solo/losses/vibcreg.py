@@ -1,7 +1,5 @@
 """VIbCReg's loss (Lee and Aune, 2021): VICReg with a normalised covariance term."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from solo.losses.numerics import full_precision, off_diagonal
@@ -19,18 +17,11 @@ def covariance_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def vibcreg_loss_func(
-    z1: Tensor,
-    z2: Tensor,
-    sim_loss_weight: float = 25.0,
-    var_loss_weight: float = 25.0,
-    cov_loss_weight: float = 200.0,
-    whiten: Callable[[Tensor], Tensor] | None = None,
+    z1: Tensor, z2: Tensor, sim_loss_weight: float = 25.0, var_loss_weight: float = 25.0, cov_loss_weight: float = 200.0
 ) -> Tensor:
     """Weighted sum of the three terms for the views ``z1`` and ``z2``, (N, D) each, gathered with gradient.
-
-    What ``whiten`` makes of the rows of all processes is compared instead, if it is given.
 
     Raises:
         ValueError: if the batch of all processes is one row.
     """
-    return weigh(z1, z2, (sim_loss_weight, var_loss_weight, cov_loss_weight), covariance_loss, whiten)
+    return weigh(z1, z2, (sim_loss_weight, var_loss_weight, cov_loss_weight), covariance_loss)

@@ -1,6 +1,6 @@
 """VICReg's loss (Bardes et al., 2022): invariance, and the variance and covariance of the features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,7 +33,7 @@ def covariance_loss(z1: Tensor, z2: Tensor) -> Tensor:
 def weigh(
     z1: Tensor,
     z2: Tensor,
-    weights: tuple[float, float, float],
+    weights: Sequence[float],
     covariance: Callable[[Tensor, Tensor], Tensor],
     whiten: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:

@@ -88,9 +88,9 @@ class DINO(BaseMomentumMethod):
 
     def dino_clip_gradients(self, clip: float) -> None:
         """Shorten each gradient of the backbone, parameter by parameter, to `clip`."""
-        for p in self.backbone.parameters():
-            if p.grad is not None:
-                p.grad.mul_((clip / (p.grad.norm() + 1e-6)).clamp(max=1))
+        grads = [p.grad for p in self.backbone.parameters() if p.grad is not None]
+        shares = (clip / (torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(grads, list(shares.unbind()))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the backbone's gradients; leave the heads' last layers as they are in the first epochs."""

@@ -5,7 +5,8 @@ Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https:
 
 from torch import Tensor, nn
 
-from solo.losses.vibcreg import vibcreg_loss_func
+from solo.losses.vibcreg import covariance_loss
+from solo.losses.vicreg import weigh
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import VIbCRegKwargs
 from solo.nn.heads import ProjectorHeads, mlp
@@ -29,5 +30,5 @@ class VIbCReg(ProjectorHeads, BaseMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VIbCReg on the two views."""
         (z1, z2), (*_, norm) = out["z"], self.projector.children()
-        weights = {name: getattr(self, name) for name in self._weights}
-        return vibcreg_loss_func(z1, z2, **weights, whiten=getattr(norm, "whiten", None))
+        weights = [getattr(self, name) for name in self._weights]
+        return weigh(z1, z2, weights, covariance_loss, getattr(norm, "whiten", None))

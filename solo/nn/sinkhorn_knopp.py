@@ -26,18 +26,16 @@ class SinkhornKnopp(nn.Module):
         Or (V, B, K), each of the V balanced by itself. Rows that don't count (`counts` (B,) or (V, B) boolean, None:
         all do) have no part in the balance, and are 0.
         """
-        if counts is None:
-            return self.each(Q)[0]
-        return self.each(Q, hidden=~counts[..., None])[0].masked_fill(~counts[..., None], 0)
+        return self.each(Q, counts=counts)[0]
 
     @torch.no_grad()
-    def each(self, *scores: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
-        """Assignments of several scores, each balanced by itself, whose sums travel together; but for `hidden` rows."""
+    def each(self, *scores: Tensor, counts: Tensor | None = None) -> list[Tensor]:
+        """Assignments of several scores, each balanced by itself; their sums travel together."""
         log_q = [at_least_float32(own) / self.epsilon for own in scores]  # in log space, where no score is too large
         for _ in range(self.num_iters):
-            if hidden is not None:
-                log_q = [q.masked_fill(hidden, -torch.inf) for q in log_q]
+            if counts is not None:
+                log_q = [q.masked_fill(~counts[..., None], -torch.inf) for q in log_q]
             sums = distributed.gather_each(*(q.logsumexp(dim=-2)[None] for q in log_q))
             balanced = (q - every.logsumexp(dim=0).unsqueeze(-2) for q, every in zip(log_q, sums, strict=True))
             log_q = [q.log_softmax(dim=-1) for q in balanced]
-        return [q.exp() for q in log_q]
+        return [q.exp() if counts is None else q.exp().masked_fill(~counts[..., None], 0) for q in log_q]
