@@ -42,17 +42,30 @@ class Step:
 
 
 @dataclass(eq=False)
-class Standard:
+class _Looks:
+    """What the last step saw."""
+
+    # of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all its calls, where a method
+    # makes several with one `step` object (NNCLR's two directions)
+    seen: Stats = field(default_factory=dict, init=False)
+    # what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th)
+    found: Stats = field(default_factory=dict, init=False)
+    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
+
+    @property
+    def stats(self) -> Stats:
+        """The means of what is `seen`."""
+        return means(self.seen)
+
+
+@dataclass(eq=False)
+class Standard(_Looks):
     """`type: standard`: the method's own loss, to the last bit."""
 
     temperature: float  # of the method
     positives: Positives  # how several positives of one anchor count, see `solo.losses.info_nce`
     show: Policy | None = None  # as `Hex` has it
     bank: Bank | None = field(default=None, init=False)
-    stats: Stats = field(default_factory=dict, init=False)
-    seen: Stats = field(default_factory=dict, init=False)
-    found: Stats = field(default_factory=dict, init=False)
-    whom: Stats = field(default_factory=dict, init=False)
 
     def replace(
         self,
@@ -75,7 +88,7 @@ class Standard:
 
 
 @dataclass(eq=False)
-class Hex:
+class Hex(_Looks):
     """HEX as it enters a method's loss: who is a relative, and how much that weighs."""
 
     policy: Policy  # who is a relative
@@ -88,12 +101,6 @@ class Hex:
     # finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an image's own.
     # No loss knows of it.
     show: Policy | None = None
-    # what the last step saw of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all its
-    # calls, where a method makes several with one `step` object (NNCLR's two directions)
-    seen: Stats = field(default_factory=dict, init=False)
-    # what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th)
-    found: Stats = field(default_factory=dict, init=False)
-    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
     _step: Step | None = field(default=None, init=False)
     _calls: int = field(default=0, init=False)
 
@@ -101,11 +108,6 @@ class Hex:
     def positives(self) -> Positives:
         """How several positives of one anchor count."""
         return self.settings.positives
-
-    @property
-    def stats(self) -> Stats:
-        """The means of what the last step saw."""
-        return means(self.seen)
 
     def replace(
         self,

@@ -225,18 +225,17 @@ class HexRows(InfoNCERows):
 
     def seen(self) -> Stats:
         """Sums over the anchors of this process and of how many, detached (2,); only those that exist in this batch."""
+        found = {
+            "hierarchy_negatives": torch.stack([self._selected, self._selected.new_tensor(len(self.pairs.anchors))])
+        }
         if self.selector is None:
-            return {"hierarchy_negatives": torch.stack([self._selected, torch.ones_like(self._selected)])}
-        sums = [self._selected, *(seen[0] for seen in self._seen.values())]
-        anchors = torch.full_like(self._selected, len(self.pairs.anchors))
-        counts = [anchors, *(seen[1] for seen in self._seen.values())]
-        names = ["hierarchy_negatives", *self._seen]
+            return found
+        found |= self._seen
         if self.pairs.anchor_groups is not None and self.pairs.key_groups is not None:
-            names, sums, counts = [*names, "superclass_share"], [*sums, self._alike[0]], [*counts, self._alike[1]]
-        seen = dict(zip(names, torch.stack([torch.stack(sums), torch.stack(counts)], dim=1), strict=True))
+            found["superclass_share"] = self._alike
         if (threshold := self.selector.threshold) is not None:
-            seen["threshold"] = torch.stack([threshold, torch.ones_like(threshold)])
-        return seen
+            found["threshold"] = torch.stack([threshold, torch.ones_like(threshold)])
+        return found
 
 
 def means(seen: Stats) -> Stats:

@@ -13,7 +13,7 @@ from solo import distributed
 from solo.eval.metrics import mean_std
 from solo.losses.info_nce import info_nce
 from solo.losses.numerics import full_precision, off_diagonal
-from solo.losses.pairs import Pairs, unit
+from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import NNCLRKwargs
 from solo.methods.momentum import BaseMomentumMethod
@@ -32,6 +32,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
     trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
     group_options = {"transformer_encoder": {"lr": 0.1}}
     averaged = ("projector",)
+    unit_targets = True
     metric = "train_comb_loss"
     queue_index: Tensor
 
@@ -44,10 +45,6 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         self.transformer_encoder = nn.TransformerEncoder(layer, num_layers=3)
         self.pos_enc = Summer(PositionalEncodingPermute1D(NEIGHBOURS))
         self.make_queue(kw.queue_size, width, labels=("queue_y", "queue_index"))
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Nearest neighbours in the queue: place of the first (B,); of all five rows (B, 5, D), ids and labels."""
