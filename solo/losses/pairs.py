@@ -145,26 +145,31 @@ class Pairs:
         Raises:
             ValueError: if the shapes differ.
         """
-        return cls.between_each([anchors], [keys], ids, groups)[0]
+        return cls.between_later([anchors], [keys], ids, groups)()[0]
 
     @classmethod
-    def between_each(
+    def between_later(
         cls, anchors: Sequence[Tensor], keys: Sequence[Tensor], ids: Tensor, groups: Tensor | None = None
-    ) -> list[Pairs]:
-        """`between` of several, all of the same images, whose keys travel together."""
+    ) -> Callable[[], list[Pairs]]:
+        """`between` of several, all of the same images, whose keys travel together, with what is gathered next."""
         for rows, others in zip(anchors, keys, strict=True):
             if rows.shape != others.shape:
                 raise ValueError(
                     f"anchors {tuple(rows.shape)} and keys {tuple(others.shape)} must have one shape (B, D)"
                 )
         ids = ids.to(keys[0].device)
-        groups = ids if groups is None else groups.to(ids.device)
-        *every, key_ids, key_groups = distributed.gather_each(*map(unit, keys), ids, groups)
-        known, keys_known = (None, None) if groups is ids else (groups, key_groups)
-        return [
-            cls(unit(rows), others, ids, key_ids, None, known, keys_known, complete=True)
-            for rows, others in zip(anchors, every, strict=True)
-        ]
+        groups = None if groups is None else groups.to(ids.device)
+        found = distributed.gather_later(*map(unit, keys), ids, ids if groups is None else groups)
+
+        def pairs() -> list[Pairs]:
+            *every, key_ids, known = found()
+            key_groups = None if groups is None else known
+            return [
+                cls(unit(rows), others, ids, key_ids, None, groups, key_groups, complete=True)
+                for rows, others in zip(anchors, every, strict=True)
+            ]
+
+        return pairs
 
     @classmethod
     def with_queue(

@@ -75,11 +75,11 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         (z1, z2), (p1, p2), (m1, m2) = out["z"], out["p"], out["momentum_z"]
         (places, nn1, _, _), (_, nn2, _, _) = self.find_nn(m1), self.find_nn(m2)
         (context1, own1), (context2, own2) = self.attend(z1, nn1), self.attend(z2, nn2)
-        put, rows = self.enqueue_later(m1, queue_y=step.targets, queue_index=step.ids), (m1, m2, z2, z1)
-        every = distributed.gather_later(*map(at_least_float32, rows))
+        every = distributed.gather_later(*map(at_least_float32, (m1, m2, z2, z1)))
         anchors, keys = [nn1[:, 0], nn2[:, 0], context1, context2], [p2, p1, own2, own1]
-        *directions, one, other = Pairs.between_each(anchors, keys, step.ids, step.groups)
-        put()
+        found = Pairs.between_later(anchors, keys, step.ids, step.groups)
+        self.dequeue_and_enqueue(m1, step.targets, step.ids)
+        *directions, one, other = found()
         neighbour = torch.stack(
             [self.hex.replace(self.info_nce, pairs, step, m1, fixed=True) for pairs in directions]
         ).mean()

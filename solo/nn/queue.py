@@ -1,6 +1,6 @@
 """The one FIFO queue, and the look-up of nearest neighbours in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,17 +46,9 @@ class QueueMixin(nn.Module):
         Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers by the name of their
         buffer. Raises a `QueueSizeError` if the queue is no multiple of the batch of all processes.
         """
-        self.enqueue_later(rows, **labels)()
-
-    @torch.no_grad()
-    def enqueue_later(self, rows: Tensor, **labels: Tensor) -> Callable[[], None]:
-        """`enqueue` of what travels with whatever is gathered next; what is returned puts it into the queue."""
         first = at_least_float32(rows.transpose(0, -2))  # rows first, for gathering
-        found = distributed.gather_later(first, *labels.values())
-        return lambda: self._put(*found(), names=list(labels))
-
-    def _put(self, rows: Tensor, *labels: Tensor, names: Sequence[str]) -> None:
-        rows = rows.transpose(0, -2)
+        found, *numbers = distributed.gather_each(first, *labels.values())
+        rows = found.transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
             what = f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}"
@@ -64,7 +56,7 @@ class QueueMixin(nn.Module):
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
-        for name, values in zip(names, labels, strict=True):
+        for name, values in zip(labels, numbers, strict=True):
             getattr(self, name).index_copy_(0, places, values.long())
         self.queue_ptr.copy_((self.queue_ptr + batch) % size)
 

@@ -43,7 +43,7 @@ def gather_without_gradient() -> Any:
 
 def queue_of_own_rows() -> Any:
     """The queue keeps a process's own rows only."""
-    return _seen_by(queue, gather_later=lambda *own: lambda: [rows.detach() for rows in own])
+    return _seen_by(queue, gather_each=lambda *own: [rows.detach() for rows in own])
 
 
 def own_batch_statistics() -> Any:
