@@ -49,7 +49,7 @@ from solo.hex import AdaptivePercentile
 from solo.hex.loss import hex_nce
 from solo.losses import info_nce, simclr_loss_func
 from solo.losses.pairs import Pairs
-from solo.run.devices import SyncedNorms
+from solo.run.machine import SyncedNorms
 
 Row = dict[str, Any]
 ENTRY = {
