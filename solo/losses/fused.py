@@ -5,8 +5,8 @@ terms of its positives; for the gradient the cosines are made again, once for th
 Memory is that of the rows and their gradient. In a ring (`solo.losses.ring`) each pass is made in turns. The quantiles
 of `HEX_adaptive` are found by counting.
 
-Products are float32 as three of TF32, whose error is float32's: one alone would change a loss of temperature 0.1 by
-1e-3. The kernels need CUDA and Triton; with TRITON_INTERPRET=1 they run on a CPU, to be tested.
+Products of float32 are made of three of TF32, near float32's precision: one alone would change a loss of temperature
+0.1 by thousandths. The kernels need CUDA and Triton; with TRITON_INTERPRET=1 they run on a CPU, to be tested.
 """
 
 from __future__ import annotations
