@@ -65,6 +65,7 @@ class Standard(_Looks):
     temperature: float  # of the method
     positives: Positives  # how several positives of one anchor count, see `solo.losses.info_nce`
     show: Policy | None = None  # as `Hex` has it
+    fused: bool = False  # as `Hex` has it
     bank: Bank | None = field(default=None, init=False)
 
     def replace(
@@ -76,7 +77,7 @@ class Standard(_Looks):
         fixed: bool = False,
     ) -> Tensor:
         """The method's own loss of the pairs."""
-        return plain(pairs)
+        return plain(dataclasses.replace(pairs, fused=self.fused))
 
     def blend(self, base: Callable[[], Tensor], views: Sequence[Tensor], step: Step) -> Tensor:
         """The method's own loss as it is."""
@@ -101,6 +102,7 @@ class Hex(_Looks):
     # finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an image's own.
     # No loss knows of it.
     show: Policy | None = None
+    fused: bool = False  # losses are computed by the kernels of `solo.losses.fused`
     _step: Step | None = field(default=None, init=False)
     _calls: int = field(default=0, init=False)
 
@@ -157,6 +159,7 @@ class Hex(_Looks):
         return make
 
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
+        pairs = dataclasses.replace(pairs, fused=self.fused)
         drawn = self._drawn(pairs, step, embeddings)
         loss, seen = self._contrast(pairs, step, None if fixed else drawn)
         if fixed and drawn is not None and self.action.name == "pull":

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
+from solo.hex.catalogue import NOT_FUSED
 from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import Selector
+from solo.losses.fused import Choice, Seen
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
 from solo.losses.pairs import Pairs
 
@@ -223,11 +225,35 @@ class HexRows(InfoNCERows):
                 counts = counts & (terms.weight > 0)
             seen += torch.stack([torch.where(counts, value, 0.0).sum(), counts.sum()])
 
+    def choice(self) -> Choice:
+        """What kernels need to know; raises a `UserError` where they can't do what is asked."""
+        if self.selector is None and self.kin is None and self.own is None:
+            return super().choice()
+        what, against, cut = self.action.name, self.action.denominator, getattr(self.selector, "cut", None)
+        others = self.kin is not None or self.own is not None or self.relative
+        if cut is None or others or what not in ("weigh", "drop") or against not in ("own", "negatives"):
+            raise UserError(f"performance.fused_loss=true {NOT_FUSED}")
+        named = getattr(self.selector, "named", False)
+        return Choice(True, cut, named, what == "weigh", against == "own", self.beta, self.tau_plus)
+
+    def see(self, seen: Seen) -> None:
+        """Record what kernels have seen."""
+        super().see(seen)
+        if self.selector is None:
+            return
+        terms = seen.positives if self.positives == "outside" else (seen.positives > 0).to(seen.positives.dtype)
+        self._selected += seen.size.sum()
+        self._alike += torch.stack([seen.alike.sum(), seen.known.sum()])
+        for name, value in (("log_global", seen.log_rest), ("log_local", seen.log_local)):
+            there = value.isfinite()
+            self._seen[name] += torch.stack([torch.where(there, value, 0.0).sum(), there.sum()])
+        for name, value in (("local_share", seen.local_share), ("bounded", seen.bounded)):
+            self._seen[name] += torch.stack([value.sum(), terms.sum()])
+
     def seen(self) -> Stats:
         """Sums over the anchors of this process and of how many, detached (2,); only those that exist in this batch."""
-        found = {
-            "hierarchy_negatives": torch.stack([self._selected, self._selected.new_tensor(len(self.pairs.anchors))])
-        }
+        anchors = torch.full_like(self._selected, len(self.pairs.anchors))
+        found = {"hierarchy_negatives": torch.stack([self._selected, anchors])}
         if self.selector is None:
             return found
         found |= self._seen
