@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -68,14 +69,7 @@ class Standard(_Looks):
     fused: bool = False  # as `Hex` has it
     bank: Bank | None = field(default=None, init=False)
 
-    def replace(
-        self,
-        plain: Callable[[Pairs], Tensor],
-        pairs: Pairs,
-        step: Step,
-        embeddings: Tensor | None = None,
-        fixed: bool = False,
-    ) -> Tensor:
+    def replace(self, plain: Callable[[Pairs], Tensor], pairs: Pairs, *_: Any, **__: Any) -> Tensor:
         """The method's own loss of the pairs."""
         return plain(dataclasses.replace(pairs, fused=self.fused))
 

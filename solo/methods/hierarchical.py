@@ -38,17 +38,9 @@ class HiMulConE(SimCLR):
         labels = labels.repeat(len(out["z"]), 1)
         key_labels = distributed.gather_later(labels)
         pairs = Pairs.from_views(out["z"], step.ids, step.groups)
-        return hierarchical_contrastive_loss(
-            pairs,
-            labels,
-            self.kind,
-            self.hex.temperature,
-            self.kw.level_penalty,
-            self.kw.pairs,
-            self.kw.granularity,
-            self.hex.denominator(pairs, step),
-            *key_labels(),
-        )
+        own = (pairs, labels, self.kind, self.hex.temperature)
+        settings = (self.kw.level_penalty, self.kw.pairs, self.kw.granularity)
+        return hierarchical_contrastive_loss(*own, *settings, self.hex.denominator(pairs, step), *key_labels())
 
 
 class HiMulCon(HiMulConE):

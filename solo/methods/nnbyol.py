@@ -30,9 +30,6 @@ class NNBYOL(NeighbourQueue, BYOL):
         (p1, p2), (m1, m2) = out["p"], out["momentum_z"]
         (places, nn1), (_, nn2) = self.find_nn(m1), self.find_nn(m2)
         self.dequeue_and_enqueue(m1, step.targets)
-        metrics = {
-            "train_z_std": mean_std(torch.stack(out["z"])),
-            "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
-        }
-        self.log_metrics(metrics)
+        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
+        self.log_metrics({"train_z_std": mean_std(torch.stack(out["z"])), "train_nn_acc": accuracy})
         return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)
