@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from solo.eval.features import FeatureTable
-from solo.eval.intervals import HalfMeans, Interval, of_independent
+from solo.eval.intervals import UNDEFINED, HalfMeans, Interval, of_independent
 from solo.eval.knn import nearest, nearest_others, vote_ranking
 from solo.eval.linear import LinearClassifier, fit_linear
 from solo.eval.rows import best as best_columns
@@ -37,7 +37,8 @@ def neighbour_intervals(
 ) -> list[dict[str, Interval]]:
     """Intervals of the accuracies by votes of the *other measured* images, which would change with the images.
 
-    `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` are halves, see `solo.eval.intervals`.
+    `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` are halves, see `solo.eval.intervals`. NaN
+    where classes have less than k images on average: small ones are then outvoted as a whole, which no half shows.
     """
     truth, classes = truth.to(features.device), _classes(truth, truth)
     halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
@@ -49,7 +50,11 @@ def neighbour_intervals(
             best = vote_ranking(similarity, labels.flatten()[near + starts], count, temperature=temperature)
             right = (best == labels.flatten()[:, None]).unflatten(0, rows.shape)
             half.add(torch.stack([right[..., 0], right.any(dim=2)]), labels >= 0)
-    return [{name: half.interval(name, one[name]) for name in one} for half, one in zip(halves, each, strict=True)]
+    found = []
+    for column, half, one in zip(truth.T, halves, each, strict=True):
+        enough = len(one["acc1"]) >= k * len(column[column >= 0].unique())
+        found.append({name: half.interval(name, hit) if enough else UNDEFINED for name, hit in one.items()})
+    return found
 
 
 def knn_ranking(

@@ -16,8 +16,8 @@ from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
 from solo.eval.graded import retrieve_graded
 from solo.eval.hierarchy import consistent, hierarchy_scores
-from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_mean
-from solo.eval.json_numbers import Numbers, percent, plain, statistic
+from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_classes, of_mean
+from solo.eval.json_numbers import Numbers, percent, plain, statistic, told
 from solo.eval.paths import calibration_error, cpcc, full_path, mean_per_class
 from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
 from solo.eval.retrieval import retrieve
@@ -153,13 +153,12 @@ def _per_class(
     name: str, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol, independent: bool = True
 ) -> list[Numbers]:
     """Accuracy averaged over the classes of each level."""
-
-    def of(best: np.ndarray, labels: np.ndarray) -> Numbers:
-        right = best == labels
-        measure = lambda rows: mean_per_class(right[rows], labels[rows])  # noqa: E731
-        return statistic(f"{name}_mean_per_class", measure, len(labels), protocol.intervals and independent)
-
-    return [of(top[:, 0].numpy(), column.numpy()) for top, column in zip(ranking, truth.T, strict=True)]
+    found = []
+    for top, column in zip(ranking, truth.numpy().T, strict=True):
+        right = top[:, 0].numpy() == column
+        ends = of_classes(right, column) if protocol.intervals and independent else None
+        found.append(told(f"{name}_mean_per_class", mean_per_class(right, column), ends))
+    return found
 
 
 def _calibration(judged: Judged, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol) -> list[Numbers]:
@@ -185,12 +184,11 @@ def _several(judged: Judged, labels: np.ndarray, levels: list[Numbers], protocol
         one = slice(place, place + 1)
         row["linear_ap"] = plain(100 * mean_average_precision(judged.first[:, one], labels[:, one]))
     numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
-    for name, points in (("map", None), ("map_11", 11)):
-        measure = lambda rows, points=points: mean_average_precision(  # noqa: E731
-            judged.first[rows], labels[rows], points
-        )
-        numbers |= statistic(name, measure, len(labels), protocol.intervals)
-    return numbers
+    measure = lambda rows: mean_average_precision(judged.first[rows], labels[rows])  # noqa: E731
+    numbers |= statistic("map", measure, len(labels), protocol.intervals)
+    # The last of the eleven recalls is one image's, a label: that varies as no part of the images shows.
+    eleven = mean_average_precision(judged.first, labels, 11)
+    return numbers | told("map_11", eleven, UNDEFINED if protocol.intervals else None)
 
 
 def _counts(name: str, column: Tensor) -> Numbers:
