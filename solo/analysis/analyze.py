@@ -19,7 +19,7 @@ from solo.analysis.pairs import nearest_in_batch, pair_figures
 from solo.analysis.png import draw
 from solo.analysis.record import overview, protocol_of, record
 from solo.analysis.report import write_report
-from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, worst_superclass
+from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, time_of, worst_superclass
 from solo.analysis.spaces import space_figures
 from solo.analysis.trends import trend_figures
 from solo.errors import UserError
@@ -42,12 +42,6 @@ class SnapshotSource:
     facts: Mapping[str, Any] = field(default_factory=dict)
     # from the number of images to features (n, q, d) of q augmented views of some, by kind; None: there are no views
     views: Callable[[int], Mapping[str, torch.Tensor]] | None = None
-
-    @property
-    def words(self) -> str:
-        """Its time, in words, with a comma before; empty where nobody knows."""
-        done = f", after {self.epoch} epoch{'s' * (self.epoch != 1)}" if self.epoch else ", before training"
-        return "" if self.epoch is None else done
 
 
 @dataclass(frozen=True)
@@ -101,14 +95,17 @@ def analyze(
     options = options or Options()
     whole = sources[0].snapshots[-1].load()
     main, several = _main(whole), len(sources) > 1
-    rows = _rows(main, options)
+    count, most = len(main.val), options.max_images
+    if count < 8:
+        raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
+    rows = None if most is None or count <= most else draw_rows(count, most, options.seed)  # None: all of them
     reference = _taken(whole, rows)
     labelling = find_labelling(_main(reference), options.superclass, options.clusters, options.seed)
     say(f"labels: {labelling.protocol}")
 
     def numbers_of(name: str, point: SnapshotSource, spaces: Spaces) -> dict[str, Any]:
-        say(f"{name}{point.words}")
-        views = point.views(len(main.val)) if point.views else {}
+        say(", ".join(filter(None, (name, time_of(point.epoch)))))
+        views = point.views(count) if point.views else {}
         of = {kind: features.val.features for kind, features in spaces.items()}
         return {kind: measure(rows, labelling, options, views.get(kind)) for kind, rows in of.items()}
 
@@ -138,14 +135,14 @@ def analyze(
                 grids[source.name] = nearest_in_batch(features, labelling.coarse, names, options.seed, title)
         runs.append(Run(source.name, tuple(snapshots), place))
     seen = [point.views is not None for source in sources for point in source.snapshots]
-    lidar = min(options.lidar_images, len(main.val)), options.lidar_views
+    lidar = min(options.lidar_images, count), options.lidar_views
     analysis = Analysis(
         options.title or " · ".join(source.name for source in sources),
         tuple(runs),
         labelling,
         views,
         "umap" if options.embedding == "none" else options.embedding,
-        protocol_of(len(_main(reference).val), len(main.val), labelling, options, lidar, seen),
+        protocol_of(len(_main(reference).val), count, labelling, options, lidar, seen),
         options.max_points,
         options.seed,
     )
@@ -174,15 +171,6 @@ def _write(
 def _main(spaces: Spaces) -> Features:
     """The representation, else whatever there is."""
     return spaces["backbone"] if "backbone" in spaces else next(iter(spaces.values()))
-
-
-def _rows(main: Features, options: Options) -> torch.Tensor | None:
-    """Which images are looked at; None: all of them."""
-    count = len(main.val)
-    if count < 8:
-        raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
-    most = options.max_images
-    return None if most is None or count <= most else draw_rows(count, most, options.seed)
 
 
 def _taken(spaces: Spaces, rows: torch.Tensor | None) -> Spaces:

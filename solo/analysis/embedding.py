@@ -1,10 +1,7 @@
 """Features as points in the plane, coloured by every label level: numbers in, a figure out."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,25 +20,12 @@ TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 _MOST_IN_LEGEND = 40
 
 
-@dataclass(frozen=True)
-class LabelNames:
-    """What the columns of the targets are called."""
-
-    levels: Sequence[str]  # name of each level, coarse first
-    classes: Sequence[Sequence[str]]  # for each level the names of its classes; an empty tuple means their numbers
-
-    @classmethod
-    def numbered(cls, count: int) -> LabelNames:
-        """For `count` levels of which nothing is known."""
-        return cls(["class"] if count == 1 else [f"level {i}" for i in range(count)], [()] * count)
-
-
 def draw_embedding(
     features: Array,
     targets: Array,
     paths: Sequence[Path],
     *,
-    names: LabelNames | None = None,
+    names: Sequence[tuple[str, Sequence[str]]] | None = None,
     title: str = "",
     embedding: Embedding = "umap",
     palette: str = "hls",
@@ -50,9 +34,9 @@ def draw_embedding(
 ) -> int:
     """Draw one panel for each label level into `paths`, in the formats of their endings; the number of points drawn.
 
-    Features are (n, d), n >= 2; targets (n, L), coarse level first, -1 unknown, drawn in grey. The title gets how they
-    became points (see `embed`), and how many of how many: above `max_points` a random part. `palette` is "hls" (evenly
-    spaced hues) or a colour map of matplotlib.
+    Features are (n, d), n >= 2; targets (n, L), coarse level first, -1 unknown, drawn in grey; `names` has each level's
+    and those of its classes, none for their numbers. The title gets how they became points (see `embed`), and how many
+    of how many: above `max_points` a random part. `palette` is "hls" (evenly spaced hues) or a map of matplotlib's.
 
     Raises:
         UserError: an unknown palette, or fewer than two rows.
@@ -61,11 +45,12 @@ def draw_embedding(
 
     rows = draw_rows(len(features), max_points, seed).numpy()
     points, targets = embed(features[rows], embedding, seed), targets[rows]
-    names = names or LabelNames.numbered(targets.shape[1])
+    count = targets.shape[1]
+    names = names or [("class", ())] if count == 1 else names or [(f"level {level}", ()) for level in range(count)]
     shown = f"{len(rows):,} images" if len(rows) == len(features) else f"{len(rows):,} of {len(features):,} images"
     title = " · ".join(part for part in (title, TITLES[embedding], shown) if part)
     panels = []
-    for labels, level, classes, order in zip(targets.T, names.levels, names.classes, _orders(targets), strict=True):
+    for labels, (level, classes), order in zip(targets.T, names, _orders(targets), strict=True):
         groups = [
             Group(classes[label] if label < len(classes) else str(label), colour, np.flatnonzero(labels == label))
             for label, colour in zip(order, named_palette(palette, len(order)), strict=True)

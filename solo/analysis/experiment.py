@@ -75,26 +75,18 @@ def table(report: Report, budget: str) -> list[list[str]]:
         if cell.budget == budget:
             arms.setdefault(cell.arm, {})[cell.measure] = cell
     rows = []
-    for arm in sorted(arms, key=lambda name: -_gain(arms[name][report.measures[0]])):
+    gains = {arm: of[report.measures[0]].difference for arm, of in arms.items()}
+    for arm in sorted(arms, key=lambda arm: -(gain.mean if (gain := gains[arm]) else 0.0)):
         first = arms[arm][report.measures[0]]
         row = [arm + (" (placebo)" if arm in report.placebos else ""), str(first.seeds)]
         for measure in report.measures:
             cell = arms[arm][measure]
             spread = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}"
-            row += [f"{cell.mean:.2f}{spread}", _compared(cell)]
+            found = cell.difference
+            tested = f", {cell.p_holm:.2g}, {found.sign_p:.2g}" if found and found.pairs > 1 else ""
+            row += [f"{cell.mean:.2f}{spread}", f"{found}{tested}" if found else ""]
         rows.append([*row, "" if math.isnan(first.cost) else f"{first.cost:.2f}"])
     return [[*heading, "time"], *rows]
-
-
-def _gain(cell: Cell) -> float:
-    return cell.difference.mean if cell.difference else 0.0
-
-
-def _compared(cell: Cell) -> str:
-    found = cell.difference
-    if found is None or math.isnan(found.p_value):
-        return "" if found is None else str(found)
-    return f"{found}, {cell.p_holm:.2g}, {found.sign_p:.2g}"
 
 
 def remarks(report: Report) -> list[str]:
@@ -120,23 +112,17 @@ def figure(report: Report) -> Figure:
         order = [row[0].removesuffix(" (placebo)") for row in table(report, budget)[1:]]
         for place, measure in enumerate(report.measures):
             cells = {cell.arm: cell for cell in report.cells if (cell.budget, cell.measure) == (budget, measure)}
-            rows = tuple(
-                _dot(cells[arm], GREY if arm in report.placebos else run_colour(place))
-                for arm in order
-                if arm in cells and cells[arm].difference
-            )
+            rows = []
+            for arm in order:
+                if arm in cells and (found := cells[arm].difference):
+                    ends = None if math.isnan(found.low) else (found.low, found.high)
+                    mark = (measure, found.mean, GREY if arm in report.placebos else run_colour(place))
+                    rows.append(DotRow(f"{arm} ({found.pairs})", (mark,), intervals=(ends,)))
             if rows:
-                title = f"{measure}{f', {budget}' if budget else ''}"
-                panels.append(Dots(title, f"difference to {report.baseline}", rows, from_zero=False, reference=0.0))
+                title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
+                panels.append(Dots(title, step, tuple(rows), from_zero=False, reference=0.0))
     caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
     return Figure("experiment", "", report.title, caption, report.command, tuple(panels), ((" ", GOOD),), across=2)
-
-
-def _dot(cell: Cell, colour: str) -> DotRow:
-    found = cell.difference
-    assert found is not None
-    ends = None if math.isnan(found.low) else (found.low, found.high)
-    return DotRow(f"{cell.arm} ({found.pairs})", ((cell.measure, found.mean, colour),), intervals=(ends,))
 
 
 def written(report: Report) -> Written:

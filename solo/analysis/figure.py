@@ -166,3 +166,16 @@ def _has_something(panel: Panel) -> bool:
     if isinstance(panel, Dots):
         return any(math.isfinite(value) for row in panel.rows for _, value, _ in row.marks)
     return True
+
+
+def legend_of(panels: Sequence[Panel]) -> tuple[tuple[str, str], ...]:
+    """(name, colour) of everything that has a name, in the order of drawing."""
+    found: dict[str, str] = {}
+    for panel in panels:
+        if isinstance(panel, Lines):
+            found |= {series.name: series.colour for series in panel.series if series.name not in found}
+        elif isinstance(panel, Cloud):
+            found |= {group.name: group.colour for group in panel.groups if group.name not in found}
+        elif isinstance(panel, Dots):
+            found |= {name: colour for row in panel.rows for name, _, colour in row.marks if name not in found}
+    return tuple(found.items())

@@ -84,9 +84,9 @@ def find_labelling(
     names = tuple(reference.class_names(level) for level in range(len(levels)))
     if superclass is not None:
         column = _column(levels, superclass)
-        return Labelling(labels, levels, names, column, len(levels), f"{_joined(levels)}: labels of the data set")
+        return Labelling(labels, levels, names, column, len(levels), f"{', '.join(levels)}: labels of the data set")
     if len(levels) > 1:
-        text = f"{_joined(levels)}: labels of the data set; superclasses are the level '{levels[-2]}'"
+        text = f"{', '.join(levels)}: labels of the data set; superclasses are the level '{levels[-2]}'"
         return Labelling(labels, levels, names, len(levels) - 2, len(levels), text)
     return _grouped(reference, names[0])
 
@@ -136,12 +136,13 @@ def _grouped(reference: Features, names: tuple[str, ...]) -> Labelling:
     groups = _emergent_groups(reference.val.features.numpy(), fine)
     coarse = np.where(fine >= 0, groups[np.maximum(fine, 0)], -1)
     members = [[names[label] for label in known if groups[label] == group] for group in range(int(groups.max()) + 1)]
+    called = tuple(", ".join(some[:2]) + (f" +{len(some) - 2}" if len(some) > 2 else "") for some in members)
     text = (
         f"{level}: labels of the data set; superclasses are not given: groups of classes, cut from the tree of class "
         f"centroids of {reference.name}, the same for all models"
     )
     labels = np.stack([coarse, fine], axis=1)
-    return Labelling(labels, ("group", level), (tuple(map(_members, members)), names), 0, 1, text)
+    return Labelling(labels, ("group", level), (called, names), 0, 1, text)
 
 
 def _emergent_groups(features: Array, fine: Array) -> Array:
@@ -153,18 +154,9 @@ def _emergent_groups(features: Array, fine: Array) -> Array:
     return found
 
 
-def _members(names: Sequence[str]) -> str:
-    more = f" +{len(names) - 2}" if len(names) > 2 else ""
-    return ", ".join(names[:2]) + more
-
-
 def _column(levels: Sequence[str], superclass: str | int) -> int:
     if isinstance(superclass, str) and superclass in levels:
         return levels.index(superclass)
     if isinstance(superclass, str) or not -len(levels) <= superclass < len(levels):
-        raise UserError(f"superclass={superclass!r} is no level of the labels; choose {_joined(levels)}, or an index")
+        raise UserError(f"superclass={superclass!r} is no level of the labels; choose {', '.join(levels)}, or an index")
     return superclass % len(levels)
-
-
-def _joined(levels: Sequence[str]) -> str:
-    return ", ".join(levels)

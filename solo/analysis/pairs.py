@@ -8,7 +8,6 @@ import numpy as np
 from solo.analysis.figure import DotRow, Dots, Figure, Picture, PictureRow, Pictures
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.runs import Analysis
-from solo.analysis.spaces import titled
 from solo.eval.profile import NodeRank
 from solo.eval.rows import Array, unit
 
@@ -52,15 +51,7 @@ def profile(analysis: Analysis) -> Figure:
         )
         title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
         panels.append(Dots(title, "local / global effective rank", rows, reference=1.0))
-    return Figure(
-        "collapse-profile",
-        "Local collapse",
-        "Where does it collapse? Local against global rank of every node",
-        "Each row is a node of the label tree; its dot is the effective rank of its images over that of as many images "
-        "drawn from everywhere. At the dotted line the node is as rich as the whole; far left, it has collapsed.",
-        analysis.protocol["rank"],
-        tuple(panels),
-    )
+    return analysis.figure("collapse-profile", panels)
 
 
 def _ratio(nodes: Mapping[tuple[int, int], NodeRank], key: tuple[int, int]) -> float:
@@ -86,15 +77,7 @@ def confusable(analysis: Analysis) -> Figure:
             (run.name, _mixing_of(run.last.spaces[analysis.spaces[0]], a, b), run.colour) for run in analysis.runs
         )
         rows.append(DotRow(f"{names[a]} · {names[b]}", marks))
-    return Figure(
-        "confusable",
-        "Local collapse",
-        "Which classes fall onto each other?",
-        "Mixing is 0 where no neighbour comes from the other class and 1 where the two are one: neighbours as if drawn "
-        "from both at random.",
-        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
-        (Dots("", "mixing", tuple(rows)),) if rows else (),
-    )
+    return analysis.figure("confusable", [Dots("", "mixing", tuple(rows))] if rows else [])
 
 
 def examples(analysis: Analysis) -> Figure:
@@ -113,30 +96,15 @@ def examples(analysis: Analysis) -> Figure:
                 title = f"{names[pair.first]} · {names[pair.second]}"
                 rows.append(PictureRow(title, tuple(pictures), f"mixing {pair.mixing:.2f}"))
         if rows:
-            panels.append(Pictures(titled(analysis, run), tuple(rows)))
-    return Figure(
-        "confusable-examples",
-        "Local collapse",
-        "Could you tell them apart?",
-        "Images of two classes that are each other's neighbours, the most similar first. If you can't tell either, the "
-        "collapse is in the data; if you can, it is in the model.",
-        f"{SPACES[analysis.spaces[0]].capitalize()}. {analysis.protocol['mixing']}",
-        tuple(panels),
-    )
+            panels.append(Pictures(analysis.titled(run), tuple(rows)))
+    return analysis.figure("confusable-examples", panels)
 
 
 def neighbour_grid(analysis: Analysis, neighbours: dict[str, Pictures]) -> Figure:
     """Figure 15: the images of a random batch that are closest to some anchors."""
-    return Figure(
-        "neighbours",
-        "Neighbours",
-        "What does the embedding call similar?",
-        f"Left the anchor, then the most similar images of a random batch. Green names share the anchor's "
-        f"{analysis.labelling.superlevel}, red ones don't.",
-        f"The {_RETRIEVED} highest cosines ({SPACES[analysis.spaces[-1]]}) within one batch of {_BATCH} images drawn "
-        f"at random (seed {analysis.seed}), the same for all runs; anchors of different superclasses where possible.",
-        tuple(neighbours[run.name] for run in analysis.runs if run.name in neighbours),
-    )
+    panels = [neighbours[run.name] for run in analysis.runs if run.name in neighbours]
+    space = SPACES[analysis.spaces[-1]]
+    return analysis.figure("neighbours", panels, retrieved=_RETRIEVED, batch=_BATCH, neighbour_space=space)
 
 
 def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> Pictures:

@@ -57,6 +57,11 @@ def named_palette(name: str, count: int) -> list[str]:
 def oklch(lightness: float, chroma: float, hue: float) -> str:
     """A colour as `#rrggbb`: lightness 0 to 1, chroma 0 to about 0.3, reduced to what screens show, hue in degrees."""
     angle = math.radians(hue)
+
+    def gamma(part: float) -> float:
+        part = min(max(part, 0.0), 1.0)
+        return 12.92 * part if part <= 0.0031308 else 1.055 * part ** (1 / 2.4) - 0.055
+
     while chroma > 0:
         rgb = _linear_rgb(lightness, chroma * math.cos(angle), chroma * math.sin(angle))
         if all(-1e-4 <= part <= 1 + 1e-4 for part in rgb):
@@ -64,7 +69,7 @@ def oklch(lightness: float, chroma: float, hue: float) -> str:
         chroma = max(chroma - 0.005, 0)
     else:
         rgb = _linear_rgb(lightness, 0, 0)
-    return _text([_gamma(min(max(part, 0.0), 1.0)) for part in rgb])
+    return _text([gamma(part) for part in rgb])
 
 
 def _text(rgb: Sequence[float]) -> str:
@@ -80,7 +85,3 @@ def _linear_rgb(lightness: float, a: float, b: float) -> tuple[float, float, flo
         -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
         -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short,
     )
-
-
-def _gamma(part: float) -> float:
-    return 12.92 * part if part <= 0.0031308 else 1.055 * part ** (1 / 2.4) - 0.055

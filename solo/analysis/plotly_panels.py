@@ -1,13 +1,15 @@
 """Panels as plotly's JSON: traces and layout. Colours of text, axes and background are set by the page's script."""
 
+import html
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Panel, Series
+from solo.analysis.figure import Cloud, Dendrogram, Dots, Lines, Panel
 from solo.analysis.palette import GREY
+from solo.errors import printable
 
 Json = dict[str, Any]
 _DIGITS = 4
@@ -52,72 +54,49 @@ def _axis(title: str = "", **more: Any) -> Json:
     }
 
 
+def _trace(mode: str, x: Iterable[float], y: Iterable[float], name: str | None, **more: Any) -> Json:
+    """Lines or markers; those of one name are switched on and off together, None is always on."""
+    named = {} if name is None else {"name": brief(name), "legendgroup": brief(name)}
+    return {"type": "scatter", "mode": mode, "x": numbers(x), "y": numbers(y), **named, **more}
+
+
+def _named(places: Sequence[float], names: list[str]) -> Json:
+    return {"tickmode": "array", "tickvals": places, "ticktext": names}
+
+
 def _lines(panel: Lines) -> Json:
     data: list[Json] = []
     for series in panel.series:
+        faint: Json = {"fillcolor": faded(series.colour, 0.14)}
         if series.low is not None and series.high is not None:
-            data.append(_band(series))
-        few = series.markers and len(series.x) <= 40
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if few else "lines",
-                "name": printable(series.name),
-                "legendgroup": printable(series.name),
-                "x": numbers(series.x),
-                "y": numbers(series.y),
-                "line": {"color": series.colour, "width": 2, "dash": "dot" if series.dash else "solid"},
-                "marker": {"size": 5},
-                **({"fill": "tozeroy", "fillcolor": faded(series.colour, 0.14)} if series.area else {}),
-                "hovertemplate": f"{escape(series.name)}<br>{escape(panel.x)} %{{x}}: %{{y:.4~g}}<extra></extra>",
-            }
-        )
-    x = _axis(
-        panel.x, showgrid=False, **({"type": "log", "dtick": 1, "exponentformat": "power"} if panel.log_x else {})
-    )
-    y = _axis(panel.y, **({"type": "log", "dtick": 1, "exponentformat": "power"} if panel.log_y else {}))
+            x, y = [*series.x, *reversed(series.x)], [*series.high, *reversed(series.low)]
+            edge: Json = {"line": {"width": 0, "color": series.colour}, "fill": "toself", "hoverinfo": "skip"}
+            data.append(_trace("lines", x, y, series.name, **edge, **faint))
+        look: Json = {"line": {"color": series.colour, "width": 2, "dash": "dot" if series.dash else "solid"}}
+        look |= {"marker": {"size": 5}, **({"fill": "tozeroy", **faint} if series.area else {})}
+        hover = f"{escape(series.name)}<br>{escape(panel.x)} %{{x}}: %{{y:.4~g}}<extra></extra>"
+        mode = "lines+markers" if series.markers and len(series.x) <= 40 else "lines"
+        data.append(_trace(mode, series.x, series.y, series.name, hovertemplate=hover, **look))
+    powers: Json = {"type": "log", "dtick": 1, "exponentformat": "power"}
+    across = _axis(panel.x, showgrid=False, **(powers if panel.log_x else {}))
+    up = _axis(panel.y, **(powers if panel.log_y else {}))
     if panel.x_ticks:
-        x |= {"tickmode": "array", "tickvals": list(panel.x_ticks), "ticktext": [f"{tick:g}" for tick in panel.x_ticks]}
-    if panel.x_range:
-        x["range"] = list(panel.x_range)
-    if panel.y_range:
-        y["range"] = list(panel.y_range)
-    return {"data": data, "layout": _layout(panel.title, 330, xaxis=x, yaxis=y)}
-
-
-def _band(series: Series) -> Json:
-    assert series.low is not None and series.high is not None
-    x = numbers(series.x)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": printable(series.name),
-        "legendgroup": printable(series.name),
-        "x": x + x[::-1],
-        "y": numbers(series.high) + numbers(series.low)[::-1],
-        "line": {"width": 0, "color": series.colour},
-        "fill": "toself",
-        "fillcolor": faded(series.colour, 0.14),
-        "hoverinfo": "skip",
-    }
+        across |= _named(list(panel.x_ticks), [f"{tick:g}" for tick in panel.x_ticks])
+    for axis, ends in ((across, panel.x_range), (up, panel.y_range)):
+        if ends:
+            axis["range"] = list(ends)
+    return {"data": data, "layout": _layout(panel.title, 330, xaxis=across, yaxis=up)}
 
 
 def _cloud(panel: Cloud) -> Json:
     size = float(np.clip(110 / math.sqrt(max(len(panel.points), 1)), 3, 8))
-    data = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": printable(group.name),
-            "legendgroup": printable(group.name),
-            "x": numbers(panel.points[group.rows, 0]),
-            "y": numbers(panel.points[group.rows, 1]),
-            "marker": {"color": group.colour, "size": size, "opacity": 0.8, "line": {"width": 0}},
-            "text": [escape(panel.texts[row]) for row in group.rows] if panel.texts else escape(group.name),
-            "hovertemplate": "%{text}<extra></extra>",
-        }
-        for group in panel.groups
-    ]
+    data = []
+    for group in panel.groups:
+        x, y = panel.points[group.rows].T
+        look: Json = {"marker": {"color": group.colour, "size": size, "opacity": 0.8, "line": {"width": 0}}}
+        text = [escape(panel.texts[row]) for row in group.rows] if panel.texts else escape(group.name)
+        look |= {"text": text, "hovertemplate": "%{text}<extra></extra>"}
+        data.append(_trace("markers", x, y, group.name, **look))
     bare = {"visible": False, "showgrid": False}
     layout = _layout(panel.title, 380, xaxis=bare, yaxis=bare, margin={"l": 6, "r": 6, "t": 38, "b": 6})
     return {"data": data, "layout": layout}
@@ -125,71 +104,59 @@ def _cloud(panel: Cloud) -> Json:
 
 def _dots(panel: Dots) -> Json:
     places = list(range(len(panel.rows)))[::-1]
-    joined_x: list[float | None] = []
-    joined_y: list[float | None] = []
-    marks: dict[tuple[str, str], tuple[list[float], list[float], list[str]]] = {}
+    joined: list[tuple[float, float]] = []  # ends of lines, and after each a gap
+    marks: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+    gap = (math.nan, math.nan)
     for place, row in zip(places, panel.rows, strict=True):
         values = [value for _, value, _ in row.marks if math.isfinite(value)]
         if len(values) > 1:
-            joined_x += [*numbers([min(values), max(values)]), None]
-            joined_y += [place, place, None]
+            joined += [(min(values), place), (max(values), place), gap]
         for mark, (name, value, colour) in enumerate(row.marks):
-            ends = row.intervals[mark] if row.intervals else None
-            if ends is not None:
-                joined_x += [*numbers(list(ends)), None]
-                joined_y += [panel.dodged(place, mark, row)] * 2 + [None]
-            found = marks.setdefault((printable(name), colour), ([], [], []))
+            at = panel.dodged(place, mark, row)
+            if row.intervals and (ends := row.intervals[mark]) is not None:
+                joined += [(ends[0], at), (ends[1], at), gap]
+            found = marks.setdefault((name, colour), [])
             if math.isfinite(value):
-                found[0].append(*numbers([value]))
-                found[1].append(panel.dodged(place, mark, row))
-                found[2].append(row.name)
-    data: list[Json] = [
-        {"type": "scatter", "mode": "lines", "x": joined_x, "y": joined_y, "hoverinfo": "skip"}
-        | {"line": {"color": faded(GREY, 0.45), "width": 2}}
-    ]
-    data += [
-        {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "x": x, "y": y}
-        | {"text": [escape(text) for text in texts]}
-        | {"marker": {"color": colour, "size": 8, "symbol": "circle", "line": {"color": _EDGE, "width": 1}}}
-        | {"hovertemplate": f"%{{text}}<br>{escape(name)}: %{{x:.4~g}}<extra></extra>"}
-        for (name, colour), (x, y, texts) in marks.items()
-    ]
+                found.append((value, at, escape(row.name)))
+    between: Json = {"line": {"color": faded(GREY, 0.45), "width": 2}, "hoverinfo": "skip"}
+    data = [_trace("lines", [x for x, _ in joined], [y for _, y in joined], None, **between)]
+    for (name, colour), dots in marks.items():
+        look: Json = {"marker": {"color": colour, "size": 8, "symbol": "circle", "line": {"color": _EDGE, "width": 1}}}
+        look |= {"text": [text for *_, text in dots]}
+        look |= {"hovertemplate": f"%{{text}}<br>{escape(name)}: %{{x:.4~g}}<extra></extra>"}
+        data.append(_trace("markers", [x for x, *_ in dots], [y for _, y, _ in dots], name, **look))
     mixed = len({row.depth for row in panel.rows}) > 1
-    names = [
-        f"<b>{escape(_short(row.name))}</b>" if mixed and not row.depth else escape(_short(row.name))
-        for row in panel.rows
-    ]
-    y = _axis(tickmode="array", tickvals=places, ticktext=names, showgrid=False, range=[-0.7, len(places) - 0.3])
+    names = [f"<b>{_short(row.name)}</b>" if mixed and not row.depth else _short(row.name) for row in panel.rows]
+    y = _axis(**_named(places, names), showgrid=False, range=[-0.7, len(places) - 0.3])
     x = _axis(panel.x, **({"range": [0, panel.right]} if panel.from_zero else {}))
     layout = _layout(panel.title, 100 + _ROW * len(places), xaxis=x, yaxis=y)
     if panel.reference is not None:
-        layout["shapes"] = [
-            {"type": "line", "x0": panel.reference, "x1": panel.reference, "yref": "paper", "y0": 0, "y1": 1}
-            | {"line": {"color": GREY, "width": 1, "dash": "dot"}}
-        ]
+        across = {"x0": panel.reference, "x1": panel.reference, "yref": "paper", "y0": 0, "y1": 1}
+        layout["shapes"] = [{"type": "line", **across, "line": {"color": GREY, "width": 1, "dash": "dot"}}]
     return {"data": data, "layout": layout}
 
 
 def _tree(panel: Dendrogram) -> Json:
-    by_colour: dict[str, tuple[list[float | None], list[float | None]]] = {}
+    by_colour: dict[str, tuple[list[float], list[float]]] = {}
     for (heights, positions), colour in zip(panel.links, panel.colours, strict=True):
         found = by_colour.setdefault(colour, ([], []))
-        found[0].extend([*numbers(heights), None])
-        found[1].extend([*numbers(positions), None])
-    data: list[Json] = [
-        {"type": "scatter", "mode": "lines", "x": x, "y": y, "hoverinfo": "skip"}
-        | {"line": {"color": colour or GREY, "width": 2}, "meta": {"textcolour": not colour}}
-        for colour, (x, y) in by_colour.items()
-    ]
+        found[0].extend([*heights, math.nan])
+        found[1].extend([*positions, math.nan])
+    data: list[Json] = []
+    for colour, (x, y) in by_colour.items():
+        look: Json = {"line": {"color": colour or GREY, "width": 2}, "meta": {"textcolour": not colour}}
+        data.append(_trace("lines", x, y, None, hoverinfo="skip", **look))
     places = list(range(len(panel.leaves)))
     few = len(places) <= 120
     named = zip(panel.leaves, panel.leaf_colours, strict=True)
-    names = [f'<span style="color:{colour}">●</span> {escape(_short(name))}' for name, colour in named]
-    y = _axis(range=[-0.7, len(places) - 0.3], showgrid=False)
-    y |= {"tickmode": "array", "tickvals": places, "ticktext": names} if few else {"showticklabels": False}
-    x = _axis(panel.x, rangemode="tozero")
-    height = 110 + (_ROW if few else 4) * len(places)
-    return {"data": data, "layout": _layout(panel.title, min(height, 2200), xaxis=x, yaxis=y)}
+    names = [f'<span style="color:{colour}">●</span> {_short(name)}' for name, colour in named]
+    up = _axis(range=[-0.7, len(places) - 0.3], showgrid=False)
+    up |= _named(places, names) if few else {"showticklabels": False}
+    height = min(110 + (_ROW if few else 4) * len(places), 2200)
+    return {
+        "data": data,
+        "layout": _layout(panel.title, height, xaxis=_axis(panel.x, rangemode="tozero"), yaxis=up),
+    }
 
 
 _KINDS: dict[type, Callable[[Any], Json]] = {Lines: _lines, Cloud: _cloud, Dots: _dots, Dendrogram: _tree}
@@ -217,27 +184,14 @@ def faded(colour: str, alpha: float) -> str:
 
 def escape(text: str) -> str:
     """Text that plotly shows as it is."""
-    return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(brief(text), quote=False)
 
 
-def printable(text: str) -> str:
-    """Text without control characters, which are spelled out, as is half a surrogate pair; cut where it is huge."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_LONGEST])
-    return shown if len(text) <= _LONGEST else f"{shown}…"
+def brief(text: object) -> str:
+    """Text without control characters, which are spelled out, and cut where it is huge."""
+    whole = str(text)
+    return printable(whole[:_LONGEST]) + "…" * (len(whole) > _LONGEST)
 
 
 def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def legend_of(panels: Sequence[Panel]) -> tuple[tuple[str, str], ...]:
-    """(name, colour) of everything that has a name, in the order of drawing."""
-    found: dict[str, str] = {}
-    for panel in panels:
-        if isinstance(panel, Lines):
-            found |= {series.name: series.colour for series in panel.series if series.name not in found}
-        elif isinstance(panel, Cloud):
-            found |= {group.name: group.colour for group in panel.groups if group.name not in found}
-        elif isinstance(panel, Dots):
-            found |= {name: colour for row in panel.rows for name, _, colour in row.marks if name not in found}
-    return tuple(found.items())
+    return escape(name if len(name) <= most else f"{name[: most - 1]}…")

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from solo.analysis.figure import Cloud, Dendrogram, Dots, Figure, Lines, Panel, Pictures
+from solo.analysis.figure import Cloud, Dendrogram, Dots, Figure, Lines, Panel, Pictures, legend_of
 from solo.analysis.palette import BAD, GOOD, GREY, GRID, INK, SOFT
-from solo.analysis.plotly_panels import legend_of
 from solo.eval.rows import Array
 from solo.files import replacing
 
@@ -37,7 +36,7 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
     own = any(isinstance(panel, (Lines, Cloud)) and panel.legend for panel in figure.panels)
     legend = figure.legend or (() if own else legend_of(figure.panels))
     caption = textwrap.wrap(figure.caption, int(width * 12))
-    rows = _legend_rows(legend, width) if 1 < len(legend) <= _MOST_IN_LEGEND else 0
+    rows = -(-sum(len(name) + 6 for name, _ in legend) // int(width * 13)) if 1 < len(legend) <= _MOST_IN_LEGEND else 0
     head = 0.46 + 0.18 * len(caption) + 0.28 * rows
     words = textwrap.wrap(figure.protocol, int(width * 15))
     foot = 0.1 + 0.16 * len(words)
@@ -50,13 +49,28 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
     canvas.text(left, 1 - 0.4 / total, "\n".join(caption), size=9, color=INK, va="top", linespacing=1.3)
     canvas.text(left, 0.06 / total, "\n".join(words), size=7.5, color=SOFT, va="bottom")
     if rows:
-        _legend(canvas, legend, width, 1 - (0.4 + 0.18 * len(caption)) / total)
+        top = 1 - (0.4 + 0.18 * len(caption)) / total
+        columns_of = -(-len(legend) // rows)
+        _legend(canvas, legend, ncols=columns_of, fontsize=9, loc="upper left", bbox_to_anchor=(0.004, top))
     grid = canvas.add_gridspec(len(lines), columns, height_ratios=heights)
     for place, panel in enumerate(figure.panels):
         axes = canvas.add_subplot(grid[place // columns, place % columns])
-        _panel(axes, panel, image)
-        if isinstance(panel, (Lines, Cloud)) and panel.legend:
-            _own_legend(axes, panel)
+        axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(GRID)
+        axes.tick_params(colors=INK, labelsize=8.5, length=0)
+        axes.set_axisbelow(True)
+        if isinstance(panel, Pictures):
+            _pictures(axes, panel, image)
+            continue
+        _KINDS[type(panel)](axes, panel)
+        if isinstance(panel, Lines) and panel.legend:  # below them
+            _legend(axes, legend_of((panel,)), ncols=2, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02, -0.17))
+        elif isinstance(panel, Cloud) and panel.legend:  # beside it
+            names = legend_of((panel,))
+            columns_of = -(-len(names) // _ROWS_OF_LEGEND)
+            _legend(axes, names, ncols=columns_of, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         canvas.savefig(temporary, format=path.suffix.lstrip(".") or "pdf")
@@ -76,54 +90,12 @@ def _height(panel: Panel) -> float:
     return 4.0 if isinstance(panel, Cloud) else 3.2
 
 
-def _legend_rows(legend: tuple[tuple[str, str], ...], width: float) -> int:
-    return -(-sum(len(name) + 6 for name, _ in legend) // int(width * 13))
-
-
-def _legend(canvas: Any, legend: tuple[tuple[str, str], ...], width: float, top: float) -> None:
-    rows = _legend_rows(legend, width)
-    canvas.legend(
-        handles=_handles(legend),
-        loc="upper left",
-        bbox_to_anchor=(0.004, top),
-        ncols=-(-len(legend) // rows),
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handletextpad=0.1,
-        columnspacing=1.2,
-    )
-
-
-def _own_legend(axes: Any, panel: Lines | Cloud) -> None:
-    """Name the lines or points of one panel: below lines, beside points."""
-    names = legend_of((panel,))
-    handles = _handles(names)
-    look = {"fontsize": 8, "frameon": False, "labelcolor": INK, "handletextpad": 0.2, "columnspacing": 1.2}
-    if isinstance(panel, Lines):
-        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.02, -0.17), ncols=2, **look)
-    else:
-        columns = -(-len(names) // _ROWS_OF_LEGEND)
-        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns, **look)
-
-
-def _handles(legend: Sequence[tuple[str, str]]) -> list[Any]:
+def _legend(owner: Any, names: Sequence[tuple[str, str]], **look: Any) -> None:
+    """Name colours, on a figure or on the axes of one panel."""
     from matplotlib.lines import Line2D
 
-    return [Line2D([], [], marker="o", ls="", color=colour, markersize=6, label=name) for name, colour in legend]
-
-
-def _panel(axes: Any, panel: Panel, image: Images | None) -> None:
-    axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
-    axes.tick_params(colors=INK, labelsize=8.5, length=0)
-    axes.set_axisbelow(True)
-    if isinstance(panel, Pictures):
-        _pictures(axes, panel, image)
-    else:
-        _KINDS[type(panel)](axes, panel)
+    dots = [Line2D([], [], marker="o", ls="", color=colour, markersize=6, label=name) for name, colour in names]
+    owner.legend(handles=dots, frameon=False, labelcolor=INK, handletextpad=0.2, columnspacing=1.2, **look)
 
 
 def _lines(axes: Any, panel: Lines) -> None:

@@ -1,6 +1,5 @@
 """Everything that was found: as plain values for `analysis.json`, as a table, and in words how it came about."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 from solo.analysis.findings import Finding
 from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Numbers, Settings
+from solo.analysis.pages import words_of
 from solo.analysis.runs import Analysis
+from solo.analysis.written import finite
 
 
 def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
     labelling = analysis.labelling
 
     def spaces(held: dict[str, Numbers]) -> dict[str, Any]:
-        return {SPACES.get(space, space): plain(_space(numbers)) for space, numbers in held.items()}
+        return {SPACES.get(space, space): finite(_space(numbers), digits=6) for space, numbers in held.items()}
 
     return {
         "kind": "analysis",
@@ -84,17 +85,6 @@ def _space(numbers: Numbers) -> dict[str, Any]:
     return found
 
 
-def plain(value: Any) -> Any:
-    """Numbers as JSON has them, with six significant digits, null where they aren't finite; in mappings and lists."""
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
-
-
 def protocol_of(
     count: int, total: int, labelling: Labelling, settings: Settings, lidar: tuple[int, int], seen: Sequence[bool]
 ) -> dict[str, str]:
@@ -102,64 +92,22 @@ def protocol_of(
 
     `lidar` says how many images LiDAR compares, and views of each; `seen` whether each snapshot has views.
     """
-    seed, level = settings.seed, labelling.superlevel
-    of = "" if count == total else f" of {total:,}, drawn at random (max_images, seed {seed})"
     anchors, cosine_anchors = (
         f"all {count:,} images"
         if count <= most
-        else f"{most:,} random images (max_anchors, seed {seed}), each against all {count:,}"
+        else f"{most:,} random images (max_anchors, seed {settings.seed}), each against all {count:,}"
         for most in (settings.max_anchors, min(settings.max_anchors, COSINE_ANCHORS))
     )
-    return {
-        "images": f"{count:,} images{of}, each once, without augmentation.",
-        "labels": f"{labelling.protocol}.",
-        "knn": (
-            f"kNN: leave-one-out among these images (no training image votes), {anchors}; {settings.k} neighbours by "
-            f"cosine, votes weighted by exp(cosine / {settings.temperature:g}); top-1 in percent."
-        ),
-        "rank": (
-            "Effective rank: exp of the entropy of the singular values' shares, of centred features. Local over "
-            "global: of a node's images over the mean of three random subsets of as many images; nodes of fewer than "
-            "8 images are left out. RankMe: the same rank without centring."
-        ),
-        "spectrum": (
-            "Eigenvalues of the covariance of all these images over their sum; those below 1e-8 of it aren't drawn."
-        ),
-        "cosine": (
-            f"Pairs of one {level} and all other pairs; {cosine_anchors}; an image is never paired with itself. "
-            f"Pairs of one class count as pairs of one {level}."
-        ),
-        "threshold": (
-            f"Mean over the anchors of the {settings.quantile:g} quantile of their cosines; {cosine_anchors}. In "
-            "training it is read from a batch, so that fewer images are above it."
-        ),
-        "tree": (
-            f"Average linkage of the cosine distances of {labelling.level} centroids (means of unit features). "
-            "Agreement: Pearson correlation of joining heights with distances in the label tree, p from 199 random "
-            "relabellings; Baker's gamma: their rank correlation; changed subtrees: Robinson-Foulds distance, 0 to 1."
-        ),
-        "mixing": (
-            f"Of the {settings.k} nearest neighbours (cosine) of one class's images, the share in the other class "
-            f"among those in either, added up for both directions and clipped to 1; {anchors}. Separation: distance "
-            "of the centroids over the root mean square distance to them. Classes of fewer than 8 images are left out."
-        ),
-        "LiDAR": _lidar(*lidar, seen, seed),
+    facts: dict[str, Any] = {
+        **vars(settings),
+        **{"count": count, "level": labelling.level, "superlevel": labelling.superlevel, "labels": labelling.protocol},
+        **{"anchors": anchors, "cosine_anchors": cosine_anchors, "lidar_images": lidar[0], "lidar_views": lidar[1]},
+        "of": "" if count == total else f" of {total:,}, drawn at random (max_images, seed {settings.seed})",
+        "not_all": "" if all(seen) else " Not of snapshots whose checkpoint doesn't say how its run made views.",
     }
-
-
-def _lidar(images: int, views: int, seen: Sequence[bool], seed: int) -> str:
-    """How LiDAR was measured, or why it wasn't."""
-    if not any(seen):
-        return (
-            "LiDAR is not measured: it compares several augmented views of an image, and saved features and published "
-            "models have one. Analyse checkpoints of runs, with lidar_images above 0."
-        )
-    some = "" if all(seen) else " Not of snapshots whose checkpoint doesn't say how its run made views."
-    return (
-        f"LiDAR: {images:,} of the images, drawn at random, {views} views of each, augmented as in the run's recipe "
-        f"(seed {seed}), network in evaluation mode; at most one less than the images. The paper takes 1,000 images of "
-        f"50 views: compare values of one protocol only.{some}"
-    )
+    found = {topic: text.format(**facts) for topic, text in words_of("protocol").items()}
+    none = found.pop("no LiDAR")
+    return found if any(seen) else {**found, "LiDAR": none}
 
 
 Cell = str | float | int | None

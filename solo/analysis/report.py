@@ -1,20 +1,18 @@
 """One HTML file with everything in it: no network, both themes, any screen. Its marks are in `page/report.html`."""
 
-import base64
 import io
 import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import resources
 
-from jinja2 import Environment
 from markupsafe import Markup
 from PIL import Image
 
-from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures
+from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures, legend_of
 from solo.analysis.findings import Finding
-from solo.analysis.plotly_panels import Json, legend_of, plotly_panel, printable
+from solo.analysis.pages import embedded, page_file, render
+from solo.analysis.plotly_panels import Json, brief, plotly_panel
 from solo.analysis.record import Cell, Table
 from solo.analysis.runs import Analysis
 
@@ -50,6 +48,23 @@ def write_report(
         panels.append(plotly_panel(panel))
         return len(panels) - 1
 
+    @cache
+    def thumbnail(row: int) -> Markup:
+        if image is None:
+            return Markup(f"<span>image {row:,}</span>")
+        picture = image(row).convert("RGB")
+        small = max(picture.size) <= _SMALL
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        stream, kind = io.BytesIO(), "png" if small else "jpeg"
+        picture.save(stream, format=kind, optimize=True, quality=85)
+        smooth = "" if small else ' class="smooth"'
+        return Markup(f'<img{smooth} alt="image {row}" src="{embedded(stream.getvalue(), kind)}">')
+
+    def chips(figure: Figure) -> Sequence[tuple[str, str]]:
+        """The names and colours of a legend, where there are several, and not too many to be of use."""
+        legend = figure.legend or legend_of(figure.panels)
+        return legend if 1 < len(legend) <= _MOST_CHIPS else ()
+
     def all_panels() -> Markup:
         data = json.dumps(panels, separators=(",", ":"), allow_nan=False)
         for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
@@ -61,15 +76,15 @@ def write_report(
         inside = [figure for figure in figures if figure.section == name]
         if inside or name == "Overview":
             sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, "figures": inside})
-    # Whatever is shown has its marks escaped and its control characters spelled out.
-    shown = Environment(autoescape=True, finalize=lambda x: x if isinstance(x, Markup) else printable(str(x)))
-    return shown.from_string(_asset("report.html")).render(
+    return render(
+        "report.html",
+        brief,
         analysis=analysis,
         count=analysis.runs[0].last.spaces[analysis.spaces[0]].count,
         colours={run.name: run.colour for run in analysis.runs},
         topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
         sections=sections,
-        legend_of=_chips,
+        legend_of=chips,
         switches=lambda one: not all(isinstance(panel, (Pictures, Dendrogram)) for panel in one.panels),
         columns=lambda one: min(2, len(one.panels)) if isinstance(one.panels[0], Pictures) else one.columns,
         is_plot=lambda panel: not isinstance(panel, Pictures),
@@ -77,33 +92,10 @@ def write_report(
         panels=all_panels,
         table=table,
         cells=_cells(table),
-        thumbnail=_thumbnails(image),
-        **{name: Markup(_asset(f"report.{name}")) for name in ("css", "js")},
+        thumbnail=thumbnail,
+        **{name: Markup(page_file(f"report.{name}")) for name in ("css", "js")},
         plotly=Markup(get_plotlyjs()),
     )
-
-
-def _chips(figure: Figure) -> Sequence[tuple[str, str]]:
-    """The names and colours of a legend, where there are several, and not too many to be of use."""
-    legend = figure.legend or legend_of(figure.panels)
-    return legend if 1 < len(legend) <= _MOST_CHIPS else ()
-
-
-def _thumbnails(image: Images | None) -> Callable[[int], Markup]:
-    @cache
-    def tag(row: int) -> Markup:
-        if image is None:
-            return Markup(f"<span>image {row:,}</span>")
-        picture = image(row).convert("RGB")
-        small = max(picture.size) <= _SMALL
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        stream, kind = io.BytesIO(), "png" if small else "jpeg"
-        picture.save(stream, format=kind, optimize=True, quality=85)
-        data = base64.b64encode(stream.getvalue()).decode()
-        smooth = "" if small else ' class="smooth"'
-        return Markup(f'<img{smooth} alt="image {row}" src="data:image/{kind};base64,{data}">')
-
-    return tag
 
 
 def _cells(table: Table) -> list[list[dict[str, str]]]:
@@ -134,8 +126,3 @@ def _best(table: Table) -> set[tuple[int, int]]:
                 best = (max if column.better == "high" else min)(known.values())
                 found |= {(number, place) for number, value in known.items() if value == best}
     return found
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files("solo.analysis").joinpath("page", name).read_text(encoding="utf-8")

@@ -1,14 +1,16 @@
 """What was analysed: runs, their snapshots over time, and the subsets of images that are drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from solo.analysis.embedding import Embedding
+from solo.analysis.figure import Figure, Panel
 from solo.analysis.labelling import Labelling
-from solo.analysis.numbers import Numbers
+from solo.analysis.numbers import SPACES, Numbers
+from solo.analysis.pages import words_of
 from solo.analysis.palette import run_colour
 from solo.eval.rows import Array, draw
 
@@ -92,6 +94,27 @@ class Analysis:
             for space in ("backbone", "projector")
             if all(space in snapshot.spaces for run in self.runs for snapshot in run.snapshots)
         ] or [next(iter(self.runs[0].last.spaces))]
+
+    def figure(
+        self, key: str, panels: Sequence[Panel], legend: tuple[tuple[str, str], ...] = (), **facts: Any
+    ) -> Figure:
+        """Panels under the words that `page/figures.yaml` has for `key`, into which `facts` are filled."""
+        spaces = [SPACES[space] for space in (self.spaces[0], self.spaces[-1])]
+        facts |= {"main_space": spaces[0], "space": spaces[0].capitalize(), "last_space": spaces[1].capitalize()}
+        facts |= {"level": self.labelling.level, "superlevel": self.labelling.superlevel, "seed": self.seed}
+        words = {name: text.format(**facts, **self.protocol) for name, text in words_of("figures")[key].items()}
+        return Figure(key, **words, panels=tuple(panels), legend=legend)
+
+    def titled(self, run: Run, text: str = "") -> str:
+        """The title of a run's panel: its name, where there are several, and more."""
+        return ", ".join(part for part in (run.name if len(self.runs) > 1 else "", text) if part)
+
+
+def time_of(epoch: int | None) -> str:
+    """So many epochs, in words; empty where nobody knows."""
+    if epoch == 0:
+        return "before training"
+    return "" if epoch is None else f"after {epoch} epoch{'s' * (epoch != 1)}"
 
 
 def choose_views(labelling: Labelling, worst: int | None, max_points: int, seed: int) -> tuple[View, ...]:

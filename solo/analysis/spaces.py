@@ -7,7 +7,7 @@ from solo.analysis.figure import Cloud, Dendrogram, Figure, Group, Lines, Panel,
 from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.palette import OTHER, SAME, UNKNOWN, category_colours
-from solo.analysis.runs import Analysis, Run, Snapshot, View
+from solo.analysis.runs import Analysis, View, time_of
 from solo.eval.tree import EmergentTree
 
 _FRAME = 2.5  # height of a panel of distributions, in those of the last snapshot
@@ -41,19 +41,11 @@ def distributions(analysis: Analysis) -> Figure | None:
                     x = ((np.arange(len(share)) + 0.5) * 2 / len(share) - 1).tolist()
                     density = (share * len(share) / 2).tolist()
                     series.append(Series(name, x, density, colour, dash=start, area=not start, markers=False))
-            title = titled(analysis, run, SPACES[space])
+            title = analysis.titled(run, SPACES[space])
             top = _FRAME * max(max(one.y) for one in series if one.area)
             frame = (0.0, top) if top < max(max(one.y) for one in series) else None
             panels.append(Lines(title, "cosine", "density", tuple(series), y_range=frame, x_range=_filled(series)))
-    return Figure(
-        "cosine-distribution",
-        "Similarity",
-        "Two kinds of negatives: distribution of cosines",
-        "Filled: the last snapshot; broken: the first, whose narrow peak may leave the frame. The less the two filled "
-        "hills overlap, the better a threshold on the cosine finds an anchor's relatives.",
-        analysis.protocol["cosine"],
-        tuple(panels),
-    )
+    return analysis.figure("cosine-distribution", panels)
 
 
 def spectra(analysis: Analysis) -> Figure:
@@ -69,15 +61,7 @@ def spectra(analysis: Analysis) -> Figure:
                 y = [float(values[place - 1]) for place in x]
                 series.append(Series(run.name, x, y, run.colour, dash=start, markers=False))
         panels.append(Lines(SPACES[space].capitalize(), "direction", "share of variance", tuple(series), True, True))
-    return Figure(
-        "spectrum",
-        "Emergence",
-        "How many directions carry something? Spectrum of the covariance",
-        "A line that falls off a cliff is a collapse onto few directions; a gentle slope near −1 on these axes "
-        "(alpha-ReQ of about 1) goes with features that transfer. Broken: the first snapshot.",
-        analysis.protocol["spectrum"],
-        tuple(panels),
-    )
+    return analysis.figure("spectrum", panels)
 
 
 def clouds(analysis: Analysis, view: View) -> Figure:
@@ -99,29 +83,13 @@ def clouds(analysis: Analysis, view: View) -> Figure:
         for snapshot, start in reversed(run.ends):
             if view.key not in snapshot.clouds or (common and start and run is not analysis.runs[0]):
                 continue
-            title = titled(analysis, run, _time_of(snapshot) if run.first.epoch != run.last.epoch else "")
+            title = analysis.titled(run, time_of(snapshot.epoch) if run.first.epoch != run.last.epoch else "")
             if common and start:
-                title = _time_of(snapshot).capitalize() + ", the same for all"
+                title = time_of(snapshot.epoch).capitalize() + ", the same for all"
             panels.append(Cloud(title, snapshot.clouds[view.key], tuple(groups), texts))
-    return Figure(
-        f"points-{view.key}",
-        "The embedding",
-        f"{how}: {view.title[:1].lower()}{view.title[1:]}, coloured by {labelling.levels[level]}",
-        _CLOUD_CAPTIONS[view.key],
-        f"{how} of the {SPACES[analysis.spaces[0]]}; {len(view.rows):,} images, at most "
-        f"{analysis.max_points:,} drawn at random (seed {analysis.seed}), the same for all panels; each panel has its "
-        "own axes, and only neighbourhoods carry meaning, not distances between far groups.",
-        tuple(panels),
-        tuple((group.name, group.colour) for group in groups),
-    )
-
-
-_CLOUD_CAPTIONS = {
-    "all": "Superclasses gather first. Before training, neighbours share pixels; afterwards they should share meaning.",
-    "some": "Fewer colours, the same question: do the islands belong to one superclass each?",
-    "inside": "Local collapse lives here: classes of one superclass that lie on top of each other can't be told apart, "
-    "however tidy the whole looks.",
-}
+    facts = {"how": how, "images_shown": f"{view.title[:1].lower()}{view.title[1:]}", "shown": len(view.rows)}
+    facts |= {"coloured_by": labelling.levels[level], "most": analysis.max_points}
+    return analysis.figure(f"points-{view.key}", panels, tuple((group.name, group.colour) for group in groups), **facts)
 
 
 def trees(analysis: Analysis) -> Figure | None:
@@ -132,19 +100,11 @@ def trees(analysis: Analysis) -> Figure | None:
         if numbers.tree is None or numbers.tree.num_leaves > _MOST_LEAVES:
             return None
         note = f"agreement with the labels {numbers.agreement.cophenetic:.2f}" if numbers.agreement else ""
-        panels.append(_dendrogram(numbers.tree, numbers, labelling, titled(analysis, run, note)))
-    names = labelling.names[labelling.superclass]
-    return Figure(
-        "tree",
-        "The emergent tree",
-        f"Which {_plural(labelling.level)} does the embedding put together?",
-        f"Names and branches have the colour of their {labelling.superlevel}; a branch is coloured only while "
-        "everything below it belongs to one. Colours that reach far to the right are superclasses that the embedding "
-        "found by itself.",
-        analysis.protocol["tree"],
-        tuple(panels),
-        tuple(zip(names, category_colours(len(names)), strict=True)) if len(names) <= 40 else (),
-    )
+        panels.append(_dendrogram(numbers.tree, numbers, labelling, analysis.titled(run, note)))
+    names, level = labelling.names[labelling.superclass], labelling.level
+    classes = level[:-1] + {"s": "ses", "y": "ies"}.get(level[-1:], f"{level[-1:]}s")
+    legend = tuple(zip(names, category_colours(len(names)), strict=True)) if len(names) <= 40 else ()
+    return analysis.figure("tree", panels, legend, classes=classes)
 
 
 def _dendrogram(tree: EmergentTree, numbers: Numbers, labelling: Labelling, title: str) -> Dendrogram:
@@ -193,19 +153,3 @@ def _filled(series: list[Series]) -> tuple[float, float]:
     """The part of the axis where something is."""
     x = np.concatenate([np.asarray(s.x)[np.asarray(s.y) > 1e-3] for s in series])
     return (max(float(x.min()) - 0.05, -1.02), min(float(x.max()) + 0.05, 1.02)) if len(x) else (-1.0, 1.0)
-
-
-def titled(analysis: Analysis, run: Run, text: str = "") -> str:
-    """The title of a run's panel: its name, where there are several, and more."""
-    name = run.name if len(analysis.runs) > 1 else ""
-    return ", ".join(part for part in (name, text) if part)
-
-
-def _time_of(snapshot: Snapshot) -> str:
-    if snapshot.epoch == 0:
-        return "before training"
-    return "" if snapshot.epoch is None else f"after {snapshot.epoch} epoch{'s' * (snapshot.epoch != 1)}"
-
-
-def _plural(name: str) -> str:
-    return f"{name}es" if name.endswith("s") else f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"

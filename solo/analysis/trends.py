@@ -10,7 +10,6 @@ from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 
 # A number, or its lower end, itself and its upper end.
 Value = Callable[[Numbers], "float | tuple[float, float, float]"]
-_EMERGENCE = "Emergence"
 _LEAST_COSINE = 0.02
 _BANDS = (
     " Bands: 95 % intervals over the images, from random halves; runs see the same ones, so smaller differences can be "
@@ -30,16 +29,9 @@ def accuracy(analysis: Analysis) -> Figure:
     def of(level: str) -> Value:
         return lambda n: (n.knn_interval[level][0], n.knn[level], n.knn_interval[level][1])
 
-    levels = analysis.labelling.levels[-3:]
-    return Figure(
-        "knn",
-        _EMERGENCE,
-        "Who are the neighbours? kNN accuracy at every level",
-        "Coarse levels usually come first: a network tells superclasses apart long before their classes. "
-        "Where a fine level stalls while the coarse one is near 100 %, look for local collapse below.",
-        f"{analysis.protocol['knn']}{_BANDS if analysis.over_time else ''}",
-        tuple(_trend(analysis, level, "accuracy (%)", analysis.spaces[0], of(level)) for level in levels),
-    )
+    levels, space = analysis.labelling.levels[-3:], analysis.spaces[0]
+    panels = [_trend(analysis, level, "accuracy (%)", space, of(level)) for level in levels]
+    return analysis.figure("knn", panels, bands=_BANDS if analysis.over_time else "")
 
 
 def ranks(analysis: Analysis) -> Figure:
@@ -53,31 +45,13 @@ def ranks(analysis: Analysis) -> Figure:
         panels.append(_trend(analysis, f"Effective rank, {SPACES[space]}", "directions", space, both))
         title = f"Local over global, {SPACES[space]}"
         panels.append(_trend(analysis, title, "ratio", space, lambda n: n.mean_ratio))
-    return Figure(
-        "effective-rank",
-        _EMERGENCE,
-        "Healthy on the whole, collapsed inside? Effective rank",
-        "Solid: all images. Broken: inside the superclasses (mean; the band spans the lowest and the highest). Global "
-        "collapse pulls the solid line down; local collapse only the broken one. The ratio compares each superclass "
-        "with as many random images: 1 is no local collapse, 0 a superclass mapped to one point.",
-        analysis.protocol["rank"],
-        tuple(panels),
-    )
+    return analysis.figure("effective-rank", panels)
 
 
 def lidars(analysis: Analysis) -> Figure:
     """LiDAR of both spaces; its panels are empty where no snapshot has views."""
-    return Figure(
-        "lidar",
-        _EMERGENCE,
-        "How many directions tell images apart? LiDAR",
-        "An effective rank, too, but of what differs between images relative to what differs between views of one: "
-        "directions that only carry the augmentation don't count.",
-        analysis.protocol["LiDAR"],
-        tuple(
-            _trend(analysis, SPACES[space].capitalize(), "LiDAR", space, lambda n: n.lidar) for space in analysis.spaces
-        ),
-    )
+    panels = [_trend(analysis, SPACES[s].capitalize(), "LiDAR", s, lambda n: n.lidar) for s in analysis.spaces]
+    return analysis.figure("lidar", panels)
 
 
 def cosines(analysis: Analysis) -> Figure:
@@ -86,15 +60,8 @@ def cosines(analysis: Analysis) -> Figure:
         f"same {analysis.labelling.superlevel}": lambda n: n.cosine.same.mean if n.cosine else math.nan,
         "other": lambda n: n.cosine.other.mean if n.cosine else math.nan,
     }
-    return Figure(
-        "cosine",
-        "Similarity",
-        "Do relatives stand closer? Cosine of same-superclass and other negatives",
-        "Solid: pairs of images that share a superclass; broken: all other pairs. The hierarchy emerges where the two "
-        "move apart.",
-        analysis.protocol["cosine"],
-        tuple(_trend(analysis, SPACES[space].capitalize(), "mean cosine", space, both) for space in analysis.spaces),
-    )
+    panels = [_trend(analysis, SPACES[space].capitalize(), "mean cosine", space, both) for space in analysis.spaces]
+    return analysis.figure("cosine", panels)
 
 
 def ratio(analysis: Analysis) -> Figure:
@@ -106,39 +73,23 @@ def ratio(analysis: Analysis) -> Figure:
         title = f"Difference, {SPACES[space]}"
         gap: Value = lambda n: n.cosine.gap if n.cosine else math.nan  # noqa: E731
         panels.append(_trend(analysis, title, "same − other", space, gap))
-    return Figure(
-        "cosine-ratio",
-        "Similarity",
-        "How hierarchical is a cosine? Same-superclass against other pairs",
-        "A rising curve means that similarity itself tells superclasses apart, which HEX's threshold relies on. "
-        "The ratio is left out where the other pairs' mean cosine is below 0.02, where it says nothing.",
-        analysis.protocol["cosine"],
-        tuple(panels),
-    )
+    return analysis.figure("cosine-ratio", panels)
 
 
 def thresholds(analysis: Analysis) -> Figure:
     """Figures 8 and 9: the adaptive threshold, how many images are above it, and how many of them are relatives."""
     space = analysis.spaces[-1]
-    return Figure(
-        "threshold",
-        "Similarity",
-        "What would HEX pick? The adaptive threshold",
-        "The threshold is read from the similarities alone. The right-hand panel says how often it is right: the share "
-        "of the selected images that belong to the anchor's superclass.",
-        f"{SPACES[space].capitalize()} space. {analysis.protocol['threshold']}",
-        (
-            _trend(analysis, "Adaptive threshold", "cosine", space, lambda n: n.selection.threshold),
-            _trend(analysis, "Images above it", "per anchor", space, lambda n: n.selection.selected),
-            _trend(analysis, "Of these, same superclass", "%", space, lambda n: 100 * n.selection.precision),
-        ),
-    )
+    panels = [
+        _trend(analysis, "Adaptive threshold", "cosine", space, lambda n: n.selection.threshold),
+        _trend(analysis, "Images above it", "per anchor", space, lambda n: n.selection.selected),
+        _trend(analysis, "Of these, same superclass", "%", space, lambda n: 100 * n.selection.precision),
+    ]
+    return analysis.figure("threshold", panels)
 
 
 def tree_over_time(analysis: Analysis) -> Figure:
     """Agreement of the emergent tree with the labels, and its drift."""
     space = analysis.spaces[0]
-    of = [[snapshot.spaces[space] for snapshot in run.snapshots] for run in analysis.runs]
     panels = [
         _trend(analysis, title, y, space, lambda n, key=key: getattr(n.agreement, key, math.nan))  # type: ignore[misc]
         for title, y, key in (
@@ -147,21 +98,14 @@ def tree_over_time(analysis: Analysis) -> Figure:
         )
     ]
     if analysis.over_time:
+        of = [[snapshot.spaces[space] for snapshot in run.snapshots] for run in analysis.runs]
         last = {id(one): run[-1] for run in of for one in run}
         before = {id(one): previous for run in of for previous, one in zip(run, run[1:], strict=False)}
         like = _against(last, tree_similarity)
         panels.append(_trend(analysis, "Likeness to the last epoch's tree", "Baker's gamma", space, like))
         changed = _against(before, robinson_foulds)
         panels.append(_trend(analysis, "Changed since the snapshot before", "share of subtrees", space, changed))
-    return Figure(
-        "tree-drift",
-        "The emergent tree",
-        "When does the tree settle? Agreement with the labels, and drift",
-        "Agreement: how well the heights at which classes join follow their distance in the label tree (1: perfectly, "
-        "0: not at all). Drift: how much of the tree still changes; a tree that has settled has found its hierarchy.",
-        analysis.protocol["tree"],
-        tuple(panels),
-    )
+    return analysis.figure("tree-drift", panels)
 
 
 def batch_sizes(analysis: Analysis) -> Figure | None:
@@ -181,14 +125,7 @@ def batch_sizes(analysis: Analysis) -> Figure | None:
             values = [run.last.spaces[analysis.spaces[0]].knn[level] for run in runs]
             series.append(Series(name, [sizes[run.name] for run in runs], values, runs[0].colour))
         panels.append(Lines(level, "batch size", "accuracy (%)", tuple(series), log_x=True, x_ticks=ticks))
-    return Figure(
-        "batch-size",
-        _EMERGENCE,
-        "Does the batch size matter? kNN accuracy against it",
-        "Each line is one objective; its dots are runs that differ in their batch size.",
-        analysis.protocol["knn"],
-        tuple(panels),
-    )
+    return analysis.figure("batch-size", panels)
 
 
 def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | Mapping[str, Value]) -> Panel:
@@ -197,8 +134,12 @@ def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | M
     Where there is no time: dots, a row for each value, or for each run of the only one.
     """
     named = values if isinstance(values, Mapping) else {"": values}
+
+    def with_ends(value: float | tuple[float, float, float]) -> tuple[float, float, float]:
+        return value if isinstance(value, tuple) else (value, value, value)
+
     found = {
-        name: [[_with_ends(value(snapshot.spaces[space])) for snapshot in run.snapshots] for run in analysis.runs]
+        name: [[with_ends(value(snapshot.spaces[space])) for snapshot in run.snapshots] for run in analysis.runs]
         for name, value in named.items()
     }
     if not analysis.over_time:
@@ -218,14 +159,9 @@ def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | M
                 series.append(Series(run.name, [min(epochs), max(epochs)], shown * 2, run.colour, True, markers=False))
                 continue
             band = (low, high) if low != shown else (None, None)
-            series.append(
-                Series(run.name, [float(s.epoch or 0) for s in run.snapshots], shown, run.colour, place > 0, *band)
-            )
+            at = [float(s.epoch or 0) for s in run.snapshots]
+            series.append(Series(run.name, at, shown, run.colour, place > 0, *band))
     return Lines(title, "epochs trained", y, tuple(series))
-
-
-def _with_ends(value: float | tuple[float, float, float]) -> tuple[float, float, float]:
-    return value if isinstance(value, tuple) else (value, value, value)
 
 
 def _against(others: Mapping[int, Numbers], compare: Callable[[EmergentTree, EmergentTree], float]) -> Value:

@@ -1,7 +1,5 @@
 """A report of tables as Markdown, HTML and JSON: what `solo experiment` and `solo benchmark` write."""
 
-import base64
-import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solo.analysis.pages import embedded, render
 from solo.files import write_text
 
 Lines = Sequence[Sequence[str]]  # of a table: its heading, then its rows
@@ -42,51 +41,29 @@ class Written:
 
     def html(self, picture: bytes | None = None) -> str:
         """As one file of HTML with everything in it; `picture` is a PNG."""
-        parts = [f"<h1>{html.escape(self.title)}</h1><p><code>{html.escape(self.command)}</code></p>"]
-        if picture is not None:
-            data = base64.b64encode(picture).decode()
-            parts.append(f'<img alt="differences" src="data:image/png;base64,{data}">')
-        for heading, lines in self.tables.items():
-            parts.append(f"<h2>{html.escape(heading)}</h2>" if heading else "")
-            kinds = ["th", *["td"] * (len(lines) - 1)]
-            rows = (
-                "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
-                for tag, line in zip(kinds, lines, strict=True)
-            )
-            parts.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
-        parts += [f"<p>{html.escape(line)}</p>" for line in self.remarks]
-        parts += [f"<pre>{html.escape(self.file)}</pre>"] if self.file else []
-        return _PAGE.format(title=html.escape(self.title), body="\n".join(parts))
+        return render("tables.html", **vars(self), picture=embedded(picture) if picture else "")
 
     def write(self, folder: Path, plain: Mapping[str, Any], picture: bytes | None = None) -> list[str]:
         """Write `report.html`, `report.md` and, of plain values, `report.json`; their names."""
         texts = {
             "report.html": self.html(picture),
             "report.md": self.markdown(),
-            "report.json": json.dumps(_finite(plain), indent=1) + "\n",
+            "report.json": json.dumps(finite(plain), indent=1) + "\n",
         }
         for name, text in texts.items():
             write_text(folder / name, text)
         return [*texts]
 
 
-def _finite(value: Any) -> Any:
-    """None in place of NaN, which JSON doesn't know."""
+def finite(value: Any, digits: int | None = None) -> Any:
+    """None in place of what isn't finite, which JSON doesn't know, in mappings and lists; other floats may be rounded.
+
+    `digits` are significant ones.
+    """
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner, digits) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ margin: 2rem auto; max-width: 76rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: #2b2a27 }}
-img {{ max-width: 100% }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-td, th {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #e6e5e1 }}
-code, pre {{ overflow-wrap: anywhere; white-space: pre-wrap }}
-</style></head><body>
-{body}
-</body></html>
-"""
+        return [finite(inner, digits) for inner in value]
+    if not isinstance(value, float):
+        return value
+    return None if not math.isfinite(value) else value if digits is None else float(f"{value:.{digits}g}")

@@ -102,23 +102,22 @@ class _Check:
             if name in extra:
                 checked[name] = self._value(values, extra[name], path)
             elif name not in known:
-                self.problems.append(
-                    Problem(printable(f"{path}{name}"), self._unknown_key(str(name), [*known, *extra], path))
-                )
+                text = " is not a key" + self._advice(str(name), [*known, *extra], path)
+                self.problems.append(Problem(printable(f"{path}{name}"), text))
         return checked, self.problems
 
-    def _unknown_key(self, name: str, known: list[str], path: str) -> str:
+    def _advice(self, name: str, known: list[str], path: str) -> str:
+        """What to write instead of a key that isn't one; of very many nothing is said."""
         if len(self.problems) >= MOST_SHOWN:
-            return " is not a key"
-        if f"{path}{name}" in _ABSENT:
-            return f" is not a key: {_ABSENT[f'{path}{name}']}"
-        here = [f"{path}{found}" for found in known]
+            return ""
+        if why := _ABSENT.get(f"{path}{name}"):
+            return f": {why}"
         leaves = [leaf for leaf in self.leaves if "[" not in leaf]
         places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
         hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
-        hint = hint or did_you_mean(f"{path}{name}", here) or did_you_mean(f"{path}{name}", leaves)
-        allowed = f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys"
-        return f" is not a key; {hint}{allowed}"
+        hint = hint or did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
+        hint = hint or did_you_mean(f"{path}{name}", leaves)
+        return f"; {hint}" + (f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys")
 
     def _value(self, values: Mapping[str, Any], found: Key, path: str) -> Any:
         name, value = path + found.name, values.get(found.name, "???")
@@ -139,7 +138,11 @@ class _Check:
             return None
         try:
             converted = convert(value, found.type)
-            _require_bounds(converted, value, found.bounds)
+            entries = converted if isinstance(converted, list) else [converted]
+            numbers = [entry for entry in entries if isinstance(entry, (int, float))]
+            if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in found.bounds.items()):
+                allowed = " and ".join(f"{sign} {bound}" for sign, bound in found.bounds.items())
+                raise _Refused(f"={short(value)} is out of range; give a number {allowed}")
             if converted == [] and isinstance(found.default, LISTS) and found.default:
                 raise _Refused(f"=[] is empty; give at least one: {found.help}")
             return converted
@@ -152,7 +155,17 @@ def convert(value: Any, kind: Any) -> Any:
     """The value as `kind`: `"0.3"` as float, the text `None` as null; `_Refused` says to the user why not."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in _UNIONS:
-        return _convert_union(value, args, kind)
+        nullable = type(None) in args
+        if nullable and (value is None or (isinstance(value, str) and value in _NOTHING)):
+            return None
+        if type(value) in args:
+            return value
+        for arm in (arm for arm in args if arm is not type(None)):
+            try:
+                return convert(value, arm)
+            except _Refused as refused:
+                last = refused
+        raise last if len(args) == 2 and nullable else _wrong(value, kind)
     if origin is Literal:
         if value in args:
             return value
@@ -171,19 +184,6 @@ def convert(value: Any, kind: Any) -> Any:
             return {str(name): entry for name, entry in value.items()}
         raise _wrong(value, kind)
     return value if kind is Any else _convert_scalar(value, kind)
-
-
-def _convert_union(value: Any, arms: tuple[Any, ...], kind: Any) -> Any:
-    if type(None) in arms and (value is None or (isinstance(value, str) and value in _NOTHING)):
-        return None
-    if type(value) in arms:
-        return value
-    for arm in (arm for arm in arms if arm is not type(None)):
-        try:
-            return convert(value, arm)
-        except _Refused as refused:
-            last = refused
-    raise last if len(arms) == 2 and type(None) in arms else _wrong(value, kind)
 
 
 def _convert_scalar(value: Any, kind: type) -> Any:
@@ -209,10 +209,3 @@ def _convert_scalar(value: Any, kind: type) -> Any:
 
 def _wrong(value: Any, kind: Any) -> _Refused:
     return _Refused(f"={short(value)} has the wrong type; give {describe_type(kind)}")
-
-
-def _require_bounds(value: Any, written: Any, bounds: Mapping[str, float]) -> None:
-    numbers = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, (int, float))]
-    if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
-        allowed = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
-        raise _Refused(f"={short(written)} is out of range; give a number {allowed}")

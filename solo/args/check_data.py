@@ -24,11 +24,8 @@ def check_data(values: Values) -> Iterator[Problem]:
         yield Problem("data.num_classes", text)
     for key in ("train_path", "val_path"):
         if "://" in str(data[key]) and data["format"] != "hf":
-            local = str(data[key]).startswith("file://") and "leave file:// out"
-            advice = (
-                local
-                or "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
-            )
+            advice = "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
+            advice = "leave file:// out" if str(data[key]).startswith("file://") else advice
             yield Problem(f"data.{key}", f"={data[key]} is an address; {advice}")
     places = {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}
     for place, section in places.items():
@@ -83,19 +80,10 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
             yield Problem(key, f"{text}; take a data set with several levels ({rich}) or HEX_adaptive")
     elif by_label or (shown and shown.labels):
         yield from _level("hex.level", level, spec.levels)
-    if data.get("sampler") not in (None, "random"):
-        yield from _sampler(spec, data, values["optimizer"]["batch_size"])
-
-
-def _level(key: str, level: int | str | None, levels: Sequence[str]) -> Iterator[Problem]:
-    if isinstance(level, int) and not 0 <= level < len(levels):
-        yield Problem(key, f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}")
-    elif isinstance(level, str) and level not in levels:
-        yield Problem(key, unknown(level, levels))
-
-
-def _sampler(spec: DatasetSpec, data: Values, batch_size: int | None) -> Iterator[Problem]:
-    kind, level, per_class = data["sampler"], data["sampler_level"], data["per_class"]
+    kind, batch_size = data.get("sampler"), get(values, "optimizer.batch_size")
+    if kind in (None, "random"):
+        return
+    level, per_class = data["sampler_level"], data["per_class"]
     if data["no_labels"]:
         yield Problem("data.sampler", f"={kind!r} needs labels, and data.no_labels=True has none; take random")
         return
@@ -118,16 +106,35 @@ def _sampler(spec: DatasetSpec, data: Values, batch_size: int | None) -> Iterato
             yield Problem("data.per_class", f"{text}; raise it, or lower optimizer.batch_size={batch_size}")
 
 
+def _level(key: str, level: int | str | None, levels: Sequence[str]) -> Iterator[Problem]:
+    if isinstance(level, int) and not 0 <= level < len(levels):
+        yield Problem(key, f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}")
+    elif isinstance(level, str) and level not in levels:
+        yield Problem(key, unknown(level, levels))
+
+
 def check_folders(values: Values) -> Iterator[Problem]:
     """Folders and files of images that a real run needs; touches no image."""
     spec, data = spec_of(values), values["data"]
+    train, val = data["train_path"], data["val_path"]
     if spec is not None and spec.layout and data["format"] == "image_folder":
-        yield from _published(spec, data)
+        # In its authors' layout, unless what is missing can be fetched, see `to_fetch`.
+        key = "train_path"
+        try:
+            here = is_there(spec, train, data["download"])
+            val = val or validation_path(spec, train)
+            if train and not val and here:
+                yield Problem("data.val_path", " is missing; give the folder of the validation images")
+            key = "val_path"
+            if val and val != train:
+                is_there(spec, val, data["download"])
+        except UserError as error:
+            yield Problem(f"data.{key}", f": {error}")
     elif spec is not None and data["format"] in ("image_folder", "h5"):
         own, must_validate = spec.folders or data["format"] == "h5", "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
             if data[key] is None:
-                if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, data["train_path"]):
+                if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, train):
                     continue
                 if own and (key == "train_path" or must_validate):
                     yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
@@ -138,24 +145,6 @@ def check_folders(values: Values) -> Iterator[Problem]:
                 check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
             except UserError as error:
                 yield Problem(f"data.{key}", f": {error}")
-
-
-def _published(spec: DatasetSpec, data: Values) -> Iterator[Problem]:
-    """Both splits of a data set in its authors' layout, unless what is missing can be fetched, see `to_fetch`."""
-    train, val = data["train_path"], data["val_path"]
-    try:
-        here = is_there(spec, train, data["download"])
-        val = val or validation_path(spec, train)
-        if train and not val and here:
-            yield Problem("data.val_path", " is missing; give the folder of the validation images")
-    except UserError as error:
-        yield Problem("data.train_path", f": {error}")
-        return
-    try:
-        if val and val != train:
-            is_there(spec, val, data["download"])
-    except UserError as error:
-        yield Problem("data.val_path", f": {error}")
 
 
 def to_fetch(values: Values) -> list[str | None]:

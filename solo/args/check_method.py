@@ -28,7 +28,7 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> list[Probl
     problems += check_policy(
         values.get("method"), *(get(values, f"hex.{name}") for name in ("policy", "action", "show"))
     )
-    return [*problems, *check_accumulate(values), *_settings(values), *_schedule(values), *_ring(values)]
+    return [*problems, *check_accumulate(values), *_settings(values)]
 
 
 def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
@@ -67,29 +67,20 @@ def check_policy(method: Any, policy: Any, action: Any = None, show: str | None 
     return [Problem("hex.policy", f"={policy!r} does nothing in method={method}; take standard, or one of {places}")]
 
 
-def _schedule(values: Values) -> Iterator[Problem]:
-    """Sides of views that change over a run."""
-    shares, facts = get(values, "data.resolution_schedule"), facts_of(values.get("method"))
+def _settings(values: Values) -> Iterator[Problem]:
+    """Sides of views over a run, keys passed in a ring, a variant that the policy hasn't, a threshold that goes up."""
+    shares, method = get(values, "data.resolution_schedule"), facts_of(values.get("method"))
     if shares is not None and not shares:
         yield Problem("data.resolution_schedule", "=[] gives no share; give some, or leave it out")
     if shares and shares[-1] != 1:
         yield Problem("data.resolution_schedule", f"={shares} must end with 1: the network is used at full size")
-    if shares and facts and facts.masked:
+    if shares and method and method.masked:
         text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
         yield Problem("data.resolution_schedule", text)
-
-
-def _ring(values: Values) -> Iterator[Problem]:
-    """Keys that pass from process to process, in a method that compares them in another way."""
-    facts = facts_of(values.get("method"))
-    if get(values, "performance.ring_loss") and facts and not facts.ring:
+    if get(values, "performance.ring_loss") and method and not method.ring:
         able = " and ".join(name for name, known in CATALOGUE.items() if known.ring)
         text = f"=True is for {able}, not for method={values['method']}; leave it out"
         yield Problem("performance.ring_loss", text)
-
-
-def _settings(values: Values) -> Iterator[Problem]:
-    """A variant that the policy hasn't, and a threshold that would go up."""
     policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
     facts = policy_facts(policy)
     if whom_shown(policy, get(values, "hex.show")) and get(values, "hex.eye") == "projection":
@@ -124,14 +115,11 @@ def check_labels_of_method(values: Values, spec: DatasetSpec | None) -> Iterator
     """What a method that learns from labels needs, and where its backbone starts; `spec` is the resolved data set."""
     method, kwargs = values.get("method"), values.get("method_kwargs", {})
     facts = facts_of(method)
-    data = values["data"]
-    without = (
-        "no_labels=True" if data.get("no_labels") else "label_fraction=0" if data.get("label_fraction") == 0 else ""
-    )
-    if facts and facts.labels == "needed" and without:
-        key, _, value = without.partition("=")
-        text = f"={value} leaves method={method} nothing to learn from; take one that needs none"
-        yield Problem(f"data.{key}", text)
+    for key, bad in (("no_labels", True), ("label_fraction", 0)) if facts and facts.labels == "needed" else ():
+        if values["data"].get(key) == bad:
+            text = f"={bad} leaves method={method} nothing to learn from; take one that needs none"
+            yield Problem(f"data.{key}", text)
+            break
     if facts and facts.hex == "denominator":
         yield from _levels(values, spec)
     for key in facts.ignores if facts else ():
@@ -140,13 +128,9 @@ def check_labels_of_method(values: Values, spec: DatasetSpec | None) -> Iterator
             others = " or ".join(name for name, row in alike.items() if not row.ignores)
             yield Problem(f"method_kwargs.{key}", f"={kwargs[key]!r} does nothing in {method}; take {others}")
     for key in ("finetune_layers", "finetune_lora") if values.get("finetune_from") is None else ():
-        if values.get(key) is None:
-            continue
-        yield Problem(
-            key,
-            f"={values[key]!r} leaves the rest of the backbone as it starts; say where from, for example "
-            "finetune_from=torchvision/resnet50",
-        )
+        if values.get(key) is not None:
+            what = f"={values[key]!r} leaves the rest of the backbone as it starts; say where from"
+            yield Problem(key, f"{what}, for example finetune_from=torchvision/resnet50")
 
 
 def _levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:

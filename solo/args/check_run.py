@@ -23,7 +23,18 @@ def check_run(values: Values) -> Iterator[Problem]:
     """Settings of a checked config, where a refused value is None, that can't be what is meant."""
     yield from _top(values)
     yield from _batches(values)
-    yield from _sharing(values)
+    strategy, facts = str(values.get("strategy")), facts_of(values.get("method"))
+    if strategy.startswith("fsdp"):
+        if strategy not in ("fsdp", "fsdp2"):
+            text = "is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp"
+            yield Problem("strategy", f"={strategy!r} {text}")
+        if facts and facts.whole:
+            yield Problem("strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp")
+        if values.get("finetune_lora"):
+            yield Problem("finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out")
+        if values.get("accumulate") == "exact":
+            text = f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
+            yield Problem("accumulate", text)
     if "finetune" in values:
         yield from _finetuning(values)
     # Numbers that go to someone else's function, which may not look at them.
@@ -57,21 +68,6 @@ def _top(values: Values) -> Iterator[Problem]:
     for unit in time if isinstance(time, Mapping) else ():
         if unit not in _UNITS:
             yield Problem(f"max_time.{unit}", f" is no unit of time; give {', '.join(_UNITS)}")
-
-
-def _sharing(values: Values) -> Iterator[Problem]:
-    strategy = str(values.get("strategy"))
-    if strategy.startswith("fsdp") and strategy not in ("fsdp", "fsdp2"):
-        yield Problem("strategy", f"={strategy!r} is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp")
-    facts = facts_of(values.get("method"))
-    if strategy.startswith("fsdp") and facts and facts.whole:
-        yield Problem("strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp")
-    if strategy.startswith("fsdp") and values.get("finetune_lora"):
-        yield Problem("finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out")
-    if strategy.startswith("fsdp") and values.get("accumulate") == "exact":
-        yield Problem(
-            "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
-        )
 
 
 def _batches(values: Values) -> Iterator[Problem]:

@@ -27,7 +27,7 @@ from solo.args.made import Made
 from solo.args.origins import COMMAND_LINE, Origins, display
 from solo.args.parse import one_line
 from solo.args.recipes import Recipe
-from solo.args.words import Word, read_word
+from solo.args.words import read_word
 from solo.errors import ConfigError
 
 _HYDRA_VERSION = "1.2"  # whose rules solo-learn's files are written for
@@ -39,8 +39,12 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
     Without a recipe the words are alone. Returns the config as written, and the place of each key. Raises a
     `ConfigError` for anything that YAML, OmegaConf or Hydra refuses, in one line.
     """
-    read = [read_word(word, schema) for word in words]
-    for_hydra = [word for word in read if recipe is not None and _is_hydras(word, recipe)]
+    read, for_hydra = [read_word(word, schema) for word in words], []
+    search = recipe.search if recipe else []
+    for word in read if recipe else ():  # about Hydra, or a choice of files, as in `augmentations=symmetric`
+        group = "/" in word.key or any((folder / word.key).is_dir() for folder in search)
+        if word.key.startswith("hydra") or (group and (word.removes or isinstance(word.value, str))):
+            for_hydra.append(word)
     origins = Origins({"": recipe.shown if recipe else COMMAND_LINE})
     values = OmegaConf.create()
     if recipe:
@@ -50,8 +54,9 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
         values, defaults = _call_hydra(recipe, [word.line for word in for_hydra])
         for default in defaults:
             name = default.config_path or ""
-            file = _file_of(name, recipe)
-            if file is not None:
+            files = (folder / f"{name.removesuffix('.yaml')}.yaml" for folder in search)
+            file = next((file for file in files if file.is_file()), None)
+            if file is not None and name and not name.startswith("hydra/"):
                 origins.add_file(file, default.package or "")
             elif name in recipe.made:
                 origins.add_places(recipe.made[name].places)
@@ -60,7 +65,11 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
         if word in for_hydra:
             continue
         if word.removes:
-            _take_out(values, word)
+            section, _, last = word.key.rpartition(".")
+            around = OmegaConf.select(values, section) if section else values
+            if not isinstance(around, DictConfig) or last not in list(around.keys()):
+                raise ConfigError(f"command line: {word.line!r} takes out a key that isn't there")
+            del around[last]
             origins.remove(word.key)
             continue
         if "${" in str(word.value).replace("\\${", ""):
@@ -74,7 +83,10 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
             text = "a list has no such entry; 0 is the first" if lacks else one_line(error)
             raise ConfigError(f"command line: {word.key}: {text}") from error
         origins.add_override(word.key, word.value)
-    return _plain(values, recipe), origins
+    try:
+        return to_plain(values), origins
+    except RecursionError as error:
+        raise ConfigError(f"{origins['']}: values refer to each other in a circle") from error
 
 
 def _keep_to_the_network(values: DictConfig, origins: Origins) -> None:
@@ -91,7 +103,9 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[DictConfig, list[
     """The composed values, and the files they came from in the order in which they replace each other."""
     first, *others = recipe.search
     name = recipe.name.removesuffix(".yaml")
-    words = [_searchpath(others), *overrides]
+    # Recipes share files: what isn't beside them is looked up one folder above.
+    quoted = ("'file://" + re.sub(r"(['\\])", r"\\\1", str(folder)) + "'" for folder in others)
+    words = [f"hydra.searchpath=[{','.join(quoted)}]", *overrides]
     try:
         with (
             _in_store(recipe.made),
@@ -124,14 +138,6 @@ def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[DictConfig, list[
         raise ConfigError(f"{recipe.shown}: {text}") from error
 
 
-def _plain(values: DictConfig, recipe: Recipe | None) -> dict[str, Any]:
-    try:
-        return to_plain(values)
-    except RecursionError as error:
-        where = recipe.shown if recipe else COMMAND_LINE
-        raise ConfigError(f"{where}: values refer to each other in a circle") from error
-
-
 @contextmanager
 def _in_store(made: Mapping[str, Made]) -> Iterator[None]:
     """Lets Hydra find recipes that have no file."""
@@ -146,32 +152,3 @@ def _in_store(made: Mapping[str, Made]) -> Iterator[None]:
         for path in made:
             group, _, name = path.rpartition("/")
             (store.repo.get(group, {}) if group else store.repo).pop(f"{name}.yaml", None)
-
-
-def _searchpath(folders: Sequence[Path]) -> str:
-    """Lets recipes share files: what isn't beside them is looked up one folder above."""
-    quoted = ("'file://" + re.sub(r"(['\\])", r"\\\1", str(folder)) + "'" for folder in folders)
-    return f"hydra.searchpath=[{','.join(quoted)}]"
-
-
-def _is_hydras(word: Word, recipe: Recipe) -> bool:
-    """Whether the word is about Hydra, or about a choice of files, as in `augmentations=symmetric`."""
-    if word.key.startswith("hydra"):
-        return True
-    group = "/" in word.key or any((folder / word.key).is_dir() for folder in recipe.search)
-    return group and (word.removes or isinstance(word.value, str))
-
-
-def _take_out(values: DictConfig, word: Word) -> None:
-    section, _, last = word.key.rpartition(".")
-    around = OmegaConf.select(values, section) if section else values
-    if not isinstance(around, DictConfig) or last not in list(around.keys()):
-        raise ConfigError(f"command line: {word.line!r} takes out a key that isn't there")
-    del around[last]
-
-
-def _file_of(config_path: str, recipe: Recipe) -> Path | None:
-    if not config_path or config_path.startswith("hydra/"):
-        return None
-    name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
-    return next((folder / name for folder in recipe.search if (folder / name).is_file()), None)

@@ -5,6 +5,7 @@ import dataclasses
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from solo.errors import UserError
@@ -60,6 +61,10 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
     return dataclasses.field(default=default, metadata=metadata)
 
 
+idle = partial(key, matters=False)
+Words = tuple[str, ...]
+
+
 def derived(default: Any = None) -> Any:
     """A field of a schema that is no key: nobody writes it, the library fills it in, or a subclass makes it one."""
     return dataclasses.field(default=default, repr=False, compare=False, metadata={"derived": True})
@@ -105,9 +110,8 @@ def add_keys(schema: type, keys: type) -> None:
             raise UserError(f"{keys.__name__}.{found.name}: {schema.__name__} has a key of that name; choose another")
         default = found.section or found.default
         new.append((found.name, found.type, key(default, found.help, found.open, found.matters, **found.bounds)))
-    extended = dataclasses.make_dataclass(
-        schema.__name__, new, bases=(with_own_keys(schema),), frozen=True, kw_only=True
-    )
+    bases = (with_own_keys(schema),)
+    extended = dataclasses.make_dataclass(schema.__name__, new, bases=bases, frozen=True, kw_only=True)
     _OWN[schema] = extended
     _ADDED[schema].append(keys)
 

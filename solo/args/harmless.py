@@ -39,7 +39,7 @@ def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mappin
         if current in seen:
             continue
         seen.add(current)
-        content = read_small(current)
+        content = read_yaml(current, strict=False)
         if not isinstance(content, (dict, list, type(None))):
             raise ConfigError(f"{display(current)}: it is no recipe; give lines of the form key: value")
         named = content.get("defaults") if isinstance(content, dict) else None
@@ -65,23 +65,10 @@ def _refuse_resolvers(text: str, where: str) -> None:
         )
 
 
-def read_small(file: Path) -> Any:
-    """The content of a file that is small enough; nothing for what is no YAML, which Hydra says better."""
-    try:
-        return read_yaml(file)
-    except _NoYaml:
-        return None
+def read_yaml(file: Path, strict: bool = True) -> Any:
+    """The content of a YAML file of plain values; unless `strict`, nothing for what is none, which Hydra says better.
 
-
-class _NoYaml(ConfigError):
-    """The file holds something else."""
-
-
-def read_yaml(file: Path) -> Any:
-    """The content of a YAML file of plain values.
-
-    Raises:
-        ConfigError: it can't be read, is none, or is too large, too deep or endless.
+    Raises a `ConfigError`: it can't be read, is none, or is too large, too deep or endless.
     """
     shown = display(file)
     try:
@@ -96,7 +83,9 @@ def read_yaml(file: Path) -> Any:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         if "nesting depth" in str(error):  # libyaml's own limit, which looks ahead
             raise _too_deep(shown, getattr(error, "problem_mark", None)) from error
-        raise _NoYaml(f"{shown} can't be read: {reason(error)}") from error
+        if not strict:
+            return None
+        raise ConfigError(f"{shown} can't be read: {reason(error)}") from error
     except ValueError as error:  # a date that there isn't, or Python's limit of digits
         raise ConfigError(f"{shown}: a value can't be read ({reason(error)})") from error
 
@@ -160,7 +149,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _table_once(path: Path, changed: int) -> dict[str, Any]:
-    read_small(path)  # OmegaConf writes every alias out
+    read_yaml(path, strict=False)  # OmegaConf writes every alias out
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
@@ -172,9 +161,6 @@ def _table_once(path: Path, changed: int) -> dict[str, Any]:
 
 def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Tables in both are merged, other values replaced."""
-    both = {
-        k: merged(values[k], more[k])
-        for k in values.keys() & more.keys()
-        if isinstance(values[k], dict) and isinstance(more[k], dict)
-    }
+    tables = [k for k in values.keys() & more.keys() if isinstance(values[k], dict) and isinstance(more[k], dict)]
+    both = {k: merged(values[k], more[k]) for k in tables}
     return {**values, **more, **both}

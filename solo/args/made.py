@@ -11,6 +11,7 @@ from typing import Any
 
 from solo.args.harmless import merged, named_in, read_table
 from solo.args.origins import display, lines_of
+from solo.args.source import OF_THE_IMAGES
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE, USUAL
@@ -21,10 +22,7 @@ _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe
 _SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
 # What a recipe of the other commands takes over from the pretraining data.yaml.
-_OF_THE_IMAGES = (
-    *("dataset", "train_path", "val_path", "format", "levels", "taxonomy"),
-    *("path_column", "label_columns", "num_workers"),
-)
+_TAKEN_OVER = ("dataset", *OF_THE_IMAGES, "num_workers")
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,8 @@ def names_in(folder: Path) -> list[str]:
         made = [*read_table(folder / "methods.yaml"), *sorted(of_methods)]
         made += [f"paper_{method}" for method in read_table(above / _PAPER) if method != "all"]
     elif has_own_name(folder):
-        made = [
-            above.name,
-            *read_table(folder / "methods.yaml"),
-            *sorted(f.stem for f in (above / "parts").glob("*.yaml")),
-        ]
+        parts = sorted(file.stem for file in (above / "parts").glob("*.yaml"))
+        made = [above.name, *read_table(folder / "methods.yaml"), *parts]
     else:
         return files
     names = (name.removesuffix(".yaml") for name in [*files, *made])
@@ -152,12 +147,8 @@ def _offline(folder: Path, name: str) -> Made | None:
         values: dict[str, Any] = {"name": f"{name}-{folder.name}"}
         places = _said_by(values, name)
         values["data"], found = _images(folder)
-        return Made(
-            ["common", "_self_"],
-            values,
-            places | found,
-            [*_paths(folder, ["common"]), f"pretrain/{folder.name}/data.yaml"],
-        )
+        parts = [*_paths(folder, ["common"]), f"pretrain/{folder.name}/data.yaml"]
+        return Made(["common", "_self_"], values, places | found, parts)
     if (above / "parts" / f"{name}.yaml").is_file():
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
         return _with_rows(folder, [above.name, {"parts": name}], values, name)
@@ -222,7 +213,7 @@ def _small(folder: Path) -> bool:
 def _images(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """What the pretraining recipes for the folder's name say of its images, and where; nothing if there are none."""
     values, places = _section(folder.parent.parent / "pretrain" / folder.name, "data")
-    data = {key: values[key] for key in _OF_THE_IMAGES if key in values}
+    data = {key: values[key] for key in _TAKEN_OVER if key in values}
     return data, {f"data.{key}": places[f"data.{key}"] for key in data}
 
 
@@ -257,9 +248,8 @@ def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:
     paths = [str(Path(*next(iter(e.items()))) if isinstance(e, dict) else e) for e in defaults if e != "_self_"]
     table = _short(folder, folder.parent / "methods.yaml")
     shown = [path.replace("methods/", f"{table}: ") for path in paths]
-    return [
-        _short(folder, file) if (file := _file(folder, path)) else row for path, row in zip(paths, shown, strict=True)
-    ]
+    files = [_file(folder, path) for path in paths]
+    return [_short(folder, file) if file else row for file, row in zip(files, shown, strict=True)]
 
 
 def _short(folder: Path, file: Path) -> str:

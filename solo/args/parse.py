@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
@@ -73,13 +74,20 @@ def parse(
         outside = list(check_outside(checked, None if origins is None else typed))
     problems = [*modern.problems, *problems, *outside, *check_method(checked, from_code), *check_source(checked)]
     problems += [*check_data(checked), *check_run(checked)]
-    if from_code:
-        problems = [problem for problem in problems if not _is_late(problem)]
-    absent = _absent(checked) if not problems else []
+    if from_code:  # what models and programs ask for themselves, after parsing
+        late = ("method_kwargs.", "pretrained_feature_extractor")
+        problems = [p for p in problems if not (p.key.startswith(late) and p.text.startswith(" is missing"))]
+    absent: list[str | None] = []
+    with contextlib.suppress(UserError):  # it can't be fetched, which `check_folders` says
+        absent = [] if problems else to_fetch(checked)
     if fetch and absent and for_run:
         obtain_all(checked, absent)
         absent = []
-    spec, wrong = _look(checked, fetch)
+    spec, wrong = None, None
+    try:  # of a data set that nobody knows nothing is to be said here
+        spec = resolve_spec(checked["data"], fetch) if spec_of(checked) else None
+    except UserError as error:
+        wrong = _data_problem(error)
     known = spec if not absent or (spec and spec.taxonomy) else None  # what isn't here has no levels yet
     if not problems:
         problems += check_labels_of_method(checked, known)
@@ -114,33 +122,10 @@ def parse(
     return Parsed(resolved, frozen(resolved, schema, spec), _origins(places, modern, derived), notes, again)
 
 
-def _absent(values: Mapping[str, Any]) -> list[str | None]:
-    try:
-        return to_fetch(values)
-    except UserError:  # it can't be fetched, which `check_run` says
-        return []
-
-
 def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) -> Any:
     """Checked values as an instance of their schema, with the data set that they are about."""
     data, facts = {**values["data"], "resolved": spec}, facts_of(values.get("method"))
     return freeze({**values, "data": data}, schema, facts.kwargs if facts else None)
-
-
-def _is_late(problem: Problem) -> bool:
-    """What models and programs ask for themselves, after parsing."""
-    late = problem.key.startswith("method_kwargs.") or problem.key == "pretrained_feature_extractor"
-    return late and problem.text.startswith(" is missing")
-
-
-def _look(values: Mapping[str, Any], fetch: bool) -> tuple[DatasetSpec | None, Problem | None]:
-    """What the data say of themselves, or why they don't; neither for a data set that nobody knows."""
-    if spec_of(values) is None:
-        return None, None
-    try:
-        return resolve_spec(values["data"], fetch), None
-    except UserError as error:
-        return None, _data_problem(error)
 
 
 def _data_problem(error: UserError) -> Problem:

@@ -31,11 +31,8 @@ _NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "c
 
 def global_batch(values: Mapping[str, Any]) -> int:
     """Images in one forward pass of all processes together."""
-    return (
-        int(values["optimizer"]["batch_size"])
-        * count_devices(values["devices"], values["accelerator"])
-        * int(values["num_nodes"])
-    )
+    processes = count_devices(values["devices"], values["accelerator"]) * int(values["num_nodes"])
+    return int(values["optimizer"]["batch_size"]) * processes
 
 
 def exact_parts(accumulate: str, batches: int) -> int:
@@ -81,10 +78,16 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
     if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
         settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
     _classes(settings, spec, found)
-    if "unseen_classes" in values["data"]:
-        _unseen(settings, found)
+    data = settings.values["data"]
+    if data.get("unseen_classes") is not None:  # by name, so that evaluation can tell them from the others
+        unseen = unseen_classes(found, data["num_classes"], data["unseen_classes"], data["split_seed"])
+        settings.put("data.unseen_classes", list(unseen.values()), "drawn by data.split_seed")
     if pretraining:
-        _sampler(settings, found)
+        # The methods that compare level by level, where labels and batches allow it.
+        facts = facts_of(values["method"])
+        by_level = facts is not None and facts.labels == "levels" and not data["no_labels"]
+        by_level &= settings.values["optimizer"]["batch_size"] > len(found.levels)
+        settings.fill("data.sampler", "hierarchical" if by_level else "random", f"default of {values['method']}")
         _images(settings, spec)
         if found.reading.range is not None:
             settings.fill("data.range", list(found.reading.range), "found in a sample of data.train_path")
@@ -94,7 +97,10 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
     for name in ("tensorboard", "wandb") if values.get("logger") is not None else ():
         settings.put(f"{name}.enabled", name in values["logger"], "logger")
     if "optimizer" in values:
-        _optimizer(settings)
+        optimizer = settings.values["optimizer"]
+        for name, default in _OPTIMIZER_KWARGS.get(optimizer["name"], {}).items():
+            if name not in optimizer["kwargs"]:
+                settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {optimizer['name']}")
         _learning_rate(settings)
     if spec.downloads and spec.layout is None and spec.name != "cifar10c":
         # Both splits lie in one folder. After the learning rates, which depend on whether a path was written down.
@@ -109,43 +115,20 @@ def keeps_classifier_lr(values: Mapping[str, Any]) -> bool:
 
 def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None:
     data = settings.values["data"]
+    written = data["num_classes"]
     if found.num_classes is not None and found.source != spec.source:
-        _own_classes(settings, found.num_classes)
+        if written not in (None, found.num_classes):  # it belongs to other folders
+            raise UserError(
+                f"data.num_classes={written}, but {data['train_path']} has {found.num_classes} classes; take "
+                "data.num_classes out, or set data.levels=flat if only the first folders are classes"
+            )
+        settings.put("data.num_classes", found.num_classes, "classes of data.train_path")
     elif found.num_classes is not None:
         settings.put("data.num_classes", found.num_classes, f"data set {spec.name}")
     elif data.get("no_labels"):
         settings.fill("data.num_classes", 1, "derived")
     elif data["num_classes"] is None and data["format"] != "hf":  # known when it has been fetched
         settings.put("data.num_classes", count_classes(spec, data["train_path"]), "folders of data.train_path")
-
-
-def _own_classes(settings: _Settings, found: int) -> None:
-    """The number of classes of own images; another one that was written down belongs to other folders."""
-    written = settings.values["data"]["num_classes"]
-    if written not in (None, found):
-        raise UserError(
-            f"data.num_classes={written}, but {settings.values['data']['train_path']} has {found} classes; take "
-            "data.num_classes out, or set data.levels=flat if only the first folders are classes"
-        )
-    settings.put("data.num_classes", found, "classes of data.train_path")
-
-
-def _unseen(settings: _Settings, spec: DatasetSpec) -> None:
-    """The names of the classes that are left out, so that evaluation can tell them from the others."""
-    data = settings.values["data"]
-    if data["unseen_classes"] is None:
-        return
-    found = unseen_classes(spec, data["num_classes"], data["unseen_classes"], data["split_seed"])
-    settings.put("data.unseen_classes", list(found.values()), "drawn by data.split_seed")
-
-
-def _sampler(settings: _Settings, spec: DatasetSpec) -> None:
-    """The hierarchical sampler for the methods that compare level by level, where labels and batches allow it."""
-    data, method = settings.values["data"], settings.values["method"]
-    fits = settings.values["optimizer"]["batch_size"] > len(spec.levels)
-    facts = facts_of(method)
-    by_level = facts is not None and facts.labels == "levels" and not data["no_labels"] and fits
-    settings.fill("data.sampler", "hierarchical" if by_level else "random", f"default of {method}")
 
 
 def _images(settings: _Settings, spec: DatasetSpec) -> None:
@@ -175,13 +158,6 @@ def _crops(settings: _Settings) -> None:
     large = sum(entry["num_crops"] for entry in entries if entry["crop_size"] == entries[0]["crop_size"])
     settings.put("data.num_large_crops", large, "derived")
     settings.put("data.num_small_crops", sum(entry["num_crops"] for entry in entries) - large, "derived")
-
-
-def _optimizer(settings: _Settings) -> None:
-    optimizer = settings.values["optimizer"]
-    for name, default in _OPTIMIZER_KWARGS.get(optimizer["name"], {}).items():
-        if name not in optimizer["kwargs"]:
-            settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {optimizer['name']}")
 
 
 def _learning_rate(settings: _Settings) -> None:

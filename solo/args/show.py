@@ -58,9 +58,8 @@ def _yaml_lines(value: Any, origins: Origins, key: str, indent: str) -> Iterator
 
 
 def _is_nested(value: Any) -> bool:
-    return bool(value) and (
-        isinstance(value, Mapping) or (isinstance(value, list) and all(isinstance(v, Mapping) and v for v in value))
-    )
+    sections = value if isinstance(value, list) and value else [value]
+    return all(isinstance(section, Mapping) and section for section in sections)
 
 
 def _scalar(value: Any) -> str:

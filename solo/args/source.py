@@ -19,11 +19,9 @@ _FEATURE_FILES = (".npz", ".safetensors")
 _RUN = "the checkpoint's run"
 _SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
-_OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
-_OF_THE_RUN = (
-    *("dataset", *_OF_THE_IMAGES),
-    *("on_error", "no_labels", "unseen_classes", "split_seed", "unknown_classes", "max_pixels"),
-)
+OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
+_OF_THE_RUN: tuple[str, ...] = ("dataset", *OF_THE_IMAGES, "on_error", "no_labels", "unseen_classes", "split_seed")
+_OF_THE_RUN += ("unknown_classes", "max_pixels")
 
 
 def reads_features(schema: type) -> bool:
@@ -43,23 +41,22 @@ def long_names(words: Sequence[str]) -> list[str]:
 
 def source_word(places: Sequence[str], schema: type) -> str | None:
     """The word that names the source, if all places are checkpoints or folders of runs, or a file of features."""
-    if not places or not takes_source(schema) or not all(map(_is_source, places)):
+    if not places or not takes_source(schema):
         return None
+    for path in (Path(place).expanduser() for place in places):
+        run = any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
+        if not (
+            run if os.path.isdir(path) else os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
+        ):
+            return None
     if Path(places[0]).suffix in _FEATURE_FILES and reads_features(schema) and len(places) == 1:
         return as_word(SOURCES[2], places[0])
     return as_word(SOURCES[0], places[0] if len(places) == 1 else list(places))
 
 
-def _is_source(place: str) -> bool:
-    path = Path(place).expanduser()
-    if os.path.isdir(path):
-        return any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
-    return os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
-
-
 def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
     """Words that give a recipe, of section `data`, the images of a run, where it has others."""
-    names = [name for name in _OF_THE_IMAGES if run.get(name) is not None and run[name] != recipe.get(name)]
+    names = [name for name in OF_THE_IMAGES if run.get(name) is not None and run[name] != recipe.get(name)]
     return [as_word(f"data.{name}", run[name]) for name in names]
 
 
@@ -78,28 +75,21 @@ def complete(
     if not isinstance(data, dict):
         return []  # the check says so
     if isinstance(path, str) and Path(path).expanduser().exists() and data.get("dataset") is None:
-        _adopt(data, origins, saved_data(path), schema)
+        saved, known = saved_data(path), _data_keys(schema)
+        for name in _OF_THE_RUN:
+            if name in known and data.get(name) is None and saved.get(name) is not None:
+                data[name], origins[f"data.{name}"] = saved[name], _RUN
     spec, told = DATASETS.get(str(data.get("dataset"))), list[str]()
     trained = origins.get("data.train_path") == _RUN and not data.get("val_path") and "val_only" in _data_keys(schema)
     if trained and spec is not None and spec.folders and not validation_path(spec, data["train_path"]):
         data |= {"val_only": True, "val_path": data["train_path"]}
         origins["data.val_only"] = origins["data.val_path"] = _RUN
-        told.append(
-            "the run names no other images: these are those that it was trained on; data.val_path=FOLDER: others"
-        )
+        told.append("the run names no other images: these are those it was trained on; data.val_path=FOLDER: others")
     alone = spec is not None and spec.folders and data.get("val_path") and not data.get("train_path")
     if alone and "val_only" in _data_keys(schema):
         data |= {"val_only": True, "train_path": data["val_path"]}
         origins["data.val_only"] = origins["data.train_path"] = "data.val_path"
     return told
-
-
-def _adopt(data: dict[str, Any], origins: Origins, saved: Mapping[str, Any], schema: type) -> None:
-    known = _data_keys(schema)
-    for name in _OF_THE_RUN:
-        if name in known and data.get(name) is None and saved.get(name) is not None:
-            data[name] = saved[name]
-            origins[f"data.{name}"] = _RUN
 
 
 def _data_keys(schema: type) -> set[str]:
@@ -121,6 +111,4 @@ def check_source(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("data.dataset", " has no place beside features=FILE, which has its own labels; leave it out")
     elif given and values["data"]["dataset"] is None:
         what = "the checkpoint doesn't name it" if given == [SOURCES[0]] else "a published model has none"
-        yield Problem(
-            "data.dataset", f" is missing ({what}); give data.dataset=NAME, or custom and data.val_path=FOLDER"
-        )
+        yield Problem("data.dataset", f" is missing ({what}); give NAME, or custom and data.val_path=FOLDER")

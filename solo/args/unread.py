@@ -19,17 +19,17 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Reader:
-    """Who reads some keys of a section: `reads(values)` says whether anyone does, `where` in which case."""
+    """Who reads some keys, `section: key key ...` or of the top: `reads(values)` says whether anyone does."""
 
-    keys: tuple[str, ...]
+    named: str
     reads: Callable[[Values], object]
-    where: str
+    where: str  # in which case
 
-
-def _reader(keys: str, condition: Condition) -> Reader:
-    """Of `section: key key ...`, or of keys at the top."""
-    section, _, inside = keys.rpartition(": ")
-    return Reader(tuple(f"{section}.{key}" if section else key for key in inside.split()), *condition)
+    @property
+    def keys(self) -> list[str]:
+        """Their dotted names."""
+        section, _, inside = self.named.rpartition(": ")
+        return [f"{section}.{key}" if section else key for key in inside.split()]
 
 
 def _with(key: str, *choices: object, null: object = None) -> Condition:
@@ -74,6 +74,14 @@ def _action(values: Values) -> str | None:
     return (get(values, "hex.action") or ("drop" if dropped else facts.action)) if _on_hex(values) else None
 
 
+def _pulls(values: Values) -> bool:
+    return _action(values) == "pull"
+
+
+def _nobody(values: Values) -> bool:
+    return False
+
+
 def _logs_to_wandb(values: Values) -> bool:
     listed = values.get("logger")
     return "wandb" in listed if listed is not None else get(values, "wandb.enabled") is not False
@@ -97,104 +105,84 @@ _OWN = (_with("data.dataset", "custom", "image_folder")[0], "with data.dataset=c
 _FILES: Condition = (_stored_as_files, "for data sets of image files")
 _OF_POLICIES = dict.fromkeys(name for facts in POLICIES.values() for name in facts.reads)
 
+_ROWS = ", ".join(names(lambda facts: facts.negatives == "rows"))
+_ACTING = "with another type than standard or HEX"
+
 READERS = (
-    *(_reader(f"hex: {name}", _policy(lambda facts, name=name: name in facts.reads)) for name in _OF_POLICIES),  # type: ignore[misc]
-    _reader("hex: epoch_step step_down", _with("hex.step_type", "step")),
-    _reader(
+    *(Reader(f"hex: {name}", *_policy(lambda facts, name=name: name in facts.reads)) for name in _OF_POLICIES),  # type: ignore[misc]
+    Reader("hex: epoch_step step_down", *_with("hex.step_type", "step")),
+    Reader(
         "hex: policy_kwargs",
-        (
-            lambda values: is_path(get(values, "hex.policy")) or _HAS_KWARGS(values),
-            f"by a policy of your own, type=module:name, or {_HAVING_KWARGS}",
-        ),
+        lambda values: is_path(get(values, "hex.policy")) or _HAS_KWARGS(values),
+        f"by a policy of your own, type=module:name, or {_HAVING_KWARGS}",
     ),
     Reader(
-        ("hex.positives",),
-        lambda values: _method(
-            values, lambda facts: facts.negatives == "rows" or (facts.hex == "blends" and _on_hex(values))
-        ),
-        "in methods that compare all rows with each other, where an anchor can have several positives: "
-        + ", ".join(names(lambda facts: facts.negatives == "rows")),
+        "hex: positives",
+        lambda values: _method(values, lambda f: f.negatives == "rows" or (f.hex == "blends" and _on_hex(values))),
+        f"in methods that compare all rows with each other, where an anchor can have several positives: {_ROWS}",
     ),
-    _reader(
+    Reader(
         "hex: level",
-        (lambda values: _BY_LABEL(values) or get(values, "hex.named", True), f"{_LABELLED}, or hex.named=True"),
+        lambda values: _BY_LABEL(values) or get(values, "hex.named", True),
+        f"{_LABELLED}, or hex.named=True",
     ),
-    _reader(
+    Reader(
         "hex: beta tau_plus",
-        (
-            lambda values: get(values, "hex.kin") or (_SELECTS(values) and _action(values) == "weigh"),
-            f"{_SELECTING}, where relatives are weighed: hex.action=weigh and hex.variant=reweight",
-        ),
+        lambda values: get(values, "hex.kin") or (_SELECTS(values) and _action(values) == "weigh"),
+        f"{_SELECTING}, where relatives are weighed: hex.action=weigh and hex.variant=reweight",
     ),
-    _reader(
-        "hex: softness confident",
-        (lambda values: _action(values) == "pull", "where relatives are pulled: hex.action=pull"),
-    ),
-    _reader("hex: share", (lambda values: _action(values) == "pull", "with hex.action=pull")),
-    _reader("hex: show_share", (_shown, "with hex.show or type=HEX")),
-    _reader("hex: drawn mix", _policy(lambda facts: facts.table, shows=False)),
-    _reader("hex: temperature_period", (lambda values: get(values, "hex.temperature_max"), "with hex.temperature_max")),
-    _reader("hex: kin", (lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop")),
-    _reader("hex: action", (lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives")),
-    _reader(
-        "hex: warm_epoch variant temperature temperature_max denominator",
-        (_on_hex, "with another type than standard or HEX"),
-    ),
-    _reader(
+    Reader("hex: softness confident", _pulls, "where relatives are pulled: hex.action=pull"),
+    Reader("hex: share", _pulls, "with hex.action=pull"),
+    Reader("hex: show_share", _shown, "with hex.show or type=HEX"),
+    Reader("hex: drawn mix", *_policy(lambda facts: facts.table, shows=False)),
+    Reader("hex: temperature_period", lambda values: get(values, "hex.temperature_max"), "with hex.temperature_max"),
+    Reader("hex: kin", lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop"),
+    Reader("hex: action", lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives"),
+    Reader("hex: warm_epoch variant temperature temperature_max denominator", _on_hex, _ACTING),
+    Reader(
         "hex: alpha scale",
-        (
-            lambda values: _on_hex(values) and _method(values, lambda facts: facts.hex in (None, "blends")),
-            f"with another type than standard or HEX, in {', '.join(names(lambda facts: facts.hex == 'blends'))}",
-        ),
+        lambda values: _on_hex(values) and _method(values, lambda facts: facts.hex in (None, "blends")),
+        f"{_ACTING}, in {', '.join(names(lambda facts: facts.hex == 'blends'))}",
     ),
-    _reader("hex: named", (_with("hex.policy", "adaptive", "fixed")[0], "with type=HEX_adaptive or HEX_fixed")),
-    _reader(
+    Reader("hex: named", _with("hex.policy", "adaptive", "fixed")[0], "with type=HEX_adaptive or HEX_fixed"),
+    Reader(
         "momentum: base_tau final_tau classifier",
-        (
-            lambda values: _method(values, lambda facts: has_slow_copy(facts, values.get("method_kwargs") or {})),
-            f"in methods with a slow copy: {', '.join(names(lambda facts: facts.momentum))}",
-        ),
+        lambda values: _method(values, lambda facts: has_slow_copy(facts, values.get("method_kwargs") or {})),
+        f"in methods with a slow copy: {', '.join(names(lambda facts: facts.momentum))}",
     ),
-    _reader("scheduler: lr_decay_steps", _with("scheduler.name", "step")),
-    _reader("scheduler: gamma", _with("scheduler.name", "exponential")),
-    _reader("scheduler: min_lr warmup_start_lr warmup_epochs interval", _with("scheduler.name", "warmup_cosine")),
+    Reader("scheduler: lr_decay_steps", *_with("scheduler.name", "step")),
+    Reader("scheduler: gamma", *_with("scheduler.name", "exponential")),
+    Reader("scheduler: min_lr warmup_start_lr warmup_epochs interval", *_with("scheduler.name", "warmup_cosine")),
     # Null is a sampler of its own.
-    _reader("data: per_class", _with("data.sampler", "pxk", null=_MISSING)),
-    _reader("data: sampler_level", _with("data.sampler", "balanced", "pxk", null=_MISSING)),
-    _reader("data: path_column", _with("data.format", "table", "hf")),
-    _reader("data: label_columns", _with("data.format", "table", "webdataset", "hf")),
-    _reader("data: range exif background max_pixels", _FILES),
-    _reader("data: unknown_classes levels", _OWN),
-    _reader("data: small_stem", (_has_a_stem, "by ResNets")),
-    _reader("gradient_clip_algorithm", (lambda values: values.get("gradient_clip_val"), "with gradient_clip_val")),
+    Reader("data: per_class", *_with("data.sampler", "pxk", null=_MISSING)),
+    Reader("data: sampler_level", *_with("data.sampler", "balanced", "pxk", null=_MISSING)),
+    Reader("data: path_column", *_with("data.format", "table", "hf")),
+    Reader("data: label_columns", *_with("data.format", "table", "webdataset", "hf")),
+    Reader("data: range exif background max_pixels", *_FILES),
+    Reader("data: unknown_classes levels", *_OWN),
+    Reader("data: small_stem", _has_a_stem, "by ResNets"),
+    Reader("gradient_clip_algorithm", lambda values: values.get("gradient_clip_val"), "with gradient_clip_val"),
 )
 # Parameters of Lightning's Trainer that a run sets itself, or that nothing here comes to.
-_NO_USE: tuple[str, ...] = ("plugins", "use_distributed_sampler", "reload_dataloaders_every_n_epochs", "model_registry")
-_NO_USE += ("limit_test_batches", "limit_predict_batches", "enable_autolog_hparams")
+_NO_USE = "plugins use_distributed_sampler reload_dataloaders_every_n_epochs model_registry limit_test_batches"
+_NO_USE += " limit_predict_batches enable_autolog_hparams"
 # These are said only of words of the command line: recipes switch a section on and off as a whole.
 SWITCHED = (
-    _reader("data: cache_size cache_dir", _with("data.augment", "batch")),
-    _reader("data: cache_size cache_dir", _FILES),
-    _reader("knn_eval: k distance_func", _with("knn_eval.enabled", True)),
-    _reader("auto_umap: dir frequency embedding", _with("auto_umap.enabled", True)),
-    _reader("checkpoint: frequency keep_prev ema", _with("checkpoint.enabled", True)),
-    _reader(
-        "enable_progress_bar",
-        (lambda values: False, "by Lightning's own bar; set progress to rich, plain or off instead"),
-    ),
-    Reader(_NO_USE, lambda values: False, "by Lightning's Trainer in programs of one's own"),
-    _reader("verdict", (lambda values: values.get("finetune_from"), "with finetune_from")),
-    _reader("auto_resume: max_hours", _with("auto_resume.enabled", True)),
-    _reader("wandb: entity project offline", (_logs_to_wandb, "with wandb.enabled=True or logger=[wandb]")),
-    _reader(
-        "wandb: enabled", (lambda values: values.get("logger") is None, "where no logger is given, which lists all")
-    ),
-    _reader(
+    Reader("data: cache_size cache_dir", *_with("data.augment", "batch")),
+    Reader("data: cache_size cache_dir", *_FILES),
+    Reader("knn_eval: k distance_func", *_with("knn_eval.enabled", True)),
+    Reader("auto_umap: dir frequency embedding", *_with("auto_umap.enabled", True)),
+    Reader("checkpoint: frequency keep_prev ema", *_with("checkpoint.enabled", True)),
+    Reader("enable_progress_bar", _nobody, "by Lightning's own bar; set progress to rich, plain or off instead"),
+    Reader(_NO_USE, _nobody, "by Lightning's Trainer in programs of one's own"),
+    Reader("verdict", lambda values: values.get("finetune_from"), "with finetune_from"),
+    Reader("auto_resume: max_hours", *_with("auto_resume.enabled", True)),
+    Reader("wandb: entity project offline", _logs_to_wandb, "with wandb.enabled=True or logger=[wandb]"),
+    Reader("wandb: enabled", lambda values: values.get("logger") is None, "where no logger is given, which lists all"),
+    Reader(
         "data: train_path val_path",
-        (
-            lambda values: get(values, "data.dataset") != "digits",
-            "for other data sets than digits, which scikit-learn brings along",
-        ),
+        lambda values: get(values, "data.dataset") != "digits",
+        "for other data sets than digits, which scikit-learn brings along",
     ),
 )
 

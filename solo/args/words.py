@@ -10,7 +10,7 @@ import re
 import types
 import typing
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, Union
 
@@ -59,7 +59,10 @@ def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Wo
     holds = _text_keys(schema).get(key) if schema else None
     override = _parsed(word)
     if sweeps and override is not None and override.is_sweep_override():
-        return Word(word, key, None, False, list(itertools.islice(_listed(word, override), MOST_JOBS + 1)))
+        if not override.is_discrete_sweep() or (override.is_choice_sweep() and "glob(" in word):
+            raise ConfigError(f"command line: {word!r} can't be listed; give the values, as in key=1,2,3")
+        several = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
+        return Word(word, key, None, False, [f"{word.split('=', 1)[0]}={one}" for one in several])
     if override is None or override.is_sweep_override():
         if override is not None and holds is None:
             advice = "write a list as key=[a,b], quote a text: 'a,b', and start several runs with -m"
@@ -102,14 +105,6 @@ def _parsed(word: str) -> Override | None:
         return OverridesParser.create().parse_override(word)
     except HydraException:
         return None
-
-
-def _listed(word: str, override: Override) -> Iterator[str]:
-    if not override.is_discrete_sweep() or (override.is_choice_sweep() and "glob(" in word):
-        raise ConfigError(f"command line: {word!r} can't be listed; give the values, as in key=1,2,3")
-    key = word.split("=", 1)[0]
-    for value in override.sweep_string_iterator():
-        yield f"{key}={value}"
 
 
 @functools.cache

@@ -30,10 +30,8 @@ def published_model(
 ) -> Published:
     """Build `timm/NAME` or `torchvision/NAME`, without its classifier; `kwargs` are the library's.
 
-    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels.
-
-    Raises:
-        UserError: an unknown library or model, weights that can't be fetched, kwargs that it refuses.
+    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels. Raises a
+    `UserError`: an unknown library or model, weights that can't be fetched, kwargs that it refuses.
     """
     library, _, model = name.partition("/")
     if library not in ("timm", "torchvision") or not model:
@@ -49,10 +47,8 @@ def published_model(
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if not fetch:
             raise UserError(f"model={name} can't be built ({reason}); other backbone.kwargs may help") from error
-        raise UserError(
-            f"the weights of model={name} can't be fetched ({reason}); set pretrained=FILE to a file with them, or "
-            "pretrained=false for random ones"
-        ) from error
+        what = f"the weights of model={name} can't be fetched ({reason}); set pretrained=FILE to a file with them"
+        raise UserError(f"{what}, or pretrained=false for random ones") from error
 
 
 def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:

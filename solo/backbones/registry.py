@@ -43,44 +43,30 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
     """The constructor of a backbone: of the table, timm's, or `module:function` of the user's own code.
 
     The latter is called as timm's are, `function(in_chans=.., **kwargs)`, and what it makes says in `num_features` how
-    wide its features are.
-
-    Raises:
-        UserError: if neither has the name; says which ones are close.
+    wide its features are. Raises a `UserError` if neither has the name; says which ones are close.
     """
     if name in table:
         return table[name]
     if plugin.is_path(name):
-        return _outside(name)
+        found = plugin.load_callable(name, "backbone.name", "a torch.nn.Module")
+        offered = {"method", "in_chans", "img_size"} - inspect.signature(found).parameters.keys()
+
+        def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+            """Of these three, what the constructor takes."""
+            given = {"method": method, **kwargs}
+            made: nn.Module = found(*args, **{key: value for key, value in given.items() if key not in offered})
+            if not isinstance(made, nn.Module):
+                raise UserError(f"backbone.name={name} makes a {type(made).__name__}; it must return a torch.nn.Module")
+            return made
+
+        return construct
     if timm.is_model(name.split(".")[0]):
         return partial(from_timm.timm_model, name)
     known = [*table, *timm.list_models(exclude_filters="test_*")]
     begins = next((other for other in known if name and other.startswith(name)), None)
     hint = f"did you mean {begins!r}? " if begins else did_you_mean(name, known)
-    raise UserError(
-        f"backbone.name={name!r} is unknown; {hint}choose one of "
-        f"{', '.join(table)} or any model of timm (list them with timm.list_models())"
-    )
-
-
-def _outside(path: str) -> Constructor:
-    """A constructor of the user's own, called with the keywords that it takes."""
-    found = plugin.load_callable(path, "backbone.name", "a torch.nn.Module")
-    takes = inspect.signature(found).parameters
-
-    def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-        offered = {"method": method, **kwargs}
-        taken = {name: value for name, value in offered.items() if name not in _OFFERED or name in takes}
-        made: nn.Module = found(*args, **taken)
-        if not isinstance(made, nn.Module):
-            raise UserError(f"backbone.name={path} makes a {type(made).__name__}; it must return a torch.nn.Module")
-        return made
-
-    return construct
-
-
-# What a constructor of the user's own may take or leave.
-_OFFERED = ("method", "in_chans", "img_size")
+    what = f"backbone.name={name!r} is unknown; {hint}choose one of {', '.join(table)} or any model of timm"
+    raise UserError(f"{what} (list them with timm.list_models())")
 
 
 def build_backbone(
@@ -113,7 +99,15 @@ def build_backbone(
     ours = name not in table or constructor in _OURS
     given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
     if ours and not (name in table and name.startswith("resnet")):
-        given = {"in_chans": channels, **_fixed_size(name, image_size), **given}
+        if plugin.is_path(name):
+            fixed = True
+        elif name in BACKBONES:
+            fixed = name.startswith(("vit_", "swin_"))
+        else:
+            config = timm.get_pretrained_cfg(name)
+            fixed = config is not None and config.fixed_input_size and config.input_size[-1] != image_size
+        size = {"img_size": image_size} if fixed and image_size is not None else {}
+        given = {"in_chans": channels, **size, **given}
         if several_sizes and name.startswith("vit_"):
             given = {"dynamic_img_size": True, **given}
     try:
@@ -129,8 +123,7 @@ def build_backbone(
 def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A backbone's settings, which may come from somebody else's checkpoint or recipe: plain values, no files.
 
-    Raises:
-        UserError: one of them names weights to load, or is no number, short word, or list or mapping of them.
+    Raises a `UserError`: one of them names weights to load, or is no number, short word, or list or mapping of them.
     """
     for key, value in kwargs.items():
         if key in _WEIGHTS or not _is_plain(value):
@@ -155,28 +148,12 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
 def features_dim(backbone: nn.Module) -> int:
     """Width of a backbone's features.
 
-    Raises:
-        UserError: if the backbone has neither `inplanes` nor `num_features`.
+    Raises a `UserError` if the backbone has neither `inplanes` nor `num_features`.
     """
     # Some timm models (MobileNetV3, ...) widen their features after `num_features`, inside the pooled head.
     for attribute in ("inplanes", "head_hidden_size", "num_features"):
         value = getattr(backbone, attribute, None)
         if isinstance(value, int):
             return value
-    raise UserError(
-        f"the width of the features of {type(backbone).__name__} is unknown; give the backbone an attribute "
-        "`num_features` (int)"
-    )
-
-
-def _fixed_size(name: str, image_size: int | None) -> dict[str, int]:
-    if image_size is None:
-        return {}
-    if plugin.is_path(name):
-        return {"img_size": image_size}
-    if name in BACKBONES:
-        return {"img_size": image_size} if name.startswith(("vit_", "swin_")) else {}
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.fixed_input_size or config.input_size[-1] == image_size:
-        return {}
-    return {"img_size": image_size}
+    what = f"the width of the features of {type(backbone).__name__} is unknown"
+    raise UserError(f"{what}; give the backbone an attribute `num_features` (int)")

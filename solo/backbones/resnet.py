@@ -39,10 +39,8 @@ class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
     def __init__(self, width: int = 64, stem_stride: int = 1, **kwargs: Any) -> None:
         super().__init__(BasicBlock, [1, 1, 1, 1], **kwargs)
         self.stem_stride = stem_stride
-        if width != 64:
-            self._set_width(width, kwargs.get("num_classes", 1000))
-
-    def _set_width(self, width: int, num_classes: int) -> None:
+        if width == 64:
+            return
         self.inplanes = width
         self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = self._norm_layer(width)
@@ -50,7 +48,7 @@ class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
         self.layer2 = self._make_layer(BasicBlock, 2 * width, 1, stride=2)
         self.layer3 = self._make_layer(BasicBlock, 4 * width, 1, stride=2)
         self.layer4 = self._make_layer(BasicBlock, 8 * width, 1, stride=2)
-        self.fc = nn.Linear(8 * width, num_classes)
+        self.fc = nn.Linear(8 * width, kwargs.get("num_classes", 1000))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

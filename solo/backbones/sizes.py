@@ -7,21 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solo.errors import UserError
+from solo.errors import UserError, reason
 
 
 def side_of_patch(backbone: Any) -> int:
     """Pixels of which an image's side has to be a multiple; 1 for networks that take any."""
-    patches: Any = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
-    return int(patches[0]) if isinstance(patches, tuple) and not _pads(backbone) else 1
+    embed: Any = getattr(backbone, "patch_embed", None)
+    patches = getattr(embed, "patch_size", None)
+    pads = getattr(embed, "dynamic_img_pad", False) or not hasattr(embed, "num_patches")
+    return int(patches[0]) if isinstance(patches, tuple) and not pads else 1
 
 
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
     """See whether a backbone takes images of these sizes (pixels -> the setting that says so); nothing in it changes.
 
-    Raises:
-        UserError: it doesn't; says why.
+    Raises a `UserError`: it doesn't; says why.
     """
     side = side_of_patch(backbone)
     modes = [(module, module.training) for module in backbone.modules()]
@@ -31,11 +32,16 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
         for size, key in sizes.items():
             if size % side:
                 near = f"{max(1, size // side) * side} or {(size // side + 1) * side}"
-                raise UserError(
-                    f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}; choose "
-                    f"{near}, or another backbone.kwargs.patch_size"
-                )
-            _try(backbone, name, torch.zeros(1, channels, size, size, device=device), f"{key}={size}")
+                what = f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}"
+                raise UserError(f"{what}; choose {near}, or another backbone.kwargs.patch_size")
+            try:
+                features = backbone(torch.zeros(1, channels, size, size, device=device))
+            except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+                what = f"{key}={size} doesn't fit backbone.name={name!r} ({reason(error)[:160]})"
+                raise UserError(f"{what}; choose another size, or other backbone.kwargs") from error
+            if not isinstance(features, Tensor) or features.ndim != 2:
+                shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+                raise UserError(f"backbone.name={name!r} gives {shape} for one image; it must give features (N, width)")
     finally:
         for module, training in modes:
             module.training = training
@@ -45,8 +51,7 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
 def check_single(backbone: nn.Module, size: int, channels: int) -> None:
     """See whether a backbone can be trained on one image at a time; nothing in it changes.
 
-    Raises:
-        UserError: its BatchNorm would see a single value a channel.
+    Raises a `UserError`: its BatchNorm would see a single value a channel.
     """
     with torch.random.fork_rng(devices=[]):
         try:
@@ -56,21 +61,3 @@ def check_single(backbone: nn.Module, size: int, channels: int) -> None:
                 "optimizer.batch_size=1 is too small: BatchNorm of this backbone has one value a channel "
                 f"in an image of {size} pixels; give at least 2"
             ) from error
-
-
-def _try(backbone: nn.Module, name: str, image: Tensor, given: str) -> None:
-    try:
-        features = backbone(image)
-    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(
-            f"{given} doesn't fit backbone.name={name!r} ({reason}); choose another size, or other backbone.kwargs"
-        ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise UserError(f"backbone.name={name!r} gives {shape} for one image; it must give features (N, width)")
-
-
-def _pads(backbone: nn.Module) -> bool:
-    patches: Any = getattr(backbone, "patch_embed", None)
-    return bool(getattr(patches, "dynamic_img_pad", False)) or not hasattr(patches, "num_patches")

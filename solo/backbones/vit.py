@@ -60,10 +60,8 @@ class MaskedViT(SinCosViT):
         """Encode images (N, C, H, W): features (N, D).
 
         With a share of the patches to remove, `mask_ratio` in [0, 1), above 0 also those of the class token and of the
-        kept patches (N, 1 + kept, D), and `mask` and `ids_restore` of `random_masking`.
-
-        Raises:
-            UserError: if `mask_ratio` is out of range.
+        kept patches (N, 1 + kept, D), and `mask` and `ids_restore` of `random_masking`. Raises a `UserError` if
+        `mask_ratio` is out of range.
         """
         if mask_ratio == 0:
             feats: Tensor = super().forward(imgs)
@@ -80,10 +78,8 @@ def random_masking(x: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor, Tensor
     """Keep int(L * (1 - mask_ratio)) random patches of each image (N, L, D); the ratio lies in [0, 1).
 
     Returns the kept patches (N, kept, D) in random order; mask (N, L), 1 where a patch was removed; ids_restore (N, L)
-    long: position of each patch in `[kept, removed]`, so that gathering by it restores the order.
-
-    Raises:
-        UserError: if `mask_ratio` is out of range.
+    long: position of each patch in `[kept, removed]`, so that gathering by it restores the order. Raises a `UserError`
+    if `mask_ratio` is out of range.
     """
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio={mask_ratio} is out of range; choose a share of the patches in [0, 1)")
@@ -104,12 +100,8 @@ class _Size(NamedTuple):
     variant_heads: int
 
 
-_SIZES = {
-    "tiny": _Size(192, 12, 3, 12),
-    "small": _Size(384, 12, 6, 12),
-    "base": _Size(768, 12, 12, 12),
-    "large": _Size(1024, 24, 16, 16),
-}
+_SIZES = {"tiny": _Size(192, 12, 3, 12), "small": _Size(384, 12, 6, 12)}
+_SIZES |= {"base": _Size(768, 12, 12, 12), "large": _Size(1024, 24, 16, 16)}
 _VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": MaskedViT, "ijepa": SinCosViT}
 _OF_PATCHES = {"class_token": False, "global_pool": "avg", "fc_norm": False}
 

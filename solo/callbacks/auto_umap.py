@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from solo.analysis.embedding import Embedding, LabelNames, draw_embedding
+from solo.analysis.embedding import Embedding, draw_embedding
 from solo.args.config import fill_defaults
 from solo.args.schema import PretrainCfg
 from solo.callbacks.run_directory import RunDirectory
@@ -126,5 +126,5 @@ def _features(forward: Callable[[Tensor], Tensor], batches: Iterable[Any], devic
 def _draw(features: Tensor, targets: Tensor, files: list[Path], title: str, taxonomy: Any, **how: Any) -> None:
     labels = np.asarray(targets.cpu()).reshape(len(targets), -1)
     fits = taxonomy is not None and len(taxonomy.levels) == labels.shape[1]
-    names = LabelNames(taxonomy.levels, taxonomy.names) if fits else None
+    names = list(zip(taxonomy.levels, taxonomy.names, strict=True)) if fits else None
     draw_embedding(features.numpy(), labels, files, names=names, title=title, max_points=_MOST_POINTS, **how)

@@ -6,42 +6,14 @@ from typing import Any, Literal, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
-from torch.nn.init import trunc_normal_
 
 from solo import distributed
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
-from solo.nn.positional_encodings import (
-    generate_1d_sincos_pos_embed_from_grid,
-    generate_2d_sincos_pos_embed,
-    generate_2d_sincos_pos_embed_from_grid,
-)
-from solo.optim.build import remove_bias_and_norm_from_weight_decay
-
-__all__ = [
-    "FilterInfNNan",
-    "GatherLayer",
-    "compute_dataset_size",
-    "concat_all_gather_no_grad",
-    "filter_inf_n_nan",
-    "gather",
-    "generate_1d_sincos_pos_embed_from_grid",
-    "generate_2d_sincos_pos_embed",
-    "generate_2d_sincos_pos_embed_from_grid",
-    "get_rank",
-    "make_contiguous",
-    "omegaconf_select",
-    "param_groups_layer_decay",
-    "remove_bias_and_norm_from_weight_decay",
-    "trunc_normal_",
-]
 
 # Known without having the data: (pretraining images, validation images).
 _SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000)}
-
-get_rank = distributed.rank
 
 
 class GatherLayer:

@@ -40,6 +40,14 @@ _CONFIGS = "solo.compat.configs"
 _FLAGS = "solo.compat.flags"
 _VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT"}
 _TORCHVISION = "torchvision.models"
+_SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
+_MISC = {f"generate_{name}": f"solo.nn.positional_encodings:generate_{name}" for name in _SINCOS}
+_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim.build:remove_bias_and_norm_from_weight_decay"}
+_MISC |= {
+    "trunc_normal_": "torch.nn.init:trunc_normal_",
+    "param_groups_layer_decay": "timm.optim:param_groups_layer_decay",
+}
+_MISC |= {"get_rank": "solo.distributed:rank"}
 
 MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.args.pretrain": Moved(_CONFIGS, {"parse_cfg": "parse_pretrain"}),
@@ -72,7 +80,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.lars": Moved("solo.optim.lars"),
     "solo.utils.lr_scheduler": Moved("solo.optim.lr_scheduler"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
-    "solo.utils.misc": Moved("solo.compat.misc"),
+    "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.momentum"),
     "solo.utils.positional_encodings": Moved("solo.nn.positional_encodings"),
     "solo.utils.sinkhorn_knopp": Moved("solo.nn.sinkhorn_knopp"),

@@ -98,21 +98,16 @@ def prepare_datasets(
     spec = get_spec(dataset)
     train = load(spec, "train", train_data_path, download, T_train, levels, data_format=data_format)
     val = load(spec, "val", val_data_path, download, T_val, levels, data_format=data_format)
-    if spec.folders:
-        _check_same_classes(spec, train, val)
-    return take_fraction(train, data_fraction, seed), val
-
-
-def _check_same_classes(spec: DatasetSpec, train: Any, val: Any) -> None:
-    """Classes are numbered in each folder by itself, so that a missing one would shift all labels after it."""
-    differing = sorted(set(train.classes) ^ set(val.classes))
-    if differing:
+    # Classes are numbered in each folder by itself, so that a missing one would shift all labels after it.
+    ours, theirs = (cast(Any, images) for images in (train, val))
+    if spec.folders and (differing := sorted(set(ours.classes) ^ set(theirs.classes))):
         names = ", ".join(differing[:50]) + (", ..." if len(differing) > 50 else "")
+        counts = f"({len(ours.classes)} and {len(theirs.classes)}; only in one of them: {names})"
         raise UserError(
-            f"{train.root} and {val.root} hold different classes ({len(train.classes)} and {len(val.classes)}; only in "
-            f"one of them: {names}); both need the same folders, or data.dataset=custom, which knows classes by their "
-            "names, with data.unknown_classes=drop or label"
+            f"{ours.root} and {theirs.root} hold different classes {counts}; both need the same folders, or "
+            "data.dataset=custom, which knows classes by their names, with data.unknown_classes=drop or label"
         )
+    return take_fraction(train, data_fraction, seed), val
 
 
 def prepare_dataloaders(
@@ -123,10 +118,8 @@ def prepare_dataloaders(
     seed: int | None = None,
 ) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
     """Loaders of `(X (B, C, H, W), targets (B,) or (B, levels))`; the training one is shuffled and drops the rest."""
-    return (
-        train_loader(train_dataset, batch_size, num_workers, seed),
-        eval_loader(val_dataset, batch_size, num_workers),
-    )
+    train = train_loader(train_dataset, batch_size, num_workers, seed)
+    return train, eval_loader(val_dataset, batch_size, num_workers)
 
 
 def prepare_data(

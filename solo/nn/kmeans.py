@@ -34,10 +34,7 @@ class KMeans:
         """Cluster the unit rows (crops, n, D), samples (n,), that all processes remember.
 
         Returns clusters (heads, dataset_size) of the samples, -1 where one isn't in the memory, and unit centroids (k,
-        D) for each head.
-
-        Raises:
-            FewRowsError: if all processes together have fewer rows than there are clusters.
+        D) for each head. Raises a `FewRowsError` if all processes together have fewer rows than there are clusters.
         """
         places = distributed.gather_no_grad(local_memory_index)
         assignments = places.new_full((len(self.num_prototypes), self.dataset_size), -1)
@@ -55,10 +52,8 @@ class KMeans:
         """The rows (k, D) of random samples: the same ones, however the rows are spread over processes."""
         total = len(rows) * distributed.world_size()
         if total < k:
-            raise FewRowsError(
-                f"method_kwargs.num_prototypes asks for {k} clusters, but there are only {total} rows to "
-                "start from; take fewer prototypes, or more images"
-            )
+            what = f"method_kwargs.num_prototypes asks for {k} clusters, but there are only {total} rows to start from"
+            raise FewRowsError(f"{what}; take fewer prototypes, or more images")
         turn = distributed.of_first(torch.randperm(self.dataset_size, device=rows.device))[places]
         first = turn.argsort()[:k]
         rows, turn = distributed.gather_no_grad(rows[first]), distributed.gather_no_grad(turn[first])

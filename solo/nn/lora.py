@@ -42,11 +42,8 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
     layers in `part` are returned; none if it has no attention of timm's form (`attn.qkv`, `attn.proj`, ...).
     """
     network = model.get_submodule(part)
-    layers = {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear) and name.split(".")[-2:-1] == ["attn"]
-    }
+    linear = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+    layers = {name: layer for name, layer in linear.items() if name.split(".")[-2:-1] == ["attn"]}
     for layer in layers.values():
         weight: Tensor = layer.weight
         parametrize.register_parametrization(layer, "weight", LowRank(weight, rank), unsafe=True)

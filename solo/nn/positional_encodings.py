@@ -32,8 +32,7 @@ class _Encoding(nn.Module):
     def forward(self, tensor: Tensor) -> Tensor:
         """Encodings of the shape, type and device of the tensor; the same for all N.
 
-        Raises:
-            ValueError: if the tensor hasn't N, the places' dimensions, and channels.
+        Raises a `ValueError` if the tensor hasn't N, the places' dimensions, and channels.
         """
         if tensor.ndim != self.dims + 2:
             raise ValueError(f"expected a tensor of {self.dims + 2} dimensions, got {tuple(tensor.shape)}")
@@ -78,11 +77,7 @@ class Summer(nn.Module):
         self.penc = penc
 
     def forward(self, tensor: Tensor) -> Tensor:
-        """Tensor + encoding, of the tensor's shape.
-
-        Raises:
-            ValueError: if the number of channels differs.
-        """
+        """Tensor + encoding, of the tensor's shape. Raises a `ValueError` if the number of channels differs."""
         encoding: Tensor = self.penc(tensor)
         if encoding.shape != tensor.shape:
             raise ValueError(f"the encoding is {tuple(encoding.shape)}, the tensor {tuple(tensor.shape)}")
@@ -113,8 +108,7 @@ def generate_2d_sincos_pos_embed_from_grid(embed_dim: int, grid: NDArray[Any]) -
 def generate_1d_sincos_pos_embed_from_grid(embed_dim: int, pos: NDArray[Any]) -> NDArray[np.float64]:
     """Positions of any shape with M entries -> (M, embed_dim): sines, then cosines, of wave lengths up to 10000 * 2 pi.
 
-    Raises:
-        ValueError: if `embed_dim` is odd.
+    Raises a `ValueError` if `embed_dim` is odd.
     """
     if embed_dim % 2:
         raise ValueError(f"one sin-cos coordinate can't have the odd width {embed_dim}; choose an even one")

@@ -44,10 +44,7 @@ class QueueMixin(nn.Module):
         """Put the rows of all processes into the queue, in rank order.
 
         Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers by the name of their
-        buffer.
-
-        Raises:
-            QueueSizeError: if the queue is no multiple of the batch of all processes.
+        buffer. Raises a `QueueSizeError` if the queue is no multiple of the batch of all processes.
         """
         first = at_least_float32(rows.transpose(0, -2)).flatten(1)  # rows first, for gathering
         if labels:
@@ -58,10 +55,8 @@ class QueueMixin(nn.Module):
         rows = found.view(-1, *rows.transpose(0, -2).shape[1:]).transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
-            raise QueueSizeError(
-                f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}; "
-                f"take {max(1, size // batch) * batch}, or another optimizer.batch_size"
-            )
+            what = f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}"
+            raise QueueSizeError(f"{what}; take {max(1, size // batch) * batch}, or another optimizer.batch_size")
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))

@@ -22,8 +22,7 @@ class SyncedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C) or (N, C, ...) -> the same shape and type.
 
-        Raises:
-            ValueError: if all processes together have one value a channel, which has no variance.
+        Raises a `ValueError` if all processes together have one value a channel, which has no variance.
         """
         self._check_input_dim(input)
         batch_statistics = self.training or self.running_mean is None or self.running_var is None

@@ -27,8 +27,7 @@ class Whitening2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Rows (N, D) -> rows (N, D) in float32 or better, with mean 0 and, for eps 0, the identity as covariance.
 
-        Raises:
-            UserError: if the covariance can't be inverted, on a CPU; elsewhere the rows are NaN then.
+        Raises a `UserError` if the covariance can't be inverted, on a CPU; elsewhere the rows are NaN then.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = at_least_float32(x)

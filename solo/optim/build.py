@@ -37,9 +37,8 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer `name` over parameter groups.
 
-    Raises:
-        AssertionError: if there is no such optimizer (solo-learn's tests expect this type).
-        UserError: if the optimizer refuses `optimizer.kwargs`, their names or their values.
+    Raises an `AssertionError` if there is no such optimizer (solo-learn's tests expect this type). Raises a `UserError`
+    if the optimizer refuses `optimizer.kwargs`, their names or their values.
     """
     assert name in table, f"optimizer.name={name!r} is unknown; choose one of {', '.join(table)}"
     try:
@@ -101,15 +100,15 @@ class Schedule:
     gamma: float  # factor of each epoch of `exponential`
 
     def build(self, optimizer: Optimizer, choices: Sequence[str]) -> Scheduler:
-        """The scheduler in the form that Lightning takes.
-
-        Raises:
-            UserError: if `name` is not among the choices.
-        """
+        """The scheduler in the form that Lightning takes. Raises a `UserError` if `name` is not among the choices."""
         if self.name not in choices:
             raise UserError(f"scheduler.name={self.name!r} is unknown; choose one of {', '.join(choices)}, none")
         if self.name == "warmup_cosine":
-            return self._warmup_cosine(optimizer)
+            unit = self.total_steps / self.max_epochs if self.by_step and self.total_steps is not None else 1
+            start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
+            lengths = self.warmup_epochs * unit, self.max_epochs * unit
+            scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, self.min_lr)
+            return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
         if self.name == "step":
             return PureMultiStepLR(optimizer, None if self.decay_steps is None else list(self.decay_steps))
         if self.name == "exponential":
@@ -121,32 +120,18 @@ class Schedule:
         """Whether a step moves it; else an epoch does."""
         return self.interval == "step" and self.total_steps is not None
 
-    def _lengths(self) -> tuple[float, float, float, float]:
-        """Warm-up, everything (both in what the schedule moves by), first and last rate."""
-        unit = self.total_steps / self.max_epochs if self.by_step and self.total_steps is not None else 1
-        start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
-        return self.warmup_epochs * unit, self.max_epochs * unit, start, self.min_lr
-
-    def _warmup_cosine(self, optimizer: Optimizer) -> dict[str, Any]:
-        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *self._lengths())
-        return {"scheduler": scheduler, "interval": "step" if self.by_step else "epoch", "frequency": 1}
-
 
 def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: float) -> list[dict[str, Any]]:
     """The parameter group `backbone`, or where `decay` isn't 0 some whose rate falls by it from layer to layer.
 
     These are timm's: biases and norms have no weight decay, frozen parameters are in none; `name` and `lr` are set.
-
-    Raises:
-        UserError: a backbone that doesn't know its layers.
+    Raises a `UserError`: a backbone that doesn't know its layers.
     """
     if not decay:
         return [{"name": "backbone", "params": backbone.parameters()}]
     if not hasattr(backbone, "no_weight_decay"):
-        raise UserError(
-            f"optimizer.layer_decay={decay} needs a backbone that knows its layers (ViT, Swin, "
-            f"ConvNeXt); {type(backbone).__name__} doesn't, so set optimizer.layer_decay=0"
-        )
+        what = f"optimizer.layer_decay={decay} needs a backbone that knows its layers (ViT, Swin, ConvNeXt)"
+        raise UserError(f"{what}; {type(backbone).__name__} doesn't, so set optimizer.layer_decay=0")
     from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
     spared = backbone.no_weight_decay()  # type: ignore[operator]

@@ -51,17 +51,8 @@ class LARS(Optimizer):
                 raise ValueError(f"LARS: {name}={value} must be at least 0")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(f"LARS: nesterov needs momentum > 0 and dampening 0, got {momentum} and {dampening}")
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "eta": eta,
-            "eps": eps,
-            "clip_lr": clip_lr,
-            "exclude_bias_n_norm": exclude_bias_n_norm,
-        }
+        defaults = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov)
+        defaults |= dict(eta=eta, eps=eps, clip_lr=clip_lr, exclude_bias_n_norm=exclude_bias_n_norm)
         super().__init__(params, defaults)
 
     @torch.no_grad()

@@ -67,22 +67,17 @@ class LinearWarmupCosineAnnealingLR(PureLR):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        self.warmup_epochs = warmup_epochs
-        self.max_epochs = max_epochs
-        self.warmup_start_lr = warmup_start_lr
-        self.eta_min = eta_min
+        self.warmup_epochs, self.max_epochs = warmup_epochs, max_epochs
+        self.warmup_start_lr, self.eta_min = warmup_start_lr, eta_min
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Rates of the groups at the current step."""
-        return [self._rate(float(base)) for base in self.base_lrs]
-
-    def _rate(self, base: float) -> float:
-        step, warmup = self.last_epoch, self.warmup_epochs
+        step, warmup, bases = self.last_epoch, self.warmup_epochs, map(float, self.base_lrs)
         if step == 0:
-            return self.warmup_start_lr
+            return [self.warmup_start_lr for _ in bases]
         if step < warmup:
             done = min(1.0, step / (warmup - 1)) if warmup > 1 else 1.0
-            return self.warmup_start_lr + done * (base - self.warmup_start_lr)
+            return [self.warmup_start_lr + done * (base - self.warmup_start_lr) for base in bases]
         done = min(1.0, (step - warmup) / max(self.max_epochs - warmup, 1e-12))
-        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2
+        return [self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2 for base in bases]

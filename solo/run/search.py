@@ -1,8 +1,6 @@
 """`solo search RUN query=IMAGE among=FOLDER`: the images that a model finds most alike, by exact cosine similarity."""
 
-import base64
 import csv
-import html
 import importlib.util
 import math
 import re
@@ -18,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from solo.analysis.pages import embedded, render
 from solo.args.take_schema import SearchCfg
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError
@@ -34,23 +33,6 @@ _ENDINGS = (".html", ".png", ".csv")
 _SHOWN = 10  # rows on the screen
 _SIDE = 112  # pixels of a small picture
 _WIDE = 10  # pictures in a row of a .png
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }}
-body {{ margin: 1.5rem auto; max-width: 72rem; padding: 0 1rem }}
-section {{ display: flex; gap: 1rem; margin: 0 0 2rem; flex-wrap: wrap }}
-ol {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; flex: 1; margin: 0;
-  padding: 0; list-style: none; min-width: 15rem }}
-img {{ width: 7rem; height: 7rem; object-fit: contain; background: #8882; border-radius: .3rem }}
-figure {{ margin: 0; width: 7rem }} figcaption {{ font-size: .75rem; overflow-wrap: anywhere }}
-.query img {{ outline: 3px solid #3b82f6 }}
-@media (max-width: 32rem) {{ section {{ flex-direction: column }} }}
-</style></head><body><h1>{title}</h1>
-{sections}
-</body></html>
-"""
 
 
 @dataclass(frozen=True)
@@ -143,23 +125,17 @@ def _csv(found: Sequence[Found], file: Path) -> None:
 
 
 def _html(found: Sequence[Found], file: Path) -> None:
-    sections = []
-    for one in found:
-        items = "".join(f"<li>{_figure(path, f'{c:.3f}')}</li>" for path, c in zip(one.paths, one.cosines, strict=True))
-        sections.append(f'<section><div class="query">{_figure(one.query, "query")}</div><ol>{items}</ol></section>')
-    title = html.escape(f"{len(found)} queries" if len(found) > 1 else f"Most alike to {found[0].query.name}")
-    file.write_text(_PAGE.format(title=title, sections="\n".join(sections)), encoding="utf-8", errors="replace")
+    def thumbnail(path: Path) -> str:
+        picture = BytesIO()
+        _thumbnail(path).save(picture, "PNG")
+        return embedded(picture.getvalue())
 
+    def pairs(one: Found) -> list[tuple[Path, str]]:
+        return [(path, f"{cosine:.3f}") for path, cosine in zip(one.paths, one.cosines, strict=True)]
 
-def _figure(path: Path, text: str) -> str:
-    picture, name = BytesIO(), html.escape(str(path), quote=True)
-    _thumbnail(path).save(picture, "PNG")
-    data = base64.b64encode(picture.getvalue()).decode()
-    shown = "/<wbr>".join(html.escape(part) for part in path.parts[-2:])  # the folder is often the class
-    return (
-        f'<figure title="{name}"><img alt="{name}" src="data:image/png;base64,{data}">'
-        f"<figcaption><b>{text}</b> {shown}</figcaption></figure>"
-    )
+    title = f"{len(found)} queries" if len(found) > 1 else f"Most alike to {found[0].query.name}"
+    page = render("found.html", title=title, found=found, pairs=pairs, thumbnail=thumbnail)
+    file.write_text(page, encoding="utf-8")
 
 
 def _png(found: Sequence[Found], file: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from solo.analysis.embedding import LabelNames, draw_embedding
+from solo.analysis.embedding import draw_embedding
 from solo.args.eval_schema import UmapCfg
 from solo.run.devices import compute_device
 from solo.run.feature_source import load_features, open_folder, will_write
@@ -18,7 +18,7 @@ def run(cfg: UmapCfg) -> None:
     kinds, cfg = load_features(cfg, [cfg.feature_type], compute_device(cfg))
     found = next(iter(kinds.values()))
     folder = open_folder(cfg, "umap")
-    names = LabelNames(found.levels, [found.class_names(level) for level in range(len(found.levels))])
+    names = [(level, found.class_names(place)) for place, level in enumerate(found.levels)]
     start = f"{folder}/" if cfg.plot_name is None else f"{Path(cfg.plot_name).expanduser()}_"
     for split, part in (("train", found.train), ("val", found.val)):
         if part is None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solo.analysis.embedding import LabelNames, draw_embedding, embed
+from solo.analysis.embedding import draw_embedding, embed
 from solo.analysis.palette import named_palette
 from solo.errors import UserError
 
@@ -57,7 +57,7 @@ def test_one_panel_a_level_in_every_file(tmp_path):
     features, labels = clusters(300)
     targets = np.stack([labels // 2, labels], axis=1)
     files = [tmp_path / "new" / "a.pdf", tmp_path / "a.png"]
-    names = LabelNames(["group", "class"], [["x", "y"], ["a", "b", "c"]])
+    names = [("group", ["x", "y"]), ("class", ["a", "b", "c"])]
     assert draw_embedding(features, targets, files, names=names, embedding="pca", max_points=200) == 200
     assert files[0].read_bytes().startswith(b"%PDF")
     with Image.open(files[1]) as image:

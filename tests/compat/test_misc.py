@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 from omegaconf import OmegaConf
+from solo.utils import misc
 from torch import nn
-
-from solo.compat import misc
 
 
 def test_filter_inf_n_nan_keeps_rows_finite_in_all_tensors() -> None:

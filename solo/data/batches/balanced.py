@@ -1,24 +1,17 @@
-"""What composes batches: chance, equally many images of each class, some of some classes, a share with labels."""
+"""What composes batches: chance, equally many images of each class, some of some classes, a share with labels.
+
+A rule has `count(size)`, batches of `size` images in an epoch, and `batches(size, rng)`, as many batches of image
+indexes, none of them twice; its `name` and `limit` (how many images there are for a batch) are for people.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from itertools import count
 
 import numpy as np
 
-
-class BatchRule(Protocol):
-    """How batches are composed. `name` and `limit` (how many images there are for a batch) are for people."""
-
-    name: str
-    limit: str
-
-    def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
-        ...
-
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes; no image comes twice."""
-        ...
+from solo.data.batches.hierarchical import Hierarchical
 
 
 class Random:
@@ -157,6 +150,9 @@ class Mixed:
         share: of labelled images in a batch, in (0, 1).
     """
 
+    name: str
+    limit: str
+
     def __init__(self, make: Callable[[np.ndarray], BatchRule], labelled: np.ndarray, share: float) -> None:
         self.labelled, self.others = np.flatnonzero(labelled), np.flatnonzero(~labelled)
         self.rule = make(self.labelled)
@@ -179,19 +175,13 @@ class Mixed:
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
         """As many batches of image indexes."""
         labelled, others = self.parts(size)
-        ours, rest = self._labelled(labelled, rng), self._others(others, rng)
+        ours = (self.labelled[batch] for _ in count() for batch in self.rule.batches(labelled, rng))
+        orders = (rng.permutation(self.others) for _ in count())
+        rest = (order[i : i + others] for order in orders for i in range(0, len(order) - others + 1, others))
         # The place of each image in its batch: the n-th of a kind stands where n + 1/2 of that kind are expected.
         place = np.argsort(np.concatenate([(np.arange(n) + 0.5) / n for n in (labelled, others)]), kind="stable")
         for _ in range(self.count(size)):
             yield np.concatenate((next(ours), next(rest)))[place].tolist()
 
-    def _labelled(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        while True:
-            for batch in self.rule.batches(size, rng):
-                yield self.labelled[batch]
 
-    def _others(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        while True:
-            order = rng.permutation(self.others)
-            for start in range(0, len(order) - size + 1, size):
-                yield order[start : start + size]
+BatchRule = Random | Balanced | PerClass | Hierarchical | Mixed

@@ -32,10 +32,8 @@ class Hierarchical:
         known = labels >= 0
         if (known[:, 1:] & ~known[:, :-1]).any():
             row = int(np.flatnonzero((known[:, 1:] & ~known[:, :-1]).any(axis=1))[0])
-            raise UserError(
-                f"data.sampler=hierarchical: image {row} has the labels {labels[row].tolist()}, coarse first, unknown "
-                "(-1) above a known one; give the coarse labels, too"
-            )
+            what = f"data.sampler=hierarchical: image {row} has the labels {labels[row].tolist()}"
+            raise UserError(f"{what}, coarse first, unknown (-1) above a known one; give the coarse labels, too")
         self.limit = f"there are {len(labels)}"
         order = np.lexsort(labels.T[::-1])
         new = (np.diff(labels[order], axis=0) != 0).any(axis=1)

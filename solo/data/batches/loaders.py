@@ -181,10 +181,8 @@ def train_loader(
 def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSampler:
     """The order of a training set; without a seed torch's generator draws it. A `UserError` where a batch has more."""
     if batch_size > size:
-        raise UserError(
-            f"optimizer.batch_size={batch_size} is larger than the training set of {size} images, so an epoch would "
-            f"have no batch; use a batch size of at most {size} or more data"
-        )
+        what = f"optimizer.batch_size={batch_size} is larger than the training set of {size} images"
+        raise UserError(f"{what}, so an epoch would have no batch; use a batch size of at most {size} or more data")
     return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
 
 

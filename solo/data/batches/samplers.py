@@ -119,9 +119,8 @@ def describe(sampler: RuleSampler, labels: np.ndarray, levels: Sequence[str]) ->
     first = next(sampler.rule.batches(size, np.random.default_rng(sampler.seed)))
     by_chance = np.random.default_rng(sampler.seed).permutation(len(labels))[:size]
     pairs = zip(levels, composition(labels[first]), composition(labels[by_chance]), strict=True)
-    parts = [
-        f"{own.partners:.1f} of the same {level} (by chance {chance.partners:.1f})" for level, own, chance in pairs
-    ]
+    of = "{:.1f} of the same {} (by chance {:.1f})"
+    parts = [of.format(own.partners, level, chance.partners) for level, own, chance in pairs]
     shares = f"up to {len(sampler):,} of {len(labels):,} images an epoch"
     return f"data.sampler={sampler.rule.name}: {shares}; partners of an image in a batch: {', '.join(parts)}"
 

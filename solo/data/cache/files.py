@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,34 +32,25 @@ from solo.taxonomy import UNKNOWN
 _LOOK_AT = 200
 
 
+@dataclass(eq=False)
 class FileImages:
     """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
     JPEG files whose shorter side is more than twice `side` are decoded at a half, a quarter or an eighth of their size,
     so that it stays at least `side`: pixels are averaged that a crop would average. All others are decoded as they are.
 
-    Args:
-        files: paths, or images in tar, HDF5 and other files.
-        targets: of all of them.
-        side: pixels of the shorter side that no crop can use more of.
-        reading: how the files become images.
-        convert: what makes the wanted channels of `(B, C, H, W)`.
-        skip: the next readable image, with unknown labels, stands for one that can't be read.
-        problems: of the data set, one line each.
+    `size_text` says how much there is, and `cure` what would be faster, for people.
     """
 
-    def __init__(
-        self,
-        files: Sequence[Source],
-        targets: Tensor,
-        side: int,
-        reading: ImageReading,
-        convert: Callable[[Tensor], Tensor],
-        skip: bool = False,
-        problems: Sequence[str] = (),
-    ) -> None:
-        self.files, self.targets, self.side, self.reading, self.convert = list(files), targets, side, reading, convert
-        self.skip, self.problems = skip, list(problems)
+    files: Sequence[Source]  # paths, or images in tar, HDF5 and other files
+    targets: Tensor  # of all of them
+    side: int  # pixels of the shorter side that no crop can use more of
+    reading: ImageReading  # how the files become images
+    convert: Callable[[Tensor], Tensor]  # what makes the wanted channels of `(B, C, H, W)`
+    skip: bool = False  # the next readable image, with unknown labels, stands for one that can't be read
+    problems: Sequence[str] = ()  # of the data set, one line each
+
+    def __post_init__(self) -> None:
         self.size_text, self.cure = f"{len(self.files):,} files, decoded in each epoch", ""
         self._marks = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -73,7 +65,12 @@ class FileImages:
 
     def fetch(self, rows: Sequence[int]) -> list[Tensor]:
         """uint8 `(C, H, W)` each; a `BrokenImageError` for one that is no image, or with `skip` if none is."""
-        return [self._readable(row) if self.skip else self._image(row) for row in rows]
+        if not self.skip:
+            return [self._image(row) for row in rows]
+        return [
+            next_readable(row, len(self), lambda at: self._broken([at])[0], self._image, self._mark_broken)[1]
+            for row in rows
+        ]
 
     def labels(self, rows: Tensor) -> Tensor:
         """Targets of rows that were fetched, -1 for those that another image stands for."""
@@ -85,9 +82,6 @@ class FileImages:
         """What was found broken so far, by all processes, one line each."""
         broken = np.flatnonzero(self._broken()).tolist() if self.skip else []
         return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)] if self.skip else []
-
-    def _readable(self, row: int) -> Tensor:
-        return next_readable(row, len(self), lambda place: self._broken([place])[0], self._image, self._mark_broken)[1]
 
     def _kept_size(self, file: Source, side: int) -> tuple[int, int]:
         """Height and width of an image whose shorter side is at most `side`; nothing for one that is skipped."""
@@ -128,7 +122,10 @@ class KeptImages(FileImages):
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
         vars(self).update(vars(files))
-        content = _digest(self.files, side, self.reading, channels)
+        digest = hashlib.sha256(f"{VERSION} {side} {self.reading} {channels}".encode())
+        for file in self.files:
+            digest.update(b"\n" + os.fsencode(identity(file)))
+        content = digest.hexdigest()
         self.path = folder / f"{content[:24]}.uint8"
         known = known_sizes(self.path, content)  # reading all heads takes a while
         if known is None or len(known) != len(self.files):
@@ -168,13 +165,6 @@ def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
         return cast("np.ndarray[Any, Any]", image)
     planes = [_resized(Image.fromarray(plane), width, height) for plane in image.transpose(2, 0, 1)]
     return np.stack(planes, axis=2)
-
-
-def _digest(files: Sequence[Source], side: int, reading: ImageReading, channels: int) -> str:
-    text = hashlib.sha256(f"{VERSION} {side} {reading} {channels}".encode())
-    for file in files:
-        text.update(b"\n" + os.fsencode(identity(file)))
-    return text.hexdigest()
 
 
 def readable(nbytes: int) -> str:

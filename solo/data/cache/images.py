@@ -4,6 +4,7 @@ import functools
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -32,47 +33,19 @@ class CantCacheError(Exception):
     """Why whole batches can't be taken from a data set."""
 
 
-class Images(Protocol):
-    """Decoded images of a data set.
-
-    Attributes:
-        targets: int64, `(N,)` or `(N, levels)`.
-        size_text: how much there is, for people.
-    """
-
-    targets: Tensor
-    size_text: str
-
-    def __len__(self) -> int: ...
-
-    def fetch(self, rows: Sequence[int]) -> Tensor | list[Tensor]:
-        """uint8 `(B, C, H, W)`, or `(C, H, W)` each where sizes differ."""
-        ...
-
-    def labels(self, rows: Tensor) -> Tensor:
-        """Targets of rows that were fetched: `(B,)` or `(B, levels)`."""
-        ...
-
-
+@dataclass(eq=False)
 class ArrayImages:
-    """Images that lie in memory anyway, uint8 `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`; not copied.
+    """Images that lie in memory anyway; not copied."""
 
-    `indices` says which of them are meant, `targets` are of those, `convert` makes the wanted channels of `(B, C, H,
-    W)`.
-    """
+    images: np.ndarray[Any, Any]  # uint8 `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`
+    indices: np.ndarray[Any, Any]  # which of them are meant
+    targets: Tensor  # of these, int64, `(n,)` or `(n, levels)`
+    convert: Callable[[Tensor], Tensor]  # makes the wanted channels of `(B, C, H, W)`
 
-    def __init__(
-        self,
-        images: np.ndarray[Any, Any],
-        indices: np.ndarray[Any, Any],
-        targets: Tensor,
-        convert: Callable[[Tensor], Tensor],
-    ) -> None:
-        self.images = images
-        self.indices = indices
-        self.targets = targets
-        self.convert = convert
-        self.size_text = f"{len(indices):,} images in memory, {readable(images.nbytes)}"
+    @property
+    def size_text(self) -> str:
+        """How much there is, for people."""
+        return f"{len(self.indices):,} images in memory, {readable(self.images.nbytes)}"
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -89,6 +62,21 @@ class ArrayImages:
     def labels(self, rows: Tensor) -> Tensor:
         """Targets of these rows, `(B,)` or `(B, levels)`."""
         return self.targets[rows]
+
+
+class Images(Protocol):
+    """Decoded images of a data set; `targets` are int64 `(N,)` or `(N, levels)`."""
+
+    targets: Tensor
+
+    def __len__(self) -> int: ...
+    def fetch(self, rows: Sequence[int]) -> Tensor | list[Tensor]:
+        """uint8 `(B, C, H, W)`, or `(C, H, W)` each where sizes differ."""
+        ...
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Targets of rows that were fetched."""
+        ...
 
 
 def cached(
@@ -119,7 +107,8 @@ def cached(
     place = Path(folder).expanduser() if folder else user_cache()
     chosen, kept = [files[i] for i in indices.tolist()], side or math.ceil(augment.size * 8 / 7)
     reading = getattr(dataset, "reading", ImageReading(augment.channels))
-    enough = max(_side_of_crops(entry.size, entry.scale[0]) for entry in augment.entries if entry.scale)
+    # From so many pixels of the shorter side on no crop, however oblong, is enlarged.
+    enough = max(math.ceil(e.size / math.sqrt(e.scale[0] * 3 / 4)) for e in augment.entries if e.scale)
     problems = getattr(dataset, "problems", [])
     found = FileImages(chosen, targets, enough, reading, convert, isinstance(dataset, SkipBroken), problems)
     room = found.estimate(kept, augment.channels)
@@ -138,11 +127,6 @@ def cached(
         reason = error.strerror or str(error)
         raise CantCacheError(f"{place} can't be written ({reason}); choose another data.cache_dir") from error
     return images
-
-
-def _side_of_crops(size: int, smallest: float, ratio: float = 3 / 4) -> int:
-    """Pixels of an image's shorter side from which on no crop of at least that share, however oblong, is enlarged."""
-    return math.ceil(size / math.sqrt(smallest * ratio))
 
 
 def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:

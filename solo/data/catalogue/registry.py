@@ -37,24 +37,17 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     if isinstance(name, DatasetSpec):
         return name
     if plugin.is_path(name) and name not in DATASETS:
-        DATASETS[name] = _outside(name)
+        found = plugin.load(name, "data.dataset")
+        if callable(found) and not isinstance(found, type):
+            found = found()
+        if not isinstance(found, DatasetSpec):
+            what = "give a DatasetSpec of solo.data.catalogue.rows, or a function that returns one"
+            raise UserError(f"data.dataset={name} is no data set; {what}")
+        DATASETS[name] = dataclasses.replace(found, name=name)
     if name in DATASETS:
         return DATASETS[name]
     hint = did_you_mean(str(name), DATASETS)
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
-
-
-def _outside(path: str) -> DatasetSpec:
-    """The row of a data set that a user names by its import path: a row, or a function that gives one."""
-    found = plugin.load(path, "data.dataset")
-    if callable(found) and not isinstance(found, type):
-        found = found()
-    if not isinstance(found, DatasetSpec):
-        raise UserError(
-            f"data.dataset={path} is no data set; give a DatasetSpec of solo.data.catalogue.rows, or a function "
-            "that returns one"
-        )
-    return dataclasses.replace(found, name=path)
 
 
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
@@ -86,7 +79,13 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
     `data_format="h5"`, or anything else with it; if other images lie where a data set would be fetched into.
     """
     if data_format == "h5":
-        _check_h5(spec, path, no_labels)
+        if not spec.folders or no_labels:
+            what = "unlabelled images (data.no_labels=True)" if no_labels else spec.name
+            stored = ", ".join(name for name, row in DATASETS.items() if row.folders)
+            raise UserError(f"data.format='h5' reads {stored}, not {what}; set data.format=image_folder")
+        if not path or not is_h5(Path(path).expanduser()):
+            problem = f"{path or 'nothing'} is no HDF5 file; data.format='h5' needs one in data.train_path"
+            raise UserError(f"{problem} (and data.val_path), made by scripts/utils/convert_imgfolder_to_h5.py")
         return
     if not spec.folders:
         if path and spec.downloads and spec.layout is None:
@@ -123,10 +122,8 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
         names = [name for name in class_folders(place) if _has_images(place / name)]
         if _has_images(place) or len(names) > 1:
             found = f"class folders ({names[0]}, {names[1]}, ..)" if len(names) > 1 else "images"
-            raise UserError(
-                f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom, for {spec.name} "
-                "the folder that holds it, or will hold it"
-            )
+            what = f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom"
+            raise UserError(f"{what}, for {spec.name} the folder that holds it, or will hold it")
 
 
 def _has_images(folder: Path) -> bool:
@@ -159,39 +156,18 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     There, in layouts that keep both together, and where it is the folder above `train` and `val`; for own images a
     folder `val`, `validation` or `test` beside `train`, if it holds the same class folders.
     """
-    if (
-        train_path
-        and spec.folders
-        and (val := of_split(Path(train_path).expanduser(), train=False)) != Path(train_path).expanduser()
-    ):
-        return str(val)
-    if spec.layout is None:
-        return _beside(Path(train_path).expanduser()) if train_path and spec.name == "custom" else None
     if not train_path:
         return None
-    return train_path if layout_of(spec).holds_both(Path(train_path).expanduser()) else None
-
-
-def _beside(train: Path) -> str | None:
-    if train.name not in TRAINING or not train.is_dir():
-        return None
-    for name in VALIDATION:
-        folder = train.with_name(name)
-        if folder.is_dir() and class_folders(folder) == class_folders(train) != []:
-            return str(folder)
+    train = Path(train_path).expanduser()
+    if spec.folders and (val := of_split(train, train=False)) != train:
+        return str(val)
+    if spec.layout is not None:
+        return train_path if layout_of(spec).holds_both(train) else None
+    if spec.name == "custom" and train.name in TRAINING and train.is_dir():
+        for folder in map(train.with_name, VALIDATION):
+            if folder.is_dir() and class_folders(folder) == class_folders(train) != []:
+                return str(folder)
     return None
-
-
-def _check_h5(spec: DatasetSpec, path: str | None, no_labels: bool) -> None:
-    if not spec.folders or no_labels:
-        what = "unlabelled images (data.no_labels=True)" if no_labels else spec.name
-        stored = ", ".join(name for name, row in DATASETS.items() if row.folders)
-        raise UserError(f"data.format='h5' reads {stored}, not {what}; set data.format=image_folder")
-    if not path or not is_h5(Path(path).expanduser()):
-        raise UserError(
-            f"{path or 'nothing'} is no HDF5 file; data.format='h5' needs one in data.train_path (and data.val_path), "
-            "made by scripts/utils/convert_imgfolder_to_h5.py"
-        )
 
 
 def _place(path: str | os.PathLike[str] | None) -> Path:

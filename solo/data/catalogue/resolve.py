@@ -8,7 +8,6 @@ import functools
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,8 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or data.get("no_labels"):
         if taxonomy:
-            raise UserError(
-                f"data.taxonomy={taxonomy} needs class folders, and data.dataset={spec.name} is not read from any here"
-            )
+            what = f"data.taxonomy={taxonomy} needs class folders"
+            raise UserError(f"{what}, and data.dataset={spec.name} is not read from any here")
         return spec
     if spec.num_classes is not None and not taxonomy:
         return spec
@@ -76,13 +74,12 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     folder = of_split(existing_folder(path), train=True)
     levels = data.get("levels")
     key = levels if levels is None or isinstance(levels, str) else tuple(levels)
-    found = _look_at_folder(str(folder), key, taxonomy, spec.on_error == "skip", os.stat(folder).st_mtime_ns)
-    tree = found.tree
-    spec = dataclasses.replace(
-        spec, taxonomy=tree, num_classes=tree.num_classes, source=_OWN, format=form, nested=found.nested
-    )
+    changed = os.stat(folder).st_mtime_ns
+    tree, nested, files, notes = _look_at_folder(str(folder), key, taxonomy, spec.on_error == "skip", changed)
+    known: dict[str, Any] = {"taxonomy": tree, "num_classes": tree.num_classes, "nested": nested}
+    spec = dataclasses.replace(spec, source=_OWN, format=form, **known)
     split = [] if str(folder) == str(existing_folder(path)) else [f"{path} holds splits; {folder.name} is trained on"]
-    return _sampled(spec, found.files, [*split, *found.notes])
+    return _sampled(spec, files, [*split, *notes])
 
 
 def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence[str] = ()) -> DatasetSpec:
@@ -115,43 +112,35 @@ def unseen_classes(
             raise UserError(f"data.unseen_classes={wanted} leaves none of {len(names)} classes to learn from; lower it")
         found = random.Random(seed).sample(range(len(names)), wanted)
     else:
-        found = [_class_index(names, str(name)) for name in wanted or ()]
+        found = []
+        for name in map(str, wanted or ()):
+            if name in names:
+                found.append(names.index(name))
+            elif name.isdigit() and int(name) < len(names):
+                found.append(int(name))
+            else:
+                shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+                give = f"{did_you_mean(name, names)}give names ({shown}) or indices 0 to {len(names) - 1}"
+                raise UserError(f"data.unseen_classes: {name!r} is no class; {give}")
     if len(set(found)) == len(names):
         raise UserError(f"data.unseen_classes names all {len(names)} classes; leave some to learn from")
     return {leaf: names[leaf] for leaf in sorted(set(found))}
 
 
-def _class_index(names: Sequence[str], name: str) -> int:
-    if name in names:
-        return names.index(name)
-    if name.isdigit() and int(name) < len(names):
-        return int(name)
-    hint = did_you_mean(name, names)
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    raise UserError(
-        f"data.unseen_classes: {name!r} is no class; {hint}give names ({shown}) or indices 0 to {len(names) - 1}"
-    )
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """A folder of classes: its tree, whether that is one of nested folders, some of its files, and what to say."""
-
-    tree: Taxonomy
-    nested: bool
-    files: list[str]
-    notes: list[str]
-
-
 @functools.lru_cache(maxsize=16)
-def _look_at_folder(root: str, levels: Levels, taxonomy: str | None, skip: bool, changed_ns: int) -> _Folder:
-    """One walk through all names, kept: a run asks several times."""
+def _look_at_folder(
+    root: str, levels: Levels, taxonomy: str | None, skip: bool, changed_ns: int
+) -> tuple[Taxonomy, bool, list[str], list[str]]:
+    """Tree of a folder of classes, whether it is one of nested folders, some of its files, and what to say.
+
+    One walk through all names, kept: a run asks several times.
+    """
     names = levels if isinstance(levels, tuple) else None
     found = list_images("image_folder", root, Wanted(skip=skip))
     folders, files = [parts for parts in dict.fromkeys(found.rows) if parts], spread(found.images)
     notes = found.problems.notes()
     if taxonomy:
-        return _Folder(read_tree(taxonomy, class_folders(root), names), False, files, notes)
+        return read_tree(taxonomy, class_folders(root), names), False, files, notes
     if levels is None:
         # A folder with images and with image folders may be a class with more of its images, or a node with children.
         direct, deeper = {parts[0] for parts in folders if len(parts) == 1}, {p[0] for p in folders if len(p) > 1}
@@ -166,11 +155,11 @@ def _look_at_folder(root: str, levels: Levels, taxonomy: str | None, skip: bool,
         classes = folder_classes(folders)
         if classes:
             tree = from_paths(classes, names)
-            return _Folder(tree, tree.num_levels > 1, files, notes)
+            return tree, tree.num_levels > 1, files, notes
     classes_found = class_folders(root)
     if not classes_found:
         raise UserError(f"{root} holds no folder; expected one folder per class with images inside")
-    return _Folder(Taxonomy.flat(classes_found), False, files, notes)
+    return Taxonomy.flat(classes_found), False, files, notes
 
 
 def _of_columns(spec: DatasetSpec, path: str | None, label_columns: Sequence[str] | None) -> DatasetSpec:
@@ -196,10 +185,8 @@ def _repeated(found: Listing) -> list[str]:
         if found.rows[first] != labels:
             contradicting.setdefault(file, (first, number))
     if not contradicting:
-        again = len(found.images) - len(seen)
-        return (
-            [f"rows that repeat the file and the labels of an earlier one, and count again: {again:,}"] if again else []
-        )
+        again, what = len(found.images) - len(seen), "rows that repeat the file and the labels of an earlier one"
+        return [f"{what}, and count again: {again:,}"] if again else []
     file, places = next(iter(contradicting.items()))
     shown = " and ".join(f"{' > '.join(found.rows[place])} in row {place + 1}" for place in places)
     return [

@@ -35,72 +35,45 @@ def wrong_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """All that is known of a data set before a single image is read.
+    """All that is known of a data set before a single image is read."""
 
-    Attributes:
-        name: the value of `data.dataset`.
-        source: `"module:function"`; the function's form is described in `solo.data.sources.load`.
-        channels: 1 (grey) or 3 (RGB).
-        size: height and width of a validation image, in pixels.
-        mean, std: per channel, of images in [0, 1]; used in pretraining.
-        eval_mean, eval_std: the same for classification; `None` means `mean`, `std`.
-        taxonomy: the label tree; `None` if the class names come from folders.
-        num_classes: `None` if counted from the folders, see `count_classes`.
-        small_stem: whether ResNets get a stem for small images.
-        downloads: whether it is at hand, or fetched, without a path.
-        folders: whether `data.train_path` is a folder with one sub-folder per class.
-        resize: `None`: validation images have `size` already; else the length of the shorter side before the centre
-            crop of `size` pixels.
-        path_column: of a table of own images, the column with their paths.
-        on_error: `raise`, or `skip` files that can't be decoded.
-        crop_min_scale, flip: how a classifier's training images may be cropped and whether they may be mirrored.
-        layout: `"module:NAME"` of a `solo.data.layouts.layout.Layout`, for data sets whose classes and label tree come
-            from their own files; `num_classes` is the published number until they are read.
-        reading: how files become images.
-        unknown_classes: what happens to validation images of classes that the training data lack: an error, they are
-            left out, or they keep the labels that they share with the training data.
-        holdout: share of the training images that validate, and where these are.
-        sample: of own training images.
-        notes: what was found in own images and has to be said, a line each.
-        format: how own images are stored, `data.format`.
-        nested: whether folders in folders are the levels of the tree of own images.
-    """
-
-    name: str
-    source: str
-    channels: int
-    size: int
-    mean: Stats
+    name: str  # the value of `data.dataset`
+    source: str  # `"module:function"`; the function's form is described in `solo.data.sources.load`
+    channels: int  # 1 (grey) or 3 (RGB)
+    size: int  # height and width of a validation image, in pixels
+    mean: Stats  # per channel, of images in [0, 1], as the next three; used in pretraining
     std: Stats
-    eval_mean: Stats | None = None
+    eval_mean: Stats | None = None  # for classification; None means `mean`, `std`
     eval_std: Stats | None = None
-    taxonomy: Taxonomy | None = None
-    num_classes: int | None = None
-    small_stem: bool = False
-    downloads: bool = False
-    folders: bool = False
-    resize: int | None = None
-    crop_min_scale: float = 0.08
-    flip: bool = True
-    path_column: str | None = None
-    on_error: Literal["raise", "skip"] = "raise"
+    taxonomy: Taxonomy | None = None  # the label tree; None if the class names come from folders
+    num_classes: int | None = None  # None if counted from the folders, see `count_classes`
+    small_stem: bool = False  # whether ResNets get a stem for small images
+    downloads: bool = False  # whether it is at hand, or fetched, without a path
+    folders: bool = False  # whether `data.train_path` is a folder with one sub-folder per class
+    resize: int | None = None  # of a validation image's shorter side, before `size` is cropped; None: it has that size
+    crop_min_scale: float = 0.08  # how a classifier's training images may be cropped
+    flip: bool = True  # whether they may be mirrored
+    path_column: str | None = None  # of a table of own images, the column with their paths
+    on_error: Literal["raise", "skip"] = "raise"  # what is done with files that can't be decoded
+    # `"module:NAME"` of a `solo.data.layouts.layout.Layout`, for data sets whose classes and label tree come from their
+    # own files; `num_classes` is the published number until they are read
     layout: str | None = None
-    reading: ReadingKeys = ReadingKeys()
+    reading: ReadingKeys = ReadingKeys()  # how files become images
+    # what happens to validation images of classes that the training data lack: an error, they are left out, or they
+    # keep the labels that they share with the training data
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
-    holdout: tuple[float, str | None] = (0.0, None)
-    sample: Sample = Sample()
-    notes: tuple[str, ...] = ()
-    format: str = "image_folder"
-    nested: bool = False
+    holdout: tuple[float, str | None] = (0.0, None)  # share of the training images that validate, and where these are
+    sample: Sample = Sample()  # of own training images
+    notes: tuple[str, ...] = ()  # what was found in own images and has to be said, a line each
+    format: str = "image_folder"  # how own images are stored, `data.format`
+    nested: bool = False  # whether folders in folders are the levels of the tree of own images
 
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the label levels, coarse first; those of the published layout while its files are not read."""
         if self.taxonomy:
             return self.taxonomy.levels
-        if self.layout:
-            return find_layout(self.layout).levels or ("class",)
-        return ("class",)
+        return (self.layout and find_layout(self.layout).levels) or ("class",)
 
 
 _IMAGENET, _CIFAR = (IMAGENET_MEAN, IMAGENET_STD), (_CIFAR_EVAL_MEAN, _CIFAR_EVAL_STD)

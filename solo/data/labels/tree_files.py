@@ -88,25 +88,13 @@ def _from_lines(text: str, file: Path, classes: Sequence[str], levels: Sequence[
     if not all(map(_WNID.fullmatch, classes)):
         return from_parents(parents, classes, levels)
     tree = from_parents(without_chains(parents, classes), classes, levels)
-    return _named(tree, _words(file.with_name("words.txt")))
-
-
-def _words(file: Path) -> dict[str, str]:
-    """First name of each WordNet id, as in ImageNet's `words.txt`: id, tab, names with commas between them."""
-    if not file.is_file():
-        return {}
-    pairs = (line.partition("\t") for line in regular(file).read_text(encoding="utf-8").splitlines())
-    return {wnid: names.partition(",")[0].strip() for wnid, _, names in pairs}
-
-
-def _named(tree: Taxonomy, words: Mapping[str, str]) -> Taxonomy:
-    """The tree with words beside the ids of inner nodes; classes keep the names of their folders."""
-    classes = set(tree.leaves)
-    names = tuple(
-        tuple(
-            name if (level, node) in classes or name not in words else f"{words[name]} ({name})"
-            for node, name in enumerate(nodes)
-        )
-        for level, nodes in enumerate(tree.names)
-    )
-    return Taxonomy(tree.levels, names, tree.parents)
+    words, listed = {}, file.with_name("words.txt")  # as ImageNet has it: id, tab, names with commas between them
+    if listed.is_file():
+        for line in regular(listed).read_text(encoding="utf-8").splitlines():
+            wnid, _, called = line.partition("\t")
+            words[wnid] = called.partition(",")[0].strip()
+    # Inner nodes have words beside their ids; classes keep the names of their folders.
+    names = [[f"{words[name]} ({name})" if name in words else name for name in nodes] for nodes in tree.names]
+    for level, node in tree.leaves:
+        names[level][node] = tree.names[level][node]
+    return Taxonomy(tree.levels, tuple(map(tuple, names)), tree.parents)

@@ -92,22 +92,18 @@ def label_rows(
         places = folder_labels(tree)
         if not nested:
             places = {(name,): tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
-        found = {parts: _folder_label(parts, places, tree) for parts in set(rows)}
+        found: dict[Names, tuple[Labels, str]] = {}
+        for parts in set(rows):
+            end = next((end for end in range(len(parts), 0, -1) if parts[:end] in places), 0)
+            labels = places[parts[:end]] if end else (UNKNOWN,) * tree.num_levels
+            # A class folder may have folders of its own, which mean nothing.
+            known_class = end and (end == len(parts) or tree.leaf_of(labels) != UNKNOWN)
+            found[parts] = labels, "" if known_class else "/".join(parts)
         return [found[parts][0] for parts in rows], [found[parts][1] for parts in rows]
     known = [set(names) for names in tree.names]
     cells = [[(name, not name or name in level) for name, level in zip(row, known, strict=True)] for row in rows]
     strange = [next((name for name, there in reversed(row) if not there), "") for row in cells]
     return from_columns([[name if there else "" for name, there in row] for row in cells], columns, tree)[1], strange
-
-
-def _folder_label(parts: Names, places: Mapping[Names, Labels], tree: Taxonomy) -> tuple[Labels, str]:
-    for end in range(len(parts), 0, -1):
-        labels = places.get(parts[:end])
-        if labels is not None:
-            # A class folder may have folders of its own, which mean nothing.
-            known = end == len(parts) or tree.leaf_of(labels) != UNKNOWN
-            return labels, "" if known else "/".join(parts)
-    return (UNKNOWN,) * tree.num_levels, "/".join(parts)
 
 
 def from_columns(
@@ -119,30 +115,22 @@ def from_columns(
     training data, its names and parents are used, and new ones are refused. Raises a `UserError` where a label has two
     parents or none, is not in `tree`, or a column is empty; names row and column.
     """
-    parents = _column_parents(rows, columns)
+    # parents[l][name]: the label in column l of `name` in column l + 1
+    parents: list[dict[str, str]] = [{} for _ in columns[1:]]
+    seen: dict[tuple[int, str], int] = {}
+    for number, row in enumerate(rows, start=1):
+        for level, (upper, lower) in enumerate(zip(row, row[1:], strict=False)):
+            if upper and lower:
+                known = parents[level].setdefault(lower, upper)
+                first = seen.setdefault((level, lower), number)
+                if known != upper:
+                    what = f"{columns[level + 1]} {lower!r} has two parents in column {columns[level]}"
+                    rows_ = f"{known!r} (row {first}) and {upper!r} (row {number})"
+                    raise UserError(f"{what}: {rows_}; correct one of the rows, or give the labels two names")
     if tree is None:
         tree = _column_tree(rows, columns, parents)
     index = [{name: node for node, name in enumerate(names)} for names in tree.names]
     return tree, [_row_labels(row, number, columns, tree, index) for number, row in enumerate(rows, start=1)]
-
-
-def _column_parents(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[dict[str, str]]:
-    """`parents[l][name]`: the label in column `l` of `name` in column `l + 1`."""
-    parents: list[dict[str, str]] = [{} for _ in columns[1:]]
-    seen: dict[tuple[int, str], int] = {}
-    for number, row in enumerate(rows, start=1):
-        for level in range(len(columns) - 1):
-            upper, lower = row[level], row[level + 1]
-            if not upper or not lower:
-                continue
-            known = parents[level].setdefault(lower, upper)
-            first = seen.setdefault((level, lower), number)
-            if known != upper:
-                raise UserError(
-                    f"{columns[level + 1]} {lower!r} has two parents in column {columns[level]}: {known!r} (row "
-                    f"{first}) and {upper!r} (row {number}); correct one of the rows, or give the labels two names"
-                )
-    return parents
 
 
 def _column_tree(
@@ -159,9 +147,8 @@ def _column_tree(
     for level in range(len(columns) - 1):
         orphan = next((name for name in names[level + 1] if name not in parents[level]), None)
         if orphan is not None:
-            raise UserError(
-                f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}; fill that in"
-            )
+            what = f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}"
+            raise UserError(f"{what}; fill that in")
         place = {name: index for index, name in enumerate(names[level])}
         links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
@@ -180,10 +167,8 @@ def _row_labels(
     for lvl, name in enumerate(row[:level]):
         if name and labels[lvl] != index[lvl][name]:
             right = tree.names[lvl][labels[lvl]]
-            raise UserError(
-                f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} {right!r}, but the row says "
-                f"{name!r}; correct one of them"
-            )
+            what = f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} {right!r}"
+            raise UserError(f"{what}, but the row says {name!r}; correct one of them")
     return labels
 
 

@@ -17,6 +17,11 @@ from solo.untrusted import regular
 _MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
 
 
+def car_path(name: str) -> Names:
+    """`Audi S4 Sedan 2012` -> (`Audi`, `Audi S4 Sedan 2012`)."""
+    return next((make for make in _MAKES_OF_TWO_WORDS if name.startswith(make)), name.split()[0]), name
+
+
 # scipy may end the program if such a file is damaged, so another one reads it.
 _READ = """
 import json, sys
@@ -51,35 +56,12 @@ def _aircraft_classes(root: Path) -> dict[str, Names]:
     return {variant: path_of[variant] for (variant,) in lines(data / "variants.txt")}
 
 
-def _aircraft_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    for image, variant in lines(root / "data" / f"images_variant_{'trainval' if train else 'test'}.txt", 2):
-        yield root / "data" / "images" / f"{image}.jpg", variant
-
-
-def _flower_classes(root: Path) -> dict[int, Names]:
-    """The classes have numbers only."""
-    return {
-        label: (str(label),) for label in sorted({int(label) for label in _mat(root / "imagelabels.mat", "labels")})
-    }
-
-
 def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
     labels = [int(label) for label in _mat(root / "imagelabels.mat", "labels")]
     folder = either(root / "jpg", root / "102flowers" / "jpg")
     for split in ("trnid", "valid") if train else ("tstid",):
         for number in _mat(root / "setid.mat", split):
             yield folder / f"image_{int(number):05d}.jpg", labels[int(number) - 1]
-
-
-def car_path(name: str) -> Names:
-    """`Audi S4 Sedan 2012` -> (`Audi`, `Audi S4 Sedan 2012`)."""
-    make = next((make for make in _MAKES_OF_TWO_WORDS if name.startswith(make)), name.split()[0])
-    return make, name
-
-
-def _car_classes(root: Path) -> dict[int, Names]:
-    names = _mat(root / "devkit" / "cars_meta.mat", "class_names")
-    return {number: car_path(str(name)) for number, name in enumerate(names, start=1)}
 
 
 def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
@@ -94,22 +76,11 @@ def dog_path(name: str) -> Names:
     return (name.partition("-")[2] or name,)
 
 
-def _dog_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    file = f"{'train' if train else 'test'}_list.mat"
-    for name in _mat(either(root / file, root / "lists" / file), "file_list"):
-        yield root / "Images" / str(name), str(name).partition("/")[0]
-
-
 def _pet_classes(root: Path) -> dict[int, Names]:
     """`great_pyrenees_12` is a `Great Pyrenees`."""
     found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
     breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in sorted(found)}
     return {label: ({"1": "cat", "2": "dog"}[found[label][2]], breed) for label, breed in breeds.items()}
-
-
-def _pet_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    for image, label, _, _ in lines(root / "annotations" / f"{'trainval' if train else 'test'}.txt", 4):
-        yield root / "images" / f"{image}.jpg", int(label)
 
 
 AIRCRAFT = Layout(
@@ -118,7 +89,10 @@ AIRCRAFT = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
     markers=("data/variants.txt", "data/images_variant_trainval.txt", "data/images_variant_test.txt", "data/images"),
     classes=_aircraft_classes,
-    images=_aircraft_images,
+    images=lambda root, train: (
+        (root / "data" / "images" / f"{image}.jpg", variant)
+        for image, variant in lines(root / "data" / f"images_variant_{'trainval' if train else 'test'}.txt", 2)
+    ),
     levels=("manufacturer", "family", "variant"),
     torchvision="FGVCAircraft",
 )
@@ -129,7 +103,10 @@ FLOWERS = Layout(
     folder="flowers-102",
     url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
     markers=("imagelabels.mat", "setid.mat"),
-    classes=_flower_classes,
+    # The classes have numbers only.
+    classes=lambda root: {
+        label: (str(label),) for label in sorted({*map(int, _mat(root / "imagelabels.mat", "labels"))})
+    },
     images=_flower_images,
     torchvision="Flowers102",
 )
@@ -139,7 +116,9 @@ CARS = Layout(
     folder="stanford_cars",
     url="https://github.com/pytorch/vision/issues/7545 (its own site is gone)",
     markers=("devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_train"),
-    classes=_car_classes,
+    classes=lambda root: dict(
+        enumerate(map(car_path, _mat(root / "devkit" / "cars_meta.mat", "class_names")), start=1)
+    ),
     images=_car_images,
     levels=("make", "model"),
     of_folder=car_path,
@@ -151,7 +130,12 @@ DOGS = Layout(
     url="http://vision.stanford.edu/aditya86/ImageNetDogs",
     markers=("Images", "train_list.mat|lists/train_list.mat"),
     classes=lambda root: {folder: dog_path(folder) for folder in class_folders(root / "Images")},
-    images=_dog_images,
+    images=lambda root, train: (
+        (root / "Images" / name, name.partition("/")[0])
+        for name in _mat(
+            either(*(root / at / f"{'train' if train else 'test'}_list.mat" for at in ("", "lists"))), "file_list"
+        )
+    ),
     of_folder=dog_path,
 )
 
@@ -161,7 +145,10 @@ PETS = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/pets",
     markers=("annotations/trainval.txt", "annotations/test.txt", "images"),
     classes=_pet_classes,
-    images=_pet_images,
+    images=lambda root, train: (
+        (root / "images" / f"{image}.jpg", int(label))
+        for image, label, *_ in lines(root / "annotations" / f"{'trainval' if train else 'test'}.txt", 4)
+    ),
     levels=("species", "breed"),
     torchvision="OxfordIIITPet",
 )

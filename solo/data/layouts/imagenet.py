@@ -77,34 +77,29 @@ def _breeds(title: str, folder: str, level: int, count: int, ancestor: str | Non
     def images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
         for _, source, target in _split(root, level, count, ancestor).values():
             for wnid in source if train else target:
-                yield from _in_folder(root / ("train" if train else "val") / wnid)
+                folder = root / ("train" if train else "val") / wnid
+                yield from ((file, wnid) for file in sorted(folder.iterdir()) if is_image_name(file.name))
 
     url = "https://github.com/MadryLab/BREEDS-Benchmarks (its class hierarchy), beside ImageNet's train and val"
     return _part(title, folder, url, (_EDGES, _NODES, _LEAVES), classes, images, ("superclass", "class"))
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[Path, str]]:
-    return ((file, folder.name) for file in sorted(folder.iterdir()) if is_image_name(file.name))
-
-
-def _named(root: Path, level: str) -> dict[int, str]:
-    file = f"imagenet-3L-id_{_LEVELS[level]}_dic.json"
-    found = read_json(either(root / file, root / "data" / file))
-    return {int(number): str(name) for number, name in found.items()}
-
-
 def _three_levels(root: Path, train: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Image, and its three numbers; training images have a fourth, the label that ImageNet-F gives them."""
-    file = _TABLE.format("train" if train else "val")
-    for (line,) in lines(either(root / file, root / "data" / file)):
+    for (line,) in lines(_beside(root, _TABLE.format("train" if train else "val"))):
         image, basic, subordinate, fine, *_ = line.split()
         yield image, (int(basic), int(subordinate), int(fine))
 
 
 def _three_level_classes(root: Path) -> dict[int, Names]:
-    names = [_named(root, level) for level in _LEVELS]
+    files = (f"imagenet-3L-id_{word}_dic.json" for word in _LEVELS.values())
+    names = [{int(n): str(name) for n, name in read_json(_beside(root, file)).items()} for file in files]
     paths = {path[-1]: path for train in (True, False) for _, path in _three_levels(root, train)}
     return {fine: tuple(of[number] for of, number in zip(names, paths[fine], strict=True)) for fine in sorted(paths)}
+
+
+def _beside(root: Path, file: str) -> Path:
+    return either(root / file, root / "data" / file)
 
 
 def _part(

@@ -70,8 +70,13 @@ class Layout:
             for name in _SPLITS["train" if train else "val"]:
                 if (folder / name).is_dir():
                     return folder / name
-        broken = any(_has(path, marker) for marker in self.markers)  # its own folders are no classes
-        return path if path.is_dir() and not broken and _are_classes(path) else None
+        # Its own folders are no classes, where some of it is there.
+        if not path.is_dir() or any(_has(path, marker) for marker in self.markers):
+            return None
+        # The first sub-folder, or a folder `images` in it, holds images: other data sets don't look like that.
+        first = [path / name / deeper for name in class_folders(path)[:1] for deeper in ("", "images")]
+        found = any(is_image_name(name) for place in first if place.is_dir() for name in os.listdir(place))
+        return path if found else None
 
     def holds_both(self, path: Path) -> bool:
         """Whether training and validation images lie in the same folder."""
@@ -128,16 +133,21 @@ class Layout:
         root = self.root(path)
         try:
             if root is not None:
-                return root, _checked(self.classes(root) if self.classes else self._named_by_images(root))
+                if self.classes:
+                    classes = self.classes(root)
+                else:
+                    names = {name for images in (True, False) for _, name in cast(Any, self.images)(root, images)}
+                    classes = {name: (name,) if isinstance(name, str) else name for name in sorted(names)}
+                if not classes:
+                    raise ValueError("its lists name no class")
+                for name, names_of in classes.items():
+                    if not names_of or not all(isinstance(part, str) and part for part in names_of):
+                        raise ValueError(f"class {name!r} has the names {names_of!r}")
+                return root, classes
             folder, named = self.class_folder(path, train), self.of_folder or flat
             return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
         except Exception as error:
             raise _damaged(self.title, root or path, error) from error
-
-    def _named_by_images(self, root: Path) -> dict[Any, Names]:
-        images = cast(Any, self.images)
-        names = sorted({name for train in (True, False) for _, name in images(root, train)})
-        return {name: (name,) if isinstance(name, str) else name for name in names}
 
 
 def find_layout(place: str) -> Layout:
@@ -188,24 +198,8 @@ def _leaves(paths: Sequence[Names], tree: Taxonomy) -> list[int]:
     return [leaf[len(path) - 1, node[len(path) - 1][path]] for path in paths]
 
 
-def _checked(classes: Mapping[Any, Names]) -> Mapping[Any, Names]:
-    if not classes:
-        raise ValueError("its lists name no class")
-    for name, path in classes.items():
-        if not path or not all(isinstance(part, str) and part for part in path):
-            raise ValueError(f"class {name!r} has the names {path!r}")
-    return classes
-
-
 def _has(folder: Path, marker: str) -> bool:
     return any((folder / name).exists() for name in marker.split("|"))
-
-
-def _are_classes(folder: Path) -> bool:
-    """Whether the first sub-folder, or a folder `images` in it, holds images: other data sets don't look like that."""
-    names = class_folders(folder)
-    first = [folder / name / deeper for name in names[:1] for deeper in ("", "images")]
-    return any(is_image_name(name) for place in first if place.is_dir() for name in os.listdir(place))
 
 
 def _in_class_folders(folder: Path) -> Iterator[tuple[str, str]]:

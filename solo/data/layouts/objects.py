@@ -44,13 +44,6 @@ def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
                 yield file, name
 
 
-def _food_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    listed = read_json(root / "meta" / f"{'train' if train else 'test'}.json")
-    for name, images in listed.items():
-        for image in images:
-            yield root / "images" / f"{image}.jpg", name
-
-
 def inat_path(folder: str) -> Names:
     """The seven ranks of `00042_Animalia_Arthropoda_Insecta_Coleoptera_Carabidae_Carabus_auratus`."""
     number, *ranks = folder.split("_")
@@ -80,24 +73,6 @@ def _inat(year: int, levels: Names) -> Layout:
     return Layout(f"iNaturalist {year}", f"inat{year}", url, markers, classes, images, levels, of_folder=None)
 
 
-def _dtd_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    """The first of its ten official splits, as is usual."""
-    folder = either(root / "dtd", root)
-    for split in ("train", "val") if train else ("test",):
-        for (image,) in lines(folder / "labels" / f"{split}1.txt"):
-            yield folder / "images" / image, image.partition("/")[0]
-
-
-def _sun_classes(root: Path) -> dict[str, Names]:
-    """`/a/apartment_building/outdoor` is the class `apartment_building/outdoor`."""
-    return {name: (name[3:],) for (name,) in lines(root / "ClassName.txt")}
-
-
-def _sun_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
-    for (image,) in lines(root / f"{'Training' if train else 'Testing'}_01.txt"):
-        yield root / image.lstrip("/"), image.rpartition("/")[0]
-
-
 _VOC = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
     "sofa train tvmonitor".split()
@@ -119,6 +94,7 @@ def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
 INAT17 = _inat(2017, ("supercategory", "species"))
 INAT19 = _inat(2019, (*_RANKS, "species"))
 
+# The first of its ten official splits, as is usual.
 DTD = Layout(
     title="DTD",
     folder="dtd",
@@ -127,7 +103,11 @@ DTD = Layout(
         f"{name}|dtd/{name}" for name in ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images")
     ),
     classes=lambda root: _by_name(class_folders(either(root / "dtd", root) / "images")),
-    images=_dtd_images,
+    images=lambda root, train: (
+        (either(root / "dtd", root) / "images" / image, image.partition("/")[0])
+        for split in (("train", "val") if train else ("test",))
+        for (image,) in lines(either(root / "dtd", root) / "labels" / f"{split}1.txt")
+    ),
     torchvision="DTD",
 )
 
@@ -137,8 +117,12 @@ SUN397 = Layout(
     folder="SUN397",
     url="https://vision.princeton.edu/projects/2010/SUN (images, and Partitions.zip unpacked into them)",
     markers=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
-    classes=_sun_classes,
-    images=_sun_images,
+    # `/a/apartment_building/outdoor` is the class `apartment_building/outdoor`.
+    classes=lambda root: {name: (name[3:],) for (name,) in lines(root / "ClassName.txt")},
+    images=lambda root, train: (
+        (root / image.lstrip("/"), image.rpartition("/")[0])
+        for (image,) in lines(root / f"{'Training' if train else 'Testing'}_01.txt")
+    ),
     of_folder=None,
 )
 
@@ -177,7 +161,11 @@ FOOD101 = Layout(
     url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
     markers=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
     classes=lambda root: _by_name(name for (name,) in lines(root / "meta" / "classes.txt")),
-    images=_food_images,
+    images=lambda root, train: (
+        (root / "images" / f"{image}.jpg", name)
+        for name, images in read_json(root / "meta" / f"{'train' if train else 'test'}.json").items()
+        for image in images
+    ),
     torchvision="Food101",
 )
 

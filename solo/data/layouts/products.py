@@ -33,29 +33,13 @@ def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
             yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
 
 
-def _inshop_images(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
-    folder = either(root / "Img", root)
-    for image, path, status in _inshop_rows(root):
-        if (status == "train") == train:
-            yield folder / image, path
-
-
-def _inshop_queries(root: Path) -> Iterator[Path]:
-    folder = either(root / "Img", root)
-    for image, _, status in _inshop_rows(root):
-        if status == "query":
-            yield folder / image
-
-
-def _view_rows(root: Path) -> Iterator[tuple[Path, Names, bool]]:
-    """Image, category > model, whether it trains; `airplane/train/airplane_0001.*.png` are views of airplane_0001."""
+def _views(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
+    """Image, category > model; `airplane/train/airplane_0001.*.png` are views of airplane_0001."""
     for category in class_folders(root):
-        for split in ("train", "test"):
-            for file in sorted((root / category / split).iterdir()):
-                if is_image_name(file.name):
-                    found = re.match(rf"{re.escape(category)}_\d+", file.name)
-                    model = found[0] if found else file.stem.rpartition("_")[0]
-                    yield file, (category, model), split == "train"
+        for file in sorted((root / category / ("train" if train else "test")).iterdir()):
+            if is_image_name(file.name):
+                found = re.match(rf"{re.escape(category)}_\d+", file.name)
+                yield file, (category, found[0] if found else file.stem.rpartition("_")[0])
 
 
 def _dyml_rows(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
@@ -75,9 +59,15 @@ INSHOP = Layout(
     folder="In-shop Clothes Retrieval Benchmark",
     url="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
     markers=(f"Eval/{_PARTITION}|{_PARTITION}", "Img/img|img"),
-    images=_inshop_images,
+    images=lambda root, train: (
+        (either(root / "Img", root) / image, path)
+        for image, path, status in _inshop_rows(root)
+        if (status == "train") == train
+    ),
     levels=("category", "product", "variation"),
-    queries=_inshop_queries,
+    queries=lambda root: (
+        either(root / "Img", root) / image for image, _, status in _inshop_rows(root) if status == "query"
+    ),
 )
 
 MODELNET40 = Layout(
@@ -85,7 +75,7 @@ MODELNET40 = Layout(
     folder="modelnet40_images_new_12x",
     url="https://github.com/jongchyisu/mvcnn_pytorch",
     markers=("airplane/train", "airplane/test"),
-    images=lambda root, train: ((file, path) for file, path, trains in _view_rows(root) if trains == train),
+    images=_views,
     levels=("category", "model"),
 )
 

@@ -71,10 +71,8 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         image: Any = self.read(index)
         target: Any = self.targets[index]
-        return (
-            self.transform(image) if self.transform else image,
-            self.target_transform(target) if self.target_transform else target,
-        )
+        image = self.transform(image) if self.transform else image
+        return image, self.target_transform(target) if self.target_transform else target
 
     def read(self, index: int) -> Any:
         """The image as it is stored."""

@@ -85,10 +85,8 @@ def load(
         images: Any = load(whole, part, path, download, transform, levels, no_labels, data_format)
         return hold_out(images, share, split == "val")
     if data_format not in (None, *READERS):
-        raise UserError(
-            f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can: "
-            "store the images as files, one folder per class, and set data.format=image_folder"
-        )
+        what = f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can"
+        raise UserError(f"{what}: store the images as files, one folder per class, and set data.format=image_folder")
     folder = Path(path).expanduser() if path else None
     if folder is not None and spec.folders and folder.is_dir():
         folder = of_split(folder, train=split != "val")
@@ -98,29 +96,22 @@ def load(
     if no_labels and spec.format not in WITH_COLUMNS:
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
-        unlabelled = _as_read(CustomDatasetWithoutLabels(folder, transform), spec)
-        return SkipBroken(unlabelled) if spec.on_error == "skip" else unlabelled
-    target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
-    if data_format == "h5":
-        images = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
-        images.reading = ImageReading.by(spec.reading)
+        images = CustomDatasetWithoutLabels(folder, transform)
     else:
-        module, _, name = spec.source.partition(":")
-        source = getattr(importlib.import_module(module), name)
-        images = _as_read(source(spec, Request(split, folder, download, transform, target_transform)), spec)
-    return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
-
-
-def _as_read(images: Any, spec: DatasetSpec) -> Any:
-    """The same data set, whose files are read as the row says."""
+        target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
+        if data_format == "h5":
+            images = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
+        else:
+            module, _, name = spec.source.partition(":")
+            source = getattr(importlib.import_module(module), name)
+            images = source(spec, Request(split, folder, download, transform, target_transform))
+            if spec.channels not in (1, 3) and not isinstance(images, ImageFiles):
+                what = f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3"
+                own = "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
+                raise UserError(f"{what}; other numbers are read from {own}")
     if isinstance(images, LabelledImages):
         images.reading = ImageReading.by(spec.reading)
-    if spec.channels not in (1, 3) and not isinstance(images, (ImageFiles, CustomDatasetWithoutLabels)):
-        raise UserError(
-            f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3; other numbers are read from "
-            "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
-        )
-    return images
+    return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
 
 
 def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
@@ -181,10 +172,8 @@ def from_torchvision(
             return cls(str(request.root), download=request.download, **options)
     except (RuntimeError, OSError) as error:
         fetch = "the download failed" if request.download else "data.download=False"
-        raise UserError(
-            f"no complete {layout} in {request.root} ({fetch}: {reason(error)}); "
-            f"set data.train_path and data.val_path to the folder that holds {layout}/"
-        ) from error
+        what = f"no complete {layout} in {request.root} ({fetch}: {reason(error)})"
+        raise UserError(f"{what}; set data.train_path and data.val_path to the folder that holds {layout}/") from error
 
 
 def published(spec: DatasetSpec, request: Request) -> ImageFiles:

@@ -15,8 +15,7 @@ wrappers:
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,14 +32,10 @@ _LOG = logging.getLogger("solo")
 
 
 class FileDataset(ImageFiles):
-    """Image files with labels at every level of a tree.
+    """Image files with labels, one int a level, coarse first, -1 for unknown, of a tree; None: without labels.
 
-    Args:
-        files: paths of the images, or images inside of larger files.
-        labels: for each file one int a level, coarse first, -1 for unknown; `None`: no labels.
-        tree: whose classes these are; `None`: no labels.
-        request: transforms; with a target transform, items have the `(levels,)` labels instead of the class.
-        problems: what had to be left out, one line each.
+    With a target transform in the request, items have the `(levels,)` labels instead of the class; `problems` are what
+    had to be left out, one line each.
     """
 
     def __init__(
@@ -77,7 +72,14 @@ def own(spec: DatasetSpec, request: Request) -> FileDataset:
     # Images beside the class folders belong to none of them.
     placed = [number for number, row in enumerate(found.rows) if row]
     if unknown := Counter(strange[number] for number in placed if strange[number]):
-        _settle_unknown(spec, root, unknown)
+        shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
+        what = f"{root}: {len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's"
+        if spec.unknown_classes == "raise":
+            hint = " (training folders that can't be read are none, too)" if skip else ""
+            text = f"{what} labels: {shown}; take them out, or set data.unknown_classes=drop to leave them out"
+            raise UserError(f"{text}, or label to keep the labels that they share with the training data{hint}")
+        kept = "left out" if spec.unknown_classes == "drop" else "kept with the labels that they share"
+        _LOG.warning("note: %s labels: %s: %s (data.unknown_classes)", what, shown, kept)
         placed = [number for number in placed if spec.unknown_classes == "label" or not strange[number]]
     if not placed:
         raise UserError(f"{root} holds no images in its folders")
@@ -90,18 +92,3 @@ def own(spec: DatasetSpec, request: Request) -> FileDataset:
         except UserError as error:
             raise UserError(f"{root}: {error}") from error
     return data
-
-
-def _settle_unknown(spec: DatasetSpec, where: Path | None, unknown: Mapping[str, int]) -> None:
-    """Refuse all classes that training lacks at once, or say what becomes of their images."""
-    shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
-    count = sum(unknown.values())
-    what = f"{where}: {len(unknown):,} classes of {count:,} images are not among the training data's labels: {shown}"
-    if spec.unknown_classes == "raise":
-        hint = " (training folders that can't be read are none, too)" if spec.on_error == "skip" else ""
-        raise UserError(
-            f"{what}; take them out, or set data.unknown_classes=drop to leave them out, or label to keep the labels "
-            f"that they share with the training data{hint}"
-        )
-    kept = "left out" if spec.unknown_classes == "drop" else "kept with the labels that they share"
-    _LOG.warning("note: %s: %s (data.unknown_classes)", what, kept)

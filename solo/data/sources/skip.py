@@ -30,15 +30,13 @@ class SkipBroken(Around):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """The item, or the next readable one, if there is one, without its label."""
+        broken = self.broken
         place, (image, target) = next_readable(
-            index, len(self), self.broken.__getitem__, self.dataset.__getitem__, self._mark
+            index, len(self), broken.__getitem__, self.dataset.__getitem__, lambda at: broken.__setitem__(at, True)
         )
         if place == index:
             return image, target
         return image, torch.full_like(target, -1) if isinstance(target, torch.Tensor) else -1
-
-    def _mark(self, place: int) -> None:
-        self.broken[place] = True
 
     def skipped(self) -> list[str]:
         """What was found broken so far, one line each."""

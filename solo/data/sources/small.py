@@ -98,11 +98,7 @@ def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def _load(path: Path) -> Any:
-    """An array, or arrays by name.
-
-    Raises:
-        UserError: it is damaged; all of it is looked at.
-    """
+    """An array, or arrays by name. Raises a `UserError`: it is damaged; all of it is looked at."""
     try:
         regular(path)
         found = np.load(path)

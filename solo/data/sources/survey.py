@@ -29,36 +29,21 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        path: what was looked at.
-        files: the images whose head can be read.
-        classes: of each of them the class, -1 for none.
-        tree: of the classes; `None` without labels.
-        sizes: (width, height) -> number of images.
-        modes: Pillow's mode (L, RGB, ...), or for arrays and several pages "n channels" -> number of images.
-        problems: what can't be read, one line each.
-        notes: what has to be decided or was left out, one line each.
-        reading: how the files become images.
-        sample: how many images mean and std come from.
-        mean, std: per channel, of images in [0, 1].
-        settings: the keys of `data` that train on it.
-    """
-
-    path: Path
-    files: list[Source]
-    classes: list[int]
-    tree: Taxonomy | None
-    sizes: Counter[tuple[int, int]]
-    modes: Counter[str]
-    problems: list[str]
-    notes: list[str]
-    reading: ImageReading
-    sample: int
-    mean: list[float]
-    std: list[float]
-    settings: dict[str, object]
+    path: Path  # what was looked at
+    files: list[Source]  # the images whose head can be read
+    classes: list[int]  # of each of them the class, -1 for none
+    tree: Taxonomy | None  # of the classes; None without labels
+    sizes: Counter[tuple[int, int]]  # (width, height) -> number of images
+    modes: Counter[str]  # pillow's (L, RGB, ...), or of arrays and several pages "n channels" -> number of images
+    problems: list[str]  # what can't be read, one line each
+    notes: list[str]  # what has to be decided or was left out, one line each
+    reading: ImageReading  # how the files become images
+    sample: int  # how many images mean and std come from
+    mean: list[float]  # per channel, of images in [0, 1]
+    std: list[float]  # likewise
+    settings: dict[str, object]  # the keys of `data` that train on it
 
     def counts(self) -> list[int]:
         """How many images each class has, in the order of the tree."""
@@ -79,10 +64,17 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
     listed, leaves, spec, settings = _list_images(root, problems, settings)
     sizes, modes = Counter[tuple[int, int]](), Counter[str]()
     files, classes = [], []
+    reading = ImageReading.by(spec.reading)
+
+    def look_at(source: Source) -> Head | str:
+        try:
+            return reading.head(source)
+        except BrokenImageError as error:
+            return str(error)
+
     with ThreadPoolExecutor(threads) as pool:
-        reading = ImageReading.by(spec.reading)
-        found = pool.map(lambda source: _head(reading, source), listed)
-        for source, leaf, head in zip(listed, leaves, progress(found, "heads", len(listed)), strict=True):
+        heads = progress(pool.map(look_at, listed), "heads", len(listed))
+        for source, leaf, head in zip(listed, leaves, heads, strict=True):
             if isinstance(head, str):
                 problems.found.append(head)
                 continue
@@ -96,12 +88,14 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
         reason = f" ({'; '.join(reasons)})" if reasons else ""
         advice = f"; its .tar files are looked at one by one, as {shards[0]}" if shards else ""
         raise UserError(f"{root} holds no image that can be read{reason}{advice}")
-    reading = dataclasses.replace(reading, channels=_channels(modes))
+    kinds = [mode.partition(" channels") for mode in modes]
+    channels = 1 if set(modes) <= GREY else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
+    reader = dataclasses.replace(reading, channels=channels)
     drawn = random.Random(0).sample(files, min(SAMPLE, len(files)))
-    mean, std, decoded = _statistics(drawn, reading, problems, progress)
+    mean, std, decoded = _statistics(drawn, reader, problems, progress)
     if reading.range is not None:
         settings["range"] = list(reading.range)
-    rest = (list(spec.notes), reading, decoded, mean, std, settings)
+    rest = (list(spec.notes), reader, decoded, mean, std, settings)
     return Survey(root, files, classes, spec.taxonomy, sizes, modes, problems.found, *rest)
 
 
@@ -130,21 +124,6 @@ def _list_images(
     if tree := spec.taxonomy:
         classes = [tree.leaf_of(labels) for labels in label_rows(found.rows, found.columns, tree, spec.nested)[0]]
     return found.images, classes, spec, settings
-
-
-def _head(reading: ImageReading, source: Source) -> Head | str:
-    try:
-        return reading.head(source)
-    except BrokenImageError as error:
-        return str(error)
-
-
-def _channels(modes: Counter[str]) -> int:
-    """1 if all images are grey, n if all have n, else 3."""
-    if set(modes) <= GREY:
-        return 1
-    kinds = [mode.partition(" channels") for mode in modes]
-    return int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
 
 
 def _statistics(

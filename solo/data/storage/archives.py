@@ -75,7 +75,11 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
             elif member.isdir():
                 place.mkdir(parents=True, exist_ok=True)
             elif member.isreg():
-                _write(tar, member, place)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.unlink(missing_ok=True)
+                with open(place, "xb") as file:
+                    shutil.copyfileobj(tar.extractfile(member), file)  # type: ignore[arg-type]
+                place.chmod(0o755 if member.mode & 0o100 else 0o644)
             else:
                 raise UserError(f"{source}: {member.name!r} is neither file nor folder nor link; get another archive")
         # No link is ever made, so that a chain of them leads nowhere.
@@ -87,15 +91,6 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
         lost = next((place for place, target in links if not target.is_file()), None)
         if lost is not None:
             raise UserError(f"{source}: the link {lost.name!r} leads to no file of the archive; get another archive")
-
-
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)
-    content = tar.extractfile(member)
-    with open(place, "xb") as file:
-        shutil.copyfileobj(content, file)  # type: ignore[arg-type]
-    place.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:

@@ -54,21 +54,14 @@ def spread(items: Sequence[Item], most: int = LOOKED_AT) -> list[Item]:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some images of a training set.
+    """Some images of a training set."""
 
-    Attributes:
-        count: how many could be looked at.
-        side: pixels of the median shorter side; 0 of no image.
-        turned, transparent, deep: how many have an EXIF orientation, transparency, or more than 8 bits a value.
-        range: black and white of the deep ones, where that is another one than of their type; None: that of the type.
-    """
-
-    count: int = 0
-    side: int = 0
-    turned: int = 0
-    transparent: int = 0
-    deep: int = 0
-    range: tuple[float, float] | None = None
+    count: int = 0  # how many could be looked at
+    side: int = 0  # pixels of the median shorter side; 0 of no image
+    turned: int = 0  # how many have an EXIF orientation
+    transparent: int = 0  # how many have transparency
+    deep: int = 0  # how many have more than 8 bits a value
+    range: tuple[float, float] | None = None  # black and white of the deep ones; None: those of their type
 
     def notes(self, reading: ReadingKeys) -> list[str]:
         """What differs from pictures that need no decision, a line each, where they are read like this."""
@@ -76,13 +69,11 @@ class Sample:
         lines = []
         if self.deep and reading.range is not None:
             black, white = reading.range
-            lines.append(
-                f"images with more than 8 bits a value: {black:g} is black and {white:,.15g} white (data.range)"
-            )
+            what = f"{black:g} is black and {white:,.15g} white"
+            lines.append(f"images with more than 8 bits a value: {what} (data.range)")
         if self.turned and reading.exif:
             lines.append(f"{self.turned:,} {of} are turned as their EXIF says; data.exif=false takes them as stored")
         if self.transparent and reading.channels in (1, 3):
-            lines.append(
-                f"{self.transparent:,} {of} are transparent; behind them is data.background={[*reading.background]}"
-            )
+            behind = f"data.background={[*reading.background]}"
+            lines.append(f"{self.transparent:,} {of} are transparent; behind them is {behind}")
         return lines

@@ -88,32 +88,14 @@ def _list_images(path: Path) -> Index:
         raise UserError(f"{path}: {away[0]!r} is a link to another file; write the images into one file")
     if strange or empty or not index:
         found = f"the array {strange[0]!r}" if strange else f"the empty group {empty[0]!r}" if empty else "nothing"
-        raise UserError(
-            f"{path} holds {found}; expected one group per class with encoded images inside, as "
-            "scripts/utils/convert_imgfolder_to_h5.py writes them"
-        )
+        what = f"{path} holds {found}; expected one group per class with encoded images inside"
+        raise UserError(f"{what}, as scripts/utils/convert_imgfolder_to_h5.py writes them")
     return index
 
 
 def _text(name: str | bytes) -> str:
     """A name, as Python holds names of files that are no UTF-8."""
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
-
-
-def _read(file: OpenH5, part: str) -> bytes:
-    try:
-        handle = file.get()
-        item = handle[part.encode("utf-8", "surrogateescape")]
-        if item.file.filename != handle.filename or item.is_virtual or item.external:
-            raise ValueError("it leads to another file")
-        if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
-            raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
-        return bytes(item[()].tobytes())
-    except (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
-        if isinstance(error, UserError):
-            raise
-        what = f"{file.path}: {part} can't be read as an image ({reason(error)})"
-        raise BrokenImageError(f"{what}; write the file again") from error
 
 
 class OpenH5:
@@ -130,13 +112,29 @@ class OpenH5:
             self._handle, self._owner = open_h5(self.path), os.getpid()
         return self._handle
 
+    def read(self, part: str) -> bytes:
+        """The bytes of an image file."""
+        try:
+            handle = self.get()
+            item = handle[part.encode("utf-8", "surrogateescape")]
+            if item.file.filename != handle.filename or item.is_virtual or item.external:
+                raise ValueError("it leads to another file")
+            if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
+                raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
+            return bytes(item[()].tobytes())
+        except (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
+            if isinstance(error, UserError):
+                raise
+            what = f"{self.path}: {part} can't be read as an image ({reason(error)})"
+            raise BrokenImageError(f"{what}; write the file again") from error
+
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_handle": None, "_owner": -1}
 
 
 def h5_image(file: OpenH5, part: str) -> Stored:
     """One image; reading it raises a BrokenImageError if it isn't there, lies in another file, or is no file."""
-    return Stored(f"{file.path}: {part}", str(file.path), part, _read, (file, part))
+    return Stored(f"{file.path}: {part}", str(file.path), part, OpenH5.read, (file, part))
 
 
 def h5_images(path: Path) -> list[Stored]:

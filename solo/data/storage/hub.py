@@ -42,9 +42,8 @@ def read_hub(path: str, train: bool = True) -> Any:
     wanted = [split] if split else ["train"] if train else list(_VALIDATION)
     found = next((name for name in wanted if name in data), None)
     if found is None:
-        raise UserError(
-            f"{path} has no split {' or '.join(wanted)}; add one of {', '.join(map(str, data))}: NAME:SPLIT"
-        )
+        advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"
+        raise UserError(f"{path} has no split {' or '.join(wanted)}; {advice}")
     return data[found]
 
 

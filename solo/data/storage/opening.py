@@ -66,10 +66,8 @@ def require_size(width: int, height: int, most: int) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"it has {width} x {height} pixels")
     if width * height > most:
-        raise ValueError(
-            f"it has {width} x {height} = {width * height / 1e6:,.0f} megapixels, more than data.max_pixels={most}; "
-            "raise that if the file is to be trusted"
-        )
+        what = f"it has {width} x {height} = {width * height / 1e6:,.0f} megapixels, more than data.max_pixels={most}"
+        raise ValueError(f"{what}; raise that if the file is to be trusted")
 
 
 def is_deep(image: Image.Image) -> bool:

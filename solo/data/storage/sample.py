@@ -28,25 +28,20 @@ def look_at(sources: Sequence[str | Path | Stored], keys: ReadingKeys) -> Sample
                 ends.append((float(values.min()), float(values.max()), values.dtype.kind == "f"))
         except BrokenImageError:  # named by whoever needs it
             continue
-    return Sample(
-        count=len(heads),
-        side=round(median(min(head.size) for head in heads)) if heads else 0,
-        turned=sum(head.turned for head in heads),
-        transparent=sum(head.transparent for head in heads),
-        deep=sum(head.deep for head in heads),
-        range=_range(ends),
-    )
+    side = round(median(min(head.size) for head in heads)) if heads else 0
+    turned, transparent, deep = (sum(getattr(h, name) for h in heads) for name in ("turned", "transparent", "deep"))
+    return Sample(len(heads), side, turned, transparent, deep, _range(ends))
 
 
 def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | None:
     """Black and white: the fewest bits that hold all values, up to 16; the values' own ends beyond, and below zero."""
-    finite = [end for end in ends if np.isfinite(end[:2]).all()]
     # Floating point from 0 to 1 is what it should be; beside integers these decide.
-    known = [end for end in finite if not (end[2] and end[0] >= 0 and end[1] <= 1)]
+    finite = (end for end in ends if np.isfinite(end[:2]).all())
+    known = [(low, high, real) for low, high, real in finite if not (real and low >= 0 and high <= 1)]
     if not known:
         return None
-    low, high = min(end[0] for end in known), max(end[1] for end in known)
+    low, high = min(low for low, *_ in known), max(high for _, high, _ in known)
     if low < 0:
         return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, max(high, low + 1))
     white = next((white for white in _WHITES if high <= white), high)
-    return None if white == 65535 and not any(is_float for *_, is_float in known) else (0.0, float(white))
+    return None if white == 65535 and not any(real for *_, real in known) else (0.0, float(white))

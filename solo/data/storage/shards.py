@@ -81,9 +81,7 @@ def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str,
             (problems or Problems()).add(shard, problem)
         samples |= found
     if not samples:
-        raise UserError(
-            f"{path} holds no images; members must be named KEY.jpg, KEY.png, ..., with KEY.cls or KEY.json"
-        )
+        raise UserError(f"{path} holds no images; members must be named KEY.jpg, KEY.png, .., with KEY.cls or KEY.json")
     return samples
 
 
@@ -101,7 +99,16 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, Sample],
                 if not info.isfile() or name.startswith("."):
                     continue
                 key, _, extension = name.partition(".")
-                _add(found.setdefault(f"{folder}/{key}", Sample()), info, f".{extension.lower()}", shard)
+                extension = f".{extension.lower()}"
+                sample, start = found.setdefault(f"{folder}/{key}", Sample()), info.offset_data
+                place = (shard, start, info.size)
+                member = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", _read, place)
+                if extension in sample.others or (sample.image and sample.image.name == member.name):
+                    raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
+                if is_image_name(extension):  # the first of several is the image
+                    sample.image = sample.image or member
+                else:
+                    sample.others[extension] = member
         with open(shard, "rb") as file:
             file.seek(tar.offset)
             if file.read(2**16).strip(b"\0"):
@@ -111,17 +118,6 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, Sample],
             raise
         problem = f"can't be read to its end ({reason(error)})"
     return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}, problem
-
-
-def _add(sample: Sample, info: tarfile.TarInfo, extension: str, shard: str) -> None:
-    start = info.offset_data
-    member = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", _read, (shard, start, info.size))
-    if extension in sample.others or (sample.image and sample.image.name == member.name):
-        raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
-    if is_image_name(extension):  # the first of several is the image
-        sample.image = sample.image or member
-    else:
-        sample.others[extension] = member
 
 
 def label_table(samples: Sequence[Sample]) -> dict[str, list[str]]:

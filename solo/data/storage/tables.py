@@ -29,7 +29,7 @@ def read_table(path: str | Path) -> Table:
 @functools.lru_cache(maxsize=8)
 def _read(file: Path, size: int, changed_ns: int) -> Table:
     """Asked for by the check, and for each split; a large table takes seconds."""
-    readers = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
+    readers = {".json": _json, ".jsonl": _json, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
     kind = file.suffix.lower()
     if kind not in readers:
         raise UserError(f"the table {file} is of no known kind; its name must end in {', '.join(TABLE_EXTENSIONS)}")
@@ -77,10 +77,8 @@ def choose_labels(
     """The columns of labels, coarse first: the wanted ones, which are there, else the only likely one, if any."""
     _require(names, wanted or (), "label_columns", where)
     if wanted is None and len(likely) > 1:
-        raise UserError(
-            f"{where} has several columns that may be labels: {_some(likely)}; set data.label_columns to those "
-            "that are, coarse first (or to [])"
-        )
+        what = f"{where} has several columns that may be labels: {_some(likely)}"
+        raise UserError(f"{what}; set data.label_columns to those that are, coarse first (or to [])")
     return list(likely if wanted is None else wanted)
 
 
@@ -113,17 +111,15 @@ def _csv(file: Path) -> Table:
 
 
 def _json(file: Path) -> Table:
-    data = parse_json(file.read_text(encoding="utf-8-sig"))
+    text = file.read_text(encoding="utf-8-sig")
+    if file.suffix.lower() == ".jsonl":  # a text may hold other ends of lines
+        return _records([parse_json(line) for line in text.split("\n") if line.strip()])
+    data = parse_json(text)
     if isinstance(data, dict):
         if len({len(column) for column in data.values()}) > 1:
             raise ValueError("its columns differ in length")
         return {str(name): [as_text(cell) for cell in column] for name, column in data.items()}
     return _records(data)
-
-
-def _json_lines(file: Path) -> Table:
-    lines = file.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of lines
-    return _records([parse_json(line) for line in lines if line.strip()])
 
 
 def _records(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -25,7 +25,7 @@ from solo.data.views.plan import Plan, uniforms
 
 _RATIO = (3 / 4, 4 / 3)
 _SIGMA = (0.1, 2.0)
-_JITTER = ("brightness", "contrast", "saturation", "hue")
+JITTER = ("brightness", "contrast", "saturation", "hue")
 ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
 # Columns of a view's random numbers: crop, strengths of the jitter, its order, blur, and who gets what.
 _CROP, _STRENGTH, _ORDER, _BLUR, _CHOICE = slice(22), slice(22, 26), slice(26, 30), 30, slice(31, 37)
@@ -58,7 +58,7 @@ class EntryViews:
             self.scale = (float(cfg.rrc.crop_min_scale), float(cfg.rrc.crop_max_scale))
         names = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
         self.probs = torch.tensor([float(setting(cfg, f"{name}.prob")) for name in names], dtype=torch.float64)
-        strengths = torch.tensor([float(setting(cfg, f"color_jitter.{name}")) for name in _JITTER], dtype=torch.float64)
+        strengths = torch.tensor([float(setting(cfg, f"color_jitter.{name}")) for name in JITTER], dtype=torch.float64)
         neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)  # three factors and a shift
         self.low = torch.maximum(neutral - strengths, neutral - 1)
         self.high = neutral + strengths
@@ -75,11 +75,16 @@ class EntryViews:
         numbers = torch.cat([uniforms(seeds, stream, _COLUMNS) for stream in self.streams])
         chosen = numbers[:, _CHOICE] < self.probs
         order = torch.tensor(self.active, dtype=torch.int64)[numbers[:, _ORDER][:, self.active].argsort(dim=1)]
-        digits = len(_JITTER) ** torch.arange(len(self.active) - 1, -1, -1)
+        digits = len(JITTER) ** torch.arange(len(self.active) - 1, -1, -1)
         turns = (order * digits).sum(dim=1).masked_fill(~chosen[:, 0], -1)
         strengths = (self.low + (self.high - self.low) * numbers[:, _STRENGTH]).float()
         sigma = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * numbers[:, _BLUR]).float()
-        box = self._boxes(numbers[:, _CROP], *sizes.repeat(len(self.streams), 1).unbind(dim=1))
+        height, width = sizes.repeat(len(self.streams), 1).unbind(dim=1)
+        if self.scale is None:
+            zero = torch.zeros_like(width)
+            box = torch.stack((zero, zero, width, height), dim=1)
+        else:
+            box = ops.crop_boxes(numbers[:, _CROP], height, width, self.scale, _RATIO)
         return Plan(torch.arange(len(turns)), box, chosen, turns, strengths, sigma)
 
     def crop(self, images: Tensor | list[Tensor], plan: Plan, out: Tensor | None = None) -> Tensor:
@@ -129,13 +134,6 @@ class EntryViews:
         if self._last[0].device != device:  # once
             self._last = self._last[0].to(device), self._last[1].to(device)
         return masked.views(images, steps, self.size, self.resample, *self._last)
-
-    def _boxes(self, numbers: Tensor, height: Tensor, width: Tensor) -> Tensor:
-        """A random crop, or everything."""
-        if self.scale is None:
-            zero = torch.zeros_like(width)
-            return torch.stack((zero, zero, width, height), dim=1)
-        return ops.crop_boxes(numbers, height, width, self.scale, _RATIO)
 
     def _jitter(self, x: Tensor, plan: Plan) -> None:
         strengths, codes = plan.strengths, plan.turns.tolist()

@@ -33,14 +33,13 @@ class Named:
 
 
 class Op(Named):
-    """One operation; parameters are drawn anew for each image."""
+    """One operation, `_apply`; parameters are drawn anew for each image."""
+
+    _apply: ImageOp
 
     def __call__(self, img: Image.Image) -> Image.Image:
         """The changed image, or the same one."""
         return self._apply(img)
-
-    def _apply(self, image: Image.Image) -> Image.Image:
-        raise NotImplementedError
 
 
 class RandomApply(Op, tvt.RandomApply):  # type: ignore[misc]
@@ -110,15 +109,10 @@ class ColorJitter(Op, tvt.ColorJitter):  # type: ignore[misc]
         self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
     ) -> None:
         if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
-            raise UserError(
-                f"color_jitter brightness={brightness} contrast={contrast} saturation={saturation} hue={hue}: "
-                "none may be negative and hue is at most 0.5"
-            )
+            given = f"brightness={brightness} contrast={contrast} saturation={saturation} hue={hue}"
+            raise UserError(f"color_jitter {given}: none may be negative and hue is at most 0.5")
         nn.Module.__init__(self)
-        self.brightness = brightness
-        self.contrast = contrast
-        self.saturation = saturation
-        self.hue = hue
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         ops = (
             (tvf.adjust_brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
             (tvf.adjust_contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
@@ -230,7 +224,6 @@ def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | N
     count = channels or len(mean)
     mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
     if not len(mean) == len(std) == count:
-        raise UserError(
-            f"mean has {len(mean)} values and std {len(std)} for {count} channels; give as many as there are channels"
-        )
+        have = f"mean has {len(mean)} values and std {len(std)} for {count} channels"
+        raise UserError(f"{have}; give as many as there are channels")
     return Normalize(mean, std)

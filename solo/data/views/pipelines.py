@@ -13,28 +13,15 @@ from torchvision import transforms as tvt
 from solo import plugin
 from solo.data.catalogue.registry import DATASETS
 from solo.data.storage.reading import Array
-from solo.data.views.batched import BatchAugment, setting
-from solo.data.views.image_ops import (
-    ColorJitter,
-    Equalization,
-    GaussianBlur,
-    Grayscale,
-    ImageOp,
-    Named,
-    Normalize,
-    Pipeline,
-    RandomApply,
-    RandomGrayscale,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    Solarization,
-    normalisation,
-)
+from solo.data.views import image_ops as ops
+from solo.data.views.batched import JITTER, BatchAugment, setting
 from solo.data.views.tensor_ops import Resample
 from solo.errors import UserError
 
+_MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 
-class NCropAugmentation(Named):
+
+class NCropAugmentation(ops.Named):
     """`num_crops` views of one pipeline, as a list."""
 
     def __init__(self, transform: Callable[[Any], Any], num_crops: int) -> None:
@@ -46,7 +33,7 @@ class NCropAugmentation(Named):
         return [self.transform(image) for _ in range(self.num_crops)]
 
 
-class FullTransformPipeline(Named):
+class FullTransformPipeline(ops.Named):
     """The views of several pipelines, in one list."""
 
     def __init__(self, transforms: Iterable[Callable[[Any], list[Any]]]) -> None:
@@ -86,22 +73,34 @@ def build_transform_pipeline(
     mean = mean or own.get("mean") or spec.mean
     std = std or own.get("std") or spec.std
     as_grey = bool(setting(entry, "grayscale.channels"))
-    last = normalisation(mean, std, 3 if as_grey else channels)
-
+    last = ops.normalisation(mean, std, 3 if as_grey else channels)
     code = [plugin.load(path, "augmentations.transforms") for path in setting(entry, "transforms") or ()]
     if len(last.mean) not in (1, 3):
         if code:
             raise UserError(f"augmentations.transforms are for PIL images, which don't have {len(last.mean)} channels")
         return tvt.Compose([_OfArrays(entry, last)])
-    ops: list[Callable[[Any], Any]] = [Grayscale()] if as_grey else []
-    steps = [*ops, _crop(entry), *code, *_colour_ops(entry), tvt.ToTensor(), last]
-    return Pipeline(steps, _mode(last.mean))
+    size, crop = int(entry.crop_size), tvt.Resize(int(entry.crop_size), tvt.InterpolationMode.BICUBIC)
+    if setting(entry, "rrc.enabled"):
+        scale = float(entry.rrc.crop_min_scale), float(entry.rrc.crop_max_scale)
+        crop = ops.RandomResizedCrop(size, scale)
+    jitter = ops.ColorJitter(**{name: float(setting(entry, f"color_jitter.{name}")) for name in JITTER})
+    made: dict[str, Callable[[float], Callable[[Any], Any]]] = {
+        "color_jitter": lambda share: ops.RandomApply([jitter], share),
+        "grayscale": ops.RandomGrayscale,
+        "gaussian_blur": lambda share: ops.RandomApply([ops.GaussianBlur()], share),
+        "solarization": lambda share: ops.RandomApply([ops.Solarization()], share),
+        "equalization": lambda share: ops.RandomApply([ops.Equalization()], share),
+        "horizontal_flip": ops.RandomHorizontalFlip,
+    }
+    colours = [make(share) for name, make in made.items() if (share := setting(entry, f"{name}.prob"))]
+    steps = [*([ops.Grayscale()] if as_grey else []), crop, *code, *colours, tvt.ToTensor(), last]
+    return ops.Pipeline(steps, _MODES[len(last.mean)])
 
 
 class _OfArrays:
     """A view of an image of other than 1 and 3 channels, which Pillow can't hold: by the operations on tensors."""
 
-    def __init__(self, entry: Any, last: Normalize, resample: Resample = "bicubic") -> None:
+    def __init__(self, entry: Any, last: ops.Normalize, resample: Resample = "bicubic") -> None:
         self.maker = BatchAugment([{**entry, "num_crops": 1}], last.mean, last.std, len(last.mean), resample)
 
     def __repr__(self) -> str:
@@ -110,51 +109,21 @@ class _OfArrays:
     def __call__(self, image: Array) -> Tensor:
         """uint8 `(H, W, C)` -> normalised float32 `(C, size, size)`; the seed is drawn as other transforms draw."""
         seed = torch.tensor([random.getrandbits(62)])
-        return self.maker([torch.from_numpy(image).movedim(2, 0)], seed)[0][0].clone()
-
-
-def _mode(mean: Sequence[float]) -> str:
-    return "L" if len(mean) == 1 else "RGB"
-
-
-def _crop(entry: Any) -> Callable[[Any], Any]:
-    size = int(entry.crop_size)
-    if not setting(entry, "rrc.enabled"):
-        resize: Callable[[Any], Any] = tvt.Resize(size, interpolation=tvt.InterpolationMode.BICUBIC)
-        return resize
-    return RandomResizedCrop(size, (float(entry.rrc.crop_min_scale), float(entry.rrc.crop_max_scale)))
-
-
-def _colour_ops(entry: Any) -> list[ImageOp]:
-    names = ("brightness", "contrast", "saturation", "hue")
-    jitter = ColorJitter(**{name: float(setting(entry, f"color_jitter.{name}")) for name in names})
-    share = {name: setting(entry, f"{name}.prob") for name in _OPERATIONS}
-    ops = {
-        "color_jitter": RandomApply([jitter], share["color_jitter"]),
-        "grayscale": RandomGrayscale(share["grayscale"]),
-        "gaussian_blur": RandomApply([GaussianBlur()], share["gaussian_blur"]),
-        "solarization": RandomApply([Solarization()], share["solarization"]),
-        "equalization": RandomApply([Equalization()], share["equalization"]),
-        "horizontal_flip": RandomHorizontalFlip(share["horizontal_flip"]),
-    }
-    return [op for name, op in ops.items() if share[name]]
-
-
-_OPERATIONS = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
+        return self.maker([_planes(image)], seed)[0][0].clone()
 
 
 def build_eval_pipeline(
     size: int, mean: Sequence[float], std: Sequence[float], channels: int | None = None, resize: int | None = None
 ) -> tvt.Compose:
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
-    last = normalisation(mean, std, channels)
+    last = ops.normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
         from torchvision.transforms import v2 as tv2  # takes most of a second to import
 
         whole = [tv2.Resize([resize]), tv2.CenterCrop(size)] if resize else [tv2.Resize([size, size])]
         return tvt.Compose([_planes, *whole, tvt.ConvertImageDtype(torch.float32), last])
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
-    return Pipeline([*shape, tvt.ToTensor(), last], _mode(last.mean))
+    return ops.Pipeline([*shape, tvt.ToTensor(), last], _MODES[len(last.mean)])
 
 
 def build_train_pipeline(
@@ -166,14 +135,14 @@ def build_train_pipeline(
     flip: bool = True,
 ) -> tvt.Compose:
     """A classifier's: random resized crop (bilinear) and mirroring."""
-    last = normalisation(mean, std, channels)
+    last = ops.normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
         crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
         entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
         return tvt.Compose([_OfArrays(entry, last, "bilinear")])
-    crop_op = RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR)
-    mirror = [RandomHorizontalFlip(0.5)] if flip else []
-    return Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _mode(last.mean))
+    crop_op = ops.RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR)
+    mirror = [ops.RandomHorizontalFlip(0.5)] if flip else []
+    return ops.Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _MODES[len(last.mean)])
 
 
 def _planes(image: Array) -> Tensor:
