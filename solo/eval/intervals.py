@@ -49,11 +49,9 @@ def wilson(share: float, count: float, z: float = 1.96) -> Interval:
 def of_independent(share: float, count: int, coin: bool) -> Interval:
     """Wilson's interval of a share of independent images (JASA 1927) or, by `coin`, Jeffreys's; NaN without images.
 
-    No fixed interval of a count has a coverage near 95 % everywhere: of 100 images that are right in 99 % of cases it
-    is 92.1 % if 97 right ones are taken for too few, else 98.2 %. Of the two intervals, which agree but for parts of an
-    image, one errs to this side, one to that; drawn by a coin they cover 94.3 to 95.2 % in all cells of
-    `benchmarks/intervals.py`. Randomised intervals: Stevens (Biometrika 1950); both of these: Brown, Cai, DasGupta
-    (Statistical Science 2001).
+    Of 100 images that are right in 99 % of cases a fixed interval covers 92.1 % if 97 right ones are taken for too few,
+    else 98.2 %. These two agree but for parts of an image and err to different sides; drawn by a coin they cover 94.3
+    to 95.2 % (`benchmarks/intervals.py`). Stevens (Biometrika 1950); Brown, Cai, DasGupta (Statistical Science 2001).
 
     Args:
         share: 0 to 1.
@@ -69,52 +67,45 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
-def of_mean(values: Tensor) -> Interval:
-    """Wilson's interval of the mean of independent images' values (n,) in 0 to 1, as many shares as spread as they do.
+def _as_shares(mean: float, variance: float, count: int) -> Interval:
+    """Wilson's of as many shares as vary as the mean of images does, and by an eighth of an image that isn't seen."""
+    worth = mean * (1 - mean) / (variance + (0.125 / count) ** 2)
+    return wilson(mean, worth if variance > 0 and worth > 0 else count, _T)
 
-    NaN without images.
-    """
+
+def of_mean(values: Tensor) -> Interval:
+    """The interval of the mean of independent images' values (n,) in 0 to 1; NaN without images."""
     if not len(values):
         return UNDEFINED
     mean, count = float(values.double().mean()), len(values)
-    variance = float(values.double().var()) / count if count > 1 else 0.0
-    return wilson(mean, mean * (1 - mean) / variance if variance > 0 else count)
+    return _as_shares(mean, float(values.double().var()) / count if count > 1 else 0.0, count)
 
 
 def of_classes(right: Array, truth: Array) -> Interval:
-    """Wilson's interval of `mean_per_class` of independent images (n,), -1 unknown: of as many as vary as it does.
-
-    NaN with no more images than classes. A class's share varies by p (1 - p) / (n - 1); of all it is taken together.
-    """
+    """The interval of `mean_per_class` of independent images (n,), -1 unknown; NaN with no more images than classes."""
     known = truth >= 0
     counts, hits = np.bincount(truth[known]), np.bincount(truth[known], right[known])
     shares, counts = hits[counts > 0] / counts[counts > 0], counts[counts > 0]
     total, classes = int(counts.sum()), len(counts)
     if total <= classes:
         return UNDEFINED
-    mean, variance = float(shares.mean()), float((shares * (1 - shares) / counts).sum()) / classes**2
-    return wilson(mean, mean * (1 - mean) / variance * (1 - classes / total) if variance > 0 else total)
+    variance = float((shares * (1 - shares) / counts).sum()) / classes**2
+    return _as_shares(float(shares.mean()), variance * total / (total - classes), total)
 
 
-def of_statistic(statistic: Callable[[Tensor], float], count: int, seed: int = 0) -> Interval:
-    """The interval of a number of independent images that is no mean over them; NaN where parts have no number.
+def of_statistic(statistic: Callable[[Tensor], float], count: int) -> Interval:
+    """The interval of a number of `count` independent images that is no mean over them; NaN where parts have none.
 
-    Its variance is read from 50 random parts, of three images in five. In smaller ones what is no mean behaves unlike
-    in all (calibration errors sum up noise), in larger ones it depends on the draw by its kinks. What no part shows is
-    an eighth of an image's weight.
-
-    Args:
-        statistic: row numbers -> a number in 0..1, NaN where it is not defined.
-        count: of images.
-        seed: of the parts.
+    Its variance is read from 50 random parts, of three images in five: smaller ones are less like all images (noise
+    adds up in calibration errors), larger ones hang on its kinks.
+    `statistic` makes a number in 0..1 of row numbers, NaN where it is not defined.
     """
-    value, part, generator = statistic(torch.arange(count)), 3 * count // 5, torch.Generator().manual_seed(seed)
+    value, part, generator = statistic(torch.arange(count)), 3 * count // 5, torch.Generator().manual_seed(0)
     orders = (torch.randperm(count, generator=generator) for _ in range(_CUTS))
     found = [one for one in (statistic(order[:part]) for order in orders) if math.isfinite(one)] if part else []
     if math.isnan(value) or len(found) < _FEWEST_CUTS:
         return UNDEFINED
-    variance = float(np.var(found, ddof=1)) / (count / part - 1) + (0.125 / count) ** 2
-    return wilson(value, value * (1 - value) / variance if 0 < value < 1 else count, _T)
+    return _as_shares(value, float(np.var(found, ddof=1)) / (count / part - 1), count)
 
 
 def coin(features: Tensor) -> bool:

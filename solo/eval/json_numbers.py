@@ -1,13 +1,13 @@
 """Measured numbers as `evaluate.json` holds them: in percent, rounded, `<name>_ci` their intervals, null undefined."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from solo.eval.intervals import Interval, of_statistic
+from solo.eval.intervals import UNDEFINED, Interval, of_statistic
 from solo.eval.rows import Array
 
 Numbers = dict[str, Any]
@@ -21,11 +21,12 @@ def told(name: str, value: float, ends: Interval | None) -> Numbers:
     return numbers
 
 
-def percent(values: dict[str, tuple[Tensor, Interval]], intervals: bool) -> Numbers:
+def percent(values: Mapping[str, Tensor], ends: Mapping[str, Interval], intervals: bool, name: str = "{}") -> Numbers:
     """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
     numbers: Numbers = {}
-    for name, (each, ends) in values.items():
-        numbers |= told(name, float(each.double().mean()), ends if intervals else None)
+    for key, each in values.items():
+        known = ends.get(key, UNDEFINED) if intervals else None
+        numbers |= told(name.format(key), float(each.double().mean()), known)
     return numbers
 
 

@@ -13,18 +13,6 @@ from solo.eval.rows import best as best_columns
 from solo.eval.rows import cosines_within
 
 
-def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
-    """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
-
-    Of the images whose label (n, L) is known, not -1.
-    """
-    found = []
-    for best, column in zip(rankings, truth.T, strict=True):
-        right = (best == column[:, None])[column >= 0]
-        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
-    return found
-
-
 def intervals_of(each: Sequence[dict[str, Tensor]], coin: bool) -> list[dict[str, Interval]]:
     """Intervals of the shares of hits of independent images; `coin` as in `of_independent`."""
     return [
