@@ -47,7 +47,7 @@ from solo.experiment.rows import add_row, read_rows
 from solo.export.card import facts_of, model_card
 from solo.export.folder import Bundle, Network, read_exported
 from solo.run.relatives import kept_rows
-from solo.run.same_data import SameData
+from solo.run.resume import SameData
 from solo.taxonomy import Taxonomy
 
 ROUNDS = 60

@@ -19,7 +19,7 @@ from solo.doctor.case import Case, Outcome, Record, compare
 from solo.doctor.processes import on_groups
 from solo.doctor.toy import ToyImages, quietly, toy_model, toy_trainer, without_dropout
 from solo.errors import UserError
-from solo.run.devices import SyncedNorms
+from solo.run.machine import SyncedNorms
 
 BATCH = 16  # of all processes together
 STEPS = 2  # of an epoch; two epochs, for what clusters or warms up between them

@@ -20,7 +20,7 @@ from solo.doctor.case import Case
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 from solo.methods.linear import LinearModel
-from solo.run.settle import ddp_strategy
+from solo.run.machine import ddp_strategy
 
 SIDE = 12
 _VIT = {"name": "vit_tiny", "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1}}

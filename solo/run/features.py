@@ -1,9 +1,10 @@
-"""Features of a frozen backbone, computed once and served as batches."""
+"""Features of a frozen backbone, computed once and served as batches, or compared with those of what it became."""
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,12 +15,17 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from solo.args.data_schema import SourceDataCfg
 from solo.args.eval_schema import FeatureCfg
-from solo.args.schema import LinearCfg
-from solo.data.batches.loaders import SeededSampler, eval_loader
+from solo.args.schema import LinearCfg, PretrainCfg
+from solo.data.batches.loaders import SeededSampler, eval_loader, worker_options
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
-from solo.data.labels.subsets import take_fraction
+from solo.data.labels.subsets import Subset, take_fraction
 from solo.data.sources.load import load
+from solo.eval.features import FeatureTable
 from solo.eval.linear_grid import choose
+from solo.eval.rows import draw
+from solo.eval.suite import Protocol
+from solo.eval.verdict import Tables, verdict
+from solo.methods.base import BaseMethod
 from solo.run.report import on_terminal, say
 
 _FACTORS = (1.0, 0.03, 0.1, 0.3, 3.0, 10.0)  # of the recipe's learning rate
@@ -118,3 +124,35 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
     seconds = time.perf_counter() - started
     say(f"features of the {what} images: {tuple(found.features.shape)} in {seconds:.1f} s")
     return found
+
+
+_MOST = {"training": 20_000, "validation": 10_000}  # images; of more, as many are drawn
+
+Images = Callable[[str], "Dataset[Any] | None"]  # "training" or "validation" -> what evaluation sees of them
+
+
+def verdict_on(cfg: PretrainCfg, model: BaseMethod, images: Images, device: torch.device) -> Callable[[], Any]:
+    """Look at a model's backbone now; what is returned compares it with what it has become, see `solo.eval.verdict`."""
+    parts = {name: found for name in _MOST if (found := images(name)) is not None}
+    if len(parts) < len(_MOST) or str(cfg.strategy).startswith("fsdp"):
+        say("no verdict at the end: it needs labelled validation images, and another strategy than fsdp")
+        return lambda: None
+    workers = cfg.data.workers
+    chosen: dict[str, DataLoader[Any]] = {  # the first process alone looks at all of them
+        name: DataLoader(_some(part, _MOST[name], cfg.seed), cfg.optimizer.batch_size, **worker_options(workers, 0))
+        for name, part in parts.items()
+    }
+
+    def tables() -> Tables:
+        backbone = copy.deepcopy(model.backbone)  # which is left in its mode
+        found = [extract(backbone, loader, device, name) for name, loader in chosen.items()]
+        bank, judged = (FeatureTable(x.features, model.leaf_labels(x.targets.cpu())[:, None]) for x in found)
+        return bank.rows(bank.labels[:, 0] >= 0), judged
+
+    before = tables()
+    return lambda: verdict(before, tables(), Protocol(seed=cfg.seed), device)
+
+
+def _some(images: Dataset[Any], most: int, seed: int) -> Dataset[Any]:
+    count = len(cast(Any, images))
+    return images if count <= most else Subset(images, draw(count, most, seed).tolist())

@@ -14,8 +14,8 @@ from solo.errors import UserError
 from solo.eval.features import FeatureTable
 from solo.eval.knn import nearest, vote_accuracy
 from solo.files import write_text
-from solo.run.devices import compute_device
 from solo.run.feature_source import facts_of, load_features, open_folder, will_write
+from solo.run.machine import compute_device
 from solo.run.report import say, show_table
 
 Row = dict[str, Any]

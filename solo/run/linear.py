@@ -17,10 +17,9 @@ from solo.data.cache.images import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
 from solo.methods import LinearModel
-from solo.run.devices import compute_device
 from solo.run.features import feature_loader, feature_sets, with_best_of_grid
+from solo.run.machine import compute_device, tune
 from solo.run.report import say
-from solo.run.settle import tune
 from solo.run.source import pretrained_backbone
 from solo.run.trainer import prepare
 

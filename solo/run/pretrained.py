@@ -24,8 +24,8 @@ from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
 from solo.export.card import facts_of, model_card
 from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
+from solo.export.hub import OnHub, fetch
 from solo.export.targets import Exported, export
-from solo.run.hub import OnHub
 from solo.run.inputs import as_image, each_image
 from solo.run.predictions import Predictions, predictions
 from solo.run.source import pretrained_backbone, small_stem
@@ -205,8 +205,6 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         reason = str(error).splitlines()[0]
         raise UserError(f"device={device} can't be used ({reason}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
-        from solo.export.hub import fetch
-
         source = fetch(str(source).removeprefix("hf://"))
     given = {key: value for key, value in data.items() if value is not None}
     changed = {

@@ -1,6 +1,8 @@
-"""Going on with an interrupted run: which checkpoint, whether it can be read, and whether it is the same run."""
+"""Going on with an interrupted run: which checkpoint, whether it can be read, is of the same run and the same data."""
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +16,12 @@ from solo.args.differences import NOT_SET, differences, may_change, never_matter
 from solo.args.schema import RunCfg
 from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
 from solo.callbacks.checkpointer import BACKUP
+from solo.callbacks.run_directory import RunDirectory
 from solo.checkpoint import checkpoint_file, load_checkpoint, misfit, saved_settings
+from solo.data.batches.fingerprint import Fingerprint, fingerprint
 from solo.data.batches.loader import BatchLoader
 from solo.errors import ConfigError, UserError
+from solo.files import replacing
 from solo.run.report import say
 
 _MOST = 2**40  # steps or epochs that nobody trains
@@ -202,3 +207,56 @@ def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
         )
     for change in told:
         say(f"resumed with {change}")
+
+
+_KEY, _LIST, _LONGEST = "training_data", "training_data.txt.gz", 200_000  # lines of a list that is kept
+
+
+class SameData(Callback):
+    """Keeps a fingerprint of the training images in the checkpoint, a list of the files beside it, and compares.
+
+    `data.train_path` in `allowed`, which is `resume_allow`, lets the images be others.
+    """
+
+    def __init__(self, run: RunDirectory, resumed: Path | None, allowed: Sequence[str]) -> None:
+        self.run = run
+        self.resumed = resumed
+        self.allowed = may_change("data.train_path", allowed)
+        self.found: Fingerprint | None = None
+
+    def look_at(self, images: Any) -> None:
+        """Take the fingerprint of a loader's data set."""
+        self.found = fingerprint(images)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse other images or labels than those of the run, with a list of what changed."""
+        stored = checkpoint.get(_KEY)
+        if self.found is None or not isinstance(stored, Mapping) or stored.get("digest") == self.found.digest:
+            return
+        what = self.found.changes(dict(stored.get("classes") or {}), _read(self.resumed))
+        if not self.allowed:
+            raise UserError(
+                f"the training data are not those that the run was started with: {what}; bring them back, allow it "
+                "with 'resume_allow=[data.train_path]', or start a new run"
+            )
+        say(f"resumed with other training data: {what}")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the fingerprint of the data to the checkpoint."""
+        if self.found is not None:
+            checkpoint[_KEY] = self.found.plain()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the list, where it isn't too long."""
+        if self.found is not None and trainer.is_global_zero and 0 < len(self.found.lines) <= _LONGEST:
+            with replacing(self.run.path / _LIST) as temporary:
+                text = "\n".join(self.found.lines).encode(errors="surrogateescape")
+                temporary.write_bytes(gzip.compress(text, 1, mtime=0))
+
+
+def _read(folder: Path | None) -> list[str]:
+    try:
+        with gzip.open((folder or Path()) / _LIST) as stream:
+            return stream.read(2**28).decode(errors="surrogateescape").split("\n")
+    except (OSError, EOFError, ValueError, zlib.error):
+        return []

@@ -37,13 +37,19 @@ from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of
-from solo.run.devices import SyncedNorms, check_launch, compute_device, trainer_devices
 from solo.run.failures import explain, watch_children
 from solo.run.loggers import loggers
+from solo.run.machine import (
+    Starving,
+    SyncedNorms,
+    check_launch,
+    compute_device,
+    ddp_strategy,
+    decide_precision,
+    trainer_devices,
+)
 from solo.run.report import announce, resume_command, say, show_result
-from solo.run.resume import ResumeOrder, find_resume
-from solo.run.same_data import SameData
-from solo.run.settle import Starving, ddp_strategy, settle
+from solo.run.resume import ResumeOrder, SameData, find_resume
 from solo.run.sharded import Sharded
 
 _OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
@@ -155,7 +161,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     resumed = find_resume(cfg, root)
     resume = resumed.file if resumed else None
     device = compute_device(cfg)
-    cfg = settle(cfg, model, device, resumed.settings if resumed else None)
+    cfg = decide_precision(cfg, model, device, resumed.settings if resumed else None)
     facts = dataclasses.replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory = RunDirectory(root, resume.parent.name if resume and continued else None)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from solo.analysis.embedding import draw_embedding
 from solo.args.eval_schema import UmapCfg
-from solo.run.devices import compute_device
 from solo.run.feature_source import load_features, open_folder, will_write
+from solo.run.machine import compute_device
 from solo.run.report import say
 
 

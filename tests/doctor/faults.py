@@ -12,11 +12,11 @@ from torch import Tensor
 
 from solo import distributed
 from solo.callbacks import process_state
-from solo.doctor import determinism
 from solo.losses import numerics, pairs
 from solo.methods import base, exact
 from solo.nn import queue, sync_norm
 from solo.run.resume import ResumeOrder
+from tests.doctor import determinism
 
 _QUEUES = ("queue", "local_memory", "center")
 

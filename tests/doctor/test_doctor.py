@@ -1,4 +1,4 @@
-"""`solo doctor`: what it says, what it returns, and that its check of determinism turns red on planted bugs."""
+"""`solo doctor`: what it says, what it returns; and the same seed is the same run, which turns red on planted bugs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from contextlib import nullcontext
 import pytest
 
 from solo.cli import main as solo
-from solo.doctor import columns, determinism, main
+from solo.doctor import main
 from solo.doctor.case import Case, Outcome
 from solo.methods.catalogue import CATALOGUE
-from tests.doctor import faults
+from tests.doctor import determinism, faults
 
 GOOD, BAD = Outcome(True, "differs by 1e-16"), Outcome(False, "gradient differs by 0.5 | allowed <1e-6")
 
 
 def column(name, outcome):
     """A column that says `outcome`."""
-    return columns.Column(name, f"{name} holds", lambda cases: [outcome] * len(cases))
+    return main.Column(name, f"{name} holds", lambda cases: [outcome] * len(cases))
 
 
 CASES = [Case("mae"), Case("simclr"), Case("simclr", "HEX_adaptive")]
@@ -60,12 +60,12 @@ def test_a_check_that_raises_is_red():
     def run(cases):
         raise RuntimeError("no such\nthing")
 
-    broken = columns.Column("x", "", run)
+    broken = main.Column("x", "", run)
     assert broken.check(CASES) == [Outcome(False, "RuntimeError: no such thing")] * 3
 
 
 def test_all_methods_are_there():
-    cases = columns.all_cases()
+    cases = main.all_cases()
     assert {case.method for case in cases} == set(CATALOGUE) and len(cases) == len(set(cases))
     assert Case("byol", "HEX_adaptive") in cases and Case("dino", "HEX_adaptive") not in cases
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from solo import distributed
 from solo.doctor.processes import on_processes
 from solo.nn.sync_norm import SyncedBatchNorm, synchronise
-from solo.run.devices import SyncedNorms
+from solo.run.machine import SyncedNorms
 
 NORMS = {
     "rows": lambda: nn.BatchNorm1d(5),

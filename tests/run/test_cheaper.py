@@ -16,7 +16,7 @@ from solo.callbacks.averaging import WeightAverage
 from solo.callbacks.resolution import ResolutionSchedule, shrunk, shrunk_side
 from solo.checkpoint import load_checkpoint
 from solo.errors import ConfigError, UserError
-from solo.run.settle import save_memory
+from solo.run.machine import save_memory
 from tests.run.test_verdict import VALUES, run
 
 

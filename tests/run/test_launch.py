@@ -19,7 +19,7 @@ from solo.args.words import expand
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
 from solo.run import multirun
-from solo.run.devices import check_launch
+from solo.run.machine import check_launch
 
 ROOT = Path(solo.__file__).parents[1]
 WORDS = (

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from solo.callbacks.summary import Facts
 from solo.errors import UserError
 from solo.run import trainer as module
-from solo.run.devices import SyncedNorms
+from solo.run.machine import SyncedNorms
 
 
 class Tiny(LightningModule):

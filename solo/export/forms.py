@@ -1,13 +1,54 @@
-"""Our backbones under timm's names, found by trying: a candidate counts if its features are the same."""
+"""`modeling_solo.py`: a network that neither timm nor transformers knows, as code that travels with its weights.
 
+It is the source of the backbone's own file and a class of transformers around it, so that
+`AutoModel.from_pretrained(FOLDER, trust_remote_code=True)` needs torch, torchvision, timm and transformers only.
+"""
+
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
+from types import ModuleType
 from typing import Any
 
 import timm
 import torch
 
+from solo.backbones import poolformer, resnet, wide_resnet
 from solo.export.folder import Bundle
+
+_SOURCES: dict[str, ModuleType] = {"resnet": resnet, "poolformer": poolformer, "wide_resnet": wide_resnet}
+
+_STEM = """
+        self.backbone.fc = nn.Identity()
+        adapt_stem(self.backbone, "{name}", config.channels, config.small_stem)"""
+
+
+def remote_code(bundle: Bundle) -> str | None:
+    """The file's text; None for backbones that have no file of their own."""
+    for prefix, module in _SOURCES.items():
+        if bundle.network.name.startswith(prefix) and hasattr(module, bundle.network.name):
+            stem = _STEM.format(name=bundle.network.name) if prefix == "resnet" else ""
+            wrapper = resources.files("solo.export").joinpath("modeling_solo.txt").read_text(encoding="utf-8")
+            return f"{inspect.getsource(module)}\n\n{wrapper.format(name=bundle.network.name, stem=stem)}"
+    return None
+
+
+def remote_config(bundle: Bundle) -> dict[str, object]:
+    """The `config.json` that lies beside the remote code."""
+    kwargs = dict(bundle.network.kwargs)
+    if not bundle.network.name.startswith("resnet"):
+        kwargs = {"in_chans": bundle.network.channels, **kwargs}
+    return {
+        "architectures": ["SoloModel"],
+        "model_type": "solo",
+        "auto_map": {"AutoConfig": "modeling_solo.SoloConfig", "AutoModel": "modeling_solo.SoloModel"},
+        "backbone_kwargs": kwargs,
+        "channels": bundle.network.channels,
+        "small_stem": bundle.network.small_stem,
+        "hidden_size": bundle.features_dim,
+    }
+
 
 TOLERANCE = 1e-5  # of features, relative to their largest
 

@@ -12,7 +12,7 @@ from solo import precision
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
 from solo.optim.build import fused_on_gpu
-from solo.run import pretrain, settle
+from solo.run import machine, pretrain
 
 
 def run(cfg):
@@ -49,7 +49,7 @@ def network():
 def test_compiled_networks_compute_the_same():
     model, x = network(), torch.randn(2, 3)
     expected, names = model["backbone"](x), set(model.state_dict())
-    assert settle.compile_networks(model, backend="eager") == ["backbone", "projector"]
+    assert machine.compile_networks(model, backend="eager") == ["backbone", "projector"]
     assert torch.equal(model["backbone"](x), expected) and set(model.state_dict()) == names
 
 
@@ -59,7 +59,7 @@ def test_what_can_not_be_compiled_runs_as_it_is_and_says_why(capsys):
 
     model, x = network(), torch.randn(2, 3)
     expected = model["backbone"](x)
-    settle.compile_networks(model, backend=broken)
+    machine.compile_networks(model, backend=broken)
     assert torch.equal(model["backbone"](x), expected)
     assert torch.equal(model["backbone"](x), expected)
     said = capsys.readouterr().out
@@ -82,9 +82,9 @@ def test_a_gpu_gets_channels_last_and_long_runs_are_compiled(
     pretrain_cfg, monkeypatch, device, steps, performance, compiled
 ):
     seen = []
-    monkeypatch.setattr(settle, "compile_networks", lambda model: seen.append(model) or [])
+    monkeypatch.setattr(machine, "compile_networks", lambda model: seen.append(model) or [])
     model = nn.Conv2d(3, 4, 3)
-    settle.tune(model, pretrain_cfg(performance=performance), torch.device(device), steps)
+    machine.tune(model, pretrain_cfg(performance=performance), torch.device(device), steps)
     assert bool(seen) == compiled
     last = device == "cuda" and "disable_channel_last" not in performance
     assert model.weight.is_contiguous(memory_format=torch.channels_last) == last
@@ -109,7 +109,7 @@ def test_fused_optimizers_on_gpus_only(name, kwargs, device, clips, fused):
 def test_a_run_that_waits_for_images_says_what_would_end_it(capsys, wait, said):
     images = SimpleNamespace(cure="a cache of 38 GiB would end it")
     trainer = SimpleNamespace(world_size=1, train_dataloader=SimpleNamespace(dataset=images))
-    starving = settle.Starving(SimpleNamespace(data_wait=wait), workers=4)
+    starving = machine.Starving(SimpleNamespace(data_wait=wait), workers=4)
     for _ in range(3):
         starving.on_train_epoch_end(trainer, None)
     assert capsys.readouterr().out == said
