@@ -1,7 +1,8 @@
 """How often the 95 % intervals cover the truth: `python benchmarks/intervals.py`, parts can be named.
 
 Every kind of interval that `solo evaluate`, `analyze`, `benchmark`, `experiment`, the verdict of continued runs, the
-report and the card print. What is found goes to `benchmarks/results/coverage.json`, the source of the page.
+report and the card print. What is found goes to `benchmarks/results/coverage.json`, the source of the page; draws are
+kept in `build/intervals`, so that the same command goes on after a stop.
 
 - Where training images vote or teach, an image is right by itself: coverage is a sum over the binomial distribution.
 - Where the measured images are each other's gallery, images of ten classes are drawn again and again and measured; the
@@ -318,8 +319,9 @@ def noises(where: str, kind: str, count: int) -> list[float]:
     for name in KINDS[kind][: None if kind in GALLERY else 1]:
         curve = np.minimum.accumulate([100 * np.mean([one[name][place] for one in found]) for found in pilot])
         for accuracy, close in CLOSE.items():
-            near = (accuracy + 0.7 * close, accuracy - 0.7 * close)
-            if curve[-1] > near[0] or curve[0] < near[1]:
+            off = 0.7 * close if kind in GALLERY else 0.0  # as one noise then serves several numbers
+            near = (accuracy + off, accuracy - off)
+            if curve[-1] > accuracy + 0.7 * close or curve[0] < accuracy - 0.7 * close:
                 continue  # ten classes can't be guessed that badly, nor so few images of each be met so well
             wanted.append([float(np.exp(np.interp(-at, -curve, np.log(grid)))) for at in near])
     chosen: list[float] = []
@@ -402,9 +404,9 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
     lines = [
         "# Coverage of the 95 % intervals\n",
         "In percent, 95 is nominal; written by `python benchmarks/intervals.py`, whose head says how. 4,000 runs have "
-        "a standard error of 0.3 points, 1,500 of 0.6, 1,000 of 0.7. A cell is empty where no noise gives that accuracy; `none` is "
-        "where no interval is printed. Of a classifier the first number is at that accuracy, the others are what they "
-        "are then.\n",
+        "a standard error of 0.3 points, 1,500 of 0.6, 1,000 of 0.7. A cell is empty if no noise gives that accuracy; "
+        "`none` is where no interval is printed. Of a classifier the first number is at that accuracy, the others are "
+        "what they are then.\n",
         _row("what", "where", "number", "images", "runs", *(f"{accuracy} %" for accuracy in CLOSE)),
         _row(*["---"] * (5 + len(CLOSE))),
     ]
