@@ -207,7 +207,7 @@ def on_circle(kind: str, angles: Array, labels: Array, intervals: bool = True) -
     halves.sums, found = [torch.from_numpy(sums)], dict[str, Spread]()
     for place, name in enumerate(halves.names):
         found[name] = halves.spread(name, torch.from_numpy(values[values[:, place] >= 0, place]))
-        if name in KNN and count < VOTERS * len(np.unique(labels)):
+        if name in KNN and min(count, 1000) < VOTERS * len(np.unique(labels)):
             found[name] = found[name]._replace(cuts=0)  # as `neighbour_intervals` has none then
     return found
 

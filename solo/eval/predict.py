@@ -26,7 +26,7 @@ def neighbour_intervals(
     """Intervals of the accuracies by votes of the *other measured* images, which would change with the images.
 
     `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` are halves, see `solo.eval.intervals`. NaN
-    where classes have less than k images on average: small ones are then outvoted as a whole, which no half shows.
+    where classes have less than k images on average, in two halves: small ones are then outvoted as a whole.
     """
     truth, classes = truth.to(features.device), _classes(truth, truth)
     halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
@@ -40,7 +40,7 @@ def neighbour_intervals(
             half.add(torch.stack([right[..., 0], right.any(dim=2)]), labels >= 0)
     found = []
     for column, half, one in zip(truth.T, halves, each, strict=True):
-        enough = len(one["acc1"]) >= k * len(column[column >= 0].unique())
+        enough = min(len(one["acc1"]), 2 * cuts.shape[1]) >= k * len(column[column >= 0].unique())
         found.append({name: half.interval(name, hit) if enough else UNDEFINED for name, hit in one.items()})
     return found
 
