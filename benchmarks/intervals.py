@@ -451,7 +451,8 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
         "The exact rows toss a coin between two intervals. Without chance, none is nominal everywhere: of 100 images "
         f"and 99 %, the coverage nearest to 95 % that a rule can have is {best_of_one_rule(100, 99):.1f} %. Of two "
         "networks that are right in 99 % of 100 images, one of which differs on average, no rule covers between "
-        "{:.1f} and {:.1f} % of no difference (`gap_of_networks`). ".format(*gap_of_networks(100, 99))
+        "{:.1f} and {:.1f} % of no difference (`gap_of_networks`); ours is careful: two images that differ are "
+        "no difference. ".format(*gap_of_networks(100, 99))
         + "Where less than one query is expected to fail, an interval with 2.5 % on either side can miss on one side "
         "only, and covers up to 97.5 %.",
         "",
