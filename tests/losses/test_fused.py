@@ -127,13 +127,14 @@ def test_on_fake_cuda_tensors_nothing_waits(policy: Any, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("policy", [None, FixedThreshold(Constant(0.3), "cosine"), AdaptivePercentile(0.99, 0)])
 def test_on_a_gpu(policy: Any) -> None:
     """Triton's machine code against float64 on the CPU."""
+    torch.manual_seed(0)
     base, ids, found = torch.randn(500, 100), torch.arange(500).repeat(2), []
     rows = torch.cat([base + 0.5 * torch.randn(500, 100) for _ in range(2)])
     for x, kernels in ((rows.cuda(), True), (rows.double(), False)):
         pairs = dataclasses.replace(Pairs.from_ids(x.requires_grad_(), ids), fused=kernels)
         loss = info_nce(pairs, 0.1) if policy is None else hex_nce(pairs, policy)[0]
         found.append([y.detach().double().cpu() for y in (loss, *torch.autograd.grad(loss, x))])
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
 COMPILE = """
