@@ -123,29 +123,29 @@ def cuts(count: int, seed: int = 0) -> Tensor:
 class Spread(NamedTuple):
     """What the interval of a mean is made of whose images, of values in 0..1, are each other's gallery."""
 
-    count: float  # of images
+    images: float
     mean: float
     variance: float  # of their values
     cuts: float  # that have something to measure in both halves
-    half_count: float  # the same of a half, on average
+    half_images: float  # the same of a half, on average
     half_mean: float
     half_variance: float
     apart: float  # variance of a half's mean, by the differences of two
 
     def interval(self) -> Interval:
         """Wilson's of as many images as vary as the mean does; NaN where too few cuts have something to measure."""
-        if self.cuts < _FEWEST_CUTS or self.count < 2:
+        if self.cuts < _FEWEST_CUTS or self.images < 2:
             return UNDEFINED
         if self.apart == 0 or not 0 < self.mean < 1 or not 0 < self.half_mean < 1:
             # Neighbours fail together. Where none did, nothing shows how much: by a third fewer images, as usual.
-            return wilson(self.mean, self.count / 1.5, _T)
+            return wilson(self.mean, self.images / 1.5, _T)
         # Of a half's variance, what its values have by themselves is known of all images. The rest, of sharing a
         # gallery, goes with p (1 - p). Near 0 and 1 few values say how much they spread: there the halves' say it, too.
         binary = self.mean * (1 - self.mean)
         scale, lent = binary / (self.half_mean * (1 - self.half_mean)), (1 - 4 * binary) ** 2
         own = (1 - lent) * self.variance + lent * scale * self.half_variance
-        shared = scale * (self.apart * self.half_count - self.half_variance)
-        return wilson(self.mean, binary * self.count / max(own + shared, own / 4), _T)
+        shared = scale * (self.apart * self.half_images - self.half_variance)
+        return wilson(self.mean, binary * self.images / max(own + shared, own / 4), _T)
 
 
 class HalfMeans:
