@@ -145,7 +145,7 @@ class Spread(NamedTuple):
         scale, lent = binary / (self.half_mean * (1 - self.half_mean)), (1 - 4 * binary) ** 2
         own = (1 - lent) * self.variance + lent * scale * self.half_variance
         shared = scale * (self.apart * self.half_images - self.half_variance)
-        return wilson(self.mean, binary * self.images / max(own + shared, own / 4), _T)
+        return wilson(self.mean, binary * self.images / (max(own + shared, own / 4) or binary), _T)
 
 
 class HalfMeans:
