@@ -247,13 +247,13 @@ def _measured(kind: str, model: LinearClassifier, table: FeatureTable, intervals
     """Numbers of a classifier."""
     truth, classes, count = _columns(kind, table).numpy(), table.labels[:, 0].numpy(), len(table)
 
-    def with_interval(of: Callable[[Array], float]) -> tuple[float, ...]:
-        ends = of_statistic(lambda rows: of(rows.numpy()), count) if intervals else _WITHOUT
+    def with_interval(of: Callable[[Array], float], unseen: float = 0.2) -> tuple[float, ...]:
+        ends = of_statistic(lambda rows: of(rows.numpy()), count, unseen) if intervals else _WITHOUT
         return of(np.arange(count)), *ends
 
     if kind == "several labels":
         first = judge(model, table.features, classes, None).first
-        return {"map": with_interval(lambda rows: mean_average_precision(first[rows], truth[rows]))}
+        return {"map": with_interval(lambda rows: mean_average_precision(first[rows], truth[rows]), 0.125 / 3)}
     judged = judge(model, table.features, classes, TREE)
     right, summed = model.ranking(table.features)[1][:, 0].numpy() == classes, judged.summed[:, 0] == truth[:, 0]
     return {

@@ -67,9 +67,9 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
-def _as_shares(mean: float, variance: float, count: int) -> Interval:
-    """Wilson's of as many shares as vary as the mean of images does, and by an eighth of an image that isn't seen."""
-    worth = mean * (1 - mean) / (variance + (0.125 / count) ** 2)
+def _as_shares(mean: float, variance: float, count: int, unseen: float = 0.125) -> Interval:
+    """Wilson's of as many shares as vary as the mean of images does, and by a part of an image that isn't seen."""
+    worth = mean * (1 - mean) / (variance + (unseen / count) ** 2)
     return wilson(mean, worth if variance > 0 and worth > 0 else count, _T)
 
 
@@ -93,19 +93,22 @@ def of_classes(right: Array, truth: Array) -> Interval:
     return _as_shares(float(shares.mean()), variance * total / (total - classes), total)
 
 
-def of_statistic(statistic: Callable[[Tensor], float], count: int) -> Interval:
-    """The interval of a number of `count` independent images that is no mean over them; NaN where parts have none.
+def of_statistic(statistic: Callable[[Tensor], float], count: int, unseen: float = 0.2) -> Interval:
+    """The interval of a number of `count` independent images that is no mean over them; NaN where halves have none.
 
-    Its variance is read from 50 random parts, of three images in five: smaller ones are less like all images (noise
-    adds up in calibration errors), larger ones hang on its kinks.
-    `statistic` makes a number in 0..1 of row numbers, NaN where it is not defined.
+    Its variance is read from 50 pairs of random halves. Of a mean over images that is their variance among each other
+    and half the variance of a pair's difference; of calibration errors, where noise adds up, the one is too large and
+    the other too small, so that both are averaged. `statistic` makes a number in 0..1 of row numbers, NaN where it is
+    not defined; `unseen` is how much of an image's weight no half shows near 0 and 1.
     """
-    value, part, generator = statistic(torch.arange(count)), 3 * count // 5, torch.Generator().manual_seed(0)
-    orders = (torch.randperm(count, generator=generator) for _ in range(_CUTS))
-    found = [one for one in (statistic(order[:part]) for order in orders) if math.isfinite(one)] if part else []
-    if math.isnan(value) or len(found) < _FEWEST_CUTS:
+    value, half, generator = statistic(torch.arange(count)), count // 2, torch.Generator().manual_seed(0)
+    orders = [torch.randperm(count, generator=generator) for _ in range(_CUTS if half else 0)]
+    pairs = np.array([[statistic(order[:half]), statistic(order[half : 2 * half])] for order in orders])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)] if half else pairs
+    if math.isnan(value) or len(pairs) < _FEWEST_CUTS:
         return UNDEFINED
-    return _as_shares(value, float(np.var(found, ddof=1)) / (count / part - 1), count)
+    apart = float((pairs[:, 0] - pairs[:, 1]) @ (pairs[:, 0] - pairs[:, 1])) / len(pairs) / 4
+    return _as_shares(value, (apart + float(pairs.var(ddof=1))) / 2, count, unseen)
 
 
 def coin(features: Tensor) -> bool:
