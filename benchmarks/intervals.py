@@ -59,6 +59,9 @@ CLASSIFIER = {
     "several labels": ("map",),
 }
 KINDS = GALLERY | CLASSIFIER
+# Of a cell, where they take little time; else 1,000.
+RUNS = {(kind, 100): 4000 for kind in GALLERY} | {(kind, 100): 2000 for kind in CLASSIFIER}
+RUNS |= {(kind, 400): 1500 for kind in ("each other", "queries and gallery")}
 TREE = Taxonomy.from_groups("0123456789", {str(group): f"{2 * group}{2 * group + 1}" for group in range(5)})
 RESULTS = Path(__file__).with_name("results")
 PLACES = np.cumsum([1.0, 0.7, 1.2, 0.9, 1.1, 0.8, 1.3, 0.6, 1.0, 1.4])  # of the classes on the circle
@@ -404,7 +407,7 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
     lines = [
         "# Coverage of the 95 % intervals\n",
         "In percent, 95 is nominal; written by `python benchmarks/intervals.py`, whose head says how. 4,000 runs have "
-        "a standard error of 0.3 points, 1,500 of 0.6, 1,000 of 0.7. A cell is empty if no noise gives that accuracy; "
+        "a standard error of 0.3 points, 2,000 of 0.5, 1,000 of 0.7. A cell is empty if no noise gives that accuracy; "
         "`none` is where no interval is printed. Of a classifier the first number is at that accuracy, the others are "
         "what they are then.\n",
         _row("what", "where", "number", "images", "runs", *(f"{accuracy} %" for accuracy in CLOSE)),
@@ -480,9 +483,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     for count in given.images:
         for kind in given.kinds:
-            runs = given.runs or (
-                4000 if count <= 100 else 1500 if count <= 400 and not kind.startswith("graded") else 1000
-            )
+            runs = given.runs or RUNS.get((kind, count), 1000)
             for where in given.where if kind in GALLERY else ["sphere"]:
                 tried = noises(where, kind, count)
                 rows = [row for row in rows if (row["where"], row["kind"], row["images"]) != (where, kind, count)]
