@@ -152,11 +152,7 @@ class Spread(NamedTuple):
 
 
 class HalfMeans:
-    """Collects the values that images have within their own half, some halves at a time, in the order of `cuts`.
-
-    Args:
-        names: of the measures.
-    """
+    """Collects values of some measures that images have within their own half, halves in the order of `cuts`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -238,11 +234,8 @@ def paired_images(differences: Sequence[float], most: float = 1.0) -> Paired:
     """`paired` of two networks on the same images, with an interval that covers where few images differ, too.
 
     Wald's, as if at least two images differed. Without that it has no width where no image differs, and covers 78 % of
-    a difference of one image in a hundred.
-
-    Args:
-        differences: of each image.
-        most: the largest difference that there can be, such as 100 for points of percent.
+    a difference of one image in a hundred. `most` is the largest difference that there can be, 100 for points of
+    percent.
     """
     found, count = paired(differences), len(differences)
     squares = max(math.fsum(one * one for one in differences), 2 * most * most)
