@@ -479,23 +479,24 @@ def main() -> None:
         "--keep", type=Path, default=Path("build/intervals"), help="draws, for a stop; of a gallery for new rules, too"
     )
     given = parser.parse_args()
-    file = RESULTS / "coverage.json"
-    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    file, order = RESULTS / "coverage.json", [*KINDS]
     for count in given.images:
         for kind in given.kinds:
             runs = given.runs or RUNS.get((kind, count), 1000)
             for where in given.where if kind in GALLERY else ["sphere"]:
-                tried = noises(where, kind, count)
-                rows = [row for row in rows if (row["where"], row["kind"], row["images"]) != (where, kind, count)]
-                for noise in tried:
+                cells = list[dict[str, Any]]()
+                for noise in noises(where, kind, count):
                     numbers = held(kind, drawn(where, kind, noise, count, runs, given.keep))
                     row = {"where": where, "kind": kind, "images": count, "noise": noise, "runs": runs}
-                    rows.append(row | {"numbers": numbers})
+                    cells.append(row | {"numbers": numbers})
                     print(where, kind, count, f"{noise:.4f}", numbers, flush=True)
-                order = [*KINDS]
+                rows = json.loads(file.read_text()) if file.exists() else []  # now, for others may run other parts
+                rows = [
+                    row for row in rows if (row["where"], row["kind"], row["images"]) != (where, kind, count)
+                ] + cells
                 rows.sort(key=lambda row: (row["where"], order.index(row["kind"]), row["images"], row["noise"]))
                 file.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-    (RESULTS / "coverage.md").write_text(page(rows, [100, 400, 2000]))
+    (RESULTS / "coverage.md").write_text(page(json.loads(file.read_text()), [100, 400, 2000]))
 
 
 if __name__ == "__main__":

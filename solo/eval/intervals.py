@@ -143,7 +143,7 @@ class Spread(NamedTuple):
             # Neighbours fail together. Where none did, nothing shows how much: by a third fewer images, as usual.
             return wilson(self.mean, self.images / 1.5, _T)
         # Of a half's variance, what its values have by themselves is known of all images. The rest, of sharing a
-        # gallery, goes with p (1 - p), and with its square where a larger gallery makes a number better, as it does NDCG.
+        # gallery, goes with p (1 - p), with its square where larger galleries make a number better, as they do NDCG.
         # Near 0 and 1 few values say how much they spread: there the halves' say it, too.
         binary = self.mean * (1 - self.mean)
         scale, lent = binary / (self.half_mean * (1 - self.half_mean)), (1 - 4 * binary) ** 2
