@@ -1,7 +1,6 @@
 """Everything a run learned, on disk while it runs."""
 
 import csv
-import io
 import json
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from solo.callbacks.meter import Meter, peak_memory_mb
 from solo.callbacks.run_directory import RunDirectory
 from solo.callbacks.summary import Facts, Row, summarize
 from solo.errors import UserError, reason
-from solo.files import write_text
+from solo.files import csv_text, write_text
 
 
 class _Events(TensorBoardLogger):
@@ -74,7 +73,9 @@ class Recorder(Callback):
         }
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_text(self.run.path / "metrics.csv", rows_to_csv(self.rows))
+            whole = ("epoch", "step")
+            rows = [{k: int(x) if k in whole else f"{x:.8g}" for k, x in row.items()} for row in self.rows]
+            write_text(self.run.path / "metrics.csv", csv_text(rows))
             self._summarize("running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,18 +109,6 @@ def _epoch_metrics(trainer: Trainer) -> Row:
     doubled = {key for key in found if key.endswith("_step") and f"{key[:-5]}_epoch" in found}
     doubled |= {key for key in found if key.endswith("_epoch") and key[:-6] in found}
     return {key: value for key, value in sorted(found.items()) if key not in doubled}
-
-
-def rows_to_csv(rows: list[Row]) -> str:
-    """The rows with the union of their columns; what a row doesn't have stays empty."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    whole = ("epoch", "step")
-    for row in rows:
-        writer.writerow({key: int(value) if key in whole else f"{value:.8g}" for key, value in row.items()})
-    return text.getvalue()
 
 
 def read_rows(path: Path) -> list[Row]:

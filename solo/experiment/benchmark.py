@@ -28,7 +28,7 @@ from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
 from solo.eval.probes import PROBES, Settings, probe
 from solo.experiment.rows import NAME, Row, add_row, read_rows
-from solo.files import output_file
+from solo.files import output_file, told_apart
 from solo.run.failures import explained
 from solo.run.feature_source import load_features
 from solo.run.machine import compute_device
@@ -91,7 +91,7 @@ def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Ce
     Raises:
         ConfigError: names and runs are not as many, or the data sets can't be read.
     """
-    names = cfg.names or _names(cfg.runs)
+    names = cfg.names or told_apart(cfg.runs)
     if len(names) != len(cfg.runs) or len(set(names)) != len(names):
         raise ConfigError(f"names={list(names)} must be {len(cfg.runs)} different names, one for each run")
     sources = [(name, as_word(api._kind(run), run), _state(run)) for name, run in zip(names, cfg.runs, strict=True)]
@@ -104,16 +104,6 @@ def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Ce
                 digest = hashlib.sha256(key.encode()).hexdigest()[:12]
                 cells.append(Cell(name, source, data, words, protocol, digest))
     return cells
-
-
-def _names(runs: Sequence[str]) -> list[str]:
-    """Names of folders, as much of the paths as tells them apart."""
-    parts = [Path(run).parts for run in runs]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def _state(run: str) -> list[str | int]:

@@ -139,7 +139,11 @@ def verdict_on(cfg: PretrainCfg, model: BaseMethod, images: Images, device: torc
         return lambda: None
     workers = cfg.data.workers
     chosen: dict[str, DataLoader[Any]] = {  # the first process alone looks at all of them
-        name: DataLoader(_some(part, _MOST[name], cfg.seed), cfg.optimizer.batch_size, **worker_options(workers, 0))
+        name: DataLoader(
+            Subset(part, draw(len(cast(Sized, part)), _MOST[name], cfg.seed).tolist()),
+            cfg.optimizer.batch_size,
+            **worker_options(workers, 0),
+        )
         for name, part in parts.items()
     }
 
@@ -151,8 +155,3 @@ def verdict_on(cfg: PretrainCfg, model: BaseMethod, images: Images, device: torc
 
     before = tables()
     return lambda: verdict(before, tables(), Protocol(seed=cfg.seed), device)
-
-
-def _some(images: Dataset[Any], most: int, seed: int) -> Dataset[Any]:
-    count = len(cast(Any, images))
-    return images if count <= most else Subset(images, draw(count, most, seed).tolist())

@@ -99,11 +99,13 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
     if not cfg.wandb.enabled:
         return None
     try:
+        import wandb
         from lightning.pytorch.loggers import WandbLogger
 
         root.mkdir(parents=True, exist_ok=True)
         options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
-        why = None if cfg.wandb.offline or os.environ.get("WANDB_MODE") else out_of_reach(_server())
+        server = str(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
+        why = None if cfg.wandb.offline or os.environ.get("WANDB_MODE") else out_of_reach(server)
         if why is not None:
             say(f"W&B can't be reached ({why}): the run goes on offline; upload it with: wandb sync {root}/wandb/*")
         logger = WandbLogger(
@@ -122,12 +124,6 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
             "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
         ) from error
     return logger
-
-
-def _server() -> str:
-    import wandb
-
-    return str(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
 
 
 def out_of_reach(url: str, patience: float = _PATIENCE) -> str | None:
