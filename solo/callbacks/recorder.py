@@ -60,6 +60,10 @@ class Recorder(Callback):
             self.rows = [row for row in read_rows(self.history) if row["epoch"] < finished]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logged = {key: float(value) for key, value in trainer.callback_metrics.items() if value.numel() == 1}
+        # A metric logged per step too appears once, with its epoch value.
+        doubled = {key for key in logged if key.endswith("_step") and f"{key[:-5]}_epoch" in logged}
+        doubled |= {key for key in logged if key.endswith("_epoch") and key[:-6] in logged}
         row = {
             "epoch": float(trainer.current_epoch),
             "step": float(trainer.global_step),
@@ -69,7 +73,7 @@ class Recorder(Callback):
             "data_wait": self.meter.data_wait,
             "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
             "seconds": time.perf_counter() - self.meter.epoch_started,
-            **_epoch_metrics(trainer),
+            **{key: value for key, value in sorted(logged.items()) if key not in doubled},
         }
         self.rows.append(row)
         if trainer.is_global_zero:
@@ -101,14 +105,6 @@ class Recorder(Callback):
     def _finish(self, status: str) -> None:
         self._summarize(status)
         plot_curves(self.rows, self.run.path / "curves.png", title=self.facts.title)
-
-
-def _epoch_metrics(trainer: Trainer) -> Row:
-    """What was logged for the epoch; a metric logged per step too appears once, with its epoch value."""
-    found = {key: float(value) for key, value in trainer.callback_metrics.items() if value.numel() == 1}
-    doubled = {key for key in found if key.endswith("_step") and f"{key[:-5]}_epoch" in found}
-    doubled |= {key for key in found if key.endswith("_epoch") and key[:-6] in found}
-    return {key: value for key, value in sorted(found.items()) if key not in doubled}
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -54,10 +54,14 @@ class StopRequests:
         """Take the signals from here on, in place of Lightning, which would stop inside an accumulation of batches."""
         if threading.current_thread() is not threading.main_thread():
             return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.code = 128 + number
+
         for name in _SIGNALS:
             number = getattr(signal, name, None)  # not all on Windows
             if number and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
-                self._former[number] = signal.signal(number, self._note)
+                self._former[number] = signal.signal(number, note)
 
     def unlisten(self) -> None:
         """Give the signals back to their former handlers."""
@@ -70,9 +74,6 @@ class StopRequests:
         if self._limit is not None and time.monotonic() - self._started >= self._limit:
             return self.code or TIME_LIMIT
         return self.code or (PIPE_CLOSED if reader_is_gone() else 0)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.code = 128 + number
 
 
 def requeue(trainer: Trainer, run: Callable[[list[str]], Any] = subprocess.check_call) -> bool:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from statistics import fmean
 from typing import Any
 
 import solo
@@ -14,6 +15,7 @@ from solo.args.differences import flat, may_change, never_matters
 from solo.hex.catalogue import POLICIES
 
 Row = dict[str, float]
+_OF_HEX = ("with_relatives", "gradient_cosine", "shown_with_relatives")  # one of them is there if HEX did anything
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     names |= {"hierarchy_negatives": "hex/hierarchy_negatives", "superclass_share": "hex/superclass_share"}
     numbers = {name: _number(last[key]) for name, key in names.items() if key in last}
     numbers |= {key: _number(value) for key, value in last.items() if key.startswith("online/")}
-    numbers |= {name: _number(_mean(rows, name)) for name in ("images_per_second", "data_wait")}
+    for name in ("images_per_second", "data_wait"):  # without the first epoch, which pays for the start
+        values = [row[name] for row in rows if name in row]
+        numbers[name] = _number(fmean(values[1:] or values)) if values else None
     if facts.work is not None:
         numbers |= facts.work.rates(numbers["images_per_second"])
     numbers["peak_memory_mb"] = _number(max((row.get("peak_memory_mb", math.nan) for row in rows), default=math.nan))
@@ -79,11 +83,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
-        **(
-            {"hex": hex_did(last)}
-            if any(f"hex/{name}" in last for name in ("with_relatives", "gradient_cosine", "shown_with_relatives"))
-            else {}
-        ),
+        **({"hex": hex_did(last)} if {f"hex/{name}" for name in _OF_HEX} & last.keys() else {}),
         "levels": _levels(last, facts.levels),
         "protocol": {name: text for name, text in facts.protocol.items() if name in measured},
         "epochs": int(last["epoch"]) + 1 if rows else 0,
@@ -144,13 +144,6 @@ def hex_did(last: Row) -> dict[str, Any]:
     if "gradient_cosine" in found:
         said.append(f"cosine of the gradient to InfoNCE's {found['gradient_cosine']:.4f}")
     return {**{name: _number(value) for name, value in found.items()}, "text": ", ".join(said)}
-
-
-def _mean(rows: Sequence[Row], key: str) -> float:
-    """Mean over the epochs without the first, which pays for the start, where there are others."""
-    values = [row[key] for row in rows if key in row]
-    values = values[1:] or values
-    return sum(values) / len(values) if values else math.nan
 
 
 def _number(value: float) -> float | None:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.eval.features import Features, FeatureTable, infer_tree
 from solo.files import replacing
 from solo.taxonomy import Taxonomy
@@ -54,8 +54,7 @@ def read_features(path: str | Path) -> Features:
     except UserError as error:
         raise UserError(f"features={path}: {error}") from error
     except Exception as error:  # a broken file can make these readers raise almost anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"features={path} can't be read ({reason}); docs/evaluate.md describes the layout") from error
+        raise UserError(f"features={path} can't be read ({reason(error)}); docs/evaluate.md describes it") from error
 
 
 def write_features(path: Path, features: Features) -> None:

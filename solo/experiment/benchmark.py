@@ -72,7 +72,13 @@ def main(words: Sequence[str]) -> int:
     try:
         rows = read_rows(folder, ("protocol", "draws", "labels", "levels"))
         missing = [cell for cell in cells if cell.id not in rows]
-        _tell(cells, missing)
+        say(f"{len(cells)} cells, {len(cells) - len(missing)} are there, {len(missing)} to measure")
+        needed: dict[str, dict[str, list[str]]] = {}
+        for cell in missing:
+            needed.setdefault(cell.data, {}).setdefault(cell.run, []).append(cell.protocol)
+        for data, runs in needed.items():
+            todo = "; ".join(f"{run}: {', '.join(protocols)}" for run, protocols in runs.items())
+            say(f"  {data}, features of {len(runs)} run{'s' if len(runs) > 1 else ''}; {todo}")
         failed = _measure_all(missing, settings, folder, rows) if cfg.do == "run" else []
         there = [{**rows[cell.id], "run": cell.run, "data": cell.data} for cell in cells if cell.id in rows]
         if cfg.do != "cost" and there:
@@ -141,17 +147,6 @@ def data_sets(given: str | tuple[str, ...]) -> dict[str, list[str]]:
     }
 
 
-def _tell(cells: Sequence[Cell], missing: Sequence[Cell]) -> None:
-    """How many cells, how many of them are there, and whose features are needed."""
-    say(f"{len(cells)} cells, {len(cells) - len(missing)} are there, {len(missing)} to measure")
-    needed: dict[str, dict[str, list[str]]] = {}
-    for cell in missing:
-        needed.setdefault(cell.data, {}).setdefault(cell.run, []).append(cell.protocol)
-    for data, runs in needed.items():
-        todo = "; ".join(f"{run}: {', '.join(protocols)}" for run, protocols in runs.items())
-        say(f"  {data}, features of {len(runs)} run{'s' if len(runs) > 1 else ''}; {todo}")
-
-
 def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows: dict[str, Row]) -> list[str]:
     """Measure, features of each run on each data set once; what failed, a line each."""
     failed, waiting = list[str](), dict[tuple[str, tuple[str, ...]], list[Cell]]()
@@ -161,7 +156,11 @@ def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows
         name = f"{cells[0].run} on {cells[0].data}"
         try:
             with explained():
-                features, device = _features([source, *words])
+                parsed = read_config("evaluate", [], [source, *words], for_run=True)
+                parsed = parsed.fetch() if parsed.fetch is not None else parsed
+                device = compute_device(parsed.config)
+                loaded, _ = load_features(parsed.config, parsed.config.feature_type[:1], device)
+                features = next(iter(loaded.values()))
                 for cell in {cell.id: cell for cell in cells}.values():
                     row = _measure(cell, features, settings, device)
                     add_row(folder, row)
@@ -172,14 +171,6 @@ def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows
             failed.append(f"{name}: {error}")
             say(f"FAILED {failed[-1]}")
     return failed
-
-
-def _features(words: Sequence[str]) -> tuple[Features, torch.device]:
-    parsed = read_config("evaluate", [], words, for_run=True)
-    parsed = parsed.fetch() if parsed.fetch is not None else parsed
-    device = compute_device(parsed.config)
-    found, _ = load_features(parsed.config, parsed.config.feature_type[:1], device)
-    return next(iter(found.values())), device
 
 
 def _measure(cell: Cell, features: Features, settings: Settings, device: torch.device) -> Row:

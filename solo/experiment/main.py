@@ -93,14 +93,8 @@ def _tell(plan: Plan, rows: dict[str, Row], left: Any, jobs: int) -> None:
             seconds += each * len(part) / jobs
             kind = "that choose settings" if inner else "that are reported"
             say(f"{len(part)} runs {kind}{f', {budget}' if budget else ''}: {each:.0f} s each ({how})")
-    total = sum(map(len, missing))
-    say(
-        f"{total} runs to do, {len(rows)} rows there; about {_clock(seconds)} with jobs={jobs}" if total else "all done"
-    )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+    total, hours = sum(map(len, missing)), f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+    say(f"{total} runs to do, {len(rows)} rows there; about {hours} with jobs={jobs}" if total else "all done")
 
 
 def _measures(row: Row, plan: Plan) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from solo import api
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.experiment.plan import Task
 from solo.experiment.rows import Row
 from solo.untrusted import parse_json
@@ -41,14 +41,19 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
         if not isinstance(error, UserError):
             with (place / "log.txt").open("a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
-        return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
+        return {**dataclasses.asdict(task), "error": reason(error)}
     summary = parse_json((result / "summary.json").read_bytes())
     row = {
         **dataclasses.asdict(task),
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "gpu": torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0,
-        "numbers": {part["classes"]: _measured(part) for part in found["results"]},
+        # Of every level, and of the whole label tree: of each classifier's predictions, and `tree`.
+        "numbers": {
+            part["classes"]: {name: _numbers(values) for name, values in part.get("hierarchy", {}).items()}
+            | {level["level"]: _numbers(level) for level in part["levels"]}
+            for part in found["results"]
+        },
         "summary": _numbers(summary) | _numbers(summary.get("hex") or {}),
         "versions": summary["versions"],
     }
@@ -71,12 +76,6 @@ def _train(task: Task, place: Path) -> Path:
 def _said_to(log: Any) -> Iterator[None]:
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
-
-
-def _measured(part: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Numbers of every level, and of the whole label tree: of each classifier's predictions, and `tree`."""
-    levels = {level["level"]: _numbers(level) for level in part["levels"]}
-    return {name: _numbers(numbers) for name, numbers in part.get("hierarchy", {}).items()} | levels
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
