@@ -15,13 +15,13 @@ from solo.screen import shown
 
 @cache
 def page_file(name: str) -> str:
-    """The text of a file."""
+    """The text of a file in `page/`."""
     return resources.files("solo.analysis").joinpath("page", name).read_text(encoding="utf-8")
 
 
 @cache
 def words_of(name: str) -> Any:
-    """What `<name>.yaml` holds."""
+    """What `<name>.yaml` in `page/` holds: mappings of texts with fields to fill."""
     return yaml.safe_load(page_file(f"{name}.yaml"))
 
 

@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from solo.args.eval_schema import FeatureCfg
@@ -195,6 +194,8 @@ class SyncedNorms(LayerSync):
         """Let each BatchNorm use the batches of all processes."""
         if not self.gpu:
             return synchronise(model)
+        from timm.layers.norm_act import convert_sync_batchnorm
+
         converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
 
