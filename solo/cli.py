@@ -116,10 +116,20 @@ def _dispatch(words: list[str]) -> int:
     name = words[0] if words else "--help"
     if name in ("--help", "-h", "help"):
         rows = "\n".join(f"  {row:<10} {command.help}" for row, command in COMMANDS.items())
-        sys.stdout.write(f"usage: solo COMMAND ...\n\n{rows}\n\n`solo COMMAND --help` lists the keys of a command.\n")
+        sys.stdout.write(
+            f"usage: solo COMMAND ...\n\n{rows}\n\n`solo COMMAND --help` lists the keys of a command.\n"
+            "`solo --install-completion` lets bash, zsh or fish complete commands, recipes and keys.\n"
+        )
         return 0
     if name == "--version":
         sys.stdout.write(f"{solo.__version__}\n")
+        return 0
+    if name in ("--complete", "--install-completion"):
+        shell = importlib.import_module("solo.args.completion")
+        schemas = {row: command.schema for row, command in COMMANDS.items()}
+        given = words[1] if words[1:] else None
+        found = shell.complete(given or "", schemas) if name == "--complete" else [shell.install(given)]
+        sys.stdout.write("".join(f"{line}\n" for line in found))
         return 0
     if name not in COMMANDS:
         raise ConfigError(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}choose {', '.join(COMMANDS)}")

@@ -101,7 +101,7 @@ def dry(words: list[str]) -> None:
     if name == "solo" or Path(name).name.startswith("main_"):
         command, *rest = rest if name == "solo" else [Path(name).stem.removeprefix("main_"), *rest]
         if command not in COMMANDS:
-            assert command in ("--help", "COMMAND"), command
+            assert command in ("--install-completion", "--help", "COMMAND"), command
         elif COMMANDS[command].schema is None:
             assert (
                 command in ("inspect", "doctor", "recipe", "experiment", "benchmark")
