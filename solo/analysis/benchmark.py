@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.written import Written
+from solo.analysis.pages import Written
 from solo.errors import UserError, reason
 from solo.eval.intervals import Paired, holm, paired_images
 

@@ -7,9 +7,8 @@ from typing import Any
 from solo.analysis.findings import Finding
 from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Numbers, Settings
-from solo.analysis.pages import words_of
+from solo.analysis.pages import finite, words_of
 from solo.analysis.runs import Analysis
-from solo.analysis.written import finite
 
 
 def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:

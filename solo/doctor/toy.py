@@ -31,36 +31,26 @@ _BASE: dict[str, Any] = {
     "scheduler": {"name": "none"},
     "knn_eval": {"enabled": True, "k": 3},
 }
-# For whichever of these keys a method has.
-_KWARGS: dict[str, Any] = {
-    "proj_hidden_dim": 16,
-    "proj_output_dim": 8,
-    "pred_hidden_dim": 16,
-    "temperature": 0.2,
-    "temperature_q": 0.1,
-    "temperature_k": 0.04,
-    "queue_size": 32,
-    "iternorm": True,
-    "whitening_size": 4,
-    "whitening_iters": 2,
-    "whitening_eps": 0.2,
-    "num_prototypes": 10,
-    "epoch_queue_starts": 0,
-    "freeze_prototypes_epochs": 0,
-    "freeze_last_layer": 0,
-    "use_bn_in_head": True,
-    "norm_last_layer": False,
-    "loss": "TiCoLoss",
-    "num_slices": 16,
-    "bias": -2.0,
-    "clip_grad": 0.5,
-    "decoder_embed_dim": 16,
-    "decoder_depth": 1,
-    "decoder_num_heads": 2,
-    "predictor_embed_dim": 16,
-    "predictor_depth": 1,
-    "predictor_num_heads": 2,
-}
+# For whichever of these keys a method has: value -> keys.
+_GIVEN: tuple[tuple[Any, str], ...] = (
+    (32, "queue_size"),
+    (16, "proj_hidden_dim pred_hidden_dim decoder_embed_dim predictor_embed_dim num_slices"),
+    (10, "num_prototypes"),
+    (8, "proj_output_dim"),
+    (4, "whitening_size"),
+    (2, "whitening_iters decoder_num_heads predictor_num_heads"),
+    (1, "decoder_depth predictor_depth"),
+    (0, "epoch_queue_starts freeze_prototypes_epochs freeze_last_layer"),
+    (0.5, "clip_grad"),
+    (0.2, "temperature whitening_eps"),
+    (0.1, "temperature_q"),
+    (0.04, "temperature_k"),
+    (-2.0, "bias"),
+    (True, "iternorm use_bn_in_head"),
+    (False, "norm_last_layer"),
+    ("TiCoLoss", "loss"),
+)
+_KWARGS = {key: value for value, keys in _GIVEN for key in keys.split()}
 
 
 def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
