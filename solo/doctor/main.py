@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.text import Text
 
 from solo.args.words import LineParser
-from solo.callbacks import summary
+from solo.callbacks.recorder import versions as installed
 from solo.compat.twin import twin
 from solo.cores import usable_cores
-from solo.doctor.case import Case, Outcome
+from solo.doctor.toy import Case, Outcome
 from solo.files import write_text
 from solo.methods.catalogue import CATALOGUE, names
 from solo.run.report import grid
@@ -27,7 +27,7 @@ Fact = tuple[str, str]
 
 def versions() -> list[Fact]:
     """Python's and the packages' that decide what a run computes."""
-    found = summary.versions("torchvision", "numpy", "pillow")
+    found = installed("torchvision", "numpy", "pillow")
     return [*(found | {"python": f"{found['python']} on {platform.system()} {platform.machine()}"}).items()]
 
 

@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 
 from solo import distributed
 from solo.data.batches.loaders import eval_loader
-from solo.doctor.case import Case, Outcome, Record, compare
 from solo.doctor.processes import on_groups
-from solo.doctor.toy import ToyImages, quietly, toy_model, toy_trainer, without_dropout
+from solo.doctor.toy import Case, Outcome, Record, ToyImages, compare, quietly, toy_model, toy_trainer, without_dropout
 from solo.errors import UserError
 from solo.run.machine import SyncedNorms
 

@@ -22,9 +22,8 @@ from solo.callbacks import Checkpointer, Meter
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.views.batched import BatchAugment
-from solo.doctor.case import Case, Outcome
 from solo.doctor.processes import on_processes
-from solo.doctor.toy import SIDE, ToyImages, quietly, toy_cfg, toy_trainer
+from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
 from solo.rng import rng_state, set_rng_state
 from solo.run.resume import ResumeOrder

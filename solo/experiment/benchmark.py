@@ -20,7 +20,7 @@ from solo.args.fields import keys_of
 from solo.args.harmless import read_yaml
 from solo.args.words import as_word
 from solo.callbacks import run_lock
-from solo.callbacks.summary import versions
+from solo.callbacks.recorder import versions
 from solo.checkpoint import checkpoint_file
 from solo.cli import read_config
 from solo.errors import ConfigError, UserError

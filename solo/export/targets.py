@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from solo.errors import UserError
-from solo.export.card import model_card
-from solo.export.folder import Bundle, Reading, write_description
+from solo.export.folder import Bundle, Reading, model_card, write_description
 from solo.export.forms import TimmForm, close, remote_code, remote_config, timm_form
 from solo.export.programs import onnx, torch_export
 from solo.files import replacing, write_text

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from solo.args.config import to_plain, to_yaml
 from solo.args.eval_schema import FeatureCfg
 from solo.backbones import features_dim
+from solo.callbacks.recorder import config_hash, versions
 from solo.callbacks.run_directory import RunDirectory
-from solo.callbacks.summary import config_hash, versions
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
 from solo.data.cache.images import pixels_in_memory

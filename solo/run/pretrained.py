@@ -22,8 +22,7 @@ from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
-from solo.export.card import facts_of, model_card
-from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
+from solo.export.folder import DESCRIPTION, Bundle, Network, facts_of, model_card, read_exported
 from solo.export.hub import OnHub, fetch
 from solo.export.targets import Exported, export
 from solo.run.inputs import as_image, each_image

@@ -27,9 +27,9 @@ from solo.callbacks.averaging import WeightAverage
 from solo.callbacks.embedding_monitor import EmbeddingMonitor, TrainingDiagnosis
 from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.profile import StepProfile
+from solo.callbacks.recorder import Facts
 from solo.callbacks.resolution import ResolutionSchedule
 from solo.callbacks.stop import StopRunError
-from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import end_workers

@@ -6,8 +6,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory
-from solo.callbacks.recorder import read_rows
-from solo.callbacks.summary import Facts, config_hash, summarize
+from solo.callbacks.recorder import Facts, config_hash, read_rows, summarize
 from solo.files import csv_text
 
 
