@@ -114,9 +114,7 @@ class NonFiniteGuard(Callback):
             where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
             raise NonFiniteError(f"the loss is not finite in {where}: {float(value)}", {"loss": float(value)})
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         self._batch = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
