@@ -11,7 +11,9 @@ from types import FrameType
 from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 from solo.errors import UserError
 from solo.screen import PIPE_CLOSED, reader_is_gone
@@ -94,13 +96,8 @@ def seconds_of(max_time: str | timedelta | dict[str, Any]) -> float:
         UserError: it is none of them.
     """
     try:
-        if isinstance(max_time, str):
-            days, hours, minutes, seconds = (int(part) for part in max_time.strip().split(":"))
-            max_time = timedelta(days, seconds, minutes=minutes, hours=hours)
-        elif isinstance(max_time, dict):
-            max_time = timedelta(**max_time)
-        return max_time.total_seconds()
-    except (TypeError, ValueError, AttributeError):
+        return float(Timer(duration=max_time).time_remaining() or 0)
+    except (TypeError, ValueError, AttributeError, MisconfigurationException):
         raise UserError(
             f"max_time={max_time!r} is no duration; write DD:HH:MM:SS, or a mapping such as {{hours: 4}}"
         ) from None

@@ -11,8 +11,7 @@ from solo.args.fields import keys_of
 from solo.callbacks import run_lock
 from solo.errors import UserError
 from solo.experiment.plan import Chosen, Plan, Task, measure_of
-from solo.experiment.rows import NAME, Row, add_row, read_rows
-from solo.experiment.runs import perform_all, probe
+from solo.experiment.runs import NAME, Row, add_row, perform_all, probe, read_rows
 from solo.files import output_file
 from solo.run.report import say
 from solo.run.take import read_words

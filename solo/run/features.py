@@ -21,7 +21,7 @@ from solo.data.classification_dataloader import prepare_datasets, prepare_transf
 from solo.data.labels.subsets import Subset, take_fraction
 from solo.data.sources.load import load
 from solo.eval.features import FeatureTable
-from solo.eval.linear_grid import choose
+from solo.eval.linear import choose
 from solo.eval.rows import draw
 from solo.eval.suite import Protocol
 from solo.eval.verdict import Tables, verdict
