@@ -156,7 +156,7 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
         return {part: plain_values(record.get(part) or {}, mapping=True) for part in ("cfg", "data")}
     except ValueError as error:
         raise UserError(
-            f"the settings stored in {path} can't be used ({error}); train again, or take them out"
+            f"the settings stored in {path} can't be used ({error}); train anew, or take them out"
         ) from None
 
 

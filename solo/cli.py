@@ -260,9 +260,7 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
         return find_recipe(places, name)
     saved = saved_data(str(read_word(source).value))
     if not saved.get("dataset"):
-        raise ConfigError(
-            f"the checkpoint doesn't say on what it was trained; name a recipe: solo {name} DATASET {name}"
-        )
+        raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
     recipe = find_recipe([str(saved["dataset"]), name], name)
     overrides[:0] = image_words(saved, recipe.images)
     return recipe

@@ -74,9 +74,8 @@ def _worst_node(analysis: Analysis, run: Run, numbers: Numbers) -> Finding | Non
         f"“{name}” is where it is poorest inside: an effective rank of {worst.effective_rank:.1f}, where as many "
         f"random images have {worst.reference:.1f}."
     )
-    return Finding(
-        "Poorest superclass inside", run.name, f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
-    )
+    ratio = f"{worst.ratio:.2f}"
+    return Finding("Poorest superclass inside", run.name, ratio, "local / global", text, worst.ratio < 0.3)
 
 
 def _worst_pair(analysis: Analysis, run: Run, numbers: Numbers) -> Finding | None:
@@ -277,9 +276,8 @@ def overview(analysis: Analysis) -> Table:
         for space, numbers in run.last.spaces.items():
             found = (of(numbers) for of in _MEASURES.values())
             rows.append((run.name, SPACES.get(space, space), *numbers.knn.values(), *found))
-    accuracies = (
-        Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels
-    )
+    levels = analysis.labelling.levels
+    accuracies = (Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in levels)
     return Table(
         "All numbers" + (" of the last snapshots" if analysis.over_time else ""),
         "A row for each model and space; touch a heading to sort by it. Bold: the best run in that space.",

@@ -36,9 +36,8 @@ _MOST_BINS = 200
 
 def space_figures(analysis: Analysis) -> list[Figure]:
     """All of them; those without a number are left out."""
-    found: list[Figure | None] = [
-        clouds(analysis, view) for view in analysis.views if view.key in analysis.runs[0].last.clouds
-    ]
+    drawn = analysis.runs[0].last.clouds
+    found: list[Figure | None] = [clouds(analysis, view) for view in analysis.views if view.key in drawn]
     found += [distributions(analysis), spectra(analysis), trees(analysis)]
     return [figure for figure in found if figure is not None]
 
@@ -231,9 +230,8 @@ def confusable(analysis: Analysis) -> Figure:
     names = analysis.labelling.names[-1]
     rows = []
     for a, b in worst_pairs(analysis):
-        marks = tuple(
-            (run.name, _mixing_of(run.last.spaces[analysis.spaces[0]], a, b), run.colour) for run in analysis.runs
-        )
+        space = analysis.spaces[0]
+        marks = tuple((run.name, _mixing_of(run.last.spaces[space], a, b), run.colour) for run in analysis.runs)
         rows.append(DotRow(f"{names[a]} · {names[b]}", marks))
     return analysis.figure("confusable", [Dots("", "mixing", tuple(rows))] if rows else [])
 

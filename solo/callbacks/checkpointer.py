@@ -105,9 +105,7 @@ class Checkpointer(Callback):
         last = self.run.path / "last.ckpt"
         found = [name for name in _not_finite(trainer) if name not in self._odd]
         if distributed.any_process(int(bool(found))):  # what is not finite never takes the place of what is
-            listed = (
-                f"{found[0]} and {len(found) - 1} more" if found[1:] else found[0] if found else "another process's"
-            )
+            listed = f"{found[0]} and {len(found) - 1} more" if found[1:] else (found or ["another process's"])[0]
             raise NonFiniteError(
                 f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved: "
                 f"{last} stays as it was; try a smaller optimizer.lr or a longer warm-up"

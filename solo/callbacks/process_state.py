@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from solo import distributed
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.rng import rng_state, set_rng_state
 
 State = dict[str, Any]
@@ -146,10 +146,7 @@ def _fitting() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the states of processes in the checkpoint don't fit this run ({reason}); start a new run"
-        ) from error
+        raise UserError(f"the states of processes in the checkpoint don't fit this run ({reason(error)})") from error
 
 
 class _ContinuedMeans(_ResultCollection):

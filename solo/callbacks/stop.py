@@ -98,6 +98,4 @@ def seconds_of(max_time: str | timedelta | dict[str, Any]) -> float:
     try:
         return float(Timer(duration=max_time).time_remaining() or 0)
     except (TypeError, ValueError, AttributeError, MisconfigurationException):
-        raise UserError(
-            f"max_time={max_time!r} is no duration; write DD:HH:MM:SS, or a mapping such as {{hours: 4}}"
-        ) from None
+        raise UserError(f"max_time={max_time!r} is no duration; write DD:HH:MM:SS, or {{hours: 4}}") from None

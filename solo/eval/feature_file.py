@@ -138,7 +138,7 @@ def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
         odd = numbers[(numbers.astype(np.float64) < -1) | (numbers.astype(np.float64) >= _MOST_CLASSES)]
         if odd.size:
             raise UserError(
-                f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1"
+                f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; -1: none"
             )
         columns = torch.from_numpy(numbers.astype(np.int64))
         columns = columns[:, None] if columns.ndim == 1 else columns
@@ -149,9 +149,7 @@ def _check_range(labels: Tensor, tree: Taxonomy) -> None:
     for level, name in enumerate(tree.levels):
         most = int(labels[:, level].max())
         if most >= len(tree.names[level]):
-            raise UserError(
-                f"label {most} of level {name!r} is not in the tree, which has {len(tree.names[level])} there"
-            )
+            raise UserError(f"label {most} of level {name!r} is not in the tree, which has {len(tree.names[level])}")
 
 
 def _parsed(text: Any) -> Any:

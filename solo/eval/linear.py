@@ -66,9 +66,8 @@ def fit_linear(
     mean, scale = _moments(features, max_elements)
     found = []
     for count, column in zip(counts, labels.T, strict=True):
-        start = LinearClassifier(
-            mean, scale, features.new_zeros(features.shape[1], count), features.new_zeros(count), (count,)
-        )
+        weight, bias = features.new_zeros(features.shape[1], count), features.new_zeros(count)
+        start = LinearClassifier(mean, scale, weight, bias, (count,))
         found.append(_fit(start, features, column, l2, max_iter, max_elements))
     return LinearClassifier(
         mean,
@@ -197,9 +196,8 @@ def choose(
     known = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).to(known.device)]
     judged, trained = known[: max(1, round(left_out * len(known)))], known[max(1, round(left_out * len(known))) :]
     pairs = list(itertools.product(sorted(rates), sorted(decays)))
-    weight, bias = train_heads(
-        features[trained], labels[trained], classes, pairs, epochs, min(batch_size, len(trained)), seed
-    )
+    size = min(batch_size, len(trained))
+    weight, bias = train_heads(features[trained], labels[trained], classes, pairs, epochs, size, seed)
     right = torch.zeros(len(pairs), device=features.device)
     for rows in torch.split(judged, 1024):
         scores = torch.baddbmm(bias[:, None], features[rows].expand(len(pairs), -1, -1), weight)

@@ -211,9 +211,7 @@ def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[No
     """
     labels = (labels[:, None] if labels.ndim == 1 else labels).cpu()
     if features.ndim != 2 or len(features) != len(labels) or len(features) == 0:
-        raise ValueError(
-            f"expected features (N, D), labels (N,) or (N, L), got {tuple(features.shape)} and {tuple(labels.shape)}"
-        )
+        raise ValueError(f"give features (N, D) and labels (N,) or (N, L), not {features.shape} and {labels.shape}")
     generator = torch.Generator().manual_seed(seed)
     references: dict[int, float] = {}
     whole = effective_rank(features)

@@ -120,9 +120,8 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         network = Network(**told["network"])
         network = dataclasses.replace(network, mean=tuple(network.mean), std=tuple(network.std))
         tree = Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None
-        description = Description(
-            network=network, features_dim=int(told["features_dim"]), taxonomy=tree, facts=told["facts"]
-        )
+        width = int(told["features_dim"])
+        description = Description(network=network, features_dim=width, taxonomy=tree, facts=told["facts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
     if not weights.is_file():
@@ -131,9 +130,7 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         state = load_file(weights)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{weights} can't be read ({error}); export the run again") from error
-    classifier = {
-        key.removeprefix("classifier."): state.pop(key) for key in list(state) if key.startswith("classifier.")
-    }
+    classifier = {k.removeprefix("classifier."): state.pop(k) for k in list(state) if k.startswith("classifier.")}
     return description, {key.removeprefix("backbone."): value for key, value in state.items()}, classifier
 
 
@@ -194,9 +191,8 @@ def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {key: summary[key] for key in _MEASURED if isinstance(summary.get(key), (int, float))}
     for result in _mappings(_read(folder / "evaluate.json").get("results")):
         for level in _mappings(result.get("levels")):
-            found = {
-                key: value for key, value in level.items() if key.removesuffix("_ci").endswith(("_acc1", "map_at_r"))
-            }
+            ends = ("_acc1", "map_at_r")
+            found = {key: value for key, value in level.items() if key.removesuffix("_ci").endswith(ends)}
             numbers |= {f"{level.get('level')}: {key}": value for key, value in found.items()}
     return {**{key: value for key, value in told.items() if value is not None}, "numbers": numbers}
 

@@ -100,9 +100,8 @@ def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scrat
             rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
             return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
 
-        return SnapshotSource(
-            lambda: load_features(alone, kinds, device)[0], epoch, facts, views if augmentations else None
-        )
+        seen = views if augmentations else None
+        return SnapshotSource(lambda: load_features(alone, kinds, device)[0], epoch, facts, seen)
 
     augmentations: Sequence[Mapping[str, Any]] = ()
     if kind != "pretrained_feature_extractor":

@@ -73,9 +73,8 @@ def explain(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
-    ):
+    full = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
+    if full or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return (
             f"there is not enough memory ({text[:160] or type(error).__name__}); lower optimizer.batch_size, "
             "data.image_size or the network's width"

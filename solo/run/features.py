@@ -35,9 +35,8 @@ _DECAYS = (0.0, 1e-6, 1e-5, 1e-4)
 def feature_sets(cfg: LinearCfg, backbone: nn.Module, device: torch.device) -> tuple[FeatureSet, FeatureSet]:
     """Features of all training and all validation images, without augmentation; computed now."""
     size, splits = cfg.optimizer.batch_size, zip(plain_images(cfg), ("training", "validation"), strict=True)
-    train, val = (
-        extract(backbone, eval_loader(images, size, cfg.data.workers), device, what) for images, what in splits
-    )
+    workers = cfg.data.workers
+    train, val = (extract(backbone, eval_loader(images, size, workers), device, what) for images, what in splits)
     return train, val
 
 

@@ -74,9 +74,7 @@ def describe(found: Survey) -> list[str]:
         unlabelled = len(found.files) - sum(counts)
         lines += [f"images of a class: {min(counts):,} to {max(counts):,}", found.tree.render(counts)]
         if unlabelled:
-            lines.append(
-                f"{unlabelled:,} images have no class: they lie above the class folders, or their label is empty"
-            )
+            lines.append(f"{unlabelled:,} images have no class: they lie above the class folders, or have no label")
     else:
         lines.append("no labels")
     lines.append(f"unreadable: {len(found.problems)}")

@@ -41,9 +41,8 @@ def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
 
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solo")
         known = run_id if run_id and re.fullmatch("[0-9a-f]{32}", run_id) else None  # MLflow's own form
-        logger = MLFlowLogger(
-            experiment, run_name=str(getattr(cfg, "name", "")), save_dir=str(root / "mlruns"), run_id=known
-        )
+        name, place = str(getattr(cfg, "name", "")), str(root / "mlruns")
+        logger = MLFlowLogger(experiment, run_name=name, save_dir=place, run_id=known)
         if known is None:
             logger.log_hyperparams(to_plain(cfg))
     except Exception as error:  # whatever MLflow raises: no package, no server

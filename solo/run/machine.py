@@ -90,9 +90,8 @@ def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "indu
     `torch.compile`.
     """
     backbones = ("backbone", "momentum_backbone")
-    parts = {
-        name: part for name, part in model.named_children() if name in backbones or isinstance(part, nn.Sequential)
-    }
+    children, kinds = model.named_children(), nn.Sequential
+    parts = {name: part for name, part in children if name in backbones or isinstance(part, kinds)}
     for name, part in parts.items():
         part.compile(backend=backend)
         compiled: Any = part._compiled_call_impl

@@ -24,9 +24,7 @@ def predict(cfg: PredictCfg) -> list[Row]:
     if not cfg.out.endswith((".csv", ".parquet")):
         raise UserError(f"out={cfg.out} must end in .csv or .parquet")
     if cfg.decision == "crm" and cfg.level is not None:
-        raise UserError(
-            f"level={cfg.level!r} has no use with decision=crm, which chooses classes; leave one of them out"
-        )
+        raise UserError(f"level={cfg.level!r} has no use with decision=crm: it chooses classes; leave one of them out")
     files, model = image_files(cfg.images), load_pretrained(cfg.run, cfg.device)
     out = output_file(cfg.out)
     engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")

@@ -89,9 +89,8 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
     sizes[cfg.data.image_size] = "data.image_size"
     known = {size: key for size, key in sizes.items() if size is not None}
     patch, shares = side_of_patch(model.backbone), cfg.data.resolution_schedule or ()
-    known |= {
-        shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in shares if share < 1
-    }
+    small = [share for share in shares if share < 1]
+    known |= {shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in small}
     check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
 

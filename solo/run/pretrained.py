@@ -206,9 +206,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     if str(source).startswith("hf://"):
         source = fetch(str(source).removeprefix("hf://"))
     given = {key: value for key, value in data.items() if value is not None}
-    changed = {
-        "size" if key == "image_size" else key: x for key, x in given.items() if key in ("image_size", "mean", "std")
-    }
+    changed = {("size" if k == "image_size" else k): x for k, x in given.items() if k in ("image_size", "mean", "std")}
     if str(source).startswith(("timm/", "torchvision/")):
         name, channels = str(source), given.get("channels", 3)
         found = published_model(name, channels=channels)

@@ -177,9 +177,8 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
-        options = {
-            key: value for key, value in to_plain(cfg.checkpoint).items() if key not in ("enabled", "dir", "ema")
-        }
+        own = ("enabled", "dir", "ema")
+        options = {key: value for key, value in to_plain(cfg.checkpoint).items() if key not in own}
         callbacks += [WeightAverage(directory, cfg.checkpoint.ema)] if cfg.checkpoint.ema is not None else []
         callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.trainer.get("max_time"), **options))
     if isinstance(cfg, PretrainCfg) and cfg.data.resolution_schedule:
