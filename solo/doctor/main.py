@@ -1,6 +1,5 @@
 """`solo doctor`: is this installation right on this machine? Versions, devices, guarantees."""
 
-import argparse
 import os
 import platform
 import time
@@ -127,7 +126,10 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UserError: a folder that can't be written or read.
     """
-    parser = _parser()
+    parser = LineParser(prog="solo doctor", description=__doc__)
+    parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
+    parser.add_argument("--page", default=PAGE, help="where --full writes its table")
+    parser.add_argument("--methods", nargs="+", help="--full: only these methods")
     if {"-h", "--help"} & set(words):
         parser.print_help()
         return 0
@@ -220,11 +222,3 @@ def _mark(outcome: Outcome, whole: bool = False) -> Text:
     if whole and not outcome.ok:
         return Text(f"**{' '.join(outcome.detail.split())}**".replace("|", "\\|").replace("<", "&lt;"))
     return Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = LineParser(prog="solo doctor", description=__doc__)
-    parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
-    parser.add_argument("--page", default=PAGE, help="where --full writes its table")
-    parser.add_argument("--methods", nargs="+", help="--full: only these methods")
-    return parser

@@ -46,15 +46,14 @@ def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullconte
 
 def _train_all(argument: tuple[list[tuple[str, str]], Fault]) -> list[Record | str]:
     cases, fault = argument
+    found: list[Record | str] = []
     with quietly(), fault():
-        return [_tried(Case(*case)) for case in cases]
-
-
-def _tried(case: Case) -> Record | str:
-    try:
-        return _train(case)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        for case in cases:
+            try:
+                found.append(_train(Case(*case)))
+            except Exception as error:
+                found.append(f"{type(error).__name__}: {error}")
+    return found
 
 
 def _train(case: Case) -> Record:

@@ -105,8 +105,10 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
     labels = val.labels if train is None else torch.cat([train.labels, val.labels])
     if tree is None and count:
         tree = infer_tree(labels, levels)
-    elif tree is not None:
-        _check_range(labels, tree)
+    for level, name in enumerate(tree.levels if tree is not None else ()):
+        most, nodes = int(labels[:, level].max()), len(tree.names[level]) if tree else 0
+        if most >= nodes:
+            raise UserError(f"label {most} of level {name!r} is not in the tree, which has {nodes} there")
     queries = held.get(f"{prefix}queries")
     if queries is not None and (len(queries) != len(val) or torch.as_tensor(queries).dtype != torch.bool):
         raise UserError(f"{len(queries)} queries don't fit {len(val)} features; give one bool for each")
@@ -143,13 +145,6 @@ def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
         columns = torch.from_numpy(numbers.astype(np.int64))
         columns = columns[:, None] if columns.ndim == 1 else columns
     return FeatureTable(features, columns, tuple(str(path) for path in held.get(f"{prefix}paths", ())))
-
-
-def _check_range(labels: Tensor, tree: Taxonomy) -> None:
-    for level, name in enumerate(tree.levels):
-        most = int(labels[:, level].max())
-        if most >= len(tree.names[level]):
-            raise UserError(f"label {most} of level {name!r} is not in the tree, which has {len(tree.names[level])}")
 
 
 def _parsed(text: Any) -> Any:

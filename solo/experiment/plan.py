@@ -184,9 +184,7 @@ def _digest(recipe: Sequence[str], words: Sequence[str], evaluate: Sequence[str]
     try:
         for key in (read_word(word).key for word in (*words, *evaluate)):
             if key in _OF_EACH_RUN:
-                raise ConfigError(
-                    f"{key} is what each run is given by the experiment: {_OF_EACH_RUN[key]}; remove it"
-                )
+                raise ConfigError(f"{key} is what each run is given by the experiment: {_OF_EACH_RUN[key]}; remove it")
         values, origins = compose(find_recipe(recipe), words, PretrainCfg)
         parse(values, PretrainCfg, origins, for_run=True)
         settings, _ = compose(None, evaluate, EvaluateCfg)
