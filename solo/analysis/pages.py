@@ -36,9 +36,9 @@ def render(name: str, show: Callable[[object], str] = shown, **values: Any) -> s
     return page.from_string(page_file(name)).render(**values)
 
 
-def embedded(picture: bytes, kind: str = "png") -> str:
+def embedded(picture: bytes, kind: str = "png") -> Markup:
     """The address of a picture that is in the page itself, for `src`."""
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(picture).decode()}")
 
 
 Lines = Sequence[Sequence[str]]  # of a table: its heading, then its rows

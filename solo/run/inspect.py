@@ -18,14 +18,14 @@ from solo.errors import printable
 _SHOWN = 5
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
     return int(float(text))  # 1e8, too
 
 
 _READING = (
     ("range", 2, float, "values that are black and white, in images with more than 8 bits a value"),
-    ("background", 3, _whole, "red, green and blue, 0 to 255, behind transparent pictures"),
-    ("max_pixels", None, _whole, "of one image; larger ones are not read"),
+    ("background", 3, whole_number, "red, green and blue, 0 to 255, behind transparent pictures"),
+    ("max_pixels", None, whole_number, "of one image; larger ones are not read"),
 )
 
 
