@@ -19,7 +19,8 @@ _SHOWN = 5
 
 
 def whole_number(text: str) -> int:
-    return int(float(text))  # 1e8, too
+    """A whole number, which may be written as 1e8."""
+    return int(float(text))
 
 
 _READING = (
