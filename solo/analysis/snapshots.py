@@ -215,22 +215,14 @@ def _ratio(nodes: Mapping[tuple[int, int], NodeRank], key: tuple[int, int]) -> f
     return nodes[key].ratio if key in nodes else math.nan
 
 
-def worst_pairs(analysis: Analysis) -> list[tuple[int, int]]:
-    """Pairs of classes in the order of their highest mixing in any run."""
-    best: dict[tuple[int, int], float] = {}
-    for run in analysis.runs:
-        for pair in run.last.spaces[analysis.spaces[0]].pairs:
-            key = (pair.first, pair.second)
-            best[key] = max(best.get(key, 0.0), pair.mixing)
-    return sorted(best, key=lambda key: -best[key])[:_PAIRS]
-
-
 def confusable(analysis: Analysis) -> Figure:
     """The classes that collapse onto each other most, in every run."""
-    names = analysis.labelling.names[-1]
+    names, space = analysis.labelling.names[-1], analysis.spaces[0]
+    best: dict[tuple[int, int], float] = {}
+    for pair in (pair for run in analysis.runs for pair in run.last.spaces[space].pairs):
+        best[pair.first, pair.second] = max(best.get((pair.first, pair.second), 0.0), pair.mixing)
     rows = []
-    for a, b in worst_pairs(analysis):
-        space = analysis.spaces[0]
+    for a, b in sorted(best, key=lambda key: -best[key])[:_PAIRS]:
         marks = tuple((run.name, _mixing_of(run.last.spaces[space], a, b), run.colour) for run in analysis.runs)
         rows.append(DotRow(f"{names[a]} · {names[b]}", marks))
     return analysis.figure("confusable", [Dots("", "mixing", tuple(rows))] if rows else [])
