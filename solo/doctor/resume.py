@@ -22,7 +22,7 @@ from solo.callbacks import Checkpointer, Meter
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.views.batched import BatchAugment
-from solo.doctor.processes import on_processes
+from solo.doctor.parity import on_processes
 from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
 from solo.rng import rng_state, set_rng_state

@@ -17,8 +17,8 @@ from solo.args.config import to_plain
 from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.sizes import check_sizes, side_of_patch
+from solo.callbacks.cheaper import shrunk_side
 from solo.callbacks.recorder import Facts, Work
-from solo.callbacks.resolution import shrunk_side
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.doctor.processes import on_groups
+from solo.doctor.parity import on_groups
 from solo.doctor.toy import Case, quietly, toy_cfg
 from solo.errors import ConfigError, UserError
 from solo.methods import METHODS
