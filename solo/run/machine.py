@@ -90,8 +90,9 @@ def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "indu
     `torch.compile`.
     """
     backbones = ("backbone", "momentum_backbone")
-    children, kinds = model.named_children(), nn.Sequential
-    parts = {name: part for name, part in children if name in backbones or isinstance(part, kinds)}
+    parts = {
+        name: part for name, part in model.named_children() if name in backbones or isinstance(part, nn.Sequential)
+    }
     for name, part in parts.items():
         part.compile(backend=backend)
         compiled: Any = part._compiled_call_impl
