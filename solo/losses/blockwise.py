@@ -82,7 +82,7 @@ def blockwise(
             respect to them.
     """
     if pairs.fused:
-        return fused_loss(pairs, row_loss)  # type: ignore[arg-type]  # a loss that has no kernel is refused before
+        return fused_loss(pairs, row_loss)
     if isinstance(pairs, RingPairs):
         return ring_loss(pairs, row_loss)
     arguments = (*own, pairs, row_loss, similarity or pairs.similarity)

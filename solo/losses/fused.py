@@ -5,8 +5,8 @@ terms of its positives; for the gradient the cosines are made again, once for th
 Memory is that of the rows and their gradient. In a ring (`solo.losses.ring`) each pass is made in turns. The quantiles
 of `HEX_adaptive` are found by counting.
 
-Products are float32 as three of TF32, whose error is float32's: one alone would change a loss of temperature 0.1 by
-1e-3. The kernels need CUDA and Triton; with TRITON_INTERPRET=1 they run on a CPU, to be tested.
+Products of float32 are made of three of TF32, near float32's precision: one alone would change a loss of temperature
+0.1 by thousandths. The kernels need CUDA and Triton; with TRITON_INTERPRET=1 they run on a CPU, to be tested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,25 +56,6 @@ class Seen(NamedTuple):
     bounded: Tensor  # number of terms whose local term is at its bound
 
 
-class FusedRows(Protocol):
-    """What a loss says of itself."""
-
-    positives: Any  # `inside` or `outside`
-    inverse_temperature: float
-
-    def choice(self) -> Choice:
-        """Who is who; raises a `UserError` where kernels can't tell."""
-        ...
-
-    def see(self, seen: Seen) -> None:
-        """Take down what is recorded."""
-        ...
-
-    def scale(self) -> Tensor:
-        """Factor for the sum over all anchors."""
-        ...
-
-
 def check_device(device: torch.device) -> None:
     """Refuse what can't run the kernels.
 
@@ -93,7 +74,7 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any
 
     device = arguments[0].device
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8)
+        getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8, enable_fp_fusion=True)
 
 
 def _power(number: int, most: int) -> int:
@@ -110,7 +91,7 @@ class _Kernels:
         check_device(device)
         card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
         self.programs = 2 * card.multi_processor_count if card else 4  # what keeps a device busy
-        split = self.anchors.dtype == torch.float32 and torch.version.cuda and (card is None or card.major >= 8)
+        split = self.anchors.dtype == torch.float32 and not torch.version.hip and (card is None or card.major >= 8)
         self.tiles = {"WIDTH": self.width, "PART": _power(self.width, TILE), "PRECISION": "tf32x3" if split else "ieee"}
 
     def rows(self) -> tuple[Tensor, ...]:
@@ -129,7 +110,7 @@ class _Kernels:
     def shares(self, mine: int, others: int) -> tuple[tuple[int, int], int]:
         """Blocks of `mine`, and programs for each with a share of the others; the length of a share."""
         blocks, tiles = -(-mine // BLOCK), -(-others // TILE)
-        length = -(-tiles // max(1, self.programs // blocks))
+        length = max(1, -(-tiles // max(1, self.programs // max(1, blocks))))
         return (blocks, -(-tiles // length)), length * TILE
 
 
@@ -139,7 +120,7 @@ def _turns(pairs: Pairs, carried: Tensor | None = None) -> Iterator[bool]:
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, keys: Tensor, pairs: Pairs, loss: FusedRows) -> Tensor:
+    def forward(ctx: Any, anchors: Tensor, keys: Tensor, pairs: Pairs, loss: Any) -> Tensor:
         choice, of, scale = loss.choice(), _Kernels(pairs), loss.inverse_temperature
         if choice.named:
             pairs.same_group(slice(0, 0))  # says so where there are no groups
@@ -192,7 +173,7 @@ class _Fused(torch.autograd.Function):
         log_rest = rest.masked_fill(rest < NOBODY / 2, -math.inf)
         log_local = (size.log() + tilted - weights).masked_fill(size == 0, -math.inf)
         loss.see(Seen(positives, log_rest, size, log_local, alike, known, terms[4], terms[5]))
-        factor = loss.scale()
+        factor: Tensor = loss.scale()
         ctx.factor, ctx.ring = factor, pairs.ring
         ctx.save_for_backward(d_anchors, d_keys)
         return terms[0].sum() * factor
@@ -207,8 +188,8 @@ class _Fused(torch.autograd.Function):
         return d_anchors * factor, d_keys * factor, None, None
 
 
-def fused_loss(pairs: Pairs, loss: FusedRows) -> Tensor:
-    """The loss of all rows, as ``blockwise`` has it.
+def fused_loss(pairs: Pairs, loss: Any) -> Tensor:
+    """The loss of all rows, as ``blockwise`` has it, where ``loss`` is an ``InfoNCERows``.
 
     In a ring the gradient is made in the forward pass, so there the loss has the same weight on all processes.
     """

@@ -19,9 +19,7 @@ NOBODY = tl.constexpr(-1e30)  # log of an empty sum; finite, so that the differe
 
 
 @triton.jit
-def _cosines(
-    anchors, keys, row, key, m, n, WIDTH: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr
-):  # fmt: skip
+def _cosines(anchors, keys, row, key, m, n, WIDTH: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr):
     kind: tl.constexpr = anchors.dtype.element_ty
     s = tl.zeros((row.shape[0], key.shape[0]), dtype=kind)
     for start in range(0, WIDTH, PART):
@@ -161,12 +159,8 @@ def _score(x, mean, numbers, row, m, inverse_temperature, tau_plus, WEIGH: tl.co
     else:  # a row that has lost all of its negatives has no denominator
         denominator = tl.where(denominator < 0.5 * NOBODY, 0.0, denominator) + 0 * x
     d_rest = tl.exp(rest - denominator)
-    d_positive, d_local, local_share, bounded = (
-        -1.0 + 0 * denominator,
-        0 * denominator,
-        0 * denominator,
-        0 * denominator,
-    )
+    none = 0 * denominator
+    d_positive, d_local, local_share, bounded = none - 1.0, none, none, none
     if OWN:
         d_positive = -d_rest
     if WEIGH:
@@ -190,14 +184,8 @@ def scores(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     count = _number(numbers, 4, row, m)
     weight = 1.0 / tl.maximum(count, 1.0)
-    loss, by_rest, by_local, by_positive, shares, bounds = (
-        0 * count,
-        0 * count,
-        0 * count,
-        0 * count,
-        0 * count,
-        0 * count,
-    )
+    none = 0 * count
+    loss, by_rest, by_local, by_positive, shares, bounds = none, none, none, none, none, none
     first = tl.program_id(1) * share
     for start in range(first, tl.minimum(first + share, n), KEYS):
         key = start + tl.arange(0, KEYS)
