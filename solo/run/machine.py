@@ -155,12 +155,17 @@ def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
 
 
 def trainer_devices(cfg: RunCfg) -> Any:
-    """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
+    """`devices` as Lightning wants it: on a CPU a list of n means n processes, too many are a `UserError`."""
     devices: Any = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     if compute_device(cfg).type != "cpu":
         return devices
-    devices = len(devices) if isinstance(devices, list) else devices
-    return 1 if devices in ("auto", -1, "-1") else int(devices)
+    count, cores = count_devices(cfg.devices, "cpu"), usable_cores()
+    if count > max(4, 2 * cores):
+        raise UserError(
+            f"devices={devices}: there is no GPU in use, and {count} processes are too many for {cores} cores; give "
+            f"devices={cores} or less"
+        )
+    return count
 
 
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
