@@ -8,7 +8,11 @@ yardstick for the rest.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,15 +20,24 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+if "--dry" in sys.argv:
+    os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports Triton
+
 import torch
 from data import MEAN, STD, jpegs, symmetric  # type: ignore[import-not-found]
+from step import Program, forever  # type: ignore[import-not-found]
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from solo.args.compose import compose
+from solo.args.parse import parse
+from solo.args.recipes import find_recipe
+from solo.args.schema import PretrainCfg
 from solo.backbones import build_backbone
 from solo.data.batches.loader import BatchLoader
 from solo.data.cache import images
@@ -34,7 +47,7 @@ from solo.data.views.batched import BatchAugment
 from solo.eval.knn import nearest
 from solo.hex import AdaptivePercentile
 from solo.hex.loss import hex_nce
-from solo.losses import info_nce
+from solo.losses import info_nce, simclr_loss_func
 from solo.losses.pairs import Pairs
 from solo.run.machine import SyncedNorms
 
@@ -72,6 +85,8 @@ class Bench:
             host.append(1000 * (time.perf_counter() - start))
             self.wait()
             whole.append(1000 * (time.perf_counter() - start))
+            if sum(whole) > 5000:  # slow as that, it is told by few
+                break
         return round(statistics.median(whole), 3), round(statistics.median(host), 3)
 
     def waits(self, work: Callable[[], Any]) -> int | None:
@@ -156,36 +171,55 @@ def augmentation(b: Bench) -> Iterator[Row]:
         yield {"views": side, "ms": device_ms, "host_ms": host_ms, "launches": launches.number, "waits": b.waits(make)}
 
 
+def loss_of(name: str, pairs: Pairs, kernels: bool) -> Tensor:
+    """InfoNCE or HEX."""
+    pairs = dataclasses.replace(pairs, fused=kernels)
+    return info_nce(pairs, 0.1) if name == "info_nce" else hex_nce(pairs, AdaptivePercentile(0.99, 0))[0]
+
+
+def one_line(error: Exception) -> str:
+    """For a row."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def losses(b: Bench) -> Iterator[Row]:
-    """Forward and backward of n rows of 128 numbers."""
+    """Forward and backward of n rows of 128 numbers, in blocks and by kernels."""
     for rows in (512, 4096, 16384, 65536)[: b.size(4, 1)]:
         z = torch.randn(b.size(rows, 16), 128, device=b.device, requires_grad=True)
         ids = torch.arange(len(z) // 2, device=b.device).repeat(2)
-        for name in ("info_nce", "hex"):
+        for name, kernels in product(("info_nce", "hex"), (False, True)):
 
-            def step(name: str = name, z: Tensor = z, ids: Tensor = ids) -> None:
-                pairs = Pairs.from_ids(z, ids)
-                loss = info_nce(pairs, 0.1) if name == "info_nce" else hex_nce(pairs, AdaptivePercentile(0.99, 0))[0]
-                loss.backward()
+            def step(name: str = name, kernels: bool = kernels, z: Tensor = z, ids: Tensor = ids) -> None:
+                loss_of(name, Pairs.from_ids(z, ids), kernels).backward()
 
-            step()
-            if not b.dry:
-                torch.cuda.reset_peak_memory_stats()
-            row: Row = {"loss": name, "rows": len(z), "ms": b.ms(step)[0], "waits": b.waits(step)}
+            row: Row = {"loss": name, "kernels": kernels, "rows": len(z)}
+            try:
+                step()
+                if not b.dry:
+                    torch.cuda.reset_peak_memory_stats()
+                row |= {"ms": b.ms(step)[0], "waits": b.waits(step)}
+            except Exception as error:  # the others' rows are wanted even so
+                row["error"] = one_line(error)
             yield row if b.dry else {**row, "gib": torch.cuda.max_memory_allocated() / 2**30}
 
 
 def truth(b: Bench) -> Iterator[Row]:
-    """The same loss and views here, and on a CPU in float64."""
+    """The same losses and views here, and on a CPU in float64."""
     z, ids = torch.randn(b.size(2048, 16), 128), torch.arange(b.size(1024, 8)).repeat(2)
-    found = []
-    for device, dtype in ((b.device, torch.float32), (torch.device("cpu"), torch.float64)):
+
+    def found(name: str, device: torch.device, dtype: torch.dtype, kernels: bool) -> tuple[Tensor, Tensor]:
         x = z.to(device, dtype).requires_grad_()
-        loss = hex_nce(Pairs.from_ids(x, ids.to(device)), AdaptivePercentile(0.99, 0))[0]
-        found.append((loss.detach().cpu().double(), torch.autograd.grad(loss, x)[0].cpu().double()))
-    (value, grad), (exact, gradient) = found
-    yield {"hex_relative_error": float((value - exact).abs() / exact.abs())}
-    yield {"hex_gradient_error": float((grad - gradient).norm() / gradient.norm())}
+        loss = loss_of(name, Pairs.from_ids(x, ids.to(device)), kernels)
+        return loss.detach().cpu().double(), torch.autograd.grad(loss, x)[0].cpu().double()
+
+    for name, kernels in product(("info_nce", "hex"), (False, True)):
+        value, grad = found(name, b.device, torch.float32, kernels)
+        exact, gradient = found(name, torch.device("cpu"), torch.float64, False)
+        errors = {
+            "relative_error": (value - exact).abs() / exact.abs(),
+            "gradient_error": (grad - gradient).norm() / gradient.norm(),
+        }
+        yield {"loss": name, "kernels": kernels, **{key: float(error) for key, error in errors.items()}}
     (entry,) = BatchAugment([{**ENTRY, "crop_size": 32}], [0.5] * 3, [0.25] * 3).entries
     images, seeds = torch.randint(0, 256, (16, 3, 40, 40), dtype=torch.uint8), torch.arange(16)
     plan = entry.plan(seeds, torch.full((16, 2), 40))
@@ -217,7 +251,7 @@ def loader(b: Bench) -> Iterator[Row]:
     """Images/s of JPEG files, two views of 224 pixels: from the files and from the cache, without the first batches."""
     with tempfile.TemporaryDirectory() as name:
         files = Path(name, "images")
-        jpegs(files, b.size(1, 0), b.size(450, 64))
+        jpegs(files, 0 if b.dry else 0.7, b.size(450, 64))
         dataset, augment = (
             load(get_spec("custom"), "train", files),
             BatchAugment([symmetric(b.size(224, 32))], MEAN, STD),
@@ -228,8 +262,10 @@ def loader(b: Bench) -> Iterator[Row]:
         kept.fetch(range(len(kept)))
         for source, where in (("files", fresh), ("cache", kept)):
             for workers in (0,) if b.dry else (4, 15):
-                batches = iter(BatchLoader(where, augment, b.size(256, 16), workers, 0, b.device))
-                next(batches), b.wait()
+                batches = iter(BatchLoader(where, augment, b.size(64, 16), workers, 0, b.device))
+                for _ in range(max(1, workers)):  # those that all of them have begun with
+                    next(batches)
+                b.wait()
                 start, count = time.perf_counter(), sum(len(indexes) for indexes, _, _ in batches)
                 b.wait()
                 rate = round(count / (time.perf_counter() - start))
@@ -237,20 +273,56 @@ def loader(b: Bench) -> Iterator[Row]:
 
 
 def runs(b: Bench) -> Iterator[Row]:
-    """Whole runs: what `summary.json` says."""
+    """Whole runs: what `summary.json` says, the speed as a share of the network's alone, how busy the device was."""
     for folder, recipe, epochs in (("digits", "simclr", 20), ("digits", "hex", 20)):
         with tempfile.TemporaryDirectory() as place:
             words = [f"max_epochs={b.size(epochs, 1)}", f"checkpoint.dir={place}", "progress=off"]
             words += [f"accelerator={b.device.type}".replace("cuda", "gpu"), "data.num_workers=0"]
             words += ["data.fraction=0.2"] if b.dry else []
-            command = [sys.executable, "-m", "solo", "pretrain", f"scripts/pretrain/{folder}", f"{recipe}.yaml", *words]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            place_of = [f"scripts/pretrain/{folder}", f"{recipe}.yaml"]
+            command = [sys.executable, "-m", "solo", "pretrain", *place_of, *words]
+            with busy(b) as shares:
+                subprocess.run(command, check=True, capture_output=True, timeout=120)
             summary = json.loads(next(Path(place).rglob("summary.json")).read_text())
+            values, origins = compose(find_recipe(place_of), words)
+            alone = network_alone(b, parse(values, PretrainCfg, origins).config)
         names = ("images_per_second", "data_wait", "peak_memory_mb", "mfu")
-        yield {"run": f"{folder}/{recipe}", **{name: summary.get(name) for name in names}}
+        row = {"run": f"{folder}/{recipe}", **{name: summary.get(name) for name in names}}
+        yield {**row, "to_network_alone": (summary.get("images_per_second") or 0) / alone, "busy": middle(shares)}
 
 
-PARTS = (yardstick, networks, augmentation, losses, truth, knn, sync_norms, loader, runs)
+def network_alone(b: Bench, cfg: PretrainCfg) -> float:
+    """Images/s of the run's network, loss and optimizer on random tensors."""
+    side, channels = cfg.augmentations[0].crop_size, cfg.data.channels or cfg.data.spec.channels
+    rows = cfg.optimizer.batch_size
+    noise = [torch.randn(rows, channels, side, side, device=b.device) for _ in range(2)]
+    ids = torch.arange(rows, device=b.device).repeat(2)
+    step = Program(cfg, forever([(noise,)]), lambda *views: simclr_loss_func(torch.cat(views), ids))
+    step.half = not b.dry
+    step()
+    return 1000 * rows / b.ms(step)[0]
+
+
+@contextlib.contextmanager
+def busy(b: Bench) -> Iterator[list[float]]:
+    """Shares of time in which the device ran any kernel, five a second, by nvidia-smi; complete after the block."""
+    shares: list[float] = []
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0", "--loop-ms=200"]
+    with contextlib.ExitStack() as stack:
+        if not b.dry and shutil.which("nvidia-smi"):
+            asked = stack.enter_context(subprocess.Popen(query, stdout=subprocess.PIPE, text=True))
+            stack.callback(lambda: shares.extend(int(x) / 100 for x in asked.communicate()[0].split() if x.isdigit()))
+            stack.callback(asked.terminate)
+        yield shares
+
+
+def middle(shares: list[float]) -> float | None:
+    """The mean between the first and the last use, without the start of the program."""
+    used = [place for place, share in enumerate(shares) if share > 0]
+    return statistics.mean(shares[used[0] : used[-1] + 1]) if used else None
+
+
+PARTS = (yardstick, networks, augmentation, losses, truth, knn, sync_norms, runs, loader)
 
 
 def main() -> None:
@@ -269,12 +341,14 @@ def main() -> None:
         if given.parts and part.__name__ not in given.parts:
             continue
         try:
+            if time.perf_counter() - started > 300:
+                raise TimeoutError("left out, the six minutes are nearly over")
             for row in part(bench):
                 rows.append({"part": part.__name__, **row, "at_s": round(time.perf_counter() - started, 1)})
                 given.out.write_text(json.dumps(rows, indent=1) + "\n")
                 print(rows[-1], flush=True)
         except Exception as error:
-            rows.append({"part": part.__name__, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]})
+            rows.append({"part": part.__name__, "error": one_line(error)})
             given.out.write_text(json.dumps(rows, indent=1) + "\n")
             print(rows[-1], flush=True)
 

@@ -4,7 +4,7 @@
 
 Prints one line a form: forward and backward in seconds (best of three), peak extra memory, and the ratio to ours. The
 dense form is the formula written with whole matrices and autograd, the way public code does it (its threshold by a
-full sort, too).
+full sort, too). On a GPU a third line is ours by kernels (`performance.fused_loss`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def dense_hex(z0: Tensor, z1: Tensor, temperature: float = 0.1, beta: float = 1.
 def measure(form: str, rows: int, dim: int, device: str) -> None:
     """Print seconds and extra MiB of one form, in this process."""
     loss_fn: Callable[[Tensor, Tensor], Tensor] = (
-        dense_hex if form == "dense" else HEXLoss(policy=AdaptivePercentile(0.99, warm_epoch=0))
+        dense_hex
+        if form == "dense"
+        else HEXLoss(policy=AdaptivePercentile(0.99, warm_epoch=0), fused=form == "kernels")
     )
     torch.manual_seed(0)
     base = torch.randn(rows // 2, dim, device=device)
@@ -72,21 +74,21 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--form", choices=["ours", "dense"], help=argparse.SUPPRESS)
+    parser.add_argument("--form", choices=["ours", "kernels", "dense"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.form:
         measure(args.form, args.rows, args.dim, args.device)
         return
     results = {}
-    for form in ("ours", "dense"):
+    for form in ("ours", *(["kernels"] if args.device.startswith("cuda") else []), "dense"):
         line = subprocess.run([sys.executable, *sys.argv, "--form", form], check=True, capture_output=True, text=True)
         results[form] = [float(value) for value in line.stdout.split()]
     print(f"HEX loss, forward and backward, n = {args.rows}, d = {args.dim}, {args.device}, {args.threads} thread(s)")
     for form, (seconds, mib, loss) in results.items():
         ratio = seconds / results["ours"][0], mib / max(results["ours"][1], 1.0)
         print(
-            f"{form:6} {seconds:7.3f} s  {mib:7.0f} MiB  loss {loss:.6f}  x{ratio[0]:.1f} time  x{ratio[1]:.1f} memory"
+            f"{form:7} {seconds:7.3f} s  {mib:7.0f} MiB  loss {loss:.6f}  x{ratio[0]:.1f} time  x{ratio[1]:.1f} memory"
         )
 
 

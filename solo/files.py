@@ -1,8 +1,10 @@
 """Writing files so that a reader, or the next run, never meets half of one."""
 
+import glob
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +17,16 @@ from solo.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; at the end of the block it is on disk and takes the place of `path`.
 
-    A crash at any moment leaves either the old file or the new one, never a part. The temporary name is always the
-    same, so what a killed process left behind is overwritten by the next one. Raises a `UserError`: the folder can't be
-    written or the disk is full; the old file is untouched.
+    A crash at any moment leaves either the old file or the new one, never a part. The temporary name is the process's
+    own: of two programs that write the same file the last one's stays, whole. What a killed process left behind is
+    removed after a day. Raises a `UserError`: the folder can't be written or the disk is full; the old file is
+    untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if left.stat().st_mtime < time.time() - 86400:
+                left.unlink(missing_ok=True)
         yield temporary
         flush(temporary)
         os.replace(temporary, path)

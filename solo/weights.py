@@ -109,7 +109,7 @@ def load_weights(
 
     The rest is for the error: the file (which may begin with its setting), what the network is
     (`backbone.name='resnet18'`), and the backbone that the file was trained with. Raises a `UserError`: names missing,
-    unexpected and mismatching keys, both networks, and what to do.
+    unexpected and mismatching keys, both networks, and what to do, or weights that are not finite.
     """
     own = network.state_dict()
     found, unexpected = own_weights(state, list(own))
@@ -120,6 +120,10 @@ def load_weights(
         for key, value in found.items()
         if value.shape != own[key].shape
     ]
+    if broken := [key for key, value in found.items() if not value.float().isfinite().all()]:
+        raise UserError(
+            f"{path} holds weights that are infinite or no numbers ({some(broken)}); give an earlier checkpoint"
+        )
     if not (missing or unexpected or shapes):
         network.load_state_dict({**own, **found})
         if changed:

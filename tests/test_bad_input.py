@@ -40,6 +40,14 @@ SETTINGS = [
         "method=byol method_kwargs.pred_hidden_dim=8 performance.ring_loss=true",
         "performance.ring_loss=True is for simclr and supcon, not for method=byol",
     ),
+    (
+        "method=byol method_kwargs.pred_hidden_dim=8 performance.fused_loss=true",
+        "performance.fused_loss=True is for all4one, mocov2plus, nnclr, simclr, supcon, and for HEX where",
+    ),
+    (
+        "type=HEX_adaptive hex.action=pull performance.fused_loss=true",
+        "performance.fused_loss=True weighs or drops what HEX_fixed",
+    ),
     # names that don't exist
     ("method=simclrr", "method='simclrr' is unknown; did you mean 'simclr'? choose all4one, barlow_twins"),
     ("method=null", "method is missing; give text: self-supervised method"),
@@ -188,6 +196,7 @@ RUNS = [
     ("accelerator=tpu", "Lightning refuses the settings"),
     ("strategy=ddpp", "Lightning refuses the settings: You selected an invalid strategy name: `strategy='ddpp'`"),
     ("profiler=fast", "Lightning refuses the settings"),
+    ("performance.fused_loss=true", "performance.fused_loss=true needs a CUDA device, not cpu; leave it out"),
     ("val_check_interval=100", "`val_check_interval` (100) must be less than or equal to the number of the training"),
     ("method_kwargs.proj_output_dim=10000000000", "there is not enough memory"),
     ("checkpoint.dir=README.md", "can't be written (Not a directory); choose another"),

@@ -44,7 +44,7 @@ ALLOWED = {
     "run": GROUND
     | {"export", "weights"}
     | {"distributed", "args", "data", "nn", "methods", "callbacks", "checkpoint", "analysis", "eval", "backbones"}
-    | {"hex"},
+    | {"hex", "losses"},
     "doctor": GROUND
     | {"distributed", "args", "data", "nn", "losses", "hex", "backbones", "methods", "callbacks", "checkpoint", "run"}
     | {"eval", "compat"},

@@ -6,7 +6,7 @@ from typing import Any
 from solo.args.check import Problem, Values, check, get, unknown
 from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.hex.catalogue import policy_facts, whom_shown
+from solo.hex.catalogue import NOT_FUSED, policy_facts, whom_shown
 from solo.methods.catalogue import CATALOGUE, facts_of, names
 
 
@@ -68,7 +68,7 @@ def check_policy(method: Any, policy: Any, action: Any = None, show: str | None 
 
 
 def _settings(values: Values) -> Iterator[Problem]:
-    """Sides of views over a run, keys passed in a ring, a variant that the policy hasn't, a threshold that goes up."""
+    """Sides of views, keys in a ring, kernels, a variant that the policy hasn't, a threshold that goes up."""
     shares, method = get(values, "data.resolution_schedule"), facts_of(values.get("method"))
     if shares is not None and not shares:
         yield Problem("data.resolution_schedule", "=[] gives no share; give some, or leave it out")
@@ -83,6 +83,15 @@ def _settings(values: Values) -> Iterator[Problem]:
         yield Problem("performance.ring_loss", text)
     policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
     facts = policy_facts(policy)
+    if get(values, "performance.fused_loss") and method:
+        action, against = (get(values, f"hex.{name}") or getattr(facts, name) for name in ("action", "denominator"))
+        unknown_to_it = action not in ("weigh", "drop") or against not in ("own", "negatives") or facts.kwargs
+        if method.hex != "replaces" and not (method.hex == "blends" and facts.path):
+            able = ", ".join(names(lambda facts: facts.hex == "replaces"))
+            text = f"=True is for {able}, and for HEX where it is blended in, not for method={values['method']}"
+            yield Problem("performance.fused_loss", f"{text}; leave it out")
+        elif facts.path and (unknown_to_it or get(values, "hex.kin") or get(values, "hex.variant") == "relative"):
+            yield Problem("performance.fused_loss", f"=True {NOT_FUSED}")
     if whom_shown(policy, get(values, "hex.show")) and get(values, "hex.eye") == "projection":
         yield Problem("hex.eye", "='projection' finds relatives while it trains, too late to show them; pull them")
     # The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss.

@@ -31,6 +31,12 @@ class PerformanceCfg:
         "that none holds more than two sets of its own rows; of methods that compare all rows of a batch",
         matters=False,
     )
+    fused_loss: bool = key(
+        False,
+        "GPU: kernels compute the contrastive loss and keep no similarities in memory; of methods whose loss HEX can "
+        "replace, and of HEX that weighs or drops relatives",
+        matters=False,
+    )
     profile: bool = idle(False, "write profile.txt and profile.json: where the time of a step goes")
 
 

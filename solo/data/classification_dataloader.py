@@ -163,4 +163,8 @@ def _auto_augment(size: int, mean: Sequence[float] | None, std: Sequence[float] 
         "mean": tuple(mean or spec.mean),
         "std": tuple(std or spec.std),
     }
-    return cast(Transform, create_transform(size, **options))
+    made: Any = create_transform(size, **options)
+    for operation in next(step.ops for step in made.transforms if hasattr(step, "ops")):
+        if operation.name.startswith("Posterize"):  # the largest level keeps 0 bits of a colour, which Pillow refuses
+            operation.magnitude_max = 9.99
+    return cast(Transform, made)

@@ -98,9 +98,8 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
         )
     levels = tuple(str(level) for level in held.get("levels", ()))
     tree = Taxonomy.from_dict(_parsed(held["tree"])) if held.get("tree") else None
-    levels = levels or (
-        tree.levels if tree else (("class",) if count == 1 else tuple(f"level{i}" for i in range(count)))
-    )
+    unnamed = ("class",) if count == 1 else tuple(f"level{i}" for i in range(count))
+    levels = levels or (tree.levels if tree else unnamed)
     if len(levels) != count or (tree is not None and tree.num_levels != count):
         raise UserError(f"{len(levels)} level names {levels} don't fit labels with {count} columns")
     labels = val.labels if train is None else torch.cat([train.labels, val.labels])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -77,10 +77,6 @@ class Features:
             return self.tree.names[level]
         tables = [table for table in (self.train, self.val) if table is not None]
         return tuple(str(number) for number in range(max(int(x.labels[:, level].max()) for x in tables) + 1))
-
-    def renamed(self, name: str) -> Features:
-        """The same under another name."""
-        return replace(self, name=name)
 
 
 def infer_tree(labels: Tensor, levels: Sequence[str]) -> Taxonomy | None:

@@ -40,10 +40,8 @@ def train_heads(
     """
     n, rates = len(features), torch.tensor([lr for lr, _ in pairs], dtype=torch.float64)
     decay = features.new_tensor([wd for _, wd in pairs])[:, None, None]
-    weight, bias = (
-        features.new_zeros(len(pairs), features.shape[1], classes),
-        features.new_zeros(len(pairs), 1, classes),
-    )
+    weight = features.new_zeros(len(pairs), features.shape[1], classes)
+    bias = features.new_zeros(len(pairs), 1, classes)
     speed, bias_speed = torch.zeros_like(weight), torch.zeros_like(bias)
     generator = torch.Generator().manual_seed(seed)
     steps = [rows for _ in range(epochs) for rows in torch.split(torch.randperm(n, generator=generator), batch_size)]

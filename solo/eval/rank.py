@@ -31,7 +31,7 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
         raise ValueError(f"expected features (N, D) with at least one row and column, got {tuple(features.shape)}")
     given, features = features.dtype, at_least_float32(features)
     mean = mean_row(features) if center else torch.zeros(features.shape[1], dtype=torch.float64)
-    gram = _gram(features, mean) if len(features) >= features.shape[1] else _gram_of_rows(features, mean)
+    gram = _gram(features, mean)
     if not bool(gram.isfinite().all()):
         return torch.full((len(gram),), math.nan, dtype=torch.float64)
     scale = gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
@@ -54,24 +54,18 @@ def _energy(features: Tensor) -> float:
 @torch.no_grad()
 def mean_row(features: Tensor) -> Tensor:
     """Mean of the rows in float64: (N, D) -> (D,), on the CPU."""
-    return torch.stack([part.cpu().double().sum(dim=0) for part in torch.split(features, CHUNK)]).sum(dim=0) / len(
-        features
-    )
+    sums = torch.stack([part.cpu().double().sum(dim=0) for part in torch.split(features, CHUNK)])
+    return sums.sum(dim=0) / len(features)
 
 
 def _gram(features: Tensor, mean: Tensor) -> Tensor:
-    gram = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64)
-    for part in torch.split(features, CHUNK):
-        rows = part.cpu().double() - mean
+    """Products of all columns or, where they are fewer, of all rows."""
+    tall, size = len(features) >= features.shape[1], min(features.shape)
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    for start in range(0, max(features.shape), CHUNK):
+        part = slice(start, start + CHUNK)
+        rows = features[part].cpu().double() - mean if tall else (features[:, part].cpu().double() - mean[part]).T
         gram.addmm_(rows.T, rows)
-    return gram
-
-
-def _gram_of_rows(features: Tensor, mean: Tensor) -> Tensor:
-    gram = torch.zeros(len(features), len(features), dtype=torch.float64)
-    for part, offset in zip(torch.split(features, CHUNK, dim=1), torch.split(mean, CHUNK), strict=True):
-        columns = part.cpu().double() - offset
-        gram.addmm_(columns, columns.T)
     return gram
 
 

@@ -131,10 +131,8 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
     paths = np.asarray(paths).reshape(tree.num_leaves, -1)
     away = label_distances(paths)
     correlation = pearson(tree.cophenetic, away)
-    groups = {
-        frozenset(np.flatnonzero(column == c).tolist()) for column in paths.T for c in set(column.tolist()) - {-1}
-    }
-    nodes = {group for group in groups if 1 < len(group) < tree.num_leaves}
+    members = ([np.flatnonzero(column == c).tolist() for c in set(column.tolist()) - {-1}] for column in paths.T)
+    nodes = {frozenset(group) for groups in members for group in groups if 1 < len(group) < tree.num_leaves}
     return TreeAgreement(
         cophenetic=correlation,
         p_value=_mantel(tree.cophenetic, away, correlation, permutations, seed),

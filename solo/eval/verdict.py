@@ -8,7 +8,8 @@ import torch
 from solo.eval.features import FeatureTable
 from solo.eval.intervals import Paired, paired_images
 from solo.eval.json_numbers import plain
-from solo.eval.predict import hits, knn_ranking, linear_ranking
+from solo.eval.knn import hits
+from solo.eval.predict import knn_ranking, linear_ranking
 from solo.eval.suite import Protocol
 
 Tables = tuple[FeatureTable, FeatureTable]  # of the images that vote and teach, and of those that are judged
@@ -42,11 +43,10 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
     """
     right: dict[str, list[torch.Tensor]] = {"knn": [], "linear": []}
     for bank, judged in (start, end):
+        how = protocol.l2, protocol.linear_steps, device
         rankings = {
             "knn": knn_ranking(bank, judged, protocol.k, protocol.temperature, device),
-            "linear": linear_ranking(bank, judged.features, judged.labels, protocol.l2, protocol.linear_steps, device)[
-                0
-            ],
+            "linear": linear_ranking(bank, judged.features, judged.labels, *how)[0],
         }
         for name, ranking in rankings.items():
             right[name].append(100 * hits(ranking, judged.labels)[0]["acc1"].double())

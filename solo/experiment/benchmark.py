@@ -68,8 +68,7 @@ def main(words: Sequence[str]) -> int:
     cells = plan(cfg, given, settings)
     folder = Path(cfg.out).expanduser()
     output_file(folder / NAME)
-    run_lock.acquire(folder)
-    try:
+    with run_lock.held(folder):
         rows = read_rows(folder, ("protocol", "draws", "labels", "levels"))
         missing = [cell for cell in cells if cell.id not in rows]
         _tell(cells, missing)
@@ -81,8 +80,6 @@ def main(words: Sequence[str]) -> int:
             files = write(there, folder, f"solo benchmark {' '.join(words)}", [*said, _protocols(cfg, settings)])
             say(f"files in {folder}: {NAME}, {', '.join(files)}")
         return 1 if failed else 0
-    finally:
-        run_lock.release(folder)
 
 
 def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Cell]:

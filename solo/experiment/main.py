@@ -33,11 +33,8 @@ def main(words: Sequence[str]) -> int:
     plan = Plan(Path(cfg.file).expanduser(), given, cfg.seeds, cfg.arms)
     folder = Path(cfg.out or plan.path.stem).expanduser()
     output_file(folder / NAME)
-    run_lock.acquire(folder)
-    try:
+    with run_lock.held(folder):
         return _work(plan, cfg, folder, words)
-    finally:
-        run_lock.release(folder)
 
 
 def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) -> int:

@@ -13,13 +13,16 @@ from solo.hex.rows import RELEASE, Action
 _DEFAULT_TEMPERATURE = 0.1
 
 
-def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0) -> Hex | Standard:
+def build_objective(
+    settings: HexCfg, temperature: float | None = None, scale: float = 1.0, fused: bool = False
+) -> Hex | Standard:
     """What the section `hex` asks for.
 
     Args:
         settings: the section.
         temperature: the method's, used where `hex.temperature` is null.
         scale: the method's own weight of the HEX loss in `blend`, used where `hex.scale` is null.
+        fused: losses are computed by kernels, see `solo.losses.fused`.
 
     Raises:
         UserError: a policy from outside that isn't there or refuses its `hex.policy_kwargs`.
@@ -29,7 +32,7 @@ def build_objective(settings: HexCfg, temperature: float | None = None, scale: f
     shown = settings.show or facts.show
     show = _other(settings, shown) if shown else None
     if not facts.path:
-        return Standard(temperature, settings.positives, show)
+        return Standard(temperature, settings.positives, show, fused)
     policy, action = _policy(settings), _action(settings)
     scale = scale if settings.scale is None else settings.scale
     return Hex(
@@ -41,6 +44,7 @@ def build_objective(settings: HexCfg, temperature: float | None = None, scale: f
         _other(settings, settings.kin) if settings.kin else None,
         Bank(settings.drawn, settings.mix) if facts.table and action.name == "pull" else None,
         show,
+        fused,
     )
 
 

@@ -79,6 +79,12 @@ POLICIES: dict[str, PolicyFacts] = {
     "components": _published("Components", "components", action="pull", rows=True),
 }
 
+# What kernels can do, see `solo.losses.fused`; the end of a sentence.
+NOT_FUSED = (
+    "weighs or drops what HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE find, without hex.kin and "
+    "hex.variant=relative; leave it out"
+)
+
 plugin.permit(facts.path for facts in POLICIES.values() if facts.path)
 
 

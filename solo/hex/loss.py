@@ -19,6 +19,7 @@ Source: Kokilepersaud et al., HEX, WACV 2025, steps 3 to 5 of the method figure;
 ``LSE`` over H(i), ``log L_i = log|H(i)| + LSE((1 + beta) x) - LSE(beta x)``.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -97,6 +98,7 @@ class HEXLoss(nn.Module):
         tau_plus: in [0, 1).
         variant: ``reweight`` (the paper) or ``release`` (the public code), see ``hex_nce``.
         gather_distributed: use the rows of all processes as negatives.
+        fused: on a GPU, by kernels that keep no similarities in memory (`solo.losses.fused`).
 
     Attributes:
         stats: what the last call saw, see ``hex_nce``.
@@ -114,11 +116,12 @@ class HEXLoss(nn.Module):
         tau_plus: float = 0.1,
         variant: Variant = "reweight",
         gather_distributed: bool = True,
+        fused: bool = False,
     ) -> None:
         super().__init__()
         self.temperature, self.beta, self.tau_plus, self.variant = temperature, beta, tau_plus, variant
         self.policy = AdaptivePercentile() if policy is None else policy
-        self.gather_distributed = gather_distributed
+        self.gather_distributed, self.fused = gather_distributed, fused
         self.stats: Stats = {}
 
     def forward(
@@ -137,6 +140,7 @@ class HEXLoss(nn.Module):
             Scalar in float32 or better.
         """
         pairs = Pairs.from_views((z0, z1), groups=groups, gather=self.gather_distributed)
+        pairs = replace(pairs, fused=self.fused)
         loss, self.stats = hex_nce(
             pairs,
             self.policy,

@@ -46,6 +46,7 @@ class Standard:
     temperature: float  # of the method
     positives: Positives  # how several positives of one anchor count, see `solo.losses.info_nce`
     show: Policy | None = None  # as `Hex` has it
+    fused: bool = False  # as `Hex` has it
     bank: Bank | None = field(default=None, init=False)
     stats: Stats = field(default_factory=dict, init=False)
     found: Stats = field(default_factory=dict, init=False)
@@ -60,7 +61,7 @@ class Standard:
         fixed: bool = False,
     ) -> Tensor:
         """The method's own loss of the pairs."""
-        return plain(pairs)
+        return plain(dataclasses.replace(pairs, fused=self.fused))
 
     def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
         """The method's own loss as it is; the pairs are not made."""
@@ -85,6 +86,7 @@ class Hex:
     # finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an image's own.
     # No loss knows of it.
     show: Policy | None = None
+    fused: bool = False  # losses are computed by the kernels of `solo.losses.fused`
     # what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with one `step`
     # object (NNCLR's two directions)
     stats: Stats = field(default_factory=dict, init=False)
@@ -145,6 +147,7 @@ class Hex:
         return make
 
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
+        pairs = dataclasses.replace(pairs, fused=self.fused)
         drawn = self._drawn(pairs, step, embeddings)
         loss, stats = self._contrast(pairs, step, None if fixed else drawn)
         if fixed and drawn is not None and self.action.name == "pull":

@@ -5,6 +5,7 @@ Nothing is stored between batches and nothing has a gradient. To add one, write 
 ``solo/hex/catalogue.py``, which says the settings that become its fields; ``from_settings`` makes the others.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from solo import distributed
 from solo.hex.schedule import Cosine, Schedule, Step
+from solo.losses import fused
 from solo.losses.pairs import Pairs
 from solo.losses.ring import Join, RingPairs
 
@@ -50,6 +52,12 @@ class _Above:
     first: int = 0  # the row starts at this key
     lowest: Tensor | None = None  # (M,) lowest cosine of each row, where keys come in parts
     in_parts = True  # asks nothing of a row that some keys don't tell
+    named = False  # labels say nothing, see `solo.losses.fused.Choice`
+
+    @property
+    def cut(self) -> Tensor:
+        """The cosine above which pairs are chosen, () or (M,), where the rows' lowest are known."""
+        return self.threshold if self.lowest is None else self.lowest + self.threshold * (1 - self.lowest)
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         if self.similarity == "cosine":
@@ -95,6 +103,8 @@ class FixedThreshold:
         lowest = None
         if self.similarity == "row" and isinstance(pairs, RingPairs):
             lowest = pairs.per_row(lambda s: s.amin(dim=1), torch.minimum)
+        elif self.similarity == "row" and pairs.fused:
+            lowest = fused.lowest_cosine(pairs)
         return _Above(pairs.anchors.new_full((), threshold), self.similarity, pairs.positives_only, lowest)
 
 
@@ -120,6 +130,8 @@ class AdaptivePercentile:
         if isinstance(pairs, RingPairs):
             n = len(pairs.anchors) * distributed.world_size()
             total += row_quantile(pairs.per_row(*outermost(n, self.quantile)), self.quantile, n).sum()
+        elif pairs.fused:
+            total += fused.row_quantile(pairs, self.quantile).sum()
         else:
             for rows in pairs.blocks():
                 total += row_quantile(pairs.similarity(rows)[:, pairs.positives_only :], self.quantile).sum()
@@ -131,6 +143,7 @@ class _SameGroup:
     pairs: Pairs
     threshold: Tensor | None = None
     in_parts = True
+    cut, named = math.inf, True
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         return self.pairs.same_group(rows)
@@ -154,9 +167,16 @@ class _Either:
     chosen: Selector
     pairs: Pairs
 
+    named = True
+
     @property
     def threshold(self) -> Tensor | None:
         return self.chosen.threshold
+
+    @property
+    def cut(self) -> Tensor | float:
+        found: Tensor | float = self.chosen.cut  # type: ignore[attr-defined]  # who has none is refused
+        return found
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         return self.chosen(similarity, rows) | self.pairs.same_group(rows)
@@ -193,6 +213,11 @@ class _Alike:
     chosen: bool
     threshold: Tensor | None = None
     in_parts = True
+    named = False
+
+    @property
+    def cut(self) -> float:
+        return -math.inf if self.chosen else math.inf
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         return torch.full_like(similarity, self.chosen, dtype=torch.bool)

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from solo import distributed
 from solo.errors import UserError
+from solo.hex.catalogue import NOT_FUSED
 from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import Selector
+from solo.losses.fused import Choice, Seen
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
 from solo.losses.pairs import Pairs
 
@@ -223,6 +225,31 @@ class HexRows(InfoNCERows):
             if place >= 2 and not self.lists:
                 counts = counts & (terms.weight > 0)
             seen += torch.stack([torch.where(counts, value, 0.0).sum(), counts.sum()])
+
+    def choice(self) -> Choice:
+        """What kernels need to know; raises a `UserError` where they can't do what is asked."""
+        if self.selector is None and self.kin is None and self.own is None:
+            return super().choice()
+        what, against, cut = self.action.name, self.action.denominator, getattr(self.selector, "cut", None)
+        others = self.kin is not None or self.own is not None or self.relative
+        if cut is None or others or what not in ("weigh", "drop") or against not in ("own", "negatives"):
+            raise UserError(f"performance.fused_loss=true {NOT_FUSED}")
+        named = getattr(self.selector, "named", False)
+        return Choice(True, cut, named, what == "weigh", against == "own", self.beta, self.tau_plus)
+
+    def see(self, seen: Seen) -> None:
+        """Record what kernels have seen."""
+        super().see(seen)
+        if self.selector is None:
+            return
+        terms = seen.positives if self.positives == "outside" else (seen.positives > 0).to(seen.positives.dtype)
+        self._selected += seen.size.sum()
+        self._alike += torch.stack([seen.alike.sum(), seen.known.sum()])
+        for name, value in (("log_global", seen.log_rest), ("log_local", seen.log_local)):
+            there = value.isfinite()
+            self._seen[name] += torch.stack([torch.where(there, value, 0.0).sum(), there.sum()])
+        for name, value in (("local_share", seen.local_share), ("bounded", seen.bounded)):
+            self._seen[name] += torch.stack([value.sum(), terms.sum()])
 
     def stats(self) -> Stats:
         """Means over the anchors of all processes, detached scalars; only those that exist in this batch."""

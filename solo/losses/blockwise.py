@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from solo.losses.fused import fused_loss
 from solo.losses.pairs import Pairs
 from solo.losses.ring import RingPairs, ring_loss
 
@@ -80,6 +81,8 @@ def blockwise(
         own: (M, k) cosines that a row has with nobody else's partners, and where ``row_loss`` leaves its gradient with
             respect to them.
     """
+    if pairs.fused:
+        return fused_loss(pairs, row_loss)
     if isinstance(pairs, RingPairs):
         return ring_loss(pairs, row_loss)
     arguments = (*own, pairs, row_loss, similarity or pairs.similarity)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solo import distributed
 from solo.losses.blockwise import blockwise
+from solo.losses.fused import Choice, Seen
 from solo.losses.pairs import Pairs, listed
 from solo.losses.ring import InParts, Whole
 
@@ -179,6 +180,14 @@ class InfoNCERows:
         """Values of terms, summed over all terms of each of the rows: (R,)."""
         found = terms.sum_per_row(values, rows)
         return self.whole(found, after=1) if terms.row is None else found
+
+    def choice(self) -> Choice:
+        """Nobody is a hierarchy negative."""
+        return Choice()
+
+    def see(self, seen: Seen) -> None:
+        """Count who has a positive, where kernels computed the loss."""
+        self.anchors_with_positive += (seen.positives > 0).sum()
 
     def scale(self) -> Tensor:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""

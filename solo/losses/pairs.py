@@ -63,6 +63,7 @@ class Pairs:
     # the first keys, that many, can be positives but never negatives (MoCo's keys of the batch, before its queue)
     positives_only: int = 0
     complete: bool = False  # every anchor is known to have a positive, on all processes equally many
+    fused: bool = False  # the loss is that of kernels, see `solo.losses.fused`
 
     @classmethod
     def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:

@@ -88,7 +88,7 @@ class BaseMethod(OnlineEvaluation):
         self.exact = settings.accumulates_exactly(config, has_known_steps(type(self), BaseMethod))
         kw = config.method_kwargs
         temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
-        self.hex = build_objective(config.hex, temperature, self.hex_scale)
+        self.hex = build_objective(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
         if self.hex.bank is not None:  # a module of its own, so that checkpoints hold it
             self.hex_bank = self.hex.bank
         self.group_level = self._find_level(config.hex.level)

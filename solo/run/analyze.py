@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 
 from solo.analysis.analyze import Images, Options, RunSource, SnapshotSource, analyze
 from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
+from solo.callbacks import run_lock
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
@@ -36,11 +38,10 @@ from solo.run.source import saved_data
 
 def run(cfg: AnalyzeCfg) -> Path:
     """Analyse what `cfg` names; write `report.html`, which is returned, `analysis.json` and `figures/*.png`."""
-    if cfg.output:
-        output_file(Path(cfg.output) / "report.html")
-    with tempfile.TemporaryDirectory() as scratch:
+    chosen = output_file(Path(cfg.output) / "report.html").parent if cfg.output else None
+    with tempfile.TemporaryDirectory() as scratch, run_lock.held(chosen) if chosen else nullcontext():
         found = runs(cfg, compute_device(cfg), Path(scratch))
-        folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")
+        folder = chosen or open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"
         title = cfg.title or f"{' · '.join(run.name for run in found)} on {of}"
         options = Options(**{item.name: getattr(cfg, item.name) for item in fields(Options)} | {"title": title})
@@ -54,9 +55,12 @@ def run(cfg: AnalyzeCfg) -> Path:
 def pictures(cfg: AnalyzeCfg) -> Images | None:
     """From a row of the features to its image; None where a file of features doesn't say where they are."""
     if cfg.features:
-        paths = read_features(cfg.features[0]).val.paths
-        known = bool(paths) and all(Path(path).is_file() for path in paths[:1])
-        return (lambda row: ImageReading().read(paths[row])) if known else None
+        held = read_features(cfg.features[0])
+        paths, told, reading = held.val.paths, held.facts.get("data"), ImageReading()
+        with suppress(UserError, TypeError, ValueError, AttributeError):  # anyone's file
+            reading = ImageReading.of({key: told.get(key) for key in ("range", "exif", "background")})  # type: ignore[union-attr]
+        known = bool(paths) and Path(paths[0]).is_file()
+        return (lambda row: as_picture(reading.read(paths[row]))) if known else None
     data = cfg.data
     if data.channels is None and cfg.pretrained_feature_extractor:
         data = replace(data, channels=saved_data(cfg.pretrained_feature_extractor[0]).get("channels"))

@@ -21,6 +21,7 @@ from solo.args.trainer import count_devices
 from solo.callbacks.meter import Meter
 from solo.cores import usable_cores
 from solo.errors import UserError
+from solo.losses.fused import check_device
 from solo.methods.module import SoloModule
 from solo.nn.sync_norm import synchronise
 from solo.precision import best_precision
@@ -145,23 +146,31 @@ class Starving(Callback):
 def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
     """Where a command computes: what `accelerator` says, the best there is for `auto`.
 
-    Raises a `UserError` where a GPU is asked for and there is none.
+    Raises a `UserError` where a GPU is asked for, or needed by `performance.fused_loss`, and there is none.
     """
     name, cuda, mps = cfg.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
     if (name == "cuda" and not cuda) or (name == "gpu" and not (cuda or mps)):
         raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
     if name in ("auto", "gpu"):
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    return torch.device("xla" if name == "tpu" else name)
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    device = torch.device("xla" if name == "tpu" else name)
+    if isinstance(cfg, RunCfg) and cfg.performance.fused_loss:
+        check_device(device)
+    return device
 
 
 def trainer_devices(cfg: RunCfg) -> Any:
-    """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
+    """`devices` as Lightning wants it: on a CPU a list of n means n processes, too many are a `UserError`."""
     devices: Any = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     if compute_device(cfg).type != "cpu":
         return devices
-    devices = len(devices) if isinstance(devices, list) else devices
-    return 1 if devices in ("auto", -1, "-1") else int(devices)
+    count, cores = count_devices(cfg.devices, "cpu"), usable_cores()
+    if count > max(4, 2 * cores):
+        raise UserError(
+            f"devices={devices}: there is no GPU in use, and {count} processes are too many for {cores} cores; give "
+            f"devices={cores} or less"
+        )
+    return count
 
 
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.args.take_schema import PredictCfg
+from solo.data.storage.folders import Problems
 from solo.errors import UserError
 from solo.files import cell, output_file, replacing
 from solo.run.embed import as_utf8, import_parquet
@@ -28,9 +29,10 @@ def predict(cfg: PredictCfg) -> list[Row]:
         raise UserError(
             f"level={cfg.level!r} has no use with decision=crm, which chooses classes; leave one of them out"
         )
-    files, model = image_files(cfg.images), load_pretrained(cfg.run, cfg.device)
+    problems = Problems(cfg.on_error == "skip", "on_error")
+    files, model = image_files(cfg.images, problems), load_pretrained(cfg.run, cfg.device)
     out = output_file(cfg.out)
-    engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
+    engine = FileFeatures(model, cfg.batch_size, problems)
     rows: list[Row] = []
     for paths, features in engine.batches(files, "predictions"):
         found = replace(model.classify(features, cfg.k, cfg.level, cfg.within), careful=cfg.decision == "crm")

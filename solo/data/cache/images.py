@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,8 @@ def cached(
         found.size_text += f" ({readable(room)} if kept: augment=batch)"
         return found
     images = KeptImages(found, kept, augment.channels, place)
-    parent = next(path for path in (place, *place.parents) if path.exists())
-    if images.nbytes > shutil.disk_usage(parent).free and not images.path.exists():
+    parent = next(path for path in (place, *place.parents) if os.path.exists(path))
+    if images.nbytes > shutil.disk_usage(parent).free and not os.path.exists(images.path):
         size = readable(images.nbytes)
         raise CantCacheError(f"decoded they take {size}, more than is free in {place}; choose another data.cache_dir")
     try:

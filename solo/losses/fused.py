@@ -1,0 +1,233 @@
+"""InfoNCE, SupCon and HEX by kernels that make each cosine where it is used, so that no block of them is in memory.
+
+As in attention, a first pass makes what an anchor needs of its keys (log-sum-exps, counts), online; a second one the
+terms of its positives; for the gradient the cosines are made again, once for the anchors' and once for the keys'.
+Memory is that of the rows and their gradient. In a ring (`solo.losses.ring`) each pass is made in turns. The quantiles
+of `HEX_adaptive` are found by counting.
+
+Products of float32 are made of three of TF32, near float32's precision: one alone would change a loss of temperature
+0.1 by thousandths. The kernels need CUDA and Triton; with TRITON_INTERPRET=1 they run on a CPU, to be tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from solo.errors import UserError
+from solo.losses.pairs import Pairs
+from solo.losses.ring import RingPairs
+
+BLOCK, TILE = 64, 32  # rows of a program, and how many of the others it takes at once: what fits in registers
+COLUMNS = 128  # of a gradient that a program makes at once
+NOBODY = -1e30  # the kernels' log of an empty sum
+
+
+class Choice(NamedTuple):
+    """Who is a hierarchy negative, as kernels can tell, and what is done with these."""
+
+    chooses: bool = False  # there are any
+    cut: Tensor | float = math.inf  # negatives with a cosine above it, one for all anchors or (M,)
+    named: bool = False  # and those of the anchor's known group
+    weigh: bool = True  # they have a local term, or else leave the denominator
+    own: bool = True  # the positive is in its denominator
+    beta: float = 0.0
+    tau_plus: float = 0.0
+
+
+class Seen(NamedTuple):
+    """What kernels have seen of each anchor, each (M,)."""
+
+    positives: Tensor  # number
+    log_rest: Tensor  # log G_i, -inf where there is none
+    size: Tensor  # |H(i)|
+    log_local: Tensor  # log L_i, -inf where there is none
+    alike: Tensor  # of H(i) in the anchor's known group
+    known: Tensor  # of H(i) in any known group, where the anchor's is known
+    local_share: Tensor  # sum over the terms of the share of the local term
+    bounded: Tensor  # number of terms whose local term is at its bound
+
+
+def check_device(device: torch.device) -> None:
+    """Refuse what can't run the kernels.
+
+    Raises:
+        UserError: no CUDA device, or no Triton.
+    """
+    runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    if not runs or find_spec("triton") is None:
+        missing = "the package triton, which isn't installed" if runs else f"a CUDA device, not {device.type}"
+        raise UserError(f"performance.fused_loss=true needs {missing}; leave it out, the loss is the same")
+
+
+def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Start a kernel on the device of its first argument."""
+    from solo.losses import fused_kernels
+
+    device = arguments[0].device
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8, enable_fp_fusion=True)
+
+
+def _power(number: int, most: int) -> int:
+    """The next power of two, of 16, which a product has at least, to `most`."""
+    return min(most, max(16, 1 << (number - 1).bit_length()))
+
+
+class _Kernels:
+    """The kernels, on the keys that `pairs` has at the moment."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs, self.anchors = pairs, pairs.anchors.detach().contiguous()
+        device, self.width = self.anchors.device, self.anchors.shape[1]
+        check_device(device)
+        card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+        self.programs = 2 * card.multi_processor_count if card else 4  # what keeps a device busy
+        split = self.anchors.dtype == torch.float32 and not torch.version.hip and (card is None or card.major >= 8)
+        self.tiles = {"WIDTH": self.width, "PART": _power(self.width, TILE), "PRECISION": "tf32x3" if split else "ieee"}
+
+    def rows(self) -> tuple[Tensor, ...]:
+        """Anchors and keys, their ids, and their groups or, where there are none, the ids again."""
+        pairs = self.pairs
+        labels = [pairs.anchor_ids, pairs.key_ids]
+        groups = [x for x in (pairs.anchor_groups, pairs.key_groups) if x is not None]
+        labels += groups if len(groups) == 2 else labels
+        return self.anchors, pairs.keys.detach().contiguous(), *(x.long().contiguous() for x in labels)
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Anchors, keys, and which key anchor 0 is: where it is none, one that there isn't."""
+        m = len(self.anchors)
+        return m, len(self.pairs.keys), -1 - m if self.pairs.offset is None else self.pairs.offset
+
+    def shares(self, mine: int, others: int) -> tuple[tuple[int, int], int]:
+        """Blocks of `mine`, and programs for each with a share of the others; the length of a share."""
+        blocks, tiles = -(-mine // BLOCK), -(-others // TILE)
+        length = max(1, -(-tiles // max(1, self.programs // max(1, blocks))))
+        return (blocks, -(-tiles // length)), length * TILE
+
+
+def _turns(pairs: Pairs, carried: Tensor | None = None) -> Iterator[bool]:
+    return pairs.turns(carried) if isinstance(pairs, RingPairs) else iter((True,))
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, keys: Tensor, pairs: Pairs, loss: Any) -> Tensor:
+        choice, of, scale = loss.choice(), _Kernels(pairs), loss.inverse_temperature
+        if choice.named:
+            pairs.same_group(slice(0, 0))  # says so where there are no groups
+        cut = anchors.new_zeros(len(anchors)) + choice.cut
+        inside, weigh = loss.positives == "inside", choice.chooses and choice.weigh
+        words = {**of.tiles, "INSIDE": inside, "WEIGH": weigh}
+        chosen = {"CHOOSES": choice.chooses, "NAMED": choice.named}
+        rows = {"ROWS": BLOCK, "KEYS": TILE}
+
+        numbers: Tensor | None = None
+        groups = pairs.anchor_groups is not None and pairs.key_groups is not None
+        for _ in _turns(pairs):
+            m, n, offset = of.sizes()
+            grid, share = of.shares(m, n)
+            out = anchors.new_empty(grid[1], 8, m)
+            settings: tuple[Any, ...] = (m, n, offset, pairs.positives_only, share, scale, choice.beta)
+            launch("statistics", grid, *of.rows(), cut, out, *settings, **words, **chosen, **rows, GROUPS=groups)
+            out = out if numbers is None else torch.cat([numbers[None], out])
+            numbers = torch.cat([out[:, :4].logsumexp(dim=0), out[:, 4:].sum(dim=0)])
+        assert numbers is not None
+
+        terms = anchors.new_zeros(6, len(anchors))
+        for _ in iter((True,)) if inside else _turns(pairs):
+            m, n, offset = of.sizes()
+            n = 1 if inside else n
+            grid, share = of.shares(m, n)
+            out = anchors.new_empty(grid[1], 6, m)
+            settings = (m, n, offset, share, scale, choice.tau_plus)
+            launch("scores", grid, *of.rows()[:4], numbers, out, *settings, **words, **rows, OWN=choice.own)
+            terms += out.sum(dim=0)
+
+        d_anchors, d_keys = torch.zeros_like(anchors), torch.zeros_like(keys)
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[0 if pairs.ring else 1]]
+        columns = _power(of.width, COLUMNS)
+        for _ in _turns(pairs, d_keys if wanted[1] else None):
+            m, n, offset = of.sizes()
+            for to_keys, total in enumerate((d_anchors, d_keys)):
+                if not wanted[to_keys]:
+                    continue
+                grid, share = of.shares(*((n, m) if to_keys else (m, n)))
+                out = anchors.new_empty(grid[1], *total.shape)
+                rows = {"ROWS": TILE, "KEYS": BLOCK} if to_keys else {"ROWS": BLOCK, "KEYS": TILE}
+                settings = (m, n, offset, pairs.positives_only, share, scale, choice.beta, choice.tau_plus)
+                more = {**words, **chosen, **rows, "OWN": choice.own, "TO_KEYS": bool(to_keys), "COLUMNS": columns}
+                grid3 = (*grid, -(-of.width // columns))
+                launch("gradient", grid3, *of.rows(), cut, numbers, terms, out, *settings, **more)
+                total += out.sum(dim=0)
+
+        _, rest, tilted, weights, positives, size, alike, known = numbers
+        log_rest = rest.masked_fill(rest < NOBODY / 2, -math.inf)
+        log_local = (size.log() + tilted - weights).masked_fill(size == 0, -math.inf)
+        loss.see(Seen(positives, log_rest, size, log_local, alike, known, terms[4], terms[5]))
+        factor: Tensor = loss.scale()
+        ctx.factor, ctx.ring = factor, pairs.ring
+        ctx.save_for_backward(d_anchors, d_keys)
+        return terms[0].sum() * factor
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        factor = grad * ctx.factor
+        d_anchors, d_keys = ctx.saved_tensors
+        if ctx.ring:  # the anchors are keys elsewhere
+            return (d_anchors + d_keys) * factor, None, None, None
+        return d_anchors * factor, d_keys * factor, None, None
+
+
+def fused_loss(pairs: Pairs, loss: Any) -> Tensor:
+    """The loss of all rows, as ``blockwise`` has it, where ``loss`` is an ``InfoNCERows``.
+
+    In a ring the gradient is made in the forward pass, so there the loss has the same weight on all processes.
+    """
+    return _Fused.apply(pairs.anchors, pairs.keys, pairs, loss)  # type: ignore[no-any-return]
+
+
+def _counted(pairs: Pairs, cuts: Tensor) -> tuple[Tensor, Tensor]:
+    """How many cosines of each anchor are above each of its ascending cuts (8, M); and the lowest of all, (M,)."""
+    of, first = _Kernels(pairs), pairs.positives_only
+    m, n, _ = of.sizes()
+    grid, share = of.shares(m, n - first)
+    found = cuts.new_empty(grid[1], m, 8, dtype=torch.int32)
+    lowest = cuts.new_empty(grid[1], m)
+    sizes = (m, n, first, share)
+    launch("counts", grid, *of.rows()[:2], cuts, found, lowest, *sizes, **of.tiles, ROWS=BLOCK, KEYS=TILE)
+    return found.sum(dim=0).flip(1).cumsum(dim=1).flip(1).T, lowest.amin(dim=0)
+
+
+@torch.no_grad()
+def lowest_cosine(pairs: Pairs) -> Tensor:
+    """The lowest cosine of each anchor with whoever can be a negative, (M,)."""
+    return _counted(pairs, pairs.anchors.new_zeros(8, len(pairs.anchors)))[1]
+
+
+@torch.no_grad()
+def row_quantile(pairs: Pairs, quantile: float) -> Tensor:
+    """The nearest quantile of each anchor's cosines with whoever can be a negative, (M,), by counting.
+
+    It is above that cosine by what float32 (float64) rounds at most, so that nobody is above the one and not the other.
+    """
+    n = len(pairs.keys) - pairs.positives_only
+    place = n - round(quantile * (n - 1))  # counted from the largest, which is 1
+    edges = pairs.anchors.new_full((2, len(pairs.anchors)), 1.01)
+    edges[0] = -1.01
+    ninths = torch.arange(1, 9, device=edges.device)[:, None] / 9.0
+    for _ in range(17 if edges.dtype == torch.float64 else 8):  # 9^8 is more than 2^25, and 9^17 than 2^53
+        cuts = (edges[0] + (edges[1] - edges[0]) * ninths.to(edges)).contiguous()
+        below = (_counted(pairs, cuts)[0] >= place).sum(dim=0, keepdim=True)  # cuts that are below it
+        around = torch.cat([edges[:1], cuts, edges[1:]])
+        edges = around.gather(0, torch.cat([below, below + 1]))
+    return edges[1]
