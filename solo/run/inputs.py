@@ -13,23 +13,25 @@ from solo.data.storage.reading import ImageReading
 from solo.errors import UserError
 
 
-def image_files(place: str | Path, skip: bool = True) -> list[Path]:
-    """The images below a folder, sorted, at least one, or one image; with `skip` those in folders that can be read."""
-    path = Path(place).expanduser()
+def image_files(place: str | Path, problems: Problems | None = None) -> list[Path]:
+    """The images below a folder, sorted, at least one, or one image; `problems` decides about folders not readable."""
+    path, problems = Path(place).expanduser(), problems or Problems()
     if not path.exists():
         raise UserError(f"{place} doesn't exist; give an image, or a folder of images")
     if not path.is_dir():
         return [path]
-    found = [path.joinpath(*parts, name) for parts, names in image_folders(path, Problems(skip=skip)) for name in names]
+    found = [path.joinpath(*parts, name) for parts, names in image_folders(path, problems) for name in names]
     if not found:
-        raise UserError(f"{path} holds no images, neither directly nor in its folders")
+        raise UserError(
+            "; ".join([f"{path} holds no images, neither directly nor in its folders", *problems.found[:1]])
+        )
     return found
 
 
 def each_image(images: Any, channels: int) -> Iterator[Any]:
     """The images one by one of whatever `PretrainedModel.embed` takes; a `UserError` for what holds none."""
     if isinstance(images, (str, Path)):
-        images = image_files(images, skip=False)
+        images = image_files(images)
     elif isinstance(images, Image.Image) or _is_one(images, channels):
         images = [images]
     elif not isinstance(images, Iterable):

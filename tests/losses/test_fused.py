@@ -27,7 +27,7 @@ from solo.losses.pairs import Pairs
 from tests.losses.fused_cases import CASES, LOOPS, SPECIAL
 
 ROOT = Path(__file__).parents[2]
-PLAIN = {"loops: adaptive, classes", "one row", "inside", "queue, scaled rows"}
+PLAIN = {"loops: adaptive, classes", "queue, scaled rows"}
 THOROUGH = pytest.mark.thorough
 pytest.importorskip("triton")
 
@@ -53,7 +53,7 @@ def test_equals_blocks(name: str, found: dict[str, Any]) -> None:
     mine, blocks, *_ = found[name]
     assert len(mine) == len(blocks)
     # A half holds three digits of the gradient, which is rounded to it.
-    near = {"rtol": 1e-5, "atol": 1e-6} if CASES[name].dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-4}
+    near = {"rtol": 1e-5, "atol": 1e-6} if CASES[name].dtype.itemsize > 2 else {"rtol": 1e-2, "atol": 1e-4}
     if name == "nan":
         assert mine[0].isnan() and blocks[0].isnan()
         return

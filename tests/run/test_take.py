@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import solo
+from solo.args.take_schema import SearchCfg
 from solo.cli import main
 from solo.errors import UserError
+from solo.run.search import search
 
 DIGITS = load_digits()
 
@@ -146,8 +149,41 @@ def test_files_that_cannot_be_read(run, tmp_path, capsys):
     words = ["embed", str(run), str(tmp_path), f"out={tmp_path / 'f.npz'}"]
     assert main(words) == 1 and "bad.png" in capsys.readouterr().err
     assert main([*words, "on_error=skip"]) == 0
-    assert "1 images were skipped" in "".join(capsys.readouterr())
+    assert "1 files or folders were skipped" in "".join(capsys.readouterr())
     assert [Path(name).name for name in np.load(tmp_path / "f.npz")["paths"]] == ["good.png"]
+
+
+@pytest.mark.fault(2, "folders and images that only another user may read", "named, or skipped and listed")
+def test_files_of_another_user(run, pictures, tmp_path, capsys, no_root):
+    place = tmp_path / "pictures"
+    shutil.copytree(pictures, place)
+    (place / "0").chmod(0)
+    next((place / "1").iterdir()).chmod(0)
+    for words in (["embed", "f.npz"], ["predict", "f.csv"]):
+        line = [words[0], str(run), str(place), f"out={tmp_path / words[1]}"]
+        assert main(line) == 1
+        assert "0 can't be listed (Permission denied); repair or remove it, or set on_error=skip" in (
+            capsys.readouterr().err
+        )
+        assert main([*line, "on_error=skip"]) == 0
+        told = "".join(capsys.readouterr())
+        assert "2 files or folders were skipped" in told and "can't be listed" in told
+    place.chmod(0)
+    with pytest.raises(UserError, match="can't be listed"):
+        solo.load(run).embed(place)
+    place.chmod(0o755)
+    (place / "0").chmod(0o755)
+
+
+@pytest.mark.fault(2, "12 bits in 16 in the pictures of `solo search`", "as bright as the network sees them")
+def test_pictures_of_deep_images(run, tmp_path):
+    place, model = tmp_path / "deep", solo.load(run)
+    place.mkdir()
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(place / "white.png")
+    model = replace(model, network=replace(model.network, reading={"range": [0, 4095]}))
+    search(SearchCfg(run=str(run), query=str(place), among=str(place), out=str(tmp_path / "s.png")), model)
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.convert("L").getpixel((60, 60)) > 250
 
 
 @pytest.mark.fault(5, "images and classes named like formulas (`=1+1`) in the CSV of `predict` and `search`", "texts")
