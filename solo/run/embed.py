@@ -126,9 +126,8 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) ->
                 start += len(values)
                 lines += part
             table.flush()
-            out.with_suffix(".txt").write_text(
-                "".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape"
-            )
+            text = "".join(f"{line}\n" for line in lines)
+            out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = import_parquet()
             schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])

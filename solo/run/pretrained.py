@@ -23,8 +23,7 @@ from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
-from solo.export.card import facts_of, model_card
-from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
+from solo.export.folder import DESCRIPTION, Bundle, Network, facts_of, model_card, read_exported
 from solo.export.hub import OnHub, fetch
 from solo.export.targets import Exported, export
 from solo.run.inputs import as_image, each_image
@@ -211,9 +210,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         raise UserError(f"device={device} can't be used ({reason}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
         source = fetch(str(source).removeprefix("hf://"))
-    changed = {
-        "size" if key == "image_size" else key: x for key, x in given.items() if key in ("image_size", "mean", "std")
-    }
+    changed = {("size" if k == "image_size" else k): x for k, x in given.items() if k in ("image_size", "mean", "std")}
     if str(source).startswith(("timm/", "torchvision/")):
         name, channels = str(source), given.get("channels", 3)
         found = published_model(name, channels=channels)

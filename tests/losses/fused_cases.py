@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.doctor.processes import on_processes
+from solo.doctor.parity import on_processes
 from solo.hex import AdaptivePercentile, Constant, FixedThreshold, Superclass, hex_nce
 from solo.hex.policy import EveryNegative, NoNegative, Policy, WithNamed
 from solo.losses import fused, info_nce

@@ -20,7 +20,6 @@ from solo.data.labels.subsets import Around, Subset, level_targets
 from solo.data.labels.withholding import KnownLabels
 from solo.data.sources.skip import SkipBroken, image_sources
 from solo.data.storage.reading import ImageReading
-from solo.data.storage.stored import readable_somewhere
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import Normalize, Pipeline
 from solo.data.views.tensor_ops import luminance
@@ -101,7 +100,7 @@ def cached(
     if array is not None:
         return ArrayImages(array, indices, targets, convert)
     files = image_sources(dataset)
-    if not files or not any(map(readable_somewhere, files)):
+    if not files or not any(not isinstance(file, str) or Path(file).is_file() for file in files):
         raise CantCacheError("the images are neither in memory nor in files of their own")
     if any(entry.scale is None for entry in augment.entries):
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")
