@@ -197,7 +197,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     Raises:
         UserError: the file can't be read, holds no backbone, or doesn't say which one; there is no such device.
     """
-    given = {key: list(x) if isinstance(x, tuple) else x for key, x in data.items() if x is not None}
+    given: dict[str, Any] = {key: list(x) if isinstance(x, tuple) else x for key, x in data.items() if x is not None}
     if unknown := sorted(set(given) - {"dataset", "image_size", "channels", "mean", "std"}):
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
     if problems := check({**given, "dataset": "custom"}, EvalDataCfg)[1]:
