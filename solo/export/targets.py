@@ -159,7 +159,8 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
         write_text(folder / "config.json", json.dumps(remote_config(bundle), indent=2) + "\n")
         _weights(folder, {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()})
     else:
-        raise UserError(f"transformers has no network like {_described(bundle)}; to=onnx, safetensors take any")
+        known = "take to=onnx, torch_export, safetensors"
+        raise UserError(f"transformers has no network like {_described(bundle)}; {known}")
     trust = ", trust_remote_code=True" if code else ""
     usage = ["from transformers import AutoModel", ""]
     usage += [f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()']
