@@ -44,7 +44,8 @@ def unpacked(text: str, draws: int) -> Array:
     try:
         counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
     except (ValueError, TypeError, zlib.error) as error:
-        raise UserError(f"the hits of a row are damaged ({reason(error)}); take its line out") from error
+        text = f"the hits of a row are damaged ({reason(error)}); take its line out, it is done again"
+        raise UserError(text) from error
     return np.where(counts == _UNKNOWN, math.nan, counts / draws)
 
 

@@ -146,7 +146,8 @@ def _fitting() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise UserError(f"the states of processes in the checkpoint don't fit this run ({reason(error)})") from error
+        text = f"the states of processes in the checkpoint don't fit this run ({reason(error)}); start a new run"
+        raise UserError(text) from error
 
 
 class _ContinuedMeans(_ResultCollection):

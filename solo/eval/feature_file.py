@@ -139,7 +139,7 @@ def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
         odd = numbers[(numbers.astype(np.float64) < -1) | (numbers.astype(np.float64) >= _MOST_CLASSES)]
         if odd.size:
             raise UserError(
-                f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; -1: none"
+                f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1"
             )
         columns = torch.from_numpy(numbers.astype(np.int64))
         columns = columns[:, None] if columns.ndim == 1 else columns

@@ -113,7 +113,8 @@ def _report(plan: Plan, rows: dict[str, Row], command: str) -> Report:
         if task.id in rows:
             numbers = _measures(rows[task.id], plan)
             if missing := [name for name in plan.file.measures if math.isnan(numbers[name])]:
-                raise UserError(f"{plan.path}: {missing} isn't there; the rows hold {rows[task.id]['numbers']}")
+                held = rows[task.id]["numbers"]
+                raise UserError(f"{plan.path}: {missing} of measures isn't there; the rows hold {held}")
             values.setdefault(task.budget, {}).setdefault(task.arm, {})[task.seed] = numbers
     return Report(
         title=plan.file.title or plan.path.stem,

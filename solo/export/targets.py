@@ -6,6 +6,7 @@ that gives the features of images, which `export` compares before it says that a
 
 import importlib.util
 import json
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from solo.errors import UserError
 from solo.export.folder import Bundle, Reading, model_card, write_description
 from solo.export.forms import TimmForm, close, remote_code, remote_config, timm_form
 from solo.export.programs import onnx, torch_export
-from solo.files import replacing, write_text
+from solo.files import output_file, replacing, write_text
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     missing = [name for name in target.needs if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"to={to} needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise UserError(f"out={folder} is a file; give a folder")
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    new = not os.path.exists(folder)
+    output_file(folder / "README.md")
     try:
         reading = target.write(bundle, folder)
     except UserError:
@@ -158,7 +159,8 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
         write_text(folder / "config.json", json.dumps(remote_config(bundle), indent=2) + "\n")
         _weights(folder, {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()})
     else:
-        raise UserError(f"transformers has no network like {_described(bundle)}; to=onnx, safetensors take any")
+        known = "take to=onnx, torch_export, safetensors"
+        raise UserError(f"transformers has no network like {_described(bundle)}; {known}")
     trust = ", trust_remote_code=True" if code else ""
     usage = ["from transformers import AutoModel", ""]
     usage += [f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()']

@@ -51,7 +51,7 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
         if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
             found = read_word(word, schema)
             if values.get(found.key, found.value) != found.value:
-                raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; take one")
+                raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; drop one")
             values[found.key] = found.value
         else:
             values[free.pop(0)] = word
