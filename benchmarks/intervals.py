@@ -407,7 +407,7 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
     lines = [
         "# Coverage of the 95 % intervals\n",
         "In percent, 95 is nominal; written by `python benchmarks/intervals.py`, whose head says how. 4,000 runs have "
-        "a standard error of 0.3 points, 2,000 of 0.5, 1,000 of 0.7. A cell is empty if no noise tried gives that accuracy; "
+        "a standard error of 0.3 points, 2,000 of 0.5, 1,000 of 0.7. A cell is empty if no noise tried gives it; "
         "`none` is where no interval is printed. Of a classifier the first number is at that accuracy, the others are "
         "what they are then.\n",
         _row("what", "where", "number", "images", "runs", *(f"{accuracy} %" for accuracy in CLOSE)),
