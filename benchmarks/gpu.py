@@ -251,7 +251,7 @@ def loader(b: Bench) -> Iterator[Row]:
     """Images/s of JPEG files, two views of 224 pixels: from the files and from the cache, without the first batches."""
     with tempfile.TemporaryDirectory() as name:
         files = Path(name, "images")
-        jpegs(files, b.size(1, 0), b.size(450, 64))
+        jpegs(files, 0 if b.dry else 0.7, b.size(450, 64))
         dataset, augment = (
             load(get_spec("custom"), "train", files),
             BatchAugment([symmetric(b.size(224, 32))], MEAN, STD),
@@ -262,8 +262,10 @@ def loader(b: Bench) -> Iterator[Row]:
         kept.fetch(range(len(kept)))
         for source, where in (("files", fresh), ("cache", kept)):
             for workers in (0,) if b.dry else (4, 15):
-                batches = iter(BatchLoader(where, augment, b.size(256, 16), workers, 0, b.device))
-                next(batches), b.wait()
+                batches = iter(BatchLoader(where, augment, b.size(64, 16), workers, 0, b.device))
+                for _ in range(max(1, workers)):  # those that all of them have begun with
+                    next(batches)
+                b.wait()
                 start, count = time.perf_counter(), sum(len(indexes) for indexes, _, _ in batches)
                 b.wait()
                 rate = round(count / (time.perf_counter() - start))
@@ -320,7 +322,7 @@ def middle(shares: list[float]) -> float | None:
     return statistics.mean(shares[used[0] : used[-1] + 1]) if used else None
 
 
-PARTS = (yardstick, networks, augmentation, losses, truth, knn, sync_norms, loader, runs)
+PARTS = (yardstick, networks, augmentation, losses, truth, knn, sync_norms, runs, loader)
 
 
 def main() -> None:

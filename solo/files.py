@@ -1,9 +1,13 @@
 """Writing files so that a reader, or the next run, never meets half of one."""
 
+import csv
+import glob
+import io
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +19,16 @@ from solo.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; at the end of the block it is on disk and takes the place of `path`.
 
-    A crash at any moment leaves either the old file or the new one, never a part. The temporary name is always the
-    same, so what a killed process left behind is overwritten by the next one. Raises a `UserError`: the folder can't be
-    written or the disk is full; the old file is untouched.
+    A crash at any moment leaves either the old file or the new one, never a part. The temporary name is the process's
+    own: of two programs that write the same file the last one's stays, whole. What a killed process left behind is
+    removed after a day. Raises a `UserError`: the folder can't be written or the disk is full; the old file is
+    untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if left.stat().st_mtime < time.time() - 86400:
+                left.unlink(missing_ok=True)
         yield temporary
         flush(temporary)
         os.replace(temporary, path)
@@ -88,3 +96,22 @@ def flush(path: Path) -> None:
 def cell(value: Any, guard: str = "'") -> Any:
     """A value for CSV: a text that spreadsheets would run as a formula gets `guard` in front, `./` if it is a path."""
     return guard + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a CSV file with the union of their columns; what a row doesn't have, or is None, stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def told_apart(paths: Sequence[str]) -> list[str]:
+    """The ends of paths, as much of them as tells one from the others."""
+    parts = [Path(path).parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names

@@ -60,18 +60,13 @@ def own_weights(state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[st
     state, wanted = {_INSERTED.sub("", key): value for key, value in flat(state).items()}, set(names)
     found, left = _behind_prefix(state, wanted)
     if len(found) < len(wanted):
-        for other in (_numbered(state), _dinov2(state)):
+        # `Sequential(*resnet.children())`, as lightly's examples have it: children are numbered.
+        children = {_NUMBER.sub(lambda at: f"{at[1]}{_CHILDREN[at[2]]}.", key, 1): x for key, x in state.items()}
+        for other in (children, _dinov2(state)):
             more, unknown = _behind_prefix(other, wanted)
             if len(more) > len(found):
                 found, left = more, unknown
     return found, left
-
-
-def _numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`Sequential(*resnet.children())`, as lightly's examples have it: children are numbered."""
-    return {
-        _NUMBER.sub(lambda found: f"{found[1]}{_CHILDREN[found[2]]}.", key, 1): value for key, value in state.items()
-    }
 
 
 def _dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +104,7 @@ def load_weights(
 
     The rest is for the error: the file (which may begin with its setting), what the network is
     (`backbone.name='resnet18'`), and the backbone that the file was trained with. Raises a `UserError`: names missing,
-    unexpected and mismatching keys, both networks, and what to do.
+    unexpected and mismatching keys, both networks, and what to do, or weights that are not finite.
     """
     own = network.state_dict()
     found, unexpected = own_weights(state, list(own))
@@ -120,6 +115,10 @@ def load_weights(
         for key, value in found.items()
         if value.shape != own[key].shape
     ]
+    if broken := [key for key, value in found.items() if not value.float().isfinite().all()]:
+        raise UserError(
+            f"{path} holds weights that are infinite or no numbers ({some(broken)}); give an earlier checkpoint"
+        )
     if not (missing or unexpected or shapes):
         network.load_state_dict({**own, **found})
         if changed:
@@ -153,9 +152,8 @@ def resized(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, 
             grids = _grids(old.shape[1], own.shape[1])
             if grids is not None:
                 prefix, before, now = grids
-                new = resample_abs_pos_embed(
-                    old.float(), new_size=[now, now], old_size=[before, before], num_prefix_tokens=prefix
-                )
+                sizes = {"new_size": [now, now], "old_size": [before, before]}
+                new = resample_abs_pos_embed(old.float(), **sizes, num_prefix_tokens=prefix)
                 fitted[name] = new.to(old.dtype)
         elif name.endswith("relative_position_bias_table"):
             window = (math.isqrt(len(own)) + 1) // 2

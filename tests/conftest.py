@@ -10,8 +10,11 @@ gets all of it. Two marks say what is left out:
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         gone = set(left_out)
         items[:] = [item for item in items if item not in gone]
+
+
+@pytest.fixture
+def no_root() -> Iterator[None]:
+    """Permissions of files count for this test, also where root runs it: that thread's rights to override them rest."""
+    if sys.platform != "linux":
+        pytest.skip("capabilities are Linux's")
+    library, head, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert library.capget(head, sets) == 0
+    before, sets[0] = sets[0], sets[0] & ~0b110  # effective CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert library.capset(head, sets) == 0
+    yield
+    sets[0] = before
+    assert library.capset(head, sets) == 0

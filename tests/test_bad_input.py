@@ -44,7 +44,10 @@ SETTINGS = [
         "method=byol method_kwargs.pred_hidden_dim=8 performance.fused_loss=true",
         "performance.fused_loss=True is for all4one, mocov2plus, nnclr, simclr, supcon, and for HEX where",
     ),
-    ("type=coarse performance.fused_loss=true", "performance.fused_loss=True weighs or drops what HEX_fixed"),
+    (
+        "type=HEX_adaptive hex.action=pull performance.fused_loss=true",
+        "performance.fused_loss=True weighs or drops what HEX_fixed",
+    ),
     # names that don't exist
     ("method=simclrr", "method='simclrr' is unknown; did you mean 'simclr'? choose all4one, barlow_twins"),
     ("method=null", "method is missing; give text: self-supervised method"),

@@ -33,6 +33,23 @@ def test_the_folder_of_what_can_be_made_again(tmp_path, monkeypatch):
         user_cache().mkdir(parents=True)
 
 
+@pytest.mark.fault(5, "two programs write the same file at the same time", "one of the two, whole; none fails")
+def test_two_writers(tmp_path, monkeypatch):
+    path, own = tmp_path / "a.txt", os.getpid()
+    stale = tmp_path / ".a.txt.1.tmp"
+    stale.write_text("of a program that was killed")
+    os.utime(stale, (0, 0))
+    with replacing(path) as first:
+        first.write_text("the first")
+        monkeypatch.setattr(os, "getpid", lambda: own + 1)
+        with replacing(path) as second:
+            second.write_text("2nd")
+            assert first.read_text() == "the first"
+        monkeypatch.undo()
+        assert path.read_text() == "2nd"
+    assert path.read_text() == "the first" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"a.txt can't be written: No such file"):
         write_text(tmp_path / "nowhere" / "a.txt", "x")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
-PARTS = ["yardstick", "networks", "augmentation", "losses", "truth", "knn", "sync_norms", "loader", "runs"]
+PARTS = ["yardstick", "networks", "augmentation", "losses", "truth", "knn", "sync_norms", "runs", "loader"]
 
 
 @pytest.mark.thorough

@@ -303,6 +303,17 @@ def test_a_mismatch_names_keys_counts_and_both_networks() -> None:
     assert "random backbone" in text and torch.equal(before.conv.weight, weight)
 
 
+@pytest.mark.fault(4, "weights that are infinite or no numbers, for any command", "refused: an earlier checkpoint")
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite(value: float) -> None:
+    state, network = named("backbone.", W), Backbone()
+    state["backbone.norm.running_var"] = torch.tensor([1.0, value, 1.0])
+    before = copy.deepcopy(network)
+    with pytest.raises(UserError, match=r"x.ckpt holds weights that are infinite .* \(norm.running_var\); .* earlier"):
+        load_weights(network, state, path="x.ckpt", name="it")
+    assert equal(network, before)
+
+
 WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
     "one is missing": (
         {key: value for key, value in named("module.", W).items() if "running_mean" not in key},

@@ -108,7 +108,8 @@ def _pretraining(folder: Path, name: str) -> Made | None:
                 return Made([base, "_self_"], values, _said_by(values, name), [f"{base} and type: {_TYPES[start]}"])
         return None
     base, _, part = name.rpartition("_")
-    small = _small(folder)
+    pixels = _of_images(folder)[1]
+    small = pixels <= _SMALL
     if base and small and (above / "parts" / f"{part}.yaml").is_file():
         if not ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
             return None
@@ -122,7 +123,7 @@ def _pretraining(folder: Path, name: str) -> Made | None:
         method = CATALOGUE[method].recipe or method
     if not (above / "methods" / f"{method}.yaml").is_file() and method not in read_table(above / "methods.yaml"):
         return None
-    group = "large" if _pixels(folder) >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
+    group = "large" if pixels >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
     trained = (read_table(above / "methods.yaml").get(method) or {}).get("method", method)  # of continue_dinov2: dinov2
     views, facts = _views(folder, trained, multicrop), CATALOGUE.get(method)
     network = [{"parts": "vit"}] if small and facts and facts.masked else []
@@ -190,24 +191,16 @@ def _views(folder: Path, method: str, multicrop: bool) -> str | None:
     view = table.get("methods", {}).get(method)
     if multicrop:
         view = table.get("multicrop", {}).get(view, view)
-    spec = _spec(folder)
-    kinds = ["grey"] if spec is not None and spec.channels == 1 else ["small"] if _small(folder) else []
-    for kind in kinds:
-        view = table.get(kind, {}).get(view, view)
+    spec, pixels = _of_images(folder)
+    kind = "grey" if spec is not None and spec.channels == 1 else "small" if pixels <= _SMALL else ""
+    view = table.get(kind, {}).get(view, view)
     return None if view is None else str(view)
 
 
-def _spec(folder: Path) -> DatasetSpec | None:
-    return DATASETS.get(str(_section(folder, "data")[0].get("dataset")))
-
-
-def _pixels(folder: Path) -> int:
-    spec = _spec(folder)
-    return 224 if spec is None or spec.size is None else int(spec.size)
-
-
-def _small(folder: Path) -> bool:
-    return _pixels(folder) <= _SMALL
+def _of_images(folder: Path) -> tuple[DatasetSpec | None, int]:
+    """The row of a folder's data set, and pixels of a side of its images."""
+    spec = DATASETS.get(str(_section(folder, "data")[0].get("dataset")))
+    return spec, 224 if spec is None or spec.size is None else int(spec.size)
 
 
 def _images(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:

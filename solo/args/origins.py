@@ -2,17 +2,25 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
+
+from solo.args.check import MOST_SHOWN, Problem
 
 COMMAND_LINE = "command line"
 
 
 class Origins(dict[str, str]):
-    """Key (`a.b[0].c`) -> place; add the sources in the order in which they replace each other."""
+    """Key (`a.b[0].c`) -> place; add the sources in the order in which they replace each other.
+
+    That of `""` is the whole config's; `spelled` has the keys that the user wrote otherwise.
+    """
+
+    spelled: Mapping[str, str] = MappingProxyType({})
 
     def add_file(self, path: Path, package: str = "") -> None:
         """All keys of a YAML file, which Hydra puts below `package`."""
@@ -36,7 +44,26 @@ class Origins(dict[str, str]):
 
     def place(self, key: str) -> str:
         """Of a key, else of the nearest section around it; empty if nobody wrote either."""
-        return place_of(self, key) or ""
+        while key and key not in self:
+            key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
+        return self[key] if key else ""
+
+    def of(self, key: str) -> str | None:
+        """The place of a key as written, else of something in it, else of the nearest section around it."""
+        inside = (place for name, place in self.items() if key and name.startswith(f"{key}."))
+        return self.get(key) or next(inside, None) or self.place(key) or None if key else None
+
+    def line(self, problem: Problem) -> str:
+        """A problem where it was written."""
+        key = self.spelled.get(problem.key, problem.key)
+        place = self.of(key) or self.get("")
+        return f"{place}: {key}{problem.text}" if place else f"{key}{problem.text}"
+
+    def text(self, problems: Sequence[Problem]) -> str:
+        """All of them, a line each; of very many the first ones."""
+        lines = [self.line(problem) for problem in dict.fromkeys(problems[:MOST_SHOWN])]
+        left = len(problems) - MOST_SHOWN
+        return "\n".join([*lines, *([f"and {left:,} more problems"] if left > 0 else [])])
 
     def remove(self, key: str) -> None:
         """Forget a key and what is in it."""
@@ -47,13 +74,6 @@ class Origins(dict[str, str]):
         if replaces:  # mappings are merged, lists and values replace what was there
             self.remove(key)
         self[key] = place
-
-
-def place_of(origins: Mapping[str, str], key: str) -> str | None:
-    """The place of a key, else of the nearest section around it."""
-    while key and key not in origins:
-        key = re.sub(r"(^|\.)[^.\[]+$|\[\d+\]$", "", key)
-    return origins[key] if key else None
 
 
 def display(path: Path) -> str:

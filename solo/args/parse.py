@@ -6,17 +6,17 @@ import contextlib
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from solo.args.check import MOST_SHOWN, ParseError, Problem, check
+from solo.args.check import ParseError, Problem, check
 from solo.args.check_data import check_data, check_folders, check_levels, obtain_all, spec_of, to_fetch
 from solo.args.check_method import check_labels_of_method, check_method, count_views
 from solo.args.check_run import check_files, check_run, remarks
 from solo.args.config import freeze
 from solo.args.fields import declarations, keys_of, walk
-from solo.args.origins import COMMAND_LINE, place_of
+from solo.args.origins import COMMAND_LINE, Origins
 from solo.args.outside import check_outside
 from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
 from solo.args.source import check_source
@@ -59,7 +59,7 @@ def parse(
     (a method, an optimizer, ...) or may still add (a checkpoint, method_kwargs) is the program's to check. `fetch` gets
     what is not on this machine first. Raises a `ParseError` with all problems, one a line.
     """
-    places = _Places(dict(origins or {}))
+    places = Origins(origins or {})
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
     checked, problems = check(modern.values, schema, open_names=from_code)
@@ -138,33 +138,9 @@ def one_line(error: Exception) -> str:
     return " ".join(re.split(r"Config search path:|See https://hydra", str(error))[0].split())
 
 
-class _Places:
-    """Where keys were written, and how."""
-
-    def __init__(self, origins: dict[str, str]) -> None:
-        self.origins = origins
-        self.spelled: dict[str, str] = {}
-
-    def of(self, key: str) -> str | None:
-        """The place of a key as written, else of something in it, else of the nearest section around it."""
-        inside = (place for name, place in self.origins.items() if key and name.startswith(f"{key}."))
-        return self.origins.get(key) or next(inside, None) or place_of(self.origins, key) if key else None
-
-    def text(self, problems: Sequence[Problem]) -> str:
-        """All of them, a line each; of very many the first ones."""
-        lines = [self.line(problem) for problem in dict.fromkeys(problems[:MOST_SHOWN])]
-        left = len(problems) - MOST_SHOWN
-        return "\n".join([*lines, *([f"and {left:,} more problems"] if left > 0 else [])])
-
-    def line(self, problem: Problem) -> str:
-        key = self.spelled.get(problem.key, problem.key)
-        place = self.of(key) or self.origins.get("")
-        return f"{place}: {key}{problem.text}" if place else f"{key}{problem.text}"
-
-
-def _origins(places: _Places, modern: Modern, derived: Mapping[str, str]) -> dict[str, str]:
+def _origins(places: Origins, modern: Modern, derived: Mapping[str, str]) -> dict[str, str]:
     """Places under today's keys; a derived value that has a place says both."""
-    origins = {key: place for key, place in places.origins.items() if key}
+    origins = {key: place for key, place in places.items() if key}
     for new, old in modern.spelled.items():
         if old in origins:
             origins[new] = f"{origins[old]} ({old})"

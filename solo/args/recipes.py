@@ -117,7 +117,7 @@ def _not_there(place: str, name: str, folders: Sequence[Path]) -> str:
             names = [str(path.parent / other.name) for root in roots() for other in (root / path.parent).glob("*/")]
         else:
             names = [file.parent.name for root in roots() for file in (root / "scripts/pretrain").glob("*/hex.yaml")]
-        hint = did_you_mean(place, names)
+        hint = did_you_mean(place, set(names) - {place})
         return f"the folder {place!r} doesn't exist, neither here nor in {display(roots()[1])}; {hint}".rstrip("; ")
     names = names_in(folders[-1] if len(folders) > 1 and names_in(folders[-1]) else folders[0])
     there = f"choose {', '.join(names)}" if names else "it holds no .yaml file"

@@ -5,6 +5,8 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from solo.errors import UserError
@@ -23,11 +25,14 @@ def acquire(folder: Path) -> None:
     the file system has none, nobody is kept out.
 
     Raises:
-        UserError: another process has it; says which one, where and since when.
+        UserError: another process has it; says which one, where and since when. Or the folder can't be written.
     """
     path = folder.resolve() / NAME
     while sys.platform != "win32" and path not in _held:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"{folder} can't be written: {error.strerror}; choose another folder") from error
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -36,7 +41,7 @@ def acquire(folder: Path) -> None:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return
             raise UserError(
-                f"{folder} is in use by {holder}; wait until it ends, stop it, or start a run of its own"
+                f"{folder} is in use by {holder}; wait until it ends, stop it, or start a new run"
             ) from None
         if _is_current(file, path):
             os.ftruncate(file, 0)
@@ -54,6 +59,16 @@ def release(folder: Path) -> None:
     if file is not None:
         path.unlink(missing_ok=True)
         os.close(file)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """`acquire` a folder for a block."""
+    acquire(folder)
+    try:
+        yield
+    finally:
+        release(folder)
 
 
 def _is_current(file: int, path: Path) -> bool:

@@ -93,13 +93,6 @@ def modernise(values: Mapping[str, Any], own: Container[str] = ()) -> Modern:
     return modern
 
 
-def _pop(values: dict[str, Any], dotted: str) -> bool:
-    """Remove a key; whether it had a value (null is how a recipe leaves out a key of the one it builds on)."""
-    *path, last = dotted.split(".")
-    section = get(values, ".".join(path)) if path else values
-    return isinstance(section, dict) and section.pop(last, None) is not None
-
-
 def _drop_dead(modern: Modern, own: Container[str]) -> None:
     method = modern.values.get("method")
     facts = CATALOGUE.get(str(method))
@@ -107,7 +100,10 @@ def _drop_dead(modern: Modern, own: Container[str]) -> None:
     kwargs = {f"method_kwargs.{name}": f"{method} doesn't read it" for name in dead}
     evaluates = "optimizer" in own and "method" not in own
     for name, why in {**DEAD, **kwargs, **(DEAD_IN_EVALUATION if evaluates else {})}.items():
-        if name not in own and _pop(modern.values, name):
+        around, _, last = name.rpartition(".")
+        section = get(modern.values, around) if around else modern.values
+        # Null is how a recipe leaves out a key of the one it builds on.
+        if name not in own and isinstance(section, dict) and section.pop(last, None) is not None:
             modern.notes.append((name, f" is ignored: {why}"))
 
 

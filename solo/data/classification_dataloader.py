@@ -12,7 +12,7 @@ from solo.data.labels.subsets import take_fraction
 from solo.data.sources.images import Transform
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
-from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline
+from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline, train_entry
 from solo.errors import UserError
 
 Pair = tuple[Any, Any]
@@ -58,12 +58,7 @@ def train_augment(
     spec: DatasetSpec, size: int, mean: Sequence[float], std: Sequence[float], channels: int | None = None
 ) -> BatchAugment:
     """What `T_train` of `prepare_transforms` does, for whole batches; arguments as there."""
-    entry = {
-        "crop_size": size,
-        "num_crops": 1,
-        "rrc": {"enabled": True, "crop_min_scale": spec.crop_min_scale, "crop_max_scale": 1.0},
-        "horizontal_flip": {"prob": 0.5 * spec.flip},
-    }
+    entry = train_entry(size, spec.crop_min_scale, spec.flip)
     return BatchAugment([entry], mean, std, channels, resample="bilinear")
 
 
@@ -168,4 +163,8 @@ def _auto_augment(size: int, mean: Sequence[float] | None, std: Sequence[float] 
         "mean": tuple(mean or spec.mean),
         "std": tuple(std or spec.std),
     }
-    return cast(Transform, create_transform(size, **options))
+    made: Any = create_transform(size, **options)
+    for operation in next(step.ops for step in made.transforms if hasattr(step, "ops")):
+        if operation.name.startswith("Posterize"):  # the largest level keeps 0 bits of a colour, which Pillow refuses
+            operation.magnitude_max = 9.99
+    return cast(Transform, made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,9 +41,7 @@ class FeatureTable:
         if small := int((self.features[lengths < 1e-12] != 0).any(dim=1).sum()):
             raise UserError(f"{small} of {n} features are shorter than 1e-12, and have no direction; scale them up")
         if broken:
-            raise UserError(
-                f"{broken} of {n} features are not finite; the network or the file that gave them is broken"
-            )
+            raise UserError(f"{broken} of {n} features are not finite; the network or file that gave them is broken")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -77,10 +75,6 @@ class Features:
             return self.tree.names[level]
         tables = [table for table in (self.train, self.val) if table is not None]
         return tuple(str(number) for number in range(max(int(x.labels[:, level].max()) for x in tables) + 1))
-
-    def renamed(self, name: str) -> Features:
-        """The same under another name."""
-        return replace(self, name=name)
 
 
 def infer_tree(labels: Tensor, levels: Sequence[str]) -> Taxonomy | None:

@@ -108,11 +108,8 @@ def _score(shared: Tensor, num_levels: int) -> Tensor:
     here = relevance.gather(1, shared)  # (q, n)
     discount = 1 / torch.log2(ranks + 1.0).double()
     until = torch.cat([discount.new_zeros(1), discount.cumsum(dim=0)])  # until[k]: sum of the first k
-    hierarchical_rank, overlap, ideal_gain = (
-        torch.zeros_like(here),
-        torch.zeros_like(here),
-        until.new_zeros(len(shared)),
-    )
+    hierarchical_rank, overlap = torch.zeros_like(here.expand(2, -1, -1))
+    ideal_gain = until.new_zeros(len(shared))
     for level in range(1, num_levels + 1):
         seen = (shared == level).cumsum(dim=1, dtype=torch.int32)
         first, count = above[:, level, None], counts[:, level, None]

@@ -14,9 +14,13 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from solo.eval.rows import Array
 
 Interval = tuple[float, float]
 
@@ -45,11 +49,9 @@ def wilson(share: float, count: float, z: float = 1.96) -> Interval:
 def of_independent(share: float, count: int, coin: bool) -> Interval:
     """Wilson's interval of a share of independent images (JASA 1927) or, by `coin`, Jeffreys's; NaN without images.
 
-    No fixed interval of a count has a coverage near 95 % everywhere: of 100 images that are right in 99 % of cases it
-    is 92.1 % if 97 right ones are taken for too few, else 98.2 %. Of the two intervals, which agree but for parts of an
-    image, one errs to this side, one to that; drawn by a coin they cover 94.3 to 95.2 % in all cells of
-    `benchmarks/intervals.py`. Randomised intervals: Stevens (Biometrika 1950); both of these: Brown, Cai, DasGupta
-    (Statistical Science 2001).
+    Of 100 images that are right in 99 % of cases a fixed interval covers 92.1 % if 97 right ones are taken for too few,
+    else 98.2 %. These two agree but for parts of an image and err to different sides; drawn by a coin they cover 94.3
+    to 95.2 % (`benchmarks/intervals.py`). Stevens (Biometrika 1950); Brown, Cai, DasGupta (Statistical Science 2001).
 
     Args:
         share: 0 to 1.
@@ -65,36 +67,48 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
-def of_mean(values: Tensor) -> Interval:
-    """Wilson's interval of the mean of independent images' values (n,) in 0 to 1, as many shares as spread as they do.
+def _as_shares(mean: float, variance: float, count: int, unseen: float = 0.125) -> Interval:
+    """Wilson's of as many shares as vary as the mean of images does, and by a part of an image that isn't seen."""
+    worth = mean * (1 - mean) / (variance + (unseen / count) ** 2)
+    return wilson(mean, worth if variance > 0 and worth > 0 else count, _T)
 
-    NaN without images.
-    """
+
+def of_mean(values: Tensor) -> Interval:
+    """The interval of the mean of independent images' values (n,) in 0 to 1; NaN without images."""
     if not len(values):
         return UNDEFINED
     mean, count = float(values.double().mean()), len(values)
-    variance = float(values.double().var()) / count if count > 1 else 0.0
-    return wilson(mean, mean * (1 - mean) / variance if variance > 0 else count)
+    return _as_shares(mean, float(values.double().var()) / count if count > 1 else 0.0, count)
 
 
-def of_statistic(statistic: Callable[[Tensor], float], count: int, seed: int = 0) -> Interval:
-    """The interval of a number of independent images that is no mean over them; NaN where halves have no number.
-
-    Its variance is read from the differences of 50 random halves, and halved, for all images are twice as many.
-
-    Args:
-        statistic: row numbers -> a number in 0..1, NaN where it is not defined.
-        count: of images.
-        seed: of the halves.
-    """
-    value, half, generator = statistic(torch.arange(count)), count // 2, torch.Generator().manual_seed(seed)
-    orders = (torch.randperm(count, generator=generator) for _ in range(_CUTS))
-    pairs = [(statistic(order[:half]), statistic(order[half : 2 * half])) for order in orders] if half else []
-    squares = [(one - other) ** 2 for one, other in pairs if math.isfinite(one - other)]
-    if math.isnan(value) or len(squares) < _FEWEST_CUTS:
+def of_classes(right: Array, truth: Array) -> Interval:
+    """The interval of `mean_per_class` of independent images (n,), -1 unknown; NaN with no more images than classes."""
+    known = truth >= 0
+    counts, hits = np.bincount(truth[known]), np.bincount(truth[known], right[known])
+    shares, counts = hits[counts > 0] / counts[counts > 0], counts[counts > 0]
+    total, classes = int(counts.sum()), len(counts)
+    if total <= classes:
         return UNDEFINED
-    variance = math.fsum(squares) / len(squares) / 4
-    return wilson(value, value * (1 - value) / variance if variance > 0 and 0 < value < 1 else count, _T)
+    variance = float((shares * (1 - shares) / counts).sum()) / classes**2
+    return _as_shares(float(shares.mean()), variance * total / (total - classes), total)
+
+
+def of_statistic(statistic: Callable[[Tensor], float], count: int, unseen: float = 0.2) -> Interval:
+    """The interval of a number of `count` independent images that is no mean over them; NaN where halves have none.
+
+    Its variance is read from 50 pairs of random halves. Of a mean over images that is their variance among each other
+    and half the variance of a pair's difference; of calibration errors, where noise adds up, the one is too large and
+    the other too small, so that both are averaged. `statistic` makes a number in 0..1 of row numbers, NaN where it is
+    not defined; `unseen` is how much of an image's weight no half shows near 0 and 1.
+    """
+    value, half, generator = statistic(torch.arange(count)), count // 2, torch.Generator().manual_seed(0)
+    orders = [torch.randperm(count, generator=generator) for _ in range(_CUTS if half else 0)]
+    pairs = np.array([[statistic(order[:half]), statistic(order[half : 2 * half])] for order in orders])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)] if half else pairs
+    if math.isnan(value) or len(pairs) < _FEWEST_CUTS:
+        return UNDEFINED
+    apart = float((pairs[:, 0] - pairs[:, 1]) @ (pairs[:, 0] - pairs[:, 1])) / len(pairs) / 4
+    return _as_shares(value, (apart + float(pairs.var(ddof=1))) / 2, count, unseen)
 
 
 def coin(features: Tensor) -> bool:
@@ -109,12 +123,37 @@ def cuts(count: int, seed: int = 0) -> Tensor:
     return order[:, : 2 * half].reshape(2 * _CUTS, half).sort(dim=1).values
 
 
-class HalfMeans:
-    """Collects the values that images have within their own half, some halves at a time, in the order of `cuts`.
+class Spread(NamedTuple):
+    """What the interval of a mean is made of whose images, of values in 0..1, are each other's gallery."""
 
-    Args:
-        names: of the measures.
-    """
+    images: float
+    mean: float
+    variance: float  # of their values
+    cuts: float  # that have something to measure in both halves
+    half_images: float  # the same of a half, on average
+    half_mean: float
+    half_variance: float
+    apart: float  # variance of a half's mean, by the differences of two
+
+    def interval(self) -> Interval:
+        """Wilson's of as many images as vary as the mean does; NaN where too few cuts have something to measure."""
+        if self.cuts < _FEWEST_CUTS or self.images < 2:
+            return UNDEFINED
+        if self.apart == 0 or not 0 < self.mean < 1 or not 0 < self.half_mean < 1:
+            # Neighbours fail together. Where none did, nothing shows how much: by a third fewer images, as usual.
+            return wilson(self.mean, self.images / 1.5, _T)
+        # Of a half's variance, what its values have by themselves is known of all images. The rest, of sharing a
+        # gallery, goes with p (1 - p), with its square where larger galleries make a number better, as they do NDCG.
+        # Near 0 and 1 few values say how much they spread: there the halves' say it, too.
+        binary = self.mean * (1 - self.mean)
+        scale, lent = binary / (self.half_mean * (1 - self.half_mean)), (1 - 4 * binary) ** 2
+        own = (1 - lent) * self.variance + lent * scale * self.half_variance
+        shared = scale * min(scale, 1) * (self.apart * self.half_images - self.half_variance)
+        return wilson(self.mean, binary * self.images / (max(own + shared, own / 4) or binary), _T)
+
+
+class HalfMeans:
+    """Collects values of some measures that images have within their own half, halves in the order of `cuts`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -132,34 +171,17 @@ class HalfMeans:
         self.sums.append(torch.stack([number, mine.sum(dim=2), mine.square().sum(dim=2)], dim=2).transpose(0, 1))
 
     def interval(self, name: str, values: Tensor) -> Interval:
-        """The interval of the mean of all images' values.
+        """The interval of the mean of all images' values (n,) of one measure, measured among all images."""
+        return self.spread(name, values).interval() if self.sums else UNDEFINED
 
-        Args:
-            name: of the measure.
-            values: (n,) measured among all images.
-
-        Returns:
-            Lower and upper end in 0..1; NaN where too few cuts have something to measure in both halves.
-        """
-        if not self.sums:
-            return UNDEFINED
+    def spread(self, name: str, values: Tensor) -> Spread:
+        """How one measure varies among all images, values (n,), and in the halves."""
         sums = torch.cat(self.sums).view(-1, 2, len(self.names), 3)[:, :, self.names.index(name)]
         count, total, squares = sums[(sums[:, :, 0] > 1).all(dim=1)].unbind(dim=-1)
-        if len(count) < _FEWEST_CUTS or len(values) < 2:
-            return UNDEFINED
-        means = total / count
-        of_half = float((means[:, 0] - means[:, 1]).square().mean()) / 2  # variance of the mean of one half
-        mean_half, mean = float(means.mean()), float(values.double().mean())
-        if of_half == 0 or not 0 < mean < 1 or not 0 < mean_half < 1:
-            return wilson(mean, len(values), _T)
-        # Of a half's variance, what its values have by themselves is known of all images. The rest, of sharing a
-        # gallery, goes with p (1 - p). Near 0 and 1 few values say how much they spread: in part as 0/1 values do.
-        binary, spread_half = mean * (1 - mean), float((squares / count - means.square()).mean())
-        shared = (of_half * float(count.mean()) - spread_half) * binary / (mean_half * (1 - mean_half))
-        spread, guess = float(values.double().var(correction=0)), 0.125 * (1 - 4 * binary) ** 2
-        own = (1 - guess) * spread + guess * binary
-        variance = max(own + shared, own / 4) / len(values)
-        return wilson(mean, binary / variance, _T)
+        means, values, mean = total / count, values.double(), float(values.double().mean())
+        inside, apart = squares / count - means.square(), (means[:, 0] - means[:, 1]).square()
+        halves = len(count), float(count.mean()), float(means.mean()), float(inside.mean()), float(apart.mean()) / 2
+        return Spread(len(values), mean, float((values - mean).square().mean()), *halves)
 
 
 @dataclass(frozen=True)
@@ -213,11 +235,8 @@ def paired_images(differences: Sequence[float], most: float = 1.0) -> Paired:
     """`paired` of two networks on the same images, with an interval that covers where few images differ, too.
 
     Wald's, as if at least two images differed. Without that it has no width where no image differs, and covers 78 % of
-    a difference of one image in a hundred.
-
-    Args:
-        differences: of each image.
-        most: the largest difference that there can be, such as 100 for points of percent.
+    a difference of one image in a hundred. `most` is the largest difference that there can be, 100 for points of
+    percent.
     """
     found, count = paired(differences), len(differences)
     squares = max(math.fsum(one * one for one in differences), 2 * most * most)

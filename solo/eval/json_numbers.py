@@ -1,38 +1,39 @@
 """Measured numbers as `evaluate.json` holds them: in percent, rounded, `<name>_ci` their intervals, null undefined."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from solo.eval.intervals import Interval, of_statistic
+from solo.eval.intervals import UNDEFINED, Interval, of_statistic
 from solo.eval.rows import Array
 
 Numbers = dict[str, Any]
 
 
-def percent(values: dict[str, tuple[Tensor, Interval]], intervals: bool) -> Numbers:
+def told(name: str, value: float, ends: Interval | None) -> Numbers:
+    """One number of 0 to 1 in percent and, unless it is None, its interval, null where there is none to tell."""
+    numbers: Numbers = {name: plain(100 * value)}
+    if ends is not None:
+        numbers[f"{name}_ci"] = [plain(100 * end) for end in ends] if all(map(math.isfinite, ends)) else None
+    return numbers
+
+
+def percent(values: Mapping[str, Tensor], ends: Mapping[str, Interval], intervals: bool, name: str = "{}") -> Numbers:
     """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
     numbers: Numbers = {}
-    for name, (each, ends) in values.items():
-        numbers[name] = plain(100 * float(each.double().mean())) if len(each) else None
-        if intervals:
-            numbers[f"{name}_ci"] = _ends(ends)
+    for key, each in values.items():
+        known = ends.get(key, UNDEFINED) if intervals else None
+        numbers |= told(name.format(key), float(each.double().mean()), known)
     return numbers
 
 
-def statistic(name: str, of: Callable[[Array], float], count: int, intervals: bool) -> Numbers:
+def statistic(name: str, of: Callable[[Array], float], count: int, intervals: bool, unseen: float = 0.2) -> Numbers:
     """The same of a number that is no mean over images: `of` gets numbers of rows out of `count`; 0 to 1, or NaN."""
-    numbers: Numbers = {name: plain(100 * of(np.arange(count))) if count else None}
-    if intervals:
-        numbers[f"{name}_ci"] = _ends(of_statistic(lambda rows: of(rows.numpy()), count)) if count else None
-    return numbers
-
-
-def _ends(ends: Interval) -> list[float | None] | None:
-    return [plain(100 * end) for end in ends] if all(map(math.isfinite, ends)) else None
+    ends = of_statistic(lambda rows: of(rows.numpy()), count, unseen) if intervals else None
+    return told(name, of(np.arange(count)), ends)
 
 
 def plain(value: float, digits: int = 4) -> float | None:

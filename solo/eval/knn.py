@@ -4,7 +4,6 @@ Wu, Xiong, Yu, Lin: Unsupervised feature learning via non-parametric instance di
 https://arxiv.org/abs/1805.01978.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -35,11 +34,20 @@ def vote_accuracy(
     found = []
     for level, count in enumerate(classes):
         best = vote_ranking(similarity, train_targets[neighbours, level], count, **how)
-        truth = test_targets[:, level, None]
-        right = (best == truth) & (truth >= 0)
-        labelled = int((truth >= 0).sum())
-        at1, at5 = int(right[:, 0].sum()), int(right.sum())
-        found.append((100 * at1 / labelled, 100 * at5 / labelled) if labelled else (math.nan, math.nan))
+        (right,) = hits([best], test_targets[:, level : level + 1])
+        found.append((100 * float(right["acc1"].double().mean()), 100 * float(right["acc5"].double().mean())))
+    return found
+
+
+def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
+    """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
+
+    Of the images whose label (n, L) is known, not -1.
+    """
+    found = []
+    for best, column in zip(rankings, truth.T, strict=True):
+        right = (best == column[:, None])[column >= 0]
+        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
     return found
 
 
@@ -65,8 +73,11 @@ def vote_ranking(
         epsilon: keeps the euclidean weights finite.
         max_elements: bound on the votes held at once.
     """
-    weights, rows = _weights(similarity, distance, temperature, epsilon), max(1, max_elements // num_classes)
-    parts = []
+    if distance == "euclidean":
+        weights = 1 / (epsilon - similarity)
+    else:  # relative to the best neighbour: the same votes, without overflow at a small temperature
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()
+    rows, parts = max(1, max_elements // num_classes), []
     for start in range(0, len(similarity), rows):
         part = slice(start, start + rows)
         best = vote(labels[part], weights[part], num_classes).topk(min(5, similarity.shape[1], num_classes), dim=1)
@@ -182,13 +193,6 @@ def vote(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
     """Sum the weights by label: labels (M, k) with -1 for unknown, weights (M, k) -> scores (M, num_classes)."""
     weights = weights.masked_fill(labels < 0, 0)
     return weights.new_zeros(len(labels), num_classes).scatter_add_(1, labels.clamp(min=0), weights)
-
-
-def _weights(similarity: Tensor, distance: Distance, temperature: float, epsilon: float) -> Tensor:
-    if distance == "euclidean":
-        return 1 / (epsilon - similarity)
-    # Relative to the best neighbour: the same votes, without overflow at a small temperature.
-    return ((similarity - similarity[:, :1]) / temperature).exp()
 
 
 def _prepare(features: Tensor, distance: Distance) -> Tensor:

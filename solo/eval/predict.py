@@ -6,23 +6,11 @@ import torch
 from torch import Tensor
 
 from solo.eval.features import FeatureTable
-from solo.eval.intervals import HalfMeans, Interval, of_independent
+from solo.eval.intervals import UNDEFINED, HalfMeans, Interval, of_independent
 from solo.eval.knn import nearest, nearest_others, vote_ranking
 from solo.eval.linear import LinearClassifier, fit_linear
 from solo.eval.rows import best as best_columns
 from solo.eval.rows import cosines_within
-
-
-def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
-    """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
-
-    Of the images whose label (n, L) is known, not -1.
-    """
-    found = []
-    for best, column in zip(rankings, truth.T, strict=True):
-        right = (best == column[:, None])[column >= 0]
-        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
-    return found
 
 
 def intervals_of(each: Sequence[dict[str, Tensor]], coin: bool) -> list[dict[str, Interval]]:
@@ -37,7 +25,8 @@ def neighbour_intervals(
 ) -> list[dict[str, Interval]]:
     """Intervals of the accuracies by votes of the *other measured* images, which would change with the images.
 
-    `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` are halves, see `solo.eval.intervals`.
+    `each` is what `hits` gave for features (n, d) and labels (n, L), `cuts` are halves, see `solo.eval.intervals`. NaN
+    where classes have less than k images on average, in two halves: small ones are then outvoted as a whole.
     """
     truth, classes = truth.to(features.device), _classes(truth, truth)
     halves = [HalfMeans(["acc1", "acc5"]) for _ in each]
@@ -49,7 +38,11 @@ def neighbour_intervals(
             best = vote_ranking(similarity, labels.flatten()[near + starts], count, temperature=temperature)
             right = (best == labels.flatten()[:, None]).unflatten(0, rows.shape)
             half.add(torch.stack([right[..., 0], right.any(dim=2)]), labels >= 0)
-    return [{name: half.interval(name, one[name]) for name in one} for half, one in zip(halves, each, strict=True)]
+    found = []
+    for column, half, one in zip(truth.T, halves, each, strict=True):
+        enough = min(len(one["acc1"]), 2 * cuts.shape[1]) >= k * len(column[column >= 0].unique())
+        found.append({name: half.interval(name, hit) if enough else UNDEFINED for name, hit in one.items()})
+    return found
 
 
 def knn_ranking(

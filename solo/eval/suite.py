@@ -14,13 +14,14 @@ from torch import Tensor
 from solo.errors import UserError
 from solo.eval.clustering import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
-from solo.eval.graded import retrieve_graded
+from solo.eval.graded import GradedRetrieval, retrieve_graded
 from solo.eval.hierarchy import consistent, hierarchy_scores
-from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_mean
-from solo.eval.json_numbers import Numbers, percent, plain, statistic
+from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_classes, of_mean
+from solo.eval.json_numbers import Numbers, percent, plain, statistic, told
+from solo.eval.knn import hits
 from solo.eval.paths import calibration_error, cpcc, full_path, mean_per_class
-from solo.eval.predict import hits, intervals_of, knn_ranking, linear_ranking, neighbour_intervals
-from solo.eval.retrieval import retrieve
+from solo.eval.predict import intervals_of, knn_ranking, linear_ranking, neighbour_intervals
+from solo.eval.retrieval import Retrieval, retrieve
 from solo.eval.rows import draw
 from solo.eval.scores import Judged, judge, mean_average_precision
 from solo.eval.tree import centroids, compare_with_labels, emergent_tree
@@ -111,7 +112,7 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
             bank, val.features, truth, protocol.l2, protocol.linear_steps, device
         )
         right = hits(rankings["linear"], truth)
-        measured.append(_accuracies("linear", right, protocol, intervals_of(right, toss)))
+        measured.append(_accuracies("linear", right, intervals_of(right, toss), protocol))
         measured.append(_per_class("linear", rankings["linear"], truth, protocol))
         measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
         judged = judge(model, val.features, classes, tree)
@@ -123,7 +124,7 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
         if bank is None and protocol.intervals:
             where, how = val.features.to(device), (protocol.k, protocol.temperature)
             ends = neighbour_intervals(where, truth, right, *how, cuts(len(val), protocol.seed))
-        measured.append(_accuracies("knn", right, protocol, ends))
+        measured.append(_accuracies("knn", right, ends, protocol))
         measured.append(_per_class("knn", rankings["knn"], truth, protocol, bank is not None))
     if "retrieval" in protocol.measures:
         measured.append(_retrieval(features, protocol, device))
@@ -140,10 +141,12 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
         result["hierarchy"] = _hierarchy(tree, rankings, val, classes, protocol, bank is not None)
         if judged is not None and tree.num_levels > 1:
             values = torch.from_numpy(judged.hops[np.isfinite(judged.hops)])
-            result["hierarchy"]["linear"] |= percent({"hops": (values, of_mean(values))}, protocol.intervals)
+            result["hierarchy"]["linear"] |= percent({"hops": values}, {"hops": of_mean(values)}, protocol.intervals)
             result["hierarchy"]["crm"] = _mistakes(tree, classes, judged.careful)
         if "retrieval" in protocol.measures and tree.num_levels > 1:
-            result["hierarchy"]["retrieval"] = _graded(features, protocol, device)
+            asked = _asked(features, protocol)
+            graded = retrieve_graded(val.features.to(device), val.labels, **asked)
+            result["hierarchy"]["retrieval"] = _of_queries(graded, protocol)
     if judged is not None and tree is None and len(levels) > 1 and int(truth.max()) < 2:
         result["several"] = _several(judged, truth.numpy(), levels, protocol)
     return result
@@ -153,13 +156,12 @@ def _per_class(
     name: str, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol, independent: bool = True
 ) -> list[Numbers]:
     """Accuracy averaged over the classes of each level."""
-
-    def of(best: np.ndarray, labels: np.ndarray) -> Numbers:
-        right = best == labels
-        measure = lambda rows: mean_per_class(right[rows], labels[rows])  # noqa: E731
-        return statistic(f"{name}_mean_per_class", measure, len(labels), protocol.intervals and independent)
-
-    return [of(top[:, 0].numpy(), column.numpy()) for top, column in zip(ranking, truth.T, strict=True)]
+    found = []
+    for top, column in zip(ranking, truth.numpy().T, strict=True):
+        right = top[:, 0].numpy() == column
+        ends = of_classes(right, column) if protocol.intervals and independent else None
+        found.append(told(f"{name}_mean_per_class", mean_per_class(right, column), ends))
+    return found
 
 
 def _calibration(judged: Judged, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol) -> list[Numbers]:
@@ -185,12 +187,11 @@ def _several(judged: Judged, labels: np.ndarray, levels: list[Numbers], protocol
         one = slice(place, place + 1)
         row["linear_ap"] = plain(100 * mean_average_precision(judged.first[:, one], labels[:, one]))
     numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
-    for name, points in (("map", None), ("map_11", 11)):
-        measure = lambda rows, points=points: mean_average_precision(  # noqa: E731
-            judged.first[rows], labels[rows], points
-        )
-        numbers |= statistic(name, measure, len(labels), protocol.intervals)
-    return numbers
+    measure = lambda rows: mean_average_precision(judged.first[rows], labels[rows])  # noqa: E731
+    numbers |= statistic("map", measure, len(labels), protocol.intervals, 0.125 / labels.shape[1])
+    # The last of the eleven recalls is one image's, a label: that varies as no part of the images shows.
+    eleven = mean_average_precision(judged.first, labels, 11)
+    return numbers | told("map_11", eleven, UNDEFINED if protocol.intervals else None)
 
 
 def _counts(name: str, column: Tensor) -> Numbers:
@@ -207,13 +208,10 @@ def _with_classes(features: Features, table: FeatureTable) -> Tensor:
 
 
 def _accuracies(
-    name: str, each: list[dict[str, Tensor]], protocol: Protocol, ends: list[dict[str, Interval]]
+    name: str, each: list[dict[str, Tensor]], ends: list[dict[str, Interval]], protocol: Protocol
 ) -> list[Numbers]:
     """Top-1 and top-5 with their intervals."""
-    return [
-        percent({f"{name}_{key}": (hit, end[key]) for key, hit in one.items()}, protocol.intervals)
-        for one, end in zip(each, ends, strict=True)
-    ]
+    return [percent(*one, protocol.intervals, f"{name}_{{}}") for one in zip(each, ends, strict=True)]
 
 
 def _hierarchy(
@@ -235,8 +233,9 @@ def _hierarchy(
             judged = {"consistency": consistent(tree, predicted, labels), "full_path": full_path(predicted, labels)}
             each = {key: torch.from_numpy(right) for key, right in judged.items()}
             # Where the measured images vote themselves, they are not independent.
-            sure = intervals_of([each], toss)[0] if voters or name == "linear" else dict.fromkeys(each, UNDEFINED)
-            own |= percent({key: (right, sure[key]) for key, right in each.items()}, protocol.intervals)
+            own |= percent(
+                each, intervals_of([each], toss)[0] if voters or name == "linear" else {}, protocol.intervals
+            )
         numbers[name] = own
     present = np.unique(classes[classes >= 0])
     if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
@@ -265,23 +264,16 @@ def _asked(features: Features, protocol: Protocol) -> dict[str, Any]:
     return {"queries": queries, "is_gallery": None if which is None else ~which, "cuts": halves}
 
 
-def _graded(features: Features, protocol: Protocol, device: torch.device) -> Numbers:
-    """Retrieval with graded relevance."""
-    one = retrieve_graded(features.val.features.to(device), features.val.labels, **_asked(features, protocol))
+def _of_queries(one: Retrieval | GradedRetrieval, protocol: Protocol) -> Numbers:
     counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-    both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in one.values().items()}
-    return percent(both, protocol.intervals) | counts
+    return percent(one.values(), one.intervals, protocol.intervals) | counts
 
 
 def _retrieval(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
-    val, found = features.val, []
-    asked = _asked(features, protocol)
-    for one in retrieve(val.features.to(device), val.labels, top_k=protocol.top_k, **asked):
-        both = {name: (each, one.intervals.get(name, UNDEFINED)) for name, each in one.values().items()}
-        both = {f"retrieval_{name}" if name.startswith("top") else name: pair for name, pair in both.items()}
-        counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-        found.append(percent(both, protocol.intervals) | counts)
-    return found
+    asked, val = _asked(features, protocol), features.val
+    found = retrieve(val.features.to(device), val.labels, top_k=protocol.top_k, **asked)
+    numbers = (_of_queries(one, protocol) for one in found)
+    return [{f"retrieval_{key}" if key.startswith("top") else key: x for key, x in one.items()} for one in numbers]
 
 
 def _clustering(val: FeatureTable, level: int, protocol: Protocol) -> Numbers:

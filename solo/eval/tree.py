@@ -113,9 +113,7 @@ def emergent_tree(points: Array) -> EmergentTree:
     points = np.asarray(points)
     if not 2 <= len(points) <= MOST_LEAVES or not np.isfinite(points).all():
         what = "values that are not finite" if 2 <= len(points) <= MOST_LEAVES else f"{len(points):,} points"
-        raise UserError(
-            f"a tree needs 2 to {MOST_LEAVES:,} finite points, got {what}; draw a subsample or use centroids"
-        )
+        raise UserError(f"a tree needs 2 to {MOST_LEAVES:,} finite points, got {what}; draw some, or use centroids")
     rows = unit(points)
     away = np.maximum(1 - rows @ rows.T, 0)
     np.fill_diagonal(away, 0)
@@ -131,10 +129,8 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
     paths = np.asarray(paths).reshape(tree.num_leaves, -1)
     away = label_distances(paths)
     correlation = pearson(tree.cophenetic, away)
-    groups = {
-        frozenset(np.flatnonzero(column == c).tolist()) for column in paths.T for c in set(column.tolist()) - {-1}
-    }
-    nodes = {group for group in groups if 1 < len(group) < tree.num_leaves}
+    members = ([np.flatnonzero(column == c).tolist() for c in set(column.tolist()) - {-1}] for column in paths.T)
+    nodes = {frozenset(group) for groups in members for group in groups if 1 < len(group) < tree.num_leaves}
     return TreeAgreement(
         cophenetic=correlation,
         p_value=_mantel(tree.cophenetic, away, correlation, permutations, seed),

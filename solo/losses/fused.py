@@ -74,7 +74,7 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any
 
     device = arguments[0].device
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8)
+        getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8, enable_fp_fusion=True)
 
 
 def _power(number: int, most: int) -> int:

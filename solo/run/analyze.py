@@ -3,9 +3,9 @@
 import random
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from solo.analysis.analyze import Images, Options, RunSource, SnapshotSource, analyze
 from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
+from solo.callbacks import run_lock
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
@@ -25,7 +26,7 @@ from solo.data.views.pipelines import build_transform_pipeline
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
 from solo.eval.rows import draw
-from solo.files import output_file
+from solo.files import output_file, told_apart
 from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import find_network, load_features, open_folder
 from solo.run.features import extract, stored_images
@@ -36,11 +37,10 @@ from solo.run.source import saved_data
 
 def run(cfg: AnalyzeCfg) -> Path:
     """Analyse what `cfg` names; write `report.html`, which is returned, `analysis.json` and `figures/*.png`."""
-    if cfg.output:
-        output_file(Path(cfg.output) / "report.html")
-    with tempfile.TemporaryDirectory() as scratch:
+    chosen = output_file(Path(cfg.output) / "report.html").parent if cfg.output else None
+    with tempfile.TemporaryDirectory() as scratch, run_lock.held(chosen) if chosen else nullcontext():
         found = runs(cfg, compute_device(cfg), Path(scratch))
-        folder = Path(cfg.output).expanduser() if cfg.output else open_folder(cfg, "analyze")
+        folder = chosen or open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"
         title = cfg.title or f"{' · '.join(run.name for run in found)} on {of}"
         options = Options(**{item.name: getattr(cfg, item.name) for item in fields(Options)} | {"title": title})
@@ -54,9 +54,12 @@ def run(cfg: AnalyzeCfg) -> Path:
 def pictures(cfg: AnalyzeCfg) -> Images | None:
     """From a row of the features to its image; None where a file of features doesn't say where they are."""
     if cfg.features:
-        paths = read_features(cfg.features[0]).val.paths
-        known = bool(paths) and all(Path(path).is_file() for path in paths[:1])
-        return (lambda row: ImageReading().read(paths[row])) if known else None
+        held = read_features(cfg.features[0])
+        paths, told, reading = held.val.paths, held.facts.get("data"), ImageReading()
+        with suppress(UserError, TypeError, ValueError, AttributeError):  # anyone's file
+            reading = ImageReading.of({key: told.get(key) for key in ("range", "exif", "background")})  # type: ignore[union-attr]
+        known = bool(paths) and Path(paths[0]).is_file()
+        return (lambda row: as_picture(reading.read(paths[row]))) if known else None
     data = cfg.data
     if data.channels is None and cfg.pretrained_feature_extractor:
         data = replace(data, channels=saved_data(cfg.pretrained_feature_extractor[0]).get("channels"))
@@ -82,7 +85,9 @@ def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource
     found = [_run_of(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
     if cfg.series:
         found = [_in_series(found)]
-    names = list(cfg.names) if cfg.names else _distinct([run.name for run in found], list(sources))
+    names = list(cfg.names or [run.name for run in found])
+    if not cfg.names and len(set(names)) < len(names):
+        names = [f"{name} ({place})" for name, place in zip(names, told_apart(sources), strict=True)]
     if len(names) != len(found) or len(set(names)) != len(names):
         raise UserError(f"names={names} don't fit {len(found)} runs; give each one a name of its own")
     return [RunSource(name, run.snapshots) for name, run in zip(names, found, strict=True)]
@@ -99,9 +104,8 @@ def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scrat
             rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
             return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
 
-        return SnapshotSource(
-            lambda: load_features(alone, kinds, device)[0], epoch, facts, views if augmentations else None
-        )
+        seen = views if augmentations else None
+        return SnapshotSource(lambda: load_features(alone, kinds, device)[0], epoch, facts, seen)
 
     augmentations: Sequence[Mapping[str, Any]] = ()
     if kind != "pretrained_feature_extractor":
@@ -175,20 +179,6 @@ def _in_series(found: Sequence[RunSource]) -> RunSource:
     return RunSource(found[-1].name, tuple(numbered))
 
 
-def _distinct(names: list[str], sources: Sequence[str]) -> list[str]:
-    """Names with their source behind those that come twice."""
-    counts = Counter(names)
-    longer = [
-        name if counts[name] == 1 else f"{name} ({Path(source).name})"
-        for name, source in zip(names, sources, strict=False)
-    ]
-    again = Counter(longer)
-    return [name if again[name] == 1 else f"{name} {place + 1}" for place, name in enumerate(longer)]
-
-
-Pipeline = Callable[[Any], Tensor]
-
-
 def load_views(
     cfg: FeatureCfg,
     kinds: Sequence[str],
@@ -215,18 +205,18 @@ def load_views(
     return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
 
 
+@dataclass(eq=False)
 class AugmentedViews(Dataset[tuple[Tensor, int]]):
     """`count` views of some images one after the other, with the image's place; the same ones in every process.
 
     View v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
     """
 
-    def __init__(self, images: Any, rows: Sequence[int], pipelines: Sequence[Pipeline], count: int, seed: int) -> None:
-        self.images = images
-        self.rows = rows
-        self.pipelines = pipelines
-        self.count = count
-        self.seed = seed
+    images: Any
+    rows: Sequence[int]
+    pipelines: Sequence[Callable[[Any], Tensor]]
+    count: int
+    seed: int
 
     def __len__(self) -> int:
         return len(self.rows) * self.count

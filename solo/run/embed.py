@@ -11,6 +11,7 @@ import torch
 
 from solo.args.take_schema import EmbedCfg
 from solo.callbacks import run_lock
+from solo.data.storage.folders import Problems
 from solo.errors import UserError
 from solo.files import output_file, replacing
 from solo.run.inputs import image_files
@@ -33,22 +34,23 @@ def embed(cfg: EmbedCfg) -> Path:
         raise UserError(f"out={cfg.out} has another ending than {', '.join(_ENDINGS)}; without one it is a folder")
     if out.suffix == ".parquet":
         import_parquet()
-    files, model = image_files(cfg.images), load_pretrained(cfg.run, cfg.device)
+    problems = Problems(cfg.on_error == "skip", "on_error")
+    files, model = image_files(cfg.images, problems), load_pretrained(cfg.run, cfg.device)
     parts = out.with_name(f".{out.name}.parts") if out.suffix else out
     if out.suffix:
         output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
     run_lock.acquire(parts)
     try:
-        return _written(cfg, out, parts, files, model)
+        return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:
         run_lock.release(parts)
         if out.suffix and parts.is_dir() and not any(parts.iterdir()):
             parts.rmdir()
 
 
-def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], model: PretrainedModel) -> Path:
-    engine, key = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip"), fingerprint(model)
+def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], engine: FileFeatures) -> Path:
+    model, key = engine.model, fingerprint(engine.model)
     shards = [files[start : start + cfg.shard] for start in range(0, len(files), cfg.shard)]
     done = [
         _part(engine, parts / f"{i:05}.npz", shard, key, f"part {i + 1} of {len(shards)}")
@@ -124,9 +126,8 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) ->
                 start += len(values)
                 lines += part
             table.flush()
-            out.with_suffix(".txt").write_text(
-                "".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape"
-            )
+            text = "".join(f"{line}\n" for line in lines)
+            out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = import_parquet()
             schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])

@@ -36,20 +36,16 @@ def decide_precision(
     if stored:
         decided = stored.get("precision")
     else:
-        decided, reason = best_precision(device, getattr(model, "backbone", model), _smallest(cfg))
+        entries = cfg.augmentations if isinstance(cfg, PretrainCfg) else ()
+        sides = [entry.crop_size for entry in entries if entry.crop_size] or [cfg.data.image_size or cfg.data.spec.size]
+        smallest = cfg.data.channels or cfg.data.spec.channels, min(sides)
+        decided, reason = best_precision(device, getattr(model, "backbone", model), smallest)
         say(f"precision=auto: {decided} ({reason})")
     decided_cfg = dataclasses.replace(cfg, trainer={**cfg.trainer, "precision": decided})
     if isinstance(model, SoloModule):
         model.config = decided_cfg
         OmegaConf.update(model.cfg, "precision", decided, force_add=True)
     return decided_cfg
-
-
-def _smallest(cfg: PretrainCfg | LinearCfg) -> tuple[int, int]:
-    """Channels and side of the smallest image that the network is trained on."""
-    entries = cfg.augmentations if isinstance(cfg, PretrainCfg) else ()
-    known = [entry.crop_size for entry in entries if entry.crop_size] or [cfg.data.image_size or cfg.data.spec.size]
-    return (cfg.data.channels or cfg.data.spec.channels, min(known))
 
 
 _HUNGRY = 0.3  # of the time of an epoch
@@ -159,12 +155,17 @@ def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
 
 
 def trainer_devices(cfg: RunCfg) -> Any:
-    """`devices` as Lightning wants it: on a CPU a list of n means n processes."""
+    """`devices` as Lightning wants it: on a CPU a list of n means n processes, too many are a `UserError`."""
     devices: Any = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     if compute_device(cfg).type != "cpu":
         return devices
-    devices = len(devices) if isinstance(devices, list) else devices
-    return 1 if devices in ("auto", -1, "-1") else int(devices)
+    count, cores = count_devices(cfg.devices, "cpu"), usable_cores()
+    if count > max(4, 2 * cores):
+        raise UserError(
+            f"devices={devices}: there is no GPU in use, and {count} processes are too many for {cores} cores; give "
+            f"devices={cores} or less"
+        )
+    return count
 
 
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:

@@ -1,6 +1,5 @@
 """`solo search RUN query=IMAGE among=FOLDER`: the images that a model finds most alike, by exact cosine similarity."""
 
-import csv
 import importlib.util
 import math
 import re
@@ -18,10 +17,11 @@ from torch.nn import functional as F
 
 from solo.analysis.pages import embedded, render
 from solo.args.take_schema import SearchCfg
+from solo.data.storage.folders import Problems
 from solo.data.storage.reading import ImageReading, as_picture
-from solo.errors import BrokenImageError, UserError
+from solo.errors import BrokenImageError, UserError, reason
 from solo.eval.knn import nearest
-from solo.files import cell, output_file, replacing
+from solo.files import cell, csv_text, output_file, replacing
 from solo.run.embed import fingerprint
 from solo.run.inputs import image_files
 from solo.run.pretrained import PretrainedModel, load_pretrained
@@ -54,12 +54,13 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     if cfg.index is not None and importlib.util.find_spec("faiss") is None:
         raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
     model = model or load_pretrained(cfg.run, cfg.device)
-    engine = FileFeatures(model, cfg.batch_size, cfg.on_error == "skip")
-    queries, asked = engine.all(image_files(cfg.query), "queries")
+    problems = Problems(cfg.on_error == "skip", "on_error")
+    engine = FileFeatures(model, cfg.batch_size, problems)
+    queries, asked = engine.all(image_files(cfg.query, problems), "queries")
     if cfg.features is not None:
         paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1], model)
     else:
-        paths, keys = engine.all(image_files(str(cfg.among)), "images")
+        paths, keys = engine.all(image_files(str(cfg.among), problems), "images")
     say_skipped(engine.skipped, say)
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
     found = [
@@ -73,7 +74,7 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     )
     if out is not None:
         with replacing(out) as temporary:
-            {".html": _html, ".png": _png, ".csv": _csv}[out.suffix](found, temporary)
+            {".html": _html, ".png": _png, ".csv": _csv}[out.suffix](found, temporary, model.reading)
         asked_for = "1 query" if len(found) == 1 else f"{len(found):,} queries"
         say(f"{asked_for}, {len(found[0].paths)} images each: {out}")
     if index is not None:
@@ -90,8 +91,7 @@ def _saved(file: Path, width: int, model: PretrainedModel) -> tuple[list[Path], 
         features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
         made_by = re.match(r"[0-9a-f]{16}\b", str(held["facts"])) if "facts" in held else None
     except Exception as error:  # a broken file can make NumPy raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"features={file} can't be read ({reason}); give an .npz file of solo embed") from error
+        raise UserError(f"features={file} can't be read ({reason(error)}); give an .npz file of solo embed") from error
     if features.ndim != 2 or features.shape != (len(paths), width) or not np.isfinite(features).all():
         raise UserError(
             f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
@@ -115,19 +115,19 @@ def _write_index(keys: Tensor, paths: Sequence[Path], file: Path) -> None:
     say(f"FAISS index of unit vectors (inner product = cosine): {file}; the images of its rows: {names}")
 
 
-def _csv(found: Sequence[Found], file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["query", "rank", "image", "cosine"])
-        for one in found:
-            for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1):
-                writer.writerow([cell(str(one.query), "./"), rank, cell(str(path), "./"), f"{cosine:.6f}"])
+def _csv(found: Sequence[Found], file: Path, _: ImageReading) -> None:
+    rows = [
+        {"query": cell(str(one.query), "./"), "rank": rank, "image": cell(str(path), "./"), "cosine": f"{cosine:.6f}"}
+        for one in found
+        for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1)
+    ]
+    file.write_text(csv_text(rows), encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _html(found: Sequence[Found], file: Path) -> None:
+def _html(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
     def thumbnail(path: Path) -> str:
         picture = BytesIO()
-        _thumbnail(path).save(picture, "PNG")
+        _thumbnail(path, reading).save(picture, "PNG")
         return embedded(picture.getvalue())
 
     def pairs(one: Found) -> list[tuple[Path, str]]:
@@ -138,7 +138,7 @@ def _html(found: Sequence[Found], file: Path) -> None:
     file.write_text(page, encoding="utf-8")
 
 
-def _png(found: Sequence[Found], file: Path) -> None:
+def _png(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
     most, gap, line = max(len(one.paths) for one in found), 6, 14
     wide, high = min(most, _WIDE) + 1, math.ceil(most / _WIDE)  # of one query's pictures; its own stands before them
     sheet = Image.new("RGB", (wide * (_SIDE + gap) + gap, len(found) * high * (_SIDE + line + gap) + gap), "white")
@@ -148,16 +148,16 @@ def _png(found: Sequence[Found], file: Path) -> None:
         for place, (path, text) in enumerate(zip([one.query, *one.paths], texts, strict=True)):
             row, column = divmod(max(place - 1, 0), _WIDE)
             x, y = gap + (column + (place > 0)) * (_SIDE + gap), gap + (block * high + row) * (_SIDE + line + gap)
-            sheet.paste(_thumbnail(path), (x, y))
+            sheet.paste(_thumbnail(path, reading), (x, y))
             pen.text((x, y + _SIDE + 1), text, fill="black")
     sheet.save(file, "PNG")
 
 
-def _thumbnail(path: Path) -> Image.Image:
+def _thumbnail(path: Path, reading: ImageReading) -> Image.Image:
     """A square picture; a grey one where the image is gone, as it may be where features were saved earlier."""
     square = Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))
     try:
-        image = as_picture(ImageReading().read(path)).convert("RGB")
+        image = as_picture(reading.read(path)).convert("RGB")
     except (BrokenImageError, OSError):
         return square
     scale = _SIDE / max(image.size)

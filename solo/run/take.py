@@ -16,6 +16,7 @@ from solo.args.check import check
 from solo.args.fields import keys_of
 from solo.args.show import help_text
 from solo.args.words import read_word
+from solo.data.storage.folders import Problems
 from solo.errors import BrokenImageError, ConfigError, UserError
 from solo.run.pretrained import PretrainedModel
 
@@ -50,9 +51,7 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
         if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
             found = read_word(word, schema)
             if values.get(found.key, found.value) != found.value:
-                raise ConfigError(
-                    f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; take one out"
-                )
+                raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; drop one")
             values[found.key] = found.value
         else:
             values[free.pop(0)] = word
@@ -65,12 +64,11 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
 class FileFeatures:
     """Runs a model over image files, decoding them in threads while it computes, and shows how far it is.
 
-    With `skip` it goes on when an image can't be read; `skipped` says which, a line each.
+    `problems` says whether it goes on when an image can't be read, and is told which; `skipped` are its lines.
     """
 
-    def __init__(self, model: PretrainedModel, batch_size: int, skip: bool) -> None:
-        self.model, self.batch_size, self.skip = model, batch_size, skip
-        self.skipped: list[str] = []
+    def __init__(self, model: PretrainedModel, batch_size: int, problems: Problems) -> None:
+        self.model, self.batch_size, self.skip, self.skipped = model, batch_size, problems.skip, problems.found
 
     def batches(self, files: Sequence[Path], what: str) -> Iterator[tuple[list[Path], Tensor]]:
         """Batches of files that could be read (all of them, without `skip`), and their features (B, F)."""
@@ -110,4 +108,4 @@ def say_skipped(skipped: Sequence[str], say: Callable[[str], None]) -> None:
     if skipped:
         shown = "\n".join(f"  {line}" for line in skipped[:5])
         more = f"\n  and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-        say(f"{len(skipped)} images were skipped:\n{shown}{more}")
+        say(f"{len(skipped)} files or folders were skipped:\n{shown}{more}")

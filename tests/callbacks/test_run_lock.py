@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from solo import cli
@@ -22,7 +23,7 @@ run_lock.acquire(pathlib.Path(sys.argv[1]))
 @pytest.mark.fault(5, "two programs in one run folder", "the second is refused and says who holds it")
 @pytest.mark.fault(5, "a program that was killed left its lock behind", "the next one takes the folder over")
 @pytest.mark.fault(
-    5, "`solo experiment` and `solo benchmark` in a folder where another one is at work", "refused likewise"
+    5, "`solo experiment`, `benchmark` and `analyze` in a folder where another one is at work", "refused likewise"
 )
 def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = HOLD + "print('held', flush=True); sys.stdin.read()"
@@ -35,8 +36,13 @@ def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (tmp_path / "mine.yaml").write_text(
             "recipe: digits simclr\nmeasures: [digit/knn_acc1]\nbaseline: a\narms: {a: []}\n"
         )
-        for words in (["experiment", str(tmp_path / "mine.yaml")], ["benchmark", "timm/test_resnet", "data=[digits]"]):
-            assert cli.main([*words, f"out={tmp_path}"]) == 1
+        np.savez(tmp_path / "f.npz", features=np.eye(4))
+        for words in (
+            ["experiment", str(tmp_path / "mine.yaml"), f"out={tmp_path}"],
+            ["benchmark", "timm/test_resnet", "data=[digits]", f"out={tmp_path}"],
+            ["analyze", f"features={tmp_path / 'f.npz'}", f"output={tmp_path}"],
+        ):
+            assert cli.main(words) == 1
             assert "in use by process" in capsys.readouterr().err
         other.kill()
     assert (tmp_path / run_lock.NAME).is_file()
@@ -44,3 +50,10 @@ def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run_lock.acquire(tmp_path)  # twice is once
     run_lock.release(tmp_path)
     assert not (tmp_path / run_lock.NAME).exists()
+
+
+@pytest.mark.fault(5, "the run's folder is another user's", "one line, in all processes")
+def test_a_folder_that_cannot_be_written(tmp_path: Path, no_root: None) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(UserError, match=r"can't be written: Permission denied; choose another folder$"):
+        run_lock.acquire(tmp_path)

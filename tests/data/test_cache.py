@@ -342,6 +342,15 @@ def test_no_labels(folder: Path) -> None:
     assert len(found) == 4 and found.targets.tolist() == [-1] * 4
 
 
+@pytest.mark.fault(5, "`data.cache_dir` where another user alone may look or write", "decoded in each epoch; said")
+@pytest.mark.parametrize("mode", [0o000, 0o555])
+def test_the_cache_is_another_users(folder: Path, no_root: None, mode: int) -> None:
+    place = folder.parent / "theirs"
+    place.mkdir(mode)
+    with pytest.raises(CantCacheError, match=r"can't be written \(Permission denied\); choose another data\.cache_dir"):
+        cached(load(get_spec("custom"), "train", folder), augment(), folder=str(place / "cache"))
+
+
 def test_what_cannot_be_cached_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data: Any = load(get_spec("custom"), "train", folder)
     with pytest.raises(CantCacheError, match=r"rrc\.enabled"):

@@ -82,6 +82,17 @@ def test_auto_augment_is_timms(tmp_path: Path) -> None:
     assert {"RandAugment", "RandomErasing"} <= set(names)
 
 
+@pytest.mark.fault(2, "RandAugment at its largest level, of which Pillow refuses to keep 0 bits", "keeps one")
+def test_auto_augment_at_every_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, val = make_folder(tmp_path / "train"), make_folder(tmp_path / "val")
+    loader, _ = cd.prepare_data("imagenet100", train, val, batch_size=2, num_workers=0, auto_augment=True)
+    steps: Any = loader.dataset.dataset.transform.transforms  # type: ignore[attr-defined]
+    monkeypatch.setattr("random.gauss", lambda *_: 99.0)
+    for operation in next(step.ops for step in steps if hasattr(step, "ops")):
+        operation.prob = 1.0
+        assert operation(Image.new("RGB", (8, 8))).size == (8, 8)
+
+
 def test_unknown_names_and_formats() -> None:
     with pytest.raises(UserError, match="did you mean 'cifar10'"):
         cd.prepare_transforms("cifar1")

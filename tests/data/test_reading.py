@@ -302,6 +302,15 @@ def test_pipes_sockets_and_folders_never_hang(tmp_path: Path) -> None:
             ImageReading().read(path)
 
 
+@pytest.mark.fault(5, "a PostScript program named like an image", "refused, nothing runs")
+def test_an_image_is_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path, "EPS")
+    for read in (ImageReading().read, ImageReading().head):
+        with pytest.raises(BrokenImageError, match="PostScript and Windows metafiles are programs; store it as PNG"):
+            read(path)
+
+
 @pytest.mark.fault(2, "`.gif`, `.jfif`, `.avif`, `.jp2`, ... beside PNG", "read")
 @pytest.mark.parametrize("suffix", [".gif", ".jfif", ".JPE", ".avif", ".jp2", ".tga", ".qoi", ".ico", ".pcx", ".npy"])
 def test_what_pillow_reads_is_an_image(suffix: str) -> None:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from solo.args.schema import HexCfg
 from solo.errors import UserError
-from solo.hex import FixedThreshold, Superclass, hex_nce
+from solo.hex import AdaptivePercentile, FixedThreshold, Superclass, hex_nce
 from solo.hex.build import build_objective
 from solo.hex.objective import Step
 from solo.hex.rows import Action
@@ -27,7 +27,7 @@ from solo.losses.pairs import Pairs
 from tests.losses.fused_cases import CASES, LOOPS, SPECIAL
 
 ROOT = Path(__file__).parents[2]
-PLAIN = {"loops: adaptive, classes", "one row", "inside", "queue, scaled rows"}
+PLAIN = {"loops: adaptive, classes", "queue, scaled rows"}
 THOROUGH = pytest.mark.thorough
 pytest.importorskip("triton")
 
@@ -53,7 +53,7 @@ def test_equals_blocks(name: str, found: dict[str, Any]) -> None:
     mine, blocks, *_ = found[name]
     assert len(mine) == len(blocks)
     # A half holds three digits of the gradient, which is rounded to it.
-    near = {"rtol": 1e-5, "atol": 1e-6} if CASES[name].dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-4}
+    near = {"rtol": 1e-5, "atol": 1e-6} if CASES[name].dtype.itemsize > 2 else {"rtol": 1e-2, "atol": 1e-4}
     if name == "nan":
         assert mine[0].isnan() and blocks[0].isnan()
         return
@@ -122,6 +122,21 @@ def test_on_fake_cuda_tensors_nothing_waits(policy: Any, monkeypatch: pytest.Mon
     assert started == [*["counts"] * counting, "statistics", "scores", "gradient", "gradient"]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("policy", [None, FixedThreshold(Constant(0.3), "cosine"), AdaptivePercentile(0.99, 0)])
+def test_on_a_gpu(policy: Any) -> None:
+    """Triton's machine code against float64 on the CPU."""
+    torch.manual_seed(0)
+    base, ids, found = torch.randn(500, 100), torch.arange(500).repeat(2), []
+    rows = torch.cat([base + 0.5 * torch.randn(500, 100) for _ in range(2)])
+    for x, kernels in ((rows.cuda(), True), (rows.double(), False)):
+        pairs = dataclasses.replace(Pairs.from_ids(x.requires_grad_(), ids), fused=kernels)
+        loss = info_nce(pairs, 0.1) if policy is None else hex_nce(pairs, policy)[0]
+        found.append([y.detach().double().cpu() for y in (loss, *torch.autograd.grad(loss, x))])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
@@ -138,7 +153,7 @@ for name in ("statistics", "scores", "gradient", "counts"):
     kinds |= {"out": "*i32"} if name == "counts" else {}
     names = [p.name for p in kernel.params]
     source = ASTSource(kernel, {n: kinds[n] for n in names}, {n: words[n] for n in names if n in words})
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8, "enable_fp_fusion": True})
     assert made.asm["cubin"] and made.metadata.shared < 100_000  # of what a block may have on any card since 2020
 """
 
@@ -147,4 +162,4 @@ for name in ("statistics", "scores", "gradient", "counts"):
 def test_compiles_for_a_gpu() -> None:
     """Triton makes machine code without a GPU; what it does is for the interpreter, and for a GPU, to tell."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILE], check=True, timeout=300, env=env)
+    subprocess.run([sys.executable, "-c", COMPILE], check=True, timeout=300, env=env)

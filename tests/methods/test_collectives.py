@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 
 from solo import distributed
-from solo.doctor.case import Case
-from solo.doctor.toy import ToyImages, toy_model
+from solo.doctor.toy import Case, ToyImages, toy_model
 from solo.methods.catalogue import CATALOGUE
 
 MOST = 4  # of a batch whose rows all have labels; else these are counted by one more

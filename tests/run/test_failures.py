@@ -43,7 +43,7 @@ def test_a_full_or_read_only_disk(code, text, tmp_path, monkeypatch, capsys):
     flush, written = solo.files.flush, []
 
     def fail_later(path):
-        written.extend([path] if path.name == ".last.ckpt.tmp" else [])
+        written.extend([path] if path.match(".last.ckpt.*tmp") else [])
         if len(written) == 2:  # the second epoch's
             raise OSError(code, os.strerror(code), str(path))
         flush(path)

@@ -19,7 +19,7 @@ from solo.args.words import expand
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
 from solo.run import multirun
-from solo.run.machine import check_launch
+from solo.run.machine import check_launch, trainer_devices
 
 ROOT = Path(solo.__file__).parents[1]
 WORDS = (
@@ -41,6 +41,16 @@ WORDS += "tensorboard.enabled=false knn_eval.enabled=false limit_train_batches=1
 )
 def test_expand(words, jobs):
     assert expand(words).jobs == jobs
+
+
+@pytest.mark.fault(1, "`devices` as a text, a list, `auto`, -1 on a CPU", "so many processes")
+@pytest.mark.fault(1, "`devices=99` on a CPU", "refused: too many for the cores")
+def test_processes_on_a_cpu():
+    for devices, count in ((2, 2), ("2", 2), ("0,1", 2), ((0, 1, 2), 3), ("auto", 1), (-1, 1), ("-1", 1)):
+        assert trainer_devices(RunCfg(max_epochs=1, devices=devices, accelerator="cpu")) == count
+    for devices in (9999, "9999", tuple(range(9999))):
+        with pytest.raises(UserError, match=r"9999 processes are too many for \d+ cores; give devices=\d+ or less"):
+            trainer_devices(RunCfg(max_epochs=1, devices=devices, accelerator="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import solo
+from solo.args.take_schema import SearchCfg
 from solo.cli import main
 from solo.errors import UserError
+from solo.run.search import search
 
 DIGITS = load_digits()
 
@@ -146,8 +149,41 @@ def test_files_that_cannot_be_read(run, tmp_path, capsys):
     words = ["embed", str(run), str(tmp_path), f"out={tmp_path / 'f.npz'}"]
     assert main(words) == 1 and "bad.png" in capsys.readouterr().err
     assert main([*words, "on_error=skip"]) == 0
-    assert "1 images were skipped" in "".join(capsys.readouterr())
+    assert "1 files or folders were skipped" in "".join(capsys.readouterr())
     assert [Path(name).name for name in np.load(tmp_path / "f.npz")["paths"]] == ["good.png"]
+
+
+@pytest.mark.fault(2, "folders and images that only another user may read", "named, or skipped and listed")
+def test_files_of_another_user(run, pictures, tmp_path, capsys, no_root):
+    place = tmp_path / "pictures"
+    shutil.copytree(pictures, place)
+    (place / "0").chmod(0)
+    next((place / "1").iterdir()).chmod(0)
+    for words in (["embed", "f.npz"], ["predict", "f.csv"]):
+        line = [words[0], str(run), str(place), f"out={tmp_path / words[1]}"]
+        assert main(line) == 1
+        assert "0 can't be listed (Permission denied); repair or remove it, or set on_error=skip" in (
+            capsys.readouterr().err
+        )
+        assert main([*line, "on_error=skip"]) == 0
+        told = "".join(capsys.readouterr())
+        assert "2 files or folders were skipped" in told and "can't be listed" in told
+    place.chmod(0)
+    with pytest.raises(UserError, match="can't be listed"):
+        solo.load(run).embed(place)
+    place.chmod(0o755)
+    (place / "0").chmod(0o755)
+
+
+@pytest.mark.fault(2, "12 bits in 16 in the pictures of `solo search`", "as bright as the network sees them")
+def test_pictures_of_deep_images(run, tmp_path):
+    place, model = tmp_path / "deep", solo.load(run)
+    place.mkdir()
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(place / "white.png")
+    model = replace(model, network=replace(model.network, reading={"range": [0, 4095]}))
+    search(SearchCfg(run=str(run), query=str(place), among=str(place), out=str(tmp_path / "s.png")), model)
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.convert("L").getpixel((60, 60)) > 250
 
 
 @pytest.mark.fault(5, "images and classes named like formulas (`=1+1`) in the CSV of `predict` and `search`", "texts")
@@ -272,7 +308,7 @@ def test_export_by_command(run, tmp_path, capsys):
                 (["predict", "RUN", "PICTURES", "out=d.csv/../../tmp.csv/"], ".csv or .parquet"),
                 (["search", "RUN", "query=PICTURES", "among=PICTURES", "out=/dev/null/f.csv"], "can't be written"),
                 (["search", "RUN", "query=PICTURES", "among=PICTURES", "index=/dev/null/i"], "can't be written"),
-                (["export", "RUN", "to=safetensors", "out=/dev/null/folder"], "/dev/null/folder can't be used"),
+                (["export", "RUN", "to=safetensors", "out=/dev/null/folder"], "Not a directory; choose another folder"),
             ]
         ),
         (["search", "RUN", "query=PICTURES", "features=FIFO"], 1, "no such file"),
@@ -343,3 +379,58 @@ def test_arrays_that_are_no_images(run, image, match):
     with pytest.raises(UserError, match=match):
         solo.load(run).embed([image])
     assert len(solo.load(run).embed([np.zeros((8, 8), np.uint8)], batch_size=10**30)) == 1
+
+
+def pictures_of_kinds():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    return {
+        "transparent": (Image.fromarray(np.dstack([np.full((8, 8), 200, np.uint8), 4 * grey]), "LA"), {}),
+        "16 bits": (Image.fromarray(grey.astype(np.uint16) * 1000), {}),
+        "turned": (Image.fromarray(grey * 3), {"exif": turned}),
+        "palette": (Image.fromarray(grey * 3).convert("P"), {}),
+    }
+
+
+@pytest.mark.fault(2, "pictures of Pillow and arrays handed to `embed`: transparent, 16 bits, turned", "as from a file")
+@pytest.mark.parametrize("kind", ["transparent", "16 bits", "turned", "palette"])
+def test_pictures_are_read_like_files(run, tmp_path, kind):
+    picture, options = pictures_of_kinds()[kind]
+    picture.save(tmp_path / "a.png", **options)
+    model = solo.load(run)
+    want = model.embed(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert torch.equal(model.embed(picture), want) and torch.isfinite(want).all()
+        if kind == "16 bits":
+            assert torch.equal(model.embed(np.asarray(picture)), want)
+
+
+@pytest.mark.fault(5, "tensors and pictures without numbers or pixels, batches of 1.5 images", "one line")
+@pytest.mark.parametrize(
+    ("image", "match"),
+    [
+        (torch.full((1, 16, 16), float("nan")), "infinite or no numbers"),
+        (Image.new("L", (0, 8)), "0 x 8 pixels"),
+        (Image.fromarray(np.full((8, 8), np.inf, np.float32)), "infinite or no numbers"),
+    ],
+)
+def test_no_feature_of_nothing(run, image, match):
+    model = solo.load(run)
+    with pytest.raises(UserError, match=match):
+        model.embed([image])
+    assert torch.isfinite(model.embed(torch.zeros(1, 16, 16, dtype=torch.float16))).all()
+    with pytest.raises(UserError, match=r"batch_size=1.5 must be a whole number"):
+        model.embed([image], 1.5)
+
+
+@pytest.mark.fault(5, "`solo.load` with a wrong size, mean or std", "refused; they were left out silently")
+@pytest.mark.parametrize("source", ["run", "timm/test_resnet"])
+@pytest.mark.parametrize("data", [{"image_size": 0}, {"image_size": "x"}, {"std": [0.0]}, {"mean": (float("nan"),)}])
+def test_wrong_settings_of_a_model(run, data, source):
+    with pytest.raises(UserError, match=next(iter(data))):
+        solo.load(run if source == "run" else source, **data)
+
+
+def test_settings_of_a_model_in_tuples(run):
+    assert solo.load(run, mean=(0.25,)).network.mean == (0.25,)

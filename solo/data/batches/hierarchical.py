@@ -120,24 +120,17 @@ class _Counts:
             skipped = self.before(inner_high) - skipped_from if inner_high else 0
             free = self.before(high) - first - skipped
             place = first + int(chance * free)
-            group = self._at(place + skipped if skipped and place >= skipped_from else place) if free else -1
+            place += skipped if skipped and place >= skipped_from else 0
+            group, step = (0, self.top) if free else (-1, 0)
+            while step:  # down to the group of the image at that place, groups counted one after the other
+                further = group + step
+                if further < len(self.sums) and self.sums[further] <= place:
+                    group, place = further, place - self.sums[further]
+                step >>= 1
         if group >= 0:
-            self._remove(group)
+            self.left[group] -= 1
+            above = group + 1
+            while above < len(self.sums):
+                self.sums[above] -= 1
+                above += above & -above
         return group
-
-    def _at(self, place: int) -> int:
-        """The group of the image at a place, groups counted one after the other."""
-        group, step = 0, self.top
-        while step:
-            further = group + step
-            if further < len(self.sums) and self.sums[further] <= place:
-                group, place = further, place - self.sums[further]
-            step >>= 1
-        return group
-
-    def _remove(self, group: int) -> None:
-        self.left[group] -= 1
-        group += 1
-        while group < len(self.sums):
-            self.sums[group] -= 1
-            group += group & -group

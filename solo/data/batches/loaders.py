@@ -21,10 +21,7 @@ from solo.errors import UserError
 
 _GRACE = 60  # seconds that a loader outlives a stop, at most
 
-_AT_ONCE = (
-    65_536  # samples of an order that are Python's numbers at a time, which need several times the memory of a tensor
-)
-
+_AT_ONCE = 65_536  # samples of an order that are Python's numbers at a time: these need more memory than a tensor
 # Keeps the streams of neighbouring seeds apart: epochs stay far below it.
 _EPOCHS_PER_SEED = 1_000_003
 

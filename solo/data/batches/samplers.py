@@ -6,7 +6,7 @@ often (`Mixed`). `composition` says what a batch holds.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -46,17 +46,14 @@ class RuleSampler(SeededSampler):
 
     def order(self, start: int = 0, end: int | None = None, step: int = 1) -> Iterator[tuple[int, int]]:
         """The epoch's batches one after the other: all samples, or a slice of them."""
-        return islice(self._batches(), start, end, step)
-
-    def _batches(self) -> Iterator[tuple[int, int]]:
         generator = self.next_generator()
         size = self.batch_size * distributed.world_size()
         first = int(torch.randint(2**62, (), generator=generator))
         seeds = torch.randint(2**62, (len(self) // size, size), generator=generator)
-        for batch, row in zip(self.rule.batches(size, np.random.default_rng(first)), seeds, strict=True):
-            keys = list(zip(batch, row.tolist(), strict=True))
-            for place in range(self.batch_size):
-                yield from keys[place :: self.batch_size]
+        batches = zip(self.rule.batches(size, np.random.default_rng(first)), seeds, strict=True)
+        keyed = (list(zip(batch, row.tolist(), strict=True)) for batch, row in batches)
+        places = (keys[place :: self.batch_size] for keys in keyed for place in range(self.batch_size))
+        yield from islice(chain.from_iterable(places), start, end, step)
 
 
 def rule_sampler(
@@ -77,12 +74,8 @@ def rule_sampler(
     no image has a label, all have one and a share is asked for, or there isn't a single batch.
     """
     table = np.asarray(labels).reshape(len(labels), -1)
-    if kind == "hierarchical":
-        nodes = table[:, 0]
-    elif level is not None:
-        nodes = table[:, level]
-    else:
-        nodes = _classes(table, taxonomy)
+    level = 0 if kind == "hierarchical" else level
+    nodes = _classes(table, taxonomy) if level is None else table[:, level]
     if not (nodes >= 0).any() and (kind != "random" or labelled_share is not None):
         advice = "use data.sampler=random" if labelled_share is None else "leave data.labelled_share out"
         raise UserError(f"data.sampler={kind} needs labels, and no image has one; {advice}")

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from solo.data.labels.subsets import Around, Subset, level_targets
 from solo.data.labels.withholding import KnownLabels
 from solo.data.sources.skip import SkipBroken, image_sources
 from solo.data.storage.reading import ImageReading
-from solo.data.storage.stored import readable_somewhere
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import Normalize, Pipeline
 from solo.data.views.tensor_ops import luminance
@@ -100,7 +100,7 @@ def cached(
     if array is not None:
         return ArrayImages(array, indices, targets, convert)
     files = image_sources(dataset)
-    if not files or not any(map(readable_somewhere, files)):
+    if not files or not any(not isinstance(file, str) or Path(file).is_file() for file in files):
         raise CantCacheError("the images are neither in memory nor in files of their own")
     if any(entry.scale is None for entry in augment.entries):
         raise CantCacheError("rrc.enabled=false keeps the shape of each image")
@@ -117,8 +117,8 @@ def cached(
         found.size_text += f" ({readable(room)} if kept: augment=batch)"
         return found
     images = KeptImages(found, kept, augment.channels, place)
-    parent = next(path for path in (place, *place.parents) if path.exists())
-    if images.nbytes > shutil.disk_usage(parent).free and not images.path.exists():
+    parent = next(path for path in (place, *place.parents) if os.path.exists(path))
+    if images.nbytes > shutil.disk_usage(parent).free and not os.path.exists(images.path):
         size = readable(images.nbytes)
         raise CantCacheError(f"decoded they take {size}, more than is free in {place}; choose another data.cache_dir")
     try:

@@ -34,16 +34,10 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
         shared = Counter(path[-1] for path in level_nodes)
         names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in level_nodes))
     parents = tuple(tuple(upper[path[:-1]] for path in lower) for upper, lower in zip(nodes, nodes[1:], strict=False))
-    return Taxonomy(level_names(depth, levels), tuple(names), parents)
-
-
-def level_names(depth: int, given: Sequence[str] | None = None) -> Names:
-    """The given names, as many as the depth, else `class` or `level1`, `level2`, ..."""
-    if given is None:
-        return ("class",) if depth == 1 else tuple(f"level{level + 1}" for level in range(depth))
-    if len(given) != depth:
-        raise UserError(f"data.levels names {len(given)} levels ({', '.join(given)}), but the labels have {depth}")
-    return tuple(given)
+    if levels is not None and len(levels) != depth:
+        raise UserError(f"data.levels names {len(levels)} levels ({', '.join(levels)}), but the labels have {depth}")
+    unnamed = ("class",) if depth == 1 else tuple(f"level{level + 1}" for level in range(depth))
+    return Taxonomy(unnamed if levels is None else tuple(levels), tuple(names), parents)
 
 
 def folder_classes(folders: Iterable[Names]) -> list[Names]:

@@ -1,6 +1,6 @@
 """Parts of ImageNet's folders with label trees of their own: BREEDS, tieredImageNet-H, ImageNet-3L."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from solo.data.storage.folders import is_image_name
 
 _SPLITS, _ISA = "splits_tieredImageNet-H", "tiered_imagenet_isa.txt"
 _NODES, _EDGES, _LEAVES = "node_names.txt", "class_hierarchy.txt", "dataset_class_info.json"
+_IMAGENET, _WHERE = ("train", "val"), "beside ImageNet's train and val"
 _ROOT, _LIVING = "n00001740", "n00004258"
 _TABLE = "imagenet-F-{}.txt"
 _LEVELS = {"basic": "basic", "subordinate": "subord", "fine": "finegrained"}  # level -> its word in names of files
@@ -80,8 +81,9 @@ def _breeds(title: str, folder: str, level: int, count: int, ancestor: str | Non
                 folder = root / ("train" if train else "val") / wnid
                 yield from ((file, wnid) for file in sorted(folder.iterdir()) if is_image_name(file.name))
 
-    url = "https://github.com/MadryLab/BREEDS-Benchmarks (its class hierarchy), beside ImageNet's train and val"
-    return _part(title, folder, url, (_EDGES, _NODES, _LEAVES), classes, images, ("superclass", "class"))
+    markers, levels = (_EDGES, _NODES, _LEAVES, *_IMAGENET), ("superclass", "class")
+    url = f"https://github.com/MadryLab/BREEDS-Benchmarks (its class hierarchy), {_WHERE}"
+    return Layout(title, folder, url, markers, classes, images, levels, of_folder=None)
 
 
 def _three_levels(root: Path, train: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -102,39 +104,28 @@ def _beside(root: Path, file: str) -> Path:
     return either(root / file, root / "data" / file)
 
 
-def _part(
-    title: str,
-    folder: str,
-    url: str,
-    files: Sequence[str],
-    classes: Callable[[Path], dict[str, Names]] | Callable[[Path], dict[int, Names]],
-    images: Callable[[Path, bool], Iterator[tuple[Path, object]]],
-    levels: Names | None,
-) -> Layout:
-    """Lists beside ImageNet's folders `train` and `val`."""
-    return Layout(title, folder, url, (*files, "train", "val"), classes, images, levels, of_folder=None)
-
-
 LIVING17 = _breeds("BREEDS Living-17", "breeds", 5, 4, _LIVING)
 ENTITY13 = _breeds("BREEDS Entity-13", "breeds", 3, 20)
 ENTITY30 = _breeds("BREEDS Entity-30", "breeds", 4, 8)
 
-TIERED_IMAGENET_H = _part(
-    "tieredImageNet-H",
-    "tiered_imagenet_h",
-    "https://github.com/fiveai/making-better-mistakes (dataset_splits, data), beside ImageNet's train and val",
-    (_SPLITS, _ISA),
-    _tiered_classes,
-    _tiered_images,
-    None,
+TIERED_IMAGENET_H = Layout(
+    title="tieredImageNet-H",
+    folder="tiered_imagenet_h",
+    url=f"https://github.com/fiveai/making-better-mistakes (dataset_splits, data), {_WHERE}",
+    markers=(_SPLITS, _ISA, *_IMAGENET),
+    classes=_tiered_classes,
+    images=_tiered_images,
+    levels=None,
+    of_folder=None,
 )
 
-IMAGENET_3L = _part(
-    "ImageNet-3L",
-    "imagenet_3l",
-    "https://github.com/pseulki/FreeGrainLearning (data), beside ImageNet's train and val",
-    tuple(f"{name}|data/{name}" for name in (_TABLE.format("train"), _TABLE.format("val"))),
-    _three_level_classes,
-    lambda root, train: ((root / image, path[-1]) for image, path in _three_levels(root, train)),
-    tuple(_LEVELS),
+IMAGENET_3L = Layout(
+    title="ImageNet-3L",
+    folder="imagenet_3l",
+    url=f"https://github.com/pseulki/FreeGrainLearning (data), {_WHERE}",
+    markers=(*(f"{name}|data/{name}" for name in map(_TABLE.format, ("train", "val"))), *_IMAGENET),
+    classes=_three_level_classes,
+    images=lambda root, train: ((root / image, path[-1]) for image, path in _three_levels(root, train)),
+    levels=tuple(_LEVELS),
+    of_folder=None,
 )

@@ -74,6 +74,7 @@ class Problems:
     """What can't be read and why: either the first one stops everything, or all are collected."""
 
     skip: bool = False  # whether to go on
+    key: str = "data.on_error"  # that says so
     found: list[str] = field(default_factory=list)  # one line each, beginning with the path
     # what else lies there: a file's suffix, or the name of a system's folder -> how many
     left_out: Counter[str] = field(default_factory=Counter)
@@ -82,7 +83,7 @@ class Problems:
         """Note a problem, which is a `UserError` unless problems are skipped."""
         path = printable(path)
         if not self.skip:
-            raise UserError(f"{path} {reason}; repair or remove it, or set data.on_error=skip")
+            raise UserError(f"{path} {reason}; repair or remove it, or set {self.key}=skip")
         self.found.append(f"{path} {reason}")
 
     def leave_out(self, name: str, kind: str | None = None) -> None:

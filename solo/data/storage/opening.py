@@ -42,6 +42,8 @@ def opened(source: File, most: int) -> Iterator[Image.Image]:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with Image.open(source) as image:
         require_size(*image.size, most)
+        if image.format in ("EPS", "WMF"):  # Ghostscript, or Windows, would run what is in it
+            raise ValueError("PostScript and Windows metafiles are programs; store it as PNG")
         if image.format == "TIFF":  # Pillow leaves black what no strip covers
             tiles: Any = getattr(image, "tile", ())
             held = sum((x1 - x0) * (y1 - y0) for _, (x0, y0, x1, y1), *_ in tiles)

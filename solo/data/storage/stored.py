@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -39,8 +38,3 @@ def identity(source: Source) -> str:
     except OSError:  # a link to nothing
         return f"{os.path.abspath(place)} missing"
     return f"{os.path.abspath(place)} {stat.st_size} {stat.st_mtime_ns} {part}".rstrip()
-
-
-def readable_somewhere(source: Source) -> bool:
-    """Whether there is something to read: no file of that name is there where images are numbers, for instance."""
-    return not isinstance(source, str) or Path(source).is_file()

@@ -126,6 +126,12 @@ def build_eval_pipeline(
     return ops.Pipeline([*shape, tvt.ToTensor(), last], _MODES[len(last.mean)])
 
 
+def train_entry(size: int, min_scale: float, flip: bool) -> dict[str, Any]:
+    """How a classifier's training images are cropped and mirrored, as an entry of `augmentations`."""
+    crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
+    return {"crop_size": size, "num_crops": 1, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
+
+
 def build_train_pipeline(
     size: int,
     mean: Sequence[float],
@@ -137,9 +143,7 @@ def build_train_pipeline(
     """A classifier's: random resized crop (bilinear) and mirroring."""
     last = ops.normalisation(mean, std, channels)
     if len(last.mean) not in (1, 3):
-        crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
-        entry = {"crop_size": size, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
-        return tvt.Compose([_OfArrays(entry, last, "bilinear")])
+        return tvt.Compose([_OfArrays(train_entry(size, min_scale, flip), last, "bilinear")])
     crop_op = ops.RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR)
     mirror = [ops.RandomHorizontalFlip(0.5)] if flip else []
     return ops.Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _MODES[len(last.mean)])
