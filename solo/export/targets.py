@@ -6,6 +6,7 @@ that gives the features of images, which `export` compares before it says that a
 
 import importlib.util
 import json
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from solo.errors import UserError
 from solo.export.folder import Bundle, Reading, model_card, write_description
 from solo.export.forms import TimmForm, close, remote_code, remote_config, timm_form
 from solo.export.programs import onnx, torch_export
-from solo.files import replacing, write_text
+from solo.files import output_file, replacing, write_text
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     missing = [name for name in target.needs if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"to={to} needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise UserError(f"out={folder} is a file; give a folder")
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    new = not os.path.exists(folder)
+    output_file(folder / "README.md")
     try:
         reading = target.write(bundle, folder)
     except UserError:
