@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from solo import distributed
 from solo.args.schema import PretrainCfg
+from solo.backbones.from_timm import Block, VisionTransformer
 from solo.errors import UserError
 from solo.losses.ijepa import ijepa_loss_func
 from solo.methods.base import Outputs, TrainStep
