@@ -416,7 +416,7 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
     for count in images:
         exact = [f"{coverage_of_independent(count, accuracy):.1f}" for accuracy in CLOSE]
         lines.append(_row("shares: linear, kNN by training images", "exact", "all", f"{count:,}", "", *exact))
-    cells = dict[str, float]()
+    cells = dict[str, tuple[float, int]]()  # coverage, runs
     for where, kind, count in dict.fromkeys((row["where"], row["kind"], row["images"]) for row in rows):
         own = [row for row in rows if (row["where"], row["kind"], row["images"]) == (where, kind, count)]
         runs = f"{min(row['runs'] for row in own):,}"
@@ -430,7 +430,7 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
                 shown.append("" if not near else "none" if share is None else f"{share:.1f}")
                 if near and share is not None:
                     shown[-1] += f" (of {told} %)" if told < 100 else ""
-                    cells[f"{name} at {accuracy} % ({kind}, {count:,} images)"] = share
+                    cells[f"{name} at {accuracy} % ({kind}, {count:,} images)"] = share, min(row["runs"] for row in own)
             lines.append(_row(kind, where, name, f"{count:,}", runs, *shown))
     lines += ["", _row("what", "images", "runs", *(f"{one} %" for one in CLOSE)), _row(*["---"] * (3 + len(CLOSE)))]
     simulated = (
@@ -442,14 +442,17 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
         for count in images:
             found = {accuracy: of_cell(count, accuracy, runs) for accuracy in CLOSE}
             lines.append(_row(what, f"{count:,}", f"{runs:,}", *(f"{one:.1f}" for one in found.values())))
-            cells |= {f"{what}, at {accuracy} % ({count:,} images)": one for accuracy, one in found.items()}
+            cells |= {f"{what}, at {accuracy} % ({count:,} images)": (one, runs) for accuracy, one in found.items()}
     pairs = (f"{seeds} seeds {coverage_of_pairs(seeds, 20_000):.1f}" for seeds in (3, 5, 10))
-    outside = [f"{what}: {one:.1f}" for what, one in cells.items() if not 93 <= one <= 97]
+    outside = {what: (one, runs) for what, (one, runs) in cells.items() if not 93 <= one <= 97}
+    listed = "; ".join(f"{what}: {one:.1f}" for what, (one, _) in outside.items()) or "none"
+    clear = sum(max(93 - one, one - 97) > 2 * (one * (100 - one) / runs) ** 0.5 for one, runs in outside.values())
     lines += [
         "",
         f"Paired differences over seeds (20,000 runs): {', '.join(pairs)}.",
         "",
-        f"Of {len(cells)} simulated cells {len(outside)} are outside of 93 to 97: {'; '.join(outside) or 'none'}.",
+        f"Of {len(cells)} simulated cells {len(outside)} are outside of 93 to 97, {clear} by more than two standard "
+        f"errors: {listed}.",
         "",
         "The exact rows toss a coin between two intervals. Without chance, none is nominal everywhere: of 100 images "
         f"and 99 %, the coverage nearest to 95 % that a rule can have is {best_of_one_rule(100, 99):.1f} %. Of two "
@@ -462,7 +465,7 @@ def page(rows: Sequence[dict[str, Any]], images: Sequence[int]) -> str:
         "No interval is printed, and none is in the table, of kNN among measured images that are fewer than the voters "
         f"({VOTERS}) times the classes: there, classes with few images are outvoted as a whole, all at once or not at "
         "all (87 % were covered at 99 % of 100 images); and of VOC2007's average precision over eleven recalls, whose "
-        "last is decided by one image a label (87 % at 97 % of 400 images). To leave intervals out where few images "
+        "last is decided by one image a label. To leave intervals out where few images "
         "are wrong would not help: those that are printed by bad luck would then be wrong nearly always.",
     ]
     return "\n".join(lines) + "\n"
