@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
+from solo.errors import UserError
 from solo.hex.policy import AdaptivePercentile, Policy
 from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, Stats, means
 from solo.losses.blockwise import blockwise
@@ -128,6 +129,11 @@ class HEXLoss(nn.Module):
         super().__init__()
         self.temperature, self.beta, self.tau_plus, self.variant = temperature, beta, tau_plus, variant
         self.policy = AdaptivePercentile() if policy is None else policy
+        if not (temperature > 0 and 0 <= tau_plus < 1 and beta >= 0 and hasattr(self.policy, "selector")):
+            raise UserError(
+                f"temperature={temperature}, beta={beta}, tau_plus={tau_plus}, policy={policy!r}: give a temperature "
+                "above 0, beta from 0, tau_plus in [0, 1), and a policy such as AdaptivePercentile()"
+            )
         self.gather_distributed, self.fused = gather_distributed, fused
         self.stats: Stats = {}
 

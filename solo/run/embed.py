@@ -40,11 +40,10 @@ def embed(cfg: EmbedCfg) -> Path:
     if out.suffix:
         output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
-    run_lock.acquire(parts)
     try:
-        return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
+        with run_lock.held(parts):
+            return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:
-        run_lock.release(parts)
         if out.suffix and parts.is_dir() and not any(parts.iterdir()):
             parts.rmdir()
 

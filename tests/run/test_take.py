@@ -434,3 +434,16 @@ def test_wrong_settings_of_a_model(run, data, source):
 
 def test_settings_of_a_model_in_tuples(run):
     assert solo.load(run, mean=(0.25,)).network.mean == (0.25,)
+
+
+@pytest.mark.fault(
+    6, "`solo.search` for 0 or 1.5 images, `HEXLoss` at temperature 0 or of a text", "refused in one line"
+)
+def test_settings_in_a_program(run, pictures):
+    for k in (0, 1.5, "x"):
+        with pytest.raises(UserError, match=f"k={k!r}"):
+            solo.search(run, pictures, pictures, k=k)
+    wrong = ({"temperature": 0}, {"temperature": float("nan")}, {"tau_plus": 1}, {"beta": -1}, {"policy": "HEX_fixed"})
+    for settings in wrong:
+        with pytest.raises(UserError, match="give a temperature above 0"):
+            solo.HEXLoss(**settings)
