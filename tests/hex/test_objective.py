@@ -86,12 +86,12 @@ def test_hex_of_summed_positives_against_loops_and_its_gradient(tau_plus: float)
 
 def test_a_blend_takes_views_or_pairs_and_a_loss_or_what_gives_it() -> None:
     views, ids = [torch.randn(8, 5) for _ in range(2)], torch.arange(8)
-    step, own = TrainStep(0, 10, ids, ids[:, None], ids, ids), torch.tensor(3.0)
+    own, moment = torch.tensor(3.0), partial(TrainStep, 0, 10, ids, ids[:, None], ids, ids)
     blended = build_objective(HexCfg(policy="adaptive", warm_epoch=0, alpha=0.5), 0.2)
     first, *others = [
-        blended.blend(loss, compared, step)
+        blended.blend(loss, compared, moment())
         for loss in (own, lambda: own)
-        for compared in (views, lambda: Pairs.from_views(views, ids))
+        for compared in (views, lambda: Pairs.from_views(views, ids, ids))
     ]
     assert first != own and others == [first] * 3
-    assert build_objective(HexCfg(), 0.2).blend(own, views, step) is own
+    assert build_objective(HexCfg(), 0.2).blend(own, views, moment()) is own
