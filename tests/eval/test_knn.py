@@ -121,12 +121,14 @@ def test_no_row_is_its_own_neighbour_not_even_among_equal_ones() -> None:
 
 
 def test_neighbours_by_cells_are_nearly_the_nearest() -> None:
+    torch.manual_seed(0)
     centres = torch.randn(40, 16)
     z = centres[torch.arange(2000) % 40] + 0.5 * torch.randn(2000, 16)
     exact, found = nearest_others(z, 10)[1], nearest_by_cells(z, 10)
     assert (found != torch.arange(2000)[:, None]).all() and found.sort(dim=1).values.diff(dim=1).min() > 0
     assert (exact[:, :, None] == found[:, None]).any(dim=2).float().mean() > 0.95
-    assert torch.equal(nearest_by_cells(z, 10, probes=100), exact)  # of all cells
+    every = nearest_by_cells(z, 10, probes=100)  # equals may stand in another order
+    assert torch.equal(every.sort(dim=1).values, exact.sort(dim=1).values)
     few = nearest_by_cells(z[:12], 11).sort(dim=1).values
     assert torch.equal(few, nearest_others(z[:12], 11)[1].sort(dim=1).values)
 
