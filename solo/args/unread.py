@@ -27,7 +27,7 @@ class Reader:
 
     @property
     def keys(self) -> list[str]:
-        """Their dotted names."""
+        """Dotted names of the keys that it reads."""
         section, _, inside = self.named.rpartition(": ")
         return [f"{section}.{key}" if section else key for key in inside.split()]
 

@@ -29,7 +29,7 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found."""
+    """What a first look at own images has found."""
 
     path: Path  # what was looked at
     files: list[Source]  # the images whose head can be read
