@@ -56,4 +56,4 @@ class Alignment(BaseMethod):
         align = (z0 - z1).square().sum(dim=1).mean()
         spread = torch.stack([torch.pdist(z).square().mul(-2).exp().mean().log() for z in (z0, z1)]).mean()
         own = align + self.uniformity * spread
-        return self.hex.blend(lambda: own, out["z"], step)
+        return self.hex.blend(own, out["z"], step)

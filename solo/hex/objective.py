@@ -29,6 +29,8 @@ from solo.losses.info_nce import Positives, info_nce
 from solo.losses.label_levels import LabelLevels
 from solo.losses.pairs import Pairs
 
+Base = Tensor | Callable[[], Tensor]
+Compared = Sequence[Tensor] | Callable[[], Pairs]
 _PROBE = 100  # steps from one look at what HEX does to the next
 
 
@@ -73,9 +75,9 @@ class Standard(_Looks):
         """The method's own loss of the pairs."""
         return plain(dataclasses.replace(pairs, fused=self.fused))
 
-    def blend(self, base: Callable[[], Tensor], views: Sequence[Tensor], step: Step) -> Tensor:
+    def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
         """The method's own loss as it is."""
-        return base()
+        return base if isinstance(base, Tensor) else base()
 
     def denominator(self, pairs: Pairs, step: Step) -> None:
         """The multi-label losses keep their own."""
@@ -124,17 +126,19 @@ class Hex(_Looks):
         """
         return self._loss(pairs, step, embeddings, fixed)
 
-    def blend(self, base: Callable[[], Tensor], views: Sequence[Tensor], step: Step) -> Tensor:
+    def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
         """`(1 - alpha) * base + alpha * scale * HEX`.
 
         Args:
-            base: the method's own loss; a function, with whose rows those of HEX travel.
-            views: (B, D) projections of each view, which HEX compares.
+            base: the method's own loss; where it gathers rows, a function, so that those of HEX travel with them.
+            views: (B, D) projections of each view, which HEX compares; or a function that makes the pairs.
             step: where training is, and who is in the batch.
         """
-        alpha, arguments = self.settings.alpha, (views, step.ids, step.groups)  # type: ignore[attr-defined]
-        pairs = Pairs.views_later(*arguments) if is_distributed() else partial(Pairs.from_views, *arguments)
-        own = base()
+        alpha, pairs = self.settings.alpha, views
+        if not callable(pairs):
+            arguments = (pairs, step.ids, step.groups)  # type: ignore[attr-defined]
+            pairs = Pairs.views_later(*arguments) if is_distributed() else partial(Pairs.from_views, *arguments)
+        own = base if isinstance(base, Tensor) else base()
         return (1 - alpha) * own + alpha * self.scale * self._loss(pairs(), step)
 
     def denominator(self, pairs: Pairs, step: Step) -> Callable[[LabelLevels], Denominator] | None:

@@ -38,4 +38,4 @@ class BYOL(PredictorHeads, BaseMomentumMethod):
                 if i != j
             ]
         ).sum()
-        return self.hex.blend(lambda: own, out["z"], step)
+        return self.hex.blend(own, out["z"], step)

@@ -34,4 +34,4 @@ class SimSiam(PredictorHeads, BaseMethod):
         (z1, z2), (p1, p2) = out["z"], out["p"]
         self.log_metrics({"train_z_std": mean_std(torch.stack([z1, z2]))})
         own = (simsiam_loss_func(p1, z2) + simsiam_loss_func(p2, z1)) / 2
-        return self.hex.blend(lambda: own, [z1, z2], step)
+        return self.hex.blend(own, [z1, z2], step)
