@@ -35,7 +35,7 @@ from solo.data.batches.shown import Shown
 from solo.data.labels.subsets import hold_out, take_fraction
 from solo.data.labels.trees import from_columns
 from solo.data.labels.withholding import draw_known
-from solo.doctor.processes import on_groups
+from solo.doctor.parity import on_groups
 from solo.eval import knn
 from solo.eval.confusable import confusable_pairs, neighbours
 from solo.eval.hierarchy import hierarchy_scores

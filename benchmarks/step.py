@@ -1,7 +1,7 @@
 """A run's step against its network alone, and against the same network fed by other libraries' transforms.
 
     python benchmarks/step.py [--cases digits fashion_mnist resnet18 vit_tiny] [--seconds 40] [--threads 1] [key=value]
-    python benchmarks/step.py --start 3  # what a run imports
+    python benchmarks/step.py --start 3  # what a run imports, and all of a run of one epoch
 
 A run of the recipe (`solo.run.pretrain`, every default of it: online classifier, k-NN, vital signs, guard, logging,
 checkpoints) is stopped before each batch, and the other programs make a step there: *alone*, the same network, loss
@@ -223,16 +223,30 @@ def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
 
 
 def start(rounds: int) -> None:
-    """Print the processor time of importing a training run, and what it is of torch's and Lightning's, in turns."""
-    spent: dict[str, list[float]] = {"torch, lightning.pytorch": [], "solo.cli, solo.run.pretrain": []}
+    """Print the processor time of a run's imports, and of all of it, and what it is of torch's and Lightning's."""
+    words = [
+        "pretrain",
+        "digits",
+        "hex",
+        "max_epochs=1",
+        "accelerator=cpu",
+        "data.num_workers=0",
+        "checkpoint.dir=FOLDER",
+    ]
+    run = f"from solo.cli import main; main({words})"
+    what = {"lightning": "import torch, lightning.pytorch", "imports": "import solo.cli, solo.run.pretrain", "run": run}
+    spent: dict[str, list[float]] = {name: [] for name in what}
     for _ in range(rounds):
-        for what, times in spent.items():
+        for name, program in what.items():
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, "-c", f"import {what}"], check=True)
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-c", program.replace("FOLDER", folder)]
+                subprocess.run(command, check=True, capture_output=True)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    base, ours = map(min, spent.values())
+            spent[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    base, ours, whole = map(min, spent.values())
     print(f"imports: {ours:.2f} s, {ours / base:.2f} times `import torch, lightning.pytorch`")
+    print(f"a run of digits over one epoch: {whole:.2f} s, {whole / base:.2f} times")
 
 
 def noise(spec: Any, split: str, path: Any, download: Any, transform: Any = None, *_: Any, **__: Any) -> ArrayDataset:

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.args.fields import REQUIRED, key
-from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.catalogue import MethodFacts
 from solo.nn import mlp
@@ -57,4 +56,4 @@ class Alignment(BaseMethod):
         align = (z0 - z1).square().sum(dim=1).mean()
         spread = torch.stack([torch.pdist(z).square().mul(-2).exp().mean().log() for z in (z0, z1)]).mean()
         own = align + self.uniformity * spread
-        return self.hex.blend(own, lambda: Pairs.from_views(out["z"], step.ids, step.groups), step)
+        return self.hex.blend(own, out["z"], step)

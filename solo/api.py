@@ -140,11 +140,12 @@ def search(
     """
     from solo.args.take_schema import SearchCfg
     from solo.run.search import search as look
+    from solo.run.take import settings_of
 
     loaded = load(model) if isinstance(model, (str, Path)) else model
-    saved = str(among) if Path(among).suffix == ".npz" else None
-    folder, file = None if saved else str(among), None if out is None else str(out)
-    return look(SearchCfg(run="", query=str(query), among=folder, features=saved, k=k, out=file), loaded)
+    place = "features" if str(among).endswith(".npz") else "among"
+    given = {"run": "-", "query": str(query), place: str(among), "k": k, "out": None if out is None else str(out)}
+    return look(settings_of(SearchCfg, given), loaded)
 
 
 def _kind(source: object) -> str:

@@ -4,6 +4,7 @@ A file of `torch.save` is a zip archive that has a checksum of each record. torc
 `load_checkpoint` does, so that files of any age and any library are verified and stay readable for everybody.
 """
 
+import contextlib
 import math
 import pickletools
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.inert import STAND_INS
 from solo.untrusted import check_zip, is_zip, parse_json, plain_values
 from solo.weights import flat, some
@@ -57,7 +58,15 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"checkpoint {file} is a pointer of Git LFS, not the file itself; git lfs pull fetches it")
     renamed = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
-    loaded = _read_safetensors(file) if renamed or file.suffix == ".safetensors" else _read_torch(file)
+    if renamed or file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            loaded: Any = load_file(file)
+        except Exception as error:  # safetensors' own
+            raise UserError(f"checkpoint {file} is truncated or damaged ({reason(error)}); copy it again") from error
+    else:
+        loaded = _read_torch(file)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         record = loaded.get("solo")
         version = record.get("format") if isinstance(record, Mapping) else None
@@ -93,16 +102,6 @@ def _read_torch(file: Path) -> Any:
         raise UserError(_unreadable(file, error)) from error
 
 
-def _read_safetensors(file: Path) -> Any:
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except Exception as error:  # safetensors' own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint {file} is truncated or damaged ({reason}); copy it again") from error
-
-
 def _unreadable(file: Path, error: Exception) -> str:
     zipped = is_zip(file)
     named = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)", str(error))
@@ -113,19 +112,13 @@ def _unreadable(file: Path, error: Exception) -> str:
             f"read. If you trust its maker, save its weights alone: c = torch.load({str(file)!r}, weights_only=False); "
             "torch.save({'state_dict': c['state_dict']}, 'weights.pth')"
         )
-    if any(name.endswith(("/constants.pkl", ".npy")) for name in _members(file)):
-        return f"checkpoint {file} is a TorchScript program or a NumPy archive; give weights saved by torch.save"
+    with contextlib.suppress(Exception):  # no archive, or one whose list of members is damaged
+        if any(name.endswith(("/constants.pkl", ".npy")) for name in zipfile.ZipFile(file).namelist()):
+            return f"checkpoint {file} is a TorchScript program or a NumPy archive; give weights saved by torch.save"
     what = "is truncated or damaged" if zipped else "is not a checkpoint"
     reason = f"; {error}" if isinstance(error, UserError) else ""
     size = f"{file.stat().st_size} bytes can't be read{reason}"
     return f"checkpoint {file} {what} ({size}); copy it again or give another file"
-
-
-def _members(file: Path) -> list[str]:
-    try:
-        return zipfile.ZipFile(file).namelist()
-    except Exception:  # no archive, or one whose list of members is damaged
-        return []
 
 
 def _first_call(file: Path) -> str | None:
@@ -163,7 +156,7 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
         return {part: plain_values(record.get(part) or {}, mapping=True) for part in ("cfg", "data")}
     except ValueError as error:
         raise UserError(
-            f"the settings stored in {path} can't be used ({error}); train again, or take them out"
+            f"the settings stored in {path} can't be used ({error}); train anew, or take them out"
         ) from None
 
 

@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -199,8 +200,15 @@ def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     if given.preview and name != "pretrain":
         raise ConfigError(NO_PREVIEW)
     parsed = [read_config(name, places, words, for_run=not given.cfg) for words in sweep.jobs]
-    if not given.cfg and not given.preview:
-        return int(importlib.import_module("solo.run.multirun").multirun(name, places, sweep))
+    if not given.cfg and not given.preview:  # each is a program of its own; one that fails doesn't stop the others
+        report, rows = importlib.import_module("solo.run.report"), []
+        for number, (words, differing) in enumerate(zip(*sweep, strict=True), start=1):
+            report.say(f"\nrun {number} of {len(sweep.jobs)}: {' '.join(differing)}")
+            sys.stdout.flush()
+            code = subprocess.call([sys.executable, "-m", "solo", name, *places, *words])
+            rows.append({"run": number, "with": " ".join(differing), "exit code": code})
+        report.show_table("runs", rows)
+        return 1 if any(row["exit code"] for row in rows) else 0
     for number, (job, words) in enumerate(zip(parsed, sweep.differing, strict=True), start=1):
         sys.stdout.write(f"# run {number} of {len(parsed)}: {shown(' '.join(words))}\n")
         if given.cfg:
@@ -252,9 +260,7 @@ def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recip
         return find_recipe(places, name)
     saved = saved_data(str(read_word(source).value))
     if not saved.get("dataset"):
-        raise ConfigError(
-            f"the checkpoint doesn't say on what it was trained; name a recipe: solo {name} DATASET {name}"
-        )
+        raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
     recipe = find_recipe([str(saved["dataset"]), name], name)
     overrides[:0] = image_words(saved, recipe.images)
     return recipe

@@ -64,29 +64,61 @@ def _leave() -> None:
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenate equal-sized tensors over processes; backward sums the gradients of all processes.
+    """Concatenate each of several tensors over processes, by one collective; backward is one, too.
 
-    Written by hand because torch's functional ``all_gather`` returns wrong gradients on gloo when the incoming
-    gradient is not contiguous (a transposed consumer is enough).
+    They travel as bytes, side by side. Written by hand because torch's functional ``all_gather`` returns wrong
+    gradients on gloo when the incoming gradient is not contiguous (a transposed consumer is enough).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = x.shape[0]
-        return _all_gather(x)
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.own, number = [(x.shape, x.dtype) for x in tensors], world_size()
+        parts = [x.contiguous().view(-1).view(torch.uint8) for x in tensors]
+        sent = torch.cat(parts)
+        both = sent.new_empty(number, len(sent))
+        dist.all_gather(list(both), sent)
+        found = torch.split(both, [len(part) for part in parts], dim=1)
+        every = [y.contiguous().view(x.dtype).view(-1, *x.shape[1:]) for x, y in zip(tensors, found, strict=True)]
+        ctx.mark_non_differentiable(*(y for y, needed in zip(every, ctx.needs_input_grad, strict=True) if not needed))
+        return tuple(every)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].contiguous().clone()
-        dist.all_reduce(grad)
-        start = rank() * ctx.rows
-        return grad[start : start + ctx.rows]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = [grad for grad, needed in zip(grads, ctx.needs_input_grad, strict=True) if needed]
+        total = torch.cat([grad.reshape(world_size(), -1) for grad in wanted], dim=1)
+        dist.all_reduce(total)
+        parts = iter(torch.split(total[rank()], [grad.numel() // world_size() for grad in wanted]))
+        asked = zip(ctx.own, ctx.needs_input_grad, strict=True)
+        return tuple(next(parts).view(shape).to(dtype) if needed else None for (shape, dtype), needed in asked)
 
 
-def _all_gather(x: Tensor) -> Tensor:
-    out = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
-    dist.all_gather(list(out.chunk(world_size())), x.contiguous())
-    return out
+_waiting: list[list[Tensor]] = []  # what has been asked for and not been sent yet
+
+
+def gather_later(*tensors: Tensor) -> Callable[[], list[Tensor]]:
+    """`gather` of several tensors (N, ...) of any types, which travel with whatever is gathered next.
+
+    What is returned gives them; asked before anything else has been gathered, it gathers them, and all else that waits.
+    """
+    rows = list(tensors) if torch.is_grad_enabled() else [x.detach() for x in tensors]
+    if is_distributed():
+        _waiting.append(rows)
+
+    def found() -> list[Tensor]:
+        if any(rows is other for other in _waiting):
+            asked, _waiting[:] = list(_waiting), []
+            with torch.enable_grad():  # who asks for another tensor may want none
+                every = iter(_Gather.apply(*(x for own in asked for x in own)))
+            for own in asked:
+                own[:] = [next(every) for _ in own]
+        return rows
+
+    return found
+
+
+def gather_each(*tensors: Tensor) -> list[Tensor]:
+    """`gather` of several tensors (N, ...) of any types, by one collective."""
+    return gather_later(*tensors)()
 
 
 def gather(x: Tensor) -> Tensor:
@@ -95,48 +127,12 @@ def gather(x: Tensor) -> Tensor:
     Its gradient is summed over processes, so that a mean loss per process, averaged by DDP, has the gradient of one
     process on the whole batch.
     """
-    return _Gather.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
+    return gather_each(x)[0]
 
 
-def gather_each(*tensors: Tensor) -> list[Tensor]:
-    """`gather` of several tensors (N, ...) of one type, by one collective."""
-    if not is_distributed():
-        return list(tensors)
-    rows = gather(torch.cat([x.flatten(1) for x in tensors], dim=1))
-    parts = torch.split(rows, [x.flatten(1).shape[1] for x in tensors], dim=1)
-    return [part.reshape(-1, *x.shape[1:]) for part, x in zip(parts, tensors, strict=True)]
-
-
-class _GatherWith(torch.autograd.Function):
-    """`_Gather` of rows and of integers that belong to them, which travel as further numbers of the rows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.rows = x.shape[0]
-        both = _all_gather(torch.cat([x, numbers.contiguous().view(x.dtype)], dim=1))
-        found = both[:, x.shape[1] :].clone(memory_format=torch.contiguous_format).view(numbers.dtype)
-        ctx.mark_non_differentiable(found)
-        return both[:, : x.shape[1]].contiguous(), found
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Gather.backward(ctx, grads[0]), None
-
-
-def gather_with(x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """`gather` of rows and of what is known of them, by one collective.
-
-    Args:
-        x: (N, D) float32 or float64.
-        numbers: (N, k) int64.
-    """
-    return _GatherWith.apply(x, numbers) if is_distributed() else (x, numbers)  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
 def gather_no_grad(x: Tensor) -> Tensor:
     """Rows of all processes, in rank order, detached: (N, ...) -> (N * world_size, ...)."""
-    return _all_gather(x) if is_distributed() else x.detach()
+    return gather(x.detach())
 
 
 class _Sum(torch.autograd.Function):
@@ -152,7 +148,12 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_with_grad(x: Tensor) -> Tensor:
-    """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it."""
+    """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it.
+
+    Where something waits to be gathered, it travels with it.
+    """
+    if _waiting:
+        return gather(x[None]).sum(dim=0)
     return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
 
 

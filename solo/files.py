@@ -1,11 +1,13 @@
 """Writing files so that a reader, or the next run, never meets half of one."""
 
+import csv
 import glob
+import io
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,3 +96,22 @@ def flush(path: Path) -> None:
 def cell(value: Any, guard: str = "'") -> Any:
     """A value for CSV: a text that spreadsheets would run as a formula gets `guard` in front, `./` if it is a path."""
     return guard + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a CSV file with the union of their columns; what a row doesn't have, or is None, stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def told_apart(paths: Sequence[str]) -> list[str]:
+    """The ends of paths, as much of them as tells one from the others."""
+    parts = [Path(path).parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names

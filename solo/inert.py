@@ -62,18 +62,6 @@ def _scalar(kind: object, data: object = b"") -> object:
     return None
 
 
-def _path(*parts: object) -> str:
-    return "/".join(map(str, parts))
-
-
-def _empty_dict(*_: object) -> dict[Any, Any]:
-    return {}
-
-
-def _as_list(items: Any = (), *_: object) -> list[Any]:
-    return list(items)
-
-
 _NAMES: dict[Callable[..., Any], str] = {
     Inert: "argparse.Namespace typing.Any datetime.datetime datetime.date datetime.timedelta builtins.slice "
     "builtins.range types.SimpleNamespace omegaconf.base.ContainerMetadata omegaconf.base.Metadata "
@@ -82,11 +70,11 @@ _NAMES: dict[Callable[..., Any], str] = {
     _DType: "numpy.dtype",
     Array: "numpy.ndarray numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct",
     _scalar: "numpy.core.multiarray.scalar numpy._core.multiarray.scalar",
-    _path: " ".join(
+    (lambda *parts: "/".join(map(str, parts))): " ".join(
         f"{room}.{kind}Path" for room in ("pathlib", "pathlib._local") for kind in ("", "Posix", "Windows", "PurePosix")
     ),
-    _empty_dict: "collections.defaultdict",
-    _as_list: "collections.deque builtins.frozenset",
+    (lambda *_: {}): "collections.defaultdict",
+    (lambda items=(), *_: list(items)): "collections.deque builtins.frozenset",
     dict: "builtins.dict pytorch_lightning.utilities.parsing.AttributeDict lightning.pytorch.utilities.parsing."
     "AttributeDict lightning.fabric.utilities.data.AttributeDict lightning_fabric.utilities.data.AttributeDict",
     list: "builtins.list",

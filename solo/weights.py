@@ -60,18 +60,13 @@ def own_weights(state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[st
     state, wanted = {_INSERTED.sub("", key): value for key, value in flat(state).items()}, set(names)
     found, left = _behind_prefix(state, wanted)
     if len(found) < len(wanted):
-        for other in (_numbered(state), _dinov2(state)):
+        # `Sequential(*resnet.children())`, as lightly's examples have it: children are numbered.
+        children = {_NUMBER.sub(lambda at: f"{at[1]}{_CHILDREN[at[2]]}.", key, 1): x for key, x in state.items()}
+        for other in (children, _dinov2(state)):
             more, unknown = _behind_prefix(other, wanted)
             if len(more) > len(found):
                 found, left = more, unknown
     return found, left
-
-
-def _numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`Sequential(*resnet.children())`, as lightly's examples have it: children are numbered."""
-    return {
-        _NUMBER.sub(lambda found: f"{found[1]}{_CHILDREN[found[2]]}.", key, 1): value for key, value in state.items()
-    }
 
 
 def _dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,6 +92,9 @@ def _behind_prefix(state: Mapping[str, Tensor], wanted: set[str]) -> tuple[dict[
         return 2 * counts[prefix] > most, teacher, not slow, counts[prefix], -len(prefix)
 
     best = max(counts, key=rank, default="")
+    alike = sorted(prefix for prefix in counts if counts[best] == len(wanted) and rank(prefix)[:4] == rank(best)[:4])
+    if alike[1:]:
+        _LOG.warning(f"the file holds {len(alike)} copies of the weights, {some(alike)}: {best} is read")
     inside = {key[len(best) :]: value for key, value in state.items() if key.startswith(best)}
     left = [key for key in inside if key not in wanted and not _BESIDE.fullmatch(key)]
     return {key: value for key, value in inside.items() if key in wanted}, left
@@ -157,9 +155,8 @@ def resized(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, 
             grids = _grids(old.shape[1], own.shape[1])
             if grids is not None:
                 prefix, before, now = grids
-                new = resample_abs_pos_embed(
-                    old.float(), new_size=[now, now], old_size=[before, before], num_prefix_tokens=prefix
-                )
+                sizes = {"new_size": [now, now], "old_size": [before, before]}
+                new = resample_abs_pos_embed(old.float(), **sizes, num_prefix_tokens=prefix)
                 fitted[name] = new.to(old.dtype)
         elif name.endswith("relative_position_bias_table"):
             window = (math.isqrt(len(own)) + 1) // 2

@@ -54,7 +54,13 @@ def worker(rank, port, path):
     # A transposed consumer hands back a gradient that is not contiguous.
     (gathered.T.contiguous() * torch.arange(8.0).reshape(2, 4)).sum().backward()
     lines = distributed.gather_lines([f"{rank}.png"] * rank)  # none of the first process
-    found = {"losses": out, "gathered": gathered.detach(), "grad": rows.grad, "lines": lines}
+    own = [torch.full((2, 1), float(rank), requires_grad=True), torch.tensor([[rank]]), torch.tensor([rank > 0])]
+    later = distributed.gather_later(*own)
+    with torch.no_grad():
+        distributed.gather_each(torch.zeros(1, requires_grad=True))  # takes them along
+    (later()[0] * torch.tensor([[1.0], [2], [3], [4]])).sum().backward()
+    together = [*(x.detach() for x in later()), own[0].grad]
+    found = {"losses": out, "gathered": gathered.detach(), "grad": rows.grad, "lines": lines, "together": together}
     torch.save(found, f"{path}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -90,6 +96,15 @@ def test_gather_sums_a_gradient_that_is_not_contiguous(two_processes):
     for rank, result in enumerate(two_processes):
         assert torch.equal(result["gathered"], torch.tensor([[0.0, 1], [2, 3], [10, 11], [12, 13]]))
         assert torch.equal(result["grad"], WORLD * weights[2 * rank : 2 * rank + 2])
+
+
+def test_what_waits_travels_with_what_is_gathered_next_whatever_its_type(two_processes):
+    for rank, result in enumerate(two_processes):
+        rows, ids, flags, grad = result["together"]
+        assert (
+            rows.tolist() == [[0.0], [0], [1], [1]] and ids.tolist() == [[0], [1]] and flags.tolist() == [False, True]
+        )
+        assert grad.tolist() == [[[2.0], [4]], [[6.0], [8]]][rank]
 
 
 def test_one_process_is_the_identity():

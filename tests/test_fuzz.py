@@ -43,9 +43,8 @@ from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features, FeatureTable
-from solo.experiment.rows import add_row, read_rows
-from solo.export.card import facts_of, model_card
-from solo.export.folder import Bundle, Network, read_exported
+from solo.experiment.runs import add_row, read_rows
+from solo.export.folder import Bundle, Network, facts_of, model_card, read_exported
 from solo.run.relatives import kept_rows
 from solo.run.resume import SameData
 from solo.taxonomy import Taxonomy

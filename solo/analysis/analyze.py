@@ -12,15 +12,13 @@ from PIL import Image
 
 from solo.analysis.embedding import embed
 from solo.analysis.figure import Figure, Pictures
-from solo.analysis.findings import findings
 from solo.analysis.labelling import find_labelling
 from solo.analysis.numbers import Settings, measure
-from solo.analysis.pairs import nearest_in_batch, pair_figures
 from solo.analysis.png import draw
-from solo.analysis.record import overview, protocol_of, record
+from solo.analysis.record import findings, overview, protocol_of, record
 from solo.analysis.report import write_report
 from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, time_of, worst_superclass
-from solo.analysis.spaces import space_figures
+from solo.analysis.snapshots import nearest_in_batch, pair_figures, space_figures
 from solo.analysis.trends import trend_figures
 from solo.errors import UserError
 from solo.eval.features import Features

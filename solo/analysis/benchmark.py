@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.written import Written
+from solo.analysis.pages import Written
 from solo.errors import UserError, reason
 from solo.eval.intervals import Paired, holm, paired_images
 
@@ -44,9 +44,8 @@ def unpacked(text: str, draws: int) -> Array:
     try:
         counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
     except (ValueError, TypeError, zlib.error) as error:
-        raise UserError(
-            f"the hits of a row are damaged ({reason(error)}); take its line out, it is done again"
-        ) from error
+        text = f"the hits of a row are damaged ({reason(error)}); take its line out, it is done again"
+        raise UserError(text) from error
     return np.where(counts == _UNKNOWN, math.nan, counts / draws)
 
 

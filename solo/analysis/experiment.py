@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from solo.analysis.figure import DotRow, Dots, Figure
+from solo.analysis.pages import Written
 from solo.analysis.palette import GOOD, GREY, run_colour
-from solo.analysis.written import Written
 from solo.eval.intervals import Paired, holm, paired
 
 # budget -> arm -> seed -> number -> value; an arm has the seeds that have run.

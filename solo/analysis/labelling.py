@@ -130,9 +130,8 @@ def _grouped(reference: Features, names: tuple[str, ...]) -> Labelling:
     level = reference.levels[0]
     known = np.unique(fine[fine >= 0])
     if len(known) < 4:
-        return Labelling(
-            fine[:, None], (level,), (names,), 0, 1, f"{level}: labels of the data set, without a level above"
-        )
+        text = f"{level}: labels of the data set, without a level above"
+        return Labelling(fine[:, None], (level,), (names,), 0, 1, text)
     groups = _emergent_groups(reference.val.features.numpy(), fine)
     coarse = np.where(fine >= 0, groups[np.maximum(fine, 0)], -1)
     members = [[names[label] for label in known if groups[label] == group] for group in range(int(groups.max()) + 1)]

@@ -12,8 +12,7 @@ from solo.eval.cosine import CosineDistributions, Selection, cosine_distribution
 from solo.eval.intervals import UNDEFINED, Interval, cuts
 from solo.eval.knn import hits, vote_ranking
 from solo.eval.predict import neighbour_intervals
-from solo.eval.profile import NodeRank, collapse_profile
-from solo.eval.rank import entropy_rank, lidar, power_law, rankme, spectrum
+from solo.eval.rank import NodeRank, collapse_profile, entropy_rank, lidar, power_law, rankme, spectrum
 from solo.eval.rows import Array, draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 from solo.eval.uniformity import uniformity

@@ -1,27 +1,32 @@
 """What lies in `page/`: HTML pages as Jinja's templates, and the words of figures and protocols."""
 
 import base64
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
+from solo.files import write_text
 from solo.screen import shown
 
 
 @cache
 def page_file(name: str) -> str:
-    """The text of a file."""
+    """The text of a file in `page/`."""
     return resources.files("solo.analysis").joinpath("page", name).read_text(encoding="utf-8")
 
 
 @cache
 def words_of(name: str) -> Any:
-    """What `<name>.yaml` holds."""
+    """What `<name>.yaml` in `page/` holds: mappings of texts with fields to fill."""
     return yaml.safe_load(page_file(f"{name}.yaml"))
 
 
@@ -31,6 +36,65 @@ def render(name: str, show: Callable[[object], str] = shown, **values: Any) -> s
     return page.from_string(page_file(name)).render(**values)
 
 
-def embedded(picture: bytes, kind: str = "png") -> str:
+def embedded(picture: bytes, kind: str = "png") -> Markup:
     """The address of a picture that is in the page itself, for `src`."""
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(picture).decode()}")
+
+
+Lines = Sequence[Sequence[str]]  # of a table: its heading, then its rows
+
+
+def markdown_table(lines: Lines) -> str:
+    """The Markdown of a table whose first line is its heading; `|` in a cell is escaped."""
+    head, *rows = lines
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written, in the order of the fields."""
+
+    title: str
+    command: str  # that makes it
+    tables: Mapping[str, Lines]  # under their headings, "" for none
+    remarks: Sequence[str]
+    file: str = ""  # text of the YAML file that asked for it
+
+    def markdown(self) -> str:
+        """All of it as Markdown, a heading each."""
+        parts = [f"# {self.title}", f"`{self.command}`"]
+        for heading, lines in self.tables.items():
+            parts += [f"## {heading}"] if heading else []
+            parts.append(markdown_table(lines))
+        parts += [*self.remarks, *([f"```yaml\n{self.file.strip()}\n```"] if self.file else [])]
+        return "\n\n".join(parts) + "\n"
+
+    def html(self, picture: bytes | None = None) -> str:
+        """As one file of HTML with everything in it; `picture` is a PNG."""
+        return render("tables.html", **vars(self), picture=embedded(picture) if picture else "")
+
+    def write(self, folder: Path, plain: Mapping[str, Any], picture: bytes | None = None) -> list[str]:
+        """Write `report.html`, `report.md` and, of plain values, `report.json`; their names."""
+        texts = {
+            "report.html": self.html(picture),
+            "report.md": self.markdown(),
+            "report.json": json.dumps(finite(plain), indent=1) + "\n",
+        }
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        return [*texts]
+
+
+def finite(value: Any, digits: int | None = None) -> Any:
+    """None in place of what isn't finite, which JSON doesn't know, in mappings and lists; other floats may be rounded.
+
+    `digits` are significant ones.
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(inner, digits) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner, digits) for inner in value]
+    if not isinstance(value, float):
+        return value
+    return None if not math.isfinite(value) else value if digits is None else float(f"{value:.{digits}g}")

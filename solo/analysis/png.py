@@ -43,7 +43,7 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
     total = sum(heights) + head + foot
     engine = ConstrainedLayoutEngine(rect=(0, foot / total, 1, 1 - (head + foot) / total))
     canvas = Canvas(figsize=(width, total), dpi=140, facecolor="white", layout=engine)
-    FigureCanvasAgg(canvas)
+    agg = FigureCanvasAgg(canvas)
     left = 0.08 / width
     canvas.text(left, 1 - 0.12 / total, figure.title, size=13, weight="bold", color=INK, va="top")
     canvas.text(left, 1 - 0.4 / total, "\n".join(caption), size=9, color=INK, va="top", linespacing=1.3)
@@ -73,7 +73,10 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
             _legend(axes, names, ncols=columns_of, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        canvas.savefig(temporary, format=path.suffix.lstrip(".") or "pdf")
+        if path.suffix == ".png":  # `savefig` would draw all of it twice
+            agg.print_png(temporary)  # type: ignore[no-untyped-call]
+        else:
+            canvas.savefig(temporary, format=path.suffix.lstrip(".") or "pdf")
 
 
 def _width(panel: Panel) -> float:

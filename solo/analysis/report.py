@@ -10,10 +10,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures, legend_of
-from solo.analysis.findings import Finding
 from solo.analysis.pages import embedded, page_file, render
 from solo.analysis.plotly_panels import Json, brief, plotly_panel
-from solo.analysis.record import Cell, Table
+from solo.analysis.record import Cell, Finding, Table
 from solo.analysis.runs import Analysis
 
 Images = Callable[[int], "Image.Image"]

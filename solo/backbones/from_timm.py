@@ -1,5 +1,7 @@
 """Models that are timm's as they are: any of its names, and solo-learn's names for Swin and ConvNeXt.
 
+Imported when something of timm's is asked for, which takes longer than this package; others have it from here.
+
 Liu et al.: Swin Transformer, https://arxiv.org/abs/2103.14030.
 Liu et al.: A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545.
 """
@@ -13,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 if TYPE_CHECKING or {"timm", "wandb"} & set(sys.modules):
-    import timm
+    import timm as timm
 else:  # it imports W&B to see whether that is there, which takes as long as timm itself
     sys.modules["wandb"] = None
     try:
-        import timm
+        import timm as timm
     finally:
         del sys.modules["wandb"]
+from timm.layers import build_sincos2d_pos_embed as build_sincos2d_pos_embed  # type: ignore[attr-defined]
+from timm.models import checkpoint_seq as checkpoint_seq
+from timm.models.vision_transformer import Block as Block
+from timm.models.vision_transformer import VisionTransformer as VisionTransformer
 
 
 def timm_model(name: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:

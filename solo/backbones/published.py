@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 from torch import nn
 
-from solo.backbones.from_timm import timm_model
 from solo.backbones.registry import checked_kwargs
 from solo.errors import UserError
 from solo.suggest import did_you_mean
@@ -52,6 +50,8 @@ def published_model(
 
 
 def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:
+    from solo.backbones.from_timm import timm, timm_model
+
     if not timm.is_model(name.split(".")[0]):
         hint = f"{did_you_mean(name, timm.list_models())}timm.list_models() lists them"
         raise UserError(f"model=timm/{name} is unknown to timm; {hint}")

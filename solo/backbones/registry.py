@@ -4,13 +4,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any
 
-import timm
 from torch import nn
 
 from solo import plugin
-from solo.backbones import from_timm, poolformer, resnet, small, vit, wide_resnet
+from solo.backbones import resnet, small, wide_resnet
 from solo.backbones.resnet import adapt_stem
 from solo.errors import UserError
 from solo.suggest import did_you_mean
@@ -18,15 +18,23 @@ from solo.suggest import did_you_mean
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
 Constructor = Callable[..., nn.Module]
 
+
+def _of_timm(module: str, name: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+    """One of a module that imports timm, which takes longer than all of this package."""
+    import_module("solo.backbones.from_timm")  # first: it knows how
+    made: nn.Module = getattr(import_module(f"solo.backbones.{module}"), name)(method, *args, **kwargs)
+    return made
+
+
 BACKBONES: dict[str, Constructor] = {
-    name: getattr(module, name)
+    name: partial(_of_timm, module, name) if isinstance(module, str) else getattr(module, name)
     for module, names in (
         (small, "conv3"),
         (resnet, "resnet10 resnet18 resnet50"),
-        (vit, "vit_tiny vit_small vit_base vit_large"),
-        (from_timm, "swin_tiny swin_small swin_base swin_large"),
-        (from_timm, "convnext_tiny convnext_small convnext_base convnext_large"),
-        (poolformer, "poolformer_s12 poolformer_s24 poolformer_s36 poolformer_m36 poolformer_m48"),
+        ("vit", "vit_tiny vit_small vit_base vit_large"),
+        ("from_timm", "swin_tiny swin_small swin_base swin_large"),
+        ("from_timm", "convnext_tiny convnext_small convnext_base convnext_large"),
+        ("poolformer", "poolformer_s12 poolformer_s24 poolformer_s36 poolformer_m36 poolformer_m48"),
         (wide_resnet, "wide_resnet28w2 wide_resnet28w8"),
     )
     for name in names.split()
@@ -60,8 +68,10 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
             return made
 
         return construct
+    from solo.backbones.from_timm import timm, timm_model
+
     if timm.is_model(name.split(".")[0]):
-        return partial(from_timm.timm_model, name)
+        return partial(timm_model, name)
     known = [*table, *timm.list_models(exclude_filters="test_*")]
     begins = next((other for other in known if name and other.startswith(name)), None)
     hint = f"did you mean {begins!r}? " if begins else did_you_mean(name, known)
@@ -104,6 +114,8 @@ def build_backbone(
         elif name in BACKBONES:
             fixed = name.startswith(("vit_", "swin_"))
         else:
+            from solo.backbones.from_timm import timm
+
             config = timm.get_pretrained_cfg(name)
             fixed = config is not None and config.fixed_input_size and config.input_size[-1] != image_size
         size = {"img_size": image_size} if fixed and image_size is not None else {}

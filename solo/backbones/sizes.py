@@ -31,7 +31,7 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
         backbone.eval()
         for size, key in sizes.items():
             if size % side:
-                near = f"{max(1, size // side) * side} or {(size // side + 1) * side}"
+                near = " or ".join(str(count * side) for count in (size // side, size // side + 1) if count)
                 what = f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}"
                 raise UserError(f"{what}; choose {near}, or another backbone.kwargs.patch_size")
             try:

@@ -11,13 +11,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import build_sincos2d_pos_embed  # type: ignore[attr-defined]
-from timm.models import checkpoint_seq
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
+from solo.backbones.from_timm import VisionTransformer, build_sincos2d_pos_embed, checkpoint_seq
 from solo.errors import UserError
 
 

@@ -103,7 +103,13 @@ class Checkpointer(Callback):
 
     def _write_last(self, trainer: Trainer) -> None:
         last = self.run.path / "last.ckpt"
-        self._require_finite(trainer)
+        found = [name for name in _not_finite(trainer) if name not in self._odd]
+        if distributed.any_process(int(bool(found))):  # what is not finite never takes the place of what is
+            listed = f"{found[0]} and {len(found) - 1} more" if found[1:] else (found or ["another process's"])[0]
+            raise NonFiniteError(
+                f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved: "
+                f"{last} stays as it was; try a smaller optimizer.lr or a longer warm-up"
+            )
         if trainer.is_global_zero:
             with replacing(last) as temporary:
                 trainer.save_checkpoint(temporary)
@@ -113,18 +119,6 @@ class Checkpointer(Callback):
         else:
             trainer.save_checkpoint(last)  # takes part in collecting the state, writes nothing
         self._saved_at = time.monotonic()
-
-    def _require_finite(self, trainer: Trainer) -> None:
-        """What is not finite never takes the place of what is."""
-        found = [name for name in _not_finite(trainer) if name not in self._odd]
-        if distributed.any_process(int(bool(found))):
-            listed = (
-                f"{found[0]} and {len(found) - 1} more" if found[1:] else found[0] if found else "another process's"
-            )
-            raise NonFiniteError(
-                f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved: "
-                f"{self.run.path / 'last.ckpt'} stays as it was; try a smaller optimizer.lr or a longer warm-up"
-            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the places before and behind all other callbacks."""

@@ -128,6 +128,7 @@ class TrainingDiagnosis:
 
 Rows = dict[str, Tensor]
 _FEWEST = 8  # images by which a collapse is judged
+_SPACES = ("projection", "features")
 
 
 class FeatureQueue:
@@ -200,7 +201,9 @@ class EmbeddingMonitor(Callback):
             return
         size = len(seen["features"][0])
         if self.queue.is_due(batch_idx, trainer.num_training_batches, size, trainer.world_size):
-            self.queue.add(_rows_of(seen), trainer.world_size)
+            rows = {f"{space}/{v}": z for space in _SPACES for v, z in enumerate(seen.get(space, ())[:2])}
+            known: Mapping[str, Any] = {name: seen.get(name) for name in ("groups", "labels")}
+            self.queue.add(rows | {name: x for name, x in known.items() if x is not None}, trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._is_measured(trainer):
@@ -208,9 +211,10 @@ class EmbeddingMonitor(Callback):
         rows = self.queue.read()
         if not rows or len(rows["features/0"]) < 2:
             if not self._warned:
-                text = "the method keeps no features of its views (`last_views`), so nothing can be measured"
-                rank_zero_warn(f"online: {text}")
-                self._warned = True
+                rank_zero_warn(
+                    "online: the method keeps no features of its views (`last_views`), so nothing can be measured"
+                )
+            self._warned = True
             return
         levels = getattr(pl_module, "levels", ())
         found = measure(rows, self.quantile, levels) if trainer.is_global_zero else {}
@@ -224,8 +228,10 @@ class EmbeddingMonitor(Callback):
             # A handful of rows always lies on a line, or in a plane.
             judged = found if len(rows["features/0"]) >= _FEWEST else {}
             messages = self.diagnosis.judge({"epoch": float(trainer.current_epoch), **judged, **loss, **rate}, is_last)
+            bar = trainer.progress_bar_callback
+            show = bar.print if bar is not None else Console(soft_wrap=True, highlight=False, markup=False).print
             for message in messages if trainer.is_global_zero else []:
-                _say(trainer, message)
+                show(message)
             trainer.should_stop |= self.stop_on_collapse and self.diagnosis.collapsed
 
     def process_state(self) -> dict[str, Any]:
@@ -250,20 +256,13 @@ class EmbeddingMonitor(Callback):
         return trainer.current_epoch % self.every == 0 or trainer.current_epoch + 1 == trainer.max_epochs
 
 
-def _rows_of(seen: Mapping[str, Any]) -> Rows:
-    """Up to two views of each space, and the labels, under flat names."""
-    spaces = [space for space in ("projection", "features") if space in seen]
-    rows = {f"{space}/{view}": z for space in spaces for view, z in enumerate(seen[space][:2])}
-    return rows | {name: seen[name] for name in ("groups", "labels") if seen.get(name) is not None}
-
-
 def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> dict[str, float]:
     """All vital signs of the queue's rows: `online/<measure>/<space>`, `online/knn_acc1/<level>` of labelled levels.
 
     Rows are `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,);
     `labels` -> (N, L).
     """
-    spaces = [space for space in ("projection", "features") if f"{space}/0" in rows]
+    spaces = [space for space in _SPACES if f"{space}/0" in rows]
     found: dict[str, float] = {}
     for space in spaces:
         views = [rows[f"{space}/{view}"].float() for view in range(2) if f"{space}/{view}" in rows]
@@ -275,11 +274,3 @@ def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> d
         accuracies = zip(levels, neighbours_agree(rows["features/0"].float(), rows["labels"]), strict=True)
         found |= {f"online/knn_acc1/{level}": value for level, value in accuracies if math.isfinite(value)}
     return found
-
-
-def _say(trainer: Trainer, text: str) -> None:
-    shown = trainer.progress_bar_callback
-    if shown is not None:
-        shown.print(text)
-    else:
-        Console(soft_wrap=True, highlight=False).print(text, markup=False)

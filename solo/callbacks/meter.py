@@ -16,18 +16,14 @@ class Meter(Callback):
     the callbacks.
     """
 
-    def __init__(self) -> None:
-        self.images = 0  # of all processes
-        self.wait_seconds = 0.0
-        self.epoch_started = 0.0
-        self._paused = 0.0  # validation between two steps of this epoch
-        self._pause = 0.0  # the latest one, not yet between two steps
-        self._mark = 0.0
-        self._end = 0.0
-        self._loss: Tensor | None = None
-        self._steps = 0
-        self._validation_started = 0.0
-        self._waited: float | None = None  # what the loader had told by the batch before
+    images = 0  # of all processes
+    wait_seconds = epoch_started = 0.0
+    _paused = 0.0  # validation between two steps of this epoch
+    _pause = 0.0  # the latest one, not yet between two steps
+    _mark = _end = _validation_started = 0.0
+    _loss: Tensor | None = None
+    _steps = 0
+    _waited: float | None = None  # what the loader had told by the batch before
 
     @property
     def seconds(self) -> float:
@@ -56,13 +52,8 @@ class Meter(Callback):
         self.epoch_started = self._mark = self._end = time.perf_counter()
 
     def process_state(self) -> dict[str, Any]:
-        return {
-            "loss": self._loss,
-            "steps": self._steps,
-            "images": self.images,
-            "wait_seconds": self.wait_seconds,
-            "seconds": self.seconds,
-        }
+        counted = {"images": self.images, "wait_seconds": self.wait_seconds, "seconds": self.seconds}
+        return {"loss": self._loss, "steps": self._steps, **counted}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
         """Go on counting; the time between the two runs is not training time."""

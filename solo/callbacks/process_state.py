@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from solo import distributed
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.rng import rng_state, set_rng_state
 
 State = dict[str, Any]
@@ -42,12 +42,18 @@ def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
     state: State = {
         "rng": rng_state(),
         "buffers": _own_buffers(module),
-        "metrics": {name: _metric_state(metric) for name, metric in _metrics(module)},
+        "metrics": {name: _kept(metric) for name, metric in _metrics(module).items()},
         "logged": {key: on_cpu(value) for key, value in trainer.callback_metrics.items()},
         "owners": {name: on_cpu(owner.process_state()) for name, owner in _owners(trainer, module).items()},
     }
     if inside:
-        state["means"] = {key: _mean_state(mean) for key, mean in trainer.fit_loop.epoch_loop._results.items()}
+        means = trainer.fit_loop.epoch_loop._results.items()
+        names = ("value", "cumulated_batch_size")
+        state["means"] = {
+            key: {name: on_cpu(getattr(mean, name)) for name in names if hasattr(mean, name)}
+            for key, mean in means
+            if mean.is_tensor and not mean.has_reset
+        }
     return state
 
 
@@ -56,9 +62,11 @@ def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
     buffers = dict(module.named_buffers())
     for name, value in state["buffers"].items():
         buffers[name].copy_(value)
-    metrics = dict(_metrics(module))
+    metrics = _metrics(module)
     for name, values in state["metrics"].items():
-        _set_metric_state(metrics[name], values, module.device)
+        metrics[name]._update_count = values["count"]
+        for key, value in _moved(values["states"], module.device).items():
+            setattr(metrics[name], key, value)
     for name, owner in _owners(trainer, module).items():
         if name in state["owners"]:
             owner.load_process_state(_moved(state["owners"][name], module.device))
@@ -138,10 +146,8 @@ def _fitting() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the states of processes in the checkpoint don't fit this run ({reason}); start a new run"
-        ) from error
+        text = f"the states of processes in the checkpoint don't fit this run ({reason(error)}); start a new run"
+        raise UserError(text) from error
 
 
 class _ContinuedMeans(_ResultCollection):
@@ -157,36 +163,19 @@ class _ContinuedMeans(_ResultCollection):
             setattr(mean, name, value)
 
 
-def _mean_state(mean: _ResultMetric) -> State:
-    if not mean.is_tensor or mean.has_reset:
-        return {}
-    return {name: on_cpu(getattr(mean, name)) for name in ("value", "cumulated_batch_size") if hasattr(mean, name)}
-
-
-def _metrics(module: nn.Module) -> list[tuple[str, Metric]]:
-    return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
-
-
-def _metric_state(metric: Metric) -> State:
+def _kept(metric: Metric) -> State:
     """Its states, which by default are in no checkpoint, and how often it was updated."""
     return {"count": metric._update_count, "states": on_cpu({name: getattr(metric, name) for name in metric._defaults})}
 
 
-def _set_metric_state(metric: Metric, state: State, device: torch.device) -> None:
-    metric._update_count = state["count"]
-    for name, value in _moved(state["states"], device).items():
-        setattr(metric, name, value)
+def _metrics(module: nn.Module) -> dict[str, Metric]:
+    return {name: part for name, part in module.named_modules() if isinstance(part, Metric)}
 
 
 def _own_buffers(module: nn.Module) -> dict[str, Tensor]:
     """The buffers in which this process differs from the first one."""
-    if not distributed.is_distributed():
-        return {}
-    found = {}
-    for name, buffer in module.named_buffers():
-        if not torch.equal(buffer, distributed.of_first(buffer)):
-            found[name] = buffer.detach().cpu()
-    return found
+    named = module.named_buffers() if distributed.is_distributed() else ()
+    return {name: x.detach().cpu() for name, x in named if not torch.equal(x, distributed.of_first(x))}
 
 
 def _owners(trainer: Trainer, module: LightningModule) -> dict[str, HasProcessState]:

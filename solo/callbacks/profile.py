@@ -40,9 +40,7 @@ class StepProfile(Callback):
         self._profile = profile(activities=kinds, schedule=turns, on_trace_ready=write)
         self._profile.start()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         if self._profile is not None:
             with torch.no_grad():
                 self._profile.step()

@@ -57,7 +57,15 @@ class RunDirectory:
         run_id = self.run_id or version or f"offline-{random_string()}"
         self.run_id = trainer.strategy.broadcast(run_id)
         self.wandb_run_id = trainer.strategy.broadcast(version if wandb is not None else None)
-        problem = self._taken() if trainer.is_global_zero else None
+        problem = None
+        if trainer.is_global_zero:
+            try:
+                self._create()
+                if self.locked:
+                    run_lock.acquire(self.path)
+                clean(self.path)
+            except UserError as error:
+                problem = str(error)
         problem = trainer.strategy.broadcast(problem)
         if problem is not None:
             raise UserError(problem)
@@ -75,17 +83,6 @@ class RunDirectory:
         self._create()
         self.is_open = True
         return self.path
-
-    def _taken(self) -> str | None:
-        """What is in the way, if anything is."""
-        try:
-            self._create()
-            if self.locked:
-                run_lock.acquire(self.path)
-        except UserError as error:
-            return str(error)
-        clean(self.path)
-        return None
 
     def _create(self) -> None:
         try:

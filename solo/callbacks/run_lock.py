@@ -41,7 +41,7 @@ def acquire(folder: Path) -> None:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return
             raise UserError(
-                f"{folder} is in use by {holder}; wait until it ends, stop it, or start a run of its own"
+                f"{folder} is in use by {holder}; wait until it ends, stop it, or start a new run"
             ) from None
         if _is_current(file, path):
             os.ftruncate(file, 0)

@@ -11,7 +11,9 @@ from types import FrameType
 from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 from solo.errors import UserError
 from solo.screen import PIPE_CLOSED, reader_is_gone
@@ -54,10 +56,14 @@ class StopRequests:
         """Take the signals from here on, in place of Lightning, which would stop inside an accumulation of batches."""
         if threading.current_thread() is not threading.main_thread():
             return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.code = 128 + number
+
         for name in _SIGNALS:
             number = getattr(signal, name, None)  # not all on Windows
             if number and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
-                self._former[number] = signal.signal(number, self._note)
+                self._former[number] = signal.signal(number, note)
 
     def unlisten(self) -> None:
         """Give the signals back to their former handlers."""
@@ -70,9 +76,6 @@ class StopRequests:
         if self._limit is not None and time.monotonic() - self._started >= self._limit:
             return self.code or TIME_LIMIT
         return self.code or (PIPE_CLOSED if reader_is_gone() else 0)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.code = 128 + number
 
 
 def requeue(trainer: Trainer, run: Callable[[list[str]], Any] = subprocess.check_call) -> bool:
@@ -93,13 +96,6 @@ def seconds_of(max_time: str | timedelta | dict[str, Any]) -> float:
         UserError: it is none of them.
     """
     try:
-        if isinstance(max_time, str):
-            days, hours, minutes, seconds = (int(part) for part in max_time.strip().split(":"))
-            max_time = timedelta(days, seconds, minutes=minutes, hours=hours)
-        elif isinstance(max_time, dict):
-            max_time = timedelta(**max_time)
-        return max_time.total_seconds()
-    except (TypeError, ValueError, AttributeError):
-        raise UserError(
-            f"max_time={max_time!r} is no duration; write DD:HH:MM:SS, or a mapping such as {{hours: 4}}"
-        ) from None
+        return float(Timer(duration=max_time).time_remaining() or 0)
+    except (TypeError, ValueError, AttributeError, MisconfigurationException):
+        raise UserError(f"max_time={max_time!r} is no duration; write DD:HH:MM:SS, or {{hours: 4}}") from None

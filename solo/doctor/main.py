@@ -1,6 +1,5 @@
 """`solo doctor`: is this installation right on this machine? Versions, devices, guarantees."""
 
-import argparse
 import os
 import platform
 import time
@@ -14,10 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from solo.args.words import LineParser
-from solo.callbacks import summary
+from solo.callbacks.recorder import versions as installed
 from solo.compat.twin import twin
 from solo.cores import usable_cores
-from solo.doctor.case import Case, Outcome
+from solo.doctor.toy import Case, Outcome
 from solo.files import write_text
 from solo.methods.catalogue import CATALOGUE, names
 from solo.run.report import grid
@@ -27,7 +26,7 @@ Fact = tuple[str, str]
 
 def versions() -> list[Fact]:
     """Python's and the packages' that decide what a run computes."""
-    found = summary.versions("torchvision", "numpy", "pillow")
+    found = installed("torchvision", "numpy", "pillow")
     return [*(found | {"python": f"{found['python']} on {platform.system()} {platform.machine()}"}).items()]
 
 
@@ -127,7 +126,10 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UserError: a folder that can't be written or read.
     """
-    parser = _parser()
+    parser = LineParser(prog="solo doctor", description=__doc__)
+    parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
+    parser.add_argument("--page", default=PAGE, help="where --full writes its table")
+    parser.add_argument("--methods", nargs="+", help="--full: only these methods")
     if {"-h", "--help"} & set(words):
         parser.print_help()
         return 0
@@ -220,11 +222,3 @@ def _mark(outcome: Outcome, whole: bool = False) -> Text:
     if whole and not outcome.ok:
         return Text(f"**{' '.join(outcome.detail.split())}**".replace("|", "\\|").replace("<", "&lt;"))
     return Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = LineParser(prog="solo doctor", description=__doc__)
-    parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
-    parser.add_argument("--page", default=PAGE, help="where --full writes its table")
-    parser.add_argument("--methods", nargs="+", help="--full: only these methods")
-    return parser

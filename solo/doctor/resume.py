@@ -22,9 +22,8 @@ from solo.callbacks import Checkpointer, Meter
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.views.batched import BatchAugment
-from solo.doctor.case import Case, Outcome
-from solo.doctor.processes import on_processes
-from solo.doctor.toy import SIDE, ToyImages, quietly, toy_cfg, toy_trainer
+from solo.doctor.parity import on_processes
+from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
 from solo.rng import rng_state, set_rng_state
 from solo.run.resume import ResumeOrder
@@ -112,7 +111,10 @@ def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Pat
     schedule = {"name": "warmup_cosine", "warmup_epochs": 0.5}
     cfg = toy_cfg(case, BATCH, max_epochs=EPOCHS, optimizer__name="adamw", scheduler=schedule, name="toy")
     order = ResumeOrder()
-    order.loader = BatchLoader(_Pictures(), BatchAugment([_views()], [0.5], [0.25]), BATCH, seed=3)
+    jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
+    views = {"num_crops": 2, "crop_size": SIDE, "color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
+    augment = BatchAugment([check(views, AugmentationCfg)[0]], [0.5], [0.25])
+    order.loader = BatchLoader(_Pictures(), augment, BATCH, seed=3)
     saver = Checkpointer(cfg, root, every_steps=1)
     callbacks = [order, Meter(), saver, *([_Kill()] if kill else [])]
     trainer = toy_trainer(max_epochs=EPOCHS, callbacks=callbacks)
@@ -120,12 +122,6 @@ def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Pat
     with contextlib.suppress(_KilledError):
         trainer.fit(METHODS[case.method](cfg), order.loader, val, ckpt_path=ckpt_path)
     return saver.run.path / "last.ckpt"
-
-
-def _views() -> dict[str, Any]:
-    jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
-    given = {"num_crops": 2, "crop_size": SIDE, "color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
-    return check(given, AugmentationCfg)[0]
 
 
 def _result(file: Path) -> dict[str, Any]:

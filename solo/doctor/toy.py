@@ -1,10 +1,11 @@
-"""Small networks, images and settings on which every method can be tried within a second."""
+"""Small networks, images and settings on which every method can be tried in a second, and how records are compared."""
 
 import contextlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +17,69 @@ from torch.utils.data import Dataset
 from solo import distributed
 from solo.args.fields import keys_of
 from solo.backbones import build_backbone
-from solo.doctor.case import Case
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 from solo.methods.linear import LinearModel
 from solo.run.machine import ddp_strategy
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with an objective, which is checked."""
+
+    method: str  # a name of `METHODS`
+    type: str = "standard"  # the objective, as a user writes it: `standard`, `HEX_adaptive`, ...
+
+    def __str__(self) -> str:
+        return self.method if self.type == "standard" else f"{self.method} {self.type}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a check of one case."""
+
+    ok: bool  # whether the guarantee holds
+    detail: str  # one line with the figure that decides, e.g. `gradient differs by 3e-16 (allowed: 1e-6)`
+
+
+Record = dict[str, dict[str, Tensor]]
+
+ALLOWED = 1e-6
+SMALL = 1e-7
+
+
+def compare(one: Record | str, other: Record | str) -> Outcome:
+    """Whether two ways to train are the same, with the largest relative difference of each kind (loss, gradient, ...).
+
+    A value is compared with its own size; one that is zero but for rounding, with a ten millionth of the largest. A
+    text instead of a record says why there is none.
+    """
+    if isinstance(one, str) or isinstance(other, str):
+        return Outcome(False, one if isinstance(one, str) else str(other))
+    parts = []
+    ok = True
+    for kind, values in one.items():
+        differing = values.keys() ^ other[kind].keys()
+        if differing:
+            return Outcome(False, f"{kind} of {sorted(differing)[0]} exists on one side only")
+        largest = max((float(value.double().norm()) for value in values.values()), default=0.0)
+        worst = max(
+            ((_difference(value, other[kind][name], SMALL * largest), name) for name, value in values.items()),
+            default=(0.0, ""),
+        )
+        ok &= worst[0] <= ALLOWED
+        parts.append(f"{kind} {worst[0]:.0e}" + (f" ({worst[1]})" if worst[0] > ALLOWED else ""))
+    return Outcome(ok, f"differs by: {', '.join(parts)} (allowed: {ALLOWED:.0e})")
+
+
+def _difference(a: Tensor, b: Tensor, small: float) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = a.double(), b.double()
+    same = bool((a.isnan() == b.isnan()).all())
+    a, b = a.nan_to_num(), b.nan_to_num()
+    return float((a - b).norm() / (a.norm() + small + 1e-300)) if same else float("inf")
+
 
 SIDE = 12
 _VIT = {"name": "vit_tiny", "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1}}
@@ -31,36 +90,26 @@ _BASE: dict[str, Any] = {
     "scheduler": {"name": "none"},
     "knn_eval": {"enabled": True, "k": 3},
 }
-# For whichever of these keys a method has.
-_KWARGS: dict[str, Any] = {
-    "proj_hidden_dim": 16,
-    "proj_output_dim": 8,
-    "pred_hidden_dim": 16,
-    "temperature": 0.2,
-    "temperature_q": 0.1,
-    "temperature_k": 0.04,
-    "queue_size": 32,
-    "iternorm": True,
-    "whitening_size": 4,
-    "whitening_iters": 2,
-    "whitening_eps": 0.2,
-    "num_prototypes": 10,
-    "epoch_queue_starts": 0,
-    "freeze_prototypes_epochs": 0,
-    "freeze_last_layer": 0,
-    "use_bn_in_head": True,
-    "norm_last_layer": False,
-    "loss": "TiCoLoss",
-    "num_slices": 16,
-    "bias": -2.0,
-    "clip_grad": 0.5,
-    "decoder_embed_dim": 16,
-    "decoder_depth": 1,
-    "decoder_num_heads": 2,
-    "predictor_embed_dim": 16,
-    "predictor_depth": 1,
-    "predictor_num_heads": 2,
-}
+# For whichever of these keys a method has: value -> keys.
+_GIVEN: tuple[tuple[Any, str], ...] = (
+    (32, "queue_size"),
+    (16, "proj_hidden_dim pred_hidden_dim decoder_embed_dim predictor_embed_dim num_slices"),
+    (10, "num_prototypes"),
+    (8, "proj_output_dim"),
+    (4, "whitening_size"),
+    (2, "whitening_iters decoder_num_heads predictor_num_heads"),
+    (1, "decoder_depth predictor_depth"),
+    (0, "epoch_queue_starts freeze_prototypes_epochs freeze_last_layer"),
+    (0.5, "clip_grad"),
+    (0.2, "temperature whitening_eps"),
+    (0.1, "temperature_q"),
+    (0.04, "temperature_k"),
+    (-2.0, "bias"),
+    (True, "iternorm use_bn_in_head"),
+    (False, "norm_last_layer"),
+    ("TiCoLoss", "loss"),
+)
+_KWARGS = {key: value for value, keys in _GIVEN for key in keys.split()}
 
 
 def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:

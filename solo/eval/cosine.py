@@ -58,9 +58,7 @@ def cosine_distributions(
         ValueError: if shapes don't fit, or fewer than two rows have a label.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"expected features (N, D) and labels (N,), got {tuple(features.shape)}, {tuple(labels.shape)}"
-        )
+        raise ValueError(f"give features (N, D) and labels (N,), not {tuple(features.shape)}, {tuple(labels.shape)}")
     known = (labels >= 0).nonzero()[:, 0].to(features.device)
     if len(known) < 2:
         raise ValueError(f"cosines need at least two labelled rows, got {len(known)} of {len(labels)}")

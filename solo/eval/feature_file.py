@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.eval.features import Features, FeatureTable, infer_tree
 from solo.files import replacing
 from solo.taxonomy import Taxonomy
@@ -54,8 +54,7 @@ def read_features(path: str | Path) -> Features:
     except UserError as error:
         raise UserError(f"features={path}: {error}") from error
     except Exception as error:  # a broken file can make these readers raise almost anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"features={path} can't be read ({reason}); docs/evaluate.md describes the layout") from error
+        raise UserError(f"features={path} can't be read ({reason(error)}); docs/evaluate.md describes it") from error
 
 
 def write_features(path: Path, features: Features) -> None:
@@ -105,8 +104,10 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
     labels = val.labels if train is None else torch.cat([train.labels, val.labels])
     if tree is None and count:
         tree = infer_tree(labels, levels)
-    elif tree is not None:
-        _check_range(labels, tree)
+    for level, name in enumerate(tree.levels if tree is not None else ()):
+        most, nodes = int(labels[:, level].max()), len(tree.names[level]) if tree else 0
+        if most >= nodes:
+            raise UserError(f"label {most} of level {name!r} is not in the tree, which has {nodes} there")
     queries = held.get(f"{prefix}queries")
     if queries is not None and (len(queries) != len(val) or torch.as_tensor(queries).dtype != torch.bool):
         raise UserError(f"{len(queries)} queries don't fit {len(val)} features; give one bool for each")
@@ -143,15 +144,6 @@ def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
         columns = torch.from_numpy(numbers.astype(np.int64))
         columns = columns[:, None] if columns.ndim == 1 else columns
     return FeatureTable(features, columns, tuple(str(path) for path in held.get(f"{prefix}paths", ())))
-
-
-def _check_range(labels: Tensor, tree: Taxonomy) -> None:
-    for level, name in enumerate(tree.levels):
-        most = int(labels[:, level].max())
-        if most >= len(tree.names[level]):
-            raise UserError(
-                f"label {most} of level {name!r} is not in the tree, which has {len(tree.names[level])} there"
-            )
 
 
 def _parsed(text: Any) -> Any:

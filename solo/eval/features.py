@@ -41,9 +41,7 @@ class FeatureTable:
         if small := int((self.features[lengths < 1e-12] != 0).any(dim=1).sum()):
             raise UserError(f"{small} of {n} features are shorter than 1e-12, and have no direction; scale them up")
         if broken:
-            raise UserError(
-                f"{broken} of {n} features are not finite; the network or the file that gave them is broken"
-            )
+            raise UserError(f"{broken} of {n} features are not finite; the network or file that gave them is broken")
 
     def __len__(self) -> int:
         return len(self.features)

@@ -67,9 +67,9 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
-def _as_shares(mean: float, variance: float, count: int) -> Interval:
-    """Wilson's of as many shares as vary as the mean of images does, and by an eighth of an image that isn't seen."""
-    worth = mean * (1 - mean) / (variance + (0.125 / count) ** 2)
+def _as_shares(mean: float, variance: float, count: int, unseen: float = 0.125) -> Interval:
+    """Wilson's of as many shares as vary as the mean of images does, and by a part of an image that isn't seen."""
+    worth = mean * (1 - mean) / (variance + (unseen / count) ** 2)
     return wilson(mean, worth if variance > 0 and worth > 0 else count, _T)
 
 
@@ -93,19 +93,22 @@ def of_classes(right: Array, truth: Array) -> Interval:
     return _as_shares(float(shares.mean()), variance * total / (total - classes), total)
 
 
-def of_statistic(statistic: Callable[[Tensor], float], count: int) -> Interval:
-    """The interval of a number of `count` independent images that is no mean over them; NaN where parts have none.
+def of_statistic(statistic: Callable[[Tensor], float], count: int, unseen: float = 0.2) -> Interval:
+    """The interval of a number of `count` independent images that is no mean over them; NaN where halves have none.
 
-    Its variance is read from 50 random parts, of three images in five: smaller ones are less like all images (noise
-    adds up in calibration errors), larger ones hang on its kinks.
-    `statistic` makes a number in 0..1 of row numbers, NaN where it is not defined.
+    Its variance is read from 50 pairs of random halves. Of a mean over images that is their variance among each other
+    and half the variance of a pair's difference; of calibration errors, where noise adds up, the one is too large and
+    the other too small, so that both are averaged. `statistic` makes a number in 0..1 of row numbers, NaN where it is
+    not defined; `unseen` is how much of an image's weight no half shows near 0 and 1.
     """
-    value, part, generator = statistic(torch.arange(count)), 3 * count // 5, torch.Generator().manual_seed(0)
-    orders = (torch.randperm(count, generator=generator) for _ in range(_CUTS))
-    found = [one for one in (statistic(order[:part]) for order in orders) if math.isfinite(one)] if part else []
-    if math.isnan(value) or len(found) < _FEWEST_CUTS:
+    value, half, generator = statistic(torch.arange(count)), count // 2, torch.Generator().manual_seed(0)
+    orders = [torch.randperm(count, generator=generator) for _ in range(_CUTS if half else 0)]
+    pairs = np.array([[statistic(order[:half]), statistic(order[half : 2 * half])] for order in orders])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)] if half else pairs
+    if math.isnan(value) or len(pairs) < _FEWEST_CUTS:
         return UNDEFINED
-    return _as_shares(value, float(np.var(found, ddof=1)) / (count / part - 1), count)
+    apart = float((pairs[:, 0] - pairs[:, 1]) @ (pairs[:, 0] - pairs[:, 1])) / len(pairs) / 4
+    return _as_shares(value, (apart + float(pairs.var(ddof=1))) / 2, count, unseen)
 
 
 def coin(features: Tensor) -> bool:
@@ -140,20 +143,17 @@ class Spread(NamedTuple):
             # Neighbours fail together. Where none did, nothing shows how much: by a third fewer images, as usual.
             return wilson(self.mean, self.images / 1.5, _T)
         # Of a half's variance, what its values have by themselves is known of all images. The rest, of sharing a
-        # gallery, goes with p (1 - p). Near 0 and 1 few values say how much they spread: there the halves' say it, too.
+        # gallery, goes with p (1 - p), with its square where larger galleries make a number better, as they do NDCG.
+        # Near 0 and 1 few values say how much they spread: there the halves' say it, too.
         binary = self.mean * (1 - self.mean)
         scale, lent = binary / (self.half_mean * (1 - self.half_mean)), (1 - 4 * binary) ** 2
         own = (1 - lent) * self.variance + lent * scale * self.half_variance
-        shared = scale * (self.apart * self.half_images - self.half_variance)
-        return wilson(self.mean, binary * self.images / max(own + shared, own / 4), _T)
+        shared = scale * min(scale, 1) * (self.apart * self.half_images - self.half_variance)
+        return wilson(self.mean, binary * self.images / (max(own + shared, own / 4) or binary), _T)
 
 
 class HalfMeans:
-    """Collects the values that images have within their own half, some halves at a time, in the order of `cuts`.
-
-    Args:
-        names: of the measures.
-    """
+    """Collects values of some measures that images have within their own half, halves in the order of `cuts`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -235,11 +235,8 @@ def paired_images(differences: Sequence[float], most: float = 1.0) -> Paired:
     """`paired` of two networks on the same images, with an interval that covers where few images differ, too.
 
     Wald's, as if at least two images differed. Without that it has no width where no image differs, and covers 78 % of
-    a difference of one image in a hundred.
-
-    Args:
-        differences: of each image.
-        most: the largest difference that there can be, such as 100 for points of percent.
+    a difference of one image in a hundred. `most` is the largest difference that there can be, 100 for points of
+    percent.
     """
     found, count = paired(differences), len(differences)
     squares = max(math.fsum(one * one for one in differences), 2 * most * most)

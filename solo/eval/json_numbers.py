@@ -30,9 +30,9 @@ def percent(values: Mapping[str, Tensor], ends: Mapping[str, Interval], interval
     return numbers
 
 
-def statistic(name: str, of: Callable[[Array], float], count: int, intervals: bool) -> Numbers:
+def statistic(name: str, of: Callable[[Array], float], count: int, intervals: bool, unseen: float = 0.2) -> Numbers:
     """The same of a number that is no mean over images: `of` gets numbers of rows out of `count`; 0 to 1, or NaN."""
-    ends = of_statistic(lambda rows: of(rows.numpy()), count) if intervals else None
+    ends = of_statistic(lambda rows: of(rows.numpy()), count, unseen) if intervals else None
     return told(name, of(np.arange(count)), ends)
 
 

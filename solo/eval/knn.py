@@ -73,8 +73,11 @@ def vote_ranking(
         epsilon: keeps the euclidean weights finite.
         max_elements: bound on the votes held at once.
     """
-    weights, rows = _weights(similarity, distance, temperature, epsilon), max(1, max_elements // num_classes)
-    parts = []
+    if distance == "euclidean":
+        weights = 1 / (epsilon - similarity)
+    else:  # relative to the best neighbour: the same votes, without overflow at a small temperature
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()
+    rows, parts = max(1, max_elements // num_classes), []
     for start in range(0, len(similarity), rows):
         part = slice(start, start + rows)
         best = vote(labels[part], weights[part], num_classes).topk(min(5, similarity.shape[1], num_classes), dim=1)
@@ -190,13 +193,6 @@ def vote(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
     """Sum the weights by label: labels (M, k) with -1 for unknown, weights (M, k) -> scores (M, num_classes)."""
     weights = weights.masked_fill(labels < 0, 0)
     return weights.new_zeros(len(labels), num_classes).scatter_add_(1, labels.clamp(min=0), weights)
-
-
-def _weights(similarity: Tensor, distance: Distance, temperature: float, epsilon: float) -> Tensor:
-    if distance == "euclidean":
-        return 1 / (epsilon - similarity)
-    # Relative to the best neighbour: the same votes, without overflow at a small temperature.
-    return ((similarity - similarity[:, :1]) / temperature).exp()
 
 
 def _prepare(features: Tensor, distance: Distance) -> Tensor:

@@ -46,13 +46,14 @@ def mean_over_processes(outputs: Sequence[Mapping[str, Any]], key: str, batch_si
 
 
 @torch.no_grad()
-def mean_std(z: Tensor) -> Tensor:
+def mean_std(z: Tensor, everyone: bool = False) -> Tensor:
     """Spread of unit projections (V, B, D), `train_z_std`: 1 / sqrt(D) on the whole sphere, 0 where they collapse.
 
-    The standard deviation over the batch of all processes, averaged over features and views.
+    The standard deviation over the batch of all processes, averaged over features and views; `everyone`: these are
+    the rows of all processes.
     """
     z = F.normalize(at_least_float32(z), dim=-1)
-    mean, number = z.mean(dim=1, keepdim=True), distributed.world_size()
+    mean, number = z.mean(dim=1, keepdim=True), 1 if everyone else distributed.world_size()
     sums = [(z - mean).square().sum(dim=1)]
     if number > 1:  # and how far the processes' means are apart: equally many rows on each
         own = mean[:, 0].double()

@@ -71,7 +71,12 @@ def probe(features: Features, which: Probe, settings: Settings, device: torch.de
         if which.classifier == "knn":
             best = knn_ranking(bank, val, settings.k, settings.temperature, device)
         else:
-            best = [_linear(bank, val, level, settings, seed, device) for level in range(len(features.levels))]
+            best = []
+            columns = (torch.split(table.labels, 1, dim=1) for table in (bank, val))
+            for labels, truth in zip(*columns, strict=True):
+                one = FeatureTable(bank.features, labels)
+                l2 = choose_strength(one, settings, seed, device)
+                best += linear_ranking(one, val.features, truth, l2, settings.linear_steps, device)[0]
         found += torch.stack([top[:, 0] == truth for top, truth in zip(best, val.labels.T, strict=True)])
     return (found / (settings.draws if which.few else 1)).masked_fill(val.labels.T < 0, torch.nan)
 
@@ -85,15 +90,6 @@ def some_of_each(labels: Tensor, count: int | None, share: float | None, seed: i
         most = count if count is not None else max(least, round((share or 0) * len(rows)))
         found.append(rows[torch.randperm(len(rows), generator=generator)[:most]])
     return torch.cat(found).sort().values if found else torch.empty(0, dtype=torch.long)
-
-
-def _linear(
-    bank: FeatureTable, val: FeatureTable, level: int, settings: Settings, seed: int, device: torch.device
-) -> Tensor:
-    one = FeatureTable(bank.features, bank.labels[:, level : level + 1])
-    l2 = choose_strength(one, settings, seed, device)
-    (best,), _ = linear_ranking(one, val.features, val.labels[:, level : level + 1], l2, settings.linear_steps, device)
-    return best
 
 
 def choose_strength(bank: FeatureTable, settings: Settings, seed: int, device: torch.device) -> float:

@@ -188,7 +188,7 @@ def _several(judged: Judged, labels: np.ndarray, levels: list[Numbers], protocol
         row["linear_ap"] = plain(100 * mean_average_precision(judged.first[:, one], labels[:, one]))
     numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
     measure = lambda rows: mean_average_precision(judged.first[rows], labels[rows])  # noqa: E731
-    numbers |= statistic("map", measure, len(labels), protocol.intervals)
+    numbers |= statistic("map", measure, len(labels), protocol.intervals, 0.125 / labels.shape[1])
     # The last of the eleven recalls is one image's, a label: that varies as no part of the images shows.
     eleven = mean_average_precision(judged.first, labels, 11)
     return numbers | told("map_11", eleven, UNDEFINED if protocol.intervals else None)

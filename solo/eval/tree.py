@@ -113,9 +113,7 @@ def emergent_tree(points: Array) -> EmergentTree:
     points = np.asarray(points)
     if not 2 <= len(points) <= MOST_LEAVES or not np.isfinite(points).all():
         what = "values that are not finite" if 2 <= len(points) <= MOST_LEAVES else f"{len(points):,} points"
-        raise UserError(
-            f"a tree needs 2 to {MOST_LEAVES:,} finite points, got {what}; draw a subsample or use centroids"
-        )
+        raise UserError(f"a tree needs 2 to {MOST_LEAVES:,} finite points, got {what}; draw some, or use centroids")
     rows = unit(points)
     away = np.maximum(1 - rows @ rows.T, 0)
     np.fill_diagonal(away, 0)

@@ -20,15 +20,15 @@ from solo.args.fields import keys_of
 from solo.args.harmless import read_yaml
 from solo.args.words import as_word
 from solo.callbacks import run_lock
-from solo.callbacks.summary import versions
+from solo.callbacks.recorder import versions
 from solo.checkpoint import checkpoint_file
 from solo.cli import read_config
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
 from solo.eval.probes import PROBES, Settings, probe
-from solo.experiment.rows import NAME, Row, add_row, read_rows
-from solo.files import output_file
+from solo.experiment.runs import NAME, Row, add_row, read_rows
+from solo.files import output_file, told_apart
 from solo.run.failures import explained
 from solo.run.feature_source import load_features
 from solo.run.machine import compute_device
@@ -71,7 +71,13 @@ def main(words: Sequence[str]) -> int:
     with run_lock.held(folder):
         rows = read_rows(folder, ("protocol", "draws", "labels", "levels"))
         missing = [cell for cell in cells if cell.id not in rows]
-        _tell(cells, missing)
+        say(f"{len(cells)} cells, {len(cells) - len(missing)} are there, {len(missing)} to measure")
+        needed: dict[str, dict[str, list[str]]] = {}
+        for cell in missing:
+            needed.setdefault(cell.data, {}).setdefault(cell.run, []).append(cell.protocol)
+        for data, runs in needed.items():
+            todo = "; ".join(f"{run}: {', '.join(protocols)}" for run, protocols in runs.items())
+            say(f"  {data}, features of {len(runs)} run{'s' if len(runs) > 1 else ''}; {todo}")
         failed = _measure_all(missing, settings, folder, rows) if cfg.do == "run" else []
         there = [{**rows[cell.id], "run": cell.run, "data": cell.data} for cell in cells if cell.id in rows]
         if cfg.do != "cost" and there:
@@ -88,7 +94,7 @@ def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Ce
     Raises:
         ConfigError: names and runs are not as many, or the data sets can't be read.
     """
-    names = cfg.names or _names(cfg.runs)
+    names = cfg.names or told_apart(cfg.runs)
     if len(names) != len(cfg.runs) or len(set(names)) != len(names):
         raise ConfigError(f"names={list(names)} must be {len(cfg.runs)} different names, one for each run")
     sources = [(name, as_word(api._kind(run), run), _state(run)) for name, run in zip(names, cfg.runs, strict=True)]
@@ -101,16 +107,6 @@ def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Ce
                 digest = hashlib.sha256(key.encode()).hexdigest()[:12]
                 cells.append(Cell(name, source, data, words, protocol, digest))
     return cells
-
-
-def _names(runs: Sequence[str]) -> list[str]:
-    """Names of folders, as much of the paths as tells them apart."""
-    parts = [Path(run).parts for run in runs]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def _state(run: str) -> list[str | int]:
@@ -148,17 +144,6 @@ def data_sets(given: str | tuple[str, ...]) -> dict[str, list[str]]:
     }
 
 
-def _tell(cells: Sequence[Cell], missing: Sequence[Cell]) -> None:
-    """How many cells, how many of them are there, and whose features are needed."""
-    say(f"{len(cells)} cells, {len(cells) - len(missing)} are there, {len(missing)} to measure")
-    needed: dict[str, dict[str, list[str]]] = {}
-    for cell in missing:
-        needed.setdefault(cell.data, {}).setdefault(cell.run, []).append(cell.protocol)
-    for data, runs in needed.items():
-        todo = "; ".join(f"{run}: {', '.join(protocols)}" for run, protocols in runs.items())
-        say(f"  {data}, features of {len(runs)} run{'s' if len(runs) > 1 else ''}; {todo}")
-
-
 def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows: dict[str, Row]) -> list[str]:
     """Measure, features of each run on each data set once; what failed, a line each."""
     failed, waiting = list[str](), dict[tuple[str, tuple[str, ...]], list[Cell]]()
@@ -168,7 +153,11 @@ def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows
         name = f"{cells[0].run} on {cells[0].data}"
         try:
             with explained():
-                features, device = _features([source, *words])
+                parsed = read_config("evaluate", [], [source, *words], for_run=True)
+                parsed = parsed.fetch() if parsed.fetch is not None else parsed
+                device = compute_device(parsed.config)
+                loaded, _ = load_features(parsed.config, parsed.config.feature_type[:1], device)
+                features = next(iter(loaded.values()))
                 for cell in {cell.id: cell for cell in cells}.values():
                     row = _measure(cell, features, settings, device)
                     add_row(folder, row)
@@ -179,14 +168,6 @@ def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows
             failed.append(f"{name}: {error}")
             say(f"FAILED {failed[-1]}")
     return failed
-
-
-def _features(words: Sequence[str]) -> tuple[Features, torch.device]:
-    parsed = read_config("evaluate", [], words, for_run=True)
-    parsed = parsed.fetch() if parsed.fetch is not None else parsed
-    device = compute_device(parsed.config)
-    found, _ = load_features(parsed.config, parsed.config.feature_type[:1], device)
-    return next(iter(found.values())), device
 
 
 def _measure(cell: Cell, features: Features, settings: Settings, device: torch.device) -> Row:

@@ -11,8 +11,7 @@ from solo.args.fields import keys_of
 from solo.callbacks import run_lock
 from solo.errors import UserError
 from solo.experiment.plan import Chosen, Plan, Task, measure_of
-from solo.experiment.rows import NAME, Row, add_row, read_rows
-from solo.experiment.runs import perform_all, probe
+from solo.experiment.runs import NAME, Row, add_row, perform_all, probe, read_rows
 from solo.files import output_file
 from solo.run.report import say
 from solo.run.take import read_words
@@ -90,14 +89,8 @@ def _tell(plan: Plan, rows: dict[str, Row], left: Any, jobs: int) -> None:
             seconds += each * len(part) / jobs
             kind = "that choose settings" if inner else "that are reported"
             say(f"{len(part)} runs {kind}{f', {budget}' if budget else ''}: {each:.0f} s each ({how})")
-    total = sum(map(len, missing))
-    say(
-        f"{total} runs to do, {len(rows)} rows there; about {_clock(seconds)} with jobs={jobs}" if total else "all done"
-    )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+    total, hours = sum(map(len, missing)), f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+    say(f"{total} runs to do, {len(rows)} rows there; about {hours} with jobs={jobs}" if total else "all done")
 
 
 def _measures(row: Row, plan: Plan) -> dict[str, float]:
@@ -120,9 +113,8 @@ def _report(plan: Plan, rows: dict[str, Row], command: str) -> Report:
         if task.id in rows:
             numbers = _measures(rows[task.id], plan)
             if missing := [name for name in plan.file.measures if math.isnan(numbers[name])]:
-                raise UserError(
-                    f"{plan.path}: {missing} of measures isn't there; the rows hold {rows[task.id]['numbers']}"
-                )
+                held = rows[task.id]["numbers"]
+                raise UserError(f"{plan.path}: {missing} of measures isn't there; the rows hold {held}")
             values.setdefault(task.budget, {}).setdefault(task.arm, {})[task.seed] = numbers
     return Report(
         title=plan.file.title or plan.path.stem,

@@ -138,9 +138,7 @@ class Plan:
         for (arm, budget), values in tried.items():
             if any(task.id not in numbers for tasks in values.values() for task in tasks):
                 continue
-            means = {
-                text: sum(numbers[task.id][measure] for task in tasks) / len(tasks) for text, tasks in values.items()
-            }
+            means = {text: sum(numbers[task.id][measure] for task in own) / len(own) for text, own in values.items()}
             best = max(means, key=lambda text: means[text])
             found[arm, budget] = values[best][0].choice or {}
             shown = ", ".join(f"{text}: {mean:.2f}" for text, mean in means.items())
@@ -186,9 +184,7 @@ def _digest(recipe: Sequence[str], words: Sequence[str], evaluate: Sequence[str]
     try:
         for key in (read_word(word).key for word in (*words, *evaluate)):
             if key in _OF_EACH_RUN:
-                raise ConfigError(
-                    f"{key} is what each run is given by the experiment; take it out ({_OF_EACH_RUN[key]})"
-                )
+                raise ConfigError(f"{key} is what each run is given by the experiment: {_OF_EACH_RUN[key]}; remove it")
         values, origins = compose(find_recipe(recipe), words, PretrainCfg)
         parse(values, PretrainCfg, origins, for_run=True)
         settings, _ = compose(None, evaluate, EvaluateCfg)

@@ -1,13 +1,15 @@
-"""One run of an experiment, and many of them: one after the other in this process, or some at once in others."""
+"""Runs of an experiment, one after the other or some at once, and their rows, a line of JSON each in `rows.jsonl`."""
 
 import contextlib
 import dataclasses
+import json
 import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -16,10 +18,48 @@ from typing import Any
 import torch
 
 from solo import api
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.experiment.plan import Task
-from solo.experiment.rows import Row
 from solo.untrusted import parse_json
+
+Row = dict[str, Any]
+NAME = "rows.jsonl"
+
+
+def read_rows(folder: Path, needs: Sequence[str] = ()) -> dict[str, Row]:
+    """Rows by the id of their run; half a line at the end, of a process that was killed, is cut off.
+
+    Raises:
+        UserError: another line is damaged, or its row has none of the keys `needs`.
+    """
+    file = folder / NAME
+    content = file.read_bytes() if file.is_file() else b""
+    if not content.endswith(b"\n") and content:
+        content = content[: content.rfind(b"\n") + 1]
+        os.truncate(file, len(content))
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            row = parse_json(line)
+            if row.pop("crc", None) not in (None, _checksum(row)) or not {"id", *needs} <= row.keys():
+                raise ValueError("another row was written here")
+            rows[row["id"]] = row
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}, line {number} is damaged; take it out, and its run is done again") from error
+    return rows
+
+
+def add_row(folder: Path, row: Row) -> None:
+    """Append a row in one piece, and wait until it is on disk."""
+    plain = json.loads(json.dumps(row, default=str))
+    with (folder / NAME).open("ab", buffering=0) as file:
+        file.write(json.dumps({**plain, "crc": _checksum(plain)}).encode() + b"\n")
+        os.fsync(file.fileno())
+
+
+def _checksum(row: Row) -> int:
+    return zlib.crc32(json.dumps(row).encode())
+
 
 _QUIET = ("progress=off", "tensorboard.enabled=false", "checkpoint.enabled=true", "auto_resume.enabled=true")
 _PROBED = 12  # steps that are timed
@@ -41,14 +81,19 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
         if not isinstance(error, UserError):
             with (place / "log.txt").open("a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
-        return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
+        return {**dataclasses.asdict(task), "error": reason(error)}
     summary = parse_json((result / "summary.json").read_bytes())
     row = {
         **dataclasses.asdict(task),
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "gpu": torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0,
-        "numbers": {part["classes"]: _measured(part) for part in found["results"]},
+        # Of every level, and of the whole label tree: of each classifier's predictions, and `tree`.
+        "numbers": {
+            part["classes"]: {name: _numbers(values) for name, values in part.get("hierarchy", {}).items()}
+            | {level["level"]: _numbers(level) for level in part["levels"]}
+            for part in found["results"]
+        },
         "summary": _numbers(summary) | _numbers(summary.get("hex") or {}),
         "versions": summary["versions"],
     }
@@ -71,12 +116,6 @@ def _train(task: Task, place: Path) -> Path:
 def _said_to(log: Any) -> Iterator[None]:
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
-
-
-def _measured(part: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Numbers of every level, and of the whole label tree: of each classifier's predictions, and `tree`."""
-    levels = {level["level"]: _numbers(level) for level in part["levels"]}
-    return {name: _numbers(numbers) for name, numbers in part.get("hierarchy", {}).items()} | levels
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:

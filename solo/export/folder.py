@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import Template
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone
@@ -62,7 +64,7 @@ class Description:
     network: Network  # how it is built
     features_dim: int  # F
     taxonomy: Taxonomy | None  # the label tree of the data it was trained on
-    facts: Mapping[str, Any]  # about the run, for the card, see `solo.export.card.facts_of`
+    facts: Mapping[str, Any]  # about the run, for the card, see `solo.export.folder.facts_of`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +120,8 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         network = Network(**told["network"])
         network = dataclasses.replace(network, mean=tuple(network.mean), std=tuple(network.std))
         tree = Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None
-        description = Description(
-            network=network, features_dim=int(told["features_dim"]), taxonomy=tree, facts=told["facts"]
-        )
+        width = int(told["features_dim"])
+        description = Description(network=network, features_dim=width, taxonomy=tree, facts=told["facts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
     if not weights.is_file():
@@ -129,9 +130,7 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         state = load_file(weights)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{weights} can't be read ({error}); export the run again") from error
-    classifier = {
-        key.removeprefix("classifier."): state.pop(key) for key in list(state) if key.startswith("classifier.")
-    }
+    classifier = {k.removeprefix("classifier."): state.pop(k) for k in list(state) if k.startswith("classifier.")}
     return description, {key.removeprefix("backbone."): value for key, value in state.items()}, classifier
 
 
@@ -141,3 +140,73 @@ class Reading:
 
     usage: list[str]
     features: Callable[[Tensor], Tensor] | None
+
+
+_MEASURED = ("val_acc1", "val_acc5", "knn_acc1", "knn_acc5")
+
+
+def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
+    """Markdown with the front matter that the Hugging Face hub reads; `usage` are lines of Python that load it."""
+    facts, network = bundle.facts, bundle.network
+    numbers, protocol, rows = facts.get("numbers") or {}, facts.get("protocol") or {}, []
+    for name, value in numbers.items():
+        if name.endswith("_ci") or not isinstance(value, (int, float)):
+            continue
+        match numbers.get(f"{name}_ci"):
+            case [int() | float() as low, int() | float() as high]:
+                interval = f"{low:.2f} to {high:.2f}"
+            case _:
+                interval = "-"
+        rows.append((name, f"{value:.2f}", interval, protocol.get(name, "-")))
+    versions = ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items())
+    told = {"epochs": facts.get("epochs"), "seed": facts.get("seed"), "versions": versions or None}
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (network.mean, network.std))
+    page = resources.files("solo.export").joinpath("card.md").read_text(encoding="utf-8")
+    text: str = Template(page, keep_trailing_newline=True).render(
+        facts=facts,
+        network=network,
+        features_dim=bundle.features_dim,
+        taxonomy=bundle.taxonomy,
+        usage=usage,
+        rows=rows,
+        told={name: value for name, value in told.items() if value is not None},
+        mean=mean,
+        std=std,
+    )
+    return text
+
+
+def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the files in a run's folder say of it: `summary.json`, and `evaluate.json` where `solo evaluate` wrote one.
+
+    `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `numbers` (percent; `<name>_ci` is the 95 % interval) and
+    `protocol`, as far as they are known; `settings` are the run's resolved config.
+    """
+    summary = _read(folder / "summary.json")
+    told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}
+    told["name"] = told["name"] or settings.get("name")
+    told["method"] = told["method"] or settings.get("method") or settings.get("pretrain_method")
+    told["dataset"] = told["dataset"] or _mapping(settings.get("data")).get("dataset")
+    told |= {key: _mapping(told[key]) or None for key in ("versions", "protocol")}
+    numbers = {key: summary[key] for key in _MEASURED if isinstance(summary.get(key), (int, float))}
+    for result in _mappings(_read(folder / "evaluate.json").get("results")):
+        for level in _mappings(result.get("levels")):
+            ends = ("_acc1", "map_at_r")
+            found = {key: value for key, value in level.items() if key.removesuffix("_ci").endswith(ends)}
+            numbers |= {f"{level.get('level')}: {key}": value for key, value in found.items()}
+    return {**{key: value for key, value in told.items() if value is not None}, "numbers": numbers}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return _mapping(parse_json(file.read_bytes()))
+    except (OSError, ValueError):  # a help, not a need
+        return {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -7,17 +7,12 @@ It is the source of the backbone's own file and a class of transformers around i
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
-from types import ModuleType
+from importlib import import_module, resources
 from typing import Any
 
-import timm
 import torch
 
-from solo.backbones import poolformer, resnet, wide_resnet
 from solo.export.folder import Bundle
-
-_SOURCES: dict[str, ModuleType] = {"resnet": resnet, "poolformer": poolformer, "wide_resnet": wide_resnet}
 
 _STEM = """
         self.backbone.fc = nn.Identity()
@@ -26,8 +21,11 @@ _STEM = """
 
 def remote_code(bundle: Bundle) -> str | None:
     """The file's text; None for backbones that have no file of their own."""
-    for prefix, module in _SOURCES.items():
-        if bundle.network.name.startswith(prefix) and hasattr(module, bundle.network.name):
+    for prefix in ("resnet", "poolformer", "wide_resnet"):
+        if not bundle.network.name.startswith(prefix):
+            continue
+        module = import_module(f"solo.backbones.{prefix}")
+        if hasattr(module, bundle.network.name):
             stem = _STEM.format(name=bundle.network.name) if prefix == "resnet" else ""
             wrapper = resources.files("solo.export").joinpath("modeling_solo.txt").read_text(encoding="utf-8")
             return f"{inspect.getsource(module)}\n\n{wrapper.format(name=bundle.network.name, stem=stem)}"
@@ -63,6 +61,8 @@ class TimmForm:
 
 def timm_form(bundle: Bundle) -> TimmForm | None:
     """The form that gives the same features; None if timm can't build this network."""
+    import timm
+
     for form in _candidates(bundle):
         try:
             network = timm.create_model(form.architecture, **form.kwargs).eval()

@@ -6,6 +6,7 @@ that gives the features of images, which `export` compares before it says that a
 
 import importlib.util
 import json
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from solo.errors import UserError
-from solo.export.card import model_card
-from solo.export.folder import Bundle, Reading, write_description
+from solo.export.folder import Bundle, Reading, model_card, write_description
 from solo.export.forms import TimmForm, close, remote_code, remote_config, timm_form
 from solo.export.programs import onnx, torch_export
-from solo.files import replacing, write_text
+from solo.files import output_file, replacing, write_text
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     missing = [name for name in target.needs if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"to={to} needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise UserError(f"out={folder} is a file; give a folder")
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    new = not os.path.exists(folder)
+    output_file(folder / "README.md")
     try:
         reading = target.write(bundle, folder)
     except UserError:
@@ -159,16 +159,12 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
         write_text(folder / "config.json", json.dumps(remote_config(bundle), indent=2) + "\n")
         _weights(folder, {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()})
     else:
-        raise UserError(
-            f"transformers has no network like {_described(bundle)}; take to=onnx, torch_export, safetensors"
-        )
+        known = "take to=onnx, torch_export, safetensors"
+        raise UserError(f"transformers has no network like {_described(bundle)}; {known}")
     trust = ", trust_remote_code=True" if code else ""
-    usage = [
-        "from transformers import AutoModel",
-        "",
-        f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()',
-    ]
-    usage.append("features = model(pixel_values=images).pooler_output")
+    usage = ["from transformers import AutoModel", ""]
+    usage += [f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()']
+    usage += ["features = model(pixel_values=images).pooler_output"]
     if importlib.util.find_spec("transformers") is None:
         return Reading(usage, None)
 
@@ -193,12 +189,9 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
         )
     with replacing(folder / "model.pth") as temporary:
         torch.save(bundle.backbone.state_dict(), temporary)
-    build = "ResNet(BasicBlock, [1, 1, 1, 1])" if name == "resnet10" else f"{name}()"
-    where = (
-        "torchvision.models.resnet import BasicBlock, ResNet"
-        if name == "resnet10"
-        else f"torchvision.models import {name}"
-    )
+    where, build = f"torchvision.models import {name}", f"{name}()"
+    if name == "resnet10":
+        where, build = "torchvision.models.resnet import BasicBlock, ResNet", "ResNet(BasicBlock, [1, 1, 1, 1])"
     usage = ["import torch", f"from {where}", "", f"model = {build}", "model.fc = torch.nn.Identity()"]
     usage.append(f'model.load_state_dict(torch.load("{folder.name}/model.pth", weights_only=True))')
 
@@ -223,9 +216,8 @@ def _detectron2(bundle: Bundle, folder: Path) -> Reading:
     with replacing(folder / "model.pkl") as temporary:
         # detectron2's own form of weights; it is written here, and never read.
         temporary.write_bytes(pickle.dumps({"model": named, "__author__": "solo", "matching_heuristics": True}))
-    return Reading(
-        [f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'], None
-    )
+    usage = f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'
+    return Reading([usage], None)
 
 
 def _detectron_key(key: str) -> str:

@@ -22,10 +22,13 @@ Source: Kokilepersaud et al., HEX, WACV 2025, steps 3 to 5 of the method figure;
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from solo import distributed
+from solo.errors import UserError
 from solo.hex.policy import AdaptivePercentile, Policy
-from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, Stats
+from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, Stats, means
 from solo.losses.blockwise import blockwise
 from solo.losses.info_nce import Positives
 from solo.losses.pairs import Pairs
@@ -48,6 +51,7 @@ def hex_nce(
     relative: bool = False,
     kin: Policy | None = None,
     elsewhere: Elsewhere | None = None,
+    own: bool = False,
 ) -> tuple[Tensor, Stats]:
     """The HEX loss of ``pairs`` and what it saw.
 
@@ -67,6 +71,7 @@ def hex_nce(
         relative: Q is relative to the mean over all of N(i), not over H(i): the set weighs more as a whole.
         kin: finds hierarchy negatives among whoever the policy has not found, where these are dropped or pulled.
         elsewhere: relatives that are not in the batch, to be pulled, too.
+        own: what it saw is, instead of means over all processes, the sum and the number (2,) of this one's.
 
     Returns:
         The loss, a scalar in float32 or better, and detached scalars: ``threshold``; ``hierarchy_negatives``
@@ -85,7 +90,10 @@ def hex_nce(
     others = None if kin is None else kin.selector(pairs, epoch, max_epochs)
     rows = HexRows(pairs, found, temperature, beta, tau_plus, relative, action, positives, others, elsewhere)
     loss = blockwise(pairs, rows, own=(rows.own, rows.d_own))
-    return loss, rows.stats()
+    seen = rows.seen()
+    if own:
+        return loss, seen
+    return loss, means(dict(zip(seen, distributed.all_reduce_sum(torch.stack([*seen.values()])), strict=True)))
 
 
 class HEXLoss(nn.Module):
@@ -121,6 +129,11 @@ class HEXLoss(nn.Module):
         super().__init__()
         self.temperature, self.beta, self.tau_plus, self.variant = temperature, beta, tau_plus, variant
         self.policy = AdaptivePercentile() if policy is None else policy
+        if not (temperature > 0 and 0 <= tau_plus < 1 and beta >= 0 and hasattr(self.policy, "selector")):
+            raise UserError(
+                f"temperature={temperature}, beta={beta}, tau_plus={tau_plus}, policy={policy!r}: give a temperature "
+                "above 0, beta from 0, tau_plus in [0, 1), and a policy such as AdaptivePercentile()"
+            )
         self.gather_distributed, self.fused = gather_distributed, fused
         self.stats: Stats = {}
 

@@ -7,12 +7,15 @@ which of them is on. `solo.hex.build` makes one from the settings.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from solo.args.schema import HexCfg
+from solo.distributed import is_distributed
 from solo.errors import UserError
 from solo.hex.catalogue import policy_facts
 from solo.hex.denominator import HexDenominator
@@ -20,12 +23,14 @@ from solo.hex.loss import hex_nce
 from solo.hex.policy import Policy
 from solo.hex.probe import gradient_cosine, whom_it_found
 from solo.hex.relatives import Bank, FromTable
-from solo.hex.rows import Action, Elsewhere, Stats
+from solo.hex.rows import Action, Elsewhere, Stats, means
 from solo.losses.hierarchical_rows import Denominator
 from solo.losses.info_nce import Positives, info_nce
 from solo.losses.label_levels import LabelLevels
 from solo.losses.pairs import Pairs
 
+Base = Tensor | Callable[[], Tensor]
+Compared = Sequence[Tensor] | Callable[[], Pairs]
 _PROBE = 100  # steps from one look at what HEX does to the next
 
 
@@ -40,7 +45,24 @@ class Step:
 
 
 @dataclass(eq=False)
-class Standard:
+class _Looks:
+    """What the last step saw."""
+
+    # of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all its calls, where a method
+    # makes several with one `step` object (NNCLR's two directions)
+    seen: Stats = field(default_factory=dict, init=False)
+    # what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th)
+    found: Stats = field(default_factory=dict, init=False)
+    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
+
+    @property
+    def stats(self) -> Stats:
+        """The means of what is `seen`."""
+        return means(self.seen)
+
+
+@dataclass(eq=False)
+class Standard(_Looks):
     """`type: standard`: the method's own loss, to the last bit."""
 
     temperature: float  # of the method
@@ -48,24 +70,14 @@ class Standard:
     show: Policy | None = None  # as `Hex` has it
     fused: bool = False  # as `Hex` has it
     bank: Bank | None = field(default=None, init=False)
-    stats: Stats = field(default_factory=dict, init=False)
-    found: Stats = field(default_factory=dict, init=False)
-    whom: Stats = field(default_factory=dict, init=False)
 
-    def replace(
-        self,
-        plain: Callable[[Pairs], Tensor],
-        pairs: Pairs,
-        step: Step,
-        embeddings: Tensor | None = None,
-        fixed: bool = False,
-    ) -> Tensor:
+    def replace(self, plain: Callable[[Pairs], Tensor], pairs: Pairs, *_: Any, **__: Any) -> Tensor:
         """The method's own loss of the pairs."""
         return plain(dataclasses.replace(pairs, fused=self.fused))
 
-    def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
-        """The method's own loss as it is; the pairs are not made."""
-        return base
+    def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
+        """The method's own loss as it is."""
+        return base if isinstance(base, Tensor) else base()
 
     def denominator(self, pairs: Pairs, step: Step) -> None:
         """The multi-label losses keep their own."""
@@ -73,7 +85,7 @@ class Standard:
 
 
 @dataclass(eq=False)
-class Hex:
+class Hex(_Looks):
     """HEX as it enters a method's loss: who is a relative, and how much that weighs."""
 
     policy: Policy  # who is a relative
@@ -87,12 +99,6 @@ class Hex:
     # No loss knows of it.
     show: Policy | None = None
     fused: bool = False  # losses are computed by the kernels of `solo.losses.fused`
-    # what the last step saw, see `hex_nce`; the mean over its calls, where a method makes several with one `step`
-    # object (NNCLR's two directions)
-    stats: Stats = field(default_factory=dict, init=False)
-    # what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th)
-    found: Stats = field(default_factory=dict, init=False)
-    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
     _step: Step | None = field(default=None, init=False)
     _calls: int = field(default=0, init=False)
 
@@ -120,28 +126,32 @@ class Hex:
         """
         return self._loss(pairs, step, embeddings, fixed)
 
-    def blend(self, base: Tensor, pairs: Callable[[], Pairs], step: Step) -> Tensor:
+    def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
         """`(1 - alpha) * base + alpha * scale * HEX`.
 
         Args:
-            base: the method's own loss.
-            pairs: makes the pairs; a function, so that only HEX pays for normalising and gathering them.
-            step: where training is.
+            base: the method's own loss; where it gathers rows, a function, so that those of HEX travel with them.
+            views: (B, D) projections of each view, which HEX compares; or a function that makes the pairs.
+            step: where training is, and who is in the batch.
         """
-        alpha = self.settings.alpha
-        return (1 - alpha) * base + alpha * self.scale * self._loss(pairs(), step)
+        alpha, pairs = self.settings.alpha, views
+        if not callable(pairs):
+            arguments = (pairs, step.ids, step.groups)  # type: ignore[attr-defined]
+            pairs = Pairs.views_later(*arguments) if is_distributed() else partial(Pairs.from_views, *arguments)
+        own = base if isinstance(base, Tensor) else base()
+        return (1 - alpha) * own + alpha * self.scale * self._loss(pairs(), step)
 
     def denominator(self, pairs: Pairs, step: Step) -> Callable[[LabelLevels], Denominator] | None:
         """What makes the denominators of a multi-label loss from the label levels of `pairs`; None in warm-up."""
         selector = self.policy.selector(pairs, step.epoch, step.max_epochs)
-        self.stats = {"hierarchy_negatives": pairs.anchors.new_zeros(())}
+        self.seen = {"hierarchy_negatives": pairs.anchors.new_zeros(())}
         if selector is None:
             return None
 
         def make(levels: LabelLevels) -> Denominator:
             of = self.settings
             made = HexDenominator(levels, selector, self.temperature, of.beta, of.tau_plus)
-            self.stats = made.stats  # filled block by block
+            self.seen = made.stats  # filled block by block
             return made
 
         return make
@@ -149,7 +159,7 @@ class Hex:
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
         pairs = dataclasses.replace(pairs, fused=self.fused)
         drawn = self._drawn(pairs, step, embeddings)
-        loss, stats = self._contrast(pairs, step, None if fixed else drawn)
+        loss, seen = self._contrast(pairs, step, None if fixed else drawn)
         if fixed and drawn is not None and self.action.name == "pull":
             count, (row, _) = len(pairs.anchors), drawn.known.nonzero(as_tuple=True)
             share = (self.action.share or 0.0) * drawn.known.any(dim=1).sum() / count
@@ -163,9 +173,7 @@ class Hex:
             loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
         self._calls = self._calls + 1 if step is self._step else 1
         self._step = step
-        if self._calls > 1:
-            stats = {name: self.stats[name].lerp(value, 1 / self._calls) for name, value in stats.items()}
-        self.stats = stats
+        self.seen = {name: value + self.seen[name] for name, value in seen.items()} if self._calls > 1 else seen
         if self._calls == 1:
             looks = step.index is not None and not step.index % _PROBE and step.epoch >= self.settings.warm_up()
             looks &= not pairs.ring  # it compares with all keys
@@ -206,6 +214,7 @@ class Hex:
             max_epochs=step.max_epochs,
             kin=self.kin,
             elsewhere=elsewhere,
+            own=True,
         )
 
     def _temperature(self, epoch: int) -> float:

@@ -8,7 +8,7 @@ Nothing is stored between batches and nothing has a gradient. To add one, write 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -229,20 +229,18 @@ class EveryNegative:
 
     warm_epoch: int = 0  # H is empty in the epochs before this one
 
+    chosen: ClassVar[bool] = True
+
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """A selector that takes all pairs."""
-        return None if epoch < self.warm_epoch else _Alike(True)
+        """A selector that takes all pairs, or none."""
+        return None if epoch < self.warm_epoch else _Alike(self.chosen)
 
 
 @dataclass(frozen=True)
-class NoNegative:
+class NoNegative(EveryNegative):
     """H(i) is empty: plain InfoNCE, or with the variant ``release`` the decoupled loss (DCL, Yeh et al., ECCV 2022)."""
 
-    warm_epoch: int = 0  # plain InfoNCE in the epochs before this one
-
-    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """None or no pair: H is empty in every epoch."""
-        return None if epoch < self.warm_epoch else _Alike(False)
+    chosen = False  # before `warm_epoch` it is plain InfoNCE
 
 
 def row_quantile(rows: Tensor, quantile: float, number: int | None = None) -> Tensor:

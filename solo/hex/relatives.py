@@ -228,7 +228,7 @@ class Bank(nn.Module):
     @torch.no_grad()
     def store(self, ids: Tensor, embeddings: Tensor) -> None:
         """Keep embeddings (B, D), of any length, of images (B,), those of all processes."""
-        ids, embeddings = distributed.gather_no_grad(ids), distributed.gather_no_grad(unit(embeddings).half())
+        ids, embeddings = distributed.gather_each(ids, unit(embeddings).half())
         if self.rows is None:
             self.rows = embeddings.new_zeros(len(self.table), embeddings.shape[1])
         self.rows = self.rows.to(ids.device)

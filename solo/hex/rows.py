@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from solo import distributed
 from solo.errors import UserError
 from solo.hex.catalogue import NOT_FUSED
 from solo.hex.local import ListSoftmax, LocalTerm, debias
@@ -251,18 +250,20 @@ class HexRows(InfoNCERows):
         for name, value in (("local_share", seen.local_share), ("bounded", seen.bounded)):
             self._seen[name] += torch.stack([value.sum(), terms.sum()])
 
-    def stats(self) -> Stats:
-        """Means over the anchors of all processes, detached scalars; only those that exist in this batch."""
-        if self.selector is None:
-            return {"hierarchy_negatives": self._selected}
-        sums = [self._selected, *(seen[0] for seen in self._seen.values())]
+    def seen(self) -> Stats:
+        """Sums over the anchors of this process and of how many, detached (2,); only those that exist in this batch."""
         anchors = torch.full_like(self._selected, len(self.pairs.anchors))
-        counts = [anchors, *(seen[1] for seen in self._seen.values())]
-        names = ["hierarchy_negatives", *self._seen]
+        found = {"hierarchy_negatives": torch.stack([self._selected, anchors])}
+        if self.selector is None:
+            return found
+        found |= self._seen
         if self.pairs.anchor_groups is not None and self.pairs.key_groups is not None:
-            names, sums, counts = [*names, "superclass_share"], [*sums, self._alike[0]], [*counts, self._alike[1]]
-        total, count = distributed.all_reduce_sum(torch.stack([torch.stack(sums), torch.stack(counts)]))
-        stats = dict(zip(names, total / count.clamp_min(1), strict=True))
-        if self.selector.threshold is not None:
-            stats["threshold"] = self.selector.threshold
-        return stats
+            found["superclass_share"] = self._alike
+        if (threshold := self.selector.threshold) is not None:
+            found["threshold"] = torch.stack([threshold, torch.ones_like(threshold)])
+        return found
+
+
+def means(seen: Stats) -> Stats:
+    """Means, of sums and numbers (2,), or of what is one already, ()."""
+    return {name: value[0] / value[1].clamp_min(1) if value.ndim else value for name, value in seen.items()}

@@ -1,5 +1,7 @@
 """What DINOv2 (Oquab et al., 2023) adds to DINO's loss: iBOT's on hidden patches, and a spread of the features."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,7 +25,6 @@ def ibot_loss_func(scores: Tensor, assignments: Tensor, temperature: float = 0.1
     return F.cross_entropy(scores / temperature, assignments)
 
 
-@full_precision
 def koleo_loss_func(feats: Tensor, eps: float = 1e-8) -> Tensor:
     """Keep features apart: Kozachenko and Leonenko's estimate of minus their entropy (Sablayrolles et al., 2018).
 
@@ -34,8 +35,20 @@ def koleo_loss_func(feats: Tensor, eps: float = 1e-8) -> Tensor:
         feats: (N, D), two rows at least, or (V, N, D) of several views, each compared with itself.
         eps: > 0, keeps equal rows finite.
     """
-    views, losses = unit(feats).reshape(-1, *feats.shape[-2:]).unbind(), []
-    for z, others in zip(views, distributed.gather_each(*views), strict=True):
+    return koleo_later(feats, eps)()
+
+
+def koleo_later(feats: Tensor, eps: float = 1e-8) -> Callable[[], Tensor]:
+    """`koleo_loss_func` whose rows travel with what is gathered next; what is returned is the loss."""
+    views = unit(feats).reshape(-1, *feats.shape[-2:]).unbind()
+    found = distributed.gather_later(*views)
+    return lambda: _koleo(views, found(), eps)
+
+
+@full_precision
+def _koleo(views: Sequence[Tensor], every: Sequence[Tensor], eps: float) -> Tensor:
+    losses = []
+    for z, others in zip(views, every, strict=True):
         with torch.no_grad():
             own = distributed.rank() * len(z) + torch.arange(len(z), device=z.device)
             cosine = (z @ others.T).scatter_(1, own[:, None], -torch.inf)

@@ -8,12 +8,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from solo import distributed
 from solo.losses.blockwise import blockwise
 from solo.losses.numerics import full_precision
 from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, listed, unit
-from solo.losses.tree_heads import TreeLoss, mean_of_known
+from solo.losses.tree_heads import TreeLoss, means_of_known
 from solo.taxonomy import Taxonomy
 
 TAU, DELTA, RHO = 0.01, 0.05, 100.0  # of the release
@@ -31,7 +32,9 @@ class HierarchicalAP:
 
     def __init__(self, pairs: Pairs, levels: Tensor, key_levels: Tensor) -> None:
         self.levels, self.key_levels, self.offset = levels, key_levels, pairs.offset or 0
-        self.queries = torch.zeros((), dtype=torch.long, device=levels.device)
+        coarse = key_levels[:, 0].sort().values
+        alike = (coarse[1:] == coarse[:-1]) & (coarse[1:] >= 0)  # of all processes' anchors, who has a relevant key
+        self.queries = (F.pad(alike, (1, 0)) | F.pad(alike, (0, 1))).sum()
 
     def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Summed loss of a block of R anchors, and its gradient: cosines (R, N) -> (), (R, N)."""
@@ -54,7 +57,6 @@ class HierarchicalAP:
         sizes = torch.stack([(shared == level).sum(dim=1) for level in range(depth + 1)], dim=1).clamp(min=1)
         relevance = (shared.to(s) / depth) / sizes.gather(1, shared)  # (R, N)
         total = relevance.sum(dim=1)
-        self.queries += (total > 0).sum()
         # A list of P anchors with a k each: the relevant ones where counting them waits for no device, else all, of
         # which the others add nothing. That k itself is at no distance makes it count in both of its ranks.
         if listed(s):
@@ -78,7 +80,7 @@ class HierarchicalAP:
 
     def scale(self) -> Tensor:
         """1 / (anchors with a relevant key, per process)."""
-        return 1.0 / distributed.per_process(self.queries)
+        return distributed.world_size() / self.queries.clamp_min(1).to(torch.get_default_dtype())
 
 
 class Happier(TreeLoss):
@@ -93,13 +95,15 @@ class Happier(TreeLoss):
         self.proxies = nn.Parameter(torch.randn(tree.num_classes, dim))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, dim) and labels (N, L) -> scalar."""
+        """Outputs (N, dim), or (V, N, dim) of views that are ranked one by one, and labels (N, L) -> scalar."""
         return self._loss(z, self.proxies, labels)
 
     @full_precision
     def _loss(self, z: Tensor, proxies: Tensor, labels: Tensor) -> Tensor:
-        node, known = self.nodes(labels)
-        cluster = mean_of_known(self.marginal(unit(z) @ unit(proxies).T / self.temperature, node), known)
-        pairs, own = Pairs.from_views([z]), self.completed(labels)
-        ranking = blockwise(pairs, HierarchicalAP(pairs, own, distributed.gather_no_grad(own)))
-        return (1 - self.weight) * ranking + self.weight * cluster
+        (node, known), own, views = self.nodes(labels), self.completed(labels), z.reshape(-1, *z.shape[-2:]).unbind()
+        key_levels, later = distributed.gather_later(own), [Pairs.views_later([view]) for view in views]
+        far = [self.marginal(unit(view) @ unit(proxies).T / self.temperature, node) for view in views]
+        cluster = means_of_known(far, [known] * len(far))
+        pairs = [found() for found in later]
+        ranking = torch.stack([blockwise(view, HierarchicalAP(view, own, *key_levels())) for view in pairs])
+        return ((1 - self.weight) * ranking + self.weight * cluster).mean()

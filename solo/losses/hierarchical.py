@@ -37,10 +37,12 @@ def hierarchical_contrastive_loss(
     partners: Partners = "lca",
     granularity: Granularity = "pair",
     denominator: Callable[[LabelLevels], Denominator] | None = None,
+    key_labels: Tensor | None = None,
 ) -> Tensor:
     """The loss of ``pairs``, a scalar in float32 or better; 0 where no anchor has a partner.
 
-    Labels (M, L) are those of its anchors, coarse first, -1 unknown; its ids say which rows are views of one image.
+    Labels (M, L) are those of its anchors (``key_labels`` (N, L): of its keys; None: they are gathered), coarse first,
+    -1 unknown; its ids say which rows are views of one image.
     Other arguments are those of ``HierarchicalContrastiveLoss``, whose ``pairs`` is ``partners`` here; ``denominator``
     makes another denominator than equation 3's, from the label levels, with ``granularity="pair"`` only.
 
@@ -64,8 +66,8 @@ def hierarchical_contrastive_loss(
                 f"granularity='layer' needs labels (N, L + 1) whose last column is the instance, got "
                 f"{tuple(labels.shape)}; granularity='pair' takes any"
             )
-        labels = labels[:, :-1]
-    levels = LabelLevels.of(pairs, labels)
+        labels, key_labels = labels[:, :-1], None if key_labels is None else key_labels[:, :-1]
+    levels = LabelLevels.of(pairs, labels, key_labels)
     penalties = level_penalties(level_penalty, levels.number)
     if kind == "hicone":
         penalties = [1.0] * levels.number

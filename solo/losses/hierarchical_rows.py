@@ -3,11 +3,10 @@
 With ``x = s / temperature``, ``log D_i`` the log of anchor i's denominator and ``w_l(i) = lambda_l / (L A_l |P_l(i)|)``
 (``A_l``: anchors that have a partner at level l), the loss is ``sum_l sum_i w_l(i) sum_p max(log D_i - x_ip, M_l)``
 over p in P_l(i). ``M_l`` is the largest pair loss of all finer levels, -inf without the hierarchy constraint. A pair
-at its bound has no gradient of its own: its weight goes to the worst pair of the finer levels, in ``_WorstRows``.
+at its bound has no gradient of its own: its weight goes to the worst pair of the finer levels.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -60,8 +59,7 @@ class HierarchicalRows:
     enforces the hierarchy constraint.
 
     Attributes:
-        worst: (M, L) largest pair loss of each anchor at each level, -inf where it has no partner; None without
-            the constraint.
+        worst: the largest pair loss of each level and process; None without the constraint.
         held: (L,) weight of the pairs at their bound, counted up block by block.
     """
 
@@ -94,9 +92,8 @@ class HierarchicalRows:
         self.per_pair = has * weight / self.size.clamp_min(1)
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
-        self.worst = self._survey() if constrained else None
-        self.largest = None if self.worst is None else distributed.gather_no_grad(_largest(self.worst)[None])
-        self.bounds = None if self.largest is None else bounds(self.largest)
+        self.worst = _worst_pairs(self, self._survey()) if constrained and len(pairs.anchors) else None
+        self.bounds = None if self.worst is None else bounds(self.worst.loss)
 
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
         """Logits and denominators of a block."""
@@ -113,6 +110,7 @@ class HierarchicalRows:
         return _Block(softmax, cell, place, x.flatten().index_select(0, place), similarity)
 
     def _survey(self) -> Tensor:
+        """(M, L) largest pair loss of each anchor at each level, -inf where it has no partner."""
         worst = []
         for rows in self.pairs.blocks():
             block = self._block(self.pairs.similarity(rows), rows)
@@ -185,53 +183,50 @@ def bounds(largest: Tensor) -> Tensor:
     return torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
 
-def _largest(worst: Tensor) -> Tensor:
-    return worst.amax(dim=0) if len(worst) else worst.new_full((worst.shape[1],), -torch.inf)
+class _Worst(NamedTuple):
+    """The pair of the largest loss at each level, of each process."""
+
+    loss: Tensor  # (processes, L), -inf where there is none
+    column: Tensor  # (processes, L) its anchor's, among the keys
+    rate: Tensor  # (processes, L, N) gradient of its loss with respect to the anchor's cosines
 
 
-class _WorstRows:
-    """``sum_k weight_k * (pair loss of one pair)``: the pairs that give the bounds, with the weight they hold."""
-
-    def __init__(self, parent: HierarchicalRows, index: Tensor, level: Tensor, weight: Tensor) -> None:
-        self.parent, self.index, self.level, self.weight = parent, index, level, weight
-
-    def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        parent, index, weight = self.parent, self.index[rows], self.weight[rows]
-        x, softmax = parent.logits(similarity, index)
-        cell, place = parent.levels.partners(index, parent.self_columns[index])
-        row = cell.div(parent.levels.number, rounding_mode="floor").clamp_(max=len(index) - 1)
-        ends, asked = cell % parent.levels.number, self.level[rows][row]
-        chosen = ends >= asked if parent.cumulative else ends == asked
-        if listed(x):
-            place = place[chosen]
-            meant = torch.full_like(x, torch.inf)
-            meant.view(-1)[place] = x.flatten()[place]
-        else:
-            meant = x.masked_fill(~(chosen & (cell < len(index) * parent.levels.number)).view_as(x), torch.inf)
-        lowest, column = meant.min(dim=1)
-        loss = torch.where(weight > 0, weight * (softmax.lse - lowest), 0.0).sum()
-        grad = softmax.gradient(weight)
-        grad[torch.arange(len(index), device=index.device), column] -= weight
-        return loss, grad.mul_(parent.inverse_temperature)
-
-    def scale(self) -> Tensor:
-        return self.weight.new_ones(())
+@torch.no_grad()
+def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
+    """Of all processes; `worst` (M, L) are the largest losses of this one's anchors."""
+    loss, index = worst.max(dim=0)
+    level, columns = torch.arange(len(index), device=index.device), rows.self_columns[index]
+    with torch.autocast(worst.device.type, enabled=False):
+        x, softmax = rows.logits(rows.pairs.anchors[index] @ rows.pairs.keys.T, index)
+    cell, place = rows.levels.partners(index, columns)
+    row = cell.div(rows.levels.number, rounding_mode="floor").clamp_(max=len(index) - 1)
+    ends, asked = cell % rows.levels.number, level[row]
+    chosen = ends >= asked if rows.cumulative else ends == asked
+    if listed(x):
+        place = place[chosen]
+        meant = torch.full_like(x, torch.inf)
+        meant.view(-1)[place] = x.flatten()[place]
+    else:
+        meant = x.masked_fill(~(chosen & (cell < len(index) * rows.levels.number)).view_as(x), torch.inf)
+    rate = softmax.gradient(torch.ones_like(loss))
+    rate[level, meant.argmin(dim=1)] -= 1
+    rate = rate.mul_(rows.inverse_temperature).masked_fill_(loss[:, None] == -torch.inf, 0)
+    return _Worst(*distributed.gather_each(loss[None], columns[None], rate[None]))
 
 
 def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     """The loss of all rows, a scalar with gradient to anchors and keys."""
     loss = blockwise(rows.pairs, rows, rows.similarity)
-    if rows.worst is None or rows.largest is None:
+    if rows.worst is None:
         return loss
-    # The bounds are losses of pairs too: one pair in the world gives each, and gets the weight that all processes hold.
-    held = distributed.all_reduce_sum(rows.held)
-    best, owner = rows.largest.max(dim=0)
+    # The bounds are losses of pairs, too: one pair in the world gives each, and gets from every process the weight that
+    # is held there, as a key whose row all have.
+    best, owner = rows.worst.loss.max(dim=0)
     finest_first, source = best.flip(0).cummax(dim=0)
     source = (len(best) - 1 - source).flip(0)  # level whose worst pair is the largest of level l and all finer ones
-    moved = torch.zeros_like(held).index_add_(0, source[1:], held[:-1])
-    moved = moved.masked_fill(owner != distributed.rank(), 0)
-    mine = moved.nonzero()[:, 0] if listed(moved) else torch.arange(len(moved), device=moved.device)
-    index = rows.worst.argmax(dim=0)[mine] if len(rows.worst) else mine
-    few = replace(rows.pairs, anchors=rows.pairs.anchors[index], anchor_ids=rows.pairs.anchor_ids[index], offset=None)
-    worst = blockwise(few, _WorstRows(rows, index, mine, moved[mine]))
+    moved = torch.zeros_like(rows.held).index_add_(0, source[1:], rows.held[:-1])
+    level, keys = torch.arange(len(best), device=best.device), rows.pairs.keys
+    with torch.autocast(keys.device.type, enabled=False):
+        cosines = keys[rows.worst.column[owner, level]] @ keys.T
+        worst = (moved[:, None] * rows.worst.rate[owner, level] * cosines).sum()
     return loss + (worst - worst.detach())  # its value is counted already

@@ -54,8 +54,10 @@ class LabelLevels:
     keys: Tensor  # (N, L) those of all processes
 
     @classmethod
-    def of(cls, pairs: Pairs, labels: Tensor) -> LabelLevels:
+    def of(cls, pairs: Pairs, labels: Tensor, key_labels: Tensor | None = None) -> LabelLevels:
         """The nodes of ``pairs``, whose anchors must be among its keys, with labels (M, L), coarse first, -1 unknown.
+
+        ``key_labels`` (N, L) are those of its keys, if they are here already.
 
         Raises:
             ValueError: if the shapes do not fit together.
@@ -63,10 +65,11 @@ class LabelLevels:
         if labels.ndim != 2 or len(labels) != len(pairs.anchors) or not labels.shape[1]:
             raise ValueError(f"expected labels (M, L) for {len(pairs.anchors)} rows, got {tuple(labels.shape)}")
         assert pairs.offset is not None, "label levels need anchors that are among the keys"
-        labels = labels.to(pairs.anchors.device)
-        if len(pairs.keys) != len(pairs.anchors):
-            labels = distributed.gather_no_grad(labels)
-        nodes = label_nodes(labels, pairs.key_ids)
+        if key_labels is None:
+            key_labels = labels.to(pairs.anchors.device)
+            if len(pairs.keys) != len(pairs.anchors):
+                key_labels = distributed.gather_no_grad(key_labels)
+        nodes = label_nodes(key_labels, pairs.key_ids)
         return cls(nodes[pairs.offset : pairs.offset + len(pairs.anchors)], nodes)
 
     @property

@@ -6,7 +6,7 @@ keys the rows of all processes. Masks are handed out a block of rows at a time, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,18 +78,26 @@ class Pairs:
         Raises:
             ValueError: if the shapes do not fit together.
         """
+        return cls.ids_later(z, ids, groups, gather)()
+
+    @classmethod
+    def ids_later(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Later:
+        """`from_ids` whose keys travel with what is gathered next; what is returned makes the pairs."""
         if z.ndim != 2 or ids.shape != z.shape[:1] or (groups is not None and groups.shape != ids.shape):
             raise ValueError(
                 f"expected z (N, D) with ids (N,) and groups (N,) or None, got z {tuple(z.shape)}, "
                 f"ids {tuple(ids.shape)}, groups {None if groups is None else tuple(groups.shape)}"
             )
-        z = unit(z)
-        ids = ids.to(z.device)
-        groups = None if groups is None else groups.to(z.device)
-        if not gather:
-            return cls(z, z, ids, ids, 0, groups, groups)
-        keys, key_ids, key_groups = _gathered(z, ids, groups)
-        return cls(z, keys, ids, key_ids, distributed.rank() * len(z), groups, key_groups)
+        z, ids, groups = unit(z), ids.to(z.device), None if groups is None else groups.to(z.device)
+        own = [z, ids, *([] if groups is None else [groups])]
+        found = distributed.gather_later(*own) if gather else lambda: own
+        first = distributed.rank() * len(z) if gather else 0
+
+        def pairs() -> Pairs:
+            keys, key_ids = found()[:2]
+            return cls(z, keys, ids, key_ids, first, groups, None if groups is None else found()[2])
+
+        return pairs
 
     @classmethod
     def from_views(
@@ -106,6 +114,13 @@ class Pairs:
         Raises:
             ValueError: if the views differ in shape.
         """
+        return cls.views_later(views, ids, groups, gather)()
+
+    @classmethod
+    def views_later(
+        cls, views: Sequence[Tensor], ids: Tensor | None = None, groups: Tensor | None = None, gather: bool = True
+    ) -> Later:
+        """`from_views` whose keys travel with what is gathered next; what is returned makes the pairs."""
         if len({view.shape for view in views}) != 1:
             raise ValueError(f"views must have one shape (B, D), got {[tuple(view.shape) for view in views]}")
         batch = len(views[0])
@@ -115,7 +130,8 @@ class Pairs:
         repeat = len(views)
         groups = None if groups is None else groups.repeat(repeat)
         rows = torch.cat([at_least_float32(view) for view in views])
-        return replace(cls.from_ids(rows, ids.repeat(repeat), groups, gather), complete=repeat > 1)
+        pairs = cls.ids_later(rows, ids.repeat(repeat), groups, gather)
+        return lambda: replace(pairs(), complete=repeat > 1)
 
     @classmethod
     def between(cls, anchors: Tensor, keys: Tensor, ids: Tensor, groups: Tensor | None = None) -> Pairs:
@@ -130,13 +146,13 @@ class Pairs:
         Raises:
             ValueError: if the shapes differ.
         """
-        return cls.between_each([anchors], [keys], ids, groups)[0]
+        return cls.between_later([anchors], [keys], ids, groups)()[0]
 
     @classmethod
-    def between_each(
+    def between_later(
         cls, anchors: Sequence[Tensor], keys: Sequence[Tensor], ids: Tensor, groups: Tensor | None = None
-    ) -> list[Pairs]:
-        """`between` of several, all of the same images, whose keys travel together."""
+    ) -> Callable[[], list[Pairs]]:
+        """`between` of several, all of the same images, whose keys travel together, with what is gathered next."""
         for rows, others in zip(anchors, keys, strict=True):
             if rows.shape != others.shape:
                 raise ValueError(
@@ -144,16 +160,17 @@ class Pairs:
                 )
         ids = ids.to(keys[0].device)
         groups = None if groups is None else groups.to(ids.device)
-        own = [unit(rows) for rows in keys]
-        if distributed.is_distributed():
-            found, key_ids, key_groups = _gathered(torch.cat(own, dim=1), ids, groups)
-            own = [part.contiguous() for part in found.chunk(len(own), dim=1)]
-        else:
-            key_ids, key_groups = ids, groups
-        return [
-            cls(unit(rows), others, ids, key_ids, None, groups, key_groups, complete=True)
-            for rows, others in zip(anchors, own, strict=True)
-        ]
+        found = distributed.gather_later(*map(unit, keys), ids, ids if groups is None else groups)
+
+        def pairs() -> list[Pairs]:
+            *every, key_ids, known = found()
+            key_groups = None if groups is None else known
+            return [
+                cls(unit(rows), others, ids, key_ids, None, groups, key_groups, complete=True)
+                for rows, others in zip(anchors, every, strict=True)
+            ]
+
+        return pairs
 
     @classmethod
     def with_queue(
@@ -222,10 +239,4 @@ class Pairs:
         return (groups == self.key_groups) & (groups >= 0)
 
 
-def _gathered(z: Tensor, ids: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Rows, ids and groups of all processes, by one collective."""
-    if not distributed.is_distributed():
-        return z, ids, groups
-    known = [ids] if groups is None else [ids, groups]
-    keys, found = distributed.gather_with(z, torch.stack([x.long() for x in known], dim=1))
-    return keys, found[:, 0].to(ids.dtype), None if groups is None else found[:, 1].to(groups.dtype)
+Later = Callable[[], Pairs]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solo import distributed
-from solo.losses.pairs import Pairs
+from solo.losses.pairs import Later, Pairs
 
 Join = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,13 +25,13 @@ class RingPairs(Pairs):
     ring = True
 
     @classmethod
-    def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:
-        """As ``Pairs.from_ids``; of one process, or without ``gather``, the same."""
+    def ids_later(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Later:
+        """As in ``Pairs``; of one process, or without ``gather``, the same."""
         own = Pairs.from_ids(z, ids, groups, gather=False)
         if not (gather and distributed.is_distributed()):
-            return own
+            return lambda: own
         groups = own.anchor_groups
-        return cls(own.anchors, own.anchors.detach(), own.anchor_ids, own.anchor_ids, 0, groups, groups)
+        return lambda: cls(own.anchors, own.anchors.detach(), own.anchor_ids, own.anchor_ids, 0, groups, groups)
 
     def turns(self, carried: Tensor | None = None) -> Iterator[bool]:
         """Show the keys of each process, this one's own first; tells whether it is these.

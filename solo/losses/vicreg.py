@@ -1,6 +1,6 @@
 """VICReg's loss (Bardes et al., 2022): invariance, and the variance and covariance of the features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,14 +31,19 @@ def covariance_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def weigh(
-    z1: Tensor, z2: Tensor, weights: tuple[float, float, float], covariance: Callable[[Tensor, Tensor], Tensor]
+    z1: Tensor,
+    z2: Tensor,
+    weights: Sequence[float],
+    covariance: Callable[[Tensor, Tensor], Tensor],
+    whiten: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """``sim * invariance + var * variance + cov * covariance``; all but the first of the rows of all processes."""
-    similarity = invariance_loss(z1, z2)  # a mean over rows: DDP averages it
+    """``sim * invariance + var * variance + cov * covariance`` of the rows of all processes, whitened if wanted."""
     z1, z2 = distributed.gather_each(z1, z2)
     if len(z1) < 2:
         raise ValueError("a batch of 1 row has no variance: use 2 at least")
-    return weights[0] * similarity + weights[1] * variance_loss(z1, z2) + weights[2] * covariance(z1, z2)
+    if whiten is not None:
+        z1, z2 = whiten(z1), whiten(z2)
+    return weights[0] * invariance_loss(z1, z2) + weights[1] * variance_loss(z1, z2) + weights[2] * covariance(z1, z2)
 
 
 def vicreg_loss_func(

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from solo import distributed
 from solo.eval.metrics import mean_std
 from solo.losses.info_nce import info_nce
-from solo.losses.nnclr import nnclr_loss_func
 from solo.losses.numerics import full_precision, off_diagonal
-from solo.losses.pairs import Pairs, unit
+from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import NNCLRKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import PredictorHeads, mlp
 from solo.nn.positional_encodings import PositionalEncodingPermute1D, Summer
 from solo.nn.queue import QueueMixin
+from solo.precision import at_least_float32
 
 NEIGHBOURS = 5
 
@@ -32,6 +32,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
     trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
     group_options = {"transformer_encoder": {"lr": 0.1}}
     averaged = ("projector",)
+    unit_targets = True
     metric = "train_comb_loss"
     queue_index: Tensor
 
@@ -44,10 +45,6 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         self.transformer_encoder = nn.TransformerEncoder(layer, num_layers=3)
         self.pos_enc = Summer(PositionalEncodingPermute1D(NEIGHBOURS))
         self.make_queue(kw.queue_size, width, labels=("queue_y", "queue_index"))
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Nearest neighbours in the queue: place of the first (B,); of all five rows (B, 5, D), ids and labels."""
@@ -77,13 +74,17 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
         """Half of the attention's, of NNCLR's (or HEX's) and of the features' loss each."""
         (z1, z2), (p1, p2), (m1, m2) = out["z"], out["p"], out["momentum_z"]
         (places, nn1, _, _), (_, nn2, _, _) = self.find_nn(m1), self.find_nn(m2)
+        (context1, own1), (context2, own2) = self.attend(z1, nn1), self.attend(z2, nn2)
+        every = distributed.gather_later(*map(at_least_float32, (m1, m2, z2, z1)))
+        anchors, keys = [nn1[:, 0], nn2[:, 0], context1, context2], [p2, p1, own2, own1]
+        found = Pairs.between_later(anchors, keys, step.ids, step.groups)
         self.dequeue_and_enqueue(m1, step.targets, step.ids)
-        directions = Pairs.between_each([nn1[:, 0], nn2[:, 0]], [p2, p1], step.ids, step.groups)
+        *directions, one, other = found()
         neighbour = torch.stack(
             [self.hex.replace(self.info_nce, pairs, step, m1, fixed=True) for pairs in directions]
         ).mean()
-        (context1, own1), (context2, own2) = self.attend(z1, nn1), self.attend(z2, nn2)
-        attention = (nnclr_loss_func(context1, own2, 0.1) + nnclr_loss_func(context2, own1, 0.1)) / 2
+        attention = (info_nce(one, 0.1) + info_nce(other, 0.1)) / 2
+        m1, m2, z2, z1 = every()  # from here on those of all processes
         feature = redundancy(torch.stack([m1, m2]), torch.stack([z2, z1]))
         self.log_metrics(
             {
@@ -91,7 +92,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
                 "train_att_nnclr_loss": attention,
                 "train_feature_loss": feature,
                 "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
-                "train_z_std": mean_std(torch.stack([z1, z2])),
+                "train_z_std": mean_std(torch.stack([z1, z2]), everyone=True),
             }
         )
         return 0.5 * (attention + neighbour + feature)
@@ -99,11 +100,7 @@ class All4One(QueueMixin, PredictorHeads, BaseMomentumMethod):
 
 @full_precision
 def redundancy(a: Tensor, b: Tensor) -> Tensor:
-    """How far the correlation matrices of (V, B, D) rows are from the identity, diagonal and rest alike.
-
-    The rows of all processes are gathered, with gradient.
-    """
-    a, b = (rows.transpose(0, 1) for rows in distributed.gather_each(a.transpose(0, 1), b.transpose(0, 1)))
+    """How far the correlation matrices of (V, B, D) rows of all processes are from the identity, on and off it."""
     correlations = F.normalize(a, dim=1).mT @ F.normalize(b, dim=1)  # (V, D, D)
     on = torch.stack([(c.diagonal() - 1).square().mean() for c in correlations]).mean()
     off = torch.stack([off_diagonal(c).square().mean() for c in correlations]).mean()

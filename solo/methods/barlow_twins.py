@@ -4,10 +4,11 @@ Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-supervised learning via re
 https://arxiv.org/abs/2103.03230. `type: HEX_*` blends HEX in: `(1 - alpha) * Barlow + alpha * HEX`.
 """
 
+from functools import partial
+
 from torch import Tensor
 
 from solo.losses.barlow import barlow_loss_func
-from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import BarlowTwinsKwargs
 from solo.nn.heads import ProjectorHeads, mlp
@@ -27,5 +28,5 @@ class BarlowTwins(ProjectorHeads, BaseMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Barlow Twins on the two views, with HEX's share."""
         z1, z2 = out["z"]
-        base = barlow_loss_func(z1, z2, lamb=self.lamb, scale_loss=self.scale_loss)
-        return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)
+        own = partial(barlow_loss_func, z1, z2, lamb=self.lamb, scale_loss=self.scale_loss)
+        return self.hex.blend(own, [z1, z2], step)

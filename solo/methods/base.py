@@ -221,7 +221,7 @@ class BaseMethod(OnlineEvaluation):
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
         hidden = ("superclass_share",) if self.config.data.no_labels else ()
-        stats = {f"hex/{name}": value for name, value in self.hex.stats.items() if name not in hidden}
+        stats = {f"hex/{name}": value for name, value in self.hex.seen.items() if name not in hidden}
         self.log_metrics(stats, on_step=False)
         found = self.hex.found | self.hex.whom
         self.log_metrics({f"hex/{name}": value for name, value in found.items()}, on_step=False)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
-from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import PredictorKwargs
 from solo.methods.momentum import BaseMomentumMethod
@@ -31,7 +30,7 @@ class BYOL(PredictorHeads, BaseMomentumMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Sum over the pairs of a large view and any other view, with HEX's share."""
         self.log_metrics({"train_z_std": mean_std(torch.stack(out["z"][: self.num_large_crops]))})
-        base = torch.stack(
+        own = torch.stack(
             [
                 byol_loss_func(p, target)
                 for i, target in enumerate(out["momentum_z"])
@@ -39,4 +38,4 @@ class BYOL(PredictorHeads, BaseMomentumMethod):
                 if i != j
             ]
         ).sum()
-        return self.hex.blend(base, lambda: Pairs.from_views(out["z"], step.ids, step.groups), step)
+        return self.hex.blend(own, out["z"], step)

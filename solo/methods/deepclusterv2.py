@@ -63,15 +63,8 @@ class DeepClusterV2(LateBuffers, BaseMethod):
         index = torch.zeros(rows, dtype=torch.long, device=self.device)
         self._memory_filled = not (self.set_late_buffer("local_memory_index", index) or fresh)
         loader: Any = self.trainer.train_dataloader
-        self.kmeans = KMeans(
-            distributed.world_size(),
-            distributed.rank(),
-            self.num_large_crops,
-            len(loader.dataset),
-            width,
-            self.num_prototypes,
-            self.kmeans_iters,
-        )
+        own, sizes = (distributed.world_size(), distributed.rank()), (self.num_large_crops, len(loader.dataset), width)
+        self.kmeans = KMeans(*own, *sizes, self.num_prototypes, self.kmeans_iters)
 
     @torch.no_grad()
     def on_train_epoch_start(self) -> None:

@@ -55,26 +55,14 @@ class DINO(BaseMomentumMethod):
     def build(self, kw: DINOKwargs) -> None:
         self.clip_grad, self.freeze_last_layer = kw.clip_grad, kw.freeze_last_layer
         self.head = self.make_head(kw)
-        self.dino_loss_func = DINOLoss(
-            kw.num_prototypes,
-            kw.warmup_teacher_temperature,
-            kw.teacher_temperature,
-            kw.warmup_teacher_temperature_epochs,
-            self.max_epochs,
-            student_temp=kw.student_temperature,
-            num_large_crops=self.num_large_crops,
-        )
+        ends, epochs = (kw.warmup_teacher_temperature, kw.teacher_temperature), kw.warmup_teacher_temperature_epochs
+        views, of_student = self.num_large_crops, kw.student_temperature
+        self.dino_loss_func = DINOLoss(kw.num_prototypes, *ends, epochs, self.max_epochs, of_student, views)
 
     def make_head(self, kw: DINOKwargs) -> DINOHead:
         """A head on the backbone's features."""
-        return DINOHead(
-            self.features_dim,
-            kw.num_prototypes,
-            use_bn=kw.use_bn_in_head,
-            norm_last_layer=kw.norm_last_layer,
-            hidden_dim=kw.proj_hidden_dim,
-            bottleneck_dim=kw.proj_output_dim,
-        )
+        widths = {"hidden_dim": kw.proj_hidden_dim, "bottleneck_dim": kw.proj_output_dim}
+        return DINOHead(self.features_dim, kw.num_prototypes, kw.use_bn_in_head, kw.norm_last_layer, **widths)
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the scores (B, num_prototypes)."""
@@ -88,9 +76,9 @@ class DINO(BaseMomentumMethod):
 
     def dino_clip_gradients(self, clip: float) -> None:
         """Shorten each gradient of the backbone, parameter by parameter, to `clip`."""
-        for p in self.backbone.parameters():
-            if p.grad is not None:
-                p.grad.mul_((clip / (p.grad.norm() + 1e-6)).clamp(max=1))
+        grads = [p.grad for p in self.backbone.parameters() if p.grad is not None]
+        shares = (clip / (torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(grads, list(shares.unbind()))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the backbone's gradients; leave the heads' last layers as they are in the first epochs."""

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from solo import distributed
 from solo.args.schema import PretrainCfg
 from solo.losses.dino import teacher_temperatures
-from solo.losses.dinov2 import ibot_loss_func, koleo_loss_func
+from solo.losses.dinov2 import ibot_loss_func, koleo_later
 from solo.losses.swav import swav_loss_func
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.dino import DINO
@@ -81,12 +81,11 @@ class DINOv2(DINO):
         """DINO's loss over all views, iBOT's and KoLeo's over the large ones."""
         views = self.num_large_crops
         balanced = SinkhornKnopp(epsilon=self.temperatures[min(step.epoch, self.max_epochs - 1)])
-        target = balanced(torch.cat(out["momentum_z"])).chunk(views)
-        dino = swav_loss_func(out["z"], target, self.student_temperature)
-        patches = balanced(torch.cat(out["momentum_patch_z"]))
+        koleo = koleo_later(torch.stack(out["feats"][:views]))
+        target, patches = balanced.each(torch.cat(out["momentum_z"]), torch.cat(out["momentum_patch_z"]))
+        dino = swav_loss_func(out["z"], target.chunk(views), self.student_temperature)
         ibot = ibot_loss_func(torch.cat(out["patch_z"]), patches, self.student_temperature)
-        koleo = koleo_loss_func(torch.stack(out["feats"][:views]))
-        return dino + self.ibot_weight * ibot + self.koleo_weight * koleo
+        return dino + self.ibot_weight * ibot + self.koleo_weight * koleo()
 
 
 def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:

@@ -4,10 +4,11 @@ Skean, Dhakal, Jacobs, Sanchez Giraldo: FroSSL: Frobenius norm minimization for 
 learning, https://arxiv.org/abs/2310.02903. `type: HEX_*` blends HEX in: `(1 - alpha) * FroSSL + alpha * HEX`.
 """
 
+from functools import partial
+
 from torch import Tensor
 
 from solo.losses.frossl import frossl_loss_func
-from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import FroSSLKwargs
 from solo.nn.heads import ProjectorHeads, mlp
@@ -28,5 +29,4 @@ class FroSSL(ProjectorHeads, BaseMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """FroSSL on all views, with HEX's share."""
         z = [at_least_float32(view) for view in out["z"]]  # once, for both losses: their gradients add up
-        base = frossl_loss_func(z, self.invariance_weight)
-        return self.hex.blend(base, lambda: Pairs.from_views(z, step.ids, step.groups), step)
+        return self.hex.blend(partial(frossl_loss_func, z, self.invariance_weight), z, step)

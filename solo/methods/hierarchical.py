@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from solo import distributed
 from solo.losses.hierarchical import Kind, hierarchical_contrastive_loss
 from solo.losses.pairs import Pairs
 from solo.methods.base import Outputs, TrainStep
@@ -31,21 +32,15 @@ class HiMulConE(SimCLR):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The multi-label loss over all views."""
-        pairs = Pairs.from_views(out["z"], step.ids, step.groups)
         labels = step.labels
         if self.kw.instance:
             labels = torch.cat((labels, step.ids[:, None].to(labels)), dim=1)
         labels = labels.repeat(len(out["z"]), 1)
-        return hierarchical_contrastive_loss(
-            pairs,
-            labels,
-            self.kind,
-            self.hex.temperature,
-            self.kw.level_penalty,
-            self.kw.pairs,
-            self.kw.granularity,
-            self.hex.denominator(pairs, step),
-        )
+        key_labels = distributed.gather_later(labels)
+        pairs = Pairs.from_views(out["z"], step.ids, step.groups)
+        own = (pairs, labels, self.kind, self.hex.temperature)
+        settings = (self.kw.level_penalty, self.kw.pairs, self.kw.granularity)
+        return hierarchical_contrastive_loss(*own, *settings, self.hex.denominator(pairs, step), *key_labels())
 
 
 class HiMulCon(HiMulConE):

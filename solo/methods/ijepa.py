@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from solo import distributed
 from solo.args.schema import PretrainCfg
+from solo.backbones.from_timm import Block, VisionTransformer
 from solo.errors import UserError
 from solo.losses.ijepa import ijepa_loss_func
 from solo.methods.base import Outputs, TrainStep
@@ -69,9 +69,10 @@ class IJEPA(BaseMomentumMethod):
                 "mean of these; choose vit_small, or timm's with backbone.kwargs={class_token:false,global_pool:avg}"
             )
         self._tokens = PatchTokens(self.backbone, self.backbone_name)
-        side, length = self._tokens.grid[0], kw.target_scale**0.5 * self._tokens.grid[0]
+        side = self._tokens.grid[0] or 1  # 0: the image is smaller than a patch, which `check_sizes` says
+        length = kw.target_scale**0.5 * side
         self.blocks = [(max(1, round(length * a**0.5)), max(1, round(length / a**0.5))) for a in ASPECTS]
-        if sum(high * wide for high, wide in self.blocks) >= side**2:
+        if self._tokens.grid[0] and sum(high * wide for high, wide in self.blocks) >= side**2:
             raise UserError(
                 f"{len(ASPECTS)} blocks of method_kwargs.target_scale={kw.target_scale} leave nothing of {side} x "
                 f"{side} patches; lower it, or take a smaller backbone.kwargs.patch_size"

@@ -5,12 +5,13 @@ https://arxiv.org/abs/2511.08544. No slow copy, no stopped gradient, no queue: r
 compared with a Gaussian (SIGReg). `type: HEX_*` blends HEX in: `(1 - alpha) * LeJEPA + alpha * HEX`.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from solo import distributed
 from solo.losses.lejepa import lejepa_loss_func
-from solo.losses.pairs import Pairs
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import LeJEPAKwargs
 from solo.nn.heads import ProjectorHeads, mlp
@@ -31,5 +32,5 @@ class LeJEPA(ProjectorHeads, BaseMethod):
         """LeJEPA on all views, with HEX's share; slices are drawn in each step, the same on all processes."""
         z = out["z"]
         directions = distributed.of_first(torch.randn(z[0].shape[1], self.num_slices, device=z[0].device))
-        base = lejepa_loss_func(z, directions.to(z[0].dtype), self.lamb, self.num_large_crops)
-        return self.hex.blend(base, lambda: Pairs.from_views(z, step.ids, step.groups), step)
+        own = partial(lejepa_loss_func, z, directions.to(z[0].dtype), self.lamb, self.num_large_crops)
+        return self.hex.blend(own, z, step)

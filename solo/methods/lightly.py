@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from solo import distributed
 from solo.errors import UserError
 from solo.losses.numerics import full_precision
-from solo.losses.pairs import Pairs, unit
+from solo.losses.pairs import unit
 from solo.methods import lightly_losses
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.lightly_losses import LightlyKwargs
@@ -70,25 +70,25 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
         if self.has_teacher or self.predicts:
             t1, t2 = (t.detach() for t in (out["momentum_z"] if self.has_teacher else (z1, z2)))
             p1, p2 = out["p"] if self.predicts else (z1, z2)
-            base = (self.compare(p1, t2) + self.compare(p2, t1)) / 2
+            views = [p1, t2, p2, t1]
         else:
-            base = self.compare(z1, z2)
-        return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)
+            views = [z1, z2]
+        return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
 
-    def compare(self, a: Tensor, b: Tensor) -> Tensor:
-        """The loss of two views (N, D) of all processes' rows.
+    def compare(self, *views: Tensor) -> Tensor:
+        """The mean loss of pairs of views (N, D), one after the other, of all processes' rows.
 
         Raises:
             UserError: it refuses such a batch.
         """
         try:
-            return self._of_all(a, b)
+            found = distributed.gather_each(*views)
+            return torch.stack([self._of_all(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]).mean()
         except (ValueError, AssertionError) as error:
             raise UserError(f"{type(self.criterion).__name__}: {' '.join(str(error).split())}") from error
 
     @full_precision
     def _of_all(self, a: Tensor, b: Tensor) -> Tensor:
-        a, b = distributed.gather_each(a, b)
         if self.known.unit:
             a, b = unit(a)[:, None], unit(b)[:, None]
         with self._same_numbers(a):

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from solo.backbones.from_timm import Block
 from solo.backbones.vit import MaskedViT
 from solo.errors import UserError
 from solo.losses.mae import mae_loss_func

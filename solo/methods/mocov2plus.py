@@ -22,6 +22,7 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
     Kwargs = MoCoV2PlusKwargs
     trainable = ("projector",)
     averaged = ("projector",)
+    unit_targets = True
     metric = "train_nce_loss"
 
     def build(self, kw: MoCoV2PlusKwargs) -> None:
@@ -32,10 +33,6 @@ class MoCoV2Plus(QueueMixin, BaseMomentumMethod):
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the queries (B, proj_output_dim) at length 1."""
         return {"z": unit(self.projector(feats))}
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the keys (B, proj_output_dim) at length 1."""
-        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def _dequeue_and_enqueue(self, keys: Tensor, y: Tensor | None = None) -> None:
         """Put keys (2, B, proj_output_dim) of the two views and labels (B,) into the queue."""

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo.args.schema import MomentumCfg, PretrainCfg
+from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
 from solo.nn.momentum import MomentumUpdater, initialize_momentum_params
@@ -23,6 +24,7 @@ class BaseMomentumMethod(BaseMethod):
     _SECTIONS: ClassVar[dict[str, type]] = {**BaseMethod._SECTIONS, "momentum": MomentumCfg}
 
     averaged: ClassVar[tuple[str, ...]] = ()  # heads `x` that get a copy `momentum_x`
+    unit_targets: ClassVar[bool] = False  # the slow projections have length 1
     has_teacher = True  # `build` may say that there is no slow copy with its settings
 
     def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
@@ -56,7 +58,10 @@ class BaseMomentumMethod(BaseMethod):
 
     def momentum_heads(self, feats: Tensor) -> Outputs:
         """Outputs beside `feats` of momentum features (B, F); by default `z`, of the slow copy of the first head."""
-        return {"z": getattr(self, f"momentum_{self.averaged[0]}")(feats)} if self.averaged else {}
+        if not self.averaged:
+            return {}
+        z = getattr(self, f"momentum_{self.averaged[0]}")(feats)
+        return {"z": unit(z) if self.unit_targets else z}
 
     @torch.no_grad()
     def momentum_forward(self, X: Tensor) -> Outputs:

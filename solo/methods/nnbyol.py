@@ -9,7 +9,6 @@ from torch import Tensor
 
 from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
-from solo.losses.pairs import unit
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.byol import BYOL
 from solo.methods.kwargs import NNPredictorKwargs
@@ -20,23 +19,17 @@ class NNBYOL(NeighbourQueue, BYOL):
     """BYOL's network and a queue of slow projections."""
 
     Kwargs = NNPredictorKwargs
+    unit_targets = True
 
     def build(self, kw: NNPredictorKwargs) -> None:  # type: ignore[override]
         super().build(kw)
         self.make_queue(kw.queue_size, kw.proj_output_dim)
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Sum of the two directions."""
         (p1, p2), (m1, m2) = out["p"], out["momentum_z"]
         (places, nn1), (_, nn2) = self.find_nn(m1), self.find_nn(m2)
         self.dequeue_and_enqueue(m1, step.targets)
-        metrics = {
-            "train_z_std": mean_std(torch.stack(out["z"])),
-            "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
-        }
-        self.log_metrics(metrics)
+        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
+        self.log_metrics({"train_z_std": mean_std(torch.stack(out["z"])), "train_nn_acc": accuracy})
         return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)

@@ -42,11 +42,11 @@ class NNCLR(NeighbourQueue, BaseMethod):
         """InfoNCE, or HEX, of a large view's neighbours and another view's predictions: mean over the directions."""
         large = out["z"][: self.num_large_crops]
         places, neighbours = zip(*map(self.find_nn, large), strict=True)
-        found = self.neighbour_accuracy(places[0], step.targets, self.labelled(step.targets))
-        self.log_metrics({"train_nn_acc": found})
-        self.dequeue_and_enqueue(large[0].detach(), step.targets)
+        accuracy = self.neighbour_accuracy(places[0], step.targets, self.labelled(step.targets))
+        self.log_metrics({"train_nn_acc": accuracy})
         order = [(nn, p) for i, nn in enumerate(neighbours) for j, p in enumerate(out["p"]) if i != j]
-        directions = Pairs.between_each([nn for nn, _ in order], [p for _, p in order], step.ids, step.groups)
+        found = Pairs.between_later([nn for nn, _ in order], [p for _, p in order], step.ids, step.groups)
+        self.dequeue_and_enqueue(large[0].detach(), step.targets)
         return torch.stack(
-            [self.hex.replace(self.info_nce, pairs, step, large[0], fixed=True) for pairs in directions]
+            [self.hex.replace(self.info_nce, pairs, step, large[0], fixed=True) for pairs in found()]
         ).mean()

@@ -35,9 +35,6 @@ class NNSiam(NeighbourQueue, SimSiam):
         (z1, z2), (p1, p2) = out["z"], out["p"]
         (places, nn1), (_, nn2) = self.find_nn(z1), self.find_nn(z2)
         self.dequeue_and_enqueue(z1, step.targets)
-        metrics = {
-            "train_z_std": mean_std(torch.stack([z1, z2])),
-            "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
-        }
-        self.log_metrics(metrics)
+        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
+        self.log_metrics({"train_z_std": mean_std(torch.stack([z1, z2])), "train_nn_acc": accuracy})
         return (simsiam_loss_func(p1, nn2) + simsiam_loss_func(p2, nn1)) / 2

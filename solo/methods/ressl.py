@@ -22,6 +22,7 @@ class ReSSL(QueueMixin, BaseMomentumMethod):
     Kwargs = ReSSLKwargs
     trainable = ("projector",)
     averaged = ("projector",)
+    unit_targets = True
     metric = "train_ressl_loss"
 
     def build(self, kw: ReSSLKwargs) -> None:
@@ -32,10 +33,6 @@ class ReSSL(QueueMixin, BaseMomentumMethod):
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the projections (B, proj_output_dim) at length 1."""
         return {"z": unit(self.projector(feats))}
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the slow projections (B, proj_output_dim) at length 1."""
-        return {"z": unit(super().momentum_heads(feats)["z"])}
 
     def dequeue_and_enqueue(self, z: Tensor) -> None:
         """Put projections (B, proj_output_dim) into the queue."""

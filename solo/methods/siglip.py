@@ -5,11 +5,11 @@ the second view is what there is the text. `type: HEX_*` blends HEX in: `(1 - al
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from solo.losses.pairs import Pairs
 from solo.losses.siglip import siglip_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SigLIPKwargs
@@ -34,5 +34,4 @@ class SigLIP(ProjectorHeads, BaseMethod):
         """The sigmoid loss of the two views, with HEX's share."""
         (z1, z2), scale = map(at_least_float32, out["z"]), self.scale  # once, for both losses: their gradients add up
         self.log_metrics({"train_temperature": (-scale["log_scale"]).exp(), "train_bias": scale["bias"]})
-        base = siglip_loss_func(z1, z2, scale["log_scale"], scale["bias"])
-        return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)
+        return self.hex.blend(partial(siglip_loss_func, z1, z2, scale["log_scale"], scale["bias"]), [z1, z2], step)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from solo.eval.metrics import mean_std
-from solo.losses.pairs import Pairs
 from solo.losses.simsiam import simsiam_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import PredictorKwargs
@@ -34,5 +33,5 @@ class SimSiam(PredictorHeads, BaseMethod):
         """Mean of the two directions, with HEX's share."""
         (z1, z2), (p1, p2) = out["z"], out["p"]
         self.log_metrics({"train_z_std": mean_std(torch.stack([z1, z2]))})
-        base = (simsiam_loss_func(p1, z2) + simsiam_loss_func(p2, z1)) / 2
-        return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)
+        own = (simsiam_loss_func(p1, z2) + simsiam_loss_func(p2, z1)) / 2
+        return self.hex.blend(own, [z1, z2], step)

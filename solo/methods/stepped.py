@@ -18,8 +18,8 @@ class SteppedModule(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.silent = False  # log nothing
-        # What steps log, by names: sums (n,), number of steps, whether steps are logged, too.
-        self._sums: dict[tuple[str, ...], tuple[Tensor, int, bool]] = {}
+        # What steps log, by names: sums (n,), of how many (or (n,), of each), whether steps are logged, too.
+        self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
         self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
 
     @property
@@ -31,7 +31,8 @@ class SteppedModule(pl.LightningModule):
         """Log the mean over the epoch and over all processes; does nothing without a trainer.
 
         A step of training adds to sums on its device, which are handed on once an epoch; every `log_every_n_steps` its
-        own values, of this process, are logged as `<name>_step`, unless `on_step=False`.
+        own values, of this process, are logged as `<name>_step`, unless `on_step=False`. A value may be a sum and of
+        how many, (2,), where these are not the same in every step and process.
         """
         if not self.attached or self.silent or not metrics:
             return
@@ -43,10 +44,13 @@ class SteppedModule(pl.LightningModule):
             value.to(self.device) if isinstance(value, Tensor) else torch.full((), float(value), device=self.device)
             for value in metrics.values()
         ]
-        sums = torch.stack([value.detach().float().reshape(()) for value in values])
+        ratios = [value.detach().float().reshape(-1) for value in values]
+        sums, numbers = torch.stack([ratio[0] for ratio in ratios]), torch.ones((), dtype=torch.long)
+        if any(len(ratio) > 1 for ratio in ratios):
+            numbers = torch.stack([ratio[1] if len(ratio) > 1 else torch.ones_like(ratio[0]) for ratio in ratios])
         stepped = kwargs.get("on_step", True)
-        before, steps, _ = self._sums.get(names, (0, 0, False))
-        self._sums[names] = (sums + before, steps + 1, stepped)
+        before, others, _ = self._sums.get(names, (0, 0, False))
+        self._sums[names] = (sums + before, numbers + others, stepped)
         if stepped and self.trainer._logger_connector.should_update_logs:
             self.log_dict({f"{name}_step": value for name, value in zip(names, sums, strict=True)}, on_epoch=False)
 
@@ -55,8 +59,9 @@ class SteppedModule(pl.LightningModule):
         if not self._sums:
             return
         sums, self._sums = self._sums, {}
-        means = distributed.all_reduce_mean(torch.cat([value / steps for value, steps, _ in sums.values()]))
-        found = iter(means)
+        both = [torch.stack([total, torch.zeros_like(total) + numbers]) for total, numbers, _ in sums.values()]
+        total, numbers = distributed.all_reduce_sum(torch.cat(both, dim=1))
+        found = iter(total / numbers.clamp_min(1))
         for names, (_, _, stepped) in sums.items():
             mean = {name: next(found) for name in names}
             self.log_dict(mean, on_step=False, on_epoch=True, logger=False if stepped else None)

@@ -46,34 +46,23 @@ class TreeHead(BaseMethod):
         return loss
 
 
-class LevelHeads(TreeHead):
-    """A softmax for each level."""
-
-    Kwargs, Loss = of.CrossEntropyKwargs, tree_heads.LevelHeads
-
-
-class SoftLabels(TreeHead):
-    """A softmax over the classes, towards all of them, the nearer in the tree the more."""
-
-    Kwargs, Loss = of.SoftLabelsKwargs, tree_heads.SoftLabels
+def _with(name: str, kwargs: type, loss: type, what: str, *more: str) -> Any:
+    """The class of a method that only has another loss, which has parameters of its own with `criterion`."""
+    own = {"Kwargs": kwargs, "Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
+    return type(name, (TreeHead,), own)
 
 
-class HXE(TreeHead):
-    """A softmax over the classes, judged edge by edge on the way from the root."""
-
-    Kwargs, Loss = of.HXEKwargs, tree_heads.HXE
-
-
-class HAFrame(TreeHead):
-    """Class vectors that stay as the tree has them."""
-
-    Kwargs, Loss = of.HAFrameKwargs, tree_heads.HAFrame
-
-
-class HierCOS(TreeHead):
-    """An axis for each node of the tree."""
-
-    Kwargs, Loss = of.HierCOSKwargs, tree_heads.HierCOS
+LevelHeads = _with("LevelHeads", of.CrossEntropyKwargs, tree_heads.LevelHeads, "A softmax for each level.")
+_TOWARDS_ALL = "A softmax over the classes, towards all of them, the nearer in the tree the more."
+SoftLabels = _with("SoftLabels", of.SoftLabelsKwargs, tree_heads.SoftLabels, _TOWARDS_ALL)
+_EDGES = "A softmax over the classes, judged edge by edge on the way from the root."
+HXE = _with("HXE", of.HXEKwargs, tree_heads.HXE, _EDGES)
+HAFrame = _with("HAFrame", of.HAFrameKwargs, tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
+HierCOS = _with("HierCOS", of.HierCOSKwargs, tree_heads.HierCOS, "An axis for each node of the tree.")
+_POINTS = "Images and nodes in hyperbolic space."
+LorentzHeads = _with("LorentzHeads", of.LorentzKwargs, tree_geometry.LorentzHeads, _POINTS, "criterion")
+_LEVELS = "Images and nodes contrasted level by level."
+LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_geometry.LevelContrast, _LEVELS, "criterion")
 
 
 class HypStructure(TreeHead):
@@ -92,20 +81,6 @@ class HypStructure(TreeHead):
         return self.features_dim
 
 
-class LorentzHeads(TreeHead):
-    """Images and nodes in hyperbolic space."""
-
-    Kwargs, Loss = of.LorentzKwargs, tree_geometry.LorentzHeads
-    trainable = ("head", "criterion")
-
-
-class LevelContrast(TreeHead):
-    """Images and nodes contrasted level by level."""
-
-    Kwargs, Loss = of.LevelContrastKwargs, tree_geometry.LevelContrast
-    trainable = ("head", "criterion")
-
-
 class Happier(TreeHead):
     """Retrieval in the order of the tree."""
 
@@ -114,4 +89,5 @@ class Happier(TreeHead):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The mean over the views, in each of which images rank each other."""
-        return torch.stack([self.criterion(z, step.labels) for z in out["z"]]).mean()
+        loss: Tensor = self.criterion(torch.stack(out["z"]), step.labels)
+        return loss

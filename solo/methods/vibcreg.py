@@ -5,11 +5,12 @@ Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https:
 
 from torch import Tensor, nn
 
-from solo.losses.vibcreg import vibcreg_loss_func
+from solo.losses.vibcreg import covariance_loss
+from solo.losses.vicreg import weigh
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import VIbCRegKwargs
 from solo.nn.heads import ProjectorHeads, mlp
-from solo.nn.whitening import IterNorm
+from solo.nn.whitening import LateIterNorm
 
 
 class VIbCReg(ProjectorHeads, BaseMethod):
@@ -22,11 +23,12 @@ class VIbCReg(ProjectorHeads, BaseMethod):
     def build(self, kw: VIbCRegKwargs) -> None:
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3, activation=nn.GELU)
-        self.projector.append(IterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())
+        self.projector.append(LateIterNorm(width, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity())
         self._weights = kw.loss_weights()
         vars(self).update(self._weights)  # numbers that a program may change while it trains
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VIbCReg on the two views."""
-        z1, z2 = out["z"]
-        return vibcreg_loss_func(z1, z2, **{name: getattr(self, name) for name in self._weights})
+        (z1, z2), (*_, norm) = out["z"], self.projector.children()
+        weights = [getattr(self, name) for name in self._weights]
+        return weigh(z1, z2, weights, covariance_loss, getattr(norm, "whiten", None))

@@ -4,9 +4,10 @@ Bardes, Ponce, LeCun: VICReg: Variance-invariance-covariance regularization for 
 https://arxiv.org/abs/2105.04906. `type: HEX_*` blends HEX in: `(1 - alpha) * VICReg + alpha * 5 * HEX`.
 """
 
+from functools import partial
+
 from torch import Tensor
 
-from solo.losses.pairs import Pairs
 from solo.losses.vicreg import vicreg_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import VICRegKwargs
@@ -29,5 +30,5 @@ class VICReg(ProjectorHeads, BaseMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VICReg on the two views, with HEX's share."""
         z1, z2 = out["z"]
-        base = vicreg_loss_func(z1, z2, **{name: getattr(self, name) for name in self._weights})
-        return self.hex.blend(base, lambda: Pairs.from_views([z1, z2], step.ids, step.groups), step)
+        own = partial(vicreg_loss_func, z1, z2, **{name: getattr(self, name) for name in self._weights})
+        return self.hex.blend(own, [z1, z2], step)

@@ -46,13 +46,9 @@ class QueueMixin(nn.Module):
         Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers by the name of their
         buffer. Raises a `QueueSizeError` if the queue is no multiple of the batch of all processes.
         """
-        first = at_least_float32(rows.transpose(0, -2)).flatten(1)  # rows first, for gathering
-        if labels:
-            numbers = torch.stack([values.long() for values in labels.values()], dim=1)
-            found, numbers = distributed.gather_with(first, numbers)
-        else:
-            found, numbers = distributed.gather_no_grad(first), first.new_empty(0, 0)
-        rows = found.view(-1, *rows.transpose(0, -2).shape[1:]).transpose(0, -2)
+        first = at_least_float32(rows.transpose(0, -2))  # rows first, for gathering
+        found, *numbers = distributed.gather_each(first, *labels.values())
+        rows = found.transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
             what = f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}"
@@ -60,8 +56,8 @@ class QueueMixin(nn.Module):
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
-        for name, values in zip(labels, numbers.T, strict=True):
-            getattr(self, name).index_copy_(0, places, values)
+        for name, values in zip(labels, numbers, strict=True):
+            getattr(self, name).index_copy_(0, places, values.long())
         self.queue_ptr.copy_((self.queue_ptr + batch) % size)
 
     @torch.no_grad()

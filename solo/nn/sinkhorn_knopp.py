@@ -20,18 +20,22 @@ class SinkhornKnopp(nn.Module):
         super().__init__()
         self.num_iters, self.epsilon, self.world_size = num_iters, epsilon, world_size
 
-    @torch.no_grad()
     def forward(self, Q: Tensor, counts: Tensor | None = None) -> Tensor:
         """Scores (B, K) of this process -> assignments (B, K) whose rows sum to 1, balanced over all processes.
 
         Or (V, B, K), each of the V balanced by itself. Rows that don't count (`counts` (B,) or (V, B) boolean, None:
         all do) have no part in the balance, and are 0.
         """
-        scores = at_least_float32(Q)
-        log_q = scores / self.epsilon  # in log space, where no score is too large
+        return self.each(Q, counts=counts)[0]
+
+    @torch.no_grad()
+    def each(self, *scores: Tensor, counts: Tensor | None = None) -> list[Tensor]:
+        """Assignments of several scores, each balanced by itself; their sums travel together."""
+        log_q = [at_least_float32(own) / self.epsilon for own in scores]  # in log space, where no score is too large
         for _ in range(self.num_iters):
             if counts is not None:
-                log_q = log_q.masked_fill(~counts[..., None], -torch.inf)
-            log_q = log_q - distributed.gather_no_grad(log_q.logsumexp(dim=-2)[None]).logsumexp(dim=0).unsqueeze(-2)
-            log_q = log_q.log_softmax(dim=-1)
-        return log_q.exp() if counts is None else log_q.exp().masked_fill(~counts[..., None], 0)
+                log_q = [q.masked_fill(~counts[..., None], -torch.inf) for q in log_q]
+            sums = distributed.gather_each(*(q.logsumexp(dim=-2)[None] for q in log_q))
+            balanced = (q - every.logsumexp(dim=0).unsqueeze(-2) for q, every in zip(log_q, sums, strict=True))
+            log_q = [q.log_softmax(dim=-1) for q in balanced]
+        return [q.exp() if counts is None else q.exp().masked_fill(~counts[..., None], 0) for q in log_q]

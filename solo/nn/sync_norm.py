@@ -61,15 +61,6 @@ class SyncedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var), share)
 
 
-def synchronise(module: nn.Module) -> nn.Module:
-    """Make every BatchNorm within `module` a `SyncedBatchNorm`, in place, with the same tensors; the module."""
-    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-        return _synced(module)
-    for name, child in module.named_children():
-        setattr(module, name, synchronise(child))
-    return module
-
-
 class _SyncedBatchNormAct(SyncedBatchNorm):
     """timm's BatchNorm that also drops and activates."""
 
@@ -81,14 +72,9 @@ class _SyncedBatchNormAct(SyncedBatchNorm):
         return activated
 
 
-def _synced(norm: _BatchNorm) -> SyncedBatchNorm:
-    kind: type[SyncedBatchNorm] = _SyncedBatchNormAct if hasattr(norm, "act") else SyncedBatchNorm
-    synced = kind(norm.num_features, norm.eps, norm.momentum, False, norm.track_running_stats)
-    synced.affine, synced.training = norm.affine, norm.training
-    synced.weight, synced.bias = norm.weight, norm.bias
-    for name in ("running_mean", "running_var", "num_batches_tracked"):
-        setattr(synced, name, getattr(norm, name))
-    if isinstance(synced, _SyncedBatchNormAct):
-        for name in ("drop", "act"):
-            synced.add_module(name, getattr(norm, name))
-    return synced
+def synchronise(module: nn.Module) -> nn.Module:
+    """Make every BatchNorm within `module` a `SyncedBatchNorm`, in place, with the same tensors; the module."""
+    for part in module.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            part.__class__ = _SyncedBatchNormAct if hasattr(part, "act") else SyncedBatchNorm  # type: ignore[assignment]
+    return module

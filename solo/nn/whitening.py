@@ -7,7 +7,6 @@
 import torch
 from torch import Tensor, nn
 
-from solo import distributed
 from solo.errors import UserError
 from solo.precision import at_least_float32
 
@@ -80,7 +79,6 @@ class IterNorm(nn.Module):
             size //= 2
         self.num_features, self.num_groups, self.num_channels = num_features, num_features // size, size
         self.T, self.eps, self.momentum = T, eps, momentum
-        self.track_running_stats = True  # False: training leaves them alone
         shape = [1, num_features, *[1] * (dim - 2)]
         self.weight = nn.Parameter(torch.ones(shape)) if affine else None
         self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
@@ -88,7 +86,7 @@ class IterNorm(nn.Module):
         self.register_buffer("running_wm", torch.eye(size).repeat(self.num_groups, 1, 1))
 
     def forward(self, X: Tensor) -> Tensor:
-        """(N, D, ...) -> (N, D, ...), whitened over all but the second dimension, and over all processes."""
+        """(N, D, ...) -> (N, D, ...), whitened over all but the second dimension."""
         with torch.autocast(X.device.type, enabled=False):
             first = X.transpose(0, 1).to(self.running_wm.dtype)  # (D, N, ...)
             x = first.reshape(self.num_groups, self.num_channels, -1)  # (G, C, M)
@@ -99,19 +97,27 @@ class IterNorm(nn.Module):
             return whitened * self.weight + self.bias
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (G, C, 1) and whitening matrix (G, C, C) of the batch of all processes; moves the running ones."""
-        columns = x.shape[2] * distributed.world_size()
-        mean = distributed.sum_with_grad(x.sum(dim=2, keepdim=True)) / columns
+        """Mean (G, C, 1) and whitening matrix (G, C, C) of the batch; moves the running ones."""
+        mean = x.sum(dim=2, keepdim=True) / x.shape[2]
         centred = x - mean
         eye = torch.eye(self.num_channels, dtype=x.dtype, device=x.device)
-        sigma = distributed.sum_with_grad(centred @ centred.mT) / columns + self.eps * eye
+        sigma = centred @ centred.mT / x.shape[2] + self.eps * eye
         trace = sigma.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]  # scales sigma's eigenvalues into (0, 1]
         p = eye.expand_as(sigma)
         for _ in range(self.T):
             p = 1.5 * p - 0.5 * p @ p @ p @ (sigma / trace)
         wm = p / trace.sqrt()
-        if self.track_running_stats:
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_wm.lerp_(wm, self.momentum)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_wm.lerp_(wm, self.momentum)
         return mean, wm
+
+
+class LateIterNorm(IterNorm):
+    """In training a loss whitens by `whiten`, when it has the rows of all processes; until then they pass."""
+
+    whiten = IterNorm.forward
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(N, D, ...) -> the same in training, whitened by the running statistics else."""
+        return X if self.training else self.whiten(X)

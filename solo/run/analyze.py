@@ -3,10 +3,9 @@
 import random
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from solo.data.views.pipelines import build_transform_pipeline
 from solo.errors import UserError
 from solo.eval.feature_file import read_features
 from solo.eval.rows import draw
-from solo.files import output_file
+from solo.files import output_file, told_apart
 from solo.methods import METHODS, BaseMethod
 from solo.run.feature_source import find_network, load_features, open_folder
 from solo.run.features import extract, stored_images
@@ -86,7 +85,11 @@ def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource
     found = [_run_of(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
     if cfg.series:
         found = [_in_series(found)]
-    names = list(cfg.names) if cfg.names else _distinct([run.name for run in found], list(sources))
+    names = list(cfg.names or [run.name for run in found])
+    if not cfg.names and len(set(names)) < len(names):
+        again = len(set(sources)) < len(sources)
+        ends = [str(place + 1) for place in range(len(sources))] if again else told_apart(sources)
+        names = [f"{name} ({end})" for name, end in zip(names, ends, strict=True)]
     if len(names) != len(found) or len(set(names)) != len(names):
         raise UserError(f"names={names} don't fit {len(found)} runs; give each one a name of its own")
     return [RunSource(name, run.snapshots) for name, run in zip(names, found, strict=True)]
@@ -103,9 +106,8 @@ def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scrat
             rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
             return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
 
-        return SnapshotSource(
-            lambda: load_features(alone, kinds, device)[0], epoch, facts, views if augmentations else None
-        )
+        seen = views if augmentations else None
+        return SnapshotSource(lambda: load_features(alone, kinds, device)[0], epoch, facts, seen)
 
     augmentations: Sequence[Mapping[str, Any]] = ()
     if kind != "pretrained_feature_extractor":
@@ -179,20 +181,6 @@ def _in_series(found: Sequence[RunSource]) -> RunSource:
     return RunSource(found[-1].name, tuple(numbered))
 
 
-def _distinct(names: list[str], sources: Sequence[str]) -> list[str]:
-    """Names with their source behind those that come twice."""
-    counts = Counter(names)
-    longer = [
-        name if counts[name] == 1 else f"{name} ({Path(source).name})"
-        for name, source in zip(names, sources, strict=False)
-    ]
-    again = Counter(longer)
-    return [name if again[name] == 1 else f"{name} {place + 1}" for place, name in enumerate(longer)]
-
-
-Pipeline = Callable[[Any], Tensor]
-
-
 def load_views(
     cfg: FeatureCfg,
     kinds: Sequence[str],
@@ -219,18 +207,18 @@ def load_views(
     return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
 
 
+@dataclass(eq=False)
 class AugmentedViews(Dataset[tuple[Tensor, int]]):
     """`count` views of some images one after the other, with the image's place; the same ones in every process.
 
     View v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
     """
 
-    def __init__(self, images: Any, rows: Sequence[int], pipelines: Sequence[Pipeline], count: int, seed: int) -> None:
-        self.images = images
-        self.rows = rows
-        self.pipelines = pipelines
-        self.count = count
-        self.seed = seed
+    images: Any
+    rows: Sequence[int]
+    pipelines: Sequence[Callable[[Any], Tensor]]
+    count: int
+    seed: int
 
     def __len__(self) -> int:
         return len(self.rows) * self.count

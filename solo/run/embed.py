@@ -40,11 +40,10 @@ def embed(cfg: EmbedCfg) -> Path:
     if out.suffix:
         output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
-    run_lock.acquire(parts)
     try:
-        return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
+        with run_lock.held(parts):
+            return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:
-        run_lock.release(parts)
         if out.suffix and parts.is_dir() and not any(parts.iterdir()):
             parts.rmdir()
 
@@ -126,9 +125,8 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) ->
                 start += len(values)
                 lines += part
             table.flush()
-            out.with_suffix(".txt").write_text(
-                "".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape"
-            )
+            text = "".join(f"{line}\n" for line in lines)
+            out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = import_parquet()
             schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])

@@ -73,9 +73,8 @@ def explain(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
-    ):
+    full = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
+    if full or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return (
             f"there is not enough memory ({text[:160] or type(error).__name__}); lower optimizer.batch_size, "
             "data.image_size or the network's width"
@@ -94,18 +93,14 @@ def explain(error: BaseException) -> str | None:
         return f"{where} can't be written: {error.strerror}; free the disk or choose another checkpoint.dir"
     if isinstance(error, OSError) and error.errno in _LOCKED and error.filename:
         return no_access(error)
-    restored = {frame.name for frame in traceback.extract_tb(error.__traceback__)} & _RESTORING
-    if restored and isinstance(
+    frames = traceback.extract_tb(error.__traceback__)
+    if {frame.name for frame in frames} & _RESTORING and isinstance(
         error, (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
     ):
         return f"the state of the run in the checkpoint can't be taken over ({type(error).__name__}: {text[:160]})"
     if "loading state_dict" in text:
         return f"the checkpoint doesn't fit the network that the settings describe: {text[:300]}"
-    if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError) and _raised_by_lightning(error)):
+    by_lightning = bool(frames) and "lightning" in Path(frames[-1].filename).parts
+    if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError) and by_lightning):
         return f"Lightning refuses the settings: {text}"
     return None
-
-
-def _raised_by_lightning(error: BaseException) -> bool:
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and "lightning" in Path(frames[-1].filename).parts

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from solo.args.config import to_plain, to_yaml
 from solo.args.eval_schema import FeatureCfg
 from solo.backbones import features_dim
+from solo.callbacks.recorder import config_hash, versions
 from solo.callbacks.run_directory import RunDirectory
-from solo.callbacks.summary import config_hash, versions
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
 from solo.data.cache.images import pixels_in_memory
@@ -120,7 +120,10 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
     tables = {"val": _tables(cfg, network, val, tree, device, "validation")}
     if not cfg.data.val_only:
         tables["train"] = _tables(cfg, network, train, tree, device, "training")
-    unseen, name = cfg.data.unseen_classes, _name(cfg)
+    spec, unseen, name = cfg.data.spec, cfg.data.unseen_classes, _name(cfg)
+    paths = next(iter(tables["val"].values())).paths
+    asking = query_images(spec, cfg.data.val_path) if spec.layout and paths else None  # the others are the gallery
+    queries = torch.tensor([path in asking for path in paths]) if asking else None
     loaded = {
         kind: Features(
             name,
@@ -129,13 +132,13 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
             tables.get("train", {}).get(kind),
             tree.levels if tree else (),
             tree,
-            _queries(cfg, val),
+            queries,
             unseen if isinstance(unseen, tuple) else (),
             {**_facts(cfg), "feature_type": kind},
         )
         for kind, val in tables["val"].items()
     }
-    names = layout_of(cfg.data.spec).several if cfg.data.spec.layout else ()
+    names = layout_of(spec).several if spec.layout else ()
     return {kind: _with_labels(one, names) for kind, one in loaded.items()} if names else loaded, cfg
 
 
@@ -221,13 +224,6 @@ def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
         return spec.taxonomy
     names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes or 0)]
     return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
-
-
-def _queries(cfg: FeatureCfg, val: FeatureTable) -> Tensor | None:
-    """Which validation images are queries, where the data set says so; the others are the gallery."""
-    spec = cfg.data.spec
-    named = query_images(spec, cfg.data.val_path) if spec.layout and val.paths else None
-    return torch.tensor([path in named for path in val.paths]) if named else None
 
 
 def _drawn(cfg: FeatureCfg, features: Features) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from solo.data.classification_dataloader import prepare_datasets, prepare_transf
 from solo.data.labels.subsets import Subset, take_fraction
 from solo.data.sources.load import load
 from solo.eval.features import FeatureTable
-from solo.eval.linear_grid import choose
+from solo.eval.linear import choose
 from solo.eval.rows import draw
 from solo.eval.suite import Protocol
 from solo.eval.verdict import Tables, verdict
@@ -35,9 +35,8 @@ _DECAYS = (0.0, 1e-6, 1e-5, 1e-4)
 def feature_sets(cfg: LinearCfg, backbone: nn.Module, device: torch.device) -> tuple[FeatureSet, FeatureSet]:
     """Features of all training and all validation images, without augmentation; computed now."""
     size, splits = cfg.optimizer.batch_size, zip(plain_images(cfg), ("training", "validation"), strict=True)
-    train, val = (
-        extract(backbone, eval_loader(images, size, cfg.data.workers), device, what) for images, what in splits
-    )
+    workers = cfg.data.workers
+    train, val = (extract(backbone, eval_loader(images, size, workers), device, what) for images, what in splits)
     return train, val
 
 
@@ -139,7 +138,11 @@ def verdict_on(cfg: PretrainCfg, model: BaseMethod, images: Images, device: torc
         return lambda: None
     workers = cfg.data.workers
     chosen: dict[str, DataLoader[Any]] = {  # the first process alone looks at all of them
-        name: DataLoader(_some(part, _MOST[name], cfg.seed), cfg.optimizer.batch_size, **worker_options(workers, 0))
+        name: DataLoader(
+            Subset(part, draw(len(cast(Sized, part)), _MOST[name], cfg.seed).tolist()),
+            cfg.optimizer.batch_size,
+            **worker_options(workers, 0),
+        )
         for name, part in parts.items()
     }
 
@@ -151,8 +154,3 @@ def verdict_on(cfg: PretrainCfg, model: BaseMethod, images: Images, device: torc
 
     before = tables()
     return lambda: verdict(before, tables(), Protocol(seed=cfg.seed), device)
-
-
-def _some(images: Dataset[Any], most: int, seed: int) -> Dataset[Any]:
-    count = len(cast(Any, images))
-    return images if count <= most else Subset(images, draw(count, most, seed).tolist())

@@ -51,15 +51,17 @@ def as_image(image: Any, reading: ImageReading) -> Any:
     """What a network's transform takes, of a path, array or picture: a `PIL.Image`, or an array of more channels."""
     if isinstance(image, (str, Path)):
         return reading.read(Path(image).expanduser())
-    if isinstance(image, np.ndarray):
-        try:
-            if image.ndim not in (2, 3):
-                raise ValueError(f"its shape is {image.shape}, not (H, W) or (H, W, C)")
-            image = reading.eight_bits(image)
-            if reading.channels in (1, 3):
-                image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"an array can't be read as an image: {error}") from error
-    elif not isinstance(image, Image.Image):
+    if not isinstance(image, (np.ndarray, Image.Image)):
         raise UserError(f"a {type(image).__name__} is no image; give PIL images, arrays, tensors or paths")
-    return image
+    pictures = reading.channels in (1, 3)
+    try:
+        if isinstance(image, Image.Image):
+            return reading.picture(image) if pictures else image
+        if image.ndim not in (2, 3):
+            raise ValueError(f"its shape is {image.shape}, not (H, W) or (H, W, C)")
+        image = reading.eight_bits(image)
+        plane = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        return reading.flat(Image.fromarray(plane)) if pictures else image
+    except (ValueError, TypeError, OSError) as error:
+        what = "an array" if isinstance(image, np.ndarray) else "a picture"
+        raise UserError(f"{what} can't be read as an image: {error}") from error

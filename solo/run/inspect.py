@@ -1,6 +1,5 @@
 """`solo inspect PATH`: what is in a folder, table, tar or HDF5 file of images, and the settings that train on it."""
 
-import argparse
 import json
 import re
 import shlex
@@ -17,16 +16,29 @@ from solo.data.sources.survey import SAMPLE, Survey, look
 from solo.errors import printable
 
 _SHOWN = 5
+
+
+def whole_number(text: str) -> int:
+    """A whole number, which may be written as 1e8."""
+    return int(float(text))
+
+
 _READING = (
-    ("range", 2, "values that are black and white, in images with more than 8 bits a value"),
-    ("background", 3, "red, green and blue, 0 to 255, behind transparent pictures"),
-    ("max_pixels", None, "of one image; larger ones are not read"),
+    ("range", 2, float, "values that are black and white, in images with more than 8 bits a value"),
+    ("background", 3, whole_number, "red, green and blue, 0 to 255, behind transparent pictures"),
+    ("max_pixels", None, whole_number, "of one image; larger ones are not read"),
 )
 
 
 def main(words: Sequence[str]) -> int:
     """Look at what the words name, and print what is there."""
-    parser = _parser()
+    parser = LineParser(prog="solo inspect", description=__doc__)
+    kinds = "a folder of images, a table (csv, tsv, json, jsonl, parquet) with their paths, a tar or an HDF5 file"
+    parser.add_argument("path", help=kinds)
+    parser.add_argument("--label-columns", nargs="+", help="columns of a table that hold labels, coarse first")
+    for key, count, kind, text in _READING:
+        parser.add_argument(f"--{key.replace('_', '-')}", nargs=count, type=kind, help=text)
+    parser.add_argument("--no-exif", action="store_true", help="take pictures as stored, not as their EXIF turns them")
     if {"-h", "--help"} & set(words):
         parser.print_help()
         return 0
@@ -37,7 +49,9 @@ def main(words: Sequence[str]) -> int:
     def progress(items: Iterable[Any], what: str, length: int) -> Iterable[Any]:
         return track(items, what, total=length, console=screen, transient=True, disable=not screen.is_terminal)
 
-    found = look(given.path, progress, _keys(given))
+    keys = {key: getattr(given, key) for key in ("label_columns", *(key for key, *_ in _READING))}
+    keys |= {"exif": False if given.no_exif else None}
+    found = look(given.path, progress, {key: value for key, value in keys.items() if value is not None})
     screen.print("\n".join(describe(found)), markup=False)
     return 0
 
@@ -47,16 +61,6 @@ def inspect(path: str) -> dict[str, Any]:
     found = look(path, lambda items, what, length: items)
     Console(soft_wrap=True, highlight=False).print("\n".join(describe(found)), markup=False)
     return settings_of(found)
-
-
-def _keys(given: argparse.Namespace) -> dict[str, Any]:
-    """The keys of `data` that were given as options."""
-    numbers = {key: getattr(given, key) for key, _, _ in _READING if getattr(given, key) is not None}
-    whole = {key: [int(n) for n in value] for key, value in numbers.items() if key == "background"}
-    found = {**numbers, **whole, "label_columns": given.label_columns, "exif": False if given.no_exif else None}
-    if "max_pixels" in found:
-        found["max_pixels"] = int(found["max_pixels"])
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def describe(found: Survey) -> list[str]:
@@ -71,9 +75,7 @@ def describe(found: Survey) -> list[str]:
         unlabelled = len(found.files) - sum(counts)
         lines += [f"images of a class: {min(counts):,} to {max(counts):,}", found.tree.render(counts)]
         if unlabelled:
-            lines.append(
-                f"{unlabelled:,} images have no class: they lie above the class folders, or their label is empty"
-            )
+            lines.append(f"{unlabelled:,} images have no class: they lie above the class folders, or have no label")
     else:
         lines.append("no labels")
     lines.append(f"unreadable: {len(found.problems)}")
@@ -125,14 +127,3 @@ def _most(counter: Counter[Any]) -> str:
         for key, n in counter.most_common(_SHOWN)
     ]
     return ", ".join(shown) + (f" and {len(counter) - _SHOWN} more" if len(counter) > _SHOWN else "")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = LineParser(prog="solo inspect", description=__doc__)
-    kinds = "a folder of images, a table (csv, tsv, json, jsonl, parquet) with their paths, a tar or an HDF5 file"
-    parser.add_argument("path", help=kinds)
-    parser.add_argument("--label-columns", nargs="+", help="columns of a table that hold labels, coarse first")
-    for key, count, text in _READING:
-        parser.add_argument(f"--{key.replace('_', '-')}", nargs=count, type=float, help=text)
-    parser.add_argument("--no-exif", action="store_true", help="take pictures as stored, not as their EXIF turns them")
-    return parser

@@ -1,10 +1,7 @@
 """`solo knn`: k-nearest-neighbour accuracy of a checkpoint's features, for all combinations of its settings."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +10,7 @@ from solo.args.eval_schema import KnnCfg
 from solo.errors import UserError
 from solo.eval.features import FeatureTable
 from solo.eval.knn import nearest, vote_accuracy
-from solo.files import write_text
+from solo.files import csv_text, write_text
 from solo.run.feature_source import facts_of, load_features, open_folder, will_write
 from solo.run.machine import compute_device
 from solo.run.report import say, show_table
@@ -45,7 +42,11 @@ def run(cfg: KnnCfg) -> None:
         f"bank: {voters:,} plain training images without augmentation; all {len(queries):,} validation images; "
         "votes weighted by exp(cosine / temperature) or 1 / (euclidean distance + 1e-5)"
     )
-    _write(cfg, folder, rows, protocol)
+    source = {"method": cfg.pretrain_method, "backbone": cfg.backbone.name, "features": cfg.features}
+    source["checkpoint"] = cfg.pretrained_feature_extractor
+    facts = {**facts_of(cfg, "knn", **source, protocol=protocol), "results": rows}
+    write_text(folder / "knn.json", json.dumps(facts, indent=2) + "\n")
+    write_text(folder / "knn.csv", csv_text(rows))
     short = {"feature_type": "features", "distance_function": "distance", "temperature": "T"}
     shown = [{short.get(name, name): value for name, value in row.items()} for row in rows]
     show_table(f"{cfg.name} on {cfg.data.dataset or cfg.features}: accuracy in percent", shown)
@@ -73,14 +74,3 @@ def _measure(
                 for level, (acc1, acc5) in zip(levels, found, strict=True):
                     row |= {f"{level}_acc1": round(acc1, 4), f"{level}_acc5": round(acc5, 4)}
                 yield row
-
-
-def _write(cfg: KnnCfg, folder: Path, rows: list[Row], protocol: str) -> None:
-    source = {"method": cfg.pretrain_method, "backbone": cfg.backbone.name, "features": cfg.features}
-    source["checkpoint"] = cfg.pretrained_feature_extractor
-    facts = {**facts_of(cfg, "knn", **source, protocol=protocol), "results": rows}
-    write_text(folder / "knn.json", json.dumps(facts, indent=2) + "\n")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([list(rows[0]), *(row.values() for row in rows)])
-    write_text(folder / "knn.csv", text.getvalue())

@@ -41,9 +41,8 @@ def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
 
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solo")
         known = run_id if run_id and re.fullmatch("[0-9a-f]{32}", run_id) else None  # MLflow's own form
-        logger = MLFlowLogger(
-            experiment, run_name=str(getattr(cfg, "name", "")), save_dir=str(root / "mlruns"), run_id=known
-        )
+        name, place = str(getattr(cfg, "name", "")), str(root / "mlruns")
+        logger = MLFlowLogger(experiment, run_name=name, save_dir=place, run_id=known)
         if known is None:
             logger.log_hyperparams(to_plain(cfg))
     except Exception as error:  # whatever MLflow raises: no package, no server
@@ -99,11 +98,13 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
     if not cfg.wandb.enabled:
         return None
     try:
+        import wandb
         from lightning.pytorch.loggers import WandbLogger
 
         root.mkdir(parents=True, exist_ok=True)
         options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
-        why = None if cfg.wandb.offline or os.environ.get("WANDB_MODE") else out_of_reach(_server())
+        server = str(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
+        why = None if cfg.wandb.offline or os.environ.get("WANDB_MODE") else out_of_reach(server)
         if why is not None:
             say(f"W&B can't be reached ({why}): the run goes on offline; upload it with: wandb sync {root}/wandb/*")
         logger = WandbLogger(
@@ -122,12 +123,6 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
             "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
         ) from error
     return logger
-
-
-def _server() -> str:
-    import wandb
-
-    return str(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
 
 
 def out_of_reach(url: str, patience: float = _PATIENCE) -> str | None:

@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from solo.args.eval_schema import FeatureCfg
@@ -37,20 +36,16 @@ def decide_precision(
     if stored:
         decided = stored.get("precision")
     else:
-        decided, reason = best_precision(device, getattr(model, "backbone", model), _smallest(cfg))
+        entries = cfg.augmentations if isinstance(cfg, PretrainCfg) else ()
+        sides = [entry.crop_size for entry in entries if entry.crop_size] or [cfg.data.image_size or cfg.data.spec.size]
+        smallest = cfg.data.channels or cfg.data.spec.channels, min(sides)
+        decided, reason = best_precision(device, getattr(model, "backbone", model), smallest)
         say(f"precision=auto: {decided} ({reason})")
     decided_cfg = dataclasses.replace(cfg, trainer={**cfg.trainer, "precision": decided})
     if isinstance(model, SoloModule):
         model.config = decided_cfg
         OmegaConf.update(model.cfg, "precision", decided, force_add=True)
     return decided_cfg
-
-
-def _smallest(cfg: PretrainCfg | LinearCfg) -> tuple[int, int]:
-    """Channels and side of the smallest image that the network is trained on."""
-    entries = cfg.augmentations if isinstance(cfg, PretrainCfg) else ()
-    known = [entry.crop_size for entry in entries if entry.crop_size] or [cfg.data.image_size or cfg.data.spec.size]
-    return (cfg.data.channels or cfg.data.spec.channels, min(known))
 
 
 _HUNGRY = 0.3  # of the time of an epoch
@@ -208,6 +203,8 @@ class SyncedNorms(LayerSync):
         """Let each BatchNorm use the batches of all processes."""
         if not self.gpu:
             return synchronise(model)
+        from timm.layers.norm_act import convert_sync_batchnorm
+
         converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
 

@@ -1,7 +1,6 @@
 """`solo predict RUN FOLDER out=FILE`: a table of images with their best classes, and the best node of every level."""
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from solo.args.take_schema import PredictCfg
 from solo.data.storage.folders import Problems
 from solo.errors import UserError
-from solo.files import cell, output_file, replacing
+from solo.files import cell, csv_text, output_file, replacing
 from solo.run.embed import as_utf8, import_parquet
 from solo.run.inputs import image_files
 from solo.run.predictions import Predictions
@@ -26,9 +25,7 @@ def predict(cfg: PredictCfg) -> list[Row]:
     if not cfg.out.endswith((".csv", ".parquet")):
         raise UserError(f"out={cfg.out} must end in .csv or .parquet")
     if cfg.decision == "crm" and cfg.level is not None:
-        raise UserError(
-            f"level={cfg.level!r} has no use with decision=crm, which chooses classes; leave one of them out"
-        )
+        raise UserError(f"level={cfg.level!r} has no use with decision=crm: it chooses classes; leave one of them out")
     problems = Problems(cfg.on_error == "skip", "on_error")
     files, model = image_files(cfg.images, problems), load_pretrained(cfg.run, cfg.device)
     out = output_file(cfg.out)
@@ -41,16 +38,18 @@ def predict(cfg: PredictCfg) -> list[Row]:
     if not rows:
         raise UserError(f"none of {len(files)} images can be read")
     with replacing(out) as temporary:
-        _write(rows, temporary, out.suffix)
-    show_table(f"{len(rows):,} images", [_short(row) for row in rows[:_SHOWN]])
+        if out.suffix == ".csv":
+            safe = [{cell(k): cell(x, "./" if k == "path" else "'") for k, x in row.items()} for row in rows]
+            temporary.write_text(csv_text(safe), encoding="utf-8", errors="surrogateescape", newline="")
+        else:
+            pyarrow, parquet = import_parquet()
+            named = [{**row, "path": as_utf8(row["path"])} for row in rows]
+            parquet.write_table(pyarrow.Table.from_pylist(named), temporary)
+    shown = [{"image": Path(row["path"]).name, **dict(list(row.items())[1:7])} for row in rows[:_SHOWN]]
+    rounded = [{k: f"{x:.3f}" if isinstance(x, float) else x for k, x in row.items()} for row in shown]
+    show_table(f"{len(rows):,} images", rounded)
     say(f"predictions of {len(rows):,} images: {out}")
     return rows
-
-
-def _short(row: Row) -> Row:
-    """The first columns, for the screen."""
-    first = {"image": Path(row["path"]).name, **dict(list(row.items())[1:7])}
-    return {key: f"{value:.3f}" if isinstance(value, float) else value for key, value in first.items()}
 
 
 def rows_of(found: Predictions) -> Iterator[Row]:
@@ -65,17 +64,6 @@ def rows_of(found: Predictions) -> Iterator[Row]:
             told[level] = None if node is None else path[place]
             told[f"{level}_probability"] = None if node is None else float(table[row, node])
         yield told
-
-
-def _write(rows: Sequence[Row], file: Path, suffix: str) -> None:
-    if suffix == ".csv":
-        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(map(cell, rows[0]))
-            writer.writerows([cell(x, "./" if name == "path" else "'") for name, x in row.items()] for row in rows)
-        return
-    pyarrow, parquet = import_parquet()
-    parquet.write_table(pyarrow.Table.from_pylist([{**row, "path": as_utf8(row["path"])} for row in rows]), file)
 
 
 main = command("predict", PredictCfg, predict)

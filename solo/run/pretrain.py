@@ -17,8 +17,8 @@ from solo.args.config import to_plain
 from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.sizes import check_sizes, side_of_patch
-from solo.callbacks.resolution import shrunk_side
-from solo.callbacks.summary import Facts, Work
+from solo.callbacks.cheaper import shrunk_side
+from solo.callbacks.recorder import Facts, Work
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import eval_loader
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
@@ -89,9 +89,8 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
     sizes[cfg.data.image_size] = "data.image_size"
     known = {size: key for size, key in sizes.items() if size is not None}
     patch, shares = side_of_patch(model.backbone), cfg.data.resolution_schedule or ()
-    known |= {
-        shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in shares if share < 1
-    }
+    small = [share for share in shares if share < 1]
+    known |= {shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in small}
     check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
 
@@ -102,12 +101,20 @@ def train_loader(
 
     Whole batches are augmented on `device` (default: the CPU); `shown` says whose view is the second one of an image.
     """
-    data = cfg.data
+    data, where = cfg.data, device or torch.device("cpu")
     if data.augment != "sample":
         try:
-            return _batch_loader(cfg, _images(cfg), device, shown)
+            whole, entries = _images(cfg), [to_plain(entry) for entry in cfg.augmentations]
+            augment = BatchAugment(entries, data.mean or (), data.std or (), data.channels)
+            if cfg.debug_augmentations:
+                say(str(augment))
+            cache = cached(whole, augment, data.cache_size, data.cache_dir, asked=data.augment == "batch")
         except CantCacheError as reason:
             say(f"views are made image by image: {reason}")
+        else:
+            say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
+            rule = _sampler(cfg, whole)
+            return BatchLoader(cache, augment, _rows(cfg), data.workers, cfg.seed, where, rule, shown)
     pipelines = [
         build_transform_pipeline(data.dataset, to_plain(entry), mean=data.mean, std=data.std, channels=data.channels)
         for entry in cfg.augmentations
@@ -128,20 +135,6 @@ def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
     images = take_fraction(images, data.fraction)
     unseen = unseen_classes(spec, data.num_classes or 0, data.unseen_classes, data.split_seed)
     return withhold(images, list(unseen), data.label_fraction, data.split_seed)
-
-
-def _batch_loader(cfg: PretrainCfg, images: Any, device: torch.device | None, shown: Shown | None) -> BatchLoader:
-    data = cfg.data
-    augment = BatchAugment(
-        [to_plain(entry) for entry in cfg.augmentations], data.mean or (), data.std or (), data.channels
-    )
-    if cfg.debug_augmentations:
-        say(str(augment))
-    cache = cached(images, augment, data.cache_size, data.cache_dir, asked=data.augment == "batch")
-    where = device or torch.device("cpu")
-    say(f"views are made of whole batches on {where.type}: {cache.size_text} (data.augment=sample: one by one)")
-    sampler = _sampler(cfg, images)
-    return BatchLoader(cache, augment, _rows(cfg), data.workers, cfg.seed, where, sampler, shown)
 
 
 def _rows(cfg: PretrainCfg) -> int:
@@ -192,22 +185,16 @@ def _facts(cfg: PretrainCfg) -> Facts:
     )
     protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
     levels = () if cfg.data.no_labels else cfg.data.spec.levels
-    withheld, text = _withheld(cfg)
-    protocol = {key: f"{how}{text}, last validation" for key, how in protocol.items()}
-    return Facts("pretrain", to_plain(cfg), levels, protocol, withheld)
-
-
-def _withheld(cfg: PretrainCfg) -> tuple[dict[str, Any], str]:
-    """Which classes and labels the training had to do without, for the summary and for its protocol."""
-    data = to_plain(cfg)["data"]
-    facts, text = {}, ""
+    data = to_plain(cfg.data)
+    withheld, text = {}, ""  # what training had to do without
     if data["unseen_classes"]:
-        facts["unseen_classes"] = data["unseen_classes"]
+        withheld["unseen_classes"] = data["unseen_classes"]
         text += f"; {len(data['unseen_classes'])} of {data['num_classes']} classes unseen in training"
     if data["label_fraction"] not in (-1, 1):
-        facts["label_fraction"] = data["label_fraction"]
+        withheld["label_fraction"] = data["label_fraction"]
         text += "; of the training images only the labelled ones (data.label_fraction)"
-    return facts, text
+    protocol = {key: f"{how}{text}, last validation" for key, how in protocol.items()}
+    return Facts("pretrain", to_plain(cfg), levels, protocol, withheld)
 
 
 # Products and sums a second in 16 bits, dense, as published; the first that the device's name contains.
@@ -240,11 +227,7 @@ def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes
                 with FlopCounterMode(display=False) as counted:
                     slow(image)
                 flops += counted.get_total_flops()
-    return Work(len(views), flops, _peak(device, str(cfg.trainer.get("precision")), processes))
-
-
-def _peak(device: torch.device, precision: str, processes: int) -> float | None:
-    if device.type != "cuda" or "16" not in precision:
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak * processes for known, peak in _PEAKS.items() if known in name), None)
+    half = device.type == "cuda" and "16" in str(cfg.trainer.get("precision"))
+    name = torch.cuda.get_device_name(device) if half else ""
+    peak = next((peak * processes for known, peak in _PEAKS.items() if known in name), None)
+    return Work(len(views), flops, peak)

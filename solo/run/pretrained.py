@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from solo.args.check import check
 from solo.args.config import freeze
+from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
 from solo.backbones.published import published_model
@@ -22,8 +23,7 @@ from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
-from solo.export.card import facts_of, model_card
-from solo.export.folder import DESCRIPTION, Bundle, Network, read_exported
+from solo.export.folder import DESCRIPTION, Bundle, Network, facts_of, model_card, read_exported
 from solo.export.hub import OnHub, fetch
 from solo.export.targets import Exported, export
 from solo.run.inputs import as_image, each_image
@@ -86,8 +86,8 @@ class PretrainedModel(OnHub):
         Raises:
             UserError: a path that is no image or doesn't exist, or something that is no image.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} must be at least 1")
+        if not (isinstance(batch_size, int) and batch_size >= 1):
+            raise UserError(f"batch_size={batch_size} must be a whole number of at least 1")
         self.backbone.eval()
         inputs, parts = map(self.read, each_image(images, self.channels)), []
         while batch := list(islice(inputs, min(batch_size, sys.maxsize))):
@@ -146,7 +146,9 @@ class PretrainedModel(OnHub):
                 f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; give float ({self.channels}, "
                 "H, W) as `transform` makes it, or the image as PIL.Image, array or path"
             )
-        return image
+        if not image.isfinite().all():
+            raise UserError("a tensor holds values that are infinite or no numbers")
+        return image.float()
 
     @property
     def card(self) -> str:
@@ -195,9 +197,11 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     Raises:
         UserError: the file can't be read, holds no backbone, or doesn't say which one; there is no such device.
     """
-    unknown = sorted(set(data) - {"dataset", "image_size", "channels", "mean", "std"})
-    if unknown:
+    given: dict[str, Any] = {key: list(x) if isinstance(x, tuple) else x for key, x in data.items() if x is not None}
+    if unknown := sorted(set(given) - {"dataset", "image_size", "channels", "mean", "std"}):
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
+    if problems := check({**given, "dataset": "custom"}, EvalDataCfg)[1]:
+        raise UserError("; ".join(f"{problem.key}{problem.text}" for problem in problems))
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=where).cpu()  # `meta` has no numbers
@@ -206,10 +210,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         raise UserError(f"device={device} can't be used ({reason}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
         source = fetch(str(source).removeprefix("hf://"))
-    given = {key: value for key, value in data.items() if value is not None}
-    changed = {
-        "size" if key == "image_size" else key: x for key, x in given.items() if key in ("image_size", "mean", "std")
-    }
+    changed = {("size" if k == "image_size" else k): x for k, x in given.items() if k in ("image_size", "mean", "std")}
     if str(source).startswith(("timm/", "torchvision/")):
         name, channels = str(source), given.get("channels", 3)
         found = published_model(name, channels=channels)
@@ -223,7 +224,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         backbone = network.build()
         load_weights(backbone, state, path=source, name=network.name)
         return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
-    return _trained(source, where, data)
+    return _trained(source, where, given)
 
 
 def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> PretrainedModel:

@@ -1,5 +1,6 @@
 """Going on with an interrupted run: which checkpoint, whether it can be read, is of the same run and the same data."""
 
+import contextlib
 import gzip
 import os
 import zlib
@@ -78,9 +79,14 @@ def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)
         file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
-    else:
-        found = _search(cfg, root)
+    else:  # a job that SLURM has put back into its queue looks for its work in any case
+        if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+            return None
+        resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
+        found, _ = resumer.find_checkpoint(cfg)
         if found is None:
+            for line in resumer.passed_over:
+                say(f"auto_resume: {line}")
             return None
         file, checkpoint = _readable(found, others=True)
         say(f"auto_resume: continuing {file}")
@@ -90,20 +96,11 @@ def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
     return Resumed(file, stored_wandb_id(file.parent), stored)
 
 
-def _search(cfg: RunCfg, root: Path) -> Path | None:
-    """What `auto_resume` finds; a job that SLURM has put back into its queue looks for its work in any case."""
-    if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-        return None
-    resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
-    found, _ = resumer.find_checkpoint(cfg)
-    for line in [] if found else resumer.passed_over:
-        say(f"auto_resume: {line}")
-    return found
-
-
 def _readable(file: Path, others: bool) -> tuple[Path, dict[str, Any]]:
     """The file, or with `others` the newest one beside it that is not damaged, and what it holds."""
-    beside = sorted(_beside(file), key=lambda other: other.stat().st_mtime, reverse=True) if others else []
+    found = [*file.parent.glob("*.ckpt"), *file.parent.glob(BACKUP)] if others else []
+    beside = [other for other in found if not other.samefile(file)]
+    beside.sort(key=lambda other: other.stat().st_mtime, reverse=True)
     errors = []
     for candidate in [file, *beside]:
         try:
@@ -115,12 +112,6 @@ def _readable(file: Path, others: bool) -> tuple[Path, dict[str, Any]]:
             say(f"{errors[0]}; going on with {candidate.name}, the one before")
         return candidate, checkpoint
     raise errors[0]
-
-
-def _beside(file: Path) -> Sequence[Path]:
-    backup = file.with_name(BACKUP)
-    found = [*file.parent.glob("*.ckpt"), *([backup] if backup.is_file() else [])]
-    return [other for other in found if not other.samefile(file)]
 
 
 def _of_other_optimizers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
@@ -233,7 +224,11 @@ class SameData(Callback):
         stored = checkpoint.get(_KEY)
         if self.found is None or not isinstance(stored, Mapping) or stored.get("digest") == self.found.digest:
             return
-        what = self.found.changes(dict(stored.get("classes") or {}), _read(self.resumed))
+        lines: list[str] = []
+        with contextlib.suppress(OSError, EOFError, ValueError, zlib.error):
+            with gzip.open((self.resumed or Path()) / _LIST) as stream:
+                lines = stream.read(2**28).decode(errors="surrogateescape").split("\n")
+        what = self.found.changes(dict(stored.get("classes") or {}), lines)
         if not self.allowed:
             raise UserError(
                 f"the training data are not those that the run was started with: {what}; bring them back, allow it "
@@ -252,11 +247,3 @@ class SameData(Callback):
             with replacing(self.run.path / _LIST) as temporary:
                 text = "\n".join(self.found.lines).encode(errors="surrogateescape")
                 temporary.write_bytes(gzip.compress(text, 1, mtime=0))
-
-
-def _read(folder: Path | None) -> list[str]:
-    try:
-        with gzip.open((folder or Path()) / _LIST) as stream:
-            return stream.read(2**28).decode(errors="surrogateescape").split("\n")
-    except (OSError, EOFError, ValueError, zlib.error):
-        return []

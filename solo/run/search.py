@@ -1,6 +1,5 @@
 """`solo search RUN query=IMAGE among=FOLDER`: the images that a model finds most alike, by exact cosine similarity."""
 
-import csv
 import importlib.util
 import math
 import re
@@ -20,9 +19,9 @@ from solo.analysis.pages import embedded, render
 from solo.args.take_schema import SearchCfg
 from solo.data.storage.folders import Problems
 from solo.data.storage.reading import ImageReading, as_picture
-from solo.errors import BrokenImageError, UserError
+from solo.errors import BrokenImageError, UserError, reason
 from solo.eval.knn import nearest
-from solo.files import cell, output_file, replacing
+from solo.files import cell, csv_text, output_file, replacing
 from solo.run.embed import fingerprint
 from solo.run.inputs import image_files
 from solo.run.pretrained import PretrainedModel, load_pretrained
@@ -92,8 +91,7 @@ def _saved(file: Path, width: int, model: PretrainedModel) -> tuple[list[Path], 
         features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
         made_by = re.match(r"[0-9a-f]{16}\b", str(held["facts"])) if "facts" in held else None
     except Exception as error:  # a broken file can make NumPy raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"features={file} can't be read ({reason}); give an .npz file of solo embed") from error
+        raise UserError(f"features={file} can't be read ({reason(error)}); give an .npz file of solo embed") from error
     if features.ndim != 2 or features.shape != (len(paths), width) or not np.isfinite(features).all():
         raise UserError(
             f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
@@ -118,12 +116,12 @@ def _write_index(keys: Tensor, paths: Sequence[Path], file: Path) -> None:
 
 
 def _csv(found: Sequence[Found], file: Path, _: ImageReading) -> None:
-    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["query", "rank", "image", "cosine"])
-        for one in found:
-            for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1):
-                writer.writerow([cell(str(one.query), "./"), rank, cell(str(path), "./"), f"{cosine:.6f}"])
+    rows = [
+        {"query": cell(str(one.query), "./"), "rank": rank, "image": cell(str(path), "./"), "cosine": f"{cosine:.6f}"}
+        for one in found
+        for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1)
+    ]
+    file.write_text(csv_text(rows), encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _html(found: Sequence[Found], file: Path, reading: ImageReading) -> None:

@@ -156,18 +156,15 @@ def _adopt(cfg: Cfg, saved: Mapping[str, Any]) -> Cfg:
         value = data.get(names.get(key, key), data.get(key))
         own[key] = default if value is None else tuple(value) if isinstance(value, list) else value
     method = saved["cfg"].get("method") if cfg.pretrain_method is None else cfg.pretrain_method
-    changed: Any = replace(cfg, backbone=backbone, data=_as_read(_filled(cfg.data, own)), pretrain_method=method)
+    filled = _filled(cfg.data, own)  # and a data set whose files are read as the keys say
+    keys = {key: getattr(filled, key) for key in _READING if getattr(filled, key) is not None}
+    spec = filled.spec if filled.channels in (None, 1, 3) else replace(filled.spec, channels=filled.channels)
+    read = replace(spec, reading=replace(spec.reading, **keys, channels=spec.channels))
+    changed: Any = replace(cfg, backbone=backbone, data=replace(filled, resolved=read), pretrain_method=method)
     return changed  # type: ignore[no-any-return]
 
 
 _READING = ("range", "exif", "background", "max_pixels")
-
-
-def _as_read(data: Any) -> Any:
-    """The section `data` with a data set whose files are read as the keys say, those of the checkpoint among them."""
-    keys = {key: getattr(data, key) for key in _READING if getattr(data, key) is not None}
-    spec = data.spec if data.channels in (None, 1, 3) else replace(data.spec, channels=data.channels)
-    return replace(data, resolved=replace(spec, reading=replace(spec.reading, **keys, channels=spec.channels)))
 
 
 def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:
@@ -187,8 +184,15 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
     be fetched or read, or that don't fit the backbone.
     """
     try:
-        published = source.startswith(("timm/", "torchvision/"))
-        state = _published(source, channels) if published else load_checkpoint(source)["state_dict"]
+        if source.startswith(("timm/", "torchvision/")):
+            try:
+                with torch.random.fork_rng(devices=[]):  # the method's own weights don't depend on it
+                    state = published_model(source, channels=channels).network.state_dict()
+            except UserError as error:
+                reason = str(error).split("; set pretrained=")[0]
+                raise UserError(f"{source}: {reason}; a file with the weights is possible, too") from error
+        else:
+            state = load_checkpoint(source)["state_dict"]
         load_weights(model.backbone, state, path=source, name=f"backbone.name='{model.backbone_name}'")
     except UserError as error:
         raise UserError(f"finetune_from: {error}") from error
@@ -204,12 +208,3 @@ def adapt(model: BaseMethod, rank: int) -> None:
             f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "
             f"{model.backbone_name!r} has none, take finetune_layers or leave it out"
         )
-
-
-def _published(source: str, channels: int) -> dict[str, Tensor]:
-    try:
-        with torch.random.fork_rng(devices=[]):  # the method's own weights don't depend on it
-            return published_model(source, channels=channels).network.state_dict()
-    except UserError as error:
-        reason = str(error).split("; set pretrained=")[0]
-        raise UserError(f"{source}: {reason}; a file with the weights is possible, too") from error

@@ -1,8 +1,7 @@
 """What `solo embed`, `search`, `predict` and `export` share: their words, the files they look at, features of files."""
 
-import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,16 +50,19 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
         if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
             found = read_word(word, schema)
             if values.get(found.key, found.value) != found.value:
-                raise ConfigError(
-                    f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; take one out"
-                )
+                raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; drop one")
             values[found.key] = found.value
         else:
             values[free.pop(0)] = word
+    return settings_of(schema, values)
+
+
+def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
+    """The settings, or a `ConfigError` with all problems, one a line."""
     checked, problems = check(values, schema)
     if problems:
         raise ConfigError("\n".join(f"{problem.key}{problem.text}" for problem in problems))
-    return schema(**{name: checked[name] for name in (field.name for field in dataclasses.fields(known))})
+    return schema(**{name: checked[name] for name in keys_of(schema)})
 
 
 class FileFeatures:

@@ -23,13 +23,12 @@ from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.backbones.sizes import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
-from solo.callbacks.averaging import WeightAverage
+from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage
 from solo.callbacks.embedding_monitor import EmbeddingMonitor, TrainingDiagnosis
 from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.profile import StepProfile
-from solo.callbacks.resolution import ResolutionSchedule
+from solo.callbacks.recorder import Facts
 from solo.callbacks.stop import StopRunError
-from solo.callbacks.summary import Facts
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import end_workers
@@ -168,15 +167,17 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     meter = Meter()
     watching, facts = watchers(cfg, directory, meter, facts)
     history = resume.parent / "metrics.csv" if resume else None
-    recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=_has_tensorboard(cfg))
+    events = cfg.tensorboard.enabled and importlib.util.find_spec("tensorboard") is not None
+    if cfg.tensorboard.enabled and not events:
+        say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
+    recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=events)
     order, data = ResumeOrder(), SameData(directory, resume.parent if resume else None, cfg.resume_allow)
     callbacks: list[Callback] = [order, data, meter, *watching, Starving(meter, cfg.data.workers)]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
-        options = {
-            key: value for key, value in to_plain(cfg.checkpoint).items() if key not in ("enabled", "dir", "ema")
-        }
+        own = ("enabled", "dir", "ema")
+        options = {key: value for key, value in to_plain(cfg.checkpoint).items() if key not in own}
         callbacks += [WeightAverage(directory, cfg.checkpoint.ema)] if cfg.checkpoint.ema is not None else []
         callbacks.append(Checkpointer(cfg, root, run=directory, max_time=cfg.trainer.get("max_time"), **options))
     if isinstance(cfg, PretrainCfg) and cfg.data.resolution_schedule:
@@ -186,11 +187,15 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
         callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
     callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
+    strategy: str | Strategy = Sharded() if cfg.strategy in ("fsdp", "fsdp2") else cfg.strategy or "auto"
+    if strategy == "ddp":
+        exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
+        strategy = ddp_strategy(exact, ours=type(model).__module__.startswith("solo."))
     synced = cfg.trainer.get("sync_batchnorm")
     options = {
         **trainer_options(cfg),
         "devices": trainer_devices(cfg),
-        "strategy": _strategy(cfg, type(model).__module__.startswith("solo.")),
+        "strategy": strategy,
         "plugins": [SafeCheckpointIO(), *([SyncedNorms(gpu=device.type != "cpu")] if synced else [])],
         "logger": loggers(cfg, root, directory.run_id, resumed.wandb_id if resumed and continued else None),
         "callbacks": callbacks,
@@ -238,22 +243,6 @@ def hush(workers: bool) -> None:
         r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _strategy(cfg: RunCfg, ours: bool) -> str | Strategy:
-    if cfg.strategy in ("fsdp", "fsdp2"):
-        return Sharded()
-    exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
-    return ddp_strategy(exact, ours) if cfg.strategy == "ddp" else cfg.strategy or "auto"
-
-
-def _has_tensorboard(cfg: RunCfg) -> bool:
-    if not cfg.tensorboard.enabled:
-        return False
-    if importlib.util.find_spec("tensorboard") is None:
-        say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
-        return False
-    return True
 
 
 def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from solo.analysis.analyze import Options, analyze
-from solo.analysis.findings import findings
 from solo.analysis.png import draw
+from solo.analysis.record import findings
 from solo.errors import UserError
 from solo.eval.intervals import wilson
 from solo.eval.rank import effective_rank

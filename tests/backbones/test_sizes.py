@@ -32,7 +32,7 @@ def vit(size: int, method: str | None = None, **kwargs: Any) -> nn.Module:
     [
         ("vit_tiny", 14, VIT, "data.image_size=14 is no multiple of the 4 pixels of a patch .* choose 12 or 16"),
         ("vit_tiny", 16, {**VIT, "img_size": 32}, r"data.image_size=16 doesn't fit .*\(Input height"),
-        ("vit_tiny", 2, VIT, "data.image_size=2 is no multiple of the 4 pixels"),
+        ("vit_tiny", 2, VIT, "data.image_size=2 is no multiple of the 4 pixels .*; choose 4, or another"),
         ("convnext_tiny", 8, {}, "data.image_size=8 doesn't fit backbone.name='convnext_tiny'"),
         ("swin_tiny", 30, {"window_size": 4}, "data.image_size=30 "),
     ],

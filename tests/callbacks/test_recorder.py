@@ -6,8 +6,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory
-from solo.callbacks.recorder import read_rows, rows_to_csv
-from solo.callbacks.summary import Facts, config_hash, summarize
+from solo.callbacks.recorder import Facts, config_hash, read_rows, summarize
+from solo.files import csv_text
 
 
 def make(cfg, root, history=None, run_id=None, **kwargs):
@@ -75,9 +75,8 @@ def test_tensorboard_writes_into_the_run_folder(cfg, fit, tmp_path):
 
 
 def test_csv_round_trip_with_columns_that_come_later():
-    rows = [{"epoch": 0.0, "step": 3.0, "loss": 0.123456789}, {"epoch": 1.0, "step": 6.0, "hex/threshold": 0.9}]
-    text = rows_to_csv(rows)
-    assert text.splitlines() == ["epoch,step,loss,hex/threshold", "0,3,0.12345679,", "1,6,,0.9"]
+    rows = [{"epoch": 0, "step": 3, "loss": 0.123}, {"epoch": 1, "step": 6, "hex/threshold": None}]
+    assert csv_text(rows).splitlines() == ["epoch,step,loss,hex/threshold", "0,3,0.123,", "1,6,,"]
 
 
 def test_rows_that_are_not_there(tmp_path):

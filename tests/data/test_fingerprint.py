@@ -12,6 +12,7 @@ from PIL import Image
 from solo.data.batches.fingerprint import Fingerprint, fingerprint
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import get_spec
+from solo.data.catalogue.resolve import resolve_spec
 from solo.data.labels.subsets import Indexed, Subset
 from solo.data.sources.images import ArrayDataset
 from solo.data.sources.load import load
@@ -44,6 +45,17 @@ def test_it_is_the_data_not_their_place_nor_how_they_are_loaded(folder: Path, tm
     assert fingerprint(decoded) == before and before.classes == {"0": 4, "1": 4}
     part = fingerprint(Subset(data, [1, 5]))
     assert part is not None and len(part.lines) == 2 and part.digest != before.digest
+
+
+@pytest.mark.fault(2, "a table with absolute and relative paths", "read, and known again")
+def test_paths_of_both_kinds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    found = []
+    for first in (folder / "a" / "0.png", "a/0.png"):
+        Path("t.csv").write_text(f"path,label\n{first},a\na/1.png,a\nb/0.png,b\n", encoding="utf-8")
+        spec = resolve_spec({"dataset": "custom", "format": "table", "train_path": "t.csv"})
+        found.append(fingerprint(Indexed(load(spec, "train", "t.csv", data_format="table"))))
+    assert found[0] == found[1] is not None
 
 
 def replaced(folder: Path) -> None:

@@ -288,7 +288,7 @@ def test_the_number_of_pixels_is_a_setting(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
     assert ImageReading(max_pixels=2000).read(path).size == (50, 40)
     for source in (path, write(tmp_path / "a.npy", np.zeros((40, 50), np.uint8))):
-        with pytest.raises(BrokenImageError, match="50 x 40 = 0 megapixels, more than data.max_pixels=1999"):
+        with pytest.raises(BrokenImageError, match="50 x 40 = 2,000 pixels, more than data.max_pixels=1999"):
             ImageReading(max_pixels=1999).read(source)
         with pytest.raises(BrokenImageError, match="data.max_pixels"):
             ImageReading(max_pixels=1999).head(source)

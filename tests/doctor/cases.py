@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from solo.doctor.case import Case
+from solo.doctor.toy import Case
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE, names
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from solo.args.config import to_plain
 from solo.args.parse import parse
 from solo.args.schema import PretrainCfg
-from solo.doctor.case import Case, Outcome
-from solo.doctor.toy import quietly, toy_cfg, toy_trainer
+from solo.doctor.toy import Case, Outcome, quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
 from solo.methods.catalogue import CATALOGUE
 from solo.run.pretrain import train_loader

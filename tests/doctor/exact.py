@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
-from solo.doctor.case import Case, Outcome, Record, compare
-from solo.doctor.toy import ToyImages, toy_model, without_dropout
+from solo.doctor.toy import Case, Outcome, Record, ToyImages, compare, toy_model, without_dropout
 from solo.errors import UserError
 from solo.methods.catalogue import CATALOGUE
 

@@ -31,22 +31,19 @@ def _seen_by(module: Any, **functions: Any) -> Any:
 
 def gather_without_gradient() -> Any:
     """The gather passes no gradient to the other processes."""
+    later = distributed.gather_later
 
     def gather(x: Tensor) -> Tensor:
-        rows = distributed.gather_no_grad(x)
+        rows = later(x.detach())()[0]
         start = distributed.rank() * len(x)
         return torch.cat([rows[:start], x, rows[start + len(x) :]]) if distributed.is_distributed() else x
 
-    def gather_with(x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        return gather(x), distributed.gather_no_grad(numbers)
-
-    return patch.multiple(distributed, gather=gather, gather_with=gather_with)
+    return patch.object(distributed, "gather_later", lambda *rows: lambda: [gather(x) for x in rows])
 
 
 def queue_of_own_rows() -> Any:
     """The queue keeps a process's own rows only."""
-    own = {"gather_no_grad": lambda rows: rows.detach(), "gather_with": lambda *own: own}
-    return _seen_by(queue, **own)
+    return _seen_by(queue, gather_each=lambda *own: [rows.detach() for rows in own])
 
 
 def own_batch_statistics() -> Any:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from solo.doctor.case import Case, Outcome
-from solo.doctor.toy import ToyImages, toy_model, without_dropout
+from solo.doctor.toy import Case, Outcome, ToyImages, toy_model, without_dropout
 from solo.errors import UserError
 
 BATCH = 16

@@ -8,7 +8,7 @@ import pytest
 
 from solo.cli import main as solo
 from solo.doctor import main
-from solo.doctor.case import Case, Outcome
+from solo.doctor.toy import Case, Outcome
 from solo.methods.catalogue import CATALOGUE
 from tests.doctor import determinism, faults
 

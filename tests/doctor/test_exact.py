@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from solo import distributed
-from solo.doctor.case import Case
 from solo.doctor.main import all_cases
-from solo.doctor.processes import on_processes
-from solo.doctor.toy import ToyImages, toy_model, without_dropout
+from solo.doctor.parity import on_processes
+from solo.doctor.toy import Case, ToyImages, toy_model, without_dropout
 from solo.errors import UserError
 from solo.methods.catalogue import CATALOGUE
 from solo.methods.simclr import SimCLR

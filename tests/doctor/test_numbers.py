@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from solo.doctor.case import Case
+from solo.doctor.toy import Case
 from tests.doctor import faults
 from tests.doctor.cases import ALL, STANDARD
 from tests.doctor.formats import numbers

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from solo.doctor import parity
-from solo.doctor.case import Case
 from solo.doctor.parity import parities
+from solo.doctor.toy import Case
 from solo.errors import UserError
 from tests.doctor import faults
 from tests.doctor.cases import ALL, EACH_ONCE, STANDARD

@@ -7,8 +7,8 @@ import warnings
 import pytest
 import torch
 
-from solo.doctor.case import Case
 from solo.doctor.resume import differing, resume
+from solo.doctor.toy import Case
 from solo.methods.catalogue import CATALOGUE
 from tests.doctor import faults
 

@@ -14,6 +14,7 @@ from scipy.stats import binomtest, ttest_rel
 from solo.eval.features import Features, FeatureTable
 from solo.eval.intervals import (
     HalfMeans,
+    Spread,
     coin,
     cuts,
     holm,
@@ -76,7 +77,7 @@ def test_few_images_of_each_class_say_nothing_of_how_sure_their_votes_are():
     assert ends[20] is None and ends[5][0] < ends[5][1]
 
 
-def test_intervals_from_random_parts_cover():
+def test_intervals_from_random_halves_cover():
     """Of the variance, which is no mean over images; 300 runs have an error of 1.3 points."""
     values, truth, held = torch.rand(300, 60, generator=torch.Generator().manual_seed(0)).numpy(), 1 / 12 * 59 / 60, 0
     for row in values:
@@ -174,6 +175,9 @@ def test_edges():
     assert cuts(9000).shape == (100, 500) and cuts(9000).max() > 8000
     empty = HalfMeans(["a"])
     assert all(map(math.isnan, empty.interval("a", torch.ones(7))))
+    assert Spread(9, 0.5, 0, 50, 4, 0.5, 0.1, 0.001).interval() == wilson(0.5, 9, 2.009)  # all values are one half
+    assert Spread(9, 1, 0, 50, 4, 0.9, 0.1, 0.1).interval() == wilson(1, 6, 2.009)
+    assert all(map(math.isnan, Spread(9, 0.5, 0.1, 9, 4, 0.5, 0.1, 0.1).interval()))
 
 
 def test_degenerate_sets_have_no_interval_and_no_error():

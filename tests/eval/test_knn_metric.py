@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.doctor.processes import on_processes
+from solo.doctor.parity import on_processes
 from solo.eval.knn_metric import WeightedKNNClassifier
 
 

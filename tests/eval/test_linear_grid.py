@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from solo.eval.linear_grid import choose, train_heads
+from solo.eval.linear import choose, train_heads
 
 PAIRS = [(0.1, 0.0), (0.5, 0.01), (2.0, 0.1)]
 

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from solo.eval.profile import collapse_profile
-from solo.eval.rank import effective_rank
+from solo.eval.rank import collapse_profile, effective_rank
 
 
 def _planted() -> tuple[torch.Tensor, torch.Tensor]:

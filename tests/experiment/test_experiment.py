@@ -13,7 +13,8 @@ import yaml
 from solo import cli
 from solo.analysis.experiment import COST, Report, compare, written
 from solo.errors import ConfigError, UserError
-from solo.experiment import main, rows
+from solo.experiment import main
+from solo.experiment import runs as rows
 from solo.experiment.benchmark import data_sets
 from solo.experiment.plan import Plan
 

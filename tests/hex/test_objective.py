@@ -14,6 +14,7 @@ from solo.hex.build import build_objective
 from solo.hex.objective import Standard, Step
 from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs
+from solo.methods.base import TrainStep
 
 
 def pairs_of(views: int, labels: bool, gathered: bool = True) -> tuple[torch.Tensor, Pairs]:
@@ -81,3 +82,16 @@ def test_hex_of_summed_positives_against_loops_and_its_gradient(tau_plus: float)
         terms.append(-(positive.sum() / total).log())
     torch.testing.assert_close(loss(z), torch.stack(terms).mean())
     assert torch.autograd.gradcheck(loss, z)
+
+
+def test_a_blend_takes_views_or_pairs_and_a_loss_or_what_gives_it() -> None:
+    views, ids = [torch.randn(8, 5) for _ in range(2)], torch.arange(8)
+    step, own = TrainStep(0, 10, ids, ids[:, None], ids, ids), torch.tensor(3.0)
+    blended = build_objective(HexCfg(policy="adaptive", warm_epoch=0, alpha=0.5), 0.2)
+    first, *others = [
+        blended.blend(loss, compared, step)
+        for loss in (own, lambda: own)
+        for compared in (views, lambda: Pairs.from_views(views, ids))
+    ]
+    assert first != own and others == [first] * 3
+    assert build_objective(HexCfg(), 0.2).blend(own, views, step) is own

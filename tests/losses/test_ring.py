@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.doctor.processes import on_processes
+from solo.doctor.parity import on_processes
 from solo.errors import UserError
 from solo.hex import AdaptivePercentile, Constant, FixedThreshold, Superclass, hex_nce
 from solo.hex.policy import EveryNegative, NoNegative

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.doctor.case import Case
-from solo.doctor.processes import on_groups
-from solo.doctor.toy import quietly, toy_cfg
+from solo.doctor.parity import on_groups
+from solo.doctor.toy import Case, quietly, toy_cfg
 from solo.errors import ConfigError, UserError
 from solo.methods import METHODS
 from solo.methods.lightly_losses import for_two_views, losses

@@ -84,7 +84,7 @@ def test_wmse_takes_any_number_of_views_and_partitions_the_batch(make_cfg: Any, 
 
 def test_vibcreg_whitens_if_asked(make_cfg: Any) -> None:
     hidden = ["Linear", "BatchNorm", "GELU"]
-    for whiten, last in ((True, "IterNorm"), (False, "Identity")):
+    for whiten, last in ((True, "LateIterNorm"), (False, "Identity")):
         model = METHODS["vibcreg"](make_cfg("vibcreg", method_kwargs__iternorm=whiten))
         assert layers(model.projector) == [*hidden, *hidden, "Linear", last]
         assert model.cov_loss_weight == 200

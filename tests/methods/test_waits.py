@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solo.doctor.case import Case
-from solo.doctor.toy import ToyImages, toy_model
+from solo.doctor.toy import Case, ToyImages, toy_model
 from solo.errors import NonFiniteError
 from solo.losses import pairs
 from solo.methods import stepped

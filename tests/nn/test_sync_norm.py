@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
-from solo.doctor.processes import on_processes
+from solo.doctor.parity import on_processes
 from solo.nn.sync_norm import SyncedBatchNorm, synchronise
 from solo.run.machine import SyncedNorms
 

@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 from solo import distributed
 from solo.args.parse import parse
 from solo.args.schema import PretrainCfg
-from solo.doctor.case import Case
-from solo.doctor.processes import on_processes
-from solo.doctor.toy import ToyImages, toy_model, without_dropout
+from solo.doctor.parity import on_processes
+from solo.doctor.toy import Case, ToyImages, toy_model, without_dropout
 from solo.methods.catalogue import CATALOGUE
 from solo.run import pretrain, sharded
 

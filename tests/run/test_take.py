@@ -308,7 +308,7 @@ def test_export_by_command(run, tmp_path, capsys):
                 (["predict", "RUN", "PICTURES", "out=d.csv/../../tmp.csv/"], ".csv or .parquet"),
                 (["search", "RUN", "query=PICTURES", "among=PICTURES", "out=/dev/null/f.csv"], "can't be written"),
                 (["search", "RUN", "query=PICTURES", "among=PICTURES", "index=/dev/null/i"], "can't be written"),
-                (["export", "RUN", "to=safetensors", "out=/dev/null/folder"], "/dev/null/folder can't be used"),
+                (["export", "RUN", "to=safetensors", "out=/dev/null/folder"], "Not a directory; choose another folder"),
             ]
         ),
         (["search", "RUN", "query=PICTURES", "features=FIFO"], 1, "no such file"),
@@ -379,3 +379,71 @@ def test_arrays_that_are_no_images(run, image, match):
     with pytest.raises(UserError, match=match):
         solo.load(run).embed([image])
     assert len(solo.load(run).embed([np.zeros((8, 8), np.uint8)], batch_size=10**30)) == 1
+
+
+def pictures_of_kinds():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    return {
+        "transparent": (Image.fromarray(np.dstack([np.full((8, 8), 200, np.uint8), 4 * grey]), "LA"), {}),
+        "16 bits": (Image.fromarray(grey.astype(np.uint16) * 1000), {}),
+        "turned": (Image.fromarray(grey * 3), {"exif": turned}),
+        "palette": (Image.fromarray(grey * 3).convert("P"), {}),
+    }
+
+
+@pytest.mark.fault(2, "pictures of Pillow and arrays handed to `embed`: transparent, 16 bits, turned", "as from a file")
+@pytest.mark.parametrize("kind", ["transparent", "16 bits", "turned", "palette"])
+def test_pictures_are_read_like_files(run, tmp_path, kind):
+    picture, options = pictures_of_kinds()[kind]
+    picture.save(tmp_path / "a.png", **options)
+    model = solo.load(run)
+    want = model.embed(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert torch.equal(model.embed(picture), want) and torch.isfinite(want).all()
+        if kind == "16 bits":
+            assert torch.equal(model.embed(np.asarray(picture)), want)
+
+
+@pytest.mark.fault(5, "tensors and pictures without numbers or pixels, batches of 1.5 images", "one line")
+@pytest.mark.parametrize(
+    ("image", "match"),
+    [
+        (torch.full((1, 16, 16), float("nan")), "infinite or no numbers"),
+        (Image.new("L", (0, 8)), "0 x 8 pixels"),
+        (Image.fromarray(np.full((8, 8), np.inf, np.float32)), "infinite or no numbers"),
+    ],
+)
+def test_no_feature_of_nothing(run, image, match):
+    model = solo.load(run)
+    with pytest.raises(UserError, match=match):
+        model.embed([image])
+    assert torch.isfinite(model.embed(torch.zeros(1, 16, 16, dtype=torch.float16))).all()
+    with pytest.raises(UserError, match=r"batch_size=1.5 must be a whole number"):
+        model.embed([image], 1.5)
+
+
+@pytest.mark.fault(5, "`solo.load` with a wrong size, mean or std", "refused; they were left out silently")
+@pytest.mark.parametrize("source", ["run", "timm/test_resnet"])
+@pytest.mark.parametrize("data", [{"image_size": 0}, {"image_size": "x"}, {"std": [0.0]}, {"mean": (float("nan"),)}])
+def test_wrong_settings_of_a_model(run, data, source):
+    with pytest.raises(UserError, match=next(iter(data))):
+        solo.load(run if source == "run" else source, **data)
+
+
+def test_settings_of_a_model_in_tuples(run):
+    assert solo.load(run, mean=(0.25,)).network.mean == (0.25,)
+
+
+@pytest.mark.fault(
+    6, "`solo.search` for 0 or 1.5 images, `HEXLoss` at temperature 0 or of a text", "refused in one line"
+)
+def test_settings_in_a_program(run, pictures):
+    for k in (0, 1.5, "x"):
+        with pytest.raises(UserError, match=f"k={k!r}"):
+            solo.search(run, pictures, pictures, k=k)
+    wrong = ({"temperature": 0}, {"temperature": float("nan")}, {"tau_plus": 1}, {"beta": -1}, {"policy": "HEX_fixed"})
+    for settings in wrong:
+        with pytest.raises(UserError, match="give a temperature above 0"):
+            solo.HEXLoss(**settings)

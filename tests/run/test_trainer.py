@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from solo.callbacks.summary import Facts
+from solo.callbacks.recorder import Facts
 from solo.errors import UserError
 from solo.run import trainer as module
 from solo.run.machine import SyncedNorms

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from solo.callbacks.summary import Work
+from solo.callbacks.recorder import Work
 from solo.methods import METHODS
 from solo.run import pretrain
 from solo.run.pretrain import work_of

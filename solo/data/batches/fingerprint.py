@@ -87,7 +87,8 @@ def fingerprint(images: Any) -> Fingerprint | None:
 def _described(files: Sequence[Any]) -> Iterator[str]:
     """`name <tab> size`; names are relative to the folder that all have in common."""
     paths = [file if isinstance(file, str) else str(file.container or "") for file in files]
-    folder = os.path.commonpath([os.path.dirname(path) or "." for path in paths]) if all(paths) and paths else ""
+    paths = [os.path.abspath(path) if path else "" for path in paths]  # a table may have both kinds
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if all(paths) and paths else ""
     size = lru_cache(maxsize=4096)(_size)
     every = max(1, len(files) // _LOOK_AT)
     for place, (file, path) in enumerate(zip(files, paths, strict=True)):

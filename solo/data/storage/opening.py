@@ -68,7 +68,7 @@ def require_size(width: int, height: int, most: int) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"it has {width} x {height} pixels")
     if width * height > most:
-        what = f"it has {width} x {height} = {width * height / 1e6:,.0f} megapixels, more than data.max_pixels={most}"
+        what = f"it has {width} x {height} = {width * height:,} pixels, more than data.max_pixels={most}"
         raise ValueError(f"{what}; raise that if the file is to be trusted")
 
 

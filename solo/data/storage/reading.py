@@ -151,33 +151,36 @@ class ImageReading(ReadingKeys):
             array = self.eight_bits(opening.read_npy(source, (1, 3, 4), self.max_pixels))
             if array.shape[2] not in (1, 3, 4):
                 raise _Channels(array.shape[2], "")
-            return self._flat(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array))
+            return self.flat(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array))
         with opened(source, self.max_pixels) as image:
-            turn = opening.turn_of(image) if self.exif else None  # its EXIF is gone once it is another image
             if at_least is not None and min(image.size) > at_least:
                 scale = at_least / min(image.size)
                 image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-            if self.range is not None and deep_colours(image):
-                if image.format != "PNG":
-                    raise ValueError("of 16 bits a colour only 8 can be read here; store it as PNG or .npy")
-                values = self.eight_bits(opening.png_values(source))
-                picture = Image.fromarray(values, "LA" if values.shape[2] == 2 else None)
-            else:
-                picture = self._shallow(image)
-            picture = self._flat(picture)
-            return picture if turn is None else picture.transpose(turn)
+            if self.range is None or image.format != "PNG" or not deep_colours(image):
+                return self.picture(image)
+            turn = opening.turn_of(image) if self.exif else None
+            values = self.eight_bits(opening.png_values(source))
+            return self.flat(Image.fromarray(values, "LA" if values.shape[2] == 2 else None), turn)
+
+    def picture(self, image: Image.Image) -> Image.Image:
+        """A picture that is open, as `read` gives that of a file; a `ValueError` where this can't be."""
+        opening.require_size(*image.size, image.width * image.height)
+        if self.range is not None and deep_colours(image):
+            raise ValueError("of 16 bits a colour only 8 can be read here; store it as PNG or .npy")
+        turn = opening.turn_of(image) if self.exif else None  # its EXIF is gone once it is another image
+        return self.flat(self._shallow(image), turn)
 
     def _shallow(self, image: Image.Image) -> Image.Image:
         """The same with 8 bits a value, where Pillow would cut off what is above."""
         narrow = self.range is not None and self.range[1] <= 255 and image.mode in ("L", "RGB")
         return Image.fromarray(self.eight_bits(np.asarray(image))) if is_deep(image) or narrow else image
 
-    def _flat(self, image: Image.Image) -> Image.Image:
-        """RGB, with the background behind what is transparent."""
-        if not image.has_transparency_data:
-            return image.convert("RGB")
-        behind = Image.new("RGBA", image.size, (*self.background, 255))
-        return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+    def flat(self, image: Image.Image, turn: Image.Transpose | None = None) -> Image.Image:
+        """RGB, with the background behind what is transparent, turned."""
+        if image.has_transparency_data:
+            behind = Image.new("RGBA", image.size, (*self.background, 255))
+            image = Image.alpha_composite(behind, image.convert("RGBA"))
+        return image.convert("RGB") if turn is None else image.convert("RGB").transpose(turn)
 
 
 def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
