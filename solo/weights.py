@@ -92,6 +92,9 @@ def _behind_prefix(state: Mapping[str, Tensor], wanted: set[str]) -> tuple[dict[
         return 2 * counts[prefix] > most, teacher, not slow, counts[prefix], -len(prefix)
 
     best = max(counts, key=rank, default="")
+    alike = sorted(prefix for prefix in counts if counts[best] == len(wanted) and rank(prefix)[:4] == rank(best)[:4])
+    if alike[1:]:
+        _LOG.warning(f"the file holds {len(alike)} copies of the weights, {some(alike)}: {best} is read")
     inside = {key[len(best) :]: value for key, value in state.items() if key.startswith(best)}
     left = [key for key in inside if key not in wanted and not _BESIDE.fullmatch(key)]
     return {key: value for key, value in inside.items() if key in wanted}, left

@@ -303,6 +303,16 @@ def test_a_mismatch_names_keys_counts_and_both_networks() -> None:
     assert "random backbone" in text and torch.equal(before.conv.weight, weight)
 
 
+@pytest.mark.fault(4, "a file with two copies of the weights that look alike", "which of them is read is said")
+def test_two_copies(caplog: pytest.LogCaptureFixture) -> None:
+    network = filled({"a": W.state_dict(), "b": OTHER.state_dict()})
+    assert equal(network, W) or equal(network, OTHER)
+    read = "a." if equal(network, W) else "b."
+    assert [f"the file holds 2 copies of the weights, a., b.: {read} is read"] == caplog.messages
+    filled(named("momentum_encoder.", OTHER) | named("encoder.", W))
+    assert len(caplog.messages) == 1
+
+
 @pytest.mark.fault(4, "weights that are infinite or no numbers, for any command", "refused: an earlier checkpoint")
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_weights_that_are_not_finite(value: float) -> None:

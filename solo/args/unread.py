@@ -27,7 +27,7 @@ class Reader:
 
     @property
     def keys(self) -> list[str]:
-        """Their dotted names."""
+        """Their dotted names, from `section: key key`."""
         section, _, inside = self.named.rpartition(": ")
         return [f"{section}.{key}" if section else key for key in inside.split()]
 

@@ -212,7 +212,7 @@ class EmbeddingMonitor(Callback):
         if not rows or len(rows["features/0"]) < 2:
             if not self._warned:
                 rank_zero_warn(
-                    "online: the method keeps no features of its views (`last_views`), so nothing is measured"
+                    "online: the method keeps no features of its views (`last_views`), so nothing can be measured"
                 )
             self._warned = True
             return

@@ -29,7 +29,7 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found."""
+    """What was found in a folder or table of images."""
 
     path: Path  # what was looked at
     files: list[Source]  # the images whose head can be read
