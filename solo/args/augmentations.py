@@ -52,6 +52,8 @@ class AugmentationCfg:
     solarization: SometimesCfg = key(SometimesCfg, "solarise")
     equalization: SometimesCfg = key(SometimesCfg, "equalise the histogram")
     horizontal_flip: SometimesCfg = key(SometimesCfg, "mirror")
-    transforms: tuple[str, ...] | None = key(None, "own code, module:function from a PIL image to one, after the crop")
+    transforms: tuple[str, ...] | None = key(
+        None, "own code, module:function from a PIL image to one, after the crop; then views are made image by image"
+    )
     mean: tuple[float, ...] | None = key(None, "null: data.mean")
     std: tuple[float, ...] | None = key(None, "null: data.std", gt=0)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from solo.args.fields import REQUIRED, Words, derived, idle, key
+from solo.args.fields import REQUIRED, derived, key
 from solo.data.catalogue.rows import DatasetSpec
 from solo.errors import UserError
 
@@ -20,30 +20,51 @@ class CommonDataCfg:
     split_seed: int = derived(42)
 
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
-    train_path: str | None = idle(None, "folder of the training images; not needed where they can be fetched")
-    val_path: str | None = idle(None, "folder of the validation images; null: none, or the data set's own")
+    train_path: str | None = key(
+        None, "folder of the training images; not needed where they can be fetched", matters=False
+    )
+    val_path: str | None = key(
+        None, "folder of the validation images; null: none, or the data set's own", matters=False
+    )
     format: Literal["image_folder", "table", "webdataset", "hf", "h5"] = key(
         "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face"
     )
     fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
-    # Whole groups, such as fonts, where the data set knows some; its own validation images are not looked at then.
-    holdout: float = key(0.0, "share of the training images that validate, for choosing settings", ge=0, lt=1)
-    num_workers: int | None = idle(None, "loader processes for each device; null: as many as it has cores", ge=0)
-    download: bool = idle(True, "fetch the data set if it isn't there")
+    holdout: float = key(
+        0.0,
+        "share of the training images that validate in place of the data set's own, which nobody then looks at: for "
+        "choosing settings; whole groups (fonts) where the data set knows some",
+        ge=0,
+        lt=1,
+    )
+    num_workers: int | None = key(
+        None, "loader processes for each device; null: as many as there are cores for it", ge=0, matters=False
+    )
+    download: bool = key(True, "fetch the data set if it isn't there", matters=False)
     num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
-    levels: Words | str | None = key(None, "flat (first folders: classes), folders (nested), or names; null: see it")
+    levels: tuple[str, ...] | str | None = key(
+        None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
+    )
     taxonomy: str | None = key(None, "file with the label tree above the class folders; null: none")
     path_column: str | None = key(None, "table, hf: column of the images; null: the one with image files")
-    label_columns: Words | None = key(None, "table, webdataset, hf: columns of labels, coarse first; null: see it")
+    label_columns: tuple[str, ...] | None = key(
+        None, "table, webdataset, hf: columns of labels, coarse first; null: the only other one"
+    )
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
     unknown_classes: Literal["drop", "label"] | None = key(
-        None, "classes that training lacks: leave them out, or keep the labels that they share; null: refuse them"
+        None,
+        "validation classes that training lacks: leave their images out, or keep the labels that they share; null: "
+        "refuse them",
     )
     range: tuple[float, ...] | None = key(
-        None, "black and white of images with more than 8 bits a value; null: the checkpoint's, else found in a sample"
+        None,
+        "values that are black and white in images with more than 8 bits a value; null: the checkpoint's, else found "
+        "in a sample of the training images",
     )
     exif: bool | None = key(None, "turn pictures as their EXIF says; null: the checkpoint's, else true")
-    background: tuple[int, ...] | None = key(None, "behind transparency; null: the checkpoint's, white", ge=0, le=255)
+    background: tuple[int, ...] | None = key(
+        None, "red, green, blue behind transparent pictures; null: the checkpoint's, else white", ge=0, le=255
+    )
     max_pixels: int | None = key(None, "of one image, larger ones are refused; null: 178956970", ge=1)
 
     @property
@@ -66,8 +87,15 @@ class AugmentedDataCfg(CommonDataCfg):
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
     )
-    cache_size: int | None = idle(None, "batch: pixels kept of a shorter side; null: 8/7 of the largest view", ge=1)
-    cache_dir: str | None = idle(None, "batch: where decoded images are kept; null: the user's cache folder")
+    cache_size: int | None = key(
+        None,
+        "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
+        ge=1,
+        matters=False,
+    )
+    cache_dir: str | None = key(
+        None, "batch, image files: where decoded images are kept; null: the user's cache folder", matters=False
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -87,11 +115,22 @@ class DataCfg(AugmentedDataCfg):
         "what makes a batch: chance, anchors with a partner at each level, equally many or some images a class; "
         "null: hierarchical in methods that learn from all levels, else random",
     )
-    sampler_level: int | str | None = key(None, "balanced, pxk: level that gives the classes; null: the finest")
+    sampler_level: int | str | None = key(
+        None, "balanced, pxk: level of the label tree, by name or index, that gives the classes; null: the classes"
+    )
     per_class: int = key(4, "pxk: images of each class in a batch", ge=1)
-    labelled_share: float | None = key(None, "share of a batch whose class is known; null: as they come", gt=0, lt=1)
+    labelled_share: float | None = key(
+        None,
+        "share of a batch whose class is known, in (0, 1): few labelled images come as often as that takes; "
+        "null: as they come",
+        gt=0,
+        lt=1,
+    )
     resolution_schedule: tuple[float, ...] | None = key(
-        None, "shares of the views' side that are seen, in equal parts of the run: [0.5,0.75,1]; null: all", gt=0, le=1
+        None,
+        "shares of the views' side that are seen, in as many equal parts of the run, e.g. [0.5,0.75,1]; null: all",
+        gt=0,
+        le=1,
     )
     num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
@@ -116,7 +155,9 @@ class EvalDataCfg(CommonDataCfg):
 class SourceDataCfg(EvalDataCfg):
     """The same where a checkpoint can name the data set."""
 
-    dataset: str | None = key(None, "name of the data set; custom: own images; null: the checkpoint's")  # type: ignore[assignment]
+    dataset: str | None = key(  # type: ignore[assignment]
+        None, "name of the data set; custom or image_folder: your own images; null: what the checkpoint was trained on"
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -125,7 +166,10 @@ class OfflineDataCfg(SourceDataCfg):
 
     no_labels: bool = key(False, "custom: flat folders of images without labels")
     unseen_classes: int | tuple[str, ...] | None = key(
-        None, "classes measured apart as well: names or indices, or how many to draw; null: the checkpoint's", ge=0
+        None,
+        "classes that are measured apart as well, those that pretraining left out: names or indices, or how many to "
+        "draw; null: those of the checkpoint's run",
+        ge=0,
     )
     split_seed: int = key(42, "seed of unseen_classes", ge=0)
     val_only: bool = key(False, "measure the validation images among themselves, without training images")

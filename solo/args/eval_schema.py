@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from solo.args.data_schema import OfflineDataCfg, SourceDataCfg
-from solo.args.fields import Words, idle, key
+from solo.args.fields import key
 from solo.args.schema import LinearBackboneCfg
 
 
@@ -27,13 +27,17 @@ class FeatureCfg:
     pretrained: bool | str = key(True, "model: its published weights, none (false), or a file with them")
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
-    batch_size: int = idle(256, "images computed at once; does not change the result", ge=1)
+    batch_size: int = key(256, "images computed at once; does not change the result", ge=1, matters=False)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key("auto", "what to compute on")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
-    cache: bool = idle(True, "keep the features of a network, and take those that were kept for the same images")
-    cache_dir: str | None = idle(None, "where features are kept; null: features in the user's cache folder")
-    checkpoint: FolderCfg = idle(FolderCfg, "files of a run")
-    name: str | None = idle(None, "name of the run")
+    cache: bool = key(
+        True, "keep the features of a network, and take those that were kept for the same images", matters=False
+    )
+    cache_dir: str | None = key(
+        None, "where features are kept; null: features in the user's cache folder", matters=False
+    )
+    checkpoint: FolderCfg = key(FolderCfg, "files of a run", matters=False)
+    name: str | None = key(None, "name of the run", matters=False)
     data: SourceDataCfg = key(SourceDataCfg, "images")
 
 
@@ -41,9 +45,11 @@ class FeatureCfg:
 class KnnCfg(FeatureCfg):
     """Settings of `solo knn`; all combinations of the four lists are measured."""
 
-    name: str = idle("knn", "name of the run")
+    name: str = key("knn", "name of the run", matters=False)
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
-    distance_function: tuple[Literal["cosine", "euclidean"], ...] = key(["cosine"], "how neighbours are found, weighed")
+    distance_function: tuple[Literal["cosine", "euclidean"], ...] = key(
+        ["cosine"], "how neighbours are found and weighed"
+    )
     k: tuple[int, ...] = key([20], "numbers of neighbours", ge=1)
     temperature: tuple[float, ...] = key([0.07], "of the weights exp(cosine / temperature); cosine only", gt=0)
 
@@ -52,7 +58,7 @@ class KnnCfg(FeatureCfg):
 class UmapCfg(FeatureCfg):
     """All settings of `solo umap`: whose features become points, and how."""
 
-    name: str = idle("umap", "name of the run")
+    name: str = key("umap", "name of the run", matters=False)
     feature_type: Literal["backbone", "projector"] = key("backbone", "which features")
     embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
     max_points: int = key(3000, "images drawn of each set; more are subsampled at random", ge=2)
@@ -64,7 +70,7 @@ class UmapCfg(FeatureCfg):
 class EvaluateCfg(FeatureCfg):
     """All settings of `solo evaluate`: whose features are measured, by what, on which images."""
 
-    name: str | None = idle(None, "name of the run; null: evaluate-<data set>")
+    name: str | None = key(None, "name of the run; null: evaluate-<data set>", matters=False)
     data: OfflineDataCfg = key(OfflineDataCfg, "images")
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
     k: int = key(20, "kNN: number of neighbours", ge=1)
@@ -90,22 +96,32 @@ class AnalyzeDataCfg(OfflineDataCfg):
 class AnalyzeCfg(FeatureCfg):
     """Settings of `solo analyze`; the sources may be lists, which are compared."""
 
-    name: str = idle("analyze", "name of the run")
+    name: str = key("analyze", "name of the run", matters=False)
     pretrained_feature_extractor: tuple[str, ...] | None = key(  # type: ignore[assignment]
         None, "checkpoints, or folders of runs, whose checkpoints are a time series; `checkpoint=PATH` is short for it"
     )
-    model: Words | None = key(None, "instead: models of timm or torchvision")  # type: ignore[assignment]
-    features: Words | None = key(None, "instead: files of saved features")  # type: ignore[assignment]
+    model: tuple[str, ...] | None = key(  # type: ignore[assignment]
+        None, "instead: models of timm or torchvision, timm/NAME or torchvision/NAME"
+    )
+    features: tuple[str, ...] | None = key(  # type: ignore[assignment]
+        None, "instead: files of saved features (.npz .pt .safetensors), see docs/evaluate.md"
+    )
     data: AnalyzeDataCfg = key(AnalyzeDataCfg, "images")
     title: str | None = key(None, "of the report; null: the names of the runs and the data set")
     names: tuple[str, ...] | None = key(None, "of the runs in the legends, one for each source; null: their own")
     epochs: int = key(8, "of a run's folder: checkpoints to look at, evenly spaced; 1: the last one only", ge=1)
     start: bool = key(True, "of a run's folder: also the network before training, drawn again from the run's seed")
     series: bool = key(False, "the sources are one run over time, in this order, instead of several runs")
-    superclass: int | str | None = key(None, "level of the superclasses; null: above the classes, else what emerges")
+    superclass: int | str | None = key(
+        None, "level of the superclasses, by name or index; null: the one above the classes, else what emerges"
+    )
     inside: str | None = key(None, "name of a superclass whose classes are drawn; null: the one that is poorest inside")
-    clusters: int | None = key(None, "without labels: clusters to find; null: a 20th of the images, 10 to 60", ge=2)
-    embedding: Literal["umap", "tsne", "pca", "none"] = key("umap", "how features become points; none: not at all")
+    clusters: int | None = key(
+        None, "without labels: clusters to find; null: a twentieth of the images, 10 to 60", ge=2
+    )
+    embedding: Literal["umap", "tsne", "pca", "none"] = key(
+        "umap", "how features become points; none: no such pictures"
+    )
     max_points: int = key(2000, "images of each picture of points; more are subsampled at random", ge=2)
     max_images: int | None = key(None, "images to look at; more are subsampled at random; null: all", ge=8)
     max_anchors: int = key(10_000, "images that are compared with all images; more are subsampled at random", ge=2)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from solo.args.fields import REQUIRED, Words, key
+from solo.args.fields import REQUIRED, key
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -35,7 +35,9 @@ class ArmCfg:
     """One arm; a list of words is short for `words`."""
 
     words: tuple[str, ...] = key([], "overrides of the recipe, as on the command line")
-    grid: dict[str, Any] | str | None = key(None, "key -> list of values to choose from; or an arm with that choice")
+    grid: dict[str, Any] | str | None = key(
+        None, "key -> list of values to choose from, all combinations; or the arm whose choice is taken over"
+    )
     recipe: str | None = key(None, "another recipe than the file's")
     shift: int = key(0, "added to the seeds: other draws; of the baseline's words, a control of what noise does", ge=0)
     placebo: bool = key(False, "can't help: its interval should hold 0, and the report says whether it does")
@@ -49,8 +51,12 @@ class ExperimentFile:
     recipe: str = key(REQUIRED, "as on the command line of solo pretrain: DATASET NAME, or a path")
     words: tuple[str, ...] = key([], "overrides of every run, as on the command line of solo pretrain")
     evaluate: tuple[str, ...] = key(["measures=[knn,linear]", "intervals=false"], "words of solo evaluate")
-    measures: Words = key(REQUIRED, "[classes:]level/number of evaluate.json: class/knn_acc1, unseen:class/map_at_r")
-    seeds: tuple[int, ...] | int = key(5, "how many, or which: the same for every arm, for paired differences", ge=0)
+    measures: tuple[str, ...] = key(
+        REQUIRED, "[classes:]level/number of evaluate.json, such as class/knn_acc1 or unseen:class/map_at_r"
+    )
+    seeds: tuple[int, ...] | int = key(
+        5, "how many, or which: the same for every arm, so that differences are paired", ge=0
+    )
     baseline: str = key(REQUIRED, "the arm that the others are compared with")
     budgets: dict[str, list[str]] | None = key(None, "name -> words: everything is done for each; null: one")
     choose: ChooseCfg = key(ChooseCfg, "settings of arms with a grid")
@@ -63,8 +69,12 @@ class BenchmarkCfg:
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("runs",)
 
-    runs: Words = key(REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; first: the baseline")
-    data: tuple[str, ...] | str = key(REQUIRED, "[digits,glyphs=PATH], or a YAML file: NAME: [words of solo evaluate]")
+    runs: tuple[str, ...] = key(
+        REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; the others are compared with the first"
+    )
+    data: tuple[str, ...] | str = key(
+        REQUIRED, "data sets, [digits,glyphs=PATH], or a YAML file: NAME: [words of solo evaluate]"
+    )
     protocols: tuple[Literal["knn", "linear", "shots1", "shots10", "labels1", "labels10"], ...] = key(
         ["knn", "linear", "shots1", "shots10", "labels1", "labels10"], "what is measured, see docs/benchmark.md"
     )

@@ -5,7 +5,6 @@ import dataclasses
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from solo.errors import UserError
@@ -59,10 +58,6 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
     if isinstance(default, (list, tuple, dict)):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
-
-
-idle = partial(key, matters=False)
-Words = tuple[str, ...]
 
 
 def derived(default: Any = None) -> Any:

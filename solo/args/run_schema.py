@@ -3,19 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from solo.args.fields import idle, key
+from solo.args.fields import key
 
 
 @dataclass(kw_only=True, frozen=True)
 class OnlineCfg:
     """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
 
-    enabled: bool = idle(True, "measure them at the end of an epoch, on the last training batches")
-    rows: int = idle(2048, "images that are measured", ge=2)
-    every: int = idle(1, "epochs between two measurements; the last epoch is always measured", ge=1)
-    alarm: bool = idle(True, "say once when the embedding collapses or the loss stands still, with likely causes")
+    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches", matters=False)
+    rows: int = key(2048, "images that are measured", ge=2, matters=False)
+    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1, matters=False)
+    alarm: bool = key(
+        True, "say once when the embedding collapses or the loss stands still, with likely causes", matters=False
+    )
     stop_on_collapse: bool = key(False, "end the run then")
-    replay: bool = idle(True, "a loss that is not finite: find where it began, keep batch and state in replay/")
+    replay: bool = key(
+        True, "a loss that is not finite: find where it began, keep batch and state in replay/", matters=False
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -23,8 +27,12 @@ class PerformanceCfg:
     """What makes training faster or slower and leaves its result as it is."""
 
     disable_channel_last: bool = key(False, "keep images channel-first in memory")
-    compile: Literal["auto"] | bool = idle("auto", "torch.compile; auto: on a GPU, for runs of 5,000 steps and more")
-    grad_checkpointing: bool = idle(False, "compute activations again in the backward pass: less memory, more time")
+    compile: Literal["auto"] | bool = key(
+        "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more", matters=False
+    )
+    grad_checkpointing: bool = key(
+        False, "compute the backbone's activations again in the backward pass: less memory, more time", matters=False
+    )
     ring_loss: bool = key(
         False,
         "several devices: keys of the contrastive loss pass from one to the next instead of being gathered by all, so "
@@ -37,7 +45,7 @@ class PerformanceCfg:
         "replace, and of HEX that weighs or drops relatives",
         matters=False,
     )
-    profile: bool = idle(False, "write profile.txt and profile.json: where the time of a step goes")
+    profile: bool = key(False, "write profile.txt and profile.json: where the time of a step goes", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -48,7 +56,9 @@ class CheckpointCfg:
     dir: str = key("trained_models", "parent folder of all runs")
     frequency: int = key(1, "epochs between two checkpoints", ge=1)
     keep_prev: bool = key(False, "keep the earlier ones")
-    ema: float | None = key(None, "write ema.pth: a mean of the backbone, this share of itself in a step", gt=0, lt=1)
+    ema: float | None = key(
+        None, "write ema.pth, too: a running mean of the backbone that keeps this share of itself in a step", gt=0, lt=1
+    )
     every_steps: int | None = key(None, "renew last.ckpt inside an epoch after as many optimizer steps, too", ge=1)
     every_minutes: float | None = key(30, "the same by time; null: only after epochs", ge=0)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from solo.args.augmentations import AugmentationCfg
 from solo.args.data_schema import DataCfg, LinearDataCfg
-from solo.args.fields import REQUIRED, Words, derived, idle, key
+from solo.args.fields import REQUIRED, derived, key
 from solo.args.run_schema import (
     AutoResumeCfg,
     AutoUmapCfg,
@@ -54,17 +54,25 @@ class HexCfg:
     """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
 
     policy: str = key(
-        "standard", f"who is a relative, usually written `type: HEX_adaptive`: {shown()}, or your own as module:name"
+        "standard",
+        f"which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or a "
+        "policy of your own as module:name",
     )
     policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own, and of clusters, fnc, ring")
     positives: Literal["inside", "outside"] = key(
-        "inside", "several positives of an anchor: summed inside the log, as in solo-learn, or the mean of their logs"
+        "inside",
+        "several positives of one anchor (of more than two views, or of labels): summed inside the log, as in "
+        "solo-learn, or the mean of their logs",
     )
     variant: Literal["reweight", "relative", "release"] = key(
-        "reweight", "the paper's loss, the same with weights relative to all negatives, or what the release trains"
+        "reweight",
+        "the paper's loss; the same with weights relative to all negatives, so that the set weighs more as a whole; or "
+        "what the public release trains",
     )
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
-    warm_epoch: int | None = key(None, "epochs of the plain loss at the start; null: the type's own, 10, 1 or 0", ge=0)
+    warm_epoch: int | None = key(
+        None, "epochs of the plain loss at the start; null: 10, neighbours 1, HCL, DCL, InfoNCE and coarse 0", ge=0
+    )
     distance_thresh: float = key(0.9, "fixed: threshold at the start", ge=-1, le=1)
     distance_min: float = key(0.3, "fixed: threshold at the end", ge=-1, le=1)
     step_type: Literal["step", "cos"] = key("step", "fixed: how the threshold goes down")
@@ -74,7 +82,9 @@ class HexCfg:
     beta: float = key(1.0, "how much the closest hierarchy negatives weigh more", ge=0)
     tau_plus: float = key(0.1, "expected share of false negatives among them", ge=0, lt=1)
     action: Literal["weigh", "drop", "pull", "keep"] | None = key(
-        None, "relatives are weighed among the negatives, dropped from them, pulled, or kept; null: the type's own"
+        None,
+        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
+        "nothing; null: the type's own",
     )
     show: Literal["neighbours", "oracle", "shuffled", "random"] | None = key(
         None,
@@ -87,8 +97,12 @@ class HexCfg:
         "what a positive is measured against: itself and the negatives, these alone (decoupled), everybody, as in "
         "SupCon, or everybody, and for own views relatives only (class-conditional); null: the type's own",
     )
-    share: float | None = key(None, "pull: relatives' share of the target; null: 0.5, coarse: same for all", ge=0, le=1)
-    softness: float | None = key(None, "pull: temperature of relatives' weights; null: all the same, soft: 0.05", gt=0)
+    share: float | None = key(
+        None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1
+    )
+    softness: float | None = key(
+        None, "pull: temperature of the softmax that weighs relatives; null: all the same, soft: 0.05", gt=0
+    )
     confident: bool = key(False, "pull: a smaller share where these weights are spread evenly (ASCL)")
     kin: Literal["HEX_adaptive", "HEX_fixed", "superclass", "HCL"] | None = key(
         None, "pull, drop: a second type, which finds whom to weigh among the other negatives"
@@ -108,10 +122,14 @@ class HexCfg:
     alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
-    temperature_max: float | None = key(None, "HEX's temperature swings up to this and back (2303.13664)", gt=0)
+    temperature_max: float | None = key(
+        None, "HEX's temperature swings from hex.temperature up to this and back (2303.13664)", gt=0
+    )
     temperature_period: int = key(100, "epochs from one maximum to the next", ge=1)
     named: bool = key(False, "adaptive, fixed: who shares a known label at hex.level is a hierarchy negative, too")
-    level: int | str | None = key(None, "superclass, coarse, oracle, named; null: coarsest, oracle: finest")
+    level: int | str | None = key(
+        None, "superclass, coarse, oracle, named: level of the tree, by name or index; null: coarsest, oracle: finest"
+    )
 
     def warm_up(self) -> int:
         """`warm_epoch`, or what it is where it is null."""
@@ -138,8 +156,12 @@ class CommonOptimizerCfg:
 class OptimizerCfg(CommonOptimizerCfg):
     """The optimizer of `solo pretrain`, which also trains the online classifier."""
 
-    # With solo-learn's data sets it is scaled only if data.val_path is set, as it always was.
-    classifier_lr: float | None = key(None, "learning rate of the online classifier, likewise; null: lr", ge=0)
+    classifier_lr: float | None = key(
+        None,
+        "learning rate of the online classifier, likewise; null: lr; with solo-learn's data sets scaled only if "
+        "data.val_path is set, as it always was",
+        ge=0,
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -169,7 +191,9 @@ class SchedulerCfg(CommonSchedulerCfg):
 class LinearSchedulerCfg(CommonSchedulerCfg):
     """The schedules that `solo linear` has: some more than pretraining."""
 
-    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key("warmup_cosine", "how", open=True)
+    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(
+        "warmup_cosine", "how it changes", open=True
+    )
     gamma: float = key(0.95, "exponential: factor of each epoch", gt=0, le=1)
 
 
@@ -197,56 +221,72 @@ class RunCfg:
     strategy: str | None = key(None, "how processes work together, for example ddp; null: Lightning's choice")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
     performance: PerformanceCfg = key(PerformanceCfg, "speed")
-    checkpoint: CheckpointCfg = idle(CheckpointCfg, "files of a run")
-    auto_resume: AutoResumeCfg = idle(AutoResumeCfg, "continue by itself")
-    resume_from_checkpoint: str | None = idle(None, "continue this checkpoint; goes before auto_resume")
-    resume_allow: Words = idle([], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]")
-    trust: list[str] = key([], "modules outside of solo whose code files may name; counts on the command line only")
-    progress: Literal["rich", "plain", "off"] = idle("rich", "progress bar, a line an epoch, or nothing")
-    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = idle(
-        None, "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it"
+    checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run", matters=False)
+    auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself", matters=False)
+    resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume", matters=False)
+    resume_allow: tuple[str, ...] = key(
+        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]", matters=False
     )
-    tensorboard: TensorboardCfg = idle(TensorboardCfg, "TensorBoard")
-    wandb: WandbCfg = idle(WandbCfg, "Weights & Biases")
+    trust: list[str] = key(
+        [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
+    )
+    progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
+    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = key(
+        None,
+        "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it",
+        matters=False,
+    )
+    tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard", matters=False)
+    wandb: WandbCfg = key(WandbCfg, "Weights & Biases", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)
 class PretrainCfg(RunCfg):
     """All settings of `solo pretrain`: method, objective, images, views, optimizer."""
 
-    name: str | None = idle(None, "name of the run; null: <method>-<data set>")
+    name: str | None = key(None, "name of the run; null: <method>-<data set>", matters=False)
     method: str = key(REQUIRED, "self-supervised method")
     accumulate: Literal["plain", "exact"] = key(
         "plain", "accumulate_grad_batches batches: each with a loss of its own, or exact: one loss sees them all"
     )
     method_kwargs: dict[str, Any] = key({}, "the method's own settings")
     backbone: BackboneCfg = key(BackboneCfg, "network")
-    finetune_from: str | None = key(None, "weights to start from: timm/NAME, torchvision/NAME, a file or a run")
-    finetune_layers: Words | None = key(None, "layers that are trained, the rest stays, BatchNorm too; null: all")
-    finetune_lora: int | None = key(None, "rank of adapters (LoRA) trained in place of attention's weights", ge=1)
-    verdict: bool = idle(True, "with finetune_from: compare its weights with those of the end")
+    finetune_from: str | None = key(
+        None, "weights that the backbone starts from: timm/NAME, torchvision/NAME, a file or a run; null: random ones"
+    )
+    finetune_layers: tuple[str, ...] | None = key(
+        None, "layers of it that are trained, the rest stays as it is, BatchNorm too; null: all"
+    )
+    finetune_lora: int | None = key(
+        None, "rank of adapters that are trained in its attention, in place of its weights (LoRA); null: none", ge=1
+    )
+    verdict: bool = key(True, "with finetune_from: compare its weights with those of the end", matters=False)
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")
     augmentations: tuple[AugmentationCfg, ...] = key(REQUIRED, "how views are made, one entry for each pipeline")
-    debug_augmentations: bool = idle(False, "print the pipelines")
+    debug_augmentations: bool = key(False, "print the pipelines", matters=False)
     optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
     scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
     knn_eval: KnnEvalCfg = key(KnnEvalCfg, "nearest neighbours")
     online: OnlineCfg = key(OnlineCfg, "vital signs, and who watches them")
-    auto_umap: AutoUmapCfg = idle(AutoUmapCfg, "pictures of the embedding")
+    auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding", matters=False)
 
 
 @dataclass(kw_only=True, frozen=True)
 class LinearCfg(RunCfg):
     """All settings of `solo linear`: a checkpoint, images, and how the classifier is trained."""
 
-    name: str | None = idle(None, "name of the run; null: linear-<data set>")
-    pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .safetensors ...) or a run's folder")
+    name: str | None = key(None, "name of the run; null: linear-<data set>", matters=False)
+    pretrained_feature_extractor: str = key(
+        REQUIRED, "a checkpoint (.ckpt .pth .safetensors ...) or the folder of a run"
+    )
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     finetune: bool = key(False, "train the backbone, too")
     grid: bool = key(
-        False, "with data.cache_features: 24 pairs of rate and weight decay at once, the best on a tenth of the images"
+        False,
+        "with data.cache_features: train 24 pairs of learning rate and weight decay at once, and take the best on a "
+        "tenth of the training images",
     )
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
     data: LinearDataCfg = key(LinearDataCfg, "images")

@@ -13,7 +13,9 @@ from solo.args.fields import REQUIRED, key
 class TakeCfg:
     """Keys of all of them."""
 
-    run: str = key(REQUIRED, "a checkpoint, folder of a run or an export, hf://NAME/REPO, timm/NAME, torchvision/NAME")
+    run: str = key(
+        REQUIRED, "a checkpoint, the folder of a run or of an export, hf://NAME/REPOSITORY, timm/NAME, torchvision/NAME"
+    )
     batch_size: int = key(256, "images computed at once; does not change the result", ge=1)
     device: str | None = key(None, "cpu, cuda, cuda:1, mps; null: a GPU where there is one")
 
@@ -61,7 +63,9 @@ class PredictCfg(FilesCfg):
     k: int = key(5, "best classes written for each image", ge=1)
     level: str | None = key(None, "level of the label tree that the best ones are of; null: the classes")
     within: str | None = key(None, "only classes below this node; LEVEL:NAME where several have the name")
-    decision: Literal["likely", "crm"] = key("likely", "best: most probable, or expected to be least wrong in the tree")
+    decision: Literal["likely", "crm"] = key(
+        "likely", "which are the best: the most probable, or those expected to be least wrong in the label tree"
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
