@@ -111,4 +111,5 @@ def check_source(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("data.dataset", " has no place beside features=FILE, which has its own labels; leave it out")
     elif given and values["data"]["dataset"] is None:
         what = "the checkpoint doesn't name it" if given == [SOURCES[0]] else "a published model has none"
-        yield Problem("data.dataset", f" is missing ({what}); give NAME, or custom and data.val_path=FOLDER")
+        text = f" is missing ({what}); give data.dataset=NAME, or custom and data.val_path=FOLDER"
+        yield Problem("data.dataset", text)
