@@ -182,7 +182,9 @@ def constructor(node: ast.ClassDef, name: str) -> str:
             return signature(inner, name)
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         fields = [ast.unparse(part) for part in node.body if isinstance(part, ast.AnnAssign)]
-        return spread(name, [field for field in fields if "init=False" not in field])
+        fields = [field for field in fields if "init=False" not in field and ": ClassVar" not in field]
+        if fields or not node.bases:  # else they are those of its base
+            return spread(name, fields)
     bases = ", ".join(ast.unparse(base) for base in node.bases)
     return f"class {name}({bases})" if bases else f"class {name}"
 
