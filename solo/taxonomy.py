@@ -97,8 +97,13 @@ class Taxonomy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Taxonomy:
-        """The tree that `to_dict` has written."""
-        return cls(tuple(data["levels"]), tuple(map(tuple, data["names"])), tuple(map(tuple, data["parents"])))
+        """The tree that `to_dict` has written; a `UserError` of anything else."""
+        try:
+            return cls(tuple(data["levels"]), tuple(map(tuple, data["names"])), tuple(map(tuple, data["parents"])))
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                "this is no label tree; give what `to_dict` writes, its levels, names and parents"
+            ) from error
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Lists, texts and ints only, so that it can live in JSON and in a weights-only checkpoint."""

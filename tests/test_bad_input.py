@@ -48,6 +48,8 @@ SETTINGS = [
         "type=HEX_adaptive hex.action=pull performance.fused_loss=true",
         "performance.fused_loss=True weighs or drops what HEX_fixed",
     ),
+    ("type=HEX_adaptive hex.action=pull performance.ring_loss=true", "performance.ring_loss=True pulls no relatives"),
+    ("type=fnc performance.ring_loss=true", "performance.ring_loss=True pulls no relatives"),
     # names that don't exist
     ("method=simclrr", "method='simclrr' is unknown; did you mean 'simclr'? choose all4one, barlow_twins"),
     ("method=null", "method is missing; give text: self-supervised method"),

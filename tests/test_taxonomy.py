@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 
+from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
 LIFE = Taxonomy(
@@ -79,6 +81,12 @@ def test_ragged_classes_are_numbered_from_the_finest_level() -> None:
     assert ZOO.class_names == ("lion", "tiger", "owl", "eagle", "fish")
     assert ZOO.path_table() == [(0, 0, 0), (0, 0, 1), (1, 1, -1), (1, 2, -1), (2, -1, -1)]
     assert Taxonomy.from_dict(json.loads(json.dumps(ZOO.to_dict()))) == ZOO
+
+
+@pytest.mark.parametrize("odd", [{}, [], None, {**ZOO.to_dict(), "names": 3}, {**ZOO.to_dict(), "parents": [1]}])
+def test_what_is_no_tree_is_refused(odd: Any) -> None:
+    with pytest.raises(UserError, match="this is no label tree; give what `to_dict` writes"):
+        Taxonomy.from_dict(odd)
 
 
 def test_the_last_known_label_says_whether_a_class_is_known() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from solo.args.check import Problem, Values, check, get, unknown
 from solo.args.fields import keys_of
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.hex.catalogue import NOT_FUSED, policy_facts, whom_shown
+from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING, policy_facts, whom_shown
 from solo.methods.catalogue import CATALOGUE, facts_of, names
 
 
@@ -83,8 +83,11 @@ def _settings(values: Values) -> Iterator[Problem]:
         yield Problem("performance.ring_loss", text)
     policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
     facts = policy_facts(policy)
+    action, against = (get(values, f"hex.{name}") or getattr(facts, name) for name in ("action", "denominator"))
+    in_ring = not (facts.path and (action == "pull" or facts.kwargs or get(values, "hex.named")))
+    if get(values, "performance.ring_loss") and method and method.ring and not in_ring:
+        yield Problem("performance.ring_loss", f"=True {NOT_IN_RING}")
     if get(values, "performance.fused_loss") and method:
-        action, against = (get(values, f"hex.{name}") or getattr(facts, name) for name in ("action", "denominator"))
         unknown_to_it = action not in ("weigh", "drop") or against not in ("own", "negatives") or facts.kwargs
         if method.hex != "replaces" and not (method.hex == "blends" and facts.path):
             able = ", ".join(names(lambda facts: facts.hex == "replaces"))

@@ -135,9 +135,10 @@ def check_files(values: Values) -> Iterator[Problem]:
 def remarks(values: Values) -> Iterator[str]:
     """What is allowed and may surprise; of a resolved config without problems."""
     schedule, epochs = values.get("scheduler") or {}, values.get("max_epochs")
-    if schedule.get("name") == "warmup_cosine" and schedule["warmup_epochs"] > epochs:
-        length = f"{schedule['warmup_epochs']:g} warm-up epochs (scheduler.warmup_epochs) are more than max_epochs"
-        yield f"the learning rate never reaches optimizer.lr: {length}={epochs}"
+    warm_up: float = schedule["warmup_epochs"] if schedule.get("name") == "warmup_cosine" else 0
+    if epochs and 2 * warm_up > epochs:
+        what = "never reaches optimizer.lr" if warm_up > epochs else "rises for most of the run"
+        yield f"the learning rate {what}: {warm_up:g} warm-up epochs (scheduler.warmup_epochs), max_epochs={epochs}"
     if schedule.get("name") == "warmup_cosine" and schedule["min_lr"] > values["optimizer"]["lr"]:
         ends = f"scheduler.min_lr={schedule['min_lr']:g} is above optimizer.lr={values['optimizer']['lr']:g}"
         yield f"the learning rate goes up after the warm-up: {ends}, scaled to the global batch"

@@ -175,6 +175,7 @@ SWITCHED = (
     Reader("checkpoint: frequency keep_prev ema", *_with("checkpoint.enabled", True)),
     Reader("enable_progress_bar", _nobody, "by Lightning's own bar; set progress to rich, plain or off instead"),
     Reader(_NO_USE, _nobody, "by Lightning's Trainer in programs of one's own"),
+    Reader("performance: ring_loss fused_loss", lambda values: "method" in values, "by solo pretrain"),
     Reader("verdict", lambda values: values.get("finetune_from"), "with finetune_from"),
     Reader("auto_resume: max_hours", *_with("auto_resume.enabled", True)),
     Reader("wandb: entity project offline", _logs_to_wandb, "with wandb.enabled=True or logger=[wandb]"),

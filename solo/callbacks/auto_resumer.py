@@ -50,7 +50,10 @@ class AutoResumer:
                 candidates.append((file.stat().st_mtime, file, args))
         for modified, file, args in sorted(candidates, reverse=True):
             stored = _read(args)
-            if stored is None or stored.get("name") != cfg.get("name"):
+            if stored is None:
+                self.passed_over.append(f"{file} is not continued: {args.name} beside it can't be read")
+                continue
+            if stored.get("name") != cfg.get("name"):
                 continue
             hours = (time.time() - modified) / 3600
             other = self._mismatches(cfg, stored)

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,16 @@ def on_groups(work: Work, counts: list[int], argument: Any, seconds: float = _SE
         start = time.monotonic()
         for process in processes:
             process.start()
+        left = processes
+        while left and (rest := start + seconds - time.monotonic()) > 0:
+            wait([process.sentinel for process in left], rest)
+            left = [process for process in left if process.is_alive()]
+            if any(process.exitcode for process in processes):  # the others would wait for it
+                break
+        for process in left:
+            process.kill()
         for process in processes:
-            process.join(max(start + seconds - time.monotonic(), 0))
-            if process.is_alive():
-                process.kill()
+            process.join()
         results = [_result(Path(folder, f"{group}.{index}.pt"), index) for group, index, _ in places]
     found = iter(results)
     return [[next(found) for _ in range(count)] for count in counts]

@@ -79,7 +79,11 @@ POLICIES: dict[str, PolicyFacts] = {
     "components": _published("Components", "components", action="pull", rows=True),
 }
 
-# What kernels can do, see `solo.losses.fused`; the end of a sentence.
+# What a ring and what kernels can do, see `solo.losses.ring` and `fused`; ends of sentences.
+NOT_IN_RING = (
+    "pulls no relatives, and finds them by HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE only, without "
+    "hex.named; leave it out"
+)
 NOT_FUSED = (
     "weighs or drops what HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE find, without hex.kin and "
     "hex.variant=relative; leave it out"

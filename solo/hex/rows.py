@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
-from solo.hex.catalogue import NOT_FUSED
+from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING
 from solo.hex.local import ListSoftmax, LocalTerm, debias
 from solo.hex.policy import Selector
 from solo.losses.fused import Choice, Seen
@@ -86,10 +86,7 @@ class HexRows(InfoNCERows):
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
         in_parts = all(getattr(found, "in_parts", False) for found in (selector, kin) if found is not None)
         if pairs.ring and (action.name == "pull" or not in_parts):
-            raise UserError(
-                "performance.ring_loss=true pulls no relatives, and finds them by HEX_fixed, HEX_adaptive, superclass, "
-                "HCL, DCL or InfoNCE only, without hex.named; leave it out"
-            )
+            raise UserError(f"performance.ring_loss=true {NOT_IN_RING}")
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
         self.lists |= action.name == "pull"  # relatives become terms of their own
         self.relative, self.kin, self.known, self.own, self.d_own = relative, kin, None, None, None

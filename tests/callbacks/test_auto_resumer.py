@@ -28,14 +28,17 @@ def test_the_newest_matching_run_is_found_with_its_wandb_id(cfg, tmp_path):
     assert AutoResumer(tmp_path).find_checkpoint(cfg) == (newest, "abc")
 
 
-@pytest.mark.fault(5, "`args.json` that names a variable of the environment, or is half a list", "no run to continue")
+@pytest.mark.fault(
+    5, "`args.json` that names a variable of the environment, or is half a list", "no run to continue, and a line"
+)
 def test_other_files_are_no_runs(cfg, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hidden")
     make_run(tmp_path / "one", cfg, wandb_run_id="abc", optimizer={"lr": "${oc.env:SECRET_TOKEN}"})
     make_run(tmp_path / "two", cfg, optimizer={"lr": "${"})
     (make_run(tmp_path / "three", cfg).parent / "args.json").write_text("[" * 50_000)
     resumer = AutoResumer(tmp_path)
-    assert resumer.find_checkpoint(cfg) == (None, None) and resumer.passed_over == []
+    assert resumer.find_checkpoint(cfg) == (None, None) and len(resumer.passed_over) == 3
+    assert all(line.endswith("is not continued: args.json beside it can't be read") for line in resumer.passed_over)
 
 
 def test_a_real_run_is_found(cfg, fit, tmp_path):
