@@ -18,7 +18,6 @@ from solo.args.schema import RunCfg
 from solo.args.words import expand
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
-from solo.run import multirun
 from solo.run.machine import check_launch, trainer_devices
 
 ROOT = Path(solo.__file__).parents[1]
@@ -73,7 +72,7 @@ def test_sweeps_that_can_not_be(words, text):
 
 def test_one_run_after_the_other(monkeypatch, capfd):
     calls = []
-    monkeypatch.setattr(multirun.subprocess, "call", lambda words: calls.append(words[3:]) or len(calls) - 1)
+    monkeypatch.setattr("subprocess.call", lambda words: calls.append(words[3:]) or len(calls) - 1)
     assert main(["pretrain", *WORDS.split(), "-m", "seed=1,2"]) == 1  # the second run fails
     assert [words[-1] for words in calls] == ["seed=1", "seed=2"] and calls[0][0] == "pretrain"
     assert calls[0][1:3] == ["scripts/pretrain/digits", "simclr.yaml"]
