@@ -1,11 +1,12 @@
 """A grid of linear classifiers on features that are made once, against running the backbone in every epoch.
 
-    python benchmarks/grid.py [--epochs 100] [--rounds 5] [--threads 1]
+    python benchmarks/grid.py [--epochs 100] [--rounds 5] [--threads 1] [--backbone resnet18] [--side 32]
 
-Digits, and an untrained ResNet-10 that is frozen, in one process. *Grid*: features once, 24 pairs of learning rate and
-weight decay at once on nine tenths of the training images, the best on the rest, then one classifier of it on all of
-them. *Backbone*: the classifier of that pair, whose backbone sees the images in each epoch again; some epochs of it are
-run between the other's parts, and count for all. Processor time without a GPU; accuracies on the validation images.
+Digits, and an untrained network that is frozen, in one process; by default a small ResNet-10 on 16 pixels. *Grid*:
+features once, 24 pairs of learning rate and weight decay at once on nine tenths of the training images, the best on the
+rest, then one classifier of it on all of them. *Backbone*: the classifier of that pair, whose backbone sees the images
+in each epoch again; some epochs of it are run between the other's parts, and count for all. Processor time without a
+GPU; accuracies on the validation images.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import torch
 from data import clock  # type: ignore[import-not-found]
 from torch import Tensor, nn
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import pil_to_tensor, resize
 
 from solo.backbones import build_backbone
 from solo.data.catalogue.registry import get_spec
@@ -25,11 +26,11 @@ from solo.eval.linear import choose, train_heads
 RATES, DECAYS, BATCH = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0], [0.0, 1e-6, 1e-5, 1e-4], 128
 
 
-def images(split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pixels (n, 1, 16, 16) and classes."""
+def images(split: str, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pixels (n, 1, side, side) and classes."""
     spec = get_spec("digits")
     found = load(spec, split, None)
-    pixels = torch.stack([pil_to_tensor(image) for image, _ in found]) / 255
+    pixels = resize(torch.stack([pil_to_tensor(image) for image, _ in found]) / 255, [side, side])
     return (pixels - spec.mean[0]).to(device) / spec.std[0], torch.tensor([int(label) for _, label in found])
 
 
@@ -42,14 +43,16 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("epochs", 100), ("rounds", 5), ("threads", 1)):
+    for name, default in (("epochs", 100), ("rounds", 5), ("threads", 1), ("side", 16)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--backbone", default="resnet10", choices=("resnet10", "resnet18", "resnet50"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build_backbone("resnet10", channels=1, small=True, kwargs={"width": 24}).to(device).eval()
-    (x, y), (x_val, y_val) = images("train", device), images("val", device)
+    narrow = {"width": 24} if given.backbone == "resnet10" else {}
+    network = build_backbone(given.backbone, channels=1, small=True, kwargs=narrow).to(device).eval()
+    (x, y), (x_val, y_val) = images("train", given.side, device), images("val", given.side, device)
     scores = features(network, x_val)
     grids, epochs = [], []
     for _ in range(given.rounds):
