@@ -27,7 +27,6 @@ import numpy as np
 import torch
 
 from solo import distributed
-from solo.callbacks.recorder import rows_to_csv
 from solo.data.batches.fingerprint import fingerprint
 from solo.data.batches.loaders import ProcessShare, SeededSampler
 from solo.data.batches.samplers import rule_sampler
@@ -42,6 +41,7 @@ from solo.eval.hierarchy import hierarchy_scores
 from solo.eval.knn_metric import WeightedKNNClassifier
 from solo.eval.metrics import accuracy_at_k
 from solo.eval.paths import cpcc, expected_heights, hops
+from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
 from solo.losses.simclr import simclr_loss_func
 from solo.nn.queue import NeighbourQueue
@@ -235,7 +235,7 @@ def of_epochs() -> Iterator[Part]:
     """What is written anew after each epoch."""
 
     def history(n: int) -> Work:
-        return partial(rows_to_csv, [{"epoch": float(i), **{f"m{j}": 0.1 * j for j in range(25)}} for i in range(n)])
+        return partial(csv_text, [{"epoch": float(i), **{f"m{j}": 0.1 * j for j in range(25)}} for i in range(n)])
 
     yield "metrics.csv after so many epochs", "epochs", decades(10, 10_000), history
 

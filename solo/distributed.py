@@ -45,6 +45,7 @@ def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _waiting.clear()
         dist.destroy_process_group()
 
 

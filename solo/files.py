@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            if left.stat().st_mtime < time.time() - 86400:
-                left.unlink(missing_ok=True)
+            with suppress(OSError):  # its writer has just renamed it, or it is another user's
+                if left.stat().st_mtime < time.time() - 86400:
+                    left.unlink()
         yield temporary
         flush(temporary)
         os.replace(temporary, path)

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,12 @@ def test_two_writers(tmp_path, monkeypatch):
         monkeypatch.undo()
         assert path.read_text() == "2nd"
     assert path.read_text() == "the first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_leftover_that_another_writer_has_just_renamed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([folder / ".a.txt.1.tmp"]))
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
 
 
 def test_a_folder_that_is_not_there(tmp_path):

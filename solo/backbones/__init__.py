@@ -12,3 +12,7 @@ def __getattr__(name: str) -> Constructor:
     if name in BACKBONES:
         return BACKBONES[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

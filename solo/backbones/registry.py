@@ -39,7 +39,6 @@ BACKBONES: dict[str, Constructor] = {
     )
     for name in names.split()
 }
-_OURS = frozenset(BACKBONES.values())  # a program may add its own, which are called as solo-learn calls them
 
 # What timm's and torchvision's constructors load from a file or an address.
 _WEIGHTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "weights", "cache_dir"}
@@ -106,7 +105,9 @@ def build_backbone(
         UserError: if the name is unknown or the constructor refuses the kwargs.
     """
     constructor = find_backbone(name, table)
-    ours = name not in table or constructor in _OURS
+    # A program may add its own, which are called as solo-learn calls them.
+    made_in = getattr(getattr(constructor, "func", constructor), "__module__", "")
+    ours = name not in table or made_in.startswith("solo.backbones.")
     given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
     if ours and not (name in table and name.startswith("resnet")):
         if plugin.is_path(name):

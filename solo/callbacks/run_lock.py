@@ -63,12 +63,14 @@ def release(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """`acquire` a folder for a block."""
+    """`acquire` a folder for a block; who had it before keeps it."""
+    before = folder.resolve() / NAME in _held
     acquire(folder)
     try:
         yield
     finally:
-        release(folder)
+        if not before:
+            release(folder)
 
 
 def _is_current(file: int, path: Path) -> bool:

@@ -12,6 +12,9 @@ from solo import distributed
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
 
+__all__ = ["FilterInfNNan", "GatherLayer", "compute_dataset_size", "concat_all_gather_no_grad", "filter_inf_n_nan"]
+__all__ += ["gather", "make_contiguous", "omegaconf_select"]
+
 # Known without having the data: (pretraining images, validation images).
 _SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000)}
 

@@ -53,20 +53,23 @@ def on_groups(work: Work, counts: list[int], argument: Any, seconds: float = _SE
             context.Process(target=_in_group, args=(work, index, count, f"{folder}/{group}", argument), daemon=True)
             for group, index, count in places
         ]
+        files = [Path(folder, f"{group}.{index}.pt") for group, index, _ in places]
         start = time.monotonic()
         for process in processes:
             process.start()
-        left = processes
+        left, dead = processes, list[Path]()
         while left and (rest := start + seconds - time.monotonic()) > 0:
             wait([process.sentinel for process in left], rest)
             left = [process for process in left if process.is_alive()]
-            if any(process.exitcode for process in processes):  # the others would wait for it
+            dead = [file for process, file in zip(processes, files, strict=True) if process.exitcode]
+            dead = [file for file in dead if not file.is_file()]
+            if dead:  # the others would wait for it
                 break
         for process in left:
             process.kill()
         for process in processes:
             process.join()
-        results = [_result(Path(folder, f"{group}.{index}.pt"), index) for group, index, _ in places]
+        results = [_result(file) for file in (*dead, *files)]
     found = iter(results)
     return [[next(found) for _ in range(count)] for count in counts]
 
@@ -94,7 +97,8 @@ def _in_group(work: Work, index: int, count: int, name: str, argument: Any) -> N
     torch.save(result, f"{name}.{index}.pt")
 
 
-def _result(path: Path, index: int) -> Any:
+def _result(path: Path) -> Any:
+    index = path.stem.rpartition(".")[2]
     if not path.is_file():
         raise UserError(f"process {index} of the check ended without a result (killed, out of memory, or too slow)")
     result = torch.load(path, weights_only=True)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from solo import api
-from solo.errors import UserError, reason
+from solo.errors import UserError
 from solo.experiment.plan import Task
 from solo.untrusted import parse_json
 
@@ -81,7 +81,7 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
         if not isinstance(error, UserError):
             with (place / "log.txt").open("a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
-        return {**dataclasses.asdict(task), "error": reason(error)}
+        return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
     summary = parse_json((result / "summary.json").read_bytes())
     row = {
         **dataclasses.asdict(task),

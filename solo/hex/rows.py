@@ -257,7 +257,8 @@ class HexRows(InfoNCERows):
         if self.pairs.anchor_groups is not None and self.pairs.key_groups is not None:
             found["superclass_share"] = self._alike
         if (threshold := self.selector.threshold) is not None:
-            found["threshold"] = torch.stack([threshold, torch.ones_like(threshold)])
+            value = torch.as_tensor(threshold).to(anchors).mean()  # a policy of one's own may give a number
+            found["threshold"] = torch.stack([value, torch.ones_like(value)])
         return found
 
 

@@ -92,7 +92,8 @@ class HierarchicalRows:
         self.per_pair = has * weight / self.size.clamp_min(1)
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
-        self.worst = _worst_pairs(self, self._survey()) if constrained and len(pairs.anchors) else None
+        asked = constrained and (len(pairs.anchors) > 0 or distributed.is_distributed())
+        self.worst = _worst_pairs(self, self._survey()) if asked else None
         self.bounds = None if self.worst is None else bounds(self.worst.loss)
 
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
@@ -187,6 +188,7 @@ class _Worst(NamedTuple):
     """The pair of the largest loss at each level, of each process."""
 
     loss: Tensor  # (processes, L), -inf where there is none
+    # of each process or, where its keys are its own, of this one
     column: Tensor  # (processes, L) its anchor's, among the keys
     rate: Tensor  # (processes, L, N) gradient of its loss with respect to the anchor's cosines
 
@@ -194,6 +196,9 @@ class _Worst(NamedTuple):
 @torch.no_grad()
 def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
     """Of all processes; `worst` (M, L) are the largest losses of this one's anchors."""
+    if not len(worst):
+        none = worst.new_zeros(1, worst.shape[1])
+        return _Worst(distributed.gather(none - torch.inf), none.long(), none[:, :, None])
     loss, index = worst.max(dim=0)
     level, columns = torch.arange(len(index), device=index.device), rows.self_columns[index]
     with torch.autocast(worst.device.type, enabled=False):
@@ -211,6 +216,8 @@ def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
     rate = softmax.gradient(torch.ones_like(loss))
     rate[level, meant.argmin(dim=1)] -= 1
     rate = rate.mul_(rows.inverse_temperature).masked_fill_(loss[:, None] == -torch.inf, 0)
+    if len(rows.pairs.keys) == len(rows.pairs.anchors):  # of this process, of which others may have more or fewer
+        return _Worst(distributed.gather(loss[None]), columns[None], rate[None])
     return _Worst(*distributed.gather_each(loss[None], columns[None], rate[None]))
 
 
@@ -222,9 +229,15 @@ def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     # The bounds are losses of pairs, too: one pair in the world gives each, and gets from every process the weight that
     # is held there, as a key whose row all have.
     best, owner = rows.worst.loss.max(dim=0)
+    apart = len(rows.worst.column) < len(rows.worst.loss)  # only the owner has the rows of such a pair
+    held = distributed.all_reduce_sum(rows.held) if apart else rows.held
     finest_first, source = best.flip(0).cummax(dim=0)
     source = (len(best) - 1 - source).flip(0)  # level whose worst pair is the largest of level l and all finer ones
-    moved = torch.zeros_like(rows.held).index_add_(0, source[1:], rows.held[:-1])
+    moved = torch.zeros_like(held).index_add_(0, source[1:], held[:-1])
+    if apart:
+        moved, owner = moved.masked_fill(owner != distributed.rank(), 0), torch.zeros_like(owner)
+    if not len(rows.pairs.keys):
+        return loss
     level, keys = torch.arange(len(best), device=best.device), rows.pairs.keys
     with torch.autocast(keys.device.type, enabled=False):
         cosines = keys[rows.worst.column[owner, level]] @ keys.T

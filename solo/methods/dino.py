@@ -77,6 +77,8 @@ class DINO(BaseMomentumMethod):
     def dino_clip_gradients(self, clip: float) -> None:
         """Shorten each gradient of the backbone, parameter by parameter, to `clip`."""
         grads = [p.grad for p in self.backbone.parameters() if p.grad is not None]
+        if not grads:
+            return
         shares = (clip / (torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
         torch._foreach_mul_(grads, list(shares.unbind()))
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from solo.nn.whitening import IterNorm
 from solo.precision import at_least_float32
 from solo.rng import rng_state, set_rng_state
 
@@ -147,7 +148,7 @@ def _silent(model: BaseMethod) -> Iterator[None]:
 @contextmanager
 def _second_pass(model: BaseMethod) -> Iterator[None]:
     """Running statistics and the k-NN's bank have seen this batch."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, (_BatchNorm, IterNorm)) and m.track_running_stats]
     knn, model.knn_eval = model.knn_eval, False
     for norm in norms:
         norm.track_running_stats = False

@@ -82,7 +82,7 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
             UserError: it refuses such a batch.
         """
         try:
-            found = distributed.gather_each(*views)
+            found = distributed.gather_each(*map(at_least_float32, views))
             return torch.stack([self._of_all(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]).mean()
         except (ValueError, AssertionError) as error:
             raise UserError(f"{type(self.criterion).__name__}: {' '.join(str(error).split())}") from error

@@ -18,6 +18,7 @@ from solo.checkpoint import FORMAT
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts, taxonomy_of
 from solo.methods.stepped import SteppedModule
+from solo.nn.whitening import IterNorm
 from solo.optim import build as optim
 from solo.optim.build import remove_bias_and_norm_from_weight_decay
 from solo.precision import at_least_float32
@@ -179,7 +180,7 @@ class SoloModule(SteppedModule):
         DDP would send all buffers in each step. In training nobody reads these, and queues, centres and banks are made
         of the rows of all processes, and so are equal.
         """
-        norms = [part for part in self.modules() if isinstance(part, _BatchNorm)]
+        norms = [part for part in self.modules() if isinstance(part, (_BatchNorm, IterNorm))]
         with torch.no_grad():
             for values in (value for norm in norms for value in norm.buffers(recurse=False)):
                 values.copy_(distributed.of_first(values))

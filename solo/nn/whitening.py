@@ -79,6 +79,7 @@ class IterNorm(nn.Module):
             size //= 2
         self.num_features, self.num_groups, self.num_channels = num_features, num_features // size, size
         self.T, self.eps, self.momentum = T, eps, momentum
+        self.track_running_stats = True  # False: training leaves them alone
         shape = [1, num_features, *[1] * (dim - 2)]
         self.weight = nn.Parameter(torch.ones(shape)) if affine else None
         self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
@@ -107,9 +108,10 @@ class IterNorm(nn.Module):
         for _ in range(self.T):
             p = 1.5 * p - 0.5 * p @ p @ p @ (sigma / trace)
         wm = p / trace.sqrt()
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_wm.lerp_(wm, self.momentum)
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_wm.lerp_(wm, self.momentum)
         return mean, wm
 
 

@@ -42,6 +42,8 @@ def embed(cfg: EmbedCfg) -> Path:
     parts.mkdir(parents=True, exist_ok=True)
     try:
         with run_lock.held(parts):
+            for left in parts.glob(".[0-9]*.npz.*.tmp"):  # a killed command's
+                left.unlink()
             return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:
         if out.suffix and parts.is_dir() and not any(parts.iterdir()):

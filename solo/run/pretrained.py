@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,7 +87,7 @@ class PretrainedModel(OnHub):
         Raises:
             UserError: a path that is no image or doesn't exist, or something that is no image.
         """
-        if not (isinstance(batch_size, int) and batch_size >= 1):
+        if not (isinstance(batch_size, Integral) and batch_size >= 1):
             raise UserError(f"batch_size={batch_size} must be a whole number of at least 1")
         self.backbone.eval()
         inputs, parts = map(self.read, each_image(images, self.channels)), []

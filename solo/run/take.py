@@ -95,7 +95,7 @@ class FileFeatures:
         """The same in one piece; a `UserError` if no image can be read."""
         parts = list(self.batches(files, what))
         if not parts:
-            raise UserError(f"none of {len(files)} images can be read: {self.skipped[0]}")
+            raise UserError(f"none of {len(files)} images can be read: {self.skipped[-1]}")
         return [file for names, _ in parts for file in names], torch.cat([features for _, features in parts])
 
     def _decode(self, file: Path) -> Tensor | str:

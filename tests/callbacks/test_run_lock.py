@@ -48,6 +48,9 @@ def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (tmp_path / run_lock.NAME).is_file()
     run_lock.acquire(tmp_path)
     run_lock.acquire(tmp_path)  # twice is once
+    with run_lock.held(tmp_path):
+        pass
+    assert (tmp_path / run_lock.NAME).is_file()  # a block inside gives nothing back
     run_lock.release(tmp_path)
     assert not (tmp_path / run_lock.NAME).exists()
 
