@@ -7,7 +7,6 @@ from torch import Tensor
 
 from solo import distributed
 from solo.losses.numerics import full_precision, off_diagonal
-from solo.precision import at_least_float32
 
 
 @full_precision
@@ -39,7 +38,7 @@ def weigh(
     whiten: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """``sim * invariance + var * variance + cov * covariance`` of the rows of all processes, whitened if wanted."""
-    z1, z2 = distributed.gather_each(at_least_float32(z1), at_least_float32(z2))
+    z1, z2 = distributed.gather_each(z1, z2)
     if len(z1) < 2:
         raise ValueError("a batch of 1 row has no variance: use 2 at least")
     if whiten is not None:

@@ -121,5 +121,5 @@ class LateIterNorm(IterNorm):
     whiten = IterNorm.forward
 
     def forward(self, X: Tensor) -> Tensor:
-        """(N, D, ...) -> the same in training, whitened by the running statistics else."""
-        return X if self.training else self.whiten(X)
+        """(N, D, ...) -> the same in training, in the buffers' precision; whitened by the running statistics else."""
+        return X.to(self.running_wm.dtype) if self.training else self.whiten(X)
