@@ -49,9 +49,12 @@ def file_name(text: str) -> str:
     return re.sub(r'[<>:"|?*\x00-\x1f]', "-", text)
 
 
-def clean(folder: Path) -> list[Path]:
-    """Remove what a killed process left half written in `folder`, and return it; only while nobody writes there."""
-    left = [path for path in folder.glob(".*.tmp") if path.is_file()]
+def clean(folder: Path, names: str = "*") -> list[Path]:
+    """Remove what killed processes left half written in `folder`, and return it; only while nobody writes there.
+
+    `names` is a pattern for their names without the dot in front and `.tmp`.
+    """
+    left = [path for path in folder.glob(f".{names}.tmp") if path.is_file()]
     for path in left:
         path.unlink(missing_ok=True)
     return left

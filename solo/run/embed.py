@@ -13,7 +13,7 @@ from solo.args.take_schema import EmbedCfg
 from solo.callbacks import run_lock
 from solo.data.storage.folders import Problems
 from solo.errors import UserError
-from solo.files import output_file, replacing
+from solo.files import clean, output_file, replacing
 from solo.run.inputs import image_files
 from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say
@@ -42,8 +42,7 @@ def embed(cfg: EmbedCfg) -> Path:
     parts.mkdir(parents=True, exist_ok=True)
     try:
         with run_lock.held(parts):
-            for left in parts.glob(".[0-9]*.npz.*.tmp"):  # a killed command's
-                left.unlink()
+            clean(parts, "[0-9]*.npz.*")
             return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:
         if out.suffix and parts.is_dir() and not any(parts.iterdir()):
