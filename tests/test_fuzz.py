@@ -37,8 +37,8 @@ from solo.data.catalogue.registry import get_spec
 from solo.data.labels.tree_files import read_tree
 from solo.data.sources.load import load
 from solo.data.storage.archives import extract_tar
-from solo.data.storage.h5_file import read_index
-from solo.data.storage.shards import label_table, read_shards
+from solo.data.storage.containers import read_index
+from solo.data.storage.containers import label_table, read_shards
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features

@@ -25,7 +25,7 @@ from solo.data.catalogue.registry import get_spec, layout_of, query_images
 from solo.data.catalogue.resolve import unseen_classes
 from solo.data.labels.subsets import Subset, level_targets
 from solo.data.sources.skip import file_names, image_sources, skipped_files
-from solo.data.storage.stored import identity
+from solo.data.storage.facts import identity
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features, FeatureTable

@@ -22,7 +22,7 @@ from solo.data.storage.folders import (
     is_image_name,
     of_split,
 )
-from solo.data.storage.h5_file import is_h5, read_index
+from solo.data.storage.containers import is_h5, read_index
 from solo.errors import UserError
 from solo.suggest import did_you_mean
 

@@ -16,10 +16,10 @@ from solo.data.labels.tree_files import read_tree
 from solo.data.labels.trees import folder_classes, from_columns, from_paths
 from solo.data.storage.facts import ReadingKeys, Sample, spread
 from solo.data.storage.folders import Problems, class_folders, existing_folder, of_split
-from solo.data.storage.h5_file import h5_images, is_h5
-from solo.data.storage.hub import is_here as is_here
+from solo.data.storage.containers import h5_images, is_h5
+from solo.data.storage.containers import is_here as is_here
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.data.storage.stored import Stored, identity
+from solo.data.storage.facts import Stored, identity
 from solo.errors import UserError
 from solo.suggest import did_you_mean
 from solo.taxonomy import Taxonomy
@@ -93,7 +93,7 @@ def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence
 
 @functools.lru_cache(maxsize=16)
 def _looked_at(sources: tuple[str | Stored, ...], reading: ReadingKeys, state: str) -> Sample:
-    from solo.data.storage.sample import look_at  # and with it Pillow, which a look at a config has no use for
+    from solo.data.storage.reading import look_at  # and with it Pillow, which a look at a config has no use for
 
     return look_at(sources, reading)
 

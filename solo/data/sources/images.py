@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from solo.data.catalogue.registry import choose_classes
 from solo.data.storage.folders import DEFAULT_ROOT
-from solo.data.storage.h5_file import OpenH5, h5_image, read_index
+from solo.data.storage.containers import OpenH5, h5_image, read_index
 from solo.data.storage.reading import ImageReading, flat_images
-from solo.data.storage.stored import Stored
+from solo.data.storage.facts import Stored
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 

@@ -31,7 +31,7 @@ from solo.data.sources.images import (
 from solo.data.sources.skip import SkipBroken
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import class_folders, is_image_name, of_split
-from solo.data.storage.h5_file import is_h5
+from solo.data.storage.containers import is_h5
 from solo.data.storage.idx import find_fashion, no_fashion, read_fashion
 from solo.data.storage.listing import READERS, WITH_COLUMNS
 from solo.data.storage.reading import ImageReading

@@ -24,7 +24,7 @@ from solo.data.catalogue.registry import DatasetSpec
 from solo.data.labels.trees import Labels, label_rows
 from solo.data.sources.images import ImageFiles, Request
 from solo.data.storage.listing import Wanted, list_images
-from solo.data.storage.stored import Source
+from solo.data.storage.facts import Source
 from solo.errors import UserError, printable
 from solo.taxonomy import UNKNOWN, Taxonomy
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from solo.data.labels.subsets import Around
-from solo.data.storage.stored import Source, Stored
+from solo.data.storage.facts import Source, Stored
 from solo.errors import BrokenImageError, UserError, printable
 
 Item = TypeVar("Item")
