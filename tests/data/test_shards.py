@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from solo.data.catalogue.resolve import resolve_spec
+from solo.data.sources.images import skipped_files
 from solo.data.sources.load import load
-from solo.data.sources.skip import skipped_files
 from solo.data.storage.containers import read_shards, shard_files
 from solo.errors import BrokenImageError, UserError
 

@@ -13,6 +13,7 @@ from solo import plugin
 from solo.data.catalogue.rows import ALIASES, ROWS
 from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
 from solo.data.layouts.layout import Layout, find_layout
+from solo.data.storage.containers import is_h5, read_index
 from solo.data.storage.folders import (
     DEFAULT_ROOT,
     TRAINING,
@@ -22,7 +23,6 @@ from solo.data.storage.folders import (
     is_image_name,
     of_split,
 )
-from solo.data.storage.containers import is_h5, read_index
 from solo.errors import UserError
 from solo.suggest import did_you_mean
 

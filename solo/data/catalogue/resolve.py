@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.catalogue.registry import DatasetSpec, get_spec, with_tree
-from solo.data.labels.tree_files import read_tree
-from solo.data.labels.trees import folder_classes, from_columns, from_paths
-from solo.data.storage.facts import ReadingKeys, Sample, spread
-from solo.data.storage.folders import Problems, class_folders, existing_folder, of_split
+from solo.data.labels.trees import folder_classes, from_columns, from_paths, read_tree
 from solo.data.storage.containers import h5_images, is_h5
 from solo.data.storage.containers import is_here as is_here
+from solo.data.storage.facts import ReadingKeys, Sample, Stored, identity, spread
+from solo.data.storage.folders import Problems, class_folders, existing_folder, of_split
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.data.storage.facts import Stored, identity
 from solo.errors import UserError
 from solo.suggest import did_you_mean
 from solo.taxonomy import Taxonomy
 
 Levels = str | tuple[str, ...] | None
-_OWN = "solo.data.sources.own_images:own"
+_OWN = "solo.data.sources.load:own"
 
 
 def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:

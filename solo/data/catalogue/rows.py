@@ -122,16 +122,16 @@ _MEDMNIST |= {"pneumonia": 2, "retina": 5, "tissue": 8}
 
 ROWS = (
     _row(
-        "digits", 16, Taxonomy.flat("0123456789", "digit"), ((0.3098,), (0.3476,)), "load:digits", flip=False, **_GREY
+        "digits", 16, Taxonomy.flat("0123456789", "digit"), ((0.3098,), (0.3476,)), "small:digits", flip=False, **_GREY
     ),
-    _row("fashion_mnist", 28, _FASHION, ((0.2860,), (0.3530,)), "load:fashion_mnist", **_GREY),
+    _row("fashion_mnist", 28, _FASHION, ((0.2860,), (0.3530,)), "small:fashion_mnist", **_GREY),
     _row(
         *("glyphs", 32, 350, ((0.1496,), (0.3299,)), "small:glyphs"),
         **{**_GREY, "downloads": False, "flip": False, "layout": "solo.data.layouts.objects:GLYPHS"},
     ),
-    _row("cifar10", 32, _CIFAR10, ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), "load:cifar10", **_TWO),
-    _row("cifar100", 32, _CIFAR100, ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)), "load:cifar100", **_TWO),
-    _row("stl10", 96, _STL10, ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)), "load:stl10", downloads=True),
+    _row("cifar10", 32, _CIFAR10, ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), "small:cifar10", **_TWO),
+    _row("cifar100", 32, _CIFAR100, ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)), "small:cifar100", **_TWO),
+    _row("stl10", 96, _STL10, ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)), "small:stl10", downloads=True),
     _row("imagenet", 224, 1000, _IMAGENET, "load:image_folder", **_FOLDERS),
     _row("imagenet100", 224, 100, _IMAGENET, "load:image_folder", **_FOLDERS),
     _row("custom", 224, None, _IMAGENET, "load:image_folder", **_FOLDERS),

@@ -19,8 +19,8 @@ MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
 MOST_FILES = 20_000_000
 _LONGEST_NAME = 2**20  # bytes of a header's extension
 _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError)
-_DAMAGED += (RuntimeError, OverflowError)
+_OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
 _TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 
 

@@ -1,4 +1,4 @@
-"""What is known of images before one is read: where it lies, the keys that say how, what a sample has shown. No Pillow."""
+"""What is known of images before one is read: where it lies, the keys that say how, what a sample has shown."""
 
 from __future__ import annotations
 

@@ -371,7 +371,8 @@ def _npy_head(file: BinaryIO, most: int) -> tuple[tuple[int, ...], np.dtype[Any]
         raise ValueError(f"its head declares {declared:,} bytes of pixels, and {there:,} are there")
     if min(shape) < 1:
         raise ValueError(f"an array of shape {shape} has no pixels")
-    _require_size(*sorted(shape)[-2:], most)
+    width, height = sorted(shape)[-2:]
+    _require_size(width, height, most)
     return shape, kind, fortran
 
 
