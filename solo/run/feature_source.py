@@ -21,8 +21,7 @@ from solo.callbacks.run_directory import RunDirectory
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
 from solo.data.cache.images import pixels_in_memory
-from solo.data.catalogue.registry import get_spec, layout_of, query_images
-from solo.data.catalogue.resolve import unseen_classes
+from solo.data.catalogue.registry import get_spec, layout_of, query_images, unseen_classes
 from solo.data.labels.subsets import Subset, level_targets
 from solo.data.sources.images import image_sources, skipped_files
 from solo.data.storage.facts import identity

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import resolve_spec
 from solo.data.sources.images import skipped_files
 from solo.data.sources.load import load
 from solo.data.storage.containers import read_shards, shard_files

@@ -12,8 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets as tv
 
-from solo.data.catalogue.registry import get_spec
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import get_spec, resolve_spec
 from solo.data.sources import images as sources
 from solo.data.sources import small
 from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels

@@ -1,9 +1,9 @@
 """Where images come from: `load` gives the items `(PIL image, target)` of a split, by the source that its row names.
 
 A source, `DatasetSpec.source`, is a function `source(spec, request) -> Dataset`. What it returns takes the request's
-two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`. Those of small images are in
-`small`. Own code can hand any `torch.utils.data.Dataset` to the loaders instead; its items are `(PIL image, int)`, views
-and index are added by wrappers:
+two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`; `small` has some. Own code can
+hand any `torch.utils.data.Dataset` to the loaders instead; its items are `(PIL image, int)`, views and index are added
+by wrappers:
 
     from solo.data.pretrain_dataloader import (
         build_transform_pipeline, dataset_with_index, prepare_dataloader, prepare_n_crop_transform)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import resolve_spec
 from solo.data.catalogue.rows import DatasetSpec
 from solo.data.labels.trees import label_rows
 from solo.data.storage.containers import is_h5

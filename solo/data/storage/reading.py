@@ -7,6 +7,7 @@ files that Pillow can't read.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import stat
@@ -22,10 +23,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from solo.data.storage.facts import ReadingKeys, Sample, Stored, spread
+from solo.data.storage.facts import ReadingKeys, Sample, Stored
 from solo.data.storage.folders import Problems, is_ignored, is_image_name
 from solo.errors import BrokenImageError, printable, reason
 
+File = str | Path | BytesIO | Stored
 Values = np.ndarray[Any, Any]
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 _NPY = b"\x93NUMPY"
@@ -66,7 +68,7 @@ class ImageReading(ReadingKeys):
         """A reader of files that obeys these keys."""
         return cls(**vars(keys))
 
-    def read(self, source: str | Path | Stored, name: str | None = None, at_least: int | None = None) -> Any:
+    def read(self, source: File, name: str | None = None, at_least: int | None = None) -> Any:
         """Decode a file, or the bytes of one: an RGB image of Pillow, for other channels than 1 and 3 an array.
 
         Arrays of NumPy are `(H, W)`, `(H, W, n)` or `(n, H, W)`. Of animations the first picture is read. n channels
@@ -88,7 +90,7 @@ class ImageReading(ReadingKeys):
                 raise _ChannelsError(planes.shape[2], f", and data.channels={self.channels}")
             return cast(Array, np.ascontiguousarray(self.eight_bits(planes)))
 
-    def head(self, source: str | Path | Stored, name: str | None = None) -> Head:
+    def head(self, source: File, name: str | None = None) -> Head:
         """What the file says of its image, without decoding it; raises as `read`."""
         with _opened(source, name) as file:
             if _is_npy(file):
@@ -164,12 +166,13 @@ class ImageReading(ReadingKeys):
         return Image.fromarray(self.eight_bits(np.asarray(image))) if _is_deep(image) or narrow else image
 
 
-def look_at(sources: Sequence[str | Path | Stored], keys: ReadingKeys) -> Sample:
-    """Look at the heads of a sample of the training set, and at the values of those with more than 8 bits."""
+@functools.lru_cache(maxsize=16)
+def look_at(sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str) -> Sample:
+    """The heads of some files, and the values of those with more than 8 bits; `state` changes with the files."""
     reading = ImageReading.by(keys)
     heads: list[Head] = []
     ends: list[tuple[float, float, bool]] = []
-    for source in spread(sources):
+    for source in sources:
         try:
             head = reading.head(source)
             heads.append(head)
@@ -245,11 +248,11 @@ def as_picture(image: Any) -> Image.Image:
 
 
 @contextmanager
-def _opened(source: str | Path | Stored, name: str | None = None) -> Iterator[BinaryIO]:
+def _opened(source: File, name: str | None = None) -> Iterator[BinaryIO]:
     """The bytes of an image file; whatever is wrong with it becomes a `BrokenImageError` that names it."""
     name = printable(str(name or source))
     try:
-        if isinstance(source, Stored):
+        if not isinstance(source, (str, Path)):
             yield BytesIO(source.read())
             return
         # Pipes wait for ever for someone who writes, and devices never end.
@@ -371,7 +374,7 @@ def _npy_head(file: BinaryIO, most: int) -> tuple[tuple[int, ...], np.dtype[Any]
         raise ValueError(f"its head declares {declared:,} bytes of pixels, and {there:,} are there")
     if min(shape) < 1:
         raise ValueError(f"an array of shape {shape} has no pixels")
-    width, height = sorted(shape)[-2:]
+    height, width = sorted(shape)[-2:]
     _require_size(width, height, most)
     return shape, kind, fortran
 
