@@ -14,7 +14,7 @@ from rich.text import Text
 
 from solo.args.words import LineParser
 from solo.callbacks.recorder import versions as installed
-from solo.compat.twin import twin
+from solo.compat import twin
 from solo.cores import usable_cores
 from solo.doctor.toy import Case, Outcome
 from solo.files import write_text
