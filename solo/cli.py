@@ -31,8 +31,8 @@ from solo.args.source import (
     takes_source,
 )
 from solo.args.words import LineParser, read_word
+from solo.compat import twin
 from solo.compat.flags import has_flags, read_flags
-from solo.compat.twin import twin
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, refusal
 from solo.plugin import permit

@@ -31,9 +31,8 @@ ALLOWED = {
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
-    "inert": set(),
-    "weights": {"errors", "inert"},
-    "checkpoint": GROUND | {"weights", "inert"},
+    "weights": {"errors"},
+    "checkpoint": GROUND | {"weights"},
     "methods": GROUND
     | {"distributed", "nn", "losses", "hex", "backbones", "args", "data", "eval", "optim", "checkpoint", "compat"}
     | {"weights"},
