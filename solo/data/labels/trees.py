@@ -22,9 +22,9 @@ _NO_LABELS = {"image", "images", "img", "imgs", "photos", "pictures", "data"}  #
 def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> Taxonomy:
     """A tree from name paths, coarse first, such as `("birds", "owls")`; they may end at different depths.
 
-    Nodes are numbered in the order in which they come. A name that several nodes of a level share becomes their whole
-    path, joined by `/`. `levels` names the levels; default `class` for one, `level1`, `level2`, ... for more. Raises a
-    `UserError` if there is no path, or the number of level names is another than the depth.
+    Nodes are numbered as they come. A name that several nodes of a level share becomes their whole path, joined by `/`.
+    `levels` names the levels; default `class` for one, `level1`, `level2`, ... for more. Raises a `UserError` if there
+    is no path, or the number of level names is another than the depth.
     """
     unique = list(dict.fromkeys(paths))
     depth = max(map(len, unique), default=0)
@@ -33,13 +33,12 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     if depth > MOST_LEVELS:
         raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
     nodes: list[dict[Names, int]] = []
+    names = []
     for level in range(depth):
         found = dict.fromkeys(path[: level + 1] for path in unique if len(path) > level)
         nodes.append({path: index for index, path in enumerate(found)})
-    names = []
-    for level_nodes in nodes:
-        shared = Counter(path[-1] for path in level_nodes)
-        names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in level_nodes))
+        shared = Counter(path[-1] for path in found)
+        names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in found))
     parents = tuple(tuple(upper[path[:-1]] for path in lower) for upper, lower in zip(nodes, nodes[1:], strict=False))
     if levels is not None and len(levels) != depth:
         raise UserError(f"data.levels names {len(levels)} levels ({', '.join(levels)}), but the labels have {depth}")
@@ -85,8 +84,7 @@ def label_rows(
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
     `rows` has of each image the cells of `columns`, coarse first, or the folders that it lies in (None), where `nested`
-    folders are levels, else the first one is the class. Raises a `UserError` where the cells of a row contradict each
-    other.
+    folders are levels, else the first one is the class. Raises a `UserError` where cells of a row contradict another.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -112,8 +110,8 @@ def from_columns(
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
     Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
-    training data, its names and parents are used, and new ones are refused. Raises a `UserError` where a label has two
-    parents or none, is not in `tree`, or a column is empty; names row and column.
+    training data, new names are refused. Raises a `UserError`, which names row and column, where a label has two
+    parents or none, or a column is empty.
     """
     # parents[l][name]: the label in column l of `name` in column l + 1
     parents: list[dict[str, str]] = [{} for _ in columns[1:]]
@@ -220,14 +218,11 @@ def without_chains(parents: Mapping[str, Sequence[str]], classes: Sequence[str])
     return links
 
 
-# ---- files that a user gives as `data.taxonomy` ----
-
-
 def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | None = None) -> Taxonomy:
     """The label tree of `classes`, names of folders, from a file; `levels` names the levels where the file doesn't.
 
     * CSV, TSV or text with two columns, child and parent, a header or none. Lines of two WordNet ids are the other way
-    round, parent and child, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
+    round, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
     * JSON: `{"child": "parent"}`, nested groups `{"animals": {"cats": ["lion", "tiger"]}}`, or what `Taxonomy.to_dict`
     returns.
 
