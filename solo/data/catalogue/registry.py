@@ -61,9 +61,6 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
 
 
-# ---- folders and HDF5 files ----
-
-
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
     """The classes of a data set out of those that are there.
 
@@ -164,9 +161,6 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     return None
 
 
-# ---- data sets in their authors' layout ----
-
-
 def layout_of(spec: DatasetSpec) -> Layout:
     """The layout that a row of the registry names."""
     assert spec.layout is not None
@@ -204,9 +198,6 @@ def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
     layout = layout_of(spec)
     root = layout.root(_place(path))
     return frozenset(map(str, layout.queries(root))) if layout.queries and root else None
-
-
-# ---- the data set of a run ----
 
 
 def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:

@@ -45,9 +45,6 @@ def as_text(cell: Any) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
-# ---- shards ----
-
-
 @dataclass
 class ShardSample:
     """The image of a key, and what else has it."""
@@ -160,9 +157,6 @@ def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Rows as columns of texts: an empty one where a row doesn't have it."""
     return {name: [as_text(row.get(name)) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
-
-
-# ---- HDF5 ----
 
 
 def is_h5(path: str | Path) -> bool:
@@ -299,9 +293,6 @@ def write_h5(folder: Path, path: Path) -> int:
                 file.create_dataset(key, data=data, compression="gzip", compression_opts=9)
             count += len(images)
     return count
-
-
-# ---- Hugging Face's `datasets` ----
 
 
 @functools.lru_cache(maxsize=8)
