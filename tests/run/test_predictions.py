@@ -10,7 +10,7 @@ import torch
 from solo.args.take_schema import PredictCfg
 from solo.errors import UserError
 from solo.run.predict import predict
-from solo.run.predictions import predictions
+from solo.run.inference import predictions
 from solo.taxonomy import Taxonomy
 
 TREE = Taxonomy(
