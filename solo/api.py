@@ -164,7 +164,7 @@ def _named(source: object) -> str | Path:
 def _run(name: str, recipe: Sequence[str | Path], words: list[str]) -> Any:
     command = COMMANDS[name]
     assert command.schema is not None
-    return execute(command.module, read_config(name, [str(place) for place in recipe], words, for_run=True))
+    return execute(command.call, read_config(name, [str(place) for place in recipe], words, for_run=True))
 
 
 def _words(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -185,7 +185,8 @@ def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
     """`config.json` in timm's form, which transformers reads, too, and the weights."""
     import timm
 
-    network, known = bundle.network, timm.create_model(form.architecture, **form.kwargs).pretrained_cfg
+    network = bundle.network
+    known: Any = timm.create_model(form.architecture, **form.kwargs).pretrained_cfg
     images = {
         "input_size": [network.channels, network.size, network.size],
         "fixed_input_size": bool(known.get("fixed_input_size")),

@@ -332,7 +332,10 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
 def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network, Taxonomy | None]:
     """The backbone of a checkpoint, how it was built, and its label tree; `data` is what the caller knows better."""
     name = data.get("dataset") or run.data.get("dataset")
-    given = {"dataset": name if name in DATASETS else "custom", **{key: data.get(key) for key in _STATISTICS}}
+    given: dict[str, Any] = {
+        "dataset": name if name in DATASETS else "custom",
+        **{key: data.get(key) for key in _STATISTICS},
+    }
     values, _ = check({"pretrained_feature_extractor": str(run.file), "data": given}, EvaluateCfg)
     values["data"]["resolved"] = spec = get_spec(given["dataset"])
     backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
