@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.errors import UserError
+from solo.errors import UserError, explained
 from solo.taxonomy import UNKNOWN
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -113,11 +113,9 @@ def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dat
     if fraction > 1:
         raise UserError(f"data.fraction={fraction} is above 1; give a share in (0, 1), or -1 for all of the data")
     targets = np.asarray(cast(Any, dataset).targets)
-    try:
+    what = f"data.fraction={fraction} of {len(targets)} images in {len(np.unique(targets))} classes"
+    with explained(f"{what} can't keep the class frequencies", "use a larger fraction", ValueError):
         kept, _ = train_test_split(np.arange(len(targets)), train_size=fraction, stratify=targets, random_state=seed)
-    except ValueError as error:
-        what = f"data.fraction={fraction} of {len(targets)} images in {len(np.unique(targets))} classes"
-        raise UserError(f"{what} can't keep the class frequencies ({error}); use a larger fraction") from error
     return Subset(dataset, kept)
 
 

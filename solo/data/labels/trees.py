@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained
 from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
 from solo.untrusted import parse_json, regular
 
@@ -222,10 +222,8 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
     Raises a `UserError` if the file can't be read or describes no tree of these classes.
     """
     file = Path(path).expanduser()
-    try:
+    with explained(f"data.taxonomy={path} can't be read", "give a file with the tree", OSError, UnicodeDecodeError):
         text = regular(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.taxonomy={path} can't be read ({reason(error)}); give a file with the tree") from error
     try:
         if file.suffix.lower() == ".json":
             return _from_json(parse_json(text), classes, levels)

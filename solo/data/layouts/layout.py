@@ -13,7 +13,7 @@ from typing import Any, cast
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json, regular
 
@@ -148,13 +148,11 @@ class Layout:
 
     @contextmanager
     def _reading(self, folder: Path) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # whatever json, scipy, zipfile say
-            what = f"{'no class or image ' if isinstance(error, KeyError) else ''}{reason(error)}"
-            raise UserError(f"{self.title} in {folder} can't be read ({what}); unpack its archives again") from error
+        with explained(f"{self.title} in {folder} can't be read", "unpack its archives again"):
+            try:
+                yield
+            except KeyError as error:
+                raise ValueError(f"no class or image {error}") from error
 
 
 def find_layout(place: str) -> Layout:

@@ -45,7 +45,7 @@ from solo.data.storage.containers import is_h5
 from solo.data.storage.folders import class_folders, is_image_name, of_split
 from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading
-from solo.errors import UserError, printable, reason
+from solo.errors import UserError, explained, printable, reason
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 _LOG = logging.getLogger("solo")
@@ -110,13 +110,11 @@ def from_torchvision(
 ) -> Dataset[tuple[Any, Any]]:
     """A data set of torchvision that fetches itself; a `UserError` says where it was looked for in vain."""
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
-    try:
-        with guarded():
-            return cls(str(request.root), download=request.download, **options)
-    except (RuntimeError, OSError) as error:
-        fetch = "the download failed" if request.download else "data.download=False"
-        what = f"no complete {layout} in {request.root} ({fetch}: {reason(error)})"
-        raise UserError(f"{what}; set data.train_path and data.val_path to the folder that holds {layout}/") from error
+    fetch = "the download failed" if request.download else "data.download=False"
+    what = f"no complete {layout} in {request.root}, and {fetch}"
+    cure = f"set data.train_path and data.val_path to the folder that holds {layout}/"
+    with guarded(), explained(what, cure, RuntimeError, OSError):
+        return cls(str(request.root), download=request.download, **options)
 
 
 def published(spec: DatasetSpec, request: Request) -> ImageFiles:

@@ -14,7 +14,7 @@ from solo.data.catalogue.registry import DatasetSpec, layout_of
 from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import from_torchvision, image_folder
 from solo.data.storage.folders import class_folders
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.untrusted import regular
 
 # Debian's and Ubuntu's package dataset-fashion-mnist installs its files here.
@@ -79,10 +79,8 @@ def read_fashion(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_idx(path: Path) -> np.ndarray:
     """A uint8 array from an idx file, a `UserError` if it is no whole one; names ending in `.gz` are decompressed."""
-    try:
+    with explained(f"{path} can't be read", "fetch the file again", OSError, EOFError, zlib.error):
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} can't be read ({reason(error)}); fetch the file again") from error
     # Header, big-endian: two zero bytes, type (8: uint8), number of dimensions, then one uint32 per dimension.
     ndim = data[3] if len(data) > 3 else 0
     start = 4 + 4 * ndim
@@ -196,11 +194,9 @@ def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 def _load(path: Path) -> Any:
     """An array, or arrays by name. Raises a `UserError`: it is damaged; all of it is looked at."""
-    try:
+    with explained(f"{path} can't be read", "fetch it again"):
         found = np.load(regular(path))
         return found if path.suffix == ".npy" else {name: found[name] for name in found.files}
-    except Exception as error:  # NumPy and zipfile raise almost anything
-        raise UserError(f"{path} can't be read ({reason(error)}); fetch it again") from error
 
 
 def _arrays(images: np.ndarray, targets: Any, request: Request) -> ArrayDataset:

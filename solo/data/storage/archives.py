@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unittest.mock import patch
 
-from solo.errors import UserError
+from solo.errors import UserError, explained
 
 MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
 MOST_FILES = 20_000_000
@@ -105,12 +105,8 @@ def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
 def _room(source: Path, folder: Path, most: int) -> Iterator[int]:
     """How many bytes may be written into the folder; an archive that is damaged becomes a `UserError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with explained(f"{source} is no complete archive", "remove it and fetch it again", *_DAMAGED):
         yield min(most, shutil.disk_usage(folder).free)
-    except UserError:
-        raise
-    except _DAMAGED as error:
-        raise UserError(f"{source} is no complete archive ({error}); remove it and fetch it again") from error
 
 
 def _anew(place: Path) -> Path:

@@ -22,7 +22,7 @@ from typing import Any
 from solo.data.storage.archives import StrictInfo
 from solo.data.storage.facts import Stored
 from solo.data.storage.folders import Problems, class_folders, is_image_name
-from solo.errors import BrokenImageError, UserError, reason
+from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
 
@@ -145,10 +145,8 @@ def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
             if extension == ".cls":
                 rows[-1]["cls"] = member.read().decode(errors="replace").strip()
             elif extension == ".json":
-                try:
+                with explained(f"{member} is no JSON", "correct it, or take it out", ValueError):
                     content = parse_json(member.read())
-                except ValueError as error:
-                    raise UserError(f"{member} is no JSON ({error}); correct it, or take it out") from error
                 fields = content.items() if isinstance(content, dict) else ()
                 rows[-1].update({name: value for name, value in fields if isinstance(value, (str, int, float))})
     return columns_of(rows)
@@ -174,11 +172,9 @@ def open_h5(path: Path, mode: str = "r") -> Any:
         import h5py
     except ImportError as error:
         raise UserError('reading and writing HDF5 files needs h5py; pip install "solo-hex[h5]"') from error
-    try:
+    what = "can't be read as HDF5" if mode == "r" else "can't be written"
+    with explained(f"{path} {what}", "check data.train_path and data.val_path", OSError):
         return h5py.File(path, mode)
-    except OSError as error:
-        what = "can't be read as HDF5" if mode == "r" else "can't be written"
-        raise UserError(f"{path} {what} ({reason(error)}); check data.train_path and data.val_path") from error
 
 
 def read_index(path: Path) -> Index:
@@ -213,13 +209,11 @@ def _h5_names(path: Path) -> Index:
         """A name, as Python holds names of files that are no UTF-8."""
         return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
-    with open_h5(path) as file:
-        try:
-            items = {text(name): item for name, item in sorted(file.items(), key=lambda item: text(item[0]))}
-            away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
-            index = {name: sorted(map(text, item)) for name, item in items.items() if hasattr(item, "keys")}
-        except (OSError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({reason(error)}); write it again") from error
+    kinds = (OSError, KeyError, RuntimeError, AttributeError, TypeError)
+    with open_h5(path) as file, explained(f"{path} is damaged", "write it again", *kinds):
+        items = {text(name): item for name, item in sorted(file.items(), key=lambda item: text(item[0]))}
+        away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
+        index = {name: sorted(map(text, item)) for name, item in items.items() if hasattr(item, "keys")}
     strange = [f"the array {name!r}" for name in sorted(set(items) - set(index))]
     strange += [f"the empty group {name!r}" for name, images in index.items() if not images]
     if away:
@@ -308,13 +302,11 @@ def read_hub(path: str, train: bool = True) -> Any:
         raise UserError('data.format=hf needs the package datasets; pip install "solo-hex[hf]"') from error
     name, _, split = path.partition(":")
     folder = Path(name).expanduser()
-    try:
+    with explained(f"datasets can't load {name}", "give a name on the hub or a folder"):
         if any((folder / file).is_file() for file in _SAVED):
             data = datasets.load_from_disk(str(folder))
         else:
             data = datasets.load_dataset(str(folder) if folder.is_dir() else name)
-    except Exception as error:  # whatever the package and its back ends raise
-        raise UserError(f"datasets can't load {name} ({reason(error)}); give a name on the hub or a folder") from error
     _LOADED.add(path)
     if not isinstance(data, Mapping):
         return data
