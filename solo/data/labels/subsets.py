@@ -1,7 +1,7 @@
 """Data sets around others: what passes for the one inside, a share of it, items with their index or without labels.
 
-What pretraining is not told, labels (`data.label_fraction`) and whole classes (`data.unseen_classes`), depends on
-`data.split_seed` only, so that methods and seeds of training compare on the same images.
+Which labels and classes pretraining is not told depends on `data.split_seed` only, so that methods and seeds of
+training compare on the same images.
 """
 
 from collections.abc import Collection, Sequence, Sized
@@ -21,8 +21,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Around(Dataset[Any]):
     """A data set around another one, which passes for it: in `isinstance`, and its attributes can be read and set.
 
-    So `loader.dataset.transform = mine` reaches the data set that makes the items, and code that asks for a folder of
-    torchvision gets one. `vars(self)` sets an attribute of the outer one that the inner one has, too.
+    So `loader.dataset.transform = mine` reaches the data set that makes the items. `vars(self)` sets an attribute of
+    the outer one that the inner one has, too.
     """
 
     _HIDDEN: ClassVar[Collection[str]] = ()  # attributes of the inner one that aren't true of this one
@@ -197,10 +197,9 @@ def withhold(
     label_fraction: float | Sequence[float] = -1.0,
     seed: int = 42,
 ) -> Dataset[tuple[Any, Any]]:
-    """Leave out the images of classes, then take labels away.
+    """Leave out the images of `unseen` classes, then take labels away.
 
-    `label_fraction` is the share of the images that keep their label, for all levels or one a level, coarse first (not
-    increasing); 1 or negative: all of them.
+    `label_fraction` of the images keep them: one share, or one a level, coarse first; 1 or negative is all.
     """
     if unseen:
         leaves = np.asarray(cast(Any, dataset).targets)

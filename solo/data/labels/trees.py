@@ -111,8 +111,8 @@ def from_columns(
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
     Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
-    training data, new names are refused. Raises a `UserError`, which names row and column, where a label has two
-    parents or none, or a column is empty.
+    training data, new names are refused. Raises a `UserError` where a label has two parents or none, or a column is
+    empty.
     """
     # parents[l][name]: the label in column l of `name` in column l + 1
     parents: list[dict[str, str]] = [{} for _ in columns[1:]]
@@ -174,10 +174,9 @@ def from_parents(
 ) -> Taxonomy:
     """A tree from child -> parents; only what lies above `classes` is kept, without top levels of a single node.
 
-    A `graph` such as WordNet, where some nodes have several parents and most have one child only among the classes,
-    becomes a tree: the first parent counts, and nodes with one child are left out. The order of the classes is kept
-    where all of them end at the same depth; `levels` as in `from_paths`. Raises a `UserError` where a class is not in
-    the tree, a node has two parents, or parents lead around in a circle.
+    Of a `graph` such as WordNet the first parents count, and nodes with a single child are left out. The order of the
+    classes is kept where all of them end at the same depth. Raises a `UserError` where a class is not in the tree, a
+    node has two parents, or parents lead around in a circle.
     """
     known = {*parents, *(parent for several in parents.values() for parent in several)}
     missing = [name for name in classes if name not in known]
@@ -218,8 +217,6 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
     round, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
     * JSON: `{"child": "parent"}`, nested groups `{"animals": {"cats": ["lion", "tiger"]}}`, or what `Taxonomy.to_dict`
     returns.
-
-    Raises a `UserError` if the file can't be read or describes no tree of these classes.
     """
     file = Path(path).expanduser()
     with explained(f"data.taxonomy={path} can't be read", "give a file with the tree", OSError, UnicodeDecodeError):

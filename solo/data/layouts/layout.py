@@ -30,11 +30,10 @@ def flat(name: str) -> Names:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set as its authors publish it.
+    """A data set as its authors publish it, or as a folder with one sub-folder per class, or with `train` and `val`.
 
     It is looked for in the given folder, in `folder` below it, once or twice, and above it if it is called `train`,
-    `val`, `test` or like a marker: then the file of the data set was given. A folder with one sub-folder per class
-    (itself, or its `train` and `val` or `test`) is read as well.
+    `val`, `test` or like a marker: then the file of the data set was given.
     """
 
     title: str  # its name in messages
@@ -173,10 +172,7 @@ def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:
 
 
 def listed(lists: str, train: str, val: str, file: str = "{}", columns: int = 1) -> Images:
-    """Images of text files, `lists` with the words of a split: image and class, or an image in the folder of a class.
-
-    The image's `file` is named by the first of its `columns`.
-    """
+    """Images of text files, `lists` with the words of a split: name of the `file` and class, or class/name."""
 
     def images(root: Path, training: bool) -> Iterator[tuple[Path, str]]:
         for word in (train if training else val).split():

@@ -185,7 +185,7 @@ DYML_LEVELS = ("coarse", "middle", "fine")
 
 
 def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
-    """Image, category > product > variation, and what it is for: `train`, `query` or `gallery`.
+    """Image, category > product > variation, and `train`, `query` or `gallery`.
 
     `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
     """

@@ -1,7 +1,4 @@
-"""Data sets of PIL images: arrays, files with labels, an HDF5 file, a flat folder; and what is wanted of a source.
-
-With `data.on_error=skip` what can't be decoded is replaced, and remembered.
-"""
+"""Data sets of PIL images: arrays, files, HDF5, a flat folder; what is wanted of a source; what can't be decoded."""
 
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -145,8 +142,8 @@ class CustomDatasetWithoutLabels(ImageFiles):
 class H5Dataset(ImageFiles):
     """Images of one HDF5 file in solo-learn's layout; classes are its groups, sorted by name.
 
-    For the data set `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name,
-    class index)`. Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
+    For `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name, class index)`.
+    Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
     """
 
     def __init__(
@@ -173,10 +170,9 @@ class H5Dataset(ImageFiles):
 
 
 class SkipBroken(Around):
-    """A data set in which the next readable image, with an unknown label (-1), stands for one that is broken.
+    """A data set in which the next readable image, with an unknown label (-1), stands for one that can't be decoded.
 
-    Broken is what raises a `BrokenImageError`; that is shared with the loader's workers, so that no file is tried twice
-    and all of them can be listed at the end of a run.
+    What is broken is shared with the loader's workers: no file is tried twice, and all can be listed in the end.
     """
 
     def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:

@@ -2,13 +2,9 @@
 
 A source, `DatasetSpec.source`, is a function `source(spec, request) -> Dataset`. What it returns takes the request's
 two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`; `small` has some. Own code can
-hand any `torch.utils.data.Dataset` to the loaders instead; its items are `(PIL image, int)`, views and index are added
-by wrappers:
+hand any data set of items `(PIL image, int)` to the loaders instead; views and index are added by wrappers:
 
-    from solo.data.pretrain_dataloader import (
-        build_transform_pipeline, dataset_with_index, prepare_dataloader, prepare_n_crop_transform)
-
-    view = build_transform_pipeline("custom", cfg.augmentations[0])
+    view = build_transform_pipeline("custom", cfg.augmentations[0])  # of solo.data.pretrain_dataloader, as these
     images = dataset_with_index(MyDataset)(..., transform=prepare_n_crop_transform([view], [2]))
     loader = prepare_dataloader(images, batch_size=256)
     trainer.fit(METHODS["simclr"](cfg), loader)  # cfg.data.num_classes says how many labels there are
@@ -65,8 +61,8 @@ def load(
 
     `path` is the folder or file of this split, or the root of a data set with a layout of its own; with `no_labels` a
     flat folder, a table or shards, whose targets are -1. With `levels` targets are `(levels,)` LongTensors, coarse
-    first, if there is more than one. `data_format` is as `data.format`; `None` takes HDF5 files for what they are.
-    Raises a `UserError` if the data aren't there, can't be fetched, or don't look as expected.
+    first, if there is more than one. Without `data_format` HDF5 files are taken for what they are. Raises a `UserError`
+    if the data aren't there, can't be fetched, or don't look as expected.
     """
     share, train_path = spec.holdout
     if share:

@@ -56,10 +56,7 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def find_fashion(prefix: str, path: Path | None, default: Path | None = None) -> tuple[Path, Path] | None:
-    """The files of images and labels of a split, `train` or `t10k`, also in torchvision's layout below a folder.
-
-    The one that is given is looked at alone; without one Debian's and then `default`.
-    """
+    """Images' and labels' file of `train` or `t10k` in the given folder, else in Debian's, then in `default`."""
     for folder in (path,) if path else (DEBIAN_FASHION_MNIST, default):
         for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
             for end in ("", ".gz"):
@@ -114,10 +111,10 @@ def cifar100_part(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any
 
 
 def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """CIFAR-10-C, for evaluation: the training images are CIFAR-10's, the validation images are corrupted.
+    """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
 
-    The validation path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds
-    the 10,000 test images at five strengths.
+    Its path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds the 10,000
+    test images at five strengths.
     """
     if request.split != "val":
         return cifar10(spec, request)
@@ -161,10 +158,7 @@ def svhn(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
-    """One of the MedMNIST data sets, from its npz file; the test images validate.
-
-    ChestMNIST has fourteen findings, any number of them in an image; its two classes here are none and some.
-    """
+    """A MedMNIST data set; its test images validate. The two classes of ChestMNIST here are no finding and some."""
     path = request.root / f"{spec.name}.npz"
     if not path.is_file():
         raise UserError(

@@ -51,10 +51,10 @@ class Survey:
 
 
 def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = None) -> Survey:
-    """Read all heads and a sample of the pixels of a folder, table, tar file or HDF5 file.
+    """Read all heads and a sample of the pixels of a folder, table, tar file or HDF5 file, or refuse it.
 
     `progress` wraps an iterable, its name and length, and shows how far it is; `keys` of `data` say how images are
-    read. Raises a `UserError` where there is nothing to look at.
+    read.
     """
     root = Path(path).expanduser()
     if not root.exists() and "{" not in root.name:

@@ -1,11 +1,9 @@
 """Images inside of larger files: WebDataset's shards, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
 
 Shards (https://github.com/webdataset/webdataset) are tar files whose members with one key are a sample: `0001.jpg`,
-`0001.cls` and `0001.json` are the sample `0001`. The members' places are looked up once, so that any image can be read
-at any time, by any number of processes.
-
-An HDF5 file is an image folder as one large file instead of a million small ones, for network file systems:
-`<class>/<image name>` is a 1-D uint8 array, the bytes of an encoded image file.
+`0001.cls` and `0001.json` are the sample `0001`. Their places are looked up once, so that any image can be read at any
+time. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file: one large file instead of
+a million small ones, for network file systems.
 """
 
 import functools
@@ -178,10 +176,9 @@ def open_h5(path: Path, mode: str = "r") -> Any:
 
 
 def read_index(path: Path) -> Index:
-    """Class -> names of its images, both sorted.
+    """Class -> names of its images, both sorted; a `UserError` if the file can't be read or has another layout.
 
-    It is kept beside the file: listing a million names takes a minute, and each process needs it. Raises a `UserError`:
-    the file can't be read or has another layout.
+    It is kept beside the file: listing a million names takes a minute, and each process needs it.
     """
     cache = path.with_name(path.name + ".index.json")
     state = path.stat() if path.is_file() else None
@@ -293,8 +290,8 @@ def write_h5(folder: Path, path: Path) -> int:
 def read_hub(path: str, train: bool = True) -> Any:
     """A split as a `datasets.Dataset`: `train`, else `validation`, or `test` where there is none.
 
-    The path is a name on the hub, a folder that `load_dataset` knows (Parquet files, images), or one that
-    `save_to_disk` wrote; `:SPLIT` behind it chooses another split.
+    The path is a name on the hub, or a folder that `load_dataset` knows or `save_to_disk` wrote; `:SPLIT` behind it
+    chooses another split.
     """
     try:
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]

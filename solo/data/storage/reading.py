@@ -1,8 +1,7 @@
 """How a file becomes an image: one decision for folders, tables, shards, HDF5, hubs and `solo inspect` alike.
 
-Nothing waits for ever, lies about its length, or unpacks without end. Pillow holds one or three channels. An image of
-n, the stains of a microscope or the bands of a satellite, is a uint8 array `(H, W, n)`. No torch, but for the rare
-files that Pillow can't read.
+Pillow holds one or three channels. An image of n, the stains of a microscope or the bands of a satellite, is a uint8
+array `(H, W, n)`. No torch, but for the rare files that Pillow can't read.
 """
 
 from __future__ import annotations
@@ -211,10 +210,7 @@ def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | N
 
 
 def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
-    """Names of the images directly in a folder, sorted: by their suffix, else by their first bytes.
-
-    `problems` is told of what is left out.
-    """
+    """Sorted names of the images directly in a folder, by their suffix or first bytes; `problems` is told of others."""
     found, problems = [], problems or Problems()
     with os.scandir(folder) as entries:
         for entry in entries:
