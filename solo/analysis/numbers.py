@@ -7,15 +7,22 @@ import numpy as np
 import torch
 
 from solo.analysis.labelling import Labelling
-from solo.eval.confusable import ConfusablePair, Neighbours, confusable_pairs, mixing_matrix, neighbours
-from solo.eval.cosine import CosineDistributions, Selection, cosine_distributions, selection
+from solo.eval import embedding
+from solo.eval.classes import (
+    ConfusablePair,
+    Neighbours,
+    NodeRank,
+    collapse_profile,
+    confusable_pairs,
+    mixing_matrix,
+    neighbours,
+)
+from solo.eval.embedding import CosineDistributions, Selection
+from solo.eval.features import FeatureTable
 from solo.eval.intervals import UNDEFINED, Interval, cuts
-from solo.eval.knn import hits, vote_ranking
-from solo.eval.predict import neighbour_intervals
-from solo.eval.rank import NodeRank, collapse_profile, entropy_rank, lidar, power_law, rankme, spectrum
+from solo.eval.knn import hits, neighbour_intervals, vote_ranking
 from solo.eval.rows import Array, draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
-from solo.eval.uniformity import uniformity
 
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
@@ -84,22 +91,26 @@ def measure(
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     few = len(classes) <= _MOST_MIXED
-    values = spectrum(features, center=True)
+    values = embedding.spectrum(features, center=True)
     shares = values[values > 0].square()
-    anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
+    anchors = min(settings.max_anchors, COSINE_ANCHORS)
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
-        effective_rank=entropy_rank(values),
-        rankme=rankme(features),
-        alpha=power_law(values.square()),
-        lidar=math.nan if views is None else lidar(views),
-        uniformity=uniformity(features[draw(len(features), 5000, settings.seed)]),
+        effective_rank=embedding.entropy_rank(values),
+        rankme=embedding.rankme(features),
+        alpha=embedding.power_law(values.square()),
+        lidar=math.nan if views is None else embedding.lidar(views),
+        uniformity=embedding.uniformity(features[draw(len(features), 5000, settings.seed)]),
         eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
-        cosine=cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=selection(features, coarse, quantile=settings.quantile, **anchors),  # type: ignore[arg-type]
+        cosine=embedding.cosine_distributions(features, coarse, max_anchors=anchors, seed=settings.seed)
+        if int((coarse >= 0).sum()) > 1
+        else None,
+        selection=embedding.selection(
+            features, coarse, quantile=settings.quantile, max_anchors=anchors, seed=settings.seed
+        ),
         profile=collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
@@ -125,7 +136,7 @@ def _knn(
     right = hits(best, labels[torch.from_numpy(near.queries)])
     ends = [UNDEFINED] * len(right)
     if len(near.queries) == len(features):
-        halves = cuts(len(features), settings.seed)
-        found = neighbour_intervals(features, labels, right, settings.k, settings.temperature, halves)
+        table, halves = FeatureTable(features, labels), cuts(len(features), settings.seed)
+        found = neighbour_intervals(table, right, settings.k, settings.temperature, halves, features.device)
         ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
     return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends

@@ -24,7 +24,7 @@ from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import SPACES, Numbers
 from solo.analysis.palette import OTHER, SAME, UNKNOWN, category_colours
 from solo.analysis.runs import Analysis, View, time_of
-from solo.eval.rank import NodeRank
+from solo.eval.classes import NodeRank
 from solo.eval.rows import Array, unit
 from solo.eval.tree import EmergentTree
 

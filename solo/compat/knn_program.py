@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.knn import WeightedKNNClassifier
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from solo.args.schema import KnnEvalCfg
 from solo.data.batches.shown import VIEW
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.knn import WeightedKNNClassifier
 from solo.hex.objective import Hex, Standard
 from solo.methods.module import SoloModule
 

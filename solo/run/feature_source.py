@@ -27,8 +27,7 @@ from solo.data.labels.subsets import Subset, level_targets
 from solo.data.sources.skip import file_names, image_sources, skipped_files
 from solo.data.storage.stored import identity
 from solo.errors import UserError
-from solo.eval.feature_file import read_features, write_features
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.files import output_file, user_cache, write_text
 from solo.run.features import extract, plain_images
 from solo.run.report import say

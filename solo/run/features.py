@@ -23,8 +23,7 @@ from solo.data.sources.load import load
 from solo.eval.features import FeatureTable
 from solo.eval.linear import choose
 from solo.eval.rows import draw
-from solo.eval.suite import Protocol
-from solo.eval.verdict import Tables, verdict
+from solo.eval.suite import Protocol, Tables, verdict
 from solo.methods.base import BaseMethod
 from solo.run.report import on_terminal, say
 
@@ -131,7 +130,7 @@ Images = Callable[[str], "Dataset[Any] | None"]  # "training" or "validation" ->
 
 
 def verdict_on(cfg: PretrainCfg, model: BaseMethod, images: Images, device: torch.device) -> Callable[[], Any]:
-    """Look at a model's backbone now; what is returned compares it with what it has become, see `solo.eval.verdict`."""
+    """Look at a model's backbone now; what is returned compares it with what it has become, see `solo.eval.suite`."""
     parts = {name: found for name in _MOST if (found := images(name)) is not None}
     if len(parts) < len(_MOST) or str(cfg.strategy).startswith("fsdp"):
         say("no verdict at the end: it needs labelled validation images, and another strategy than fsdp")
