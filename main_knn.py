@@ -7,5 +7,5 @@ if __name__ == "__main__":
 
     sys.exit(main(["knn", *sys.argv[1:]]))
 
-from solo.compat.knn_program import extract_features as extract_features
-from solo.compat.knn_program import run_knn as run_knn
+from solo.compat.misc import extract_features as extract_features
+from solo.compat.misc import run_knn as run_knn

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError, reason
-from solo.inert import STAND_INS
 from solo.untrusted import check_zip, is_zip, parse_json, plain_values
-from solo.weights import flat, some
+from solo.weights import STAND_INS, flat, some
 
 FORMAT = 1  # of `checkpoint["solo"]`
 

@@ -1,6 +1,6 @@
-"""solo-learn's helpers (`solo.utils.misc`); what has a home elsewhere is only named here."""
+"""solo-learn's helpers: `solo.utils.misc`, and at the end what other programs import from its `main_knn.py`."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from solo import distributed
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
+from solo.eval.knn import WeightedKNNClassifier
 
 __all__ = ["FilterInfNNan", "GatherLayer", "compute_dataset_size", "concat_all_gather_no_grad", "filter_inf_n_nan"]
 __all__ += ["gather", "make_contiguous", "omegaconf_select"]
@@ -110,3 +111,32 @@ def make_contiguous(module: nn.Module) -> None:
     with torch.no_grad():
         for param in module.parameters():
             param.data = param.data.contiguous()
+
+
+@torch.no_grad()
+def extract_features(loader: Iterable[tuple[Tensor, Tensor]], model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of a loader's images: backbone (N, F), projector (N, D), and labels (N,), on the model's device.
+
+    The model gives `feats` and `z` (else a `KeyError`) and is in training mode afterwards, as in solo-learn.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    rows = [(model(images.to(device)), labels.to(device)) for images, labels in loader]
+    model.train()
+    feats, z = (torch.cat([out[key].detach() for out, _ in rows]) for key in ("feats", "z"))
+    return feats, z, torch.cat([labels for _, labels in rows])
+
+
+def run_knn(
+    train_features: Tensor,
+    train_targets: Tensor,
+    test_features: Tensor,
+    test_targets: Tensor,
+    k: int,
+    T: float | None,
+    distance_fx: Literal["cosine", "euclidean"],
+) -> tuple[float, float]:
+    """Accuracies (top 1, top 5) in percent of the nearest neighbours' vote; arguments of `WeightedKNNClassifier`."""
+    knn = WeightedKNNClassifier(k=k, T=0.07 if T is None else T, distance_fx=distance_fx)
+    knn(train_features, train_targets, test_features, test_targets)
+    return knn.compute()
