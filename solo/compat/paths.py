@@ -42,7 +42,7 @@ _VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT
 _TORCHVISION = "torchvision.models"
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
 _MISC = {f"generate_{name}": f"solo.nn.positional_encodings:generate_{name}" for name in _SINCOS}
-_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim.build:remove_bias_and_norm_from_weight_decay"}
+_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim:remove_bias_and_norm_from_weight_decay"}
 _MISC |= {
     "trunc_normal_": "torch.nn.init:trunc_normal_",
     "param_groups_layer_decay": "timm.optim:param_groups_layer_decay",
@@ -77,8 +77,8 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
     "solo.utils.kmeans": Moved("solo.nn.kmeans"),
     "solo.utils.knn": Moved("solo.eval.knn_metric"),
-    "solo.utils.lars": Moved("solo.optim.lars"),
-    "solo.utils.lr_scheduler": Moved("solo.optim.lr_scheduler"),
+    "solo.utils.lars": Moved("solo.optim"),
+    "solo.utils.lr_scheduler": Moved("solo.optim"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.momentum"),

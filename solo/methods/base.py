@@ -19,7 +19,7 @@ from solo.methods import settings
 from solo.methods.exact import exact_step, has_known_steps
 from solo.methods.frozen import FrozenLayers
 from solo.methods.online import OnlineEvaluation
-from solo.optim.build import layer_groups, static_lr
+from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
 
