@@ -60,11 +60,13 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.backbones.swin": Moved("solo.backbones"),
     "solo.backbones.swin.swin": Moved("solo.backbones", method=None),
     "solo.backbones.resnet.resnet": Moved(_TORCHVISION),
-    "solo.backbones.vit.vit": Moved("solo.backbones.vit", method=None),
-    "solo.backbones.vit.vit_mae": Moved("solo.backbones.vit", _VIT, method="mae"),
-    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.vit", _VIT, method="mocov3"),
+    "solo.backbones.vit": Moved("solo.backbones.from_timm"),
+    "solo.backbones.vit.vit": Moved("solo.backbones.from_timm", method=None),
+    "solo.backbones.vit.vit_mae": Moved("solo.backbones.from_timm", _VIT, method="mae"),
+    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.from_timm", _VIT, method="mocov3"),
     "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
-    "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.wide_resnet", method=None),
+    "solo.backbones.wide_resnet": Moved("solo.backbones.resnet"),
+    "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.resnet", method=None),
     "solo.data.dali_dataloader": Moved(
         "",
         gone="solo reads images without NVIDIA DALI; use solo.data.pretrain_dataloader and "

@@ -21,15 +21,13 @@ _STEM = """
 
 def remote_code(bundle: Bundle) -> str | None:
     """The file's text; None for backbones that have no file of their own."""
-    for prefix in ("resnet", "poolformer", "wide_resnet"):
-        if not bundle.network.name.startswith(prefix):
-            continue
-        module = import_module(f"solo.backbones.{prefix}")
-        if hasattr(module, bundle.network.name):
-            stem = _STEM.format(name=bundle.network.name) if prefix == "resnet" else ""
-            wrapper = resources.files("solo.export").joinpath("modeling_solo.txt").read_text(encoding="utf-8")
-            return f"{inspect.getsource(module)}\n\n{wrapper.format(name=bundle.network.name, stem=stem)}"
-    return None
+    name = bundle.network.name
+    module = import_module(f"solo.backbones.{'poolformer' if name.startswith('poolformer') else 'resnet'}")
+    if not hasattr(module, name):
+        return None
+    stem = _STEM.format(name=name) if name.startswith("resnet") else ""
+    wrapper = resources.files("solo.export").joinpath("modeling_solo.txt").read_text(encoding="utf-8")
+    return f"{inspect.getsource(module)}\n\n{wrapper.format(name=name, stem=stem)}"
 
 
 def remote_config(bundle: Bundle) -> dict[str, object]:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solo.backbones.from_timm import Block
-from solo.backbones.vit import MaskedViT
+from solo.backbones.from_timm import Block, MaskedViT
 from solo.errors import UserError
 from solo.losses.mae import mae_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep

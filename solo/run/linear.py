@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg
-from solo.backbones.sizes import check_single
+from solo.backbones.registry import check_single
 from solo.callbacks.recorder import Facts
 from solo.data.batches.loader import LabelledBatches
 from solo.data.batches.loaders import eval_loader
