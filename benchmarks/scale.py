@@ -44,7 +44,7 @@ from solo.eval.paths import cpcc, expected_heights, hops
 from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
 from solo.losses.simclr import simclr_loss_func
-from solo.nn.queue import NeighbourQueue
+from solo.methods.base import NeighbourQueue
 from solo.taxonomy import Taxonomy
 
 MOST, LONG = 10_000_000, 0.4  # images; seconds after which nothing larger is tried

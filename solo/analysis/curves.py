@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from solo.analysis.figure import Figure, Lines, Series
+from solo.analysis.figure import Figure, Plot, Series
 from solo.analysis.palette import run_colour
 
 Row = Mapping[str, float]
@@ -65,13 +65,13 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
             values = [value for line in series for value in line.y]
             logarithmic = name in _MAY_BE_LOG and min(values) > 0 and max(values) > _LOG_FROM * min(values)
             named = len(series) > 1 or families[0].startswith("online/")
-            panels.append(Lines(name, "epochs trained", "", tuple(series), log_y=logarithmic, legend=named))
+            panels.append(Plot(name, "epochs trained", "", tuple(series), log_y=logarithmic, legend=named))
     return Figure("curves", "", title, "", "", tuple(panels))
 
 
 def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[str]:
     """Draw `curves` into a file; the names of the panels drawn, none and no file without numbers."""
-    from solo.analysis.png import draw
+    from solo.analysis.drawing import draw
 
     figure = curves(rows, title)
     if figure.panels:

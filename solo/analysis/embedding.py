@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from solo.analysis.figure import Cloud, Figure, Group
+from solo.analysis.figure import Figure, cloud
 from solo.analysis.palette import UNKNOWN, named_palette
 from solo.errors import UserError
 from solo.eval.rows import Array
@@ -17,7 +17,6 @@ from solo.eval.rows import draw as draw_rows
 Embedding = Literal["umap", "tsne", "pca"]
 
 TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
-_MOST_IN_LEGEND = 40
 
 
 def draw_embedding(
@@ -41,7 +40,7 @@ def draw_embedding(
     Raises:
         UserError: an unknown palette, or fewer than two rows.
     """
-    from solo.analysis.png import draw
+    from solo.analysis.drawing import draw
 
     rows = draw_rows(len(features), max_points, seed).numpy()
     points, targets = embed(features[rows], embedding, seed), targets[rows]
@@ -52,16 +51,16 @@ def draw_embedding(
     panels = []
     for labels, (level, classes), order in zip(targets.T, names, _orders(targets), strict=True):
         groups = [
-            Group(classes[label] if label < len(classes) else str(label), colour, np.flatnonzero(labels == label))
+            (classes[label] if label < len(classes) else str(label), colour, np.flatnonzero(labels == label))
             for label, colour in zip(order, named_palette(palette, len(order)), strict=True)
         ]
         if (labels < 0).any():
-            groups.insert(0, Group("unlabelled", UNKNOWN, np.flatnonzero(labels < 0)))
-        few = len(order) <= _MOST_IN_LEGEND
+            groups.insert(0, ("unlabelled", UNKNOWN, np.flatnonzero(labels < 0)))
+        few = len(order) <= 40
         words = level if few else f"{level}: {len(order)} classes, too many for a legend"
-        panels.append(Cloud(words, points, tuple(groups), legend=few))
+        panels.append(cloud(words, points, groups, legend=few))
     if not panels:  # no labels
-        panels.append(Cloud("", points, (Group("images", UNKNOWN, np.arange(len(points))),), legend=False))
+        panels.append(cloud("", points, [("images", UNKNOWN, np.arange(len(points)))]))
     for path in paths:
         draw(Figure("embedding", "", title, "", "", tuple(panels), across=len(panels)), path)
     return len(rows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from solo.analysis.figure import DotRow, Dots, Figure
+from solo.analysis.figure import DotRow, Figure, dots
 from solo.analysis.pages import Written
 from solo.analysis.palette import GOOD, GREY, run_colour
 from solo.eval.intervals import Paired, holm, paired
@@ -120,7 +120,7 @@ def figure(report: Report) -> Figure:
                     rows.append(DotRow(f"{arm} ({found.pairs})", (mark,), intervals=(ends,)))
             if rows:
                 title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
-                panels.append(Dots(title, step, tuple(rows), from_zero=False, reference=0.0))
+                panels.append(dots(title, step, rows, from_zero=False, reference=0.0))
     caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
     return Figure("experiment", "", report.title, caption, report.command, tuple(panels), ((" ", GOOD),), across=2)
 
@@ -137,7 +137,7 @@ def write(report: Report, folder: Path) -> list[str]:
     drawn = figure(report)
     if not drawn.panels:
         return written(report).write(folder, asdict(report))
-    from solo.analysis.png import draw
+    from solo.analysis.drawing import draw
 
     draw(drawn, folder / "report.png")
     return [*written(report).write(folder, asdict(report), (folder / "report.png").read_bytes()), "report.png"]

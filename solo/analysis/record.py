@@ -1,16 +1,15 @@
-"""Everything that was found: in sentences, as plain values for `analysis.json`, as a table, and how it came about."""
+"""Everything that was found: in sentences, as plain values for `analysis.json`, and how it came about."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from solo.analysis.labelling import Labelling
-from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Numbers, Settings
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Run, Settings
 from solo.analysis.pages import finite, words_of
-from solo.analysis.runs import Analysis, Run
 
-COLLAPSED = 0.9  # mixing from which two classes count as one
+_COLLAPSED = 0.9  # mixing from which two classes count as one
 _FEW = 0.05  # share of the dimensions below which the whole counts as collapsed
 _REACHED = 0.9  # share of a curve's way up
 
@@ -29,105 +28,70 @@ class Finding:
 
 def findings(analysis: Analysis) -> list[Finding]:
     """Of every run's last snapshot, and of its way there."""
-    found = []
-    for run in analysis.runs:
-        numbers = run.last.spaces[analysis.spaces[0]]
-        candidates = (
-            _global(analysis, run, numbers),
-            _accuracy(analysis, run, numbers),
-            _worst_node(analysis, run, numbers),
-            _worst_pair(analysis, run, numbers),
-            _tree(analysis, run, numbers),
-            _first_coarse(analysis, run),
+    return [Finding(topic, run.name, *said) for run in analysis.runs for topic, *said in _found(analysis, run)]
+
+
+def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
+    """Topic, value, unit, sentence, and whether it is bad news."""
+    labelling, numbers = analysis.labelling, run.last.spaces[analysis.spaces[0]]
+    if numbers.effective_rank < max(2.0, _FEW * min(numbers.dim, numbers.count)):
+        text = (
+            f"The whole {SPACES[analysis.spaces[0]]} fills only {numbers.effective_rank:.1f} directions of "
+            f"{numbers.dim}: a global (dimensional) collapse."
         )
-        found += [finding for finding in candidates if finding is not None]
-    return found
-
-
-def _global(analysis: Analysis, run: Run, numbers: Numbers) -> Finding | None:
-    if numbers.effective_rank >= max(2.0, _FEW * min(numbers.dim, numbers.count)):
-        return None
-    text = (
-        f"The whole {SPACES[analysis.spaces[0]]} fills only {numbers.effective_rank:.1f} directions of {numbers.dim}: "
-        "a global (dimensional) collapse."
-    )
-    return Finding("Global collapse", run.name, f"{numbers.effective_rank:.1f}", f"of {numbers.dim}", text, True)
-
-
-def _accuracy(analysis: Analysis, run: Run, numbers: Numbers) -> Finding | None:
-    labelling = analysis.labelling
+        yield "Global collapse", f"{numbers.effective_rank:.1f}", f"of {numbers.dim}", text, True
     fine, coarse = numbers.knn[labelling.level], numbers.knn[labelling.superlevel]
-    if not math.isfinite(fine):
-        return None
-    more = f"; {coarse:.1f} % of its {labelling.superlevel}" if labelling.nested and math.isfinite(coarse) else ""
-    text = f"of the images have the {labelling.level} that their nearest neighbours vote for{more}."
-    return Finding("Neighbours agree", run.name, f"{fine:.1f}", "%", text)
-
-
-def _worst_node(analysis: Analysis, run: Run, numbers: Numbers) -> Finding | None:
-    nodes = [node for node in numbers.profile if node.level == 0 and math.isfinite(node.ratio)]
-    if len(nodes) < 2:
-        return None
-    worst = min(nodes, key=lambda node: node.ratio)
-    name = analysis.labelling.names[analysis.labelling.superclass][worst.node]
-    text = (
-        f"“{name}” is where it is poorest inside: an effective rank of {worst.effective_rank:.1f}, where as many "
-        f"random images have {worst.reference:.1f}."
-    )
-    ratio = f"{worst.ratio:.2f}"
-    return Finding("Poorest superclass inside", run.name, ratio, "local / global", text, worst.ratio < 0.3)
-
-
-def _worst_pair(analysis: Analysis, run: Run, numbers: Numbers) -> Finding | None:
-    if not numbers.pairs:
-        return None
-    pair, names = numbers.pairs[0], analysis.labelling.names[-1]
-    both = f"“{names[pair.first]}” and “{names[pair.second]}”"
-    done = pair.mixing >= COLLAPSED
-    text = f"{both} have collapsed onto each other." if done else f"{both} are mixed most of all pairs."
-    return Finding("Closest to collapse", run.name, f"{pair.mixing:.2f}", "mixing", text, done)
-
-
-def _tree(analysis: Analysis, run: Run, numbers: Numbers) -> Finding | None:
+    if math.isfinite(fine):
+        more = f"; {coarse:.1f} % of its {labelling.superlevel}" if labelling.nested and math.isfinite(coarse) else ""
+        text = f"of the images have the {labelling.level} that their nearest neighbours vote for{more}."
+        yield "Neighbours agree", f"{fine:.1f}", "%", text
+    if len(numbers.superclasses) > 1:
+        worst = min(numbers.superclasses, key=lambda node: node.ratio)
+        text = (
+            f"“{labelling.names[labelling.superclass][worst.node]}” is where it is poorest inside: an effective rank "
+            f"of {worst.effective_rank:.1f}, where as many random images have {worst.reference:.1f}."
+        )
+        yield "Poorest superclass inside", f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
+    if numbers.pairs:
+        pair, names = numbers.pairs[0], labelling.names[-1]
+        done = pair.mixing >= _COLLAPSED
+        end = "have collapsed onto each other." if done else "are mixed most of all pairs."
+        text = f"“{names[pair.first]}” and “{names[pair.second]}” {end}"
+        yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, done
     agreement = numbers.agreement
-    if agreement is None or not math.isfinite(agreement.cophenetic):
-        return None
-    share = "" if math.isnan(agreement.recovered) else f", {100 * agreement.recovered:.0f} % of its nodes exactly"
-    chance = f" (p = {agreement.p_value:.3f})" if math.isfinite(agreement.p_value) else ""
-    text = f"cophenetic correlation of the emergent tree with the label tree{chance}{share}."
-    return Finding("Emergent tree against the labels", run.name, f"{agreement.cophenetic:.2f}", "agreement", text)
+    if agreement is not None and math.isfinite(agreement.cophenetic):
+        share = "" if math.isnan(agreement.recovered) else f", {100 * agreement.recovered:.0f} % of its nodes exactly"
+        chance = f" (p = {agreement.p_value:.3f})" if math.isfinite(agreement.p_value) else ""
+        text = f"cophenetic correlation of the emergent tree with the label tree{chance}{share}."
+        yield "Emergent tree against the labels", f"{agreement.cophenetic:.2f}", "agreement", text
+    if len(run.snapshots) > 2 and labelling.nested:
+        first, second = (_reached(analysis, run, level) for level in (labelling.superlevel, labelling.level))
+        if first is not None and second is not None:
+            text = (
+                f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the first "
+                f"snapshot; the {labelling.level} level is there after {second}."
+            )
+            yield "What emerges first", f"{first}", f"epoch{'s' * (first != 1)}", text
 
 
-def _first_coarse(analysis: Analysis, run: Run) -> Finding | None:
-    """Which level arrives first: the epoch at which each has made most of its way."""
-    labelling = analysis.labelling
-    if len(run.snapshots) < 3 or not labelling.nested:
+def _reached(analysis: Analysis, run: Run, level: str) -> int | None:
+    """The epoch at which a level has made most of its way; None if it has made none, or nobody knows the epoch."""
+    curve = [snapshot.spaces[analysis.spaces[0]].knn[level] for snapshot in run.snapshots]
+    if not curve[-1] > curve[0]:
         return None
-    space = analysis.spaces[0]
-    reached = {}
-    for level in (labelling.superlevel, labelling.level):
-        curve = [snapshot.spaces[space].knn[level] for snapshot in run.snapshots]
-        goal = curve[0] + _REACHED * (curve[-1] - curve[0])
-        if not curve[-1] > curve[0]:
-            return None
-        reached[level] = next(s.epoch for s, value in zip(run.snapshots, curve, strict=True) if value >= goal)
-    coarse, fine = reached[labelling.superlevel], reached[labelling.level]
-    if coarse is None or fine is None:
-        return None
-    text = (
-        f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the first snapshot; "
-        f"the {labelling.level} level is there after {fine}."
-    )
-    return Finding("What emerges first", run.name, f"{coarse}", f"epoch{'s' * (coarse != 1)}", text)
+    goal = curve[0] + _REACHED * (curve[-1] - curve[0])
+    return next(one.epoch for one, value in zip(run.snapshots, curve, strict=True) if value >= goal)
 
 
 def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
     """What `analysis.json` holds: protocol, labels, findings, and the numbers of every snapshot."""
-    labelling = analysis.labelling
-
-    def spaces(held: dict[str, Numbers]) -> dict[str, Any]:
-        return {SPACES.get(space, space): finite(_space(numbers), digits=6) for space, numbers in held.items()}
-
+    labelling, runs = analysis.labelling, []
+    for run in analysis.runs:
+        snapshots = []
+        for one in run.snapshots:
+            spaces = {SPACES.get(space, space): finite(_space(n), digits=6) for space, n in one.spaces.items()}
+            snapshots.append({"name": one.name, "epoch": one.epoch, "facts": dict(one.facts), "spaces": spaces})
+        runs.append({"name": run.name, "snapshots": snapshots})
     return {
         "kind": "analysis",
         "title": analysis.title,
@@ -139,16 +103,7 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
             "given": labelling.levels[len(labelling.levels) - labelling.given :],
         },
         "findings": [vars(one) for one in found],
-        "runs": [
-            {
-                "name": run.name,
-                "snapshots": [
-                    {"name": one.name, "epoch": one.epoch, "facts": dict(one.facts), "spaces": spaces(one.spaces)}
-                    for one in run.snapshots
-                ],
-            }
-            for run in analysis.runs
-        ],
+        "runs": runs,
     }
 
 
@@ -182,10 +137,9 @@ def _space(numbers: Numbers) -> dict[str, Any]:
         "pairs": [vars(pair) for pair in numbers.pairs],
     }
     if cosine is not None:
-        kinds = {"same": cosine.same, "other": cosine.other}
         found["cosine"] = {
             name: {"pairs": part.pairs, "mean": part.mean, "std": part.std, "histogram": part.histogram.tolist()}
-            for name, part in kinds.items()
+            for name, part in (("same", cosine.same), ("other", cosine.other))
         } | {"ratio": cosine.ratio, "gap": cosine.gap}
     if tree is not None:
         found["tree"] = {"classes": numbers.classes.tolist(), "merges": tree.merges.tolist(), "fidelity": tree.fidelity}
@@ -217,71 +171,3 @@ def protocol_of(
     found = {topic: text.format(**facts) for topic, text in words_of("protocol").items()}
     none = found.pop("no LiDAR")
     return found if any(seen) else {**found, "LiDAR": none}
-
-
-Cell = str | float | int | None
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its heading, what it means, digits behind the point (None: text), and which end is better, if any."""
-
-    name: str
-    hint: str = ""
-    digits: int | None = 2
-    better: str = ""  # high, low or nothing
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells, a row for each run and space; None and NaN are unknown."""
-
-    title: str
-    caption: str
-    protocol: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-# What there is of every snapshot, in each space.
-_MEASURES: dict[Column, Callable[[Numbers], Cell]] = {
-    Column("effective rank", "directions that carry variance, centred", 1, "high"): lambda n: n.effective_rank,
-    Column("RankMe", "the same without centring", 1, "high"): lambda n: n.rankme,
-    Column("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high"): (
-        lambda n: n.mean_ratio
-    ),
-    Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"): (
-        lambda n: n.lidar
-    ),
-    Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer"): lambda n: n.alpha,
-    Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"): lambda n: n.uniformity,
-    Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"): (
-        lambda n: n.cosine.gap if n.cosine else None
-    ),
-    Column("threshold", "mean 0.99 quantile of each anchor's cosines", 3): lambda n: n.selection.threshold,
-    Column("same superclass", "share of the images above the threshold, %", 1, "high"): (
-        lambda n: 100 * n.selection.precision
-    ),
-    Column("tree agreement", "cophenetic correlation with the label tree", 3, "high"): (
-        lambda n: n.agreement.cophenetic if n.agreement else None
-    ),
-    Column("worst mixing", "of any two classes", 3, "low"): lambda n: n.pairs[0].mixing if n.pairs else None,
-}
-
-
-def overview(analysis: Analysis) -> Table:
-    """The last snapshot of each run in numbers."""
-    rows: list[tuple[Cell, ...]] = []
-    for run in analysis.runs:
-        for space, numbers in run.last.spaces.items():
-            found = (of(numbers) for of in _MEASURES.values())
-            rows.append((run.name, SPACES.get(space, space), *numbers.knn.values(), *found))
-    levels = analysis.labelling.levels
-    accuracies = (Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in levels)
-    return Table(
-        "All numbers" + (" of the last snapshots" if analysis.over_time else ""),
-        "A row for each model and space; touch a heading to sort by it. Bold: the best run in that space.",
-        " ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),
-        (Column("run", digits=None), Column("space", digits=None), *accuracies, *_MEASURES),
-        tuple(rows),
-    )

@@ -3,23 +3,20 @@
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from markupsafe import Markup
-from PIL import Image
 
-from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures, legend_of
+from solo.analysis.drawing import Images, Json, as_plotly, brief
+from solo.analysis.figure import Figure, Pictures, Plot, legend_of
+from solo.analysis.numbers import SPACES, Analysis, Numbers
 from solo.analysis.pages import embedded, page_file, render
-from solo.analysis.plotly_panels import Json, brief, plotly_panel
-from solo.analysis.record import Cell, Finding, Table
-from solo.analysis.runs import Analysis
-
-Images = Callable[[int], "Image.Image"]
+from solo.analysis.record import Finding
 
 _THUMBNAIL = 96  # pixels
 _SMALL = 48  # below this, pixels are shown as squares
-_MOST_CHIPS = 40
 SECTIONS = {
     "Overview": "",
     "Emergence": "What appears first, and what never does.",
@@ -32,7 +29,7 @@ SECTIONS = {
 
 
 def write_report(
-    analysis: Analysis, figures: Sequence[Figure], table: Table, found: Sequence[Finding], image: Images | None = None
+    analysis: Analysis, figures: Sequence[Figure], found: Sequence[Finding], image: Images | None = None
 ) -> str:
     """The page as text: findings stand at the top, then the table, then the figures by section.
 
@@ -42,9 +39,9 @@ def write_report(
 
     panels: list[Json] = []
 
-    def plot(panel: Panel) -> int:
+    def plot(panel: Plot) -> int:
         """The number of a plot, which is drawn by the page's script."""
-        panels.append(plotly_panel(panel))
+        panels.append(as_plotly(panel))
         return len(panels) - 1
 
     @cache
@@ -59,10 +56,10 @@ def write_report(
         smooth = "" if small else ' class="smooth"'
         return Markup(f'<img{smooth} alt="image {row}" src="{embedded(stream.getvalue(), kind)}">')
 
-    def chips(figure: Figure) -> Sequence[tuple[str, str]]:
+    def chips(figure: Figure) -> Mapping[str, str]:
         """The names and colours of a legend, where there are several, and not too many to be of use."""
-        legend = figure.legend or legend_of(figure.panels)
-        return legend if 1 < len(legend) <= _MOST_CHIPS else ()
+        legend = dict(figure.legend) or legend_of(figure.panels)
+        return legend if 1 < len(legend) <= 40 else {}
 
     def all_panels() -> Markup:
         data = json.dumps(panels, separators=(",", ":"), allow_nan=False)
@@ -75,6 +72,7 @@ def write_report(
         inside = [figure for figure in figures if figure.section == name]
         if inside or name == "Overview":
             sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, "figures": inside})
+    columns, cells = _overview(analysis)
     return render(
         "report.html",
         brief,
@@ -84,44 +82,78 @@ def write_report(
         topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
         sections=sections,
         legend_of=chips,
-        switches=lambda one: not all(isinstance(panel, (Pictures, Dendrogram)) for panel in one.panels),
-        columns=lambda one: min(2, len(one.panels)) if isinstance(one.panels[0], Pictures) else one.columns,
-        is_plot=lambda panel: not isinstance(panel, Pictures),
+        switches=lambda one: bool(legend_of(one.panels)),
+        columns_of=lambda one: min(2, len(one.panels)) if isinstance(one.panels[0], Pictures) else one.columns,
+        is_plot=lambda panel: isinstance(panel, Plot),
         plot=plot,
         panels=all_panels,
-        table=table,
-        cells=_cells(table),
+        columns=columns,
+        cells=cells,
+        table_protocol=" ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),
         thumbnail=thumbnail,
         **{name: Markup(page_file(f"report.{name}")) for name in ("css", "js")},
         plotly=Markup(get_plotlyjs()),
     )
 
 
-def _cells(table: Table) -> list[list[dict[str, str]]]:
-    """For each cell its class, what it is sorted by, the run whose colour it has, and its text."""
-    best, rows = _best(table), []
-    for number, row in enumerate(table.rows):
-        cells = []
-        for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
-            mark = "text" if column.digits is None else "best" if (number, place) in best else ""
-            missing = value is None or (isinstance(value, float) and not math.isfinite(value))
-            shown = "–" if missing else value if isinstance(value, str) else f"{value:,.{column.digits}f}"
-            run = str(value) if column.name == "run" else ""
-            cells.append({"mark": mark, "key": "" if missing else str(value), "run": run, "shown": str(shown)})
+class _Column(NamedTuple):
+    """Its heading, what it means, digits behind the point, and which end is better, if any."""
+
+    name: str
+    hint: str = ""
+    digits: int | None = None
+    better: str = ""
+
+
+# What there is of every snapshot, in each space; NaN is unknown.
+_MEASURES: dict[_Column, Callable[[Numbers], float]] = {
+    _Column("effective rank", "directions that carry variance, centred", 1, "high"): lambda n: n.effective_rank,
+    _Column("RankMe", "the same without centring", 1, "high"): lambda n: n.rankme,
+    _Column("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high"): (
+        lambda n: n.mean_ratio
+    ),
+    _Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"): (
+        lambda n: n.lidar
+    ),
+    _Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2): lambda n: n.alpha,
+    _Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"): lambda n: n.uniformity,
+    _Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"): (
+        lambda n: n.cosine.gap if n.cosine else math.nan
+    ),
+    _Column("threshold", "mean 0.99 quantile of each anchor's cosines", 3): lambda n: n.selection.threshold,
+    _Column("same superclass", "share of the images above the threshold, %", 1, "high"): (
+        lambda n: 100 * n.selection.precision
+    ),
+    _Column("tree agreement", "cophenetic correlation with the label tree", 3, "high"): (
+        lambda n: n.agreement.cophenetic if n.agreement else math.nan
+    ),
+    _Column("worst mixing", "of any two classes", 3, "low"): lambda n: n.pairs[0].mixing if n.pairs else math.nan,
+}
+
+
+def _overview(analysis: Analysis) -> tuple[list[_Column], list[list[dict[str, str]]]]:
+    """The last snapshot of each run in numbers: columns, and a row for each run and space.
+
+    A cell has its class, what it is sorted by, the run whose colour it has, and its text; the best of several runs is
+    marked in each space, as others can't be compared with it.
+    """
+    accuracies = (
+        _Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels
+    )
+    columns, rows = [*accuracies, *_MEASURES], []
+    held = [(run.name, space, numbers) for run in analysis.runs for space, numbers in run.last.spaces.items()]
+    values = [[*n.knn.values(), *(of(n) for of in _MEASURES.values())] for *_, n in held]
+    for (run, space, _), own in zip(held, values, strict=True):
+        called = SPACES.get(space, space)
+        cells = [{"mark": "text", "key": run, "run": run, "shown": run}]
+        cells.append({"mark": "text", "key": called, "run": "", "shown": called})
+        rivals = [others for (_, other, _), others in zip(held, values, strict=True) if other == space]
+        for place, (column, value) in enumerate(zip(columns, own, strict=True)):
+            known = {others[place] for others in rivals if math.isfinite(others[place])}
+            best = {"high": max, "low": min}.get(column.better)
+            mark = "best" if best and len(known) > 1 and value == best(known) else ""
+            fine = math.isfinite(value)
+            shown = f"{value:,.{column.digits}f}" if fine else "–"
+            cells.append({"mark": mark, "key": str(value) if fine else "", "run": "", "shown": shown})
         rows.append(cells)
-    return rows
-
-
-def _best(table: Table) -> set[tuple[int, int]]:
-    """(row, column) of the best values: of several runs, and within one space, which others can't be compared with."""
-    space = next(place for place, column in enumerate(table.columns) if column.name == "space")
-    found = set()
-    for kind in {row[space] for row in table.rows}:
-        rows = [number for number, row in enumerate(table.rows) if row[space] == kind]
-        for place, column in enumerate(table.columns):
-            values: dict[int, Cell] = {number: table.rows[number][place] for number in rows}
-            known = {n: float(v) for n, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)}
-            if column.better and len(set(known.values())) > 1:
-                best = (max if column.better == "high" else min)(known.values())
-                found |= {(number, place) for number, value in known.items() if value == best}
-    return found
+    return [_Column("run"), _Column("space"), *columns], rows

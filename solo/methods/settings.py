@@ -185,21 +185,6 @@ def absolute(typed: str | None) -> Path | None:
     return path.absolute() if path and (path.exists() or path.parent != Path(".") and path.parent.exists()) else None
 
 
-def accumulates_exactly(config: PretrainCfg, known: bool) -> bool:
-    """Whether one loss sees all accumulated batches; `known`: the outputs come from code that can be run in two passes.
-
-    Raises:
-        ConfigError: if it is asked for and can't be done.
-    """
-    exact = config.accumulate == "exact"
-    if exact and not known:
-        raise ConfigError(
-            f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step, "
-            "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
-        )
-    return exact
-
-
 def _refuse(problems: list[Problem], spelled: Mapping[str, str] | None = None, start: str = "") -> None:
     """Raise all problems together, with the keys as the user wrote them."""
     if problems:

@@ -120,7 +120,7 @@ def test_own_keys_reach_the_model(pretrain_values: Any) -> None:
 PLUG_IN = """
 from dataclasses import dataclass
 from solo.args.outside import declare_keys
-from solo.methods.simclr import SimCLR
+from solo.methods import SimCLR
 
 @dataclass(kw_only=True)
 class Keys:
