@@ -187,11 +187,11 @@ def _add(module: ModuleType, names: dict[str, Moved]) -> None:
         if name == "__all__" and "" in names:
             return _names(names[""])
         if not name.startswith("__"):  # those of the import system
+            if path in MODULES or (hasattr(module, "__path__") and importlib.util.find_spec(path)):
+                return importlib.import_module(path)
             for start, moved in names.items():
                 if name.startswith(start):
                     return moved.get(name)
-            if path in MODULES or (hasattr(module, "__path__") and importlib.util.find_spec(path)):
-                return importlib.import_module(path)
         if own is not None:
             return own(name)
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
