@@ -31,9 +31,8 @@ from solo.data.batches.fingerprint import fingerprint
 from solo.data.batches.loaders import ProcessShare, SeededSampler
 from solo.data.batches.samplers import rule_sampler
 from solo.data.batches.shown import Shown
-from solo.data.labels.subsets import hold_out, take_fraction
+from solo.data.labels.subsets import draw_known, hold_out, take_fraction
 from solo.data.labels.trees import from_columns
-from solo.data.labels.withholding import draw_known
 from solo.doctor.parity import on_groups
 from solo.eval import knn
 from solo.eval.confusable import confusable_pairs, neighbours

@@ -19,8 +19,7 @@ from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
 from solo.backbones.registry import Constructor
 from solo.compat.keys import MOVED, modernise
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes, resolve_spec
 from solo.errors import ConfigError, UserError
 from solo.methods.catalogue import vit_variant
 from solo.taxonomy import Taxonomy
