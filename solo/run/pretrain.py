@@ -18,7 +18,7 @@ from torchvision.utils import make_grid, save_image
 from solo.args.config import to_plain
 from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
-from solo.backbones.sizes import check_sizes, side_of_patch
+from solo.backbones.registry import check_sizes, side_of_patch
 from solo.callbacks.cheaper import shrunk_side
 from solo.callbacks.recorder import Facts, Work
 from solo.data.batches.loader import BatchLoader
