@@ -43,7 +43,7 @@ from solo.eval.metrics import accuracy_at_k
 from solo.eval.paths import cpcc, expected_heights, hops
 from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
-from solo.losses.simclr import simclr_loss_func
+from solo.losses.info_nce import simclr_loss_func
 from solo.nn.queue import NeighbourQueue
 from solo.taxonomy import Taxonomy
 

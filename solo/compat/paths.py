@@ -87,12 +87,18 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.whitening": Moved("solo.nn.whitening", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
+_LOSSES = {
+    "solo.losses": "mocov2plus mocov3 nnclr simclr",
+    "solo.losses.targets": "deepclusterv2 dino mae ressl swav",
+    "solo.losses.views": "barlow byol simsiam vicreg wmse",
+}
+MODULES |= {f"solo.losses.{name}": Moved(home) for home, names in _LOSSES.items() for name in names.split()}
+MODULES["solo.losses.vibcreg"] = Moved("solo.losses.views", {"covariance_loss": "correlation_loss"})
+
 _HEX = Moved("solo.compat.hex_losses")
 # our module -> names that it has beside its own
 NAMES: dict[str, dict[str, Moved]] = {
     "solo.losses": {"simclr_loss_func_": _HEX, "nnclr_loss_func_": _HEX},
-    "solo.losses.simclr": {"simclr_loss_func_": _HEX},
-    "solo.losses.nnclr": {"nnclr_loss_func_": _HEX},
     "solo.methods.base": {"BaseMomentumMethod": Moved("solo.methods.momentum")},
 }
 # Packages whose files solo-learn imports all together.

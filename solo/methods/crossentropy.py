@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from solo.losses.cross_entropy import cross_entropy_loss_func
+from solo.losses.targets import cross_entropy_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import CrossEntropyKwargs
 

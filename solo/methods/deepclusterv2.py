@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.pairs import unit
+from solo.losses.targets import deepclusterv2_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import DeepClusterV2Kwargs
 from solo.nn.heads import mlp

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from solo.losses.dino import DINOLoss
+from solo.losses.targets import DINOLoss
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import DINOKwargs
 from solo.methods.momentum import BaseMomentumMethod

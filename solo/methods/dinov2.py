@@ -17,9 +17,7 @@ from torch.nn import functional as F
 
 from solo import distributed
 from solo.args.schema import PretrainCfg
-from solo.losses.dino import teacher_temperatures
-from solo.losses.dinov2 import ibot_loss_func, koleo_later
-from solo.losses.swav import swav_loss_func
+from solo.losses.targets import ibot_loss_func, koleo_later, swav_loss_func, teacher_temperatures
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.dino import DINO
 from solo.methods.kwargs import DINOv2Kwargs

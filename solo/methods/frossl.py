@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from solo.losses.frossl import frossl_loss_func
+from solo.losses.views import frossl_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import FroSSLKwargs
 from solo.nn.heads import ProjectorHeads, mlp

@@ -17,7 +17,7 @@ from solo import distributed
 from solo.args.schema import PretrainCfg
 from solo.backbones.from_timm import Block, VisionTransformer
 from solo.errors import UserError
-from solo.losses.ijepa import ijepa_loss_func
+from solo.losses.targets import ijepa_loss_func
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import IJEPAKwargs
 from solo.methods.momentum import BaseMomentumMethod

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.losses.lejepa import lejepa_loss_func
+from solo.losses.views import lejepa_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import LeJEPAKwargs
 from solo.nn.heads import ProjectorHeads, mlp

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from solo.backbones.from_timm import Block
 from solo.backbones.vit import MaskedViT
 from solo.errors import UserError
-from solo.losses.mae import mae_loss_func
+from solo.losses.targets import mae_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import MAEKwargs
 from solo.nn.positional_encodings import generate_2d_sincos_pos_embed

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from solo.losses.mocov3 import mocov3_loss_func
+from solo.losses.info_nce import mocov3_loss_func
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import MoCoV3Kwargs
 from solo.methods.momentum import BaseMomentumMethod

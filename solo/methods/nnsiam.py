@@ -9,7 +9,7 @@ from torch import Tensor
 
 from solo.eval.metrics import mean_std
 from solo.losses.pairs import unit
-from solo.losses.simsiam import simsiam_loss_func
+from solo.losses.views import simsiam_loss_func
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import NNPredictorKwargs
 from solo.methods.simsiam import SimSiam

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solo.losses.pairs import unit
-from solo.losses.ressl import ressl_loss_func
+from solo.losses.targets import ressl_loss_func
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import ReSSLKwargs
 from solo.methods.momentum import BaseMomentumMethod

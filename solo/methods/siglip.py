@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from solo.losses.siglip import siglip_loss_func
+from solo.losses.info_nce import siglip_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SigLIPKwargs
 from solo.nn.heads import ProjectorHeads, mlp

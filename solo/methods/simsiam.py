@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solo.eval.metrics import mean_std
-from solo.losses.simsiam import simsiam_loss_func
+from solo.losses.views import simsiam_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import PredictorKwargs
 from solo.nn.heads import PredictorHeads, mlp

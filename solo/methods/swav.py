@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from solo import distributed
 from solo.losses.pairs import unit
-from solo.losses.swav import swav_loss_func
+from solo.losses.targets import swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import SwAVKwargs
 from solo.nn.heads import WeightNormLinear, mlp

@@ -5,8 +5,7 @@ Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https:
 
 from torch import Tensor, nn
 
-from solo.losses.vibcreg import covariance_loss
-from solo.losses.vicreg import weigh
+from solo.losses.views import correlation_loss, weigh
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import VIbCRegKwargs
 from solo.nn.heads import ProjectorHeads, mlp
@@ -31,4 +30,4 @@ class VIbCReg(ProjectorHeads, BaseMethod):
         """VIbCReg on the two views."""
         (z1, z2), (*_, norm) = out["z"], self.projector.children()
         weights = [getattr(self, name) for name in self._weights]
-        return weigh(z1, z2, weights, covariance_loss, getattr(norm, "whiten", None))
+        return weigh(z1, z2, weights, correlation_loss, getattr(norm, "whiten", None))

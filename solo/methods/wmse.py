@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.wmse import wmse_loss_func
+from solo.losses.views import wmse_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import WMSEKwargs
 from solo.nn.heads import ProjectorHeads, mlp
