@@ -41,7 +41,7 @@ _FLAGS = "solo.compat.flags"
 _VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT"}
 _TORCHVISION = "torchvision.models"
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
-_MISC = {f"generate_{name}": f"solo.nn.positional_encodings:generate_{name}" for name in _SINCOS}
+_MISC = {f"generate_{name}": f"solo.nn.vit:generate_{name}" for name in _SINCOS}
 _MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim.build:remove_bias_and_norm_from_weight_decay"}
 _MISC |= {
     "trunc_normal_": "torch.nn.init:trunc_normal_",
@@ -75,24 +75,33 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
-    "solo.utils.kmeans": Moved("solo.nn.kmeans"),
+    "solo.utils.kmeans": Moved("solo.nn.clusters"),
     "solo.utils.knn": Moved("solo.eval.knn_metric"),
     "solo.utils.lars": Moved("solo.optim.lars"),
     "solo.utils.lr_scheduler": Moved("solo.optim.lr_scheduler"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.momentum"),
-    "solo.utils.positional_encodings": Moved("solo.nn.positional_encodings"),
-    "solo.utils.sinkhorn_knopp": Moved("solo.nn.sinkhorn_knopp"),
-    "solo.utils.whitening": Moved("solo.nn.whitening", {"iterative_normalization_py": "iterative_normalization_py"}),
+    "solo.utils.positional_encodings": Moved("solo.nn.vit"),
+    "solo.utils.sinkhorn_knopp": Moved("solo.nn.clusters"),
+    "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
-_LOSSES = {
-    "solo.losses": "mocov2plus mocov3 nnclr simclr",
-    "solo.losses.targets": "deepclusterv2 dino mae ressl swav",
-    "solo.losses.views": "barlow byol simsiam vicreg wmse",
+# file -> methods, and losses, that had one each
+_MERGED = {
+    "methods.classifiers": "crossentropy guided tree_heads",
+    "methods.clustering": "deepclusterv2 swav",
+    "methods.contrastive": "all4one hierarchical mocov2plus mocov3 nnclr ressl siglip simclr supcon",
+    "methods.decorrelation": "barlow_twins frossl lejepa vibcreg vicreg wmse",
+    "methods.dino": "dinov2",
+    "methods.masked": "ijepa mae",
+    "methods.siamese": "byol nnbyol nnsiam simsiam",
+    "losses": "mocov2plus mocov3 nnclr simclr",
+    "losses.targets": "deepclusterv2 dino mae ressl swav",
+    "losses.views": "barlow byol simsiam vicreg wmse",
 }
-MODULES |= {f"solo.losses.{name}": Moved(home) for home, names in _LOSSES.items() for name in names.split()}
+for _home, _old in _MERGED.items():
+    MODULES |= {f"solo.{_home.split('.')[0]}.{name}": Moved(f"solo.{_home}") for name in _old.split()}
 MODULES["solo.losses.vibcreg"] = Moved("solo.losses.views", {"covariance_loss": "correlation_loss"})
 
 _HEX = Moved("solo.compat.hex_losses")

@@ -21,11 +21,10 @@ from solo.callbacks.run_directory import RunDirectory
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
 from solo.data.cache.images import pixels_in_memory
-from solo.data.catalogue.registry import get_spec, layout_of, query_images
-from solo.data.catalogue.resolve import unseen_classes
+from solo.data.catalogue.registry import get_spec, layout_of, query_images, unseen_classes
 from solo.data.labels.subsets import Subset, level_targets
-from solo.data.sources.skip import file_names, image_sources, skipped_files
-from solo.data.storage.stored import identity
+from solo.data.sources.images import image_sources, skipped_files
+from solo.data.storage.facts import identity
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
 from solo.eval.features import Features, FeatureTable
@@ -210,7 +209,7 @@ def _paths(images: Any) -> tuple[str, ...]:
     while isinstance(images, Subset):
         rows = images.indices if rows is None else [images.indices[row] for row in rows]
         images = images.dataset
-    files = file_names(images) or ()
+    files = list(map(str, image_sources(images) or ()))
     return tuple(files) if rows is None or not files else tuple(files[row] for row in rows)
 
 

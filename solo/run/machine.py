@@ -22,7 +22,7 @@ from solo.cores import usable_cores
 from solo.errors import UserError
 from solo.losses.fused import check_device
 from solo.methods.module import SoloModule
-from solo.nn.sync_norm import synchronise
+from solo.nn.norms import synchronise
 from solo.precision import best_precision
 from solo.run.report import say
 

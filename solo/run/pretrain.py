@@ -24,10 +24,9 @@ from solo.data.batches.loaders import eval_loader
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
 from solo.data.batches.shown import Shown, ShowsRelatives
 from solo.data.cache.images import CantCacheError, cached
-from solo.data.catalogue.resolve import unseen_classes
+from solo.data.catalogue.registry import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
-from solo.data.labels.subsets import Indexed, level_targets, take_fraction
-from solo.data.labels.withholding import withhold
+from solo.data.labels.subsets import Indexed, level_targets, take_fraction, withhold
 from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment

@@ -23,8 +23,8 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
-from solo.methods.frozen import FrozenLayers
-from solo.nn.lora import add_adapters
+from solo.nn.momentum import FrozenLayers
+from solo.nn.vit import add_adapters
 from solo.weights import load_weights
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)

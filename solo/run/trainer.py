@@ -32,7 +32,7 @@ from solo.callbacks.stop import StopRunError
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import end_workers
-from solo.data.sources.skip import skipped_files
+from solo.data.sources.images import skipped_files
 from solo.errors import UserError
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of

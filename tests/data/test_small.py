@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from solo.data.storage import idx
-from solo.data.storage.idx import find_fashion, read_fashion, read_idx
+from solo.data.sources import small
+from solo.data.sources.small import find_fashion, read_fashion, read_idx
 from solo.errors import UserError
 
 
@@ -38,7 +38,7 @@ def test_finds_and_reads(tmp_path: Path, zipped: bool, layout: str) -> None:
 
 
 def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(small, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     for name in ("given", "debian", "package"):
         write_split(tmp_path / name, "t10k")
     found = [find_fashion("t10k", *f) for f in ((tmp_path / "given", None), (None, tmp_path / "package"))]

@@ -1,7 +1,8 @@
-"""Classifiers on a label tree: one loss each on the outputs of one head; docs/hierarchical.md has formulas and sources.
+"""Classifiers that train the backbone: of the finest classes, or on a label tree, with one loss each.
 
 An image may be labelled at any depth and counts for what is known of it, one without any label for nothing. The losses
-are those of `solo.losses.tree_heads`, `tree_geometry` and `happier`, and get the `method_kwargs` by their names.
+of tree heads are those of `solo.losses.tree_heads`, `tree_geometry` and `happier`, and get the `method_kwargs` by their
+names; docs/hierarchical.md has formulas and sources.
 """
 
 from typing import Any, ClassVar
@@ -10,10 +11,62 @@ import torch
 from torch import Tensor, nn
 
 from solo.losses import happier, tree_geometry, tree_heads
+from solo.losses.guided import GuidedLoss
+from solo.losses.targets import cross_entropy_loss_func
 from solo.methods import kwargs as of
-from solo.methods.base import BaseMethod, Outputs, TrainStep
+from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.heads import mlp
 from solo.taxonomy import Taxonomy
+
+
+class CrossEntropy(BaseMethod):
+    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels.
+
+    Images without a label don't count.
+    """
+
+    Kwargs = of.CrossEntropyKwargs
+    trainable = ("head",)
+    metric = "train_ce_loss"
+
+    def build(self, kw: of.CrossEntropyKwargs) -> None:
+        self.head = nn.Linear(self.features_dim, self.num_classes)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the head's logits (B, classes)."""
+        return {"z": self.head(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Cross-entropy of the classes, the mean over the views."""
+        losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
+        return sum(losses[1:], losses[0]) / len(losses)
+
+
+class Guided(MlpHeads, BaseMethod):
+    """Guided: one prototype a class, their distances those of the label tree.
+
+    Garnot, Landrieu: Leveraging class hierarchies with metric-guided prototype learning,
+    https://arxiv.org/abs/2007.03047. Images without a label don't count.
+    """
+
+    Kwargs = of.GuidedKwargs
+    trainable = ("projector", "prototypes")
+    metric = "train_guided_loss"
+    projector_form = {"norm": False}
+
+    def build(self, kw: of.GuidedKwargs) -> None:
+        super().build(kw)
+        classes = torch.arange(self.num_classes).numpy()
+        tree = 2.0 * (1 - torch.eye(self.num_classes))  # all classes are equally far from each other
+        if self.taxonomy:
+            tree = torch.from_numpy(self.taxonomy.distance(classes[:, None], classes)).float()
+        self.prototypes = GuidedLoss(tree, kw.proj_output_dim, kw.distortion_weight)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Cross-entropy of the distances to the prototypes, and the distortion of the tree."""
+        z = torch.cat(out["z"])
+        loss: Tensor = self.prototypes(z, step.targets.repeat(len(out["z"])))
+        return loss
 
 
 class TreeHead(BaseMethod):
