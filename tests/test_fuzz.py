@@ -241,7 +241,7 @@ def description(file: Path) -> Any:
     told = {"format": 1, "network": vars(network), "features_dim": 8, "taxonomy": tree, "facts": facts}
     file.write_text(json.dumps(told))
     save_file(WEIGHTS, file.with_name("model.safetensors"))
-    return lambda: model_card(Bundle(**vars(read_exported(file.parent)[0]), backbone=None, classifier=None))
+    return lambda: model_card(Bundle(**read_exported(file.parent)[0], backbone=None))
 
 
 READERS: dict[str, tuple[str, Callable[[Path], Any], bool]] = {

@@ -42,7 +42,7 @@ _VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT
 _TORCHVISION = "torchvision.models"
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
 _MISC = {f"generate_{name}": f"solo.nn.vit:generate_{name}" for name in _SINCOS}
-_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim.build:remove_bias_and_norm_from_weight_decay"}
+_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim:remove_bias_and_norm_from_weight_decay"}
 _MISC |= {
     "trunc_normal_": "torch.nn.init:trunc_normal_",
     "param_groups_layer_decay": "timm.optim:param_groups_layer_decay",
@@ -60,11 +60,13 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.backbones.swin": Moved("solo.backbones"),
     "solo.backbones.swin.swin": Moved("solo.backbones", method=None),
     "solo.backbones.resnet.resnet": Moved(_TORCHVISION),
-    "solo.backbones.vit.vit": Moved("solo.backbones.vit", method=None),
-    "solo.backbones.vit.vit_mae": Moved("solo.backbones.vit", _VIT, method="mae"),
-    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.vit", _VIT, method="mocov3"),
+    "solo.backbones.vit": Moved("solo.backbones.from_timm"),
+    "solo.backbones.vit.vit": Moved("solo.backbones.from_timm", method=None),
+    "solo.backbones.vit.vit_mae": Moved("solo.backbones.from_timm", _VIT, method="mae"),
+    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.from_timm", _VIT, method="mocov3"),
     "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
-    "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.wide_resnet", method=None),
+    "solo.backbones.wide_resnet": Moved("solo.backbones.resnet"),
+    "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.resnet", method=None),
     "solo.data.dali_dataloader": Moved(
         "",
         gone="solo reads images without NVIDIA DALI; use solo.data.pretrain_dataloader and "
@@ -77,8 +79,8 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
     "solo.utils.kmeans": Moved("solo.nn.clusters"),
     "solo.utils.knn": Moved("solo.eval.knn_metric"),
-    "solo.utils.lars": Moved("solo.optim.lars"),
-    "solo.utils.lr_scheduler": Moved("solo.optim.lr_scheduler"),
+    "solo.utils.lars": Moved("solo.optim"),
+    "solo.utils.lr_scheduler": Moved("solo.optim"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.momentum"),
@@ -188,11 +190,11 @@ def _add(module: ModuleType, names: dict[str, Moved]) -> None:
         if name == "__all__" and "" in names:
             return _names(names[""])
         if not name.startswith("__"):  # those of the import system
+            if path in MODULES or (hasattr(module, "__path__") and importlib.util.find_spec(path)):
+                return importlib.import_module(path)
             for start, moved in names.items():
                 if name.startswith(start):
                     return moved.get(name)
-            if path in MODULES or (hasattr(module, "__path__") and importlib.util.find_spec(path)):
-                return importlib.import_module(path)
         if own is not None:
             return own(name)
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

@@ -24,7 +24,7 @@ from solo.methods.module import SoloModule
 from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
 from solo.nn.momentum import FrozenLayers
-from solo.optim.build import layer_groups, static_lr
+from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
 

@@ -16,7 +16,7 @@ from solo.backbones import features_dim
 from solo.losses.targets import cross_entropy_loss_func
 from solo.methods import settings
 from solo.methods.module import SoloModule
-from solo.optim.build import layer_groups
+from solo.optim import layer_groups
 
 
 class LinearModel(SoloModule):
