@@ -42,7 +42,7 @@ from solo.eval.predictions import expected_heights, hierarchy_scores, hops
 from solo.eval.tree import cpcc
 from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
-from solo.losses.simclr import simclr_loss_func
+from solo.losses.info_nce import simclr_loss_func
 from solo.methods.base import NeighbourQueue
 from solo.taxonomy import Taxonomy
 
