@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solo.callbacks.meter import Meter
 from solo.distributed import gather_no_grad
-from solo.eval.vitals import geometry, neighbours_agree, spread
+from solo.eval.embedding import geometry, neighbours_agree, vital_signs
 
 # Unit rows with a mean cosine c have a std (times sqrt(D)) of about sqrt(1 - c): below 0.05 the mean cosine is above
 # 0.9975. Runs that learn lie above 0.3; SimSiam without its stop-gradient reaches 0 (Chen, He, 2021, figure 2).
@@ -266,7 +266,7 @@ def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> d
     found: dict[str, float] = {}
     for space in spaces:
         views = [rows[f"{space}/{view}"].float() for view in range(2) if f"{space}/{view}" in rows]
-        numbers = spread(views[0])
+        numbers = vital_signs(views[0])
         if space == spaces[0]:
             numbers |= geometry(views, rows.get("groups"), quantile)
         found |= {f"online/{name}/{space}": value for name, value in numbers.items()}
