@@ -143,8 +143,9 @@ def _thumbnails(name: str, classes: Taxonomy | int, source: str, size: int = 32,
     return _row(name, size, classes, _CIFAR, f"small:{source}", **{**_SMALL, **more})
 
 
-# The HEX release uses five superclasses of CIFAR-100 as data sets of their own: name there -> superclass.
-_PARTS = {name: name for name in ("aquatic_mammals", "fish", "flowers", "trees")} | {"vehicle_1": "vehicles_1"}
+# The HEX release uses five superclasses of CIFAR-100 as data sets of their own, by their names there.
+_PARTS = {name: _CIFAR100_GROUPS[name] for name in ("aquatic_mammals", "fish", "flowers", "trees")}
+_PARTS["vehicle_1"] = _CIFAR100_GROUPS["vehicles_1"]
 # Names of the MedMNIST collection, without their ending, and numbers of classes.
 _MEDMNIST = {"blood": 8, "chest": 2, "derma": 7, "oct": 4, "organa": 11, "organc": 11, "organs": 11, "path": 9}
 _MEDMNIST |= {"pneumonia": 2, "retina": 5, "tissue": 8}
@@ -195,10 +196,7 @@ ROWS = (
     _thumbnails("mnist", 10, "mnist", size=28, flip=False),
     _thumbnails("svhn", 10, "svhn", flip=False),
     _thumbnails("cifar10c", _CIFAR10, "cifar10c"),
-    *(
-        _thumbnails(f"cifar100_{name}", Taxonomy.flat(_CIFAR100_GROUPS[group]), "cifar100_part")
-        for name, group in _PARTS.items()
-    ),
+    *(_thumbnails(f"cifar100_{name}", Taxonomy.flat(classes), "cifar100_part") for name, classes in _PARTS.items()),
     *(
         _thumbnails(f"{name}mnist", count, "medmnist", size=28, small_stem=name != "path")
         for name, count in _MEDMNIST.items()
@@ -206,14 +204,6 @@ ROWS = (
 )
 
 # Second names: ours, and those of the HEX release.
-ALIASES = {
-    "image_folder": "custom",
-    "INaturalist": "inat21",
-    "blood": "bloodmnist",
-    "cub": "cub200",
-    "fgvc_aircraft": "aircraft",
-    "oxford102flowers": "flowers",
-    "oxfordpets": "pets",
-    "stanford_cars": "cars",
-    "stanford_dogs": "dogs",
-}
+ALIASES = {"image_folder": "custom", "INaturalist": "inat21", "blood": "bloodmnist", "cub": "cub200"}
+ALIASES |= {"fgvc_aircraft": "aircraft", "oxford102flowers": "flowers", "oxfordpets": "pets"}
+ALIASES |= {"stanford_cars": "cars", "stanford_dogs": "dogs"}

@@ -122,10 +122,8 @@ def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
     folder = path if path.is_dir() else path.parent
     files = [path] if path.is_file() else sorted(set(folder.glob("*.npy")) - {folder / _CIFAR10C_LABELS})
     if not files or not (folder / _CIFAR10C_LABELS).is_file():
-        raise UserError(
-            f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path to the "
-            "folder with labels.npy and fog.npy, ..., or to one of these files"
-        )
+        what = f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path"
+        raise UserError(f"{what} to the folder with labels.npy and fog.npy, ..., or to one of these files")
     images = np.concatenate([_load(file) for file in files])
     return _arrays(images, np.tile(_load(folder / _CIFAR10C_LABELS), len(files)), request)
 
@@ -161,10 +159,8 @@ def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
     """A MedMNIST data set; its test images validate. The two classes of ChestMNIST here are no finding and some."""
     path = request.root / f"{spec.name}.npz"
     if not path.is_file():
-        raise UserError(
-            f"no {path.name} in {request.root}; fetch it from https://medmnist.com and set data.train_path and "
-            "data.val_path to its folder"
-        )
+        what = f"no {path.name} in {request.root}; fetch it from https://medmnist.com"
+        raise UserError(f"{what} and set data.train_path and data.val_path to its folder")
     archive = _load(path)
     split = "test" if request.split == "val" else "train"
     if missing := {f"{split}_images", f"{split}_labels"} - archive.keys():
