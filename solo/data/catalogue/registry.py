@@ -242,11 +242,9 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     levels = levels if levels is None or isinstance(levels, str) else tuple(levels)
     changed = os.stat(folder).st_mtime_ns
     tree, nested, files, notes = _look_at_folder(str(folder), levels, taxonomy, spec.on_error == "skip", changed)
-    spec = dataclasses.replace(
-        spec, source=_OWN, format=form, taxonomy=tree, num_classes=tree.num_classes, nested=nested
-    )
+    spec = dataclasses.replace(spec, source=_OWN, format=form, taxonomy=tree, num_classes=tree.num_classes)
     split = [] if folder == whole else [f"{path} holds splits; {folder.name} is trained on"]
-    return _sampled(spec, files, [*split, *notes])
+    return _sampled(dataclasses.replace(spec, nested=nested), files, [*split, *notes])
 
 
 def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence[str] = ()) -> DatasetSpec:

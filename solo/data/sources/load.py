@@ -120,10 +120,8 @@ def published(spec: DatasetSpec, request: Request) -> ImageFiles:
         obtain(spec, str(request.root), request.download)
     files, targets, tree = layout.read(request.root, train)
     if spec.taxonomy not in (None, tree):
-        what = (
-            f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training data"
-        )
-        raise UserError(f"{what}; data.train_path and data.val_path must belong to the same copy of the data set")
+        what = f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training"
+        raise UserError(f"{what} data; data.train_path and data.val_path must belong to the same copy of the data set")
     return ImageFiles(files, targets, tree.class_names, request.transform, request.target_transform)
 
 
