@@ -149,7 +149,8 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     if spec.folders and (val := of_split(train, train=False)) != train:
         return str(val)
     if spec.layout is not None:
-        return train_path if layout_of(spec).holds_both(train) else None
+        both = layout_of(spec).root(train) or layout_of(spec).class_folder(train, train=False) not in (None, train)
+        return train_path if both else None
     if spec.name == "custom" and train.name in TRAINING and train.is_dir():
         for folder in map(train.with_name, VALIDATION):
             if folder.is_dir() and class_folders(folder) == class_folders(train) != []:

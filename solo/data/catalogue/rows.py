@@ -40,7 +40,7 @@ class DatasetSpec:
     eval_mean: Stats | None = None  # for classification; None means `mean`, `std`
     eval_std: Stats | None = None
     taxonomy: Taxonomy | None = None  # the label tree; None if the class names come from folders
-    num_classes: int | None = None  # None if counted from the folders, see `count_classes`
+    num_classes: int | None = None  # as published, until the files are read; None: counted from the folders
     small_stem: bool = False  # whether ResNets get a stem for small images
     downloads: bool = False  # whether it is at hand, or fetched, without a path
     folders: bool = False  # whether `data.train_path` is a folder with one sub-folder per class
@@ -49,12 +49,10 @@ class DatasetSpec:
     flip: bool = True  # whether they may be mirrored
     path_column: str | None = None  # of a table of own images, the column with their paths
     on_error: Literal["raise", "skip"] = "raise"  # what is done with files that can't be decoded
-    # `"module:NAME"` of a `solo.data.layouts.layout.Layout`, for data sets whose classes and label tree come from their
-    # own files; `num_classes` is the published number until they are read
-    layout: str | None = None
+    layout: str | None = None  # `"module:NAME"` of a `Layout`, by which classes and label tree come from its own files
     reading: ReadingKeys = ReadingKeys()  # how files become images
-    # what happens to validation images of classes that the training data lack: an error, they are left out, or they
-    # keep the labels that they share with the training data
+    # what happens to validation images of new classes: an error, they are left out, or they keep the labels that they
+    # share with the training data
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
     holdout: tuple[float, str | None] = (0.0, None)  # share of the training images that validate, and where these are
     sample: Sample = Sample()  # of own training images

@@ -23,11 +23,6 @@ Images = Callable[[Path, bool], Iterable[tuple[str | Path, Any]]]
 _SPLITS = {True: ("train", "2021_train", "train_mini", "2021_train_mini"), False: ("val", "test", "2021_valid")}
 
 
-def flat(name: str) -> Names:
-    """A class of one level."""
-    return (name,)
-
-
 @dataclass(frozen=True)
 class Layout:
     """A data set as its authors publish it, or as a folder with one sub-folder per class, or with `train` and `val`.
@@ -48,7 +43,7 @@ class Layout:
     images: Images | None = None
     levels: Names | None = ("class",)  # names of the label levels
     # name of a class folder -> its name path; None: without its lists it can't be told from another data set
-    of_folder: Callable[[str], Names] | None = flat
+    of_folder: Callable[[str], Names] | None = lambda name: (name,)
     torchvision: str | None = None  # class of torchvision that can fetch it into a folder
     # of which an image may have several; its class is `label+label`, those that can hardly be seen with `?` in front
     several: Names = ()
@@ -77,10 +72,6 @@ class Layout:
         # The first sub-folder, or a folder `images` in it, holds images: other data sets don't look like that.
         first = [path / name / deeper for name in class_folders(path)[:1] for deeper in ("", "images")]
         return path if any(images_in(place) for place in first if place.is_dir()) else None
-
-    def holds_both(self, path: Path) -> bool:
-        """Whether training and validation images lie in the same folder."""
-        return self.root(path) is not None or self.class_folder(path, train=False) not in (None, path)
 
     def how_to(self, path: Path) -> str:
         """The message for when nothing was found."""
@@ -123,8 +114,10 @@ class Layout:
         root = self.root(path)
         with self._reading(root or path):
             if root is None:
-                folder, named = self.class_folder(path, train), self.of_folder or flat
-                return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
+                folder = self.class_folder(path, train)
+                if folder is None or self.of_folder is None:
+                    return None
+                return folder, {name: self.of_folder(name) for name in class_folders(folder)}
             if self.classes:
                 classes = self.classes(root)
             else:

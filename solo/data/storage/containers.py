@@ -23,13 +23,9 @@ from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
 
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 1_000_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_LARGEST = 2**30  # bytes of an image file in an HDF5 file
 _H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SAVED = ("dataset_dict.json", "state.json")  # what `datasets` leaves by `save_to_disk`
-_HUB_VALIDATION = ("validation", "valid", "val", "test")
 _LOADED: set[str] = set()  # data sets of the hub
 
 Index = dict[str, list[str]]
@@ -46,7 +42,9 @@ def as_text(cell: Any) -> str:
 def shard_files(path: str | Path) -> list[str]:
     """The shards, not compressed, of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`."""
     text = str(Path(path).expanduser())
-    found = None if os.path.exists(text) else _BRACES.search(text)  # a name may hold braces of its own
+    found = (
+        None if os.path.exists(text) else re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    )  # a name may hold braces of its own
     if found:
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
@@ -226,7 +224,7 @@ class H5File:
             item = handle[part.encode("utf-8", "surrogateescape")]
             if item.file.filename != handle.filename or item.is_virtual or item.external:
                 raise ValueError("it leads to another file")
-            if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
+            if item.dtype != "uint8" or item.ndim != 1 or item.size > 2**30:
                 raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
             return bytes(item[()].tobytes())
         except UserError:
@@ -286,14 +284,14 @@ def read_hub(path: str, train: bool = True) -> Any:
     name, _, split = path.partition(":")
     folder = Path(name).expanduser()
     with explained(f"datasets can't load {name}", "give a name on the hub or a folder"):
-        if any((folder / file).is_file() for file in _SAVED):
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():  # left by `save_to_disk`
             data = datasets.load_from_disk(str(folder))
         else:
             data = datasets.load_dataset(str(folder) if folder.is_dir() else name)
     _LOADED.add(path)
     if not isinstance(data, Mapping):
         return data
-    wanted = [split] if split else ["train"] if train else list(_HUB_VALIDATION)
+    wanted = [split] if split else ["train"] if train else ["validation", "valid", "val", "test"]
     found = next((name for name in wanted if name in data), None)
     if found is None:
         advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from solo.data.storage.facts import ReadingKeys, Sample, Stored
@@ -30,9 +30,7 @@ from solo.errors import BrokenImageError, printable, reason
 File = str | Path | BytesIO | Stored
 Values = np.ndarray[Any, Any]
 Array = np.ndarray[Any, np.dtype[np.uint8]]
-_NPY = b"\x93NUMPY"
 _WHITES = (255, 1023, 4095, 16383, 65535)  # the largest values of 8, 10, 12, 14 and 16 bits
-_ORIENTATION = 0x0112  # of EXIF
 _UPRIGHT = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM)
 _SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 _TURNS = dict(enumerate((*_UPRIGHT, *_SIDEWAYS), start=2))  # by orientation
@@ -318,7 +316,7 @@ def _turn_of(image: Image.Image) -> Transpose | None:
     if image.format == "PNG" and not {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"} & set(image.info):
         return None  # Pillow would look behind the pixels, and decode them
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # as above: EXIF is a small file system of its own, written by anyone
         return None
 
@@ -326,7 +324,7 @@ def _turn_of(image: Image.Image) -> Transpose | None:
 def _is_npy(file: BinaryIO) -> bool:
     """Whether it is an array of NumPy: a file by its name, bytes by their beginning."""
     if isinstance(file, BytesIO):
-        return file.getbuffer()[: len(_NPY)] == _NPY
+        return file.getvalue().startswith(b"\x93NUMPY")
     return str(file.name).lower().endswith(".npy")
 
 
