@@ -1,11 +1,12 @@
 """Finding the run that was interrupted."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from solo.args.config import fill_defaults, to_plain
 from solo.args.differences import Difference, differences, may_change
@@ -35,12 +36,8 @@ class AutoResumer:
         return fill_defaults(cfg, PretrainCfg, "auto_resume")
 
     def find_checkpoint(self, cfg: Any) -> tuple[Path, str | None] | tuple[None, None]:
-        """Return the newest matching checkpoint and its W&B run's id, or `(None, None)`.
-
-        Args:
-            cfg: of the run, typed or a `DictConfig`.
-        """
-        cfg = OmegaConf.create(to_plain(cfg))
+        """The newest checkpoint of the run with this config, typed or not, and its W&B run's id, or `(None, None)`."""
+        wanted = to_plain(cfg)
         self.passed_over = []
         candidates = []
         for args in Path(self.checkpoint_dir).rglob("args.json"):
@@ -50,14 +47,12 @@ class AutoResumer:
                 candidates.append((file.stat().st_mtime, file, args))
         for modified, file, args in sorted(candidates, reverse=True):
             stored = _read(args)
+            hours = (time.time() - modified) / 3600
             if stored is None:
                 self.passed_over.append(f"{file} is not continued: {args.name} beside it can't be read")
+            elif stored.get("name") != wanted.get("name"):
                 continue
-            if stored.get("name") != cfg.get("name"):
-                continue
-            hours = (time.time() - modified) / 3600
-            other = self._mismatches(cfg, stored)
-            if other:
+            elif other := self._mismatches(wanted, stored):
                 self.passed_over.append(f"{file} is not continued: it has other settings ({', '.join(other)})")
             elif hours > self.max_hours:
                 self.passed_over.append(
@@ -68,16 +63,15 @@ class AutoResumer:
                 return file, stored.get("wandb_run_id")
         return None, None
 
-    def _mismatches(self, cfg: DictConfig, stored: dict[str, Any]) -> list[str]:
+    def _mismatches(self, wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:
         """The settings that make it another run, `key: old -> new`."""
-        saved, allowed = OmegaConf.create(stored), cfg.get("resume_allow") or []
-        also = [key for key in self.ALSO_MATCH if OmegaConf.select(saved, key) is not None]
+        also = [key for key in self.ALSO_MATCH if _value(stored, key) is not None]
         found = []
         for key in [*self.SHOULD_MATCH, *also]:
-            old, new = _value(saved, key), _value(cfg, key)
+            old, new = _value(stored, key), _value(wanted, key)
             if old != new:
                 changes = differences({key: old}, {key: new}) or [Difference(key, old, new)]
-                found += [str(change) for change in changes if not may_change(change.key, allowed)]
+                found += [str(one) for one in changes if not may_change(one.key, wanted.get("resume_allow") or [])]
         return found
 
 
@@ -94,13 +88,13 @@ def _newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = plain_values(parse_json(file.read_bytes()), mapping=True)
-        return found
-    except (OSError, ValueError):  # there is none, it is damaged, or looks up variables
-        return None
+    """None: there is none, it is damaged, or looks up variables."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(plain_values(parse_json(file.read_bytes()), mapping=True))
+    return None
 
 
-def _value(cfg: DictConfig, key: str) -> Any:
-    value = OmegaConf.select(cfg, key)
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+def _value(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values

@@ -23,6 +23,15 @@ _ONE_LINE = 1.5
 _FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
 
 
+_CAUSES = {  # of a collapse, by what keeps the method from it
+    "prediction": "the slow network too fast (momentum.base_tau too low); a predictor or projector without batch "
+    "normalisation; weight decay too high",
+    "decorrelation": "the terms for variance and covariance too weak against the one that pulls views together",
+    "contrast": "the temperature too high; too few negatives (optimizer.batch_size); images or views that are all alike "
+    "(look at them with --preview)",
+}
+
+
 @dataclass(eq=False)
 class TrainingDiagnosis:
     """Sees one row an epoch; remembers what it needs and what it said."""
@@ -35,10 +44,6 @@ class TrainingDiagnosis:
     _suspect: bool = field(default=False, init=False)
     _losses: list[float] = field(default_factory=list, init=False)
     _peak_lr: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        """How long it waits for a better loss."""
-        self.patience = max(5, (self.max_epochs or 0) // 10)
 
     def judge(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
         """Judge an epoch's `epoch` (0-based), `online/...`, and, if known, `loss` and `lr`; what is to be said now.
@@ -63,21 +68,8 @@ class TrainingDiagnosis:
         if not confirmed or self.collapsed:
             return None
         self.collapsed = True
-        return f"COLLAPSE, epoch {int(row['epoch']) + 1}: {what}. Likely causes: {self._causes()}"
-
-    def _causes(self) -> str:
-        rate = "optimizer.lr too high or its warm-up too short"
-        if self.kept_by == "prediction":
-            return (
-                f"{rate}; the slow network too fast (momentum.base_tau too low); a predictor or projector without "
-                "batch normalisation; weight decay too high"
-            )
-        if self.kept_by == "decorrelation":
-            return f"{rate}; the terms for variance and covariance too weak against the one that pulls views together"
-        return (
-            f"{rate}; the temperature too high; too few negatives (optimizer.batch_size); images or views that are all "
-            "alike (look at them with --preview)"
-        )
+        causes = f"optimizer.lr too high or its warm-up too short; {_CAUSES.get(self.kept_by, _CAUSES['contrast'])}"
+        return f"COLLAPSE, epoch {int(row['epoch']) + 1}: {what}. Likely causes: {causes}"
 
     def _plateau(self, row: Mapping[str, float]) -> str | None:
         loss, rate = row.get("loss", math.nan), row.get("lr", math.nan)
@@ -85,29 +77,26 @@ class TrainingDiagnosis:
         if not math.isfinite(loss):
             return None
         self._losses.append(loss)
-        before, recent = self._losses[: -self.patience], self._losses[-self.patience :]
+        patience = max(5, (self.max_epochs or 0) // 10)
+        before, recent = self._losses[:-patience], self._losses[-patience:]
         # At the end of a schedule a loss comes to rest, as it should.
         if self.flat or self.collapsed or not before or rate < 0.5 * self._peak_lr:
             return None
         if min(recent) < min(before) - _FLAT * abs(min(before)):
             return None
         self.flat = True
+        alignment = row.get("online/alignment/projection", math.nan)
+        why = "optimizer.lr too low, or this network can do no better here (a larger one, a lower temperature)"
+        if max(recent) - min(recent) > 0.02 * abs(sum(recent) / len(recent)):
+            why = "it goes up and down, so optimizer.lr is too high or the batch too small"
+        elif alignment < 0.1:
+            why = "the views of an image nearly coincide, so the augmentations are too weak"
+        elif alignment > 1:
+            why = "the views of an image stay far apart, so the augmentations are too strong or optimizer.lr too low"
         return (
             f"plateau, epoch {int(row['epoch']) + 1}: the training loss ({loss:.4g}) has not improved for "
-            f"{self.patience} epochs. Likely: {self._why_flat(row, recent)}"
+            f"{patience} epochs. Likely: {why}"
         )
-
-    @staticmethod
-    def _why_flat(row: Mapping[str, float], recent: list[float]) -> str:
-        mean = sum(recent) / len(recent)
-        alignment = row.get("online/alignment/projection", math.nan)
-        if max(recent) - min(recent) > 0.02 * abs(mean):
-            return "it goes up and down, so optimizer.lr is too high or the batch too small"
-        if alignment < 0.1:
-            return "the views of an image nearly coincide, so the augmentations are too weak"
-        if alignment > 1:
-            return "the views of an image stay far apart, so the augmentations are too strong or optimizer.lr too low"
-        return "optimizer.lr too low, or this network can do no better here (a larger one, a lower temperature)"
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, in plain values."""
@@ -136,7 +125,7 @@ class FeatureQueue:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self._batches: list[Rows] = []
+        self.batches: list[Rows] = []
 
     def is_due(self, done: int, batches: float, batch_size: int, processes: int) -> bool:
         """Whether the batch after `done` of `batches` (inf: nobody knows) will still be there when the epoch ends."""
@@ -144,27 +133,17 @@ class FeatureQueue:
 
     def add(self, batch: Rows, processes: int) -> None:
         """Keep a batch: name -> (B, ...), detached; forget the oldest ones."""
-        self._batches.append(batch)
-        size = len(next(iter(batch.values())))
-        del self._batches[: -self._kept(size, processes)]
+        self.batches.append(batch)
+        del self.batches[: -self._kept(len(next(iter(batch.values()))), processes)]
 
     def read(self) -> Rows:
-        """All rows of all processes; empty afterwards. Every process has to call this.
+        """All rows of all processes, name -> (N, ...), of names that every batch has; empty afterwards.
 
-        Returns:
-            name -> (N, ...), only names that every batch has; nothing if no batch was kept.
+        Every process has to call this.
         """
-        batches, self._batches = self._batches, []
+        batches, self.batches = self.batches, []
         names = [name for name in batches[0] if all(name in batch for batch in batches)] if batches else []
         return {name: gather_no_grad(torch.cat([batch[name] for batch in batches])) for name in names}
-
-    def state(self) -> list[Rows]:
-        """The batches, to be saved."""
-        return list(self._batches)
-
-    def load(self, batches: list[Any]) -> None:
-        """The batches that `state` gave."""
-        self._batches = [dict(batch) for batch in batches]
 
     def _kept(self, batch_size: int, processes: int) -> int:
         return max(1, -(-self.rows // (batch_size * processes)))
@@ -189,7 +168,6 @@ class EmbeddingMonitor(Callback):
     meter: Meter | None = None  # measures the loss; placed before this callback
 
     def __post_init__(self) -> None:
-        """Nothing is kept yet."""
         self.queue = FeatureQueue(self.rows)
         self._warned = False
 
@@ -211,9 +189,8 @@ class EmbeddingMonitor(Callback):
         rows = self.queue.read()
         if not rows or len(rows["features/0"]) < 2:
             if not self._warned:
-                rank_zero_warn(
-                    "online: the method keeps no features of its views (`last_views`), so nothing can be measured"
-                )
+                missing = "the method keeps no features of its views (`last_views`), so nothing can be measured"
+                rank_zero_warn(f"online: {missing}")
             self._warned = True
             return
         levels = getattr(pl_module, "levels", ())
@@ -223,11 +200,11 @@ class EmbeddingMonitor(Callback):
         if self.diagnosis is not None:
             loss = {} if self.meter is None else {"loss": self.meter.loss}
             rate = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
-            is_last = trainer.current_epoch + 1 == trainer.max_epochs
             loss = trainer.strategy.broadcast(loss)  # one verdict for all processes
             # A handful of rows always lies on a line, or in a plane.
             judged = found if len(rows["features/0"]) >= _FEWEST else {}
-            messages = self.diagnosis.judge({"epoch": float(trainer.current_epoch), **judged, **loss, **rate}, is_last)
+            seen = {"epoch": float(trainer.current_epoch), **judged, **loss, **rate}
+            messages = self.diagnosis.judge(seen, trainer.current_epoch + 1 == trainer.max_epochs)
             bar = trainer.progress_bar_callback
             show = bar.print if bar is not None else Console(soft_wrap=True, highlight=False, markup=False).print
             for message in messages if trainer.is_global_zero else []:
@@ -235,10 +212,10 @@ class EmbeddingMonitor(Callback):
             trainer.should_stop |= self.stop_on_collapse and self.diagnosis.collapsed
 
     def process_state(self) -> dict[str, Any]:
-        return {"batches": self.queue.state()}
+        return {"batches": self.queue.batches}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        self.queue.load(state["batches"])
+        self.queue.batches = list(state["batches"])
 
     @property
     def state_key(self) -> str:

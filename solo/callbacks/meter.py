@@ -1,4 +1,4 @@
-"""Speed and loss of an epoch, measured once for the progress bar and the files."""
+"""Speed and loss of an epoch, measured once for the progress bar and the files; and where a step's time goes."""
 
 import time
 from typing import Any
@@ -6,6 +6,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from solo.callbacks.run_directory import RunDirectory
+from solo.files import write_text
+
+PROFILED = 5  # steps
 
 
 class Meter(Callback):
@@ -20,7 +26,7 @@ class Meter(Callback):
     wait_seconds = epoch_started = 0.0
     _paused = 0.0  # validation between two steps of this epoch
     _pause = 0.0  # the latest one, not yet between two steps
-    _mark = _end = _validation_started = 0.0
+    _end = _validation_started = 0.0
     _loss: Tensor | None = None
     _steps = 0
     _waited: float | None = None  # what the loader had told by the batch before
@@ -49,7 +55,7 @@ class Meter(Callback):
         self.images = self._steps = 0
         self.wait_seconds = self._paused = self._pause = 0.0
         self._loss = None
-        self.epoch_started = self._mark = self._end = time.perf_counter()
+        self.epoch_started = self._end = time.perf_counter()
 
     def process_state(self) -> dict[str, Any]:
         counted = {"images": self.images, "wait_seconds": self.wait_seconds, "seconds": self.seconds}
@@ -59,14 +65,14 @@ class Meter(Callback):
         """Go on counting; the time between the two runs is not training time."""
         self._loss, self._steps, self.images = state["loss"], state["steps"], state["images"]
         self.wait_seconds, self._paused, self._pause = state["wait_seconds"], 0.0, 0.0
-        self._mark = self._end = time.perf_counter()
+        self._end = time.perf_counter()
         self.epoch_started = self._end - state["seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is here: the wait for data is over."""
         told = getattr(getattr(trainer, "train_dataloader", None), "waited", None)
         if told is None or self._waited is None:
-            self.wait_seconds += time.perf_counter() - self._mark - self._pause
+            self.wait_seconds += time.perf_counter() - self._end - self._pause
         else:
             self.wait_seconds += told - self._waited
         self._waited = told
@@ -86,7 +92,7 @@ class Meter(Callback):
             self._loss = loss if self._loss is None else self._loss + loss
             self._steps += 1
         self.images += len(batch[-1]) * trainer.world_size
-        self._mark = self._end = time.perf_counter()
+        self._end = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation_started = time.perf_counter()
@@ -116,3 +122,41 @@ def peak_memory_mb(device: torch.device) -> float:
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 2**20 if sys.platform == "darwin" else used / 2**10
+
+
+class StepProfile(Callback):
+    """Writes `profile.json` (for chrome://tracing and Perfetto) and `profile.txt` into the run's folder.
+
+    The first process looks at `PROFILED` steps of the first epoch, after as many others, which pay for the start.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self._profile: profile | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        gpu = trainer.strategy.root_device.type == "cuda"
+        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+        order = f"self_{'device' if gpu else 'cpu'}_time_total"
+        warm = min(PROFILED, max(1, int(trainer.num_training_batches) - PROFILED))
+
+        def write(found: Any) -> None:
+            found.export_chrome_trace(str(self.run.path / "profile.json"))
+            table = found.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=60)
+            write_text(self.run.path / "profile.txt", f"{PROFILED} steps, the longest operations first\n{table}\n")
+
+        turns = schedule(wait=0, warmup=warm, active=PROFILED, repeat=1)
+        self._profile = profile(activities=kinds, schedule=turns, on_trace_ready=write)
+        self._profile.start()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self._profile is not None:
+            with torch.no_grad():
+                self._profile.step()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None

@@ -1,10 +1,10 @@
 """Stops a run whose loss is not finite before the weights are lost, says where it began, and keeps what replays it."""
 
+import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from solo.callbacks.process_state import on_cpu
 from solo.callbacks.run_directory import RunDirectory
 from solo.errors import NonFiniteError
 from solo.files import replacing, write_text
 from solo.rng import rng_state, set_rng_state
-
-REPLAY_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -47,27 +44,23 @@ def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
 
     That is the first whose inputs are finite and whose outputs aren't; nothing, if the result of `step` is finite.
     """
-    found, hooks = list[Finding](), list[RemovableHandle]()
+    found: list[Finding] = []
 
     def look(name: str, part: nn.Module, inputs: Any, out: Any) -> None:
         if not found and not _broken_value(inputs) and (value := _broken_value(out)):
             found.append(Finding(value, name, type(part).__name__))
 
-    for name, part in module.named_modules():
-        if name:
-            hooks.append(part.register_forward_hook(functools.partial(look, name)))
-    parameters = broken(module)
-    try:
-        with torch.no_grad():
-            value = _broken_value(step())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    parameters = _broken_parameters(module)
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for name, part in module.named_modules():
+            if name:
+                stack.callback(part.register_forward_hook(functools.partial(look, name)).remove)
+        value = _broken_value(step())
     return dataclasses.replace(found[0] if found and value else Finding(value), parameters=parameters)
 
 
-def broken(module: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters that are not finite; of buffers, the failing step itself may have written to."""
+def _broken_parameters(module: nn.Module) -> tuple[str, ...]:
+    """Names; of buffers, the failing step itself may have written to."""
     return tuple(name for name, value in module.named_parameters() if not bool(value.isfinite().all()))
 
 
@@ -134,13 +127,16 @@ class NonFiniteGuard(Callback):
 
     def _look_again(self, trainer: Trainer, module: LightningModule) -> Finding:
         if trainer.world_size > 1:  # the step gathers, and the other processes may not have failed
-            parameters = broken(module)
+            parameters = _broken_parameters(module)
             if parameters or any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
                 return Finding("nan" if parameters else "", parameters=parameters)
             views = self._batch[1] if len(self._batch) == 3 else self._batch[0]
             return find_culprit(module, lambda: module(views[0] if isinstance(views, (list, tuple)) else views))
-        quiet = silent(module, "log", "log_dict", "require_finite")  # so that a bad step runs to its end
-        with quiet, trainer.precision_plugin.train_step_context():
+        with contextlib.ExitStack() as stack:
+            for name in ("log", "log_dict", "require_finite"):  # they do nothing, so that a bad step runs to its end
+                object.__setattr__(module, name, lambda *_, **__: None)
+                stack.callback(object.__delattr__, module, name)
+            stack.enter_context(trainer.precision_plugin.train_step_context())
             set_rng_state(self._rng)
             return find_culprit(module, lambda: module.training_step(self._batch, self._batch_idx))
 
@@ -151,7 +147,7 @@ class NonFiniteGuard(Callback):
         folder = folder / f"rank{trainer.global_rank}" if trainer.world_size > 1 else folder
         folder.mkdir(parents=True, exist_ok=True)
         where = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
-        moment = {"format": REPLAY_FORMAT, "batch_idx": self._batch_idx, "rng": self._rng}
+        moment = {"format": 1, "batch_idx": self._batch_idx, "rng": self._rng}
         checkpoint: dict[str, Any] = {
             **where,
             "state_dict": weights,
@@ -166,15 +162,3 @@ class NonFiniteGuard(Callback):
         report = {"message": str(error), **where, "terms": terms, "finding": dataclasses.asdict(finding)}
         write_text(folder / "finding.json", json.dumps({**report, "text": str(finding)}, indent=2) + "\n")
         return folder
-
-
-@contextmanager
-def silent(module: LightningModule, *names: str) -> Iterator[None]:
-    """Methods of the module that do nothing meanwhile, such as `log`."""
-    for name in names:
-        object.__setattr__(module, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name in names:
-            object.__delattr__(module, name)

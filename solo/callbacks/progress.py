@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.text import Text
 
 from solo.callbacks.meter import Meter
@@ -22,7 +22,6 @@ class _TwoLines(Progress):
     status = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar and the line of numbers below it."""
         yield self.make_tasks_table(self.tasks)
         yield Text(self.status)
 
@@ -58,8 +57,7 @@ class RunProgress(ProgressBar):
         self._started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
         if self._enabled and self._wants_bar:
-            texts = [TextColumn(text) for text in ("{task.description}", "ETA {task.fields[eta]}")]
-            columns = (texts[0], BarColumn(None), TaskProgressColumn(), texts[1])
+            columns = ("{task.description}", BarColumn(None), TaskProgressColumn(), "ETA {task.fields[eta]}")
             self._bar = _TwoLines(*columns, console=self.console, expand=True)
             self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
             self._bar.start()
@@ -80,11 +78,13 @@ class RunProgress(ProgressBar):
             self._show(trainer, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back before a message is written."""
-        self._stop()
+        self.on_train_end(trainer, pl_module)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bar (Lightning's hook for messages)."""
@@ -103,11 +103,6 @@ class RunProgress(ProgressBar):
         else:
             self._bar.status = status
             self._bar.update(self._bar.task_ids[0], description=head, completed=done, eta=eta)
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
 
 def status_line(meter: Meter, metrics: Mapping[str, float]) -> str:

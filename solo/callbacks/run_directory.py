@@ -60,16 +60,16 @@ class RunDirectory:
         problem = None
         if trainer.is_global_zero:
             try:
-                self._create()
+                self.open_alone()
                 if self.locked:
                     run_lock.acquire(self.path)
                 clean(self.path)
             except UserError as error:
                 problem = str(error)
         problem = trainer.strategy.broadcast(problem)
+        self.is_open = problem is None
         if problem is not None:
             raise UserError(problem)
-        self.is_open = True
         return self.path
 
     def close(self) -> None:
@@ -80,14 +80,11 @@ class RunDirectory:
     def open_alone(self) -> Path:
         """`open` for a command of one process that has no trainer."""
         self.run_id = self.run_id or f"offline-{random_string()}"
-        self._create()
-        self.is_open = True
-        return self.path
-
-    def _create(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"the folder {self.path} can't be written ({error.strerror}); choose another checkpoint.dir"
             ) from error
+        self.is_open = True
+        return self.path
