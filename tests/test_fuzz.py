@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from solo.analysis.benchmark import compare, packed
+from solo.analysis.comparison import compare_runs as compare
+from solo.analysis.comparison import packed
 from solo.args.harmless import read_yaml
 from solo.callbacks.auto_resumer import AutoResumer
 from solo.callbacks.recorder import read_rows as read_metrics

@@ -27,8 +27,8 @@ _CAUSES = {  # of a collapse, by what keeps the method from it
     "prediction": "the slow network too fast (momentum.base_tau too low); a predictor or projector without batch "
     "normalisation; weight decay too high",
     "decorrelation": "the terms for variance and covariance too weak against the one that pulls views together",
-    "contrast": "the temperature too high; too few negatives (optimizer.batch_size); images or views that are all alike "
-    "(look at them with --preview)",
+    "contrast": "the temperature too high; too few negatives (optimizer.batch_size); images or views that are all "
+    "alike (look at them with --preview)",
 }
 
 
