@@ -109,26 +109,18 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
 
 def _space(numbers: Numbers) -> dict[str, Any]:
     """One space of one snapshot."""
-    low, mean, high = numbers.local_rank
     chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
     found: dict[str, Any] = {
         "images": numbers.count,
         "dim": numbers.dim,
         "knn_acc1": numbers.knn,
-        "effective_rank": numbers.effective_rank,
-        "rankme": numbers.rankme,
+        **{name: getattr(numbers, name) for name in ("effective_rank", "rankme", "lidar", "uniformity")},
         "alpha_req": numbers.alpha,
-        "lidar": numbers.lidar,
-        "uniformity": numbers.uniformity,
-        "local_effective_rank": {"lowest": low, "mean": mean, "highest": high},
+        "local_effective_rank": dict(zip(("lowest", "mean", "highest"), numbers.local_rank, strict=True)),
         "local_over_global": numbers.mean_ratio,
         "eigenvalues": numbers.eigenvalues[:512].tolist(),
-        "threshold": {
-            "cosine": chosen.threshold,
-            "images_above": chosen.selected,
-            "precision": chosen.precision,
-            "recall": chosen.recall,
-        },
+        "threshold": {"cosine": chosen.threshold, "images_above": chosen.selected}
+        | {"precision": chosen.precision, "recall": chosen.recall},
         "profile": [
             {"level": node.level, "node": node.node, "images": node.count, "ratio": node.ratio}
             | {"effective_rank": node.effective_rank, "reference": node.reference}
