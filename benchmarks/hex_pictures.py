@@ -20,8 +20,7 @@ from solo.analysis.figure import Figure, Picture, PictureRow, Pictures, Plot, Se
 from solo.analysis.palette import GREY, INK, OTHER, SAME, run_colour
 from solo.cli import read_config
 from solo.hex.eyes import hog
-from solo.run.feature_source import load_features
-from solo.run.features import stored_images
+from solo.run.features import load_features, stored_images
 
 BATCHES, ROWS, ANCHORS, SHOWN = 40, 511, 6, 8
 QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)

@@ -35,11 +35,10 @@ from solo.data.batches.fingerprint import Fingerprint
 from solo.data.cache.images import cached
 from solo.data.cache.store import index_of
 from solo.data.catalogue.registry import get_spec
-from solo.data.labels.tree_files import read_tree
+from solo.data.labels.trees import read_tree
 from solo.data.sources.load import load
 from solo.data.storage.archives import extract_tar
-from solo.data.storage.h5_file import read_index
-from solo.data.storage.shards import label_table, read_shards
+from solo.data.storage.containers import label_table, read_index, read_shards
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.eval.feature_file import read_features, write_features
@@ -243,7 +242,7 @@ def description(file: Path) -> Any:
     told = {"format": 1, "network": vars(network), "features_dim": 8, "taxonomy": tree, "facts": facts}
     file.write_text(json.dumps(told))
     save_file(WEIGHTS, file.with_name("model.safetensors"))
-    return lambda: model_card(Bundle(**vars(read_exported(file.parent)[0]), backbone=None, classifier=None))
+    return lambda: model_card(Bundle(**read_exported(file.parent)[0], backbone=None))
 
 
 READERS: dict[str, tuple[str, Callable[[Path], Any], bool]] = {

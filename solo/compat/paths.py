@@ -41,7 +41,7 @@ _FLAGS = "solo.compat.flags"
 _VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT"}
 _TORCHVISION = "torchvision.models"
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
-_MISC = {f"generate_{name}": f"solo.nn.positional_encodings:generate_{name}" for name in _SINCOS}
+_MISC = {f"generate_{name}": f"solo.nn.vit:generate_{name}" for name in _SINCOS}
 _MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim.build:remove_bias_and_norm_from_weight_decay"}
 _MISC |= {
     "trunc_normal_": "torch.nn.init:trunc_normal_",
@@ -75,17 +75,29 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
-    "solo.utils.kmeans": Moved("solo.nn.kmeans"),
+    "solo.utils.kmeans": Moved("solo.nn.clusters"),
     "solo.utils.knn": Moved("solo.eval.knn_metric"),
     "solo.utils.lars": Moved("solo.optim.lars"),
     "solo.utils.lr_scheduler": Moved("solo.optim.lr_scheduler"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.momentum"),
-    "solo.utils.positional_encodings": Moved("solo.nn.positional_encodings"),
-    "solo.utils.sinkhorn_knopp": Moved("solo.nn.sinkhorn_knopp"),
-    "solo.utils.whitening": Moved("solo.nn.whitening", {"iterative_normalization_py": "iterative_normalization_py"}),
+    "solo.utils.positional_encodings": Moved("solo.nn.vit"),
+    "solo.utils.sinkhorn_knopp": Moved("solo.nn.clusters"),
+    "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
+
+_METHODS = {  # file -> methods that had one each
+    "classifiers": "crossentropy guided tree_heads",
+    "clustering": "deepclusterv2 swav",
+    "contrastive": "all4one hierarchical mocov2plus mocov3 nnclr ressl siglip simclr supcon",
+    "decorrelation": "barlow_twins frossl lejepa vibcreg vicreg wmse",
+    "dino": "dinov2",
+    "masked": "ijepa mae",
+    "siamese": "byol nnbyol nnsiam simsiam",
+}
+for _file, _names_in_it in _METHODS.items():
+    MODULES |= {f"solo.methods.{name}": Moved(f"solo.methods.{_file}") for name in _names_in_it.split()}
 
 _HEX = Moved("solo.compat.hex_losses")
 # our module -> names that it has beside its own

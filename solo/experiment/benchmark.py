@@ -29,10 +29,9 @@ from solo.eval.intervals import coin, of_independent, of_mean
 from solo.eval.probes import PROBES, Settings, probe
 from solo.experiment.runs import NAME, Row, add_row, read_rows
 from solo.files import output_file, told_apart
-from solo.run.failures import explained
-from solo.run.feature_source import load_features
+from solo.run.features import load_features
 from solo.run.machine import compute_device
-from solo.run.report import say
+from solo.run.report import explained, say
 from solo.run.take import read_words
 
 

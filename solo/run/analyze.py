@@ -29,8 +29,7 @@ from solo.eval.feature_file import read_features
 from solo.eval.rows import draw
 from solo.files import output_file, told_apart
 from solo.methods import METHODS, BaseMethod
-from solo.run.feature_source import find_network, load_features, open_folder
-from solo.run.features import extract, stored_images
+from solo.run.features import extract, find_network, load_features, open_folder, stored_images
 from solo.run.machine import compute_device
 from solo.run.report import say
 from solo.run.source import saved_data

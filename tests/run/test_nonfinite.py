@@ -12,8 +12,7 @@ from solo.callbacks.nonfinite import find_culprit
 from solo.callbacks.recorder import read_rows
 from solo.checkpoint import load_checkpoint
 from solo.errors import NonFiniteError
-from solo.methods import METHODS
-from solo.methods.simclr import SimCLR
+from solo.methods import METHODS, SimCLR
 from solo.run import pretrain
 
 

@@ -1,13 +1,20 @@
 """Label trees from what people have: nested folders, label columns, parent-child files, WordNet. No torch."""
 
+import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
+from solo.untrusted import parse_json, regular
 
 Names = tuple[str, ...]
 Labels = tuple[int, ...]
+_WNID = re.compile(r"n\d{8}")
+_HEADERS = ({"child", "parent"}, {"class", "superclass"}, {"name", "parent"})  # of files of two columns
 _LONGEST = 1000  # way from a class up, in a graph that becomes a tree
 _NO_LABELS = {"image", "images", "img", "imgs", "photos", "pictures", "data"}  # folders inside of a class
 
@@ -62,14 +69,13 @@ def folder_classes(folders: Iterable[Names]) -> list[Names]:
     return paths
 
 
-def folder_labels(tree: Taxonomy) -> dict[Names, tuple[int, ...]]:
+def folder_labels(tree: Taxonomy) -> dict[Names, Labels]:
     """Labels at every level of each node of a `from_paths` tree, by its name path."""
-    found: dict[Names, tuple[int, ...]] = {}
+    found: dict[Names, Labels] = {}
     for level, names in enumerate(tree.names):
-        for node, name in enumerate(names):
+        for node in range(len(names)):
             labels = tree.node_path(level, node)
-            own = tuple(tree.names[lvl][labels[lvl]].rpartition("/")[2] for lvl in range(level))
-            found[(*own, name.rpartition("/")[2])] = labels
+            found[tuple(tree.names[lvl][labels[lvl]].rpartition("/")[2] for lvl in range(level + 1))] = labels
     return found
 
 
@@ -102,7 +108,7 @@ def label_rows(
 
 def from_columns(
     rows: Sequence[Sequence[str]], columns: Sequence[str], tree: Taxonomy | None = None
-) -> tuple[Taxonomy, list[tuple[int, ...]]]:
+) -> tuple[Taxonomy, list[Labels]]:
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
     Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
@@ -124,7 +130,20 @@ def from_columns(
     if tree is None:
         tree = _column_tree(rows, columns, parents)
     index = [{name: node for node, name in enumerate(names)} for names in tree.names]
-    return tree, [_row_labels(row, number, columns, tree, index) for number, row in enumerate(rows, start=1)]
+    labels = []
+    for number, row in enumerate(rows, start=1):
+        for column, name, known_names in zip(columns, row, index, strict=True):
+            if name and name not in known_names:
+                raise UserError(f"row {number}: {column} {name!r} is not among the training data's labels")
+        level = max((lvl for lvl, name in enumerate(row) if name), default=-1)
+        path = tree.node_path(level, index[level][row[level]]) if level >= 0 else (UNKNOWN,) * tree.num_levels
+        for lvl, name in enumerate(row[: max(level, 0)]):
+            if name and path[lvl] != index[lvl][name]:
+                what = f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} "
+                what += repr(tree.names[lvl][path[lvl]])
+                raise UserError(f"{what}, but the row says {name!r}; correct one of them")
+        labels.append(path)
+    return tree, labels
 
 
 def _column_tree(
@@ -146,24 +165,6 @@ def _column_tree(
         place = {name: index for index, name in enumerate(names[level])}
         links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
-
-
-def _row_labels(
-    row: Sequence[str], number: int, columns: Sequence[str], tree: Taxonomy, index: Sequence[Mapping[str, int]]
-) -> tuple[int, ...]:
-    level = max((lvl for lvl, name in enumerate(row) if name), default=-1)
-    if level < 0:
-        return (UNKNOWN,) * tree.num_levels
-    for lvl, name in enumerate(row):
-        if name and name not in index[lvl]:
-            raise UserError(f"row {number}: {columns[lvl]} {name!r} is not among the training data's labels")
-    labels = tree.node_path(level, index[level][row[level]])
-    for lvl, name in enumerate(row[:level]):
-        if name and labels[lvl] != index[lvl][name]:
-            right = tree.names[lvl][labels[lvl]]
-            what = f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} {right!r}"
-            raise UserError(f"{what}, but the row says {name!r}; correct one of them")
-    return labels
 
 
 def from_parents(
@@ -217,3 +218,91 @@ def without_chains(parents: Mapping[str, Sequence[str]], classes: Sequence[str])
         short = [name for name in path if name in kept]
         links.update({lower: [upper] for upper, lower in zip(short, short[1:], strict=False)})
     return links
+
+
+# ---- files that a user gives as `data.taxonomy` ----
+
+
+def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | None = None) -> Taxonomy:
+    """The label tree of `classes`, names of folders, from a file; `levels` names the levels where the file doesn't.
+
+    * CSV, TSV or text with two columns, child and parent, a header or none. Lines of two WordNet ids are the other way
+    round, parent and child, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
+    * JSON: `{"child": "parent"}`, nested groups `{"animals": {"cats": ["lion", "tiger"]}}`, or what `Taxonomy.to_dict`
+    returns.
+
+    Raises a `UserError` if the file can't be read or describes no tree of these classes.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = regular(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.taxonomy={path} can't be read ({reason(error)}); give a file with the tree") from error
+    try:
+        if file.suffix.lower() == ".json":
+            return _from_json(parse_json(text), classes, levels)
+        return _from_lines(text, file, classes, levels)
+    except UserError as error:
+        raise UserError(f"data.taxonomy={path}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, csv.Error) as error:
+        what = "no JSON" if isinstance(error, ValueError) else "no tree"
+        raise UserError(f"data.taxonomy={path} is {what} ({error})") from error
+
+
+def _from_json(data: Any, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:
+    if not isinstance(data, Mapping) or not data:
+        raise UserError("expected an object of children and parents, or of nested groups")
+    if {"levels", "names", "parents"} <= set(data):
+        return _same_classes(Taxonomy.from_dict(data), classes)
+    if all(isinstance(parent, str) or parent is None for parent in data.values()):
+        return from_parents({child: [parent] for child, parent in data.items() if parent}, classes, levels)
+    order = {name: place for place, name in enumerate(classes)}
+    paths = sorted(_nested(data), key=lambda path: order.get(path[-1], -1))
+    twice = [path[-1] for path, after in zip(paths, paths[1:], strict=False) if path[-1] == after[-1]]
+    if twice:
+        raise UserError(f"class {twice[0]!r} is in two groups")
+    return _same_classes(from_paths(paths, levels), classes)
+
+
+def _nested(data: Any, above: Names = ()) -> list[Names]:
+    if isinstance(data, Mapping):
+        return [path for name, below in data.items() for path in _nested(below, (*above, str(name)))]
+    return [(*above, str(name)) for name in data] if isinstance(data, list) and data else [above]
+
+
+def _same_classes(tree: Taxonomy, classes: Sequence[str]) -> Taxonomy:
+    differing = sorted(set(classes) ^ set(tree.class_names))
+    if differing:
+        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        raise UserError(f"{len(differing)} classes are only in the tree or only among the folders: {shown}")
+    return tree
+
+
+def _from_lines(text: str, file: Path, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:
+    first = text.lstrip().partition("\n")[0]
+    delimiter = next((mark for mark in ("\t", ",", ";") if mark in first), " ")
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    if rows and set(map(str.lower, rows[0])) in _HEADERS:
+        upper_first = rows[0][0].lower() in ("parent", "superclass")
+        rows = rows[1:]
+    else:
+        upper_first = all(_WNID.fullmatch(cell) for cell in rows[0]) if rows else False
+    parents: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 or not row[0]:
+            raise UserError(f"row {number} is {delimiter.join(row)!r}; expected two columns, child and parent")
+        child, parent = reversed(row) if upper_first else row
+        parents.setdefault(child, []).extend([parent] if parent and parent not in parents.get(child, []) else [])
+    if not all(map(_WNID.fullmatch, classes)):
+        return from_parents(parents, classes, levels)
+    tree = from_parents(without_chains(parents, classes), classes, levels)
+    words, listed = {}, file.with_name("words.txt")  # as ImageNet has it: id, tab, names with commas between them
+    if listed.is_file():
+        for line in regular(listed).read_text(encoding="utf-8").splitlines():
+            wnid, _, called = line.partition("\t")
+            words[wnid] = called.partition(",")[0].strip()
+    # Inner nodes have words beside their ids; classes keep the names of their folders.
+    names = [[f"{words[name]} ({name})" if name in words else name for name in nodes] for nodes in tree.names]
+    for level, node in tree.leaves:
+        names[level][node] = tree.names[level][node]
+    return Taxonomy(tree.levels, tuple(map(tuple, names)), tree.parents)

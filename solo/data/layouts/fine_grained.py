@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, either, lines
+from solo.data.layouts.layout import Layout, either, lines, listed
 from solo.data.storage.folders import class_folders
 from solo.untrusted import regular
 
@@ -76,11 +76,11 @@ def dog_path(name: str) -> Names:
     return (name.partition("-")[2] or name,)
 
 
-def _pet_classes(root: Path) -> dict[int, Names]:
+def _pet_classes(root: Path) -> dict[str, Names]:
     """`great_pyrenees_12` is a `Great Pyrenees`."""
-    found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
-    breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in sorted(found)}
-    return {label: ({"1": "cat", "2": "dog"}[found[label][2]], breed) for label, breed in breeds.items()}
+    found = {label: (image, kind) for image, label, kind, _ in lines(root / "annotations" / "trainval.txt", 4)}
+    breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in found}
+    return {label: ({"1": "cat", "2": "dog"}[found[label][1]], breeds[label]) for label in sorted(found, key=int)}
 
 
 AIRCRAFT = Layout(
@@ -89,10 +89,7 @@ AIRCRAFT = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
     markers=("data/variants.txt", "data/images_variant_trainval.txt", "data/images_variant_test.txt", "data/images"),
     classes=_aircraft_classes,
-    images=lambda root, train: (
-        (root / "data" / "images" / f"{image}.jpg", variant)
-        for image, variant in lines(root / "data" / f"images_variant_{'trainval' if train else 'test'}.txt", 2)
-    ),
+    images=listed("data/images_variant_{}.txt", "trainval", "test", "data/images/{}.jpg", columns=2),
     levels=("manufacturer", "family", "variant"),
     torchvision="FGVCAircraft",
 )
@@ -145,10 +142,7 @@ PETS = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/pets",
     markers=("annotations/trainval.txt", "annotations/test.txt", "images"),
     classes=_pet_classes,
-    images=lambda root, train: (
-        (root / "images" / f"{image}.jpg", int(label))
-        for image, label, *_ in lines(root / "annotations" / f"{'trainval' if train else 'test'}.txt", 4)
-    ),
+    images=listed("annotations/{}.txt", "trainval", "test", "images/{}.jpg", columns=4),
     levels=("species", "breed"),
     torchvision="OxfordIIITPet",
 )

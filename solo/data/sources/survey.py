@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import resolve_spec
 from solo.data.catalogue.rows import DatasetSpec
 from solo.data.labels.trees import label_rows
+from solo.data.storage.containers import is_h5
+from solo.data.storage.facts import Source
 from solo.data.storage.folders import Problems, of_split
-from solo.data.storage.h5_file import is_h5
 from solo.data.storage.listing import Wanted, list_images
 from solo.data.storage.reading import Head, ImageReading
-from solo.data.storage.stored import Source
 from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
