@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.figure import DotRow, Figure, dots
+from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, run_colour
 from solo.analysis.pages import Lines, embedded, finite, markdown_table, render
-from solo.analysis.palette import GOOD, GREY, run_colour
 from solo.errors import UserError, reason
 from solo.eval.intervals import Paired, holm, paired, paired_images
 from solo.eval.rows import Array

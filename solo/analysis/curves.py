@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import dropwhile
 from pathlib import Path
 
-from solo.analysis.figure import Figure, Plot, Series
-from solo.analysis.palette import run_colour
+from solo.analysis.figure import Figure, Plot, Series, run_colour
 
 Row = Mapping[str, float]
 

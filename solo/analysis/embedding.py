@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from solo.analysis.figure import Figure, cloud
-from solo.analysis.palette import UNKNOWN, named_palette
+from solo.analysis.figure import UNKNOWN, Figure, cloud, named_palette
 from solo.errors import UserError
 from solo.eval.rows import Array
 from solo.eval.rows import draw as draw_rows

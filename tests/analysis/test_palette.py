@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 
-from solo.analysis.palette import BAD, CATEGORIES, GOOD, OTHER, RUNS, SAME, category_colours
+from solo.analysis.figure import BAD, CATEGORIES, GOOD, OTHER, RUNS, SAME, category_colours
 
 # Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision deficiency (2009), table 1,
 # severity 1, on linear RGB; and Ottosson's OKLab.
