@@ -33,10 +33,9 @@ from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgr
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage
 from solo.callbacks.checkpointer import StopRunError
-from solo.callbacks.embedding_monitor import EmbeddingMonitor, TrainingDiagnosis
 from solo.callbacks.meter import StepProfile
-from solo.callbacks.nonfinite import NonFiniteGuard
 from solo.callbacks.recorder import Facts
+from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import end_workers
