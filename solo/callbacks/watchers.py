@@ -25,14 +25,15 @@ from solo.eval.vitals import geometry, neighbours_agree, spread
 from solo.files import replacing, write_text
 from solo.rng import rng_state, set_rng_state
 
+Rows = dict[str, Tensor]
+_SPACES = ("projection", "features")
+_FEWEST = 8  # images by which a collapse is judged
 # Unit rows with a mean cosine c have a std (times sqrt(D)) of about sqrt(1 - c): below 0.05 the mean cosine is above
 # 0.9975. Runs that learn lie above 0.3; SimSiam without its stop-gradient reaches 0 (Chen, He, 2021, figure 2).
 _ONE_POINT = 0.05
 # The centred effective rank of rows on a line is 1; of two classes that are all there is, too.
 _ONE_LINE = 1.5
 _FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
-
-
 _CAUSES = {  # of a collapse, by what keeps the method from it
     "prediction": "the slow network too fast (momentum.base_tau too low); a predictor or projector without batch "
     "normalisation; weight decay too high",
@@ -125,11 +126,6 @@ class TrainingDiagnosis:
                 setattr(self, name, value)
 
 
-Rows = dict[str, Tensor]
-_FEWEST = 8  # images by which a collapse is judged
-_SPACES = ("projection", "features")
-
-
 class FeatureQueue:
     """Keeps references to the last batches of an epoch, whole ones of at least `rows` images, until it is read."""
 
@@ -164,10 +160,9 @@ class EmbeddingMonitor(Callback):
     """Measures the training features at the end of an epoch and logs them as `online/<measure>/<space>`.
 
     The rows are those of the last training batches, as the network saw them: augmented views, the weights of that
-    step. Spaces: `projection` (what the loss compares, where the method has one) and `features` (the backbone's).
-    Rank measures and spread are taken in both, the kNN accuracy (`online/knn_acc1/<level>`, where there are labels) in
-    the features, the rest in the projection. Nothing is drawn from the global random
-    streams, so a run trains the same with and without it. Place it before what shows and writes the metrics.
+    step. Rank measures and spread are taken in `projection` (what the loss compares, where the method has one) and
+    `features` (the backbone's), the kNN accuracy (`online/knn_acc1/<level>`, where there are labels) in the features,
+    the rest in the projection. A run trains the same with and without it. Place it before what shows the metrics.
     """
 
     rows: int = 2048  # images that are measured
@@ -184,33 +179,31 @@ class EmbeddingMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        seen: Mapping[str, list[Tensor]] | None = getattr(pl_module, "last_views", None)
+        seen: Mapping[str, Any] | None = getattr(pl_module, "last_views", None)
         if seen is None or not self._is_measured(trainer):
             return
         size = len(seen["features"][0])
         if self.queue.is_due(batch_idx, trainer.num_training_batches, size, trainer.world_size):
             rows = {f"{space}/{v}": z for space in _SPACES for v, z in enumerate(seen.get(space, ())[:2])}
-            known: Mapping[str, Any] = {name: seen.get(name) for name in ("groups", "labels")}
-            self.queue.add(rows | {name: x for name, x in known.items() if x is not None}, trainer.world_size)
+            rows |= {name: seen[name] for name in ("groups", "labels") if seen.get(name) is not None}
+            self.queue.add(rows, trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._is_measured(trainer):
             return
         rows = self.queue.read()
         if not rows or len(rows["features/0"]) < 2:
+            missing = "the method keeps no features of its views (`last_views`), so nothing can be measured"
             if not self._warned:
-                missing = "the method keeps no features of its views (`last_views`), so nothing can be measured"
                 rank_zero_warn(f"online: {missing}")
             self._warned = True
             return
-        levels = getattr(pl_module, "levels", ())
-        found = measure(rows, self.quantile, levels) if trainer.is_global_zero else {}
+        found = measure(rows, self.quantile, getattr(pl_module, "levels", ())) if trainer.is_global_zero else {}
         found = trainer.strategy.broadcast(found)
         pl_module.log_dict(found)
         if self.diagnosis is not None:
-            loss = {} if self.meter is None else {"loss": self.meter.loss}
+            loss = trainer.strategy.broadcast({} if self.meter is None else {"loss": self.meter.loss})  # one verdict
             rate = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
-            loss = trainer.strategy.broadcast(loss)  # one verdict for all processes
             # A handful of rows always lies on a line, or in a plane.
             judged = found if len(rows["features/0"]) >= _FEWEST else {}
             seen = {"epoch": float(trainer.current_epoch), **judged, **loss, **rate}
@@ -310,7 +303,7 @@ def _broken_parameters(module: nn.Module) -> tuple[str, ...]:
 def _broken_value(item: Any) -> str:
     """`nan` or `inf` if one is in a tensor of nested lists and dictionaries, else nothing; minus infinity is a mask."""
     if isinstance(item, Tensor) and item.is_floating_point():
-        return "nan" if bool(item.isnan().any()) else "inf" if bool((item == float("inf")).any()) else ""
+        return "nan" if bool(item.isnan().any()) else "inf" if bool((item == math.inf).any()) else ""
     parts = item.values() if isinstance(item, dict) else item if isinstance(item, (list, tuple)) else ()
     return next(filter(None, map(_broken_value, parts)), "")
 
@@ -390,13 +383,9 @@ class NonFiniteGuard(Callback):
         folder = folder / f"rank{trainer.global_rank}" if trainer.world_size > 1 else folder
         folder.mkdir(parents=True, exist_ok=True)
         where = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
-        moment = {"format": 1, "batch_idx": self._batch_idx, "rng": self._rng}
-        checkpoint: dict[str, Any] = {
-            **where,
-            "state_dict": weights,
-            "optimizer_states": [on_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            "replay": {**moment, "precision": str(trainer.precision)},
-        }
+        moment = {"format": 1, "batch_idx": self._batch_idx, "rng": self._rng, "precision": str(trainer.precision)}
+        optimizers = [on_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers]
+        checkpoint = {**where, "state_dict": weights, "optimizer_states": optimizers, "replay": moment}
         module.on_save_checkpoint(checkpoint)
         for name, content in {"state.ckpt": checkpoint, "batch.pt": on_cpu(self._batch)}.items():
             with replacing(folder / name) as temporary:
