@@ -40,8 +40,7 @@ from solo.data.storage.archives import extract_tar
 from solo.data.storage.containers import label_table, read_index, read_shards
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
-from solo.eval.feature_file import read_features, write_features
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.experiment.runs import add_row, read_rows
 from solo.export.folder import Bundle, Network, facts_of, model_card, read_exported
 from solo.run.relatives import kept_rows

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.clustering import cluster as kmeans
+from solo.eval.classes import cluster as kmeans
 from solo.eval.features import Features
 from solo.eval.rows import Array
 from solo.eval.tree import EmergentTree, centroids, emergent_tree

@@ -21,7 +21,7 @@ from solo.callbacks.process_state import on_cpu
 from solo.callbacks.run_directory import RunDirectory
 from solo.distributed import gather_no_grad
 from solo.errors import NonFiniteError
-from solo.eval.vitals import geometry, neighbours_agree, spread
+from solo.eval.embedding import geometry, neighbours_agree, vital_signs
 from solo.files import replacing, write_text
 from solo.rng import rng_state, set_rng_state
 
@@ -246,7 +246,7 @@ def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> d
     found: dict[str, float] = {}
     for space in spaces:
         views = [rows[f"{space}/{view}"].float() for view in range(2) if f"{space}/{view}" in rows]
-        numbers = spread(views[0])
+        numbers = vital_signs(views[0])
         if space == spaces[0]:
             numbers |= geometry(views, rows.get("groups"), quantile)
         found |= {f"online/{name}/{space}": value for name, value in numbers.items()}

@@ -26,7 +26,7 @@ from solo.cli import read_config
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
-from solo.eval.probes import PROBES, Settings, probe
+from solo.eval.linear import PROBES, Settings, probe
 from solo.experiment.runs import NAME, Row, add_row, read_rows
 from solo.files import output_file, told_apart
 from solo.run.features import load_features

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from solo import distributed
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
-from solo.backbones.sizes import side_of_patch
+from solo.backbones.registry import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage

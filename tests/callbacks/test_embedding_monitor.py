@@ -11,9 +11,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from solo.callbacks.watchers import EmbeddingMonitor, FeatureQueue, TrainingDiagnosis, measure
-from solo.eval.rank import effective_rank, lidar, rankme
-from solo.eval.uniformity import alignment, embedding_std
-from solo.eval.vitals import neighbours_agree
+from solo.eval.embedding import alignment, effective_rank, embedding_std, lidar, neighbours_agree, rankme
 
 
 def _seen(batch, seed=0, width=6):
