@@ -15,13 +15,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from solo.analysis.figure import Figure, Lines, Picture, PictureRow, Pictures, Series
-from solo.analysis.palette import GREY, INK, OTHER, SAME, run_colour
-from solo.analysis.png import draw
+from solo.analysis.drawing import draw
+from solo.analysis.figure import GREY, INK, OTHER, SAME, Figure, Picture, PictureRow, Pictures, Plot, Series, run_colour
 from solo.cli import read_config
 from solo.hex.eyes import hog
-from solo.run.feature_source import load_features
-from solo.run.features import stored_images
+from solo.run.features import load_features, stored_images
 
 BATCHES, ROWS, ANCHORS, SHOWN = 40, 511, 6, 8
 QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
@@ -77,8 +75,8 @@ def bands(z: torch.Tensor, labels: torch.Tensor, levels: tuple[str, ...]) -> Fig
         )
         lines.append(Series(f"{classes} classes ({name})", list(QUANTILES), shares, run_colour(level)))
     panels = (
-        Lines("similarities of an anchor's negatives", "cosine", "density of each kind", tuple(curves), legend=True),
-        Lines("who is above the threshold", "quantile q", "own class, %", tuple(lines), legend=True),
+        Plot("similarities of an anchor's negatives", "cosine", "density of each kind", tuple(curves), legend=True),
+        Plot("who is above the threshold", "quantile q", "own class, %", tuple(lines), legend=True),
     )
     caption = "Relatives are what lies above the quantile: the fewer the classes, the more of it is the anchor's own."
     return Figure("bands", "", "HEX's band", caption, "python benchmarks/hex_pictures.py RUN", panels)

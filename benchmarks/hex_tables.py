@@ -13,9 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from solo.analysis.figure import Figure, Lines, Series
-from solo.analysis.palette import INK, run_colour
-from solo.analysis.png import draw
+from solo.analysis.drawing import draw
+from solo.analysis.figure import INK, Figure, Plot, Series, run_colour
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/hex"
@@ -78,7 +77,7 @@ def lengths() -> Figure:
         ticks = tuple(sorted({place for points in lines.values() for place, _ in points}))
         series += (Series(str(found.get("baseline")), ticks, [0.0] * len(ticks), INK, dash=True, markers=False),)
         panels.append(
-            Lines(f"characters, {title}", "epochs", "points", series, log_x=True, x_ticks=ticks, legend=title == "kNN")
+            Plot(f"characters, {title}", "epochs", "points", series, log_x=True, x_ticks=ticks, legend=title == "kNN")
         )
     caption = f"Difference to {found.get('baseline')}, over the same seeds."
     return Figure("lengths", "", "Coarse labels over the length of training", caption, "", tuple(panels))

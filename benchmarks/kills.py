@@ -78,7 +78,7 @@ def start(folder: Path, epochs: int, fork: bool) -> Process:
     if fork:
         import sklearn.datasets  # noqa: F401 - loads the libraries once, before the copy
 
-        import solo.methods.simclr
+        import solo.methods.contrastive
         import solo.run.pretrain  # noqa: F401
 
         return Forked(["pretrain", *COMMAND[2:], *words], log)

@@ -6,7 +6,6 @@ none of them can grow old.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import textwrap
@@ -73,12 +72,12 @@ def index() -> str:
 
 def page(name: str, facts: MethodFacts) -> str:
     """The page of one method."""
-    module, method = import_module(facts.path.partition(":")[0]), METHODS[name]
+    method = METHODS[name]
     recipe = facts.recipe or name
-    said = [inspect.cleandoc(method.__doc__ or ""), inspect.cleandoc(module.__doc__ or "")]
+    said = [inspect.cleandoc(parent.__doc__ or "") for parent in _own(method)]
     lines = [f"# {name}", "", "\n\n".join(said), "", picture(facts), ""]
     lines += ["| | |", "|---|---|", *(f"| {what} | {told} |" for what, told in _facts(facts)), ""]
-    for title, text in _losses(module, method):
+    for title, text in _losses(method):
         lines += [f"## Loss: `{title}`", "", "```text", text, "```", ""]
     lines += ["## Keys of `method_kwargs`", "", "| key | | type | default |", "|---|---|---|---|", *_keys(facts), ""]
     lines += ["## Recipe", "", "```", f"python main_pretrain.py scripts/pretrain/cifar10 {recipe}.yaml", "```", ""]
@@ -98,11 +97,8 @@ def _numbers(recipe: str) -> Iterator[str]:
 
 
 def _title(facts: MethodFacts) -> str:
-    """The first line of the docstring behind its name, of the class where its file has several ideas."""
-    if hasattr(method := METHODS[_recipe(facts)], "Loss"):
-        return (method.__doc__ or "").splitlines()[0]
-    tree = ast.parse((ROOT / f"{facts.path.partition(':')[0].replace('.', '/')}.py").read_text(encoding="utf-8"))
-    first = (ast.get_docstring(tree) or "").splitlines()[0]
+    """The first line of the docstring behind its name."""
+    first = (METHODS[_recipe(facts)].__doc__ or "").splitlines()[0]
     return first.partition(": ")[2] or first
 
 
@@ -122,14 +118,21 @@ def _facts(facts: MethodFacts) -> Iterator[tuple[str, str]]:
     yield "labels", labels.get(str(facts.labels), "not used")
 
 
-def _losses(module: Any, method: Any) -> Iterator[tuple[str, str]]:
-    """Loss functions that the method's file imports, or the loss that it names, with what they say of themselves."""
+def _own(method: Any) -> list[type]:
+    """A class, and its parents in the same file."""
+    return [parent for parent in method.mro() if parent.__module__ == method.__module__]
+
+
+def _losses(method: Any) -> Iterator[tuple[str, str]]:
+    """Loss functions that the method's class names, or the loss that it has, with what they say of themselves."""
     if hasattr(method, "Loss"):
         yield method.Loss.__name__, inspect.cleandoc(method.Loss.__doc__ or "")
-    for title, found in vars(module).items():
+        return
+    text = "".join(map(inspect.getsource, _own(method)))
+    for title, found in vars(import_module(method.__module__)).items():
         where = str(getattr(found, "__module__", ""))
         named = "loss" in title.lower() or title == "info_nce"  # and no helper
-        if named and callable(found) and where.startswith("solo.losses") and found.__doc__:
+        if named and title in text and callable(found) and where.startswith("solo.losses") and found.__doc__:
             yield title, inspect.cleandoc(found.__doc__)
 
 

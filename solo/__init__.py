@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from solo.hex import AdaptivePercentile, EveryNegative, FixedThreshold, HEXLoss, NoNegative, Superclass, WithNamed
     from solo.losses import GuidedLoss, HierarchicalContrastiveLoss, hierarchical_contrastive_loss
     from solo.methods import METHODS
-    from solo.run.mteb import mteb_encoder
-    from solo.run.pretrained import PretrainedModel
+    from solo.run.pretrained import PretrainedModel, mteb_encoder
     from solo.taxonomy import Taxonomy
 
 __all__ = [
@@ -65,8 +64,7 @@ _HOMES = {
     ),
     "solo.losses": ("GuidedLoss", "HierarchicalContrastiveLoss", "hierarchical_contrastive_loss"),
     "solo.methods": ("METHODS",),
-    "solo.run.mteb": ("mteb_encoder",),
-    "solo.run.pretrained": ("PretrainedModel",),
+    "solo.run.pretrained": ("PretrainedModel", "mteb_encoder"),
     "solo.taxonomy": ("Taxonomy",),
 }
 _SUBPACKAGES = ("args", "backbones", "data", "losses", "methods", "utils", "analysis", "callbacks", "eval", "hex", "nn")

@@ -101,7 +101,8 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
     """Load the backbone of a run, ready to be used.
 
     Args:
-        source: a checkpoint of ours or of solo-learn, or the folder of a run.
+        source: a checkpoint of ours or of solo-learn, the folder of a run, a folder that `solo export` wrote,
+            `hf://NAME/REPOSITORY` with such a folder, `timm/NAME` or `torchvision/NAME`.
         device: where to compute; default: a GPU where there is one.
         data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
 
@@ -109,7 +110,7 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
         An object with `.backbone` in eval mode, `.transform`, `.taxonomy` and `.embed(images)`.
 
     Raises:
-        UserError: the file can't be read, holds no backbone, or doesn't say which one.
+        UserError: the file can't be read, holds no backbone, or doesn't say which one; there is no such device.
     """
     from solo.run.pretrained import load_pretrained
 
@@ -163,7 +164,7 @@ def _named(source: object) -> str | Path:
 def _run(name: str, recipe: Sequence[str | Path], words: list[str]) -> Any:
     command = COMMANDS[name]
     assert command.schema is not None
-    return execute(command.module, read_config(name, [str(place) for place in recipe], words, for_run=True))
+    return execute(command.call, read_config(name, [str(place) for place in recipe], words, for_run=True))
 
 
 def _words(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:

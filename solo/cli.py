@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,32 +42,32 @@ from solo.suggest import did_you_mean
 
 @dataclass(frozen=True)
 class Command:
-    """One row of the table: `module.run(cfg)` gets the resolved config that `schema` describes.
+    """One row of the table: a function, `module:name` below `solo`, and the schema of the resolved config that it gets.
 
-    Without a schema, `module.main(words)` reads its own command line.
+    Without a schema it gets the words, and reads its own command line.
     """
 
-    module: str
+    call: str
     schema: type | None
     help: str
 
 
 COMMANDS: dict[str, Command] = {
-    "pretrain": Command("solo.run.pretrain", PretrainCfg, "learn from images without labels"),
-    "linear": Command("solo.run.linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
-    "evaluate": Command("solo.run.evaluate", EvaluateCfg, "measure features at every level of the label tree"),
-    "analyze": Command("solo.run.analyze", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
-    "knn": Command("solo.run.knn", KnnCfg, "evaluate features by their nearest neighbours"),
-    "umap": Command("solo.run.umap", UmapCfg, "draw features as points in the plane"),
-    "embed": Command("solo.run.embed", None, "features of a folder of images"),
-    "search": Command("solo.run.search", None, "find the images most alike to one"),
-    "predict": Command("solo.run.predict", None, "best classes of a folder of images, at every level"),
-    "export": Command("solo.run.export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
-    "experiment": Command("solo.experiment.main", None, "compare arms over paired seeds, with intervals"),
-    "benchmark": Command("solo.experiment.benchmark", None, "runs on many data sets and protocols, in one table"),
+    "pretrain": Command("run.pretrain:run", PretrainCfg, "learn from images without labels"),
+    "linear": Command("run.linear:run", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
+    "evaluate": Command("run.measure:evaluate", EvaluateCfg, "measure features at every level of the label tree"),
+    "analyze": Command("run.analyze:run", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
+    "knn": Command("run.measure:knn", KnnCfg, "evaluate features by their nearest neighbours"),
+    "umap": Command("run.measure:umap", UmapCfg, "draw features as points in the plane"),
+    "embed": Command("run.take:main_embed", None, "features of a folder of images"),
+    "search": Command("run.search:main", None, "find the images most alike to one"),
+    "predict": Command("run.take:main_predict", None, "best classes of a folder of images, at every level"),
+    "export": Command("run.take:main_export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "experiment": Command("experiment.main:main", None, "compare arms over paired seeds, with intervals"),
+    "benchmark": Command("experiment.benchmark:main", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
-    "inspect": Command("solo.run.inspect", None, "say what is in a folder or table of images"),
-    "doctor": Command("solo.doctor.main", None, "check this installation on this machine"),
+    "inspect": Command("run.inspect:main", None, "say what is in a folder or table of images"),
+    "doctor": Command("doctor.main:main", None, "check this installation on this machine"),
 }
 
 
@@ -142,7 +142,7 @@ def _dispatch(words: list[str]) -> int:
         sys.stdout.write(recipe_page(places, overrides, configured))
         return 0
     if command.schema is None:
-        return int(importlib.import_module(command.module).main(words[1:]))
+        return int(_function(command.call)(words[1:]))
     return _run(name, command, command.schema, words[1:])
 
 
@@ -166,12 +166,18 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
         return 0
     if given.preview and name != "pretrain":
         raise ConfigError(NO_PREVIEW)
-    execute("solo.run.preview" if given.preview else command.module, parsed)
+    execute("run.pretrain:preview" if given.preview else command.call, parsed)
     return 0
 
 
-def execute(module: str, parsed: Parsed, **more: Any) -> Any:
-    """Say what is going to be run, and run it with its config; what the command's `run` returns."""
+def _function(call: str) -> Callable[..., Any]:
+    module, _, name = call.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"solo.{module}"), name)
+    return found
+
+
+def execute(call: str, parsed: Parsed, **more: Any) -> Any:
+    """Say what is going to be run, and run it with its config; what the command's function returns."""
     if is_first_process():
         for note in parsed.notes:
             say_error(f"note: {note}")
@@ -179,11 +185,11 @@ def execute(module: str, parsed: Parsed, **more: Any) -> Any:
         if fitting_workers(asked) < asked:
             say_error(f"note: data.num_workers={asked}: {fitting_workers(asked)} are started, one for each core")
         sys.stdout.write("".join(f"{shown(line)}\n" for line in describe(parsed.values)))
-    command = importlib.import_module(module)
-    with importlib.import_module("solo.run.failures").explained():
+    function = _function(call)
+    with importlib.import_module("solo.run.report").explained():
         if parsed.fetch is not None:
             parsed = parsed.fetch()
-        return command.run(parsed.config, **more)
+        return function(parsed.config, **more)
 
 
 def is_first_process() -> bool:
@@ -214,7 +220,7 @@ def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
         if given.cfg:
             sys.stdout.write(f"{resolved_text(job)}\n\n")
         else:
-            execute("solo.run.preview", job, number=number)
+            execute("run.pretrain:preview", job, number=number)
     return 0
 
 

@@ -138,8 +138,8 @@ def test_cfg_resolved(capsys):
 def test_a_sweep_can_be_looked_at(monkeypatch, capsys, flag):
     seen = []
     preview = FakeRun()
-    preview.run = lambda cfg, number: seen.append((cfg.seed, number))
-    monkeypatch.setitem(sys.modules, "solo.run.preview", preview)
+    preview.preview = lambda cfg, number: seen.append((cfg.seed, number))
+    monkeypatch.setitem(sys.modules, "solo.run.pretrain", preview)
     monkeypatch.setattr("subprocess.call", None)  # nothing may start
     assert cli.main([*DIGITS, "-m", "seed=1,2", *flag]) == 0
     out = capsys.readouterr().out

@@ -24,25 +24,23 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from solo.analysis.benchmark import compare, packed
+from solo.analysis.comparison import compare_runs as compare
+from solo.analysis.comparison import packed
 from solo.args.harmless import read_yaml
-from solo.callbacks.auto_resumer import AutoResumer
 from solo.callbacks.recorder import read_rows as read_metrics
-from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.run_directory import AutoResumer, RunDirectory
 from solo.checkpoint import load_checkpoint, saved_settings
 from solo.data.batches.fingerprint import Fingerprint
 from solo.data.cache.images import cached
 from solo.data.cache.store import index_of
 from solo.data.catalogue.registry import get_spec
-from solo.data.labels.tree_files import read_tree
+from solo.data.labels.trees import read_tree
 from solo.data.sources.load import load
 from solo.data.storage.archives import extract_tar
-from solo.data.storage.h5_file import read_index
-from solo.data.storage.shards import label_table, read_shards
+from solo.data.storage.containers import label_table, read_index, read_shards
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
-from solo.eval.feature_file import read_features, write_features
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.experiment.runs import add_row, read_rows
 from solo.export.folder import Bundle, Network, facts_of, model_card, read_exported
 from solo.run.relatives import kept_rows
@@ -242,7 +240,7 @@ def description(file: Path) -> Any:
     told = {"format": 1, "network": vars(network), "features_dim": 8, "taxonomy": tree, "facts": facts}
     file.write_text(json.dumps(told))
     save_file(WEIGHTS, file.with_name("model.safetensors"))
-    return lambda: model_card(Bundle(**vars(read_exported(file.parent)[0]), backbone=None, classifier=None))
+    return lambda: model_card(Bundle(**read_exported(file.parent)[0], backbone=None))
 
 
 READERS: dict[str, tuple[str, Callable[[Path], Any], bool]] = {

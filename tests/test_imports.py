@@ -65,7 +65,7 @@ TORCH_FREE += [
 ]
 TORCH_FREE += ["args", "cli.py", "api.py", "errors.py", "taxonomy.py", "__init__.py", "__main__.py"]
 TORCH_FREE += ["cores.py", "screen.py", "suggest.py"]
-TORCH_FREE += ["data/catalogue", "data/labels/trees.py", "data/labels/tree_files.py", "data/storage", "data/layouts"]
+TORCH_FREE += ["data/catalogue", "data/labels/trees.py", "data/storage", "data/layouts"]
 HEAVY = {"torch", "torchvision", "lightning", "timm", "lightly", "wandb", "sklearn", "umap", "matplotlib"}
 
 

@@ -72,7 +72,7 @@ def net(in_chans, wide=16):
     return Net(in_chans, wide)
 
 def read(spec, request):
-    from solo.data.sources.load import digits
+    from solo.data.sources.small import digits
     return digits(spec, request)
 
 def darker(image):

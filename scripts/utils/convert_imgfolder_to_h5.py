@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from solo.data.storage.h5_file import write_h5
+from solo.data.storage.containers import write_h5
 from solo.errors import UserError
 
 

@@ -8,25 +8,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 
+from solo.analysis.drawing import Images, draw
 from solo.analysis.embedding import embed
-from solo.analysis.figure import Figure, Pictures
+from solo.analysis.figure import Figure, run_colour
+from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.labelling import find_labelling
-from solo.analysis.numbers import Settings, measure
-from solo.analysis.png import draw
-from solo.analysis.record import findings, overview, protocol_of, record
-from solo.analysis.report import write_report
-from solo.analysis.runs import Analysis, Run, Snapshot, View, choose_views, time_of, worst_superclass
-from solo.analysis.snapshots import nearest_in_batch, pair_figures, space_figures
-from solo.analysis.trends import trend_figures
+from solo.analysis.numbers import Analysis, Numbers, Run, Settings, Snapshot, choose_views, measure, time_of
+from solo.analysis.report import findings, protocol_of, record, write_report
 from solo.errors import UserError
 from solo.eval.features import Features
 from solo.eval.rows import draw as draw_rows
 from solo.files import write_text
 
 Say = Callable[[str], None]
-Images = Callable[[int], "Image.Image"]
 Spaces = Mapping[str, Features]
 
 
@@ -101,37 +96,43 @@ def analyze(
     labelling = find_labelling(_main(reference), options.superclass, options.clusters, options.seed)
     say(f"labels: {labelling.protocol}")
 
-    def numbers_of(name: str, point: SnapshotSource, spaces: Spaces) -> dict[str, Any]:
+    def numbers_of(name: str, point: SnapshotSource, spaces: Spaces) -> dict[str, Numbers]:
         say(", ".join(filter(None, (name, time_of(point.epoch)))))
         views = point.views(count) if point.views else {}
-        of = {kind: features.val.features for kind, features in spaces.items()}
-        return {kind: measure(rows, labelling, options, views.get(kind)) for kind, rows in of.items()}
+        return {kind: measure(one.val.features, labelling, options, views.get(kind)) for kind, one in spaces.items()}
 
     names = labelling.names[labelling.superclass]
     if options.inside is not None and options.inside not in names:
         raise UserError(f"inside={options.inside!r} is no superclass; choose {', '.join(names[:20])}")
     first = numbers_of(sources[0].name, sources[0].snapshots[-1], reference)
-    worst = names.index(options.inside) if options.inside else worst_superclass(next(iter(first.values())))
-    drawn = options.embedding != "none"
-    views = choose_views(labelling, worst, options.max_points, options.seed) if drawn else ()
-    runs, grids, embedded = [], {}, dict[str, Any]()
+    poorest = min(next(iter(first.values())).superclasses, key=lambda node: node.ratio, default=None)
+    worst = names.index(options.inside) if options.inside else poorest.node if poorest else None
+    views = choose_views(labelling, worst, options.max_points, options.seed) if options.embedding != "none" else ()
+    embedding = "umap" if options.embedding == "none" else options.embedding
+    runs, grids, embedded = [], {}, dict[str, Any]()  # runs that began with the same network share their points
     for place, source in enumerate(sources):
         snapshots = []
         for index, point in enumerate(source.snapshots):
             is_last = index == len(source.snapshots) - 1
-            known = place == 0 and is_last
-            if not known:
+            if place == 0 and is_last:
+                spaces, numbers = reference, first
+            else:
                 found = point.load()
                 _check(sources[0].name, main, source.name, _main(found))
-            spaces = reference if known else _taken(found, rows)
-            numbers = first if known else numbers_of(source.name, point, spaces)
-            clouds = _clouds(spaces, views, options, embedded) if index == 0 or is_last else {}
+                spaces = _taken(found, rows)
+                numbers = numbers_of(source.name, point, spaces)
+            clouds = {}
+            for view in views if index == 0 or is_last else ():
+                part = _main(spaces).val.features.numpy()[view.rows]
+                key = f"{view.key} {hashlib.sha256(part.tobytes()).hexdigest()}"
+                if key not in embedded:
+                    embedded[key] = embed(part, embedding, options.seed)
+                clouds[view.key] = embedded[key]
             snapshots.append(Snapshot(_main(spaces).name, point.epoch, numbers, clouds, point.facts))
             if is_last and image is not None:
-                features = spaces.get("projector", _main(spaces)).val.features.numpy()
-                names, title = labelling.names[labelling.superclass], source.name if several else ""
-                grids[source.name] = nearest_in_batch(features, labelling.coarse, names, options.seed, title)
-        runs.append(Run(source.name, tuple(snapshots), place))
+                features, title = spaces.get("projector", _main(spaces)).val.features, source.name if several else ""
+                grids[source.name] = nearest_in_batch(features.numpy(), labelling.coarse, names, options.seed, title)
+        runs.append(Run(source.name, tuple(snapshots), run_colour(place)))
     seen = [point.views is not None for source in sources for point in source.snapshots]
     lidar = min(options.lidar_images, count), options.lidar_views
     analysis = Analysis(
@@ -139,30 +140,24 @@ def analyze(
         tuple(runs),
         labelling,
         views,
-        "umap" if options.embedding == "none" else options.embedding,
+        embedding,
         protocol_of(len(_main(reference).val), count, labelling, options, lidar, seen),
         options.max_points,
         options.seed,
     )
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
-    return _write(analysis, folder, grids, of_row, options, say)
-
-
-def _write(
-    analysis: Analysis, folder: Path, grids: dict[str, Pictures], image: Images | None, options: Options, say: Say
-) -> Outcome:
-    made = [*trend_figures(analysis), *space_figures(analysis), *pair_figures(analysis, grids, image is not None)]
+    made = [*trend_figures(analysis), *snapshot_figures(analysis, grids, image is not None)]
     figures = [figure for figure in (one.filled() for one in made) if figure.panels]
-    found = findings(analysis)
+    said = findings(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]
-    write_text(files[0], write_report(analysis, figures, overview(analysis), found, image))
-    write_text(files[1], json.dumps(record(analysis, found), indent=1, allow_nan=False) + "\n")
+    write_text(files[0], write_report(analysis, figures, said, of_row))
+    write_text(files[1], json.dumps(record(analysis, said), indent=1, allow_nan=False) + "\n")
     if options.png:
         say(f"{len(figures)} figures as PNG")
         for figure in figures:
             files.append(folder / "figures" / f"{figure.key}.png")
-            draw(figure, files[-1], image)
+            draw(figure, files[-1], of_row)
     return Outcome(analysis, tuple(figures), tuple(files))
 
 
@@ -185,15 +180,3 @@ def _check(first: str, main: Features, name: str, other: Features) -> None:
         )
     if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
         raise UserError(f"the labels of {first} and {name} differ; give features of the same images in the same order")
-
-
-def _clouds(spaces: Spaces, views: Sequence[View], options: Options, embedded: dict[str, Any]) -> dict[str, Any]:
-    """Points of each view; runs that began with the same network share them, by way of `embedded`."""
-    features, found = _main(spaces).val.features.numpy(), {}
-    for view in views:
-        part = features[view.rows]
-        key = f"{view.key} {hashlib.sha256(part.tobytes()).hexdigest()}"
-        if key not in embedded:
-            embedded[key] = embed(part, options.embedding, options.seed)  # type: ignore[arg-type]
-        found[view.key] = embedded[key]
-    return found

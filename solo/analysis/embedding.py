@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from solo.analysis.figure import Cloud, Figure, Group
-from solo.analysis.palette import UNKNOWN, named_palette
+from solo.analysis.figure import UNKNOWN, Figure, cloud, named_palette
 from solo.errors import UserError
 from solo.eval.rows import Array
 from solo.eval.rows import draw as draw_rows
@@ -17,7 +16,6 @@ from solo.eval.rows import draw as draw_rows
 Embedding = Literal["umap", "tsne", "pca"]
 
 TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
-_MOST_IN_LEGEND = 40
 
 
 def draw_embedding(
@@ -41,7 +39,7 @@ def draw_embedding(
     Raises:
         UserError: an unknown palette, or fewer than two rows.
     """
-    from solo.analysis.png import draw
+    from solo.analysis.drawing import draw
 
     rows = draw_rows(len(features), max_points, seed).numpy()
     points, targets = embed(features[rows], embedding, seed), targets[rows]
@@ -52,16 +50,16 @@ def draw_embedding(
     panels = []
     for labels, (level, classes), order in zip(targets.T, names, _orders(targets), strict=True):
         groups = [
-            Group(classes[label] if label < len(classes) else str(label), colour, np.flatnonzero(labels == label))
+            (classes[label] if label < len(classes) else str(label), colour, np.flatnonzero(labels == label))
             for label, colour in zip(order, named_palette(palette, len(order)), strict=True)
         ]
         if (labels < 0).any():
-            groups.insert(0, Group("unlabelled", UNKNOWN, np.flatnonzero(labels < 0)))
-        few = len(order) <= _MOST_IN_LEGEND
+            groups.insert(0, ("unlabelled", UNKNOWN, np.flatnonzero(labels < 0)))
+        few = len(order) <= 40
         words = level if few else f"{level}: {len(order)} classes, too many for a legend"
-        panels.append(Cloud(words, points, tuple(groups), legend=few))
+        panels.append(cloud(words, points, groups, legend=few))
     if not panels:  # no labels
-        panels.append(Cloud("", points, (Group("images", UNKNOWN, np.arange(len(points))),), legend=False))
+        panels.append(cloud("", points, [("images", UNKNOWN, np.arange(len(points)))]))
     for path in paths:
         draw(Figure("embedding", "", title, "", "", tuple(panels), across=len(panels)), path)
     return len(rows)
@@ -82,7 +80,11 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
         raise UserError(f"the features to draw have {what}; at least two rows of finite numbers are needed")
     features = np.asarray(features, dtype=np.float32)
     if embedding == "pca" or count < 4:  # three points fit into a plane as they are
-        return _pca(features)
+        centred = features - features.mean(axis=0)
+        left, scale, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+        points = np.zeros((count, 2))
+        points[:, : len(scale[:2])] = left[:, :2] * scale[:2]
+        return points
     if embedding == "tsne":
         from sklearn.manifold import TSNE
 
@@ -101,14 +103,6 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
         model = UMAP(n_neighbors=min(15, count - 1), init=start, random_state=seed, n_jobs=1)
         points = np.asarray(model.fit_transform(features))
     torch.set_num_threads(threads)  # numba, in UMAP, sets it for the whole process: training went on 5 times slower
-    return points
-
-
-def _pca(features: Array) -> Array:
-    centred = features - features.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
-    points = np.zeros((len(features), 2))
-    points[:, : len(scale[:2])] = left[:, :2] * scale[:2]
     return points
 
 

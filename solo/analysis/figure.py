@@ -1,108 +1,168 @@
-"""Figures as plain data: what is drawn, without how. `plotly_panels` draws it for the report, `png` into files."""
+"""Figures as plain data: what is drawn, in which colours; `drawing` knows how."""
 
-from __future__ import annotations
-
+import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
+
+from solo.errors import UserError
 from solo.eval.rows import Array
+
+# Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
+# Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.
+RUNS = ("#2f7ed8", "#e2711d", "#48cfa7", "#cd0f00", "#037277", "#fda303", "#29c4fe", "#08a4ab")
+# The same for groups and classes, in an order that starts with what a comparison of two runs doesn't use.
+CATEGORIES = ("#08a4ab", "#cd0f00", "#29c4fe", "#fda303", "#037277", "#48cfa7", "#e2711d", "#2f7ed8")
+UNKNOWN = "#a8a6a0"
+GOOD, BAD = "#2a9d64", "#d64545"
+INK, SOFT, GRID, GREY = "#2b2a27", "#6b6a66", "#e6e5e1", "#8a8d91"  # text, notes, lines of a grid, plain marks on white
+SAME, OTHER = "#d6478f", "#2f9fe0"  # pairs of one superclass, other pairs
+
+
+def run_colour(index: int) -> str:
+    """The colour of the run at this place; they repeat after eight."""
+    return RUNS[index % len(RUNS)]
+
+
+def category_colours(count: int) -> list[str]:
+    """One colour for each of `count` superclasses, or of the classes in one; beyond eight, evenly spaced hues.
+
+    These are made darker or mixed with white to be of three luminances in turn, by which every eye tells neighbours
+    apart.
+    """
+    if count <= len(CATEGORIES):
+        return list(CATEGORIES[:count])
+    found = []
+    for place in range(count):
+        pure = np.array(colorsys.hsv_to_rgb(place / count, 1, 1)) ** 2.2  # in linear light
+        own, wanted = pure @ [0.2126, 0.7152, 0.0722], (0.15, 0.45, 0.27)[place % 3]
+        linear = pure * wanted / own if own > wanted else 1 - (1 - pure) * (1 - wanted) / (1 - own)
+        found.append(_text((linear ** (1 / 2.2)).tolist()))
+    return found
+
+
+def named_palette(name: str, count: int) -> list[str]:
+    """Colours of a palette that a user names: hls, evenly spaced hues, or a colour map of matplotlib.
+
+    Raises:
+        UserError: there is no such palette.
+    """
+    if name == "hls":
+        hues = [colorsys.hls_to_rgb(place / max(count, 1), (0.42, 0.62)[place % 2], 0.72) for place in range(count)]
+        return [_text(hue) for hue in hues]
+    import matplotlib
+
+    if name not in matplotlib.colormaps:
+        raise UserError(f"color_palette={name!r} is unknown; give hls, or a colour map of matplotlib such as tab10")
+    colours = matplotlib.colormaps[name]
+    own = count <= colours.N <= 20
+    return [_text(colours(place if own else place / max(count - 1, 1))[:3]) for place in range(count)]
+
+
+def _text(rgb: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a `Lines` panel."""
+    """One line of a `Plot`, or its dots of one kind."""
 
-    name: str  # in the legend; series of one name are switched on and off together
-    x: Sequence[float]  # positions
-    y: Sequence[float]  # values; NaN leaves a gap
-    colour: str  # `#rrggbb`
+    name: str  # in the legend; series of one name are switched on and off together, one without is always there
+    x: Sequence[float]
+    y: Sequence[float]  # NaN leaves a gap
+    colour: str  # `#rrggbb`, an empty text is the colour of the text
     dash: bool = False  # drawn broken
     low: Sequence[float] | None = None  # lower edge of a band around the line
     high: Sequence[float] | None = None  # its upper edge
     area: bool = False  # fill down to zero
     markers: bool = True  # a dot at each value
+    joined: bool = True  # by a line
+    opacity: float = 1
+    texts: Sequence[str] = ()  # of each value, shown when it is touched
+
+
+class Name(NamedTuple):
+    """A word at the vertical axis."""
+
+    text: str
+    colour: str = ""
+    bold: bool = False
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Lines over a common axis."""
+class Plot:
+    """Lines and dots over two axes."""
 
     title: str  # of the panel
     x: str  # what the axis means
     y: str  # what the values mean
-    series: tuple[Series, ...]  # the lines
-    log_x: bool = False  # logarithmic axis
-    log_y: bool = False  # likewise
-    y_range: tuple[float, float] | None = None  # its ends
-    x_range: tuple[float, float] | None = None  # likewise
+    series: tuple[Series, ...]
+    log_x: bool = False
+    log_y: bool = False
+    y_range: tuple[float, float] | None = None
+    x_range: tuple[float, float] | None = None
     x_ticks: tuple[float, ...] = ()  # the only positions named on the axis, where given
-    legend: bool = False  # the lines are named in the panel itself, as other panels have others
+    legend: bool = False  # the series are named in the panel itself, as other panels have others
+    rows: tuple[Name, ...] = ()  # in place of numbers at the vertical axis, from position 0 upwards
+    bare: bool = False  # the axes mean nothing and aren't drawn
+    reference: float | None = None  # a position on the horizontal axis, drawn as a line
 
 
-@dataclass(frozen=True)
-class Group:
-    """Points of a picture that share a colour and a name in its legend."""
-
-    name: str
-    colour: str
-    rows: Array
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """Points (n, 2) in a plane whose axes mean nothing."""
-
-    title: str  # of the panel
-    points: Array  # (n, 2)
-    groups: tuple[Group, ...]  # who has which colour; each point is in one group at most
-    texts: Sequence[str] = ()  # (n,) shown when a point is touched
-    legend: bool = False  # the groups are named in the panel itself
+def cloud(
+    title: str,
+    points: Array,
+    groups: Sequence[tuple[str, str, Array]],
+    texts: Sequence[str] = (),
+    legend: bool = False,
+) -> Plot:
+    """Points (n, 2) in a plane whose axes mean nothing; of each group its name, its colour and its rows."""
+    series = []
+    for name, colour, rows in groups:
+        said = [texts[row] for row in rows] if texts else [name] * len(rows)
+        x, y = points[rows].T.tolist()
+        series.append(Series(name, x, y, colour, joined=False, opacity=0.8, texts=said))
+    return Plot(title, "", "", tuple(series), legend=legend, bare=True)
 
 
 @dataclass(frozen=True)
 class DotRow:
-    """One line of a `Dots` panel."""
+    """One line of `dots`."""
 
     name: str  # in front of it
-    marks: tuple[tuple[str, float, str], ...]  # series, value and colour of each dot
+    marks: Sequence[tuple[str, float, str]]  # series, value and colour of each dot
     depth: int = 0  # 0 stands out among deeper ones
-    intervals: tuple[tuple[float, float] | None, ...] = ()  # of each dot its ends, or None; empty where there are none
+    intervals: Sequence[tuple[float, float] | None] = ()  # of each dot its ends, or None; empty where there are none
 
 
-@dataclass(frozen=True)
-class Dots:
+def dots(title: str, x: str, rows: Sequence[DotRow], from_zero: bool = True, reference: float | None = None) -> Plot:
     """A row for each thing, with dots on a common axis and a line between the outermost ones."""
-
-    title: str
-    x: str
-    rows: tuple[DotRow, ...]
-    from_zero: bool = True
-    reference: float | None = None
-
-    def dodged(self, place: float, mark: int, row: DotRow) -> float:
-        """Height of a mark of the row at `place`: of several on one value, none is hidden."""
-        step = min(0.22, 0.6 / max(len(row.marks), 1))
-        return place - step * (mark - (len(row.marks) - 1) / 2)
-
-    @property
-    def right(self) -> float:
-        """Where an axis from zero ends, so that all dots and the reference are whole."""
-        values = [value for row in self.rows for _, value, _ in row.marks if math.isfinite(value)]
-        return 1.04 * max([self.reference or 0.0, *values]) or 1.0
-
-
-@dataclass(frozen=True)
-class Dendrogram:
-    """A tree that grows from right (the root) to left (the leaves)."""
-
-    title: str  # of the panel
-    x: str  # what the height means
-    # for each merge the four corners of its bracket, (heights, positions)
-    links: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-    colours: tuple[str, ...]  # of each bracket; an empty text is the colour of the text
-    leaves: tuple[str, ...]  # names, from position 0 upwards
-    leaf_colours: tuple[str, ...]  # of these names
+    joins: list[tuple[float, float]] = []  # ends of lines, and after each a gap
+    ends: list[Series] = []
+    found: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+    for place, row in zip(reversed(range(len(rows))), rows, strict=True):
+        values = [value for _, value, _ in row.marks if math.isfinite(value)]
+        if len(values) > 1:
+            joins += [(min(values), place), (max(values), place), (math.nan, math.nan)]
+        step = min(0.22, 0.6 / max(len(row.marks), 1))  # of several on one value, none is hidden
+        for mark, (name, value, colour) in enumerate(row.marks):
+            at = place - step * (mark - (len(row.marks) - 1) / 2)
+            if row.intervals and (interval := row.intervals[mark]) is not None:
+                ends.append(Series("", interval, [at, at], colour, markers=False))
+            if math.isfinite(value):
+                found.setdefault((name, colour), []).append((value, at, row.name))
+    between = Series("", [x for x, _ in joins], [y for _, y in joins], GREY, markers=False, opacity=0.45)
+    marks = [
+        Series(name, [x for x, *_ in some], [y for _, y, _ in some], colour, joined=False, texts=[t for *_, t in some])
+        for (name, colour), some in found.items()
+    ]
+    mixed = len({row.depth for row in rows}) > 1
+    names = tuple(Name(row.name, bold=mixed and not row.depth) for row in reversed(rows))
+    right = 1.04 * max([reference or 0.0, *(x for one in marks for x in one.x)]) or 1.0
+    across = (0.0, right) if from_zero else None
+    return Plot(title, x, "", (between, *ends, *marks), x_range=across, rows=names, reference=reference)
 
 
 @dataclass(frozen=True)
@@ -131,7 +191,7 @@ class Pictures:
     rows: tuple[PictureRow, ...]
 
 
-Panel = Lines | Cloud | Dots | Dendrogram | Pictures
+Panel = Plot | Pictures
 
 
 @dataclass(frozen=True)
@@ -147,35 +207,25 @@ class Figure:
     legend: tuple[tuple[str, str], ...] = ()  # (name, colour) of all panels
     across: int | None = None  # panels beside each other; None: as fits their kind
 
-    def filled(self) -> Figure:
-        """Without the panels in which there is nothing to see, such as lines without a finite value."""
-        return replace(self, panels=tuple(panel for panel in self.panels if _has_something(panel)))
+    def filled(self) -> "Figure":
+        """Without the panels in which there is nothing to see: no dot and no finite value."""
+        panels = [
+            panel
+            for panel in self.panels
+            if isinstance(panel, Pictures) or any(math.isfinite(y) for one in panel.series for y in one.y)
+        ]
+        return replace(self, panels=tuple(panels))
 
     @property
     def columns(self) -> int:
         """How many panels stand beside each other where there is room, at most three."""
         if self.across is not None:
             return self.across
-        most = 3 if isinstance(self.panels[0], (Lines, Cloud)) else 2
-        return min(len(self.panels), 2 if len(self.panels) == 4 else most)
+        narrow = isinstance(self.panels[0], Plot) and not self.panels[0].rows
+        return min(len(self.panels), 3 if narrow and len(self.panels) != 4 else 2)
 
 
-def _has_something(panel: Panel) -> bool:
-    if isinstance(panel, Lines):
-        return any(math.isfinite(value) for series in panel.series for value in series.y)
-    if isinstance(panel, Dots):
-        return any(math.isfinite(value) for row in panel.rows for _, value, _ in row.marks)
-    return True
-
-
-def legend_of(panels: Sequence[Panel]) -> tuple[tuple[str, str], ...]:
-    """(name, colour) of everything that has a name, in the order of drawing."""
-    found: dict[str, str] = {}
-    for panel in panels:
-        if isinstance(panel, Lines):
-            found |= {series.name: series.colour for series in panel.series if series.name not in found}
-        elif isinstance(panel, Cloud):
-            found |= {group.name: group.colour for group in panel.groups if group.name not in found}
-        elif isinstance(panel, Dots):
-            found |= {name: colour for row in panel.rows for name, _, colour in row.marks if name not in found}
-    return tuple(found.items())
+def legend_of(panels: Sequence[Panel]) -> dict[str, str]:
+    """The colour of everything that has a name, in the order of drawing."""
+    plots = [panel for panel in panels if isinstance(panel, Plot)]
+    return {one.name: one.colour for plot in plots for one in plot.series if one.name}

@@ -1,25 +1,48 @@
-"""All numbers of one embedding, what the figures are made of. Each is a measure of `solo.eval`; none is drawn here."""
+"""What is known of runs: all numbers of each embedding, its snapshots over time, and what is drawn of its images."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
+from solo.analysis.embedding import Embedding
+from solo.analysis.figure import Figure, Panel
 from solo.analysis.labelling import Labelling
-from solo.eval.confusable import ConfusablePair, Neighbours, confusable_pairs, mixing_matrix, neighbours
-from solo.eval.cosine import CosineDistributions, Selection, cosine_distributions, selection
+from solo.analysis.pages import words_of
+from solo.eval.classes import (
+    ConfusablePair,
+    Neighbours,
+    NodeRank,
+    collapse_profile,
+    confusable_pairs,
+    mixing_matrix,
+    neighbours,
+)
+from solo.eval.embedding import (
+    CosineDistributions,
+    Selection,
+    cosine_distributions,
+    entropy_rank,
+    lidar,
+    power_law,
+    rankme,
+    selection,
+    spectrum,
+    uniformity,
+)
+from solo.eval.features import FeatureTable
 from solo.eval.intervals import UNDEFINED, Interval, cuts
-from solo.eval.knn import hits, vote_ranking
-from solo.eval.predict import neighbour_intervals
-from solo.eval.rank import NodeRank, collapse_profile, entropy_rank, lidar, power_law, rankme, spectrum
+from solo.eval.knn import hits, neighbour_intervals, vote_ranking
 from solo.eval.rows import Array, draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
-from solo.eval.uniformity import uniformity
 
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
 _MOST_MIXED = 200  # classes whose mixing is kept for all pairs
+_RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,11 @@ class Numbers:
     agreement: TreeAgreement | None  # of the tree with the given labels; None where no level above the classes is given
     mixing: Array  # (m, m) of the classes, empty for more than 200
     pairs: list[ConfusablePair]  # classes that collapse onto each other, the worst first
-    near: Neighbours  # neighbours of the anchors
+
+    @property
+    def superclasses(self) -> list[NodeRank]:
+        """The profile's superclasses of enough images to compare local with global rank."""
+        return [node for node in self.profile if node.level == 0 and math.isfinite(node.ratio)]
 
     @property
     def local_rank(self) -> tuple[float, float, float]:
@@ -68,8 +95,15 @@ class Numbers:
     @property
     def mean_ratio(self) -> float:
         """Mean over the superclasses of local over global effective rank."""
-        found = [node.ratio for node in self.profile if node.level == 0 and math.isfinite(node.ratio)]
+        found = [node.ratio for node in self.superclasses]
         return sum(found) / len(found) if found else math.nan
+
+    def mixing_of(self, a: int, b: int) -> float:
+        """Of two classes, a < b; NaN where it isn't known."""
+        if len(self.mixing):
+            place = {int(label): index for index, label in enumerate(self.classes)}
+            return float(self.mixing[place[a], place[b]]) if a in place and b in place else math.nan
+        return next((pair.mixing for pair in self.pairs if (pair.first, pair.second) == (a, b)), math.nan)
 
 
 def measure(
@@ -83,7 +117,7 @@ def measure(
     accuracies, intervals = _knn(features, labels, near, settings)
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
-    few = len(classes) <= _MOST_MIXED
+    paths = labelling.paths(classes.tolist()) if labelling.given > 1 else None
     values = spectrum(features, center=True)
     shares = values[values > 0].square()
     anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
@@ -103,12 +137,9 @@ def measure(
         profile=collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
-        agreement=compare_with_labels(tree, labelling.paths(classes.tolist()))
-        if tree and labelling.given > 1
-        else None,
-        mixing=mixing_matrix(fine, near, classes) if few and len(classes) else np.empty((0, 0)),
+        agreement=compare_with_labels(tree, paths) if tree and paths is not None else None,
+        mixing=mixing_matrix(fine, near, classes) if 0 < len(classes) <= _MOST_MIXED else np.empty((0, 0)),
         pairs=confusable_pairs(rows, fine, near),
-        near=near,
     )
 
 
@@ -117,15 +148,133 @@ def _knn(
 ) -> tuple[list[float], list[Interval]]:
     """Leave-one-out accuracy of each level, and its interval, in percent."""
     similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
-    counts = [int(column.max()) + 1 for column in labels.T]
     best = [
-        vote_ranking(similarity, column[rows], max(n, 1), temperature=settings.temperature)
-        for column, n in zip(labels.T, counts, strict=True)
+        vote_ranking(similarity, column[rows], max(int(column.max()) + 1, 1), temperature=settings.temperature)
+        for column in labels.T
     ]
     right = hits(best, labels[torch.from_numpy(near.queries)])
     ends = [UNDEFINED] * len(right)
     if len(near.queries) == len(features):
-        halves = cuts(len(features), settings.seed)
-        found = neighbour_intervals(features, labels, right, settings.k, settings.temperature, halves)
+        table, halves = FeatureTable(features, labels), cuts(len(features), settings.seed)
+        found = neighbour_intervals(table, right, settings.k, settings.temperature, halves, features.device)
         ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
     return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
+
+
+@dataclass(frozen=True)
+class View:
+    """Images that are drawn as points, together."""
+
+    key: str  # short name
+    title: str  # which images
+    rows: Array  # their row numbers
+    fine: bool  # coloured by class, else by superclass
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One model at one time."""
+
+    name: str  # as the source calls it
+    epoch: int | None  # epochs trained; None where nobody knows
+    spaces: dict[str, Numbers]  # numbers of the `backbone` and the `projector`
+    # points (len(view.rows), 2) of each view's key, of the backbone; empty where it isn't drawn
+    clouds: dict[str, Array] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)  # how the features came about
+
+
+@dataclass(frozen=True)
+class Run:
+    """One or more snapshots of one training, in order."""
+
+    name: str
+    snapshots: tuple[Snapshot, ...]
+    colour: str  # in every figure
+
+    @property
+    def first(self) -> Snapshot:
+        """The earliest snapshot of the run."""
+        return self.snapshots[0]
+
+    @property
+    def last(self) -> Snapshot:
+        """The latest snapshot: what single-model figures show."""
+        return self.snapshots[-1]
+
+    @property
+    def ends(self) -> list[tuple[Snapshot, bool]]:
+        """The latest snapshot, and the earliest where there are two; the flag is True for the latter."""
+        return [(self.last, False), *([(self.first, True)] if len(self.snapshots) > 1 else [])]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything the figures and the report are made of."""
+
+    title: str  # of the report
+    runs: tuple[Run, ...]  # at least one
+    labelling: Labelling  # the same for all
+    views: tuple[View, ...]  # what is drawn as points
+    embedding: Embedding  # how features become points
+    protocol: dict[str, str]  # sentences that hold for every number, by topic
+    max_points: int  # images of a view at most
+    seed: int  # of every draw
+
+    @property
+    def over_time(self) -> bool:
+        """Whether any run has several snapshots."""
+        return any(len(run.snapshots) > 1 for run in self.runs)
+
+    @property
+    def spaces(self) -> list[str]:
+        """The spaces that every snapshot has, the representation first."""
+        return [
+            space
+            for space in SPACES
+            if all(space in snapshot.spaces for run in self.runs for snapshot in run.snapshots)
+        ] or [next(iter(self.runs[0].last.spaces))]
+
+    def figure(
+        self, key: str, panels: Sequence[Panel], legend: tuple[tuple[str, str], ...] = (), **facts: Any
+    ) -> Figure:
+        """Panels under the words that `page/figures.yaml` has for `key`, into which `facts` are filled."""
+        spaces = [SPACES[space] for space in (self.spaces[0], self.spaces[-1])]
+        facts |= {"main_space": spaces[0], "space": spaces[0].capitalize(), "last_space": spaces[1].capitalize()}
+        facts |= {"level": self.labelling.level, "superlevel": self.labelling.superlevel, "seed": self.seed}
+        words = {name: text.format(**facts, **self.protocol) for name, text in words_of("figures")[key].items()}
+        return Figure(key, **words, panels=tuple(panels), legend=legend)
+
+    def titled(self, run: Run, text: str = "") -> str:
+        """The title of a run's panel: its name, where there are several, and more."""
+        return ", ".join(part for part in (run.name if len(self.runs) > 1 else "", text) if part)
+
+
+def time_of(epoch: int | None) -> str:
+    """So many epochs, in words; empty where nobody knows."""
+    if epoch == 0:
+        return "before training"
+    return "" if epoch is None else f"after {epoch} epoch{'s' * (epoch != 1)}"
+
+
+def choose_views(labelling: Labelling, worst: int | None, max_points: int, seed: int) -> tuple[View, ...]:
+    """All images by superclass; of five random superclasses; and inside one, by class: the rows of figure 10.
+
+    `worst` is the superclass to look into; None: that with most classes.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(labelling.coarse >= 0)
+    present = np.unique(labelling.coarse[known])
+    found = [("all", "All images", known if len(known) else np.arange(len(labelling.labels)))]
+    if len(present) > _RANDOM_SUPERCLASSES + 1:
+        chosen = rng.choice(present, _RANDOM_SUPERCLASSES, replace=False)
+        inside = np.flatnonzero(np.isin(labelling.coarse, chosen))
+        found.append(("some", f"{_RANDOM_SUPERCLASSES} random superclasses", inside))
+    if labelling.nested and len(present):
+        parents = np.array(labelling.parents())
+        sizes = {int(group): int((parents == group).sum()) for group in present}
+        group = worst if worst in sizes and sizes[worst] > 1 else max(sizes, key=lambda key: sizes[key])
+        if sizes[group] > 1:
+            inside = np.flatnonzero((labelling.coarse == group) & (labelling.fine >= 0))
+            found.append(("inside", f"Inside “{labelling.names[labelling.superclass][group]}”", inside))
+    drawn = [(key, title, rows[draw(len(rows), max_points, seed).numpy()]) for key, title, rows in found]
+    return tuple(View(key, title, rows, key == "inside") for key, title, rows in drawn if len(rows) >= 2)

@@ -1,25 +1,182 @@
-"""One HTML file with everything in it: no network, both themes, any screen. Its marks are in `page/report.html`."""
+"""Everything that was found: in sentences, as plain values for `analysis.json`, and as one page of HTML.
+
+The page has everything in it: no network, both themes, any screen. Its marks are in `page/report.html`.
+"""
 
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
-from PIL import Image
 
-from solo.analysis.figure import Dendrogram, Figure, Panel, Pictures, legend_of
-from solo.analysis.pages import embedded, page_file, render
-from solo.analysis.plotly_panels import Json, brief, plotly_panel
-from solo.analysis.record import Cell, Finding, Table
-from solo.analysis.runs import Analysis
+from solo.analysis.drawing import Images, Json, as_plotly, brief
+from solo.analysis.figure import Figure, Pictures, Plot, legend_of
+from solo.analysis.labelling import Labelling
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Run, Settings
+from solo.analysis.pages import embedded, finite, page_file, render, words_of
 
-Images = Callable[[int], "Image.Image"]
+_COLLAPSED = 0.9  # mixing from which two classes count as one
+_FEW = 0.05  # share of the dimensions below which the whole counts as collapsed
+_REACHED = 0.9  # share of a curve's way up
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement on a run, with the number behind it."""
+
+    topic: str  # what it is about; findings of several runs stand together under it
+    run: str  # whose
+    value: str  # the number to print large
+    unit: str  # behind it
+    text: str  # the sentence
+    warn: bool = False  # whether it is bad news
+
+
+def findings(analysis: Analysis) -> list[Finding]:
+    """Of every run's last snapshot, and of its way there."""
+    return [Finding(topic, run.name, *said) for run in analysis.runs for topic, *said in _found(analysis, run)]
+
+
+def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
+    """Topic, value, unit, sentence, and whether it is bad news."""
+    labelling, numbers = analysis.labelling, run.last.spaces[analysis.spaces[0]]
+    if numbers.effective_rank < max(2.0, _FEW * min(numbers.dim, numbers.count)):
+        text = (
+            f"The whole {SPACES[analysis.spaces[0]]} fills only {numbers.effective_rank:.1f} directions of "
+            f"{numbers.dim}: a global (dimensional) collapse."
+        )
+        yield "Global collapse", f"{numbers.effective_rank:.1f}", f"of {numbers.dim}", text, True
+    fine, coarse = numbers.knn[labelling.level], numbers.knn[labelling.superlevel]
+    if math.isfinite(fine):
+        more = f"; {coarse:.1f} % of its {labelling.superlevel}" if labelling.nested and math.isfinite(coarse) else ""
+        text = f"of the images have the {labelling.level} that their nearest neighbours vote for{more}."
+        yield "Neighbours agree", f"{fine:.1f}", "%", text
+    if len(numbers.superclasses) > 1:
+        worst = min(numbers.superclasses, key=lambda node: node.ratio)
+        text = (
+            f"“{labelling.names[labelling.superclass][worst.node]}” is where it is poorest inside: an effective rank "
+            f"of {worst.effective_rank:.1f}, where as many random images have {worst.reference:.1f}."
+        )
+        yield "Poorest superclass inside", f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
+    if numbers.pairs:
+        pair, names = numbers.pairs[0], labelling.names[-1]
+        done = pair.mixing >= _COLLAPSED
+        end = "have collapsed onto each other." if done else "are mixed most of all pairs."
+        text = f"“{names[pair.first]}” and “{names[pair.second]}” {end}"
+        yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, done
+    agreement = numbers.agreement
+    if agreement is not None and math.isfinite(agreement.cophenetic):
+        share = "" if math.isnan(agreement.recovered) else f", {100 * agreement.recovered:.0f} % of its nodes exactly"
+        chance = f" (p = {agreement.p_value:.3f})" if math.isfinite(agreement.p_value) else ""
+        text = f"cophenetic correlation of the emergent tree with the label tree{chance}{share}."
+        yield "Emergent tree against the labels", f"{agreement.cophenetic:.2f}", "agreement", text
+    if len(run.snapshots) > 2 and labelling.nested:
+        first, second = (_reached(analysis, run, level) for level in (labelling.superlevel, labelling.level))
+        if first is not None and second is not None:
+            text = (
+                f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the first "
+                f"snapshot; the {labelling.level} level is there after {second}."
+            )
+            yield "What emerges first", f"{first}", f"epoch{'s' * (first != 1)}", text
+
+
+def _reached(analysis: Analysis, run: Run, level: str) -> int | None:
+    """The epoch at which a level has made most of its way; None if it has made none, or nobody knows the epoch."""
+    curve = [snapshot.spaces[analysis.spaces[0]].knn[level] for snapshot in run.snapshots]
+    if not curve[-1] > curve[0]:
+        return None
+    goal = curve[0] + _REACHED * (curve[-1] - curve[0])
+    return next(one.epoch for one, value in zip(run.snapshots, curve, strict=True) if value >= goal)
+
+
+def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
+    """What `analysis.json` holds: protocol, labels, findings, and the numbers of every snapshot."""
+    labelling, runs = analysis.labelling, []
+    for run in analysis.runs:
+        snapshots = []
+        for one in run.snapshots:
+            spaces = {SPACES.get(space, space): finite(_space(n), digits=6) for space, n in one.spaces.items()}
+            snapshots.append({"name": one.name, "epoch": one.epoch, "facts": dict(one.facts), "spaces": spaces})
+        runs.append({"name": run.name, "snapshots": snapshots})
+    return {
+        "kind": "analysis",
+        "title": analysis.title,
+        "protocol": analysis.protocol,
+        "labels": {
+            "levels": labelling.levels,
+            "names": labelling.names,
+            "superclass": labelling.superlevel,
+            "given": labelling.levels[len(labelling.levels) - labelling.given :],
+        },
+        "findings": [vars(one) for one in found],
+        "runs": runs,
+    }
+
+
+def _space(numbers: Numbers) -> dict[str, Any]:
+    """One space of one snapshot."""
+    chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
+    found: dict[str, Any] = {
+        "images": numbers.count,
+        "dim": numbers.dim,
+        "knn_acc1": numbers.knn,
+        **{name: getattr(numbers, name) for name in ("effective_rank", "rankme", "lidar", "uniformity")},
+        "alpha_req": numbers.alpha,
+        "local_effective_rank": dict(zip(("lowest", "mean", "highest"), numbers.local_rank, strict=True)),
+        "local_over_global": numbers.mean_ratio,
+        "eigenvalues": numbers.eigenvalues[:512].tolist(),
+        "threshold": {"cosine": chosen.threshold, "images_above": chosen.selected}
+        | {"precision": chosen.precision, "recall": chosen.recall},
+        "profile": [
+            {"level": node.level, "node": node.node, "images": node.count, "ratio": node.ratio}
+            | {"effective_rank": node.effective_rank, "reference": node.reference}
+            for node in numbers.profile
+        ],
+        "pairs": [vars(pair) for pair in numbers.pairs],
+    }
+    if cosine is not None:
+        found["cosine"] = {
+            name: {"pairs": part.pairs, "mean": part.mean, "std": part.std, "histogram": part.histogram.tolist()}
+            for name, part in (("same", cosine.same), ("other", cosine.other))
+        } | {"ratio": cosine.ratio, "gap": cosine.gap}
+    if tree is not None:
+        found["tree"] = {"classes": numbers.classes.tolist(), "merges": tree.merges.tolist(), "fidelity": tree.fidelity}
+    if agreement is not None:
+        found["tree_agreement"] = vars(agreement)
+    return found
+
+
+def protocol_of(
+    count: int, total: int, labelling: Labelling, settings: Settings, lidar: tuple[int, int], seen: Sequence[bool]
+) -> dict[str, str]:
+    """The sentences by topic, for `count` of `total` images.
+
+    `lidar` says how many images LiDAR compares, and views of each; `seen` whether each snapshot has views.
+    """
+    anchors, cosine_anchors = (
+        f"all {count:,} images"
+        if count <= most
+        else f"{most:,} random images (max_anchors, seed {settings.seed}), each against all {count:,}"
+        for most in (settings.max_anchors, min(settings.max_anchors, COSINE_ANCHORS))
+    )
+    facts: dict[str, Any] = {
+        **vars(settings),
+        **{"count": count, "level": labelling.level, "superlevel": labelling.superlevel, "labels": labelling.protocol},
+        **{"anchors": anchors, "cosine_anchors": cosine_anchors, "lidar_images": lidar[0], "lidar_views": lidar[1]},
+        "of": "" if count == total else f" of {total:,}, drawn at random (max_images, seed {settings.seed})",
+        "not_all": "" if all(seen) else " Not of snapshots whose checkpoint doesn't say how its run made views.",
+    }
+    found = {topic: text.format(**facts) for topic, text in words_of("protocol").items()}
+    none = found.pop("no LiDAR")
+    return found if any(seen) else {**found, "LiDAR": none}
+
 
 _THUMBNAIL = 96  # pixels
 _SMALL = 48  # below this, pixels are shown as squares
-_MOST_CHIPS = 40
 SECTIONS = {
     "Overview": "",
     "Emergence": "What appears first, and what never does.",
@@ -32,7 +189,7 @@ SECTIONS = {
 
 
 def write_report(
-    analysis: Analysis, figures: Sequence[Figure], table: Table, found: Sequence[Finding], image: Images | None = None
+    analysis: Analysis, figures: Sequence[Figure], found: Sequence[Finding], image: Images | None = None
 ) -> str:
     """The page as text: findings stand at the top, then the table, then the figures by section.
 
@@ -42,9 +199,9 @@ def write_report(
 
     panels: list[Json] = []
 
-    def plot(panel: Panel) -> int:
+    def plot(panel: Plot) -> int:
         """The number of a plot, which is drawn by the page's script."""
-        panels.append(plotly_panel(panel))
+        panels.append(as_plotly(panel))
         return len(panels) - 1
 
     @cache
@@ -59,10 +216,10 @@ def write_report(
         smooth = "" if small else ' class="smooth"'
         return Markup(f'<img{smooth} alt="image {row}" src="{embedded(stream.getvalue(), kind)}">')
 
-    def chips(figure: Figure) -> Sequence[tuple[str, str]]:
+    def chips(figure: Figure) -> Mapping[str, str]:
         """The names and colours of a legend, where there are several, and not too many to be of use."""
-        legend = figure.legend or legend_of(figure.panels)
-        return legend if 1 < len(legend) <= _MOST_CHIPS else ()
+        legend = dict(figure.legend) or legend_of(figure.panels)
+        return legend if 1 < len(legend) <= 40 else {}
 
     def all_panels() -> Markup:
         data = json.dumps(panels, separators=(",", ":"), allow_nan=False)
@@ -75,6 +232,7 @@ def write_report(
         inside = [figure for figure in figures if figure.section == name]
         if inside or name == "Overview":
             sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, "figures": inside})
+    columns, cells = _overview(analysis)
     return render(
         "report.html",
         brief,
@@ -84,44 +242,78 @@ def write_report(
         topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
         sections=sections,
         legend_of=chips,
-        switches=lambda one: not all(isinstance(panel, (Pictures, Dendrogram)) for panel in one.panels),
-        columns=lambda one: min(2, len(one.panels)) if isinstance(one.panels[0], Pictures) else one.columns,
-        is_plot=lambda panel: not isinstance(panel, Pictures),
+        switches=lambda one: bool(legend_of(one.panels)),
+        columns_of=lambda one: min(2, len(one.panels)) if isinstance(one.panels[0], Pictures) else one.columns,
+        is_plot=lambda panel: isinstance(panel, Plot),
         plot=plot,
         panels=all_panels,
-        table=table,
-        cells=_cells(table),
+        columns=columns,
+        cells=cells,
+        table_protocol=" ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),
         thumbnail=thumbnail,
         **{name: Markup(page_file(f"report.{name}")) for name in ("css", "js")},
         plotly=Markup(get_plotlyjs()),
     )
 
 
-def _cells(table: Table) -> list[list[dict[str, str]]]:
-    """For each cell its class, what it is sorted by, the run whose colour it has, and its text."""
-    best, rows = _best(table), []
-    for number, row in enumerate(table.rows):
-        cells = []
-        for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
-            mark = "text" if column.digits is None else "best" if (number, place) in best else ""
-            missing = value is None or (isinstance(value, float) and not math.isfinite(value))
-            shown = "–" if missing else value if isinstance(value, str) else f"{value:,.{column.digits}f}"
-            run = str(value) if column.name == "run" else ""
-            cells.append({"mark": mark, "key": "" if missing else str(value), "run": run, "shown": str(shown)})
+class _Column(NamedTuple):
+    """Its heading, what it means, digits behind the point, and which end is better, if any."""
+
+    name: str
+    hint: str = ""
+    digits: int | None = None
+    better: str = ""
+
+
+# What there is of every snapshot, in each space; NaN is unknown.
+_MEASURES: dict[_Column, Callable[[Numbers], float]] = {
+    _Column("effective rank", "directions that carry variance, centred", 1, "high"): lambda n: n.effective_rank,
+    _Column("RankMe", "the same without centring", 1, "high"): lambda n: n.rankme,
+    _Column("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high"): (
+        lambda n: n.mean_ratio
+    ),
+    _Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"): (
+        lambda n: n.lidar
+    ),
+    _Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2): lambda n: n.alpha,
+    _Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"): lambda n: n.uniformity,
+    _Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"): (
+        lambda n: n.cosine.gap if n.cosine else math.nan
+    ),
+    _Column("threshold", "mean 0.99 quantile of each anchor's cosines", 3): lambda n: n.selection.threshold,
+    _Column("same superclass", "share of the images above the threshold, %", 1, "high"): (
+        lambda n: 100 * n.selection.precision
+    ),
+    _Column("tree agreement", "cophenetic correlation with the label tree", 3, "high"): (
+        lambda n: n.agreement.cophenetic if n.agreement else math.nan
+    ),
+    _Column("worst mixing", "of any two classes", 3, "low"): lambda n: n.pairs[0].mixing if n.pairs else math.nan,
+}
+
+
+def _overview(analysis: Analysis) -> tuple[list[_Column], list[list[dict[str, str]]]]:
+    """The last snapshot of each run in numbers: columns, and a row for each run and space.
+
+    A cell has its class, what it is sorted by, the run whose colour it has, and its text; the best of several runs is
+    marked in each space, as others can't be compared with it.
+    """
+    accuracies = (
+        _Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels
+    )
+    columns, rows = [*accuracies, *_MEASURES], []
+    held = [(run.name, space, numbers) for run in analysis.runs for space, numbers in run.last.spaces.items()]
+    values = [[*n.knn.values(), *(of(n) for of in _MEASURES.values())] for *_, n in held]
+    for (run, space, _), own in zip(held, values, strict=True):
+        called = SPACES.get(space, space)
+        cells = [{"mark": "text", "key": run, "run": run, "shown": run}]
+        cells.append({"mark": "text", "key": called, "run": "", "shown": called})
+        rivals = [others for (_, other, _), others in zip(held, values, strict=True) if other == space]
+        for place, (column, value) in enumerate(zip(columns, own, strict=True)):
+            known = {others[place] for others in rivals if math.isfinite(others[place])}
+            best = {"high": max, "low": min}.get(column.better)
+            mark = "best" if best and len(known) > 1 and value == best(known) else ""
+            fine = math.isfinite(value)
+            shown = f"{value:,.{column.digits}f}" if fine else "–"
+            cells.append({"mark": mark, "key": str(value) if fine else "", "run": "", "shown": shown})
         rows.append(cells)
-    return rows
-
-
-def _best(table: Table) -> set[tuple[int, int]]:
-    """(row, column) of the best values: of several runs, and within one space, which others can't be compared with."""
-    space = next(place for place, column in enumerate(table.columns) if column.name == "space")
-    found = set()
-    for kind in {row[space] for row in table.rows}:
-        rows = [number for number, row in enumerate(table.rows) if row[space] == kind]
-        for place, column in enumerate(table.columns):
-            values: dict[int, Cell] = {number: table.rows[number][place] for number in rows}
-            known = {n: float(v) for n, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)}
-            if column.better and len(set(known.values())) > 1:
-                best = (max if column.better == "high" else min)(known.values())
-                found |= {(number, place) for number, value in known.items() if value == best}
-    return found
+    return [_Column("run"), _Column("space"), *columns], rows

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from solo.args.check import ParseError, Problem, Values, get, unknown
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_there, obtain, validation_path
-from solo.data.catalogue.resolve import is_here
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_here, is_there, obtain, validation_path
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
 from solo.hex.catalogue import policy_facts, whom_shown

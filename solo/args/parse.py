@@ -22,8 +22,7 @@ from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, res
 from solo.args.source import check_source
 from solo.args.unread import unread_keys
 from solo.compat.keys import Modern, modernise
-from solo.data.catalogue.registry import DatasetSpec
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import DatasetSpec, resolve_spec
 from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
 from solo.methods.catalogue import facts_of

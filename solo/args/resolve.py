@@ -11,8 +11,7 @@ from solo.args.config import freeze
 from solo.args.schema import HexCfg
 from solo.args.trainer import count_devices
 from solo.cores import usable_cores
-from solo.data.catalogue.registry import DatasetSpec, count_classes, get_spec, validation_path
-from solo.data.catalogue.resolve import unseen_classes
+from solo.data.catalogue.registry import DatasetSpec, count_classes, get_spec, unseen_classes, validation_path
 from solo.errors import UserError
 from solo.methods.catalogue import facts_of
 

@@ -77,7 +77,7 @@ def prepare_datasets(
     """`(train, val)` with items `(image, target)`.
 
     Args:
-        dataset: a name of the registry, or a row that `solo.data.catalogue.resolve.resolve_spec` has completed.
+        dataset: a name of the registry, or a row that `solo.data.catalogue.registry.resolve_spec` has completed.
         T_train: from `prepare_transforms`; `None` leaves PIL images.
         T_val: likewise.
         train_data_path: folder of the training data, or HDF5 file; without one, `datasets` inside the package.

@@ -1,5 +1,6 @@
 """`solo doctor`: is this installation right on this machine? Versions, devices, guarantees."""
 
+import functools
 import os
 import platform
 import time
@@ -16,7 +17,9 @@ from solo.args.words import LineParser
 from solo.callbacks.recorder import versions as installed
 from solo.compat import twin
 from solo.cores import usable_cores
-from solo.doctor.toy import Case, Outcome
+from solo.doctor.parity import parities
+from solo.doctor.resume import resume
+from solo.doctor.toy import Case, Outcome, failure
 from solo.files import write_text
 from solo.methods.catalogue import CATALOGUE, names
 from solo.run.report import grid
@@ -63,42 +66,21 @@ class Column:
         try:
             return self.run(cases)
         except Exception as error:
-            return [_failed(error)] * len(cases)
-
-
-def _failed(error: Exception) -> Outcome:
-    return Outcome(False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-
-
-def _parity(processes: int) -> Callable[[Sequence[Case]], list[Outcome]]:
-    def run(cases: Sequence[Case]) -> list[Outcome]:
-        from solo.doctor.parity import parities
-
-        return parities(cases, processes)
-
-    return run
-
-
-def _resume(cases: Sequence[Case]) -> list[Outcome]:
-    from solo.doctor.resume import resume
-
-    found = []
-    for case in cases:  # one that raises is red alone
-        try:
-            found.append(resume(case))
-        except Exception as error:
-            found.append(_failed(error))
-    return found
+            return [failure(error)] * len(cases)
 
 
 COLUMNS = (
     Column(
         "parity 2",
         "loss, gradients, metrics and state on 2 processes equal those of one on the whole batch (1e-6, float64)",
-        _parity(2),
+        parities,
     ),
-    Column("parity 4", "the same on 4 processes", _parity(4)),
-    Column("resume", "k steps, an end by force, n steps: the same weights, to the last bit, as k + n steps", _resume),
+    Column("parity 4", "the same on 4 processes", functools.partial(parities, processes=4)),
+    Column(
+        "resume",
+        "k steps, an end by force, n steps: the same weights, to the last bit, as k + n steps",
+        lambda cases: [resume(case) for case in cases],
+    ),
 )
 
 

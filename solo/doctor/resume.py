@@ -23,7 +23,7 @@ from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.views.batched import BatchAugment
 from solo.doctor.parity import on_processes
-from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, quietly, toy_cfg, toy_trainer
+from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, failure, quietly, toy_cfg, toy_trainer
 from solo.methods import METHODS
 from solo.rng import rng_state, set_rng_state
 from solo.run.resume import ResumeOrder
@@ -68,7 +68,10 @@ def resume(case: Case, processes: int = 1) -> Outcome:
     """
     with tempfile.TemporaryDirectory() as folder:
         argument = (case.method, case.type, folder)
-        places = _places(argument) if processes == 1 else on_processes(_places, processes, argument)[0]
+        try:
+            places = _places(argument) if processes == 1 else on_processes(_places, processes, argument)[0]
+        except Exception as error:
+            return failure(error)
     steps = EPOCHS * STEPS
     if not places:
         return Outcome(True, f"{KILLED_AT} steps, killed, resumed: identical to {steps} steps")

@@ -42,6 +42,11 @@ class Outcome:
     detail: str  # one line with the figure that decides, e.g. `gradient differs by 3e-16 (allowed: 1e-6)`
 
 
+def failure(error: Exception) -> Outcome:
+    """What a check has come to that raised an error."""
+    return Outcome(False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
 Record = dict[str, dict[str, Tensor]]
 
 ALLOWED = 1e-6

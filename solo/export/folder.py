@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,7 @@ from jinja2 import Template
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone
-from solo.backbones.published import published_model
+from solo.backbones.registry import published_model
 from solo.errors import UserError
 from solo.files import write_text
 from solo.taxonomy import Taxonomy
@@ -47,37 +47,25 @@ class Network:
         """
         if "/" in self.name:
             return published_model(self.name, fetch=False, channels=self.channels, kwargs=self.kwargs).network
-        return build_backbone(
-            self.name,
-            self.method,
-            channels=self.channels,
-            small=self.small_stem,
-            image_size=self.size,
-            kwargs=self.kwargs,
-        )
+        options: Any = {"small": self.small_stem, "image_size": self.size, "kwargs": self.kwargs}
+        return build_backbone(self.name, self.method, channels=self.channels, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
-    """What `solo.json` says: all that has to be known of a backbone but its weights."""
-
-    network: Network  # how it is built
-    features_dim: int  # F
-    taxonomy: Taxonomy | None  # the label tree of the data it was trained on
-    facts: Mapping[str, Any]  # about the run, for the card, see `solo.export.folder.facts_of`
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bundle(Description):
+class Bundle:
     """A backbone and all that has to be known to use it."""
 
     backbone: nn.Module  # images (B, C, H, W) -> features (B, F); in eval mode, on the CPU
+    network: Network  # how it is built
+    features_dim: int  # F
+    taxonomy: Taxonomy | None  # the label tree of the data it was trained on
     classifier: Mapping[str, Tensor] | None  # weight (classes, F) and bias (classes,), if the run has a classifier
+    facts: Mapping[str, Any]  # about the run, for the card, see `facts_of`
 
-    def example(self, count: int = 2) -> Tensor:
-        """Random images (count, C, size, size), the same ones each time."""
+    def example(self) -> Tensor:
+        """Random images (2, C, size, size), the same ones each time."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(count, self.network.channels, self.network.size, self.network.size, generator=generator)
+        return torch.randn(2, self.network.channels, self.network.size, self.network.size, generator=generator)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -101,8 +89,8 @@ def write_description(bundle: Bundle, folder: Path, card: str) -> None:
     write_text(folder / "README.md", card)
 
 
-def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[str, Tensor]]:
-    """A folder with `solo.json` and `model.safetensors`: description, weights of the backbone and of the classifier.
+def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A folder with `solo.json` and `model.safetensors`: fields of its `Bundle`, and the weights of the backbone.
 
     The folder may be anybody's: what its description may build is decided where backbones are built.
 
@@ -118,10 +106,12 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
         if told["format"] != _FORMAT:
             raise UserError(f"{file} has format {told['format']}, this version reads {_FORMAT}; update solo")
         network = Network(**told["network"])
-        network = dataclasses.replace(network, mean=tuple(network.mean), std=tuple(network.std))
-        tree = Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None
-        width = int(told["features_dim"])
-        description = Description(network=network, features_dim=width, taxonomy=tree, facts=told["facts"])
+        found = {
+            "network": dataclasses.replace(network, mean=tuple(network.mean), std=tuple(network.std)),
+            "features_dim": int(told["features_dim"]),
+            "taxonomy": Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None,
+            "facts": told["facts"],
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
     if not weights.is_file():
@@ -131,15 +121,7 @@ def read_exported(folder: Path) -> tuple[Description, dict[str, Tensor], dict[st
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{weights} can't be read ({error}); export the run again") from error
     classifier = {k.removeprefix("classifier."): state.pop(k) for k in list(state) if k.startswith("classifier.")}
-    return description, {key.removeprefix("backbone."): value for key, value in state.items()}, classifier
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
-
-    usage: list[str]
-    features: Callable[[Tensor], Tensor] | None
+    return {**found, "classifier": classifier}, {k.removeprefix("backbone."): value for k, value in state.items()}
 
 
 _MEASURED = ("val_acc1", "val_acc5", "knn_acc1", "knn_acc5")
@@ -150,29 +132,21 @@ def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
     facts, network = bundle.facts, bundle.network
     numbers, protocol, rows = facts.get("numbers") or {}, facts.get("protocol") or {}, []
     for name, value in numbers.items():
-        if name.endswith("_ci") or not isinstance(value, (int, float)):
-            continue
-        match numbers.get(f"{name}_ci"):
-            case [int() | float() as low, int() | float() as high]:
-                interval = f"{low:.2f} to {high:.2f}"
-            case _:
-                interval = "-"
-        rows.append((name, f"{value:.2f}", interval, protocol.get(name, "-")))
+        if isinstance(value, (int, float)) and not name.endswith("_ci"):
+            match numbers.get(f"{name}_ci"):
+                case [int() | float() as low, int() | float() as high]:
+                    interval = f"{low:.2f} to {high:.2f}"
+                case _:
+                    interval = "-"
+            rows.append((name, f"{value:.2f}", interval, protocol.get(name, "-")))
     versions = ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items())
     told = {"epochs": facts.get("epochs"), "seed": facts.get("seed"), "versions": versions or None}
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (network.mean, network.std))
     page = resources.files("solo.export").joinpath("card.md").read_text(encoding="utf-8")
-    text: str = Template(page, keep_trailing_newline=True).render(
-        facts=facts,
-        network=network,
-        features_dim=bundle.features_dim,
-        taxonomy=bundle.taxonomy,
-        usage=usage,
-        rows=rows,
-        told={name: value for name, value in told.items() if value is not None},
-        mean=mean,
-        std=std,
-    )
+    known: Any = {"facts": facts, "network": network, "mean": mean, "std": std, "usage": usage, "rows": rows}
+    known |= {"features_dim": bundle.features_dim, "taxonomy": bundle.taxonomy}
+    known["told"] = {name: value for name, value in told.items() if value is not None}
+    text: str = Template(page, keep_trailing_newline=True).render(known)
     return text
 
 

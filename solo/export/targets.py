@@ -4,32 +4,35 @@ A target writes its files into a folder and returns how they are read back: line
 that gives the features of images, which `export` compares before it says that all is well.
 """
 
+import copy
 import importlib.util
+import inspect
 import json
+import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from solo.errors import UserError
-from solo.export.folder import Bundle, Reading, model_card, write_description
-from solo.export.forms import TimmForm, close, remote_code, remote_config, timm_form
-from solo.export.programs import onnx, torch_export
+from solo.export.folder import Bundle, model_card, write_description
 from solo.files import output_file, replacing, write_text
 
+Features = Callable[[Tensor], Tensor]
 
-@dataclass(frozen=True)
-class Target:
-    """A program that reads the folder."""
 
-    write: Callable[[Bundle, Path], Reading]  # writes the files, says how they are read
-    needs: tuple[str, ...]  # packages without which it can't be written
-    help: str  # one line for people
+class Reading(NamedTuple):
+    """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
+
+    usage: list[str]
+    features: Features | None
 
 
 @dataclass(frozen=True)
@@ -52,66 +55,120 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     """
     if to not in TARGETS:
         raise UserError(f"to={to!r} is unknown; choose one of {', '.join(TARGETS)}")
-    target, folder = TARGETS[to], Path(folder).expanduser()
-    missing = [name for name in target.needs if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"to={to} needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
-    if os.path.exists(folder) and not folder.is_dir():
-        raise UserError(f"out={folder} is a file; give a folder")
+    folder = Path(folder).expanduser()
     new = not os.path.exists(folder)
+    if not new and not folder.is_dir():
+        raise UserError(f"out={folder} is a file; give a folder")
     output_file(folder / "README.md")
     try:
-        reading = target.write(bundle, folder)
+        reading = TARGETS[to](bundle, folder)
     except UserError:
         if new and not any(folder.iterdir()):
             folder.rmdir()
         raise
     write_description(bundle, folder, model_card(bundle, reading.usage))
     if reading.features is not None:
-        images = bundle.example()
         with torch.no_grad():
-            found = reading.features(images)
-        if not close(found, bundle.features(images)):
+            same = _close(reading.features(bundle.example()), bundle.features(bundle.example()))
+        if not same:
             raise UserError(f"{folder}: {to} gives other features than the run; please report this network")
     return Exported(folder, reading.usage, reading.features is not None)
 
 
-def _weights(folder: Path, state: Mapping[str, Tensor]) -> None:
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    """Whether features are equal to 1e-5 of their largest."""
+    bound = 1e-5 * max(float(wanted.abs().max()), 1e-6)
+    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= bound)
+
+
+def _write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     with replacing(folder / "model.safetensors") as temporary:
         save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary)
 
 
+def _described(bundle: Bundle) -> str:
+    kwargs = f" {dict(bundle.network.kwargs)}" if bundle.network.kwargs else ""
+    stem = " with the stem for small images" if bundle.network.small_stem else ""
+    return f"{bundle.network.name}{kwargs}{stem} for {bundle.network.channels} channels"
+
+
 def _safetensors(bundle: Bundle, folder: Path) -> Reading:
+    """Weights for solo.load, and any program that names them itself."""
     from safetensors.torch import load_file
 
     classifier = {f"classifier.{key}": value for key, value in (bundle.classifier or {}).items()}
-    backbone = {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()}
-    _weights(folder, {**backbone, **classifier})
-    usage = ["import solo", "", f'model = solo.load("{folder.name}")', 'features = model.embed("FOLDER_OF_IMAGES")']
+    _write_weights(folder, {**_prefixed(bundle), **classifier})
 
     def features(images: Tensor) -> Tensor:
-        import copy
-
-        network = copy.deepcopy(bundle.backbone)
-        state = load_file(folder / "model.safetensors")
+        network, state = copy.deepcopy(bundle.backbone), load_file(folder / "model.safetensors")
         network.load_state_dict({k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")})
         return network(images)  # type: ignore[no-any-return]
 
+    usage = ["import solo", "", f'model = solo.load("{folder.name}")', 'features = model.embed("FOLDER_OF_IMAGES")']
     return Reading(usage, features)
 
 
+def _prefixed(bundle: Bundle) -> dict[str, Tensor]:
+    return {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()}
+
+
+class _TimmForm(NamedTuple):
+    """How timm builds a backbone whose state dict is ours."""
+
+    architecture: str  # timm's name
+    kwargs: dict[str, Any]  # for `timm.create_model`
+
+
+def _timm_form(bundle: Bundle) -> _TimmForm | None:
+    """The form that gives the same features; None if timm can't build this network."""
+    import timm
+
+    form = _candidate(bundle)
+    if form is None:
+        return None
+    try:
+        network = timm.create_model(form.architecture, **form.kwargs).eval()
+        network.load_state_dict(bundle.backbone.state_dict())
+    except (RuntimeError, TypeError, ValueError, AssertionError):  # other layers, or arguments it doesn't know
+        return None
+    with torch.no_grad():
+        return form if _close(network(bundle.example()), bundle.features(bundle.example())) else None
+
+
+def _candidate(bundle: Bundle) -> _TimmForm | None:
+    name, given = bundle.network.name, dict(bundle.network.kwargs)
+    common = {"num_classes": 0, "in_chans": bundle.network.channels}
+    if name.startswith(("resnet18", "resnet50", "resnet10")) and not bundle.network.small_stem:
+        given.pop("zero_init_residual", None)  # at the start only
+        given.pop("stem_stride", None)  # of the small stem
+        width = given.pop("width", 64)
+        if name == "resnet10" and width == 64:
+            return _TimmForm("resnet18", {**common, **given, "layers": [1, 1, 1, 1]})
+        return _TimmForm(name, {**common, **given}) if name in ("resnet18", "resnet50") else None
+    given.pop("drop_path_rate", None)  # in training only
+    if name.startswith("vit_") and name.count("_") == 1:
+        heads: dict[str, Any] = {"num_heads": bundle.backbone.blocks[0].attn.num_heads}  # type: ignore[union-attr, index]
+        if getattr(bundle.backbone, "cls_token", None) is None:  # features are the mean of the patches'
+            heads |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
+        sizes = {"patch_size": 16, "img_size": bundle.network.size}
+        return _TimmForm(f"{name}_patch16_224", {**common, **heads, **sizes, **given})
+    config = getattr(bundle.backbone, "pretrained_cfg", None) or {}
+    size = {"img_size": bundle.network.size} if config.get("fixed_input_size") else {}
+    architecture = config.get("architecture")
+    return _TimmForm(architecture, {**common, **size, **given}) if architecture else None
+
+
 def _timm(bundle: Bundle, folder: Path) -> Reading:
-    form = timm_form(bundle)
+    """`timm.create_model('local-dir:FOLDER')`, and from the hub as `hf-hub:`."""
+    form = _timm_form(bundle)
     if form is None:
         raise UserError(
             f"timm has no network like {_described(bundle)}; to=hf brings its code along, to=onnx, torch_export and "
             "safetensors need none"
         )
     _write_timm(bundle, form, folder)
-    usage = ["import timm", "", f'model = timm.create_model("local-dir:{folder.name}", pretrained=True).eval()']
-    usage.append("transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))")
 
     def features(images: Tensor) -> Tensor:
         import timm
@@ -119,52 +176,54 @@ def _timm(bundle: Bundle, folder: Path) -> Reading:
         network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         return network(images)  # type: ignore[no-any-return]
 
+    usage = ["import timm", "", f'model = timm.create_model("local-dir:{folder.name}", pretrained=True).eval()']
+    usage.append("transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))")
     return Reading(usage, features)
 
 
-def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
+def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
     """`config.json` in timm's form, which transformers reads, too, and the weights."""
     import timm
 
+    network = bundle.network
     known: Any = timm.create_model(form.architecture, **form.kwargs).pretrained_cfg
+    images = {
+        "input_size": [network.channels, network.size, network.size],
+        "fixed_input_size": bool(known.get("fixed_input_size")),
+        "interpolation": "bilinear",
+        "crop_pct": network.size / network.resize if network.resize else 1.0,
+        "crop_mode": "center" if network.resize else "squash",
+        "mean": list(network.mean),
+        "std": list(network.std),
+    }
+    head = {"num_classes": 0, "first_conv": known.get("first_conv"), "classifier": known.get("classifier")}
     config = {
         "architecture": form.architecture,
         "num_classes": 0,
         "num_features": bundle.features_dim,
         "model_args": {key: value for key, value in form.kwargs.items() if key != "num_classes"},
-        "pretrained_cfg": {
-            "input_size": [bundle.network.channels, bundle.network.size, bundle.network.size],
-            "fixed_input_size": bool(known.get("fixed_input_size")),
-            "interpolation": "bilinear",
-            "crop_pct": bundle.network.size / bundle.network.resize if bundle.network.resize else 1.0,
-            "crop_mode": "center" if bundle.network.resize else "squash",
-            "mean": list(bundle.network.mean),
-            "std": list(bundle.network.std),
-            "num_classes": 0,
-            "first_conv": known.get("first_conv"),
-            "classifier": known.get("classifier"),
-        },
+        "pretrained_cfg": {**images, **head},
     }
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    _weights(folder, bundle.backbone.state_dict())
+    _write_weights(folder, bundle.backbone.state_dict())
 
 
 def _hf(bundle: Bundle, folder: Path) -> Reading:
-    form = timm_form(bundle)
-    code = None if form else remote_code(bundle)
+    """Transformers' AutoModel; the network's code comes along where needed."""
+    form, trust = _timm_form(bundle), ""
     if form is not None:
         _write_timm(bundle, form, folder)
-    elif code is not None:
-        write_text(folder / "modeling_solo.py", code)
-        write_text(folder / "config.json", json.dumps(remote_config(bundle), indent=2) + "\n")
-        _weights(folder, {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()})
+    elif _write_code(bundle, folder):
+        trust = ", trust_remote_code=True"
     else:
         known = "take to=onnx, torch_export, safetensors"
         raise UserError(f"transformers has no network like {_described(bundle)}; {known}")
-    trust = ", trust_remote_code=True" if code else ""
-    usage = ["from transformers import AutoModel", ""]
-    usage += [f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()']
-    usage += ["features = model(pixel_values=images).pooler_output"]
+    usage = [
+        "from transformers import AutoModel",
+        "",
+        f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()',
+        "features = model(pixel_values=images).pooler_output",
+    ]
     if importlib.util.find_spec("transformers") is None:
         return Reading(usage, None)
 
@@ -173,13 +232,49 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
         from transformers.utils import logging as hf_logging
 
         hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        network = AutoModel.from_pretrained(str(folder), **({"trust_remote_code": True} if code else {})).eval()
+        network = AutoModel.from_pretrained(str(folder), **({"trust_remote_code": True} if trust else {})).eval()
         return network(pixel_values=images).pooler_output  # type: ignore[no-any-return]
 
     return Reading(usage, features)
 
 
+_STEM = """
+        self.backbone.fc = nn.Identity()
+        adapt_stem(self.backbone, "{name}", config.channels, config.small_stem)"""
+
+
+def _write_code(bundle: Bundle, folder: Path) -> bool:
+    """A network that neither timm nor transformers knows, as code that travels with its weights, where it can.
+
+    `modeling_solo.py` is the source of the backbone's own file and a class of transformers around it, which need torch,
+    torchvision, timm and transformers only; False for backbones that have no file of their own.
+    """
+    name = bundle.network.name
+    family = next((own for own in ("resnet", "poolformer", "wide_resnet") if name.startswith(own)), None)
+    module = import_module(f"solo.backbones.{'resnet' if family == 'wide_resnet' else family}") if family else None
+    if module is None or not hasattr(module, name):
+        return False
+    resnet = family == "resnet"
+    kwargs = dict(bundle.network.kwargs) if resnet else {"in_chans": bundle.network.channels, **bundle.network.kwargs}
+    wrapper = resources.files("solo.export").joinpath("modeling_solo.txt").read_text(encoding="utf-8")
+    code = f"{inspect.getsource(module)}\n\n{wrapper.format(name=name, stem=_STEM.format(name=name) if resnet else '')}"
+    config = {
+        "architectures": ["SoloModel"],
+        "model_type": "solo",
+        "auto_map": {"AutoConfig": "modeling_solo.SoloConfig", "AutoModel": "modeling_solo.SoloModel"},
+        "backbone_kwargs": kwargs,
+        "channels": bundle.network.channels,
+        "small_stem": bundle.network.small_stem,
+        "hidden_size": bundle.features_dim,
+    }
+    write_text(folder / "modeling_solo.py", code)
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    _write_weights(folder, _prefixed(bundle))
+    return True
+
+
 def _torchvision(bundle: Bundle, folder: Path) -> Reading:
+    """State dict of torchvision's ResNets."""
     name, width = bundle.network.name, bundle.network.kwargs.get("width", 64)
     plain = name in ("resnet18", "resnet50") or (name == "resnet10" and width == 64)
     if not plain or bundle.network.small_stem or bundle.network.channels != 3:
@@ -206,7 +301,61 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
     return Reading(usage, features)
 
 
+def _onnx(bundle: Bundle, folder: Path) -> Reading:
+    """Any runtime of ONNX, batches of any size."""
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"to=onnx needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
+    file, quiet = folder / "model.onnx", logging.getLogger("torch.onnx")
+    names: Any = {"input_names": ["images"], "output_names": ["features"], "dynamic_shapes": _any_batch(bundle)}
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), replacing(file) as temporary:
+            warnings.simplefilter("ignore")  # the exporter's own, about its own code
+            program = torch.onnx.export(bundle.backbone, (bundle.example(),), dynamo=True, verbose=False, **names)
+            assert program is not None
+            program.save(temporary, external_data=False)
+    finally:
+        quiet.setLevel(level)
+    usage = ["import onnxruntime", "", f'model = onnxruntime.InferenceSession("{folder.name}/model.onnx")']
+    usage.append('(features,) = model.run(None, {"images": images})  # float32 (B, C, H, W), any B')
+    if importlib.util.find_spec("onnxruntime") is None:
+        return Reading(usage, None)
+
+    def features(images: Tensor) -> Tensor:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        parts = [session.run(None, {"images": part.numpy()})[0] for part in (images[:1], images[1:])]  # any batch size
+        return torch.cat([torch.from_numpy(part) for part in parts])
+
+    return Reading(usage, features)
+
+
+def _torch_export(bundle: Bundle, folder: Path) -> Reading:
+    """A program of torch.export, batches of any size."""
+    file = folder / "model.pt2"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(bundle.backbone, (bundle.example(),), dynamic_shapes=_any_batch(bundle))
+        torch.export.save(program, file)
+
+    def features(images: Tensor) -> Tensor:
+        network = torch.export.load(file).module()
+        return torch.cat([network(images[:1]), network(images[1:])])
+
+    usage = ["import torch", "", f'model = torch.export.load("{folder.name}/model.pt2").module()']
+    return Reading([*usage, "features = model(images)"], features)
+
+
+def _any_batch(bundle: Bundle) -> dict[str, Any]:
+    """The dynamic shape of the forward method's first argument, by its name."""
+    return {next(iter(inspect.signature(bundle.backbone.forward).parameters)): {0: torch.export.Dim("batch", min=1)}}
+
+
 def _detectron2(bundle: Bundle, folder: Path) -> Reading:
+    """ResNet weights of detectron2, for VOC and COCO."""
     if bundle.network.name not in ("resnet18", "resnet50") or bundle.network.small_stem or bundle.network.channels != 3:
         raise UserError(
             f"detectron2 reads resnet18 and resnet50 with three channels and the stem for large images, not "
@@ -231,18 +380,12 @@ def _detectron_key(key: str) -> str:
     return key
 
 
-def _described(bundle: Bundle) -> str:
-    kwargs = f" {dict(bundle.network.kwargs)}" if bundle.network.kwargs else ""
-    stem = " with the stem for small images" if bundle.network.small_stem else ""
-    return f"{bundle.network.name}{kwargs}{stem} for {bundle.network.channels} channels"
-
-
-TARGETS: dict[str, Target] = {
-    "safetensors": Target(_safetensors, (), "weights for solo.load and any program that names them itself"),
-    "timm": Target(_timm, (), "timm.create_model('local-dir:FOLDER'), and the hub as hf-hub:"),
-    "hf": Target(_hf, (), "transformers' AutoModel; its code comes along where needed"),
-    "torchvision": Target(_torchvision, (), "state dict of torchvision's ResNets"),
-    "onnx": Target(onnx, ("onnx", "onnxscript"), "any runtime of ONNX, any batch size"),
-    "torch_export": Target(torch_export, (), "a program of torch.export, any batch size"),
-    "detectron2": Target(_detectron2, (), "ResNet weights of detectron2, for VOC and COCO"),
+TARGETS: dict[str, Callable[[Bundle, Path], Reading]] = {
+    "safetensors": _safetensors,
+    "timm": _timm,
+    "hf": _hf,
+    "torchvision": _torchvision,
+    "onnx": _onnx,
+    "torch_export": _torch_export,
+    "detectron2": _detectron2,
 }

@@ -1,8 +1,8 @@
-"""`BaseMethod`: views, multicrop, online classifier, optimizer and logging of every method."""
+"""`BaseMethod`: views, multicrop, online classifier and k-NN, optimizer and logging of every method; common heads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,14 +12,19 @@ from torch import Tensor, nn
 from solo.args.run_schema import PerformanceCfg
 from solo.args.schema import BackboneCfg, HexCfg, KnnEvalCfg, OptimizerCfg, PretrainCfg, SchedulerCfg
 from solo.backbones import BACKBONES, features_dim, find_backbone
-from solo.errors import UserError
+from solo.data.batches.shown import VIEW
+from solo.errors import ConfigError, UserError
+from solo.eval.knn import WeightedKNNClassifier
 from solo.hex.build import build_objective
 from solo.hex.objective import Step
+from solo.losses.pairs import unit
 from solo.methods import settings
-from solo.methods.exact import exact_step, has_known_steps
-from solo.methods.frozen import FrozenLayers
-from solo.methods.online import OnlineEvaluation
-from solo.optim.build import layer_groups, static_lr
+from solo.methods.exact import exact_step
+from solo.methods.module import SoloModule
+from solo.nn.heads import mlp
+from solo.nn.memory import QueueMixin
+from solo.nn.momentum import FrozenLayers
+from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
 
@@ -37,7 +42,7 @@ class TrainStep(Step):
     groups: Tensor  # (B,) labels at the level of `hex.level`, -1 for unknown
 
 
-class BaseMethod(OnlineEvaluation):
+class BaseMethod(SoloModule):
     """A self-supervised method: a backbone, heads on it, and a loss over the views of a batch.
 
     A new method sets `Kwargs`, `trainable` and `metric`, and writes `build`, `heads` and `ssl_loss`; its class gets a
@@ -46,6 +51,7 @@ class BaseMethod(OnlineEvaluation):
 
     `cfg` is a config of pretraining, typed as a command has it, or a raw `DictConfig`, whose defaults are filled in, in
     place. The attribute `cfg` is a `DictConfig`, which may be read and extended; `config` is what the library reads.
+    The `method_kwargs` are attributes, too, by their names, as in solo-learn.
     """
 
     config: PretrainCfg
@@ -84,8 +90,16 @@ class BaseMethod(OnlineEvaluation):
         self.frozen_layers = FrozenLayers(self.backbone, layers) if layers is not None else None
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
-        self.build_knn(config.knn_eval)
-        self.exact = settings.accumulates_exactly(config, has_known_steps(type(self), BaseMethod))
+        self.knn_eval: bool = config.knn_eval.enabled
+        self.knn_k: int = config.knn_eval.k
+        if self.knn_eval:
+            self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=config.knn_eval.distance_func)
+        self.exact = config.accumulate == "exact"
+        if self.exact and not self._has_known_steps():
+            raise ConfigError(
+                f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step, "
+                "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
+            )
         kw = config.method_kwargs
         temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
         self.hex = build_objective(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
@@ -93,7 +107,7 @@ class BaseMethod(OnlineEvaluation):
             self.hex_bank = self.hex.bank
         self.group_level = self._find_level(config.hex.level)
         self.build(kw if self.Kwargs else None)
-        for name, value in vars(kw).items() if self.Kwargs else ():  # settings are attributes, as in solo-learn
+        for name, value in vars(kw).items() if self.Kwargs else ():
             if not hasattr(self, name):
                 setattr(self, name, value)
 
@@ -109,6 +123,11 @@ class BaseMethod(OnlineEvaluation):
     def _plain_base(cls) -> type[BaseMethod]:
         """The nearest class above that knows neither heads nor a loss: `BaseMethod` or `BaseMomentumMethod`."""
         return next(base for base in cls.__mro__ if "_MADE" in vars(base))
+
+    def _has_known_steps(self) -> bool:
+        """Whether the outputs come from the library's own code, and the loss from an `ssl_loss`."""
+        ours = type(self).view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
+        return ours and type(self).training_step is BaseMethod._step_with_loss
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
@@ -282,3 +301,91 @@ class BaseMethod(OnlineEvaluation):
         raise UserError(
             f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
         )
+
+    # ---- online evaluation ----
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """The k-NN's bank never holds views of more than one epoch, also where not every epoch is validated."""
+        if self.knn_eval and batch_idx == 0:
+            self.knn.reset()
+
+    @property
+    def own_views(self) -> list[int]:
+        """Numbers of the large views that are certain to show the image itself, and so have its label."""
+        return [view for view in range(self.num_large_crops) if self.hex.show is None or view != VIEW]
+
+    def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
+        """Put the features (B, F) of each large view into the k-NN's bank, which leaves rows without a class out."""
+        if not self.knn_eval or self.config.data.no_labels:
+            return
+        labels = self.knn_labels(targets)
+        for feats in views:
+            self.knn(train_features=feats.detach().clone(), train_targets=labels)
+
+    def validation_step(
+        self, batch: Any, batch_idx: int, dataloader_idx: int | None = None, update_validation_step_outputs: bool = True
+    ) -> dict[str, Any]:
+        """One batch `(images, targets)` through the online classifier and into the k-NN's test set."""
+        X, targets = batch
+        out = self.base_validation_step(X, targets)
+        if self.knn_eval and not (self.attached and self.trainer.sanity_checking):
+            self.knn(test_features=out["feats"].detach(), test_targets=self.knn_labels(targets))
+        metrics = self.validation_record(out, targets)
+        if update_validation_step_outputs:
+            self.validation_step_outputs.append(metrics)
+        return metrics
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all validation rows, and the k-NN's accuracies."""
+        super().on_validation_epoch_end()
+        if not self.knn_eval or (self.attached and self.trainer.sanity_checking):
+            return
+        acc1, acc5 = self.knn.compute()
+        if not self.knn.level_accuracies:  # no labelled image was seen
+            return
+        metrics = {"val_knn_acc1": acc1, "val_knn_acc5": acc5}
+        if len(self.levels) > 1:
+            accuracies = zip(self.levels, self.knn.level_accuracies, strict=False)
+            metrics |= {f"val_knn_acc1/{level}": accuracy for level, (accuracy, _) in accuracies}
+        self.log_metrics(metrics)
+
+
+class MlpHeads:
+    """Mixin of the methods whose outputs are projections `z` and, where they train a predictor, predictions `p`."""
+
+    trainable: ClassVar[tuple[str, ...]] = ("projector",)
+    projector_form: ClassVar[dict[str, Any]] = {}  # options of `mlp`
+    predictor_form: ClassVar[dict[str, Any]] = {}
+    unit_outputs: ClassVar[bool] = False  # z has length 1; p is of z as it was
+    features_dim: int
+    projector: Any
+    predictor: Any
+
+    def build(self, kw: Any) -> None:
+        width = kw.proj_output_dim
+        self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width, **self.projector_form)
+        if "predictor" in self.trainable:
+            self.predictor = mlp(width, kw.pred_hidden_dim, width, **self.predictor_form)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
+        z = self.projector(feats)
+        out = {"z": unit(z) if self.unit_outputs else z}
+        return {**out, "p": self.predictor(z)} if "predictor" in self.trainable else out
+
+
+class NeighbourQueue(MlpHeads, QueueMixin):
+    """Mixin with a queue of projections and labels, asked for each projection's nearest neighbour."""
+
+    def build(self, kw: Any) -> None:
+        super().build(kw)
+        self.make_queue(kw.queue_size, kw.proj_output_dim)
+
+    def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Place (B,) and row (B, D) of the nearest neighbour of each projection (B, D)."""
+        places = self.nearest(z)[:, 0]
+        return places, self.queue[places]
+
+    def dequeue_and_enqueue(self, z: Tensor, y: Tensor) -> None:
+        """Put projections (B, D) and labels (B,) into the queue."""
+        self.enqueue(z, queue_y=y)

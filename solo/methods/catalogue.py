@@ -46,7 +46,7 @@ class MethodFacts:
     # what keeps the embedding from collapsing: `contrast`, `prediction` of a target without gradient, or
     # `decorrelation`
     collapse: Literal["contrast", "prediction", "decorrelation"] = "contrast"
-    vit: str | None = None  # variant of ViT that it trains, a name of `solo.backbones.vit`; None for the plain one
+    vit: str | None = None  # variant of ViT that it trains, see `solo.backbones.from_timm`; None for the plain one
     masked: bool = False  # its backbone must be able to encode a part of an image
     recipe: str | None = None  # name of its file below `scripts/pretrain`, where it isn't the method's
     whole: bool = False  # it reads and writes prototypes or memories as whole tensors, which `fsdp` would have cut
@@ -65,35 +65,35 @@ _NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VI
 
 USUAL = "simclr"  # the method of a recipe that names none, as `hex` and `paper` do
 CATALOGUE: dict[str, MethodFacts] = {
-    "all4one": _row("all4one:All4One", of.NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
+    "all4one": _row("contrastive:All4One", of.NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
     "barlow_twins": _row(
-        "barlow_twins:BarlowTwins",
+        "decorrelation:BarlowTwins",
         of.BarlowTwinsKwargs,
         hex="blends",
         collapse="decorrelation",
         recipe="barlow",
         quick=True,
     ),
-    "byol": _row("byol:BYOL", of.PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS),
-    "crossentropy": _row("crossentropy:CrossEntropy", of.CrossEntropyKwargs, **_NEEDS_LABELS),
-    "deepclusterv2": _row(
-        "deepclusterv2:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS
+    "byol": _row(
+        "siamese:BYOL", of.PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS
     ),
+    "crossentropy": _row("classifiers:CrossEntropy", of.CrossEntropyKwargs, **_NEEDS_LABELS),
+    "deepclusterv2": _row("clustering:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
     "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
-    "frossl": _row("frossl:FroSSL", of.FroSSLKwargs, hex="blends", collapse="decorrelation", most_views=None),
-    "dinov2": _row("dinov2:DINOv2", of.DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
-    "guided": _row("guided:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
-    "haframe": _row("tree_heads:HAFrame", of.HAFrameKwargs, **_NEEDS_LABELS),
-    "happier": _row("tree_heads:Happier", of.HappierKwargs, **_NEEDS_LABELS),
-    "hicone": _row("hierarchical:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
-    "hiercos": _row("tree_heads:HierCOS", of.HierCOSKwargs, **_NEEDS_LABELS),
-    "himulcon": _row("hierarchical:HiMulCon", of.HierarchicalKwargs, **_LEVELS),
-    "himulcone": _row("hierarchical:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
-    "hxe": _row("tree_heads:HXE", of.HXEKwargs, **_NEEDS_LABELS),
-    "hypstructure": _row("tree_heads:HypStructure", of.HypStructureKwargs, **_NEEDS_LABELS),
-    "lejepa": _row("lejepa:LeJEPA", of.LeJEPAKwargs, hex="blends", collapse="decorrelation", **_ANY_VIEWS),
+    "frossl": _row("decorrelation:FroSSL", of.FroSSLKwargs, hex="blends", collapse="decorrelation", most_views=None),
+    "dinov2": _row("dino:DINOv2", of.DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
+    "guided": _row("classifiers:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
+    "haframe": _row("classifiers:HAFrame", of.HAFrameKwargs, **_NEEDS_LABELS),
+    "happier": _row("classifiers:Happier", of.HappierKwargs, **_NEEDS_LABELS),
+    "hicone": _row("contrastive:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
+    "hiercos": _row("classifiers:HierCOS", of.HierCOSKwargs, **_NEEDS_LABELS),
+    "himulcon": _row("contrastive:HiMulCon", of.HierarchicalKwargs, **_LEVELS),
+    "himulcone": _row("contrastive:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
+    "hxe": _row("classifiers:HXE", of.HXEKwargs, **_NEEDS_LABELS),
+    "hypstructure": _row("classifiers:HypStructure", of.HypStructureKwargs, **_NEEDS_LABELS),
+    "lejepa": _row("decorrelation:LeJEPA", of.LeJEPAKwargs, hex="blends", collapse="decorrelation", **_ANY_VIEWS),
     "ijepa": _row(
-        "ijepa:IJEPA",
+        "masked:IJEPA",
         of.IJEPAKwargs,
         momentum=True,
         least_views=1,
@@ -102,34 +102,41 @@ CATALOGUE: dict[str, MethodFacts] = {
         masked=True,
         **_DISTILLED,
     ),
-    "levelcontrast": _row("tree_heads:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
-    "levelheads": _row("tree_heads:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
+    "levelcontrast": _row("classifiers:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
+    "levelheads": _row("classifiers:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
     "lightly": _row("lightly:Lightly", LightlyKwargs, hex="blends", momentum=True),
-    "lorentz": _row("tree_heads:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
+    "lorentz": _row("classifiers:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row(
-        "mae:MAE", of.MAEKwargs, per_image=True, least_views=1, most_views=None, least_batch=1, vit="mae", masked=True
+        "masked:MAE",
+        of.MAEKwargs,
+        per_image=True,
+        least_views=1,
+        most_views=None,
+        least_batch=1,
+        vit="mae",
+        masked=True,
     ),
-    "mocov2plus": _row("mocov2plus:MoCoV2Plus", of.MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),
+    "mocov2plus": _row("contrastive:MoCoV2Plus", of.MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),
     "mocov3": _row(
-        "mocov3:MoCoV3", of.MoCoV3Kwargs, momentum=True, negatives="view", collapse="prediction", vit="mocov3"
+        "contrastive:MoCoV3", of.MoCoV3Kwargs, momentum=True, negatives="view", collapse="prediction", vit="mocov3"
     ),
-    "nnbyol": _row("nnbyol:NNBYOL", of.NNPredictorKwargs, momentum=True, **_DISTILLED),
-    "nnclr": _row("nnclr:NNCLR", of.NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
-    "nnsiam": _row("nnsiam:NNSiam", of.NNPredictorKwargs, **_DISTILLED),
-    "ressl": _row("ressl:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
-    "siglip": _row("siglip:SigLIP", of.SigLIPKwargs, hex="blends"),
+    "nnbyol": _row("siamese:NNBYOL", of.NNPredictorKwargs, momentum=True, **_DISTILLED),
+    "nnclr": _row("contrastive:NNCLR", of.NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
+    "nnsiam": _row("siamese:NNSiam", of.NNPredictorKwargs, **_DISTILLED),
+    "ressl": _row("contrastive:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
+    "siglip": _row("contrastive:SigLIP", of.SigLIPKwargs, hex="blends"),
     "simclr": _row(
-        "simclr:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
+        "contrastive:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
     ),
-    "simsiam": _row("simsiam:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
-    "softlabels": _row("tree_heads:SoftLabels", of.SoftLabelsKwargs, **_NEEDS_LABELS),
+    "simsiam": _row("siamese:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
+    "softlabels": _row("classifiers:SoftLabels", of.SoftLabelsKwargs, **_NEEDS_LABELS),
     "supcon": _row(
-        "supcon:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
+        "contrastive:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
     ),
-    "swav": _row("swav:SwAV", of.SwAVKwargs, small_views=True, whole=True),
-    "vibcreg": _row("vibcreg:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
-    "vicreg": _row("vicreg:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),
-    "wmse": _row("wmse:WMSE", of.WMSEKwargs, collapse="decorrelation", most_views=None),
+    "swav": _row("clustering:SwAV", of.SwAVKwargs, small_views=True, whole=True),
+    "vibcreg": _row("decorrelation:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
+    "vicreg": _row("decorrelation:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),
+    "wmse": _row("decorrelation:WMSE", of.WMSEKwargs, collapse="decorrelation", most_views=None),
 }
 
 

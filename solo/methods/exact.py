@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from solo.nn.whitening import IterNorm
+from solo.nn.norms import IterNorm
 from solo.precision import at_least_float32
 from solo.rng import rng_state, set_rng_state
 
@@ -70,12 +70,6 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
     set_rng_state(after)
     model.keep_views(out, batch[2])  # the parts have, too
     return carried - carried.detach() + loss.detach()
-
-
-def has_known_steps(method: type[BaseMethod], base: type[BaseMethod]) -> bool:
-    """Whether a method's outputs come from the library's own code, and its loss from an `ssl_loss`."""
-    ours = method.view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
-    return ours and method.training_step is base._step_with_loss
 
 
 def split(batch: Any, size: int) -> list[Any]:

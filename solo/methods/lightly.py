@@ -1,11 +1,4 @@
-"""lightly: any loss of the package of that name that compares two views of an image.
-
-`method_kwargs.loss` names a class of `lightly.loss`, `method_kwargs.loss_kwargs` has its settings; those of the
-installed version are listed by `--help method=lightly`. A loss that was published with a slow copy of the network has
-one here, too (`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both directions, and
-its target gets no gradient. Every loss sees the rows of all processes, gathered with gradient, so that its value
-doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
-"""
+"""Any loss of the package lightly that compares two views of an image."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,15 +12,22 @@ from solo.errors import UserError
 from solo.losses.numerics import full_precision
 from solo.losses.pairs import unit
 from solo.methods import lightly_losses
-from solo.methods.base import Outputs, TrainStep
+from solo.methods.base import MlpHeads, Outputs, TrainStep
 from solo.methods.lightly_losses import LightlyKwargs
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import PredictorHeads, mlp
+from solo.nn.heads import mlp
 from solo.precision import at_least_float32
 
 
-class Lightly(PredictorHeads, BaseMomentumMethod):
-    """Projector, predictor and slow copy as far as the loss and the settings ask for them."""
+class Lightly(MlpHeads, BaseMomentumMethod):
+    """lightly: any loss of the package of that name that compares two views of an image.
+
+    `method_kwargs.loss` names a class of `lightly.loss`, `method_kwargs.loss_kwargs` has its settings; those of the
+    installed version are listed by `--help method=lightly`. A loss that was published with a slow copy of the network
+    has one here, too (`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both
+    directions, and its target gets no gradient. Every loss sees the rows of all processes, gathered with gradient, so
+    that its value doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
+    """
 
     Kwargs = LightlyKwargs
     trainable = ("projector", "predictor")
@@ -40,8 +40,8 @@ class Lightly(PredictorHeads, BaseMomentumMethod):
         self.predicts = kw.pred_hidden_dim is not None
         width = kw.proj_output_dim or self.features_dim
         projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3) if kw.proj_output_dim else nn.Identity()
-        self.projector: nn.Module = projector
-        self.predictor: nn.Module = mlp(width, kw.pred_hidden_dim, width) if kw.pred_hidden_dim else nn.Identity()
+        self.projector = projector
+        self.predictor = mlp(width, kw.pred_hidden_dim, width) if kw.pred_hidden_dim else nn.Identity()
         self.criterion = self._criterion(kw, width)
 
     def _criterion(self, kw: LightlyKwargs, width: int) -> nn.Module:

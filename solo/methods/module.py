@@ -1,8 +1,14 @@
-"""What pretraining and evaluation have in common: optimizer, schedule, accuracies, logging, the checkpoint's note."""
+"""What pretraining and evaluation have in common: optimizer, schedule, labels and accuracies, logging, the checkpoint.
 
+The numbers of training steps are summed on their device, handed on once an epoch, and looked at before they do harm: no
+step waits for a device or for another process to log something.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -11,21 +17,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from solo import distributed
+from solo import distributed, optim
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
+from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts, taxonomy_of
-from solo.methods.stepped import SteppedModule
-from solo.nn.whitening import IterNorm
-from solo.optim import build as optim
-from solo.optim.build import remove_bias_and_norm_from_weight_decay
+from solo.nn.norms import IterNorm
 from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 
 
-class SoloModule(SteppedModule):
+class SoloModule(pl.LightningModule):
     """A LightningModule with a config, a classifier and label levels; see `BaseMethod` and `LinearModel`."""
 
     _OPTIMIZERS: ClassVar[dict[str, type[Optimizer]]] = optim.OPTIMIZERS
@@ -34,6 +38,11 @@ class SoloModule(SteppedModule):
 
     num_classes: int
     _leaf_paths: Tensor
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Modules, buffers and settings, of whatever type they are."""
 
     def __init__(self, cfg: DictConfig, config: PretrainCfg | LinearCfg) -> None:
         super().__init__()
@@ -65,6 +74,10 @@ class SoloModule(SteppedModule):
         self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
         self.all_labelled = False  # no row of the training data lacks a label: they needn't be counted in each step
         self.exact = False  # one loss over all accumulated batches
+        self.silent = False  # log nothing
+        # What steps log, by names: sums (n,), of how many (or (n,), of each), whether steps are logged, too.
+        self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
+        self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
         self.set_taxonomy(taxonomy_of(config))
 
     @property
@@ -200,7 +213,7 @@ class SoloModule(SteppedModule):
         """The optimizer alone (`scheduler: none`), else `([optimizer], [scheduler])`; works without a trainer."""
         groups = self.learnable_params
         if self.exclude_bias_n_norm_wd:
-            groups = remove_bias_and_norm_from_weight_decay(groups)
+            groups = optim.remove_bias_and_norm_from_weight_decay(groups)
         self._static_groups = [i for i, group in enumerate(groups) if group.get("static_lr")]
         groups = [{key: value for key, value in group.items() if key != "static_lr"} for group in groups]
         clips = bool(self.config.trainer.get("gradient_clip_val"))
@@ -208,13 +221,7 @@ class SoloModule(SteppedModule):
         optimizer = optim.build_optimizer(self.optimizer, groups, self.lr, self.weight_decay, kwargs, self._OPTIMIZERS)
         if self.scheduler == "none":
             return optimizer
-        scheduler = self._schedule().build(optimizer, self._SCHEDULER_CHOICES)
-        if isinstance(scheduler, ReduceLROnPlateau) and self.attached and self.trainer.state.status == "running":
-            scheduler = {"scheduler": scheduler, "monitor": "val_loss"}  # Lightning needs to be told what to watch
-        return [optimizer], [scheduler]
-
-    def _schedule(self) -> optim.Schedule:
-        return optim.Schedule(
+        schedule = optim.Schedule(
             name=self.scheduler,
             interval=self.scheduler_interval,
             max_epochs=self.max_epochs,
@@ -226,9 +233,13 @@ class SoloModule(SteppedModule):
             decay_steps=self.lr_decay_steps,
             gamma=self.scheduler_gamma,
         )
+        scheduler = schedule.build(optimizer, self._SCHEDULER_CHOICES)
+        if isinstance(scheduler, ReduceLROnPlateau) and self.attached and self.trainer.state.status == "running":
+            scheduler = {"scheduler": scheduler, "monitor": "val_loss"}  # Lightning needs to be told what to watch
+        return [optimizer], [scheduler]
 
     def keep_own_settings(self, fresh: list[dict[str, Any]]) -> None:
-        """As in `solo.optim.build`; `fresh` are the parameter groups before the checkpoint was loaded."""
+        """As in `solo.optim`; `fresh` are the parameter groups before the checkpoint was loaded."""
         schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         optim.keep_own_settings(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
 
@@ -247,6 +258,101 @@ class SoloModule(SteppedModule):
         if not self.exact:
             optimizer.zero_grad(set_to_none=True)
 
+    # ---- logging ----
+
+    @property
+    def attached(self) -> bool:
+        """Whether a trainer runs this module; without one, steps work but nothing is logged."""
+        return self._trainer is not None
+
+    def log_metrics(self, metrics: Mapping[str, Any], **kwargs: Any) -> None:
+        """Log the mean over the epoch and over all processes; does nothing without a trainer.
+
+        A step of training adds to sums on its device, which are handed on once an epoch; every `log_every_n_steps` its
+        own values, of this process, are logged as `<name>_step`, unless `on_step=False`. A value may be a sum and of
+        how many, (2,), where these are not the same in every step and process.
+        """
+        if not self.attached or self.silent or not metrics:
+            return
+        if not self.trainer.training:
+            self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
+            return
+        names = tuple(metrics)
+        values = [
+            value.to(self.device) if isinstance(value, Tensor) else torch.full((), float(value), device=self.device)
+            for value in metrics.values()
+        ]
+        ratios = [value.detach().float().reshape(-1) for value in values]
+        sums, numbers = torch.stack([ratio[0] for ratio in ratios]), torch.ones((), dtype=torch.long)
+        if any(len(ratio) > 1 for ratio in ratios):
+            numbers = torch.stack([ratio[1] if len(ratio) > 1 else torch.ones_like(ratio[0]) for ratio in ratios])
+        stepped = kwargs.get("on_step", True)
+        before, others, _ = self._sums.get(names, (0, 0, False))
+        self._sums[names] = (sums + before, numbers + others, stepped)
+        if stepped and self.trainer._logger_connector.should_update_logs:
+            self.log_dict({f"{name}_step": value for name, value in zip(names, sums, strict=True)}, on_epoch=False)
+
+    def hand_on(self) -> None:
+        """Give the means of the epoch to Lightning: by one collective, before whoever reads them at its end."""
+        if not self._sums:
+            return
+        sums, self._sums = self._sums, {}
+        both = [torch.stack([total, torch.zeros_like(total) + numbers]) for total, numbers, _ in sums.values()]
+        total, numbers = distributed.all_reduce_sum(torch.cat(both, dim=1))
+        found = iter(total / numbers.clamp_min(1))
+        for names, (_, _, stepped) in sums.items():
+            mean = {name: next(found) for name in names}
+            self.log_dict(mean, on_step=False, on_epoch=True, logger=False if stepped else None)
+            if stepped:  # loggers know it by this name, beside that of the steps
+                self.log_dict({f"{name}_epoch": value for name, value in mean.items()}, on_step=False, on_epoch=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Hand on the means, if no callback has asked for them."""
+        self.hand_on()
+
+    def process_state(self) -> dict[str, Any]:
+        return {"sums": [[list(names), *held] for names, held in self._sums.items()]}
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        self._sums = {tuple(names): (sums, steps, stepped) for names, sums, steps, stepped in state.get("sums", [])}
+
+    def require_finite(self, terms: Mapping[str, Tensor]) -> None:
+        """Stop before a loss that is not finite reaches the weights: on a CPU at once, else after `backward`.
+
+        Raises:
+            NonFiniteError: names the terms, the epoch and the step.
+        """
+        values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
+        event = torch.Event(values.device) if waits_for(values) and self.attached else None
+        self._unread.append((list(terms), values if event is None else values.to("cpu", non_blocking=True), event))
+        if event is None:
+            self.read_terms()
+        else:
+            event.record()
+
+    def read_terms(self) -> None:
+        """Look at the terms that were copied from a device: after `backward` was launched, so that it doesn't idle.
+
+        Raises:
+            NonFiniteError: see `require_finite`.
+        """
+        unread, self._unread = self._unread, []
+        for names, values, event in unread:
+            if event is not None:
+                event.synchronize()
+            found = dict(zip(names, values.tolist(), strict=True))
+            if not all(map(math.isfinite, found.values())):
+                raise NonFiniteError(
+                    f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: "
+                    f"{', '.join(f'{name}={value}' for name, value in found.items())}; try a smaller optimizer.lr or a "
+                    "longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed",
+                    found,
+                )
+
+    def on_after_backward(self) -> None:
+        """Nothing that isn't finite reaches the optimizer."""
+        self.read_terms()
+
     # ---- the rest ----
 
     def in_memory_format(self, X: Tensor) -> Tensor:
@@ -260,3 +366,8 @@ class SoloModule(SteppedModule):
             "cfg": to_plain(self.cfg),
             "data": data_facts(self.config, self.taxonomy),
         }
+
+
+def waits_for(x: Tensor) -> bool:
+    """Whether who reads a value of x waits until a device has done all that was asked of it."""
+    return x.device.type == "cuda"

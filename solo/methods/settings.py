@@ -19,8 +19,7 @@ from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
 from solo.backbones.registry import Constructor
 from solo.compat.keys import MOVED, modernise
-from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import DATASETS, DatasetSpec, count_classes, resolve_spec
 from solo.errors import ConfigError, UserError
 from solo.methods.catalogue import vit_variant
 from solo.taxonomy import Taxonomy
@@ -183,21 +182,6 @@ def absolute(typed: str | None) -> Path | None:
     """Where something on this machine is; `None` for what isn't, such as the name of a data set on a hub."""
     path = Path(typed).expanduser() if typed else None
     return path.absolute() if path and (path.exists() or path.parent != Path(".") and path.parent.exists()) else None
-
-
-def accumulates_exactly(config: PretrainCfg, known: bool) -> bool:
-    """Whether one loss sees all accumulated batches; `known`: the outputs come from code that can be run in two passes.
-
-    Raises:
-        ConfigError: if it is asked for and can't be done.
-    """
-    exact = config.accumulate == "exact"
-    if exact and not known:
-        raise ConfigError(
-            f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step, "
-            "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
-        )
-    return exact
 
 
 def _refuse(problems: list[Problem], spelled: Mapping[str, str] | None = None, start: str = "") -> None:

@@ -82,25 +82,3 @@ def mlp(
     if last_norm is not None:
         layers.append(nn.BatchNorm1d(out_dim, affine=last_norm == "affine"))
     return nn.Sequential(*layers)
-
-
-class ProjectorHeads:
-    """Mixin of the methods whose output is a projection."""
-
-    projector: nn.Module
-
-    def heads(self, feats: Tensor) -> dict[str, Any]:
-        """Add `z`, the projections (B, proj_output_dim)."""
-        return {"z": self.projector(feats)}
-
-
-class PredictorHeads:
-    """Mixin of the methods whose outputs are a projection and its prediction."""
-
-    projector: nn.Module
-    predictor: nn.Module
-
-    def heads(self, feats: Tensor) -> dict[str, Any]:
-        """Add `z`, the projections, and `p`, the predictions, both (B, proj_output_dim)."""
-        z = self.projector(feats)
-        return {"z": z, "p": self.predictor(z)}

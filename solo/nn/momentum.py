@@ -1,12 +1,15 @@
-"""The momentum (EMA) teacher: copy once, then follow."""
+"""What of a network isn't trained by gradients: a slow copy (momentum teacher) that follows it, and frozen layers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from solo.nn.lora import parameters_like
+from solo.errors import UserError
+from solo.nn.vit import parameters_like
+from solo.suggest import did_you_mean
 
 
 @torch.no_grad()
@@ -52,3 +55,36 @@ class MomentumUpdater:
 def tau_at(step: float, total: float, base: float, final: float) -> float:
     """The rate of a step, along a cosine from `base` to `final`: a pure function, so that a resumed run has it."""
     return final - (final - base) * (math.cos(math.pi * step / total) + 1) / 2
+
+
+class FrozenLayers:
+    """All layers of a backbone but those named: their parameters get no gradient, their BatchNorm stays in eval mode.
+
+    Raises:
+        UserError: a name that is no module of the backbone; says which there are.
+    """
+
+    def __init__(self, backbone: nn.Module, trained: Sequence[str]) -> None:
+        modules = dict(backbone.named_modules())
+        for name in trained:
+            if not name or name not in modules:
+                parts = [child for child, _ in backbone.named_children()]
+                raise UserError(
+                    f"finetune_layers has {name!r}, which is no layer of {type(backbone).__name__}; "
+                    f"{did_you_mean(name, parts)}choose from {', '.join(parts)}, or layers inside of these"
+                )
+        inside = tuple(f"{name}." for name in trained)
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name.startswith(inside))
+        # A module around a trained one is not frozen itself; its other parts are on the list by their own names.
+        self._frozen = [
+            module
+            for name, module in modules.items()
+            if name and not f"{name}.".startswith(inside) and not any(p.requires_grad for p in module.parameters())
+        ]
+        self.eval()  # a trainer leaves the modes as it finds them
+
+    def eval(self) -> None:
+        """Put the frozen layers into eval mode, again after every `train()`."""
+        for module in self._frozen:
+            module.eval()

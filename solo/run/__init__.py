@@ -1,1 +1,1 @@
-"""One module a command, each with `run(cfg)`."""
+"""The commands, each a function of its config or its words, and what they share."""

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.analysis.analyze import Images, Options, RunSource, SnapshotSource, analyze
+from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
+from solo.analysis.drawing import Images
 from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
 from solo.callbacks import run_lock
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
@@ -24,12 +25,11 @@ from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.data.views.pipelines import build_transform_pipeline
 from solo.errors import UserError
-from solo.eval.feature_file import read_features
+from solo.eval.features import read_features
 from solo.eval.rows import draw
 from solo.files import output_file, told_apart
 from solo.methods import METHODS, BaseMethod
-from solo.run.feature_source import find_network, load_features, open_folder
-from solo.run.features import extract, stored_images
+from solo.run.features import extract, find_network, load_features, open_folder, stored_images
 from solo.run.machine import compute_device
 from solo.run.report import say
 from solo.run.source import saved_data

@@ -1,58 +1,51 @@
-"""Features of a frozen backbone, computed once and served as batches, or compared with those of what it became."""
+"""Features of a frozen network: of a checkpoint, a published model or a file, computed in one pass and kept.
 
-from __future__ import annotations
+This is the one source of features for all commands that look at them.
+"""
 
-import copy
+import hashlib
+import json
+import os
 import time
-from collections.abc import Callable, Sized
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from solo.args.config import to_plain, to_yaml
 from solo.args.data_schema import SourceDataCfg
 from solo.args.eval_schema import FeatureCfg
-from solo.args.schema import LinearCfg, PretrainCfg
-from solo.data.batches.loaders import SeededSampler, eval_loader, worker_options
+from solo.args.schema import LinearCfg
+from solo.backbones import features_dim
+from solo.callbacks.recorder import config_hash, versions
+from solo.callbacks.run_directory import RunDirectory
+from solo.checkpoint import checkpoint_file
+from solo.data.batches.loaders import eval_loader
+from solo.data.cache.images import pixels_in_memory
+from solo.data.catalogue.registry import get_spec, layout_of, query_images, unseen_classes
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
-from solo.data.labels.subsets import Subset, take_fraction
+from solo.data.labels.subsets import Subset, level_targets, take_fraction
+from solo.data.sources.images import image_sources, skipped_files
 from solo.data.sources.load import load
-from solo.eval.features import FeatureTable
-from solo.eval.linear import choose
-from solo.eval.rows import draw
-from solo.eval.suite import Protocol
-from solo.eval.verdict import Tables, verdict
-from solo.methods.base import BaseMethod
+from solo.data.storage.facts import identity
+from solo.errors import UserError
+from solo.eval.features import Features, FeatureTable, read_features, write_features
+from solo.files import output_file, user_cache, write_text
 from solo.run.report import on_terminal, say
+from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone
+from solo.taxonomy import Taxonomy
 
-_FACTORS = (1.0, 0.03, 0.1, 0.3, 3.0, 10.0)  # of the recipe's learning rate
-_DECAYS = (0.0, 1e-6, 1e-5, 1e-4)
-
-
-def feature_sets(cfg: LinearCfg, backbone: nn.Module, device: torch.device) -> tuple[FeatureSet, FeatureSet]:
-    """Features of all training and all validation images, without augmentation; computed now."""
-    size, splits = cfg.optimizer.batch_size, zip(plain_images(cfg), ("training", "validation"), strict=True)
-    workers = cfg.data.workers
-    train, val = (extract(backbone, eval_loader(images, size, workers), device, what) for images, what in splits)
-    return train, val
-
-
-def with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) -> LinearCfg:
-    """The config with the learning rate and weight decay that are best on a tenth of the training images."""
-    lr, classes = cfg.optimizer.lr, int(cfg.data.num_classes or 0)
-    labels = train.targets if train.targets.ndim == 1 else train.targets[:, -1]
-    settings = (cfg.max_epochs, cfg.optimizer.batch_size, cfg.seed)
-    features, rates = train.features.to(device), [lr * factor for factor in _FACTORS]
-    found = choose(features, labels.to(device), classes, rates, _DECAYS, *settings)
-    best = found.accuracies[found.lr, found.weight_decay]
-    say(
-        f"grid of {len(found.accuracies)}: optimizer.lr={found.lr:g} weight_decay={found.weight_decay:g}, the best on "
-        f"a tenth of the training images ({best:.2f} %; the recipe's lr={lr:g} {found.accuracies[lr, 0.0]:.2f} %)"
-    )
-    return replace(cfg, optimizer=replace(cfg.optimizer, lr=found.lr, weight_decay=found.weight_decay))
+Cfg = TypeVar("Cfg", bound=FeatureCfg)
+_DATA = (
+    *("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error", "unknown_classes"),
+    *("range", "exif", "background"),
+)
 
 
 def plain_images(cfg: LinearCfg | FeatureCfg) -> tuple[Dataset[Any], Dataset[Any]]:
@@ -72,12 +65,12 @@ def stored_images(data: SourceDataCfg) -> Dataset[Any]:
     return load(data.spec, "val", data.val_path, data.download, None, no_labels=data.no_labels)
 
 
+@dataclass(eq=False)
 class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
-    """Features (n, d) and targets (n,) or (n, levels); one item is a whole batch."""
+    """Features (n, d) and targets (n,) or (n, levels); one item is a whole batch of (row, seed)."""
 
-    def __init__(self, features: Tensor, targets: Tensor) -> None:
-        self.features = features
-        self.targets = targets
+    features: Tensor
+    targets: Tensor
 
     def __len__(self) -> int:
         return len(self.features)
@@ -85,25 +78,6 @@ class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, batch: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         rows = [index for index, _ in batch]
         return self.features[rows], self.targets[rows]
-
-
-class _Batches(BatchSampler):
-    """Batches of a seeded order; Lightning tells it the epoch, a resumed run what it has seen."""
-
-    def set_epoch(self, epoch: int) -> None:
-        if isinstance(self.sampler, SeededSampler):
-            self.sampler.set_epoch(epoch)
-
-    def start_at(self, epoch: int, samples: int) -> None:
-        if isinstance(self.sampler, SeededSampler):
-            self.sampler.start_at(epoch, samples)
-
-
-def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
-    """Batches of features; shuffled by `seed`, in order without one."""
-    in_order = [(row, 0) for row in range(len(features))]
-    sampler: Any = in_order if seed is None else SeededSampler(len(features), seed)
-    return DataLoader(features, sampler=_Batches(sampler, batch_size, drop_last=False), batch_size=None)
 
 
 @torch.no_grad()
@@ -125,32 +99,195 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
     return found
 
 
-_MOST = {"training": 20_000, "validation": 10_000}  # images; of more, as many are drawn
+def digest(network: nn.Module | None, images: Dataset[Any], settings: Mapping[str, Any]) -> str:
+    """A name for the features of `images`: equal weights, architecture, images and settings give the same.
 
-Images = Callable[[str], "Dataset[Any] | None"]  # "training" or "validation" -> what evaluation sees of them
+    Of images names, sizes and dates of files count, or pixels in memory, and the labels.
+    """
+    text = hashlib.sha256(json.dumps([1, dict(settings)], sort_keys=True, default=str).encode())  # 1: the format
+    text.update(repr(network).encode())
+    for name, value in network.state_dict().items() if network else ():
+        text.update(name.encode())
+        text.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).data)
+    text.update(level_targets(images).numpy().tobytes())
+    inner: Any = images
+    while isinstance(inner, Subset):
+        text.update(np.array(inner.indices).tobytes())
+        inner = inner.dataset
+    pixels = pixels_in_memory(inner)
+    if pixels is not None:
+        text.update(np.ascontiguousarray(pixels).data)
+    else:
+        for source in image_sources(inner) or [str(getattr(inner, "path", getattr(inner, "root", "")))]:
+            text.update(b"\n" + os.fsencode(identity(source)))
+    return text.hexdigest()[:24]
 
 
-def verdict_on(cfg: PretrainCfg, model: BaseMethod, images: Images, device: torch.device) -> Callable[[], Any]:
-    """Look at a model's backbone now; what is returned compares it with what it has become, see `solo.eval.verdict`."""
-    parts = {name: found for name in _MOST if (found := images(name)) is not None}
-    if len(parts) < len(_MOST) or str(cfg.strategy).startswith("fsdp"):
-        say("no verdict at the end: it needs labelled validation images, and another strategy than fsdp")
-        return lambda: None
-    workers = cfg.data.workers
-    chosen: dict[str, DataLoader[Any]] = {  # the first process alone looks at all of them
-        name: DataLoader(
-            Subset(part, draw(len(cast(Sized, part)), _MOST[name], cfg.seed).tolist()),
-            cfg.optimizer.batch_size,
-            **worker_options(workers, 0),
-        )
-        for name, part in parts.items()
+def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple[dict[str, Features], Cfg]:
+    """Features of all images for each of `kinds`, computed in one pass, or taken from an earlier command.
+
+    Kinds are `backbone`, `projector` or both; a file of features has one kind, which it names. The config comes back
+    with what the source says about backbone and images. Raises a `UserError`: the source can't be read or doesn't fit,
+    or has no projector and that is asked for.
+    """
+    if cfg.features:
+        found = read_features(cfg.features)
+        if "projector" in kinds and list(kinds) != [found.kind]:
+            raise UserError(
+                f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}; "
+                f"set feature_type={found.kind}"
+            )
+        if cfg.data.unseen_classes:
+            found = replace(found, unseen=_drawn(cfg, found))
+        say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
+        return {found.kind: found}, cfg
+    network, cfg = find_network(cfg, kinds)
+    train, val = plain_images(cfg)
+    tree = _tree(cfg, val)
+    tables = {"val": _tables(cfg, network, val, tree, device, "validation")}
+    if not cfg.data.val_only:
+        tables["train"] = _tables(cfg, network, train, tree, device, "training")
+    spec, unseen, facts = cfg.data.spec, cfg.data.unseen_classes, _facts(cfg)
+    paths = next(iter(tables["val"].values())).paths
+    asking = query_images(spec, cfg.data.val_path) if spec.layout and paths else None  # the others are the gallery
+    shared: dict[str, Any] = {"levels": tree.levels if tree else (), "tree": tree}
+    shared["queries"] = torch.tensor([path in asking for path in paths]) if asking else None
+    shared["unseen"] = unseen if isinstance(unseen, tuple) else ()
+    train_tables = tables.get("train", {})
+    loaded = {
+        kind: Features(_name(cfg), kind, val, train_tables.get(kind), **shared, facts={**facts, "feature_type": kind})
+        for kind, val in tables["val"].items()
     }
+    names = layout_of(spec).several if spec.layout else ()
+    return {kind: _with_labels(one, names) for kind, one in loaded.items()} if names else loaded, cfg
 
-    def tables() -> Tables:
-        backbone = copy.deepcopy(model.backbone)  # which is left in its mode
-        found = [extract(backbone, loader, device, name) for name, loader in chosen.items()]
-        bank, judged = (FeatureTable(x.features, model.leaf_labels(x.targets.cpu())[:, None]) for x in found)
-        return bank.rows(bank.labels[:, 0] >= 0), judged
 
-    before = tables()
-    return lambda: verdict(before, tables(), Protocol(seed=cfg.seed), device)
+def _with_labels(features: Features, names: Sequence[str]) -> Features:
+    """A column for each of several labels, 1 yes, 0 no, -1 unknown, in place of the class, their combination."""
+    parts = [name.split("+") for name in features.class_names(0)]
+    rows = [[1 if name in part else -1 if f"?{name}" in part else 0 for name in names] for part in parts]
+    columns = torch.tensor([*rows, [-1] * len(names)])  # the last: of -1, a file that can't be read
+    tables = [table and replace(table, labels=columns[table.labels[:, 0]]) for table in (features.val, features.train)]
+    return replace(features, val=tables[0] or features.val, train=tables[1], levels=tuple(names), tree=None)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What computes all kinds at once; for each kind which outputs it is, and the module that it depends on."""
+
+    module: nn.Module
+    columns: dict[str, slice]
+    parts: dict[str, nn.Module]
+
+
+def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
+    """The network of a checkpoint or a published model, and the config with what it says about backbone and images."""
+    backbone, cfg = source_backbone(cfg)
+    if "projector" not in kinds:
+        return Network(backbone, {"backbone": slice(None)}, {"backbone": backbone}), cfg
+    if cfg.model:
+        raise UserError(f"model={cfg.model} has no projector; set feature_type=backbone")
+    width, method = features_dim(backbone), pretrained_method(cfg)
+    columns = {"backbone": slice(0, width), "projector": slice(width, None)}
+    chosen = {kind: columns[kind] for kind in dict.fromkeys(kinds)}
+    return Network(BackboneAndProjector(method), chosen, {"backbone": backbone, "projector": method}), cfg
+
+
+def _tables(
+    cfg: FeatureCfg, network: Network, images: Dataset[Any], tree: Taxonomy | None, device: torch.device, what: str
+) -> dict[str, FeatureTable]:
+    """Features of one split: of each kind from disk, or all of them computed, and kept."""
+    data = to_plain(cfg.data)
+    settings = {name: data.get(name) for name in _DATA}
+    settings |= {"backbone": cfg.backbone.name, "kwargs": dict(cfg.backbone.kwargs)}
+    folder = Path(cfg.cache_dir).expanduser() if cfg.cache_dir else user_cache() / "features"
+    files, tables = {}, {}
+    for kind in network.columns if cfg.cache else ():
+        file = files[kind] = folder / f"{digest(network.parts[kind], images, settings)}-{kind}.safetensors"
+        try:
+            if file.is_file():
+                tables[kind] = read_features(file).val
+        except UserError as error:
+            say(f"computed anew: {error}")
+    if tables and len(tables) == len(files):
+        say(f"features of the {what} images: {tuple(next(iter(tables.values())).features.shape)} from {folder}")
+        return tables
+    found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.workers), device, what)
+    labels = found.targets.reshape(len(found), -1)
+    if tree is None:  # nothing is known of any
+        labels = labels[:, :0]
+    skipped = skipped_files(images)
+    if skipped:
+        say(f"{len(skipped)} {what} images can't be read and are left out of every level: {', '.join(skipped[:3])}")
+    paths, name, levels = _paths(images), f"{_name(cfg)}, {what} images", tree.levels if tree else ()
+    for kind, part in network.columns.items():
+        tables[kind] = FeatureTable(found.features[:, part], labels, paths)
+        try:
+            if cfg.cache:
+                write_features(files[kind], Features(name, kind, tables[kind], levels=levels, tree=tree))
+        except (UserError, OSError) as error:
+            say(f"the features are not kept: {error}; cache_dir=FOLDER takes another place, cache=false is silent")
+    return tables
+
+
+def _paths(images: Any) -> tuple[str, ...]:
+    rows = None
+    while isinstance(images, Subset):
+        rows = images.indices if rows is None else [images.indices[row] for row in rows]
+        images = images.dataset
+    files = list(map(str, image_sources(images) or ()))
+    return tuple(files) if rows is None or not files else tuple(files[row] for row in rows)
+
+
+def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
+    """The data set's label tree; flat with the classes' names, or their numbers, where it has none."""
+    data = cfg.data
+    if data.no_labels:
+        return None
+    spec = data.spec
+    if spec.taxonomy is not None:
+        return spec.taxonomy
+    names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes or 0)]
+    return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
+
+
+def _drawn(cfg: FeatureCfg, features: Features) -> tuple[str, ...]:
+    """`data.unseen_classes` among the classes of a file of features."""
+    if not features.levels:
+        raise UserError(f"data.unseen_classes needs labels, and {features.name} has none")
+    tree = features.tree or Taxonomy.flat(features.class_names(len(features.levels) - 1))
+    spec, wanted = replace(get_spec("custom"), taxonomy=tree), cfg.data.unseen_classes
+    return tuple(unseen_classes(spec, tree.num_classes, wanted, cfg.data.split_seed).values())
+
+
+def _name(cfg: FeatureCfg) -> str:
+    if cfg.model:
+        return f"{cfg.model}{'' if cfg.pretrained else ', random weights'}"
+    path = checkpoint_file(str(cfg.pretrained_feature_extractor))
+    return f"{cfg.pretrain_method or cfg.backbone.name}, {path.parent.name}"
+
+
+def _facts(cfg: FeatureCfg) -> dict[str, Any]:
+    plain = to_plain(cfg)
+    names = ("pretrained_feature_extractor", "model", "pretrain_method", "backbone")
+    facts = {name: plain[name] for name in names if plain[name] is not None}
+    facts |= {"pretrained": plain["pretrained"]} if plain["model"] else {}
+    return {**facts, "data": {name: plain["data"][name] for name in (*_DATA, "fraction") if plain["data"].get(name)}}
+
+
+def facts_of(cfg: FeatureCfg, kind: str, **more: Any) -> dict[str, Any]:
+    """What the JSON file of a command holds beside its results."""
+    of = {"kind": kind, "name": cfg.name, "dataset": cfg.data.dataset}
+    return {**of, **more, "config_hash": config_hash(to_plain(cfg)), "versions": versions()}
+
+
+def will_write(cfg: FeatureCfg, command: str) -> None:
+    """Make sure, before hours of computing, that `open_folder` will work: else a `UserError`."""
+    output_file(Path(cfg.checkpoint.dir) / command / "config.yaml")
+
+
+def open_folder(cfg: FeatureCfg, command: str) -> Path:
+    """Make `<checkpoint.dir>/<command>/<run id>/` with the resolved config in it."""
+    folder = RunDirectory(Path(cfg.checkpoint.dir).expanduser() / command).open_alone()
+    write_text(folder / "config.yaml", to_yaml(cfg))
+    return folder

@@ -1,28 +1,32 @@
 """`solo linear`: a linear classifier on a frozen backbone, or finetuning of both."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg
-from solo.backbones.sizes import check_single
+from solo.backbones.registry import check_single
 from solo.callbacks.recorder import Facts
 from solo.data.batches.loader import LabelledBatches
-from solo.data.batches.loaders import eval_loader
+from solo.data.batches.loaders import SeededSampler, eval_loader
 from solo.data.cache.images import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
+from solo.eval.linear import choose
 from solo.methods import LinearModel
-from solo.run.features import feature_loader, feature_sets, with_best_of_grid
+from solo.run.features import FeatureSet, extract, plain_images
 from solo.run.machine import compute_device, tune
 from solo.run.report import say
 from solo.run.source import pretrained_backbone
 from solo.run.trainer import prepare
 
+_FACTORS = (1.0, 0.03, 0.1, 0.3, 3.0, 10.0)  # of the recipe's learning rate
+_DECAYS = (0.0, 1e-6, 1e-5, 1e-4)
 Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 
 
@@ -34,26 +38,65 @@ def run(cfg: LinearCfg) -> None:
     backbone, cfg = pretrained_backbone(cfg)
     if cfg.finetune and cfg.optimizer.batch_size == 1 and cfg.data.image_size is not None:
         check_single(backbone, cfg.data.image_size, cfg.data.channels or cfg.data.spec.channels)
-    features = None
-    if cfg.grid:
-        features = feature_sets(cfg, backbone, compute_device(cfg))
-        cfg = with_best_of_grid(cfg, features[0], compute_device(cfg))
+    features = _feature_sets(cfg, backbone, compute_device(cfg)) if cfg.grid else None
+    if features:
+        cfg = _with_best_of_grid(cfg, features[0], compute_device(cfg))
     loss, mixup = _mixup(cfg)
     model = LinearModel(backbone, cfg, loss_func=loss, mixup_func=mixup)
     prepared = prepare(cfg, "linear", _facts(cfg), model)
     device = prepared.trainer.strategy.root_device
     if cfg.data.cache_features and features is None:
-        features = feature_sets(cfg, backbone, device)
+        features = _feature_sets(cfg, backbone, device)
     if features:  # the backbone has done its work
         size = cfg.optimizer.batch_size
         prepared.fit(model, feature_loader(features[0], size, cfg.seed), feature_loader(features[1], size, None))
         return
-    train, val = image_loaders(cfg, backbone, device)
+    train, val = image_loaders(cfg, device)
     tune(model, model.config, device, cfg.max_epochs * len(train))
     prepared.fit(model, train, val)
 
 
-def image_loaders(cfg: LinearCfg, backbone: nn.Module | None = None, device: torch.device | None = None) -> Loaders:
+def _feature_sets(cfg: LinearCfg, backbone: nn.Module, device: torch.device) -> tuple[FeatureSet, FeatureSet]:
+    """Features of all training and all validation images, without augmentation; computed now."""
+    loaders = [eval_loader(images, cfg.optimizer.batch_size, cfg.data.workers) for images in plain_images(cfg)]
+    return extract(backbone, loaders[0], device, "training"), extract(backbone, loaders[1], device, "validation")
+
+
+def _with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) -> LinearCfg:
+    """The config with the learning rate and weight decay that are best on a tenth of the training images."""
+    lr, classes = cfg.optimizer.lr, int(cfg.data.num_classes or 0)
+    labels = train.targets if train.targets.ndim == 1 else train.targets[:, -1]
+    settings = (cfg.max_epochs, cfg.optimizer.batch_size, cfg.seed)
+    features, rates = train.features.to(device), [lr * factor for factor in _FACTORS]
+    found = choose(features, labels.to(device), classes, rates, _DECAYS, *settings)
+    best = found.accuracies[found.lr, found.weight_decay]
+    say(
+        f"grid of {len(found.accuracies)}: optimizer.lr={found.lr:g} weight_decay={found.weight_decay:g}, the best on "
+        f"a tenth of the training images ({best:.2f} %; the recipe's lr={lr:g} {found.accuracies[lr, 0.0]:.2f} %)"
+    )
+    return replace(cfg, optimizer=replace(cfg.optimizer, lr=found.lr, weight_decay=found.weight_decay))
+
+
+class _Batches(BatchSampler):
+    """Batches of a seeded order; Lightning tells it the epoch, a resumed run what it has seen."""
+
+    def set_epoch(self, epoch: int) -> None:
+        if isinstance(self.sampler, SeededSampler):
+            self.sampler.set_epoch(epoch)
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        if isinstance(self.sampler, SeededSampler):
+            self.sampler.start_at(epoch, samples)
+
+
+def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
+    """Batches of features; shuffled by `seed`, in order without one."""
+    in_order = [(row, 0) for row in range(len(features))]
+    sampler: Any = in_order if seed is None else SeededSampler(len(features), seed)
+    return DataLoader(features, sampler=_Batches(sampler, batch_size, drop_last=False), batch_size=None)
+
+
+def image_loaders(cfg: LinearCfg, device: torch.device | None = None) -> Loaders:
     """Augmented training images, made on `device` from decoded ones or (RandAugment) one by one; plain validation."""
     data, spec = cfg.data, cfg.data.spec
     paths = (data.train_path, data.val_path, data.format)
@@ -100,13 +143,9 @@ def _facts(cfg: LinearCfg) -> Facts:
     what = "finetuned with a linear classifier" if cfg.finetune else "linear classifier on the frozen backbone"
     images = "cached features of plain images" if cfg.data.cache_features else "augmented images"
     text = f"{what}, trained offline on {images} for {cfg.max_epochs} epochs; all validation images, last validation"
-    extra = {
-        "pretrained_feature_extractor": cfg.pretrained_feature_extractor,
-        "pretrain_method": cfg.pretrain_method,
-        "backbone": cfg.backbone.name,
-    }
-    levels = cfg.data.spec.levels
+    extra = {name: getattr(cfg, name) for name in ("pretrained_feature_extractor", "pretrain_method")}
+    extra["backbone"] = cfg.backbone.name
     protocol = {"val_acc1": text, "val_acc5": text}
     if cfg.data.cache_features:
         protocol["images_per_second"] = "cached features, without the backbone"
-    return Facts("linear", to_plain(cfg), levels, protocol, extra)
+    return Facts("linear", to_plain(cfg), cfg.data.spec.levels, protocol, extra)

@@ -1,7 +1,7 @@
 """`solo pretrain`: self-supervised training, with online accuracies where there are labels."""
 
 import copy
-from collections.abc import Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,31 +10,36 @@ import torch
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.utils import make_grid, save_image
 
 from solo.args.config import to_plain
 from solo.args.resolve import exact_parts
 from solo.args.schema import PretrainCfg
-from solo.backbones.sizes import check_sizes, side_of_patch
+from solo.backbones.registry import check_sizes, side_of_patch
 from solo.callbacks.cheaper import shrunk_side
 from solo.callbacks.recorder import Facts, Work
 from solo.data.batches.loader import BatchLoader
-from solo.data.batches.loaders import eval_loader
+from solo.data.batches.loaders import eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
 from solo.data.batches.shown import Shown, ShowsRelatives
 from solo.data.cache.images import CantCacheError, cached
-from solo.data.catalogue.resolve import unseen_classes
+from solo.data.catalogue.registry import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
-from solo.data.labels.subsets import Indexed, level_targets, take_fraction
-from solo.data.labels.withholding import withhold
+from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction, withhold
 from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
+from solo.eval.features import FeatureTable
+from solo.eval.rows import draw
+from solo.eval.suite import Protocol, Tables, verdict
+from solo.files import file_name
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
-from solo.run.features import verdict_on
+from solo.run.features import extract
 from solo.run.machine import tune
 from solo.run.relatives import find_relatives
 from solo.run.report import analyze_command, linear_command, say
@@ -76,7 +81,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     tune(model, model.config, device, cfg.max_epochs * len(train))
     images, found = len(cast(Sized, train.dataset)), None
     if cfg.finetune_from is not None and cfg.verdict and prepared.trainer.is_global_zero:
-        found = verdict_on(cfg, model, lambda which: _plain_images(cfg, which), device)
+        found = _verdict_on(cfg, model, device)
     prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last), found)
     folder = prepared.directory.path
     last = folder / "last.ckpt"
@@ -231,3 +236,58 @@ def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes
     name = torch.cuda.get_device_name(device) if half else ""
     peak = next((peak * processes for known, peak in _PEAKS.items() if known in name), None)
     return Work(len(views), flops, peak)
+
+
+_MOST = {"training": 20_000, "validation": 10_000}  # images; of more, as many are drawn
+
+
+def _verdict_on(cfg: PretrainCfg, model: BaseMethod, device: torch.device) -> Callable[[], Any]:
+    """Look at a model's backbone now; what is returned compares it with what it has become, see `solo.eval.suite`."""
+    parts = {name: found for name in _MOST if (found := _plain_images(cfg, name)) is not None}
+    if len(parts) < len(_MOST) or str(cfg.strategy).startswith("fsdp"):
+        say("no verdict at the end: it needs labelled validation images, and another strategy than fsdp")
+        return lambda: None
+    batches: Any = {"batch_size": cfg.optimizer.batch_size, **worker_options(cfg.data.workers, 0)}
+    chosen: dict[str, DataLoader[Any]] = {  # the first process alone looks at all of them
+        name: DataLoader(Subset(part, draw(len(cast(Sized, part)), _MOST[name], cfg.seed).tolist()), **batches)
+        for name, part in parts.items()
+    }
+
+    def tables() -> Tables:
+        backbone = copy.deepcopy(model.backbone)  # which is left in its mode
+        found = [extract(backbone, loader, device, name) for name, loader in chosen.items()]
+        bank, judged = (FeatureTable(x.features, model.leaf_labels(x.targets.cpu())[:, None]) for x in found)
+        return bank.rows(bank.labels[:, 0] >= 0), judged
+
+    before = tables()
+    return lambda: verdict(before, tables(), Protocol(seed=cfg.seed), device)
+
+
+_IMAGES = 8
+_PIXELS = 112
+
+
+def preview(cfg: PretrainCfg, number: int | None = None) -> None:
+    """Write `<checkpoint.dir>/<method>/preview.png`, of the first batch: a row an image, a column a view."""
+    _, views, _ = next(iter(train_loader(cfg)))
+    name = f"preview{'' if number is None else f'-{number}'}.png"
+    path = Path(cfg.checkpoint.dir).expanduser() / file_name(cfg.method) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(grid([view[:_IMAGES] for view in views], cfg.data.mean or (), cfg.data.std or ()), path)
+    say(f"{len(views)} views of {min(_IMAGES, len(views[0]))} images in {path}")
+
+
+def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised views (B, C, H, W) side by side, a row an image, smaller ones on white: (3, h, w) in [0, 1]."""
+    m, s = (torch.tensor(list(values))[:, None, None] for values in (mean, std))
+    side = max(view.shape[-1] for view in views)
+    shown = []
+    for view in views:
+        before, after = (side - view.shape[-1]) // 2, side - view.shape[-1] - (side - view.shape[-1]) // 2
+        shown.append(F.pad((view * s + m).clamp(0, 1), (before, after, before, after), value=1.0))
+    rows = torch.stack(shown, dim=1).flatten(0, 1)
+    if rows.shape[1] not in (1, 3):
+        rows = rows[:, : 3 if rows.shape[1] > 3 else 1]
+    rows = F.interpolate(rows, scale_factor=max(1, _PIXELS // side))  # whole pixels of small images, to be seen
+    picture: Tensor = make_grid(rows, nrow=len(views), padding=2, pad_value=1.0)
+    return picture

@@ -1,8 +1,13 @@
-"""A trained backbone in one's own code: what evaluation does to an image, and features of whatever holds images."""
+"""A trained backbone in one's own code: what evaluation does to an image, and features of whatever holds images.
+
+On the Hugging Face hub it is a folder that `export` writes, in timm's form where timm knows the network, so that timm
+and transformers read the same repository.
+"""
 
 import copy
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,26 +23,24 @@ from solo.args.config import freeze
 from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
-from solo.backbones.published import published_model
-from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
+from solo.backbones.registry import published_model
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
-from solo.errors import UserError
+from solo.errors import UserError, reason
 from solo.export.folder import DESCRIPTION, Bundle, Network, facts_of, model_card, read_exported
-from solo.export.hub import OnHub, fetch
 from solo.export.targets import Exported, export
-from solo.run.inputs import as_image, each_image
-from solo.run.predictions import Predictions, predictions
-from solo.run.source import pretrained_backbone, small_stem
+from solo.run.inference import Predictions, as_image, each_image, predictions
+from solo.run.source import SavedRun, pretrained_backbone, saved_run
 from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
 _READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.name != "channels")
+_STATISTICS = ("image_size", "channels", "mean", "std")
 
 
 @dataclass(frozen=True)
-class PretrainedModel(OnHub):
+class PretrainedModel:
     """The backbone of a run, with everything that is needed to use it."""
 
     backbone: nn.Module  # images (B, C, H, W) -> features (B, F); in eval mode, on `device`
@@ -168,11 +171,6 @@ class PretrainedModel(OnHub):
         """
         return export(self.bundle(), to, out)
 
-    @classmethod
-    def load(cls, source: str | Path, **data: Any) -> Any:
-        """The same model from a folder, see `solo.load`."""
-        return load_pretrained(source, **data)
-
     def bundle(self) -> Bundle:
         """What `solo.export` needs of it."""
         weights = None if self.classifier is None else {k: v.cpu() for k, v in self.classifier.state_dict().items()}
@@ -185,21 +183,110 @@ class PretrainedModel(OnHub):
             facts=self.facts,
         )
 
+    def _save(self, folder: str | Path) -> None:
+        """What a repository holds: the form that transformers reads, or solo's where it knows no such network."""
+        try:
+            self.export("hf", folder)
+        except UserError:  # a network that only solo knows
+            self.export("safetensors", folder)
 
-def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
-    """Build a backbone and load its weights.
+    def save_pretrained(
+        self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
+    ) -> str | None:
+        """Write the folder that `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it.
 
-    Args:
-        source: a checkpoint of ours or of solo-learn, the folder of a run, a folder that `solo export` wrote,
-            `hf://NAME/REPOSITORY` with such a folder, `timm/NAME` or `torchvision/NAME`.
-        device: default: a GPU where there is one.
-        data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
+        Raises:
+            UserError: the folder can't be written; see `push_to_hub`.
+        """
+        self._save(save_directory)
+        return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Backbone, label tree and card, written by solo",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+    ) -> str:
+        """Upload the backbone, its label tree and its card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
+
+        Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; the address of the repository
+        `NAME/REPOSITORY`, made if it isn't there, is returned.
+
+        Raises:
+            UserError: the hub can't be reached, or refuses.
+        """
+        from huggingface_hub import HfApi
+
+        options: dict[str, Any] = {"commit_message": commit_message, "revision": branch, "create_pr": create_pr}
+        options |= {"allow_patterns": allow_patterns, "ignore_patterns": ignore_patterns}
+        options = {k: v for k, v in {**options, "delete_patterns": delete_patterns}.items() if v is not None}
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(folder)
+            try:
+                api = HfApi(token=token)
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
+            except Exception as error:  # whatever the hub and the way there raise
+                text = f"{repo_id} can't be written to the hub ({reason(error)}); log in with `hf auth login`"
+                raise UserError(text) from error
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        **data: Any,
+    ) -> "PretrainedModel":
+        """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder.
+
+        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` those of `solo.load`: `device`,
+        `image_size`, ...
+
+        Raises:
+            UserError: see `solo.load`.
+        """
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
+            options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+            name = str(fetch(name.removeprefix("hf://"), revision=revision, force_download=force_download, **options))
+        return load_pretrained(name, **data)
+
+
+def fetch(repo: str, **options: Any) -> Path:
+    """The folder of a repository, downloaded once; `NAME/REPOSITORY@REVISION` is another than its main one.
+
+    Only weights, descriptions and cards are fetched, and none of their code is run; `options` are those of
+    `huggingface_hub.snapshot_download`.
 
     Raises:
-        UserError: the file can't be read, holds no backbone, or doesn't say which one; there is no such device.
+        UserError: it can't be fetched.
     """
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = repo.partition("@")
+    options["revision"] = options.get("revision") or revision or None
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md", "*.py"], **options))
+    except Exception as error:  # whatever the hub and the way there raise
+        raise UserError(f"hf://{repo} can't be fetched ({reason(error)}); check the name and the network") from error
+
+
+def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
+    """See `solo.load`."""
     given: dict[str, Any] = {key: list(x) if isinstance(x, tuple) else x for key, x in data.items() if x is not None}
-    if unknown := sorted(set(given) - {"dataset", "image_size", "channels", "mean", "std"}):
+    if unknown := sorted(set(given) - {"dataset", *_STATISTICS}):
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
     if problems := check({**given, "dataset": "custom"}, EvalDataCfg)[1]:
         raise UserError("; ".join(f"{problem.key}{problem.text}" for problem in problems))
@@ -207,70 +294,102 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=where).cpu()  # `meta` has no numbers
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device={device} can't be used ({reason}); leave it out, or give cpu") from error
+        why = str(error).splitlines()[0]
+        raise UserError(f"device={device} can't be used ({why}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
         source = fetch(str(source).removeprefix("hf://"))
     changed = {("size" if k == "image_size" else k): x for k, x in given.items() if k in ("image_size", "mean", "std")}
+    settings: dict[str, Any] = {}
     if str(source).startswith(("timm/", "torchvision/")):
         name, channels = str(source), given.get("channels", 3)
         found = published_model(name, channels=channels)
-        size = round(found.size / 0.875)
+        backbone, size = found.network, round(found.size / 0.875)
         network = Network(name, {}, None, False, channels, found.size, size, found.mean, found.std)
         network = dataclasses.replace(network, **changed)
-        return _model(found.network, network, None, {}, {"name": name, "dataset": "see its publisher"}, where, {})
-    if (Path(source).expanduser() / DESCRIPTION).is_file():
-        description, state, classifier = read_exported(Path(source).expanduser())
-        network = dataclasses.replace(description.network, **changed)
+        known: dict[str, Any] = {"taxonomy": None, "facts": {"name": name, "dataset": "see its publisher"}}
+        weights: Mapping[str, Tensor | None] = {}
+    elif (Path(source).expanduser() / DESCRIPTION).is_file():
+        known, state = read_exported(Path(source).expanduser())
+        network, weights = dataclasses.replace(known["network"], **changed), known["classifier"]
         backbone = network.build()
         load_weights(backbone, state, path=source, name=network.name)
-        return _model(backbone, network, description.taxonomy, classifier, description.facts, where, {})
-    return _trained(source, where, given)
-
-
-def _trained(source: str | Path, where: torch.device, data: dict[str, Any]) -> PretrainedModel:
-    file = checkpoint_file(source)
-    checkpoint = load_checkpoint(file)
-    saved = saved_settings(checkpoint, file)
-    name = data.get("dataset") or saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
-    facts = {"dataset": name if name in DATASETS else "custom"}
-    asked = {key: data.get(key) for key in ("image_size", "channels", "mean", "std")}
-    values, _ = check({"pretrained_feature_extractor": str(file), "data": {**facts, **asked}}, EvaluateCfg)
-    values["data"]["resolved"] = spec = get_spec(facts["dataset"])
-    backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
-    images, size = cfg.data, cfg.data.image_size or spec.size
-    told = {**(saved["cfg"].get("data") or {}), **saved["data"]}
-    network = Network(
-        name=str(cfg.backbone.name),
-        kwargs=cfg.backbone.kwargs,
-        method=cfg.pretrain_method,
-        small_stem=small_stem(cfg, saved),
-        channels=images.channels or 3,
-        size=size,
-        resize=round(spec.resize * size / spec.size) if spec.resize else None,
-        mean=images.mean or spec.mean,
-        std=images.std or spec.std,
-        reading={key: told[key] for key in _READING if told.get(key) is not None},
-    )
-    tree = Taxonomy.from_dict(told["taxonomy"]) if told.get("taxonomy") else spec.taxonomy
-    weights = {key: checkpoint["state_dict"].get(f"classifier.{key}") for key in ("weight", "bias")}
-    return _model(backbone, network, tree, weights, facts_of(file.parent, saved["cfg"]), where, saved["cfg"])
-
-
-def _model(
-    backbone: nn.Module,
-    network: Network,
-    tree: Taxonomy | None,
-    weights: Mapping[str, Tensor | None],
-    facts: Mapping[str, Any],
-    where: torch.device,
-    settings: dict[str, Any],
-) -> PretrainedModel:
+    else:
+        run = saved_run(source)
+        settings = run.cfg
+        backbone, network, tree = _trained(run, given)
+        known = {"taxonomy": tree, "facts": facts_of(run.file.parent, settings)}
+        weights = {key: run.state.get(f"classifier.{key}") for key in ("weight", "bias")}
     classifier, weight, bias = None, weights.get("weight"), weights.get("bias")
     if weight is not None and bias is not None and len(weight) > 1:  # one class: a run without labels
         classifier = nn.Linear(weight.shape[1], len(weight))
         classifier.load_state_dict({"weight": weight, "bias": bias})
         classifier.to(where).eval()
     transform = build_eval_pipeline(network.size, network.mean, network.std, network.channels, network.resize)
-    seen = cast(Callable[[Any], Tensor], transform)
-    return PretrainedModel(backbone.to(where).eval(), seen, tree, settings, where, network, classifier, facts)
+    seen, tree = cast(Callable[[Any], Tensor], transform), known["taxonomy"]
+    return PretrainedModel(backbone.to(where).eval(), seen, tree, settings, where, network, classifier, known["facts"])
+
+
+def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network, Taxonomy | None]:
+    """The backbone of a checkpoint, how it was built, and its label tree; `data` is what the caller knows better."""
+    name = data.get("dataset") or run.data.get("dataset")
+    given: dict[str, Any] = {
+        "dataset": name if name in DATASETS else "custom",
+        **{key: data.get(key) for key in _STATISTICS},
+    }
+    values, _ = check({"pretrained_feature_extractor": str(run.file), "data": given}, EvaluateCfg)
+    values["data"]["resolved"] = spec = get_spec(given["dataset"])
+    backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
+    images, size = cfg.data, cfg.data.image_size or spec.size
+    network = Network(
+        name=str(cfg.backbone.name),
+        kwargs=cfg.backbone.kwargs,
+        method=cfg.pretrain_method,
+        small_stem=spec.small_stem if run.small_stem is None else run.small_stem,
+        channels=images.channels or 3,
+        size=size,
+        resize=round(spec.resize * size / spec.size) if spec.resize else None,
+        mean=images.mean or spec.mean,
+        std=images.std or spec.std,
+        reading={key: run.data[key] for key in _READING if run.data.get(key) is not None},
+    )
+    tree = run.data.get("taxonomy")
+    return backbone, network, Taxonomy.from_dict(tree) if tree else spec.taxonomy
+
+
+def mteb_encoder(model: PretrainedModel, name: str = "solo/backbone") -> Any:
+    """What `mteb.evaluate(mteb_encoder(model), tasks)` takes as a model.
+
+    Args:
+        model: of `solo.load`.
+        name: `OWNER/NAME`, by which mteb files its results.
+
+    Returns:
+        An `mteb` encoder of images; features (N, F) float32 are those of `model.embed`, compared by cosine.
+
+    Raises:
+        UserError: mteb isn't installed, or a task has texts.
+    """
+    try:
+        from mteb.models.abs_encoder import AbsEncoder
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+    except ImportError as error:
+        raise UserError("mteb can't be imported: `pip install mteb` (2.0 or newer)") from error
+
+    class ImageEncoder(AbsEncoder):  # type: ignore[misc]
+        mteb_model_meta = ModelMeta.create_empty(
+            {
+                "name": name,
+                "framework": ["PyTorch"],
+                "modalities": ["image"],
+                "embed_dim": model.features_dim,
+                "similarity_fn_name": ScoringFunction.COSINE,
+            }
+        )
+
+        def encode(self, inputs: Any, *, task_metadata: Any, **options: Any) -> Any:
+            if "image" not in inputs.dataset.column_names:
+                raise UserError(f"{task_metadata.name} has inputs without images; a backbone embeds images only")
+            images = (image for batch in inputs for image in batch["image"])
+            return model.embed(images, batch_size=options.get("batch_size", 256)).numpy()
+
+    return ImageEncoder()

@@ -18,14 +18,13 @@ from solo.data.batches.shown import Shown
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
-from solo.eval.feature_file import read_features
+from solo.eval.features import read_features
 from solo.eval.knn import nearest_by_cells, nearest_others
-from solo.files import replacing
+from solo.files import replacing, user_cache
 from solo.hex.eyes import EYES, VERSION
 from solo.hex.relatives import Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
-from solo.run.feature_source import cache_folder, digest
-from solo.run.features import extract
+from solo.run.features import digest, extract
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say
 from solo.untrusted import check_zip
@@ -119,7 +118,7 @@ class _Eyes:
         started, data = time.perf_counter(), self.cfg.data
         network, describe, also = self._describe(eye)
         settings = [k, also, data.image_size, data.mean, data.std, data.channels]
-        file = cache_folder(None).parent / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npz"
+        file = user_cache() / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npz"
         if (kept := kept_rows(file, self.number, k)) is not None:
             say(f"neighbours by {eye}: {k} each of {self.number:,} images, as kept in {file}")
             return kept

@@ -22,11 +22,10 @@ from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
 from solo.eval.knn import nearest
 from solo.files import cell, csv_text, output_file, replacing
-from solo.run.embed import fingerprint
-from solo.run.inputs import image_files
+from solo.run.inference import image_files
 from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say, show_table
-from solo.run.take import FileFeatures, command, say_skipped
+from solo.run.take import FileFeatures, command, fingerprint
 from solo.untrusted import check_zip
 
 _ENDINGS = (".html", ".png", ".csv")
@@ -61,7 +60,7 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
         paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1], model)
     else:
         paths, keys = engine.all(image_files(str(cfg.among), problems), "images")
-    say_skipped(engine.skipped, say)
+    engine.say_skipped()
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
     found = [
         Found(query, [paths[place] for place in row], values)

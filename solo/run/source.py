@@ -6,7 +6,7 @@ Evaluation takes it whole; pretraining starts from its weights (`finetune_from`)
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from omegaconf import OmegaConf
@@ -15,34 +15,64 @@ from torch import Tensor, nn
 from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
-from solo.backbones.published import published_model
-from solo.backbones.sizes import check_sizes
+from solo.backbones.registry import check_sizes, published_model
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
-from solo.methods.frozen import FrozenLayers
-from solo.nn.lora import add_adapters
+from solo.nn.momentum import FrozenLayers
+from solo.nn.vit import add_adapters
 from solo.weights import load_weights
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
 Features = TypeVar("Features", bound=FeatureCfg)
+_READING = ("range", "exif", "background", "max_pixels")
+
+
+class SavedRun(NamedTuple):
+    """What a checkpoint holds, see `saved_run`."""
+
+    file: Path
+    state: Mapping[str, Tensor]  # the weights
+    cfg: dict[str, Any]  # settings of the run, empty where the file has none
+    data: dict[str, Any]  # section `data` of these, and what the run found out of its images
+
+    @property
+    def small_stem(self) -> bool | None:
+        """Whether the stem is one for small images; None where nothing is known of those it was trained on."""
+        if self.data.get("small_stem") is not None:
+            return bool(self.data["small_stem"])
+        spec = DATASETS.get(str(self.data.get("dataset")))
+        return None if spec is None else spec.small_stem
+
+
+def saved_run(path: str | Path) -> SavedRun:
+    """Read a checkpoint, or that of a run's folder; a `UserError` where it can't be read."""
+    file = checkpoint_file(path)
+    checkpoint = load_checkpoint(file)
+    saved = saved_settings(checkpoint, file)
+    data = {**(saved["cfg"].get("data") or {}), **saved["data"]}
+    return SavedRun(file, checkpoint["state_dict"], saved["cfg"], data)
+
+
+def saved_data(path: str) -> dict[str, Any]:
+    """The section `data` of the run that made a checkpoint, empty if it has none; paths are absolute."""
+    run = saved_run(path)
+    places = {name: place for name, place in (run.data.get("paths") or {}).items() if Path(place).parent.exists()}
+    return {**(run.cfg.get("data") or {}), **places}
 
 
 def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
     """The backbone of `cfg.model`, where it is set, else that of `cfg.pretrained_feature_extractor`.
 
     The config comes back with what it left open of backbone and images, so that the run's files say what was evaluated.
+    Of a published model the weights are those that `cfg.pretrained` says; random ones are drawn from `cfg.seed`.
     """
-    return published_backbone(cfg) if cfg.model else pretrained_backbone(cfg)
-
-
-def published_backbone(cfg: Features) -> tuple[nn.Module, Features]:
-    """Build `cfg.model` with the weights that `cfg.pretrained` says; random ones are drawn from `cfg.seed`."""
-    model, data = str(cfg.model), cfg.data
-    channels = data.channels or 3
+    if not cfg.model:
+        return pretrained_backbone(cfg)
+    model, channels = str(cfg.model), cfg.data.channels or 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         found = published_model(model, cfg.pretrained is True, channels=channels, kwargs=cfg.backbone.kwargs)
@@ -50,21 +80,12 @@ def published_backbone(cfg: Features) -> tuple[nn.Module, Features]:
         state = load_checkpoint(cfg.pretrained)["state_dict"]
         load_weights(found.network, state, path=f"pretrained={cfg.pretrained}", name=f"model={model}")
     own = {"channels": channels, "image_size": found.size, "mean": tuple(found.mean), "std": tuple(found.std)}
-    backbone = replace(cfg.backbone, name=model)
-    return found.network, replace(cfg, backbone=backbone, data=_filled(data, own))
+    return found.network, replace(cfg, backbone=replace(cfg.backbone, name=model), data=_filled(cfg.data, own))
 
 
 def _filled(section: Any, values: Mapping[str, Any]) -> Any:
     """A section with these values where it has none."""
     return replace(section, **{key: value for key, value in values.items() if getattr(section, key) is None})
-
-
-def saved_data(path: str) -> dict[str, Any]:
-    """The section `data` of the run that made a checkpoint, empty if it has none; paths are absolute."""
-    checkpoint = checkpoint_file(path)
-    saved = saved_settings(load_checkpoint(checkpoint), checkpoint)
-    places = {name: place for name, place in (saved["data"].get("paths") or {}).items() if Path(place).parent.exists()}
-    return {**(saved["cfg"].get("data") or {}), **places}
 
 
 def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
@@ -74,27 +95,41 @@ def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     `data.image_size`, `.channels`, `.mean`, `.std`. Raises a `UserError` where the checkpoint can't be read, doesn't
     fit, or neither side names the backbone.
     """
-    path = checkpoint_file(str(cfg.pretrained_feature_extractor))
-    checkpoint = load_checkpoint(path)
-    saved = saved_settings(checkpoint, path)
-    trained = saved["cfg"].get("backbone") or {}
-    cfg = _adopt(cfg, saved)
+    run = saved_run(str(cfg.pretrained_feature_extractor))
+    cfg = _adopt(cfg, run)
     name = cfg.backbone.name
     if name is None:
-        raise UserError(f"checkpoint {path} doesn't name its backbone; set backbone.name, for example resnet18")
-    backbone = build_backbone(
-        name,
-        method=vit_variant(cfg.pretrain_method, name),
-        channels=cfg.data.channels or 3,
-        small=small_stem(cfg, saved),
-        image_size=cfg.data.image_size,
-        kwargs=cfg.backbone.kwargs,
-    )
-    called, state = f"backbone.name='{name}'", checkpoint["state_dict"]
-    load_weights(backbone, state, path=f"checkpoint {path}", name=called, saved=trained.get("name"))
-    if cfg.data.image_size is not None:
-        check_sizes(backbone, name, {cfg.data.image_size: "data.image_size"}, cfg.data.channels or 3)
+        raise UserError(f"checkpoint {run.file} doesn't name its backbone; set backbone.name, for example resnet18")
+    size, channels = cfg.data.image_size, cfg.data.channels or 3
+    small = cfg.data.spec.small_stem if run.small_stem is None else run.small_stem
+    options: Any = {"channels": channels, "small": small, "image_size": size, "kwargs": cfg.backbone.kwargs}
+    backbone = build_backbone(name, method=vit_variant(cfg.pretrain_method, name), **options)
+    trained = (run.cfg.get("backbone") or {}).get("name")
+    load_weights(backbone, run.state, path=f"checkpoint {run.file}", name=f"backbone.name='{name}'", saved=trained)
+    if size is not None:
+        check_sizes(backbone, name, {size: "data.image_size"}, channels)
     return backbone, cfg
+
+
+def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:
+    trained = run.cfg.get("backbone") or {}
+    backbone = _filled(cfg.backbone, {"name": trained.get("name")})
+    if not backbone.kwargs and backbone.name == trained.get("name"):
+        backbone = replace(backbone, kwargs=dict(trained.get("kwargs") or {}))
+    row = get_spec(cfg.data.spec.name)
+    own = {"image_size": row.size, "channels": row.channels, **dict.fromkeys(_READING)}
+    own |= {"mean": row.eval_mean or row.mean, "std": row.eval_std or row.std}
+    for key in own:
+        value = run.data.get({"image_size": "size"}.get(key, key), run.data.get(key))  # the checkpoint's word for it
+        if value is not None:
+            own[key] = tuple(value) if isinstance(value, list) else value
+    filled = _filled(cfg.data, own)  # and a data set whose files are read as the keys say
+    keys = {key: getattr(filled, key) for key in _READING if getattr(filled, key) is not None}
+    spec = filled.spec if filled.channels in (None, 1, 3) else replace(filled.spec, channels=filled.channels)
+    read = replace(spec, reading=replace(spec.reading, **keys, channels=spec.channels))
+    method = run.cfg.get("method") if cfg.pretrain_method is None else cfg.pretrain_method
+    changed: Any = replace(cfg, backbone=backbone, data=replace(filled, resolved=read), pretrain_method=method)
+    return changed  # type: ignore[no-any-return]
 
 
 class BackboneAndProjector(nn.Module):
@@ -116,64 +151,24 @@ def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     Backbone and image size are those of `cfg`, after `pretrained_backbone` has filled them in. Raises a `UserError`:
     the checkpoint doesn't say its method, or that has no projector, or it doesn't fit its weights.
     """
-    path = checkpoint_file(str(cfg.pretrained_feature_extractor))
-    checkpoint = load_checkpoint(path)
-    saved, state = saved_settings(checkpoint, path)["cfg"], checkpoint["state_dict"]
-    name = saved.get("method")
+    run = saved_run(str(cfg.pretrained_feature_extractor))
+    name = run.cfg.get("method")
     if name is None or name not in METHODS:
         raise UserError(
-            f"projector features need the method's settings, and {path} has none (method={name!r}); put the args.json "
-            "of its run beside it, or leave projector out of feature_type"
+            f"projector features need the method's settings, and {run.file} has none (method={name!r}); put the "
+            "args.json of its run beside it, or leave projector out of feature_type"
         )
     if METHODS[name].heads is BaseMethod.heads:
-        raise UserError(f"method {name!r} of {path} has no projector; use feature_type=backbone")
-    settings = OmegaConf.create(saved)
+        raise UserError(f"method {name!r} of {run.file} has no projector; use feature_type=backbone")
+    settings = OmegaConf.create(run.cfg)
     settings.backbone = {"name": cfg.backbone.name, "kwargs": cfg.backbone.kwargs}
     settings.data.image_size, settings.data.channels = cfg.data.image_size, cfg.data.channels
-    if "classifier.weight" in state:
-        settings.data.num_classes = len(state["classifier.weight"])
+    if "classifier.weight" in run.state:
+        settings.data.num_classes = len(run.state["classifier.weight"])
     method: nn.Module = METHODS[name](settings)
-    load_weights(method, state, path=f"checkpoint {path}", name=f"the method {name!r} built from its own settings")
+    called = f"the method {name!r} built from its own settings"
+    load_weights(method, run.state, path=f"checkpoint {run.file}", name=called)
     return method
-
-
-def _adopt(cfg: Cfg, saved: Mapping[str, Any]) -> Cfg:
-    trained, backbone = saved["cfg"].get("backbone") or {}, cfg.backbone
-    backbone = _filled(backbone, {"name": trained.get("name")})
-    if not backbone.kwargs and backbone.name == trained.get("name"):
-        backbone = replace(backbone, kwargs=dict(trained.get("kwargs") or {}))
-    spec, data = cfg.data.spec, {**(saved["cfg"].get("data") or {}), **saved["data"]}
-    row = get_spec(spec.name)
-    own = {
-        "image_size": row.size,
-        "channels": row.channels,
-        "mean": row.eval_mean or row.mean,
-        "std": row.eval_std or row.std,
-        **dict.fromkeys(_READING),
-    }
-    names = {"image_size": "size"}  # the checkpoint's word for it
-    for key, default in own.items():
-        value = data.get(names.get(key, key), data.get(key))
-        own[key] = default if value is None else tuple(value) if isinstance(value, list) else value
-    method = saved["cfg"].get("method") if cfg.pretrain_method is None else cfg.pretrain_method
-    filled = _filled(cfg.data, own)  # and a data set whose files are read as the keys say
-    keys = {key: getattr(filled, key) for key in _READING if getattr(filled, key) is not None}
-    spec = filled.spec if filled.channels in (None, 1, 3) else replace(filled.spec, channels=filled.channels)
-    read = replace(spec, reading=replace(spec.reading, **keys, channels=spec.channels))
-    changed: Any = replace(cfg, backbone=backbone, data=replace(filled, resolved=read), pretrain_method=method)
-    return changed  # type: ignore[no-any-return]
-
-
-_READING = ("range", "exif", "background", "max_pixels")
-
-
-def small_stem(cfg: LinearCfg | FeatureCfg, saved: Mapping[str, Any]) -> bool:
-    """The stem is that of the images it was trained on."""
-    data = {**(saved["cfg"].get("data") or {}), **saved["data"]}
-    if data.get("small_stem") is not None:
-        return bool(data["small_stem"])
-    name = saved["data"].get("dataset") or (saved["cfg"].get("data") or {}).get("dataset")
-    return DATASETS.get(str(name), cfg.data.spec).small_stem
 
 
 def start_from(model: BaseMethod, source: str, channels: int) -> None:

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from solo.analysis.analyze import Options, analyze
-from solo.analysis.png import draw
-from solo.analysis.record import findings
+from solo.analysis.drawing import draw
+from solo.analysis.report import findings
 from solo.errors import UserError
+from solo.eval.embedding import effective_rank
 from solo.eval.intervals import wilson
-from solo.eval.rank import effective_rank
 from solo.eval.tree import centroids, compare_with_labels, emergent_tree
 from tests.analysis.planted import GROUPS, planted, subject
 from tests.eval.voting import knn_accuracy
@@ -137,7 +137,10 @@ def test_subsampling_is_stated(tmp_path):
     assert last(read(tmp_path))["images"] == 200
     assert outcome.analysis.protocol["images"].startswith("200 images of 480, drawn at random (max_images, seed 5)")
     clouds = next(figure for figure in outcome.figures if figure.key == "points-all")
-    assert len(clouds.panels[0].points) == 50 and "50 images, at most 50 drawn at random" in clouds.protocol
+    assert (
+        sum(len(one.x) for one in clouds.panels[0].series) == 50
+        and "50 images, at most 50 drawn at random" in clouds.protocol
+    )
 
 
 def test_runs_that_start_alike_share_that_picture(tmp_path):

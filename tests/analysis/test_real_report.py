@@ -11,7 +11,7 @@ import re
 import pytest
 
 from solo import cli
-from solo.data.storage.idx import DEBIAN_FASHION_MNIST
+from solo.data.sources.small import DEBIAN_FASHION_MNIST
 from tests.analysis.browsing import colours, empty_plots, opened, sorted_both_ways
 
 pytestmark = pytest.mark.thorough

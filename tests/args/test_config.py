@@ -47,10 +47,10 @@ def test_the_data_set_of_a_linear_run_is_resolved_once(linear_values: Any, tmp_p
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "1.png").touch()
     asked = []
-    from solo.data.catalogue import resolve
+    from solo.data.catalogue import registry
 
-    walk = resolve.list_images
-    monkeypatch.setattr(resolve, "list_images", lambda *given: [asked.append(given), walk(*given)][1])
+    walk = registry.list_images
+    monkeypatch.setattr(registry, "list_images", lambda *given: [asked.append(given), walk(*given)][1])
     linear_values["data"] = {"dataset": "custom", "train_path": str(tmp_path / "train")}
     cfg = parse(linear_values, LinearCfg).config
     assert cfg.data.spec.taxonomy.class_names == ("cat", "dog") and cfg.data.num_classes == 2 and len(asked) == 1
@@ -120,7 +120,7 @@ def test_own_keys_reach_the_model(pretrain_values: Any) -> None:
 PLUG_IN = """
 from dataclasses import dataclass
 from solo.args.outside import declare_keys
-from solo.methods.simclr import SimCLR
+from solo.methods import SimCLR
 
 @dataclass(kw_only=True)
 class Keys:

@@ -8,9 +8,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from solo.backbones import build_backbone, vit_base, vit_large, vit_small, vit_tiny
-from solo.backbones.vit import random_masking
+from solo.backbones.from_timm import random_masking
 from solo.errors import UserError
-from solo.nn.positional_encodings import generate_2d_sincos_pos_embed
+from solo.nn.vit import generate_2d_sincos_pos_embed
 
 SMALL = {"patch_size": 4, "img_size": 32, "depth": 2}
 

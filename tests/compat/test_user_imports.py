@@ -311,7 +311,7 @@ def test_two_packages_of_one_name(monkeypatch, capsys):
     from solo import cli
     from solo.compat import twin
 
-    assert twin.twin() is None
+    assert twin() is None
     monkeypatch.setattr("importlib.metadata.distribution", lambda name: type("D", (), {"version": "1.0.6"}))
     assert cli.main(["pretrian"]) == 2
     said = capsys.readouterr().err

@@ -11,8 +11,7 @@ from PIL import Image
 
 from solo.data.batches.fingerprint import Fingerprint, fingerprint
 from solo.data.cache.images import cached
-from solo.data.catalogue.registry import get_spec
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import get_spec, resolve_spec
 from solo.data.labels.subsets import Indexed, Subset
 from solo.data.sources.images import ArrayDataset
 from solo.data.sources.load import load

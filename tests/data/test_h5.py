@@ -24,7 +24,7 @@ from solo.data.cache.images import cached
 from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.pretrain_dataloader import prepare_datasets
 from solo.data.sources.load import load
-from solo.data.storage import h5_file
+from solo.data.storage import containers
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def h5(folder: Path) -> Path:
     path = folder.parent / "train.h5"
-    assert h5_file.write_h5(folder, path) == 4
+    assert containers.write_h5(folder, path) == 4
     return path
 
 
@@ -183,7 +183,7 @@ def test_files_of_another_layout_are_refused(tmp_path: Path, folder: Path, monke
         H5Dataset("custom", bad)[0]
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r'pip install "solo-hex\[h5\]"'):
-        h5_file.open_h5(bad)
+        containers.open_h5(bad)
 
 
 def test_converter(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +196,7 @@ def test_converter(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert end.value.code == code and said in printed.out + printed.err
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no images"):
-        h5_file.write_h5(folder, folder.parent / "other.h5")
+        containers.write_h5(folder, folder.parent / "other.h5")
     assert not list(folder.parent.glob("*other*"))
 
 
@@ -236,7 +236,7 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
             group = h5py.Group(h5py.h5g.create(file.id, name))
             group.create_dataset(b"im\xff.png", data=content)
     for _ in range(2):  # the second time from the index beside it
-        images = h5_file.h5_images(tmp_path / "a.h5")
+        images = containers.h5_images(tmp_path / "a.h5")
         assert len(images) == 3 and {image.read() for image in images} == {stream.getvalue()}
 
 
@@ -256,10 +256,10 @@ def test_nothing_of_another_file_is_read(tmp_path):
         group["5.png"] = h5py.SoftLink("/nowhere")
         group.create_dataset("6.png", data=[1.5, 2.5])
         group.create_group("7.png")
-    for image in h5_file.h5_images(tmp_path / "x.h5"):
+    for image in containers.h5_images(tmp_path / "x.h5"):
         with pytest.raises(BrokenImageError, match=rf"{image.part} can't be read as an image \([^\n]+\); write"):
             image.read()
     with h5py.File(tmp_path / "y.h5", "w") as file:
         file["a"] = h5py.ExternalLink(str(secret), "a")
     with pytest.raises(UserError, match="'a' is a link to another file"):
-        h5_file.h5_images(tmp_path / "y.h5")
+        containers.h5_images(tmp_path / "y.h5")

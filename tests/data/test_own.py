@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import resolve_spec
 from solo.data.pretrain_dataloader import prepare_dataloader, prepare_datasets
+from solo.data.sources.images import skipped_files
 from solo.data.sources.load import load
-from solo.data.sources.skip import skipped_files
 from solo.errors import UserError
 
 

@@ -19,11 +19,10 @@ from PIL import Image
 from solo.cli import main
 from solo.data.cache.files import KeptImages
 from solo.data.cache.images import cached
-from solo.data.catalogue.registry import check_path, get_spec
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import check_path, get_spec, resolve_spec
 from solo.data.sources.load import load
+from solo.data.storage.containers import write_h5
 from solo.data.storage.folders import is_image_name
-from solo.data.storage.h5_file import write_h5
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import normalisation

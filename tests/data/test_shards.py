@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import resolve_spec
+from solo.data.sources.images import skipped_files
 from solo.data.sources.load import load
-from solo.data.sources.skip import skipped_files
-from solo.data.storage.shards import read_shards, shard_files
+from solo.data.storage.containers import read_shards, shard_files
 from solo.errors import BrokenImageError, UserError
 
 ENTRY = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}}

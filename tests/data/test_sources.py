@@ -12,19 +12,18 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets as tv
 
-from solo.data.catalogue.registry import get_spec
-from solo.data.catalogue.resolve import resolve_spec
+from solo.data.catalogue.registry import get_spec, resolve_spec
 from solo.data.sources import images as sources
+from solo.data.sources import small
 from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
 from solo.data.sources.load import load
-from solo.data.storage import idx
 from solo.errors import BrokenImageError, UserError
 
 
 @pytest.fixture(autouse=True)
 def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine has, or could fetch, must not matter."""
-    monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(small, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     monkeypatch.setattr(sources, "DEFAULT_ROOT", tmp_path / "package")
 
     def refuse(*_: Any, **__: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from solo.data.storage.tables import read_table, table_columns
+from solo.data.storage.listing import read_table, table_columns
 from solo.errors import UserError
 
 ROWS = [("a/1.png", "cat", "3"), ("a/2.png", "", "4"), ("b/3.png", "owl, barn", "")]

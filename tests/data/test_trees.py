@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from solo.data.labels.tree_files import read_tree
-from solo.data.labels.trees import folder_classes, folder_labels, from_columns, from_parents, from_paths
+from solo.data.labels.trees import folder_classes, folder_labels, from_columns, from_parents, from_paths, read_tree
 from solo.errors import UserError
 
 

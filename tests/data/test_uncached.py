@@ -15,8 +15,8 @@ from solo.data.cache import images as cache
 from solo.data.cache.files import FileImages
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import get_spec
+from solo.data.sources.images import SkipBroken, skipped_files
 from solo.data.sources.load import load
-from solo.data.sources.skip import SkipBroken, skipped_files
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError
 

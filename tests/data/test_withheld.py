@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from solo.data.labels.subsets import Subset, level_targets
-from solo.data.labels.withholding import KnownLabels, draw_known, withhold
+from solo.data.labels.subsets import KnownLabels, Subset, draw_known, level_targets, withhold
 from solo.data.sources.images import ArrayDataset, LevelTargets
 from solo.taxonomy import Taxonomy
 

@@ -14,7 +14,7 @@ from solo import distributed
 from solo.callbacks import process_state
 from solo.losses import numerics, pairs
 from solo.methods import base, exact
-from solo.nn import queue, sync_norm
+from solo.nn import memory, norms
 from solo.run.resume import ResumeOrder
 from tests.doctor import determinism
 
@@ -43,12 +43,12 @@ def gather_without_gradient() -> Any:
 
 def queue_of_own_rows() -> Any:
     """The queue keeps a process's own rows only."""
-    return _seen_by(queue, gather_each=lambda *own: [rows.detach() for rows in own])
+    return _seen_by(memory, gather_each=lambda *own: [rows.detach() for rows in own])
 
 
 def own_batch_statistics() -> Any:
     """BatchNorm uses a process's own statistics."""
-    return _seen_by(sync_norm, is_distributed=lambda: False)
+    return _seen_by(norms, is_distributed=lambda: False)
 
 
 def counts_not_shared() -> Any:

@@ -16,8 +16,8 @@ from solo.doctor.main import all_cases
 from solo.doctor.parity import on_processes
 from solo.doctor.toy import Case, ToyImages, toy_model, without_dropout
 from solo.errors import UserError
+from solo.methods import SimCLR
 from solo.methods.catalogue import CATALOGUE
-from solo.methods.simclr import SimCLR
 from tests.doctor import faults
 from tests.doctor.exact import exactness, without_norms
 

@@ -15,9 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
 from solo.errors import ConfigError, UserError
-from solo.methods import METHODS
+from solo.methods import METHODS, SimCLR
 from solo.methods.base import BaseMethod, BaseMomentumMethod, static_lr
-from solo.methods.simclr import SimCLR
 
 
 def test_registry_imports_on_demand() -> None:

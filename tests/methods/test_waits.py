@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from solo.doctor.toy import Case, ToyImages, toy_model
 from solo.errors import NonFiniteError
 from solo.losses import pairs
-from solo.methods import stepped
+from solo.methods import module
 from solo.methods.catalogue import CATALOGUE
 
 CUDA = torch.device("cuda", 0)
@@ -103,9 +103,9 @@ def test_a_loss_on_its_way_from_a_device_is_refused_after_backward(monkeypatch: 
     model, _ = made(Case("simclr"))
     order: list[str] = []
     event = SimpleNamespace(record=lambda: order.append("record"), synchronize=lambda: order.append("wait"))
-    monkeypatch.setattr(stepped.torch, "Event", lambda device: event)
+    monkeypatch.setattr(module.torch, "Event", lambda device: event)
     monkeypatch.setattr(type(model), "attached", True)
-    monkeypatch.setattr(stepped, "waits_for", lambda x: True)
+    monkeypatch.setattr(module, "waits_for", lambda x: True)
     monkeypatch.setattr(type(model), "current_epoch", 3)
     monkeypatch.setattr(type(model), "global_step", 7)
     model.require_finite({"a": torch.tensor(1.0)})

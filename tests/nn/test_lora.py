@@ -12,8 +12,8 @@ from torch import nn
 
 from solo.errors import UserError
 from solo.methods import METHODS
-from solo.nn.lora import add_adapters
 from solo.nn.momentum import MomentumUpdater
+from solo.nn.vit import add_adapters
 from solo.run.source import adapt
 from tests.methods.conftest import TINY_VIT, make_batch, make_cfg
 

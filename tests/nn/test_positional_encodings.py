@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from solo.nn import positional_encodings as encodings
+from solo.nn import vit as encodings
 
 
 def reference(place: int, channel: int, channels: int) -> float:

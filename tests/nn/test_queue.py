@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo.errors import UserError
-from solo.nn.queue import QueueMixin
+from solo.nn.memory import QueueMixin
 
 WORLD = 2
 

@@ -19,7 +19,7 @@ import solo
 import solo.files
 from solo.cli import main
 from solo.data.sources.images import ArrayDataset
-from solo.run.failures import explain, watch_children
+from solo.run.report import explain, watch_children
 
 ROOT = Path(solo.__file__).parents[1]
 DIGITS = "pretrain scripts/pretrain/digits simclr.yaml backbone.name=test_resnet ~backbone.kwargs"

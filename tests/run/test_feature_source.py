@@ -15,8 +15,8 @@ from solo import cli
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.parse import parse
 from solo.data.catalogue.registry import get_spec, layout_of
-from solo.eval.feature_file import read_features
-from solo.run import feature_source
+from solo.eval.features import read_features
+from solo.run import features as room
 
 CPU = torch.device("cpu")
 
@@ -24,13 +24,13 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def networks(monkeypatch):
     """Names of the splits that a network was run on."""
-    ran, extract = [], feature_source.extract
+    ran, extract = [], room.extract
 
     def spy(network, loader, device, what):
         ran.append(what)
         return extract(network, loader, device, what)
 
-    monkeypatch.setattr(feature_source, "extract", spy)
+    monkeypatch.setattr(room, "extract", spy)
     return ran
 
 
@@ -87,7 +87,7 @@ def test_random_and_local_weights_of_timm(tmp_path, networks):
     torch.save(whole.state_dict(), tmp_path / "weights.pth")
     _, cfg = evaluate(tmp_path, *words, f"pretrained={tmp_path / 'weights.pth'}")
     assert len(networks) == 4 and cfg.pretrained.endswith("weights.pth")
-    features = feature_source.load_features(cfg, ["backbone"], CPU)[0]["backbone"]
+    features = room.load_features(cfg, ["backbone"], CPU)[0]["backbone"]
     assert len(networks) == 4 and features.val.features.shape == (360, whole.num_features)
 
 
@@ -101,11 +101,11 @@ def test_own_images_without_training_images(tmp_path, networks):
     words = ("model=timm/test_resnet", "pretrained=false", "data.dataset=custom", "data.image_size=32")
     found, cfg = evaluate(tmp_path, *words, f"data.val_path={tmp_path / 'images'}")
     assert networks == ["validation"] and cfg.data.val_only
-    features = feature_source.load_features(cfg, ["backbone"], CPU)[0]["backbone"]
+    features = room.load_features(cfg, ["backbone"], CPU)[0]["backbone"]
     assert features.tree.num_levels == 2 and features.train is None and features.class_names(0) == ("animal", "machine")
     assert features.val.paths[0].endswith("animal/cat/0.png") and len(features.val.paths) == 9
     Image.new("RGB", (16, 16)).save(tmp_path / "images/animal/cat/0.png")  # an image changes: nothing old is taken
-    feature_source.load_features(cfg, ["backbone"], CPU)
+    room.load_features(cfg, ["backbone"], CPU)
     assert len(networks) == 2
 
 

@@ -2,7 +2,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from solo.run.features import FeatureSet, extract, feature_loader
+from solo.run.features import FeatureSet, extract
+from solo.run.linear import feature_loader
 
 
 def test_every_image_once_in_eval_mode_and_without_gradient():

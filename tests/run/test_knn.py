@@ -12,7 +12,7 @@ from solo.args.eval_schema import KnnCfg
 from solo.args.parse import parse
 from solo.errors import UserError
 from solo.methods import METHODS, BaseMethod
-from solo.run.feature_source import load_features
+from solo.run.features import load_features
 from solo.run.source import pretrained_method
 
 

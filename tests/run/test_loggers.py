@@ -13,7 +13,7 @@ import lightning.pytorch.loggers
 import pytest
 
 from solo.cli import main, read_config
-from solo.run import loggers as room
+from solo.run import trainer as room
 
 
 @pytest.mark.fault(5, "W&B with a key and no network", "offline after a few seconds, with a line")

@@ -9,8 +9,8 @@ import torch
 
 from solo.args.take_schema import PredictCfg
 from solo.errors import UserError
-from solo.run.predict import predict
-from solo.run.predictions import predictions
+from solo.run.inference import predictions
+from solo.run.take import predict
 from solo.taxonomy import Taxonomy
 
 TREE = Taxonomy(

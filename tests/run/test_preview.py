@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from solo import cli
-from solo.run import pretrain, preview
+from solo.run import pretrain
 
 
 @pytest.mark.parametrize("augment", ["batch", "sample"])
@@ -13,7 +13,7 @@ def test_a_picture_of_the_first_views(pretrain_cfg, tmp_path, capsys, augment):
         data={"dataset": "digits", "num_workers": 0, "augment": augment},
         augmentations=[{"num_crops": 2}, {"num_crops": 3, "crop_size": 8}],
     )
-    preview.run(cfg)
+    pretrain.preview(cfg)
     path = tmp_path / "simclr" / "preview.png"
     assert f"5 views of 8 images in {path}" in capsys.readouterr().out
     picture = np.asarray(Image.open(path))
@@ -25,13 +25,13 @@ def test_colours_come_back():
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     colour = torch.tensor([0.9, 0.1, 0.6])[:, None, None]
     view = (colour - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    shown = preview.grid([view.expand(1, 3, 120, 120)], mean, std)
+    shown = pretrain.grid([view.expand(1, 3, 120, 120)], mean, std)
     torch.testing.assert_close(shown[:, 10, 10], colour[:, 0, 0])
 
 
 def test_the_flag_shows_and_stops(monkeypatch):
     seen = []
-    monkeypatch.setattr(preview, "run", lambda cfg: seen.append(cfg.method))
+    monkeypatch.setattr(pretrain, "preview", lambda cfg: seen.append(cfg.method))
     monkeypatch.setattr(pretrain, "run", lambda cfg: pytest.fail("it trained"))
     assert cli.main(["pretrain", "scripts/pretrain/digits", "simclr.yaml", "--preview"]) == 0
     assert seen == ["simclr"]

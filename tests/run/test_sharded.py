@@ -18,14 +18,14 @@ from solo.args.schema import PretrainCfg
 from solo.doctor.parity import on_processes
 from solo.doctor.toy import Case, ToyImages, toy_model, without_dropout
 from solo.methods.catalogue import CATALOGUE
-from solo.run import pretrain, sharded
+from solo.run import machine, pretrain
 
 LARS = {"momentum": 0.9, "eta": 0.02, "exclude_bias_n_norm": True, "clip_lr": True}
 
 
 def train(root: str) -> dict[str, str]:
     """Two epochs of BYOL on a small ViT by LARS, with clipping, by both strategies, and again from the middle."""
-    sharded.UNIT = 3000  # of the ViT's layers
+    machine.UNIT = 3000  # of the ViT's layers
     values = {
         "method": "byol",
         "method_kwargs": {"proj_hidden_dim": 16, "proj_output_dim": 8, "pred_hidden_dim": 16},
@@ -79,11 +79,11 @@ def test_weights_teacher_and_optimizer_are_those_of_ddp_also_after_a_resume_by_t
 
 def step(names: list[str]) -> dict[str, dict[str, Any]]:
     """The weights of each method after two epochs of two steps by both strategies."""
-    sharded.UNIT = 500
+    machine.UNIT = 500
     found: dict[str, dict[str, Any]] = {}
     rank = distributed.rank()
     for name in names:
-        for strategy in (DDPStrategy(broadcast_buffers=False), sharded.Sharded()):
+        for strategy in (DDPStrategy(broadcast_buffers=False), machine.Sharded()):
             torch.manual_seed(0)
             model: Any = without_dropout(toy_model(Case(name), 8, knn_eval__enabled=False))
             views = max(CATALOGUE[name].least_views, min(2, CATALOGUE[name].most_views or 2))

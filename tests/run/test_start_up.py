@@ -11,7 +11,7 @@ def test_training_imports_no_logger_plotter_or_umap():
     code = (
         "import sys, solo.run.pretrain, solo.run.linear\n"
         "print([name for name in ('wandb', 'umap', 'plotly', 'mlflow', 'sklearn', 'tensorboard', 'datasets', "
-        "'solo.analysis.png') if name in sys.modules])\n"
+        "'solo.analysis.drawing') if name in sys.modules])\n"
         "import wandb; print(hasattr(wandb, 'init'))"  # whoever wants it has it
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -52,10 +52,10 @@ def pictures(tmp_path_factory):
 
 @pytest.mark.fault(5, "a part that `solo embed` left behind is changed at random places", "computed again")
 def test_damaged_parts_are_computed_again(run, pictures, tmp_path, monkeypatch):
-    from solo.run import embed
+    from solo.run import take
 
     out, rng, model = tmp_path / "f", random.Random(0), solo.load(run)
-    monkeypatch.setattr(embed, "load_pretrained", lambda *_: model)
+    monkeypatch.setattr(take, "load_pretrained", lambda *_: model)
     words = [str(run), str(pictures), f"out={out}", "shard=12"]
     assert main(["embed", *words]) == 0
     parts = {part: part.read_bytes() for part in out.glob("*.npz")}

@@ -14,7 +14,7 @@ import torch
 from solo.data.batches.loaders import SeededDataset
 from solo.data.cache.images import pixels_in_memory
 from solo.data.labels.subsets import Indexed, level_targets
-from solo.data.sources.skip import image_sources
+from solo.data.sources.images import image_sources
 
 _LOOK_AT = 20_000  # sizes of files that are asked for, evenly spread: on a network each may take a millisecond
 _SHOWN = 5

@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from solo.data.cache.store import VERSION, PixelStore, known_sizes
-from solo.data.sources.skip import next_readable, not_an_image
+from solo.data.sources.images import next_readable, not_an_image
+from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
-from solo.data.storage.stored import Source, identity
 from solo.errors import BrokenImageError
 from solo.taxonomy import UNKNOWN
 

@@ -16,9 +16,8 @@ from torch.utils.data import default_collate
 from torchvision import transforms as tvt
 
 from solo.data.cache.files import FileImages, KeptImages, readable
-from solo.data.labels.subsets import Around, Subset, level_targets
-from solo.data.labels.withholding import KnownLabels
-from solo.data.sources.skip import SkipBroken, image_sources
+from solo.data.labels.subsets import Around, KnownLabels, Subset, level_targets
+from solo.data.sources.images import SkipBroken, image_sources
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.image_ops import Normalize, Pipeline

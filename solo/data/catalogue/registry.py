@@ -1,32 +1,43 @@
-"""The data sets by name, and a first look at their folders.
+"""The data sets by name, and what a look at the data can tell: classes, label tree, how files are read.
 
-Imports no torch, so that configurations can be checked and described in no time. The rows are
-in `solo.data.catalogue.rows`.
+`resolve_spec` is the one place for it; whoever needs the levels or the classes of `cfg.data` asks it. Imports no torch,
+so that configurations can be checked and described in no time.
 """
 
 import dataclasses
+import functools
 import itertools
 import os
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from solo import plugin
 from solo.data.catalogue.rows import ALIASES, ROWS
 from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
+from solo.data.labels.trees import folder_classes, from_columns, from_paths, read_tree
 from solo.data.layouts.layout import Layout, find_layout
+from solo.data.storage.containers import h5_images, is_h5, read_index
+from solo.data.storage.containers import is_here as is_here
+from solo.data.storage.facts import ReadingKeys, Stored, identity, spread
 from solo.data.storage.folders import (
     DEFAULT_ROOT,
     TRAINING,
     VALIDATION,
+    Problems,
     class_folders,
     existing_folder,
     is_image_name,
     of_split,
 )
-from solo.data.storage.h5_file import is_h5, read_index
+from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.errors import UserError
 from solo.suggest import did_you_mean
+from solo.taxonomy import Taxonomy
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
+_OWN = "solo.data.sources.load:own"
 
 DATASETS: dict[str, DatasetSpec] = {row.name: row for row in ROWS}
 DATASETS.update({alias: DATASETS[name] for alias, name in ALIASES.items()})
@@ -51,10 +62,9 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
 
 
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
-    """The classes of a data set out of those that are there.
+    """The classes of a data set out of those that are there: of ImageNet-100 its 100, if any of them is there.
 
-    ImageNet-100 is the 100 classes of `dataset_subset/imagenet100_classes.txt` (Tian et al., Contrastive Multiview
-    Coding, ECCV 2020: https://arxiv.org/abs/1906.05849); where none of them is there, all are taken.
+    They are those of Tian et al., Contrastive Multiview Coding (ECCV 2020): https://arxiv.org/abs/1906.05849.
     """
     if dataset != "imagenet100":
         return names
@@ -75,8 +85,8 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
     """Look at a data folder or HDF5 file without reading an image, so that a wrong path fails at once.
 
     Data sets which can be fetched accept a folder that isn't there yet, and none at all. Raises a `UserError` if the
-    folder is missing, empty, or has no class folders (no files, with `no_labels`); if an HDF5 file is given without
-    `data_format="h5"`, or anything else with it; if other images lie where a data set would be fetched into.
+    folder is missing, empty, has no class folders (no files, with `no_labels`), or other images lie where a data set
+    would be fetched into; if an HDF5 file is given without `data_format="h5"`, or anything else with it.
     """
     if data_format == "h5":
         if not spec.folders or no_labels:
@@ -110,51 +120,31 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
 
 def _check_target(spec: DatasetSpec, folder: Path) -> None:
     """A wrong path would otherwise get a copy of the data set, and the run another one than what lies there."""
-    if folder.is_file():
-        if spec.name == "cifar10c":
-            return
+
+    def has_images(place: Path) -> bool:
+        """Whether most of what lies there are images: a single picture may lie beside any data."""
+        with os.scandir(place) as entries:
+            names = [entry.name for entry in itertools.islice(entries, 100)]
+        # Some data sets are stored as .npy.
+        return 2 * sum(is_image_name(name) and not name.endswith(".npy") for name in names) > len(names)
+
+    if folder.is_file() and spec.name != "cifar10c":
         raise UserError(f"{folder} is a file; {spec.name} needs the folder that holds its files, or will hold them")
     if folder.is_dir() and spec.taxonomy and class_folders(folder) == list(spec.taxonomy.class_names):
         return
-    for place in (folder, folder / TRAINING[0]):
-        if not place.is_dir():
-            continue
-        names = [name for name in class_folders(place) if _has_images(place / name)]
-        if _has_images(place) or len(names) > 1:
+    for place in filter(Path.is_dir, (folder, folder / TRAINING[0])):
+        names = [name for name in class_folders(place) if has_images(place / name)]
+        if has_images(place) or len(names) > 1:
             found = f"class folders ({names[0]}, {names[1]}, ..)" if len(names) > 1 else "images"
             what = f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom"
             raise UserError(f"{what}, for {spec.name} the folder that holds it, or will hold it")
 
 
-def _has_images(folder: Path) -> bool:
-    """Whether most of what lies there are images: a single picture may lie beside any data."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in itertools.islice(entries, 100)]
-    # Some data sets are stored as .npy.
-    return 2 * sum(is_image_name(name) and not name.endswith(".npy") for name in names) > len(names)
-
-
-def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
-    """Whether a data set in its authors' layout lies in a folder; a `UserError` if not, and it can't be fetched."""
-    layout, folder = layout_of(spec), _place(path)
-    if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
-        return True
-    if not (download and layout.torchvision):
-        raise UserError(layout.how_to(folder))
-    return False
-
-
-def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
-    """Fetch a data set in its authors' layout where it isn't there: classes and label tree come from its files."""
-    if not is_there(spec, path, download):
-        layout_of(spec).fetch(_place(path))
-
-
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     """Where the validation images are if only `train_path` is given.
 
-    There, in layouts that keep both together, and where it is the folder above `train` and `val`; for own images a
-    folder `val`, `validation` or `test` beside `train`, if it holds the same class folders.
+    There, in layouts that keep both together or below it; for own images in a folder `val`, `validation` or `test`
+    beside `train`, if it holds the same class folders.
     """
     if not train_path:
         return None
@@ -170,21 +160,35 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     return None
 
 
-def _place(path: str | os.PathLike[str] | None) -> Path:
-    return Path(path).expanduser() if path else DEFAULT_ROOT
-
-
 def layout_of(spec: DatasetSpec) -> Layout:
     """The layout that a row of the registry names."""
     assert spec.layout is not None
     return find_layout(spec.layout)
 
 
+def _place(path: str | os.PathLike[str] | None) -> Path:
+    return Path(path).expanduser() if path else DEFAULT_ROOT
+
+
+def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
+    """Whether it lies in a folder; a `UserError` if not, and it can't be fetched."""
+    layout, folder = layout_of(spec), _place(path)
+    if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
+        return True
+    if not (download and layout.torchvision):
+        raise UserError(layout.how_to(folder))
+    return False
+
+
+def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
+    """Fetch it where it isn't there: classes and label tree come from its files."""
+    if not is_there(spec, path, download):
+        layout_of(spec).fetch(_place(path))
+
+
 def with_tree(spec: DatasetSpec, path: str | os.PathLike[str] | None) -> DatasetSpec:
     """The row with the tree and number of classes of what lies in `path`; unchanged if nothing does."""
-    if spec.layout is None:
-        return spec
-    tree = layout_of(spec).tree(_place(path))
+    tree = layout_of(spec).tree(_place(path)) if spec.layout else None
     return spec if tree is None else dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
 
 
@@ -193,3 +197,157 @@ def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
     layout = layout_of(spec)
     root = layout.root(_place(path))
     return frozenset(map(str, layout.queries(root))) if layout.queries and root else None
+
+
+def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
+    """What a run knows of its data set, by the section `data` of a config; keys that are missing count as null.
+
+    For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (every
+    folder with images is a class, those above are its levels), label columns, or the file `data.taxonomy`. A sample of
+    the images says where black and white are in those of more than 8 bits. Without `fetch` no data set of the Hugging
+    Face hub is loaded, and its classes stay unknown. Raises a `UserError` for an unknown data set, or data that aren't
+    there or contradict themselves.
+    """
+    spec, form = get_spec(data["dataset"]), data.get("format") or "image_folder"
+    path, taxonomy, no_labels = (data.get(key) for key in ("train_path", "taxonomy", "no_labels"))
+    there = bool(path) and Path(str(path)).expanduser().is_dir()
+    if data.get("channels") not in (None, 1, 3):
+        spec = dataclasses.replace(spec, channels=int(data["channels"]))
+    if form == "image_folder":
+        spec = with_tree(spec, path)
+    written = {key: data.get(key) for key in ("on_error", "unknown_classes", "small_stem")}
+    given: dict[str, Any] = {key: value for key, value in written.items() if value is not None}
+    given["reading"] = ReadingKeys.of({**data, "channels": spec.channels})
+    spec = dataclasses.replace(spec, holdout=(float(data.get("holdout") or 0), path), **given)
+    if form in WITH_COLUMNS:
+        if spec.name != "custom":
+            raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
+        spec = dataclasses.replace(spec, source=_OWN, format=form, folders=False, path_column=data.get("path_column"))
+        here = fetch or form != "hf" or not path or is_here(path)
+        return _of_columns(spec, path, [] if no_labels else data.get("label_columns")) if here else spec
+    if form == "h5" and path and is_h5(Path(path).expanduser()):
+        return _sampled(spec, h5_images(Path(path)))
+    if no_labels and spec.folders and there:
+        folder = of_split(existing_folder(path), train=True)
+        from solo.data.storage.reading import flat_images  # and with it Pillow
+
+        problems = Problems()
+        return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
+    if not spec.folders or form != "image_folder" or no_labels:
+        if taxonomy:
+            what = f"data.taxonomy={taxonomy} needs class folders"
+            raise UserError(f"{what}, and data.dataset={spec.name} is not read from any here")
+        return spec
+    if spec.num_classes is not None and not taxonomy:
+        return spec
+    if data.get("num_classes") is not None and not there:
+        return spec  # a config that is only looked at, or own loaders
+    folder = of_split(existing_folder(path), train=True)
+    levels = data.get("levels")
+    levels = levels if levels is None or isinstance(levels, str) else tuple(levels)
+    changed = os.stat(folder).st_mtime_ns
+    tree, nested, files, notes = _look_at_folder(str(folder), levels, taxonomy, spec.on_error == "skip", changed)
+    known: dict[str, Any] = {"taxonomy": tree, "num_classes": tree.num_classes, "nested": nested}
+    spec = dataclasses.replace(spec, source=_OWN, format=form, **known)
+    split = [] if str(folder) == str(existing_folder(path)) else [f"{path} holds splits; {folder.name} is trained on"]
+    return _sampled(spec, files, [*split, *notes])
+
+
+def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence[str] = ()) -> DatasetSpec:
+    """The row with what a sample of own images says."""
+    from solo.data.storage.reading import look_at  # and with it Pillow, which a look at a config has no use for
+
+    chosen = spread(sources)
+    sample = look_at(tuple(chosen), spec.reading, "\n".join(map(identity, chosen)))
+    if spec.reading.range is None and sample.range is not None:
+        spec = dataclasses.replace(spec, reading=dataclasses.replace(spec.reading, range=sample.range))
+    return dataclasses.replace(spec, sample=sample, notes=(*notes, *sample.notes(spec.reading)))
+
+
+@functools.lru_cache(maxsize=16)
+def _look_at_folder(
+    root: str, levels: str | tuple[str, ...] | None, taxonomy: str | None, skip: bool, changed_ns: int
+) -> tuple[Taxonomy, bool, list[str], list[str]]:
+    """Tree of a folder of classes, whether nested folders are its levels, some of its files, and what to say."""
+    names = levels if isinstance(levels, tuple) else None
+    found = list_images("image_folder", root, Wanted(skip=skip))
+    folders, files = [parts for parts in dict.fromkeys(found.rows) if parts], spread(found.images)
+    notes = found.problems.notes()
+    if taxonomy:
+        return read_tree(taxonomy, class_folders(root), names), False, files, notes
+    if levels is None:
+        # A folder with images and with image folders may be a class with more of its images, or a node with children.
+        direct, deeper = {parts[0] for parts in folders if len(parts) == 1}, {p[0] for p in folders if len(p) > 1}
+        both = sorted(direct & deeper)
+        if both:
+            levels = "flat"
+            notes.append(
+                f"{len(both):,} class folders hold images beside folders with images ({', '.join(both[:3])}), so that "
+                "only the first folders are classes; data.levels=folders makes a label tree of all folders"
+            )
+    if levels != "flat" and (classes := folder_classes(folders)):
+        tree = from_paths(classes, names)
+        return tree, tree.num_levels > 1, files, notes
+    if not class_folders(root):
+        raise UserError(f"{root} holds no folder; expected one folder per class with images inside")
+    return Taxonomy.flat(class_folders(root)), False, files, notes
+
+
+def _of_columns(spec: DatasetSpec, path: str | None, label_columns: Sequence[str] | None) -> DatasetSpec:
+    """The tree that label columns, coarse first, describe; without any, one class of everything."""
+    wanted = Wanted(True, spec.path_column, label_columns, spec.on_error == "skip")
+    found = list_images(spec.format, path, wanted)
+    spec = dataclasses.replace(spec, num_classes=1, path_column=found.path_column)
+    if found.columns:
+        try:
+            tree, _ = from_columns(found.rows, found.columns)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        spec = dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
+    return _sampled(spec, found.images, _repeated(found) if spec.format == "table" else ())
+
+
+def _repeated(found: Listing) -> list[str]:
+    """A line on files that stand in several rows, most of all with different labels."""
+    places: dict[str, list[int]] = {}
+    for number, file in enumerate(found.images):
+        places.setdefault(file, []).append(number)
+    twice = {file: {found.rows[n]: n for n in reversed(rows)} for file, rows in places.items() if len(rows) > 1}
+    if differing := [file for file, labels in twice.items() if len(labels) > 1]:
+        labels = sorted(twice[differing[0]].items(), key=lambda item: item[1])[:2]
+        shown = " and ".join(f"{' > '.join(row)} in row {number + 1}" for row, number in labels)
+        return [
+            f"{len(differing):,} files stand in several rows with different labels ({differing[0]}: {shown}), and each "
+            "row is an image of its own; several labels of one image can't be learned"
+        ]
+    again, what = len(found.images) - len(places), "rows that repeat the file and the labels of an earlier one"
+    return [f"{what}, and count again: {again:,}"] if again else []
+
+
+def unseen_classes(
+    spec: DatasetSpec, num_classes: int, wanted: int | Sequence[str] | None, seed: int
+) -> dict[int, str]:
+    """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
+
+    `wanted` are names or indices (of digits, unless a class has that name), or how many to draw. Raises a `UserError`
+    for a class that isn't there, or where none would be left.
+    """
+    names = spec.taxonomy.class_names if spec.taxonomy else tuple(map(str, range(num_classes)))
+    if isinstance(wanted, int):
+        if wanted >= len(names):
+            raise UserError(f"data.unseen_classes={wanted} leaves none of {len(names)} classes to learn from; lower it")
+        found = random.Random(seed).sample(range(len(names)), wanted)
+    else:
+        found = []
+        for name in map(str, wanted or ()):
+            if name in names:
+                found.append(names.index(name))
+            elif name.isdigit() and int(name) < len(names):
+                found.append(int(name))
+            else:
+                shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+                give = f"{did_you_mean(name, names)}give names ({shown}) or indices 0 to {len(names) - 1}"
+                raise UserError(f"data.unseen_classes: {name!r} is no class; {give}")
+    if len(set(found)) == len(names):
+        raise UserError(f"data.unseen_classes names all {len(names)} classes; leave some to learn from")
+    return {leaf: names[leaf] for leaf in sorted(set(found))}

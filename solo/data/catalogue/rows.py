@@ -1,24 +1,18 @@
 """One row per data set: where it comes from, how large its images are, how they are normalised, what the labels mean.
 
-No torch. A new data set is one row here and one function in `solo.data.sources.load` (or anywhere else: `source` is an
-import path), or one `Layout` in `solo.data.layouts`.
+A new one is a row here and a function in `solo.data.sources` (or anywhere else), or a `Layout` in `solo.data.layouts`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from solo.data.catalogue import class_names as names
 from solo.data.layouts.layout import find_layout
 from solo.data.storage.facts import ReadingKeys, Sample
 from solo.taxonomy import Taxonomy
 
 Stats = tuple[float, ...]
 SMALL = 64  # pixels of a side, up to which ResNets begin with a small stem
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# solo-learn normalises CIFAR-100 like this, too, when it classifies; published numbers depend on it.
-_CIFAR_EVAL_MEAN, _CIFAR_EVAL_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 
 
 def wrong_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, str]:
@@ -76,14 +70,55 @@ class DatasetSpec:
         return (self.layout and find_layout(self.layout).levels) or ("class",)
 
 
-_IMAGENET, _CIFAR = (IMAGENET_MEAN, IMAGENET_STD), (_CIFAR_EVAL_MEAN, _CIFAR_EVAL_STD)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# solo-learn normalises CIFAR-100 like this, too, when it classifies; published numbers depend on it.
+_CIFAR = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
 _SMALL: dict[str, Any] = {"small_stem": True, "downloads": True}
 _GREY: dict[str, Any] = {**_SMALL, "crop_min_scale": 0.5}
-_TWO: dict[str, Any] = {**_SMALL, "eval_mean": _CIFAR_EVAL_MEAN, "eval_std": _CIFAR_EVAL_STD}
+_TWO: dict[str, Any] = {**_SMALL, "eval_mean": _CIFAR[0], "eval_std": _CIFAR[1]}
 _FOLDERS: dict[str, Any] = {"folders": True, "resize": 256}
-_FASHION = Taxonomy.from_groups(names.FASHION_MNIST, names.FASHION_MNIST_GROUPS)
-_CIFAR10, _STL10 = Taxonomy.flat(names.CIFAR10), Taxonomy.flat(names.STL10)
-_CIFAR100 = Taxonomy.from_groups(names.CIFAR100, names.CIFAR100_GROUPS, ("superclass", "class"))
+
+# Class names and groups: public facts, in the order of the official labels.
+_CIFAR10 = Taxonomy.flat("airplane automobile bird cat deer dog frog horse ship truck".split())
+_STL10 = Taxonomy.flat("airplane bird car cat deer dog horse monkey ship truck".split())
+_FASHION = Taxonomy.from_groups(
+    "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","),
+    {
+        "tops": ("T-shirt/top", "Pullover", "Dress", "Coat", "Shirt"),
+        "bottoms": ("Trouser",),
+        "shoes": ("Sandal", "Sneaker", "Ankle boot"),
+        "bags": ("Bag",),
+    },
+)
+# Superclasses and classes of CIFAR-100 as in its meta file (Krizhevsky, 2009). Both are sorted by name there.
+_CIFAR100_GROUPS = {
+    name: members.split()
+    for name, members in {
+        "aquatic_mammals": "beaver dolphin otter seal whale",
+        "fish": "aquarium_fish flatfish ray shark trout",
+        "flowers": "orchid poppy rose sunflower tulip",
+        "food_containers": "bottle bowl can cup plate",
+        "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+        "household_electrical_devices": "clock keyboard lamp telephone television",
+        "household_furniture": "bed chair couch table wardrobe",
+        "insects": "bee beetle butterfly caterpillar cockroach",
+        "large_carnivores": "bear leopard lion tiger wolf",
+        "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+        "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+        "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+        "medium_mammals": "fox porcupine possum raccoon skunk",
+        "non-insect_invertebrates": "crab lobster snail spider worm",
+        "people": "baby boy girl man woman",
+        "reptiles": "crocodile dinosaur lizard snake turtle",
+        "small_mammals": "hamster mouse rabbit shrew squirrel",
+        "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+        "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+        "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+    }.items()
+}
+_CIFAR100 = Taxonomy.from_groups(
+    sorted(name for members in _CIFAR100_GROUPS.values() for name in members), _CIFAR100_GROUPS, ("superclass", "class")
+)
 
 
 def _row(
@@ -109,29 +144,23 @@ def _thumbnails(name: str, classes: Taxonomy | int, source: str, size: int = 32,
 
 
 # The HEX release uses five superclasses of CIFAR-100 as data sets of their own: name there -> superclass.
-CIFAR100_PARTS = {
-    "cifar100_aquatic_mammals": "aquatic_mammals",
-    "cifar100_fish": "fish",
-    "cifar100_flowers": "flowers",
-    "cifar100_trees": "trees",
-    "cifar100_vehicle_1": "vehicles_1",
-}
+_PARTS = {name: name for name in ("aquatic_mammals", "fish", "flowers", "trees")} | {"vehicle_1": "vehicles_1"}
 # Names of the MedMNIST collection, without their ending, and numbers of classes.
 _MEDMNIST = {"blood": 8, "chest": 2, "derma": 7, "oct": 4, "organa": 11, "organc": 11, "organs": 11, "path": 9}
 _MEDMNIST |= {"pneumonia": 2, "retina": 5, "tissue": 8}
 
 ROWS = (
     _row(
-        "digits", 16, Taxonomy.flat("0123456789", "digit"), ((0.3098,), (0.3476,)), "load:digits", flip=False, **_GREY
+        "digits", 16, Taxonomy.flat("0123456789", "digit"), ((0.3098,), (0.3476,)), "small:digits", flip=False, **_GREY
     ),
-    _row("fashion_mnist", 28, _FASHION, ((0.2860,), (0.3530,)), "load:fashion_mnist", **_GREY),
+    _row("fashion_mnist", 28, _FASHION, ((0.2860,), (0.3530,)), "small:fashion_mnist", **_GREY),
     _row(
         *("glyphs", 32, 350, ((0.1496,), (0.3299,)), "small:glyphs"),
         **{**_GREY, "downloads": False, "flip": False, "layout": "solo.data.layouts.objects:GLYPHS"},
     ),
-    _row("cifar10", 32, _CIFAR10, ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), "load:cifar10", **_TWO),
-    _row("cifar100", 32, _CIFAR100, ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)), "load:cifar100", **_TWO),
-    _row("stl10", 96, _STL10, ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)), "load:stl10", downloads=True),
+    _row("cifar10", 32, _CIFAR10, ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), "small:cifar10", **_TWO),
+    _row("cifar100", 32, _CIFAR100, ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)), "small:cifar100", **_TWO),
+    _row("stl10", 96, _STL10, ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)), "small:stl10", downloads=True),
     _row("imagenet", 224, 1000, _IMAGENET, "load:image_folder", **_FOLDERS),
     _row("imagenet100", 224, 100, _IMAGENET, "load:image_folder", **_FOLDERS),
     _row("custom", 224, None, _IMAGENET, "load:image_folder", **_FOLDERS),
@@ -160,15 +189,15 @@ ROWS = (
     _photos("tiered_imagenet_h", 608, "imagenet:TIERED_IMAGENET_H"),
     _photos("imagenet_3l", 505, "imagenet:IMAGENET_3L"),
     # Those that train; those that validate are counted when the lists are read.
-    _photos("dyml_product", 1609, "products:DYML_PRODUCT"),
-    _photos("inshop", 7982, "products:INSHOP"),
-    _photos("modelnet40", 40, "products:MODELNET40"),
+    _photos("dyml_product", 1609, "objects:DYML_PRODUCT"),
+    _photos("inshop", 7982, "objects:INSHOP"),
+    _photos("modelnet40", 40, "objects:MODELNET40"),
     _thumbnails("mnist", 10, "mnist", size=28, flip=False),
     _thumbnails("svhn", 10, "svhn", flip=False),
     _thumbnails("cifar10c", _CIFAR10, "cifar10c"),
     *(
-        _thumbnails(name, Taxonomy.flat(names.CIFAR100_GROUPS[group]), "cifar100_part")
-        for name, group in CIFAR100_PARTS.items()
+        _thumbnails(f"cifar100_{name}", Taxonomy.flat(_CIFAR100_GROUPS[group]), "cifar100_part")
+        for name, group in _PARTS.items()
     ),
     *(
         _thumbnails(f"{name}mnist", count, "medmnist", size=28, small_stem=name != "path")

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, either, lines
+from solo.data.layouts.layout import Layout, either, lines, listed
 from solo.data.storage.folders import class_folders
 from solo.untrusted import regular
 
@@ -35,16 +34,16 @@ print(json.dumps({name: plain(found[name]) for name in found.dtype.names} if fou
 
 def _mat(path: Path, key: str) -> Any:
     """A variable of a MATLAB file: a list, or lists by field."""
-    return _values(str(path), key, regular(path).stat().st_mtime_ns)
+    return _values(path, key, regular(path).stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
-def _values(path: str, key: str, changed: int) -> Any:
-    command = [sys.executable, "-c", _READ, path, key]
+def _values(path: Path, key: str, changed: int) -> Any:
+    command = [sys.executable, "-c", _READ, str(path), key]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
-        said = "it is damaged" if done.returncode < 0 else (done.stderr.splitlines() or ["it is damaged"])[-1]
-        raise ValueError(f"{os.path.basename(path)}: {said}")
+        said = done.stderr.splitlines() if done.returncode > 0 else []
+        raise ValueError(f"{path.name}: {said[-1] if said else 'it is damaged'}")
     return json.loads(done.stdout)
 
 
@@ -65,9 +64,9 @@ def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
 
 
 def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    test = either(root / "cars_test_annos_withlabels.mat", root / "devkit" / "cars_test_annos_withlabels.mat")
-    annotations = _mat(root / "devkit" / "cars_train_annos.mat" if train else test, "annotations")
-    for fname, label in zip(annotations["fname"], annotations["class"], strict=True):
+    name = "cars_train_annos.mat" if train else "cars_test_annos_withlabels.mat"
+    found = _mat(either(root / name, root / "devkit" / name), "annotations")
+    for fname, label in zip(found["fname"], found["class"], strict=True):
         yield root / ("cars_train" if train else "cars_test") / str(fname), int(label)
 
 
@@ -76,11 +75,11 @@ def dog_path(name: str) -> Names:
     return (name.partition("-")[2] or name,)
 
 
-def _pet_classes(root: Path) -> dict[int, Names]:
+def _pet_classes(root: Path) -> dict[str, Names]:
     """`great_pyrenees_12` is a `Great Pyrenees`."""
-    found = {int(row[1]): row for row in lines(root / "annotations" / "trainval.txt", 4)}
-    breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in sorted(found)}
-    return {label: ({"1": "cat", "2": "dog"}[found[label][2]], breed) for label, breed in breeds.items()}
+    found = {label: (image, kind) for image, label, kind, _ in lines(root / "annotations" / "trainval.txt", 4)}
+    breeds = {label: " ".join(word.title() for word in found[label][0].split("_")[:-1]) for label in found}
+    return {label: ({"1": "cat", "2": "dog"}[found[label][1]], breeds[label]) for label in sorted(found, key=int)}
 
 
 AIRCRAFT = Layout(
@@ -89,10 +88,7 @@ AIRCRAFT = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
     markers=("data/variants.txt", "data/images_variant_trainval.txt", "data/images_variant_test.txt", "data/images"),
     classes=_aircraft_classes,
-    images=lambda root, train: (
-        (root / "data" / "images" / f"{image}.jpg", variant)
-        for image, variant in lines(root / "data" / f"images_variant_{'trainval' if train else 'test'}.txt", 2)
-    ),
+    images=listed("data/images_variant_{}.txt", "trainval", "test", "data/images/{}.jpg", columns=2),
     levels=("manufacturer", "family", "variant"),
     torchvision="FGVCAircraft",
 )
@@ -104,9 +100,7 @@ FLOWERS = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
     markers=("imagelabels.mat", "setid.mat"),
     # The classes have numbers only.
-    classes=lambda root: {
-        label: (str(label),) for label in sorted({*map(int, _mat(root / "imagelabels.mat", "labels"))})
-    },
+    classes=lambda root: {n: (str(n),) for n in sorted({*map(int, _mat(root / "imagelabels.mat", "labels"))})},
     images=_flower_images,
     torchvision="Flowers102",
 )
@@ -116,9 +110,7 @@ CARS = Layout(
     folder="stanford_cars",
     url="https://github.com/pytorch/vision/issues/7545 (its own site is gone)",
     markers=("devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_train"),
-    classes=lambda root: dict(
-        enumerate(map(car_path, _mat(root / "devkit" / "cars_meta.mat", "class_names")), start=1)
-    ),
+    classes=lambda root: dict(enumerate(map(car_path, _mat(root / "devkit/cars_meta.mat", "class_names")), start=1)),
     images=_car_images,
     levels=("make", "model"),
     of_folder=car_path,
@@ -145,10 +137,7 @@ PETS = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/pets",
     markers=("annotations/trainval.txt", "annotations/test.txt", "images"),
     classes=_pet_classes,
-    images=lambda root, train: (
-        (root / "images" / f"{image}.jpg", int(label))
-        for image, label, *_ in lines(root / "annotations" / f"{'trainval' if train else 'test'}.txt", 4)
-    ),
+    images=listed("annotations/{}.txt", "trainval", "test", "images/{}.jpg", columns=4),
     levels=("species", "breed"),
     torchvision="OxfordIIITPet",
 )

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, either, lines, read_json
-from solo.data.storage.folders import is_image_name
+from solo.data.layouts.layout import Layout, either, images_in, lines, read_json
 
 _SPLITS, _ISA = "splits_tieredImageNet-H", "tiered_imagenet_isa.txt"
 _NODES, _EDGES, _LEAVES = "node_names.txt", "class_hierarchy.txt", "dataset_class_info.json"
@@ -78,8 +77,7 @@ def _breeds(title: str, folder: str, level: int, count: int, ancestor: str | Non
     def images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
         for _, source, target in _split(root, level, count, ancestor).values():
             for wnid in source if train else target:
-                folder = root / ("train" if train else "val") / wnid
-                yield from ((file, wnid) for file in sorted(folder.iterdir()) if is_image_name(file.name))
+                yield from ((file, wnid) for file in images_in(root / ("train" if train else "val") / wnid))
 
     markers, levels = (_EDGES, _NODES, _LEAVES, *_IMAGENET), ("superclass", "class")
     url = f"https://github.com/MadryLab/BREEDS-Benchmarks (its class hierarchy), {_WHERE}"

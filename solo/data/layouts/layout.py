@@ -3,7 +3,9 @@
 import functools
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,12 +13,14 @@ from typing import Any, cast
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json, regular
 
+Classes = Mapping[Any, Names]
+Images = Callable[[Path, bool], Iterable[tuple[Path, Any]]]
 # What the sub-folders of the two splits are called where a data set is a folder of class folders.
-_SPLITS = {"train": ("train", "2021_train", "train_mini", "2021_train_mini"), "val": ("val", "test", "2021_valid")}
+_SPLITS = {True: ("train", "2021_train", "train_mini", "2021_train_mini"), False: ("val", "test", "2021_valid")}
 
 
 def flat(name: str) -> Names:
@@ -26,11 +30,10 @@ def flat(name: str) -> Names:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set as its authors publish it.
+    """A data set as its authors publish it, or as a folder with one sub-folder per class, or with `train` and `val`.
 
-    It is looked for in the given folder, in `folder` below it, and above it if it is called `train`, `val`, `test` or
-    like a marker: then the file of the data set was given.
-    A folder with one sub-folder per class (itself, or its `train` and `val` or `test`) is read as well.
+    It is looked for in the given folder, in `folder` below it, once or twice, and above it if it is called `train`,
+    `val`, `test` or like a marker: then the file of the data set was given.
     """
 
     title: str  # its name in messages
@@ -40,9 +43,9 @@ class Layout:
     markers: tuple[str, ...] = ()
     # root -> what its files call each class, in the order of the official numbers, and its name path, coarse first;
     # None: what `images` call them, sorted, is a name or the path
-    classes: Callable[[Path], Mapping[Any, Names]] | None = None
+    classes: Callable[[Path], Classes] | None = None
     # (root, whether training images are wanted) -> image file and what they call its class
-    images: Callable[[Path, bool], Iterable[tuple[Path, Any]]] | None = None
+    images: Images | None = None
     levels: Names | None = ("class",)  # names of the label levels
     # name of a class folder -> its name path, for layouts with class folders; None: without its lists it can't be told
     # from another data set
@@ -57,7 +60,7 @@ class Layout:
     def root(self, path: Path) -> Path | None:
         """The folder that has all markers, if there is one."""
         above = [path.parent] if path.name in ("train", "val", "test", *self.markers) else []
-        for folder in (path, path / self.folder, *above) if self.markers else ():
+        for folder in (path, path / self.folder, path / self.folder / self.folder, *above) if self.markers else ():
             if all(_has(folder, marker) for marker in self.markers):
                 return folder
         return None
@@ -67,7 +70,7 @@ class Layout:
         if self.of_folder is None:
             return None
         for folder in (path, path / self.folder):
-            for name in _SPLITS["train" if train else "val"]:
+            for name in _SPLITS[train]:
                 if (folder / name).is_dir():
                     return folder / name
         # Its own folders are no classes, where some of it is there.
@@ -75,13 +78,11 @@ class Layout:
             return None
         # The first sub-folder, or a folder `images` in it, holds images: other data sets don't look like that.
         first = [path / name / deeper for name in class_folders(path)[:1] for deeper in ("", "images")]
-        found = any(is_image_name(name) for place in first if place.is_dir() for name in os.listdir(place))
-        return path if found else None
+        return path if any(images_in(place) for place in first if place.is_dir()) else None
 
     def holds_both(self, path: Path) -> bool:
         """Whether training and validation images lie in the same folder."""
-        val = self.class_folder(path, train=False)
-        return self.root(path) is not None or (val is not None and val != path)
+        return self.root(path) is not None or self.class_folder(path, train=False) not in (None, path)
 
     def how_to(self, path: Path) -> str:
         """The message for when nothing was found."""
@@ -113,41 +114,44 @@ class Layout:
         if found is None:
             raise UserError(self.how_to(path))
         folder, classes = found
-        names = tuple(classes.values())
-        tree = _tree(names, self.levels)
-        leaf_of = dict(zip(classes, _leaves(names, tree), strict=True))
+        tree = _tree(tuple(classes.values()), self.levels)
+        leaf_of = dict(zip(classes, _leaves(classes.values(), tree), strict=True))
         published = self.images if self.root(path) else None
         files: list[str] = []  # a path object takes three times the memory, and there may be millions
         targets: list[int] = []
-        try:
+        with self._reading(folder):
             for file, name in published(folder, train) if published else _in_class_folders(folder):
                 files.append(str(file))
                 targets.append(leaf_of[name])
-        except Exception as error:  # whatever json, scipy, zipfile say
-            raise _damaged(self.title, folder, error) from error
         if not files:
             raise UserError(f"{self.title} in {folder} has no {'training' if train else 'validation'} images")
         return files, targets, tree
 
-    def _classes(self, path: Path, train: bool) -> tuple[Path, Mapping[Any, Names]] | None:
+    def _classes(self, path: Path, train: bool) -> tuple[Path, Classes] | None:
         root = self.root(path)
-        try:
-            if root is not None:
-                if self.classes:
-                    classes = self.classes(root)
-                else:
-                    names = {name for images in (True, False) for _, name in cast(Any, self.images)(root, images)}
-                    classes = {name: (name,) if isinstance(name, str) else name for name in sorted(names)}
-                if not classes:
-                    raise ValueError("its lists name no class")
-                for name, names_of in classes.items():
-                    if not names_of or not all(isinstance(part, str) and part for part in names_of):
-                        raise ValueError(f"class {name!r} has the names {names_of!r}")
-                return root, classes
-            folder, named = self.class_folder(path, train), self.of_folder or flat
-            return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
-        except Exception as error:
-            raise _damaged(self.title, root or path, error) from error
+        with self._reading(root or path):
+            if root is None:
+                folder, named = self.class_folder(path, train), self.of_folder or flat
+                return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
+            if self.classes:
+                classes = self.classes(root)
+            else:
+                names = {name for images in (True, False) for _, name in cast(Images, self.images)(root, images)}
+                classes = {name: (name,) if isinstance(name, str) else name for name in sorted(names)}
+            if not classes:
+                raise ValueError("its lists name no class")
+            for name, names_of in classes.items():
+                if not names_of or not all(isinstance(part, str) and part for part in names_of):
+                    raise ValueError(f"class {name!r} has the names {names_of!r}")
+            return root, classes
+
+    @contextmanager
+    def _reading(self, folder: Path) -> Iterator[None]:
+        with explained(f"{self.title} in {folder} can't be read", "unpack its archives again"):
+            try:
+                yield
+            except KeyError as error:
+                raise ValueError(f"no class or image {error}") from error
 
 
 def find_layout(place: str) -> Layout:
@@ -167,6 +171,18 @@ def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:
                 yield pieces
 
 
+def listed(lists: str, train: str, val: str, file: str = "{}", columns: int = 1) -> Images:
+    """Images of text files, `lists` with the words of a split: name of the `file` and class, or class/name."""
+
+    def images(root: Path, training: bool) -> Iterator[tuple[Path, str]]:
+        for word in (train if training else val).split():
+            for name, *more in lines(root / lists.format(word), columns):
+                name = name.lstrip("/")
+                yield root / file.format(name), more[0] if more else name.rpartition("/")[0]
+
+    return images
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file."""
     return parse_json(regular(path).read_bytes())
@@ -177,6 +193,11 @@ def either(*paths: Path) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted."""
+    return sorted(file for file in folder.iterdir() if is_image_name(file.name))
+
+
 # A run asks several times for the same tree.
 @functools.lru_cache(maxsize=8)
 def _tree(paths: tuple[Names, ...], levels: Names | None) -> Taxonomy:
@@ -185,17 +206,17 @@ def _tree(paths: tuple[Names, ...], levels: Names | None) -> Taxonomy:
     return from_paths(paths, levels if levels is None or len(levels) == depth else ("class",))
 
 
-def _leaves(paths: Sequence[Names], tree: Taxonomy) -> list[int]:
-    """The class of each path in its tree: the same numbers, unless branches end at different depths."""
-    if not tree.is_ragged:
-        number = {path: place for place, path in enumerate(dict.fromkeys(paths))}  # two classes may have one name
-        return [number[path] for path in paths]
-    node: list[dict[Names, int]] = [{} for _ in tree.levels]
+def _leaves(paths: Iterable[Names], tree: Taxonomy) -> list[int]:
+    """The class of each path in its tree, of which two may have one name; nodes are numbered as they come."""
+    node, count = dict[Names, int](), Counter[int]()
+    leaf, found = {place: index for index, place in enumerate(tree.leaves)}, []
     for path in paths:
-        for depth, known in enumerate(node[: len(path)]):
-            known.setdefault(path[: depth + 1], len(known))
-    leaf = {place: index for index, place in enumerate(tree.leaves)}
-    return [leaf[len(path) - 1, node[len(path) - 1][path]] for path in paths]
+        for depth in range(1, len(path) + 1):
+            if path[:depth] not in node:
+                node[path[:depth]] = count[depth]
+                count[depth] += 1
+        found.append((len(path) - 1, node[path]))
+    return [leaf[place] for place in found]
 
 
 def _has(folder: Path, marker: str) -> bool:
@@ -207,10 +228,3 @@ def _in_class_folders(folder: Path) -> Iterator[tuple[str, str]]:
         for parts, files in image_folders(folder / name, Problems()):
             for file in files:
                 yield os.path.join(folder, name, *parts, file), name
-
-
-def _damaged(title: str, folder: Path, error: Exception) -> UserError:
-    if isinstance(error, UserError):
-        return error
-    what = f"{'no class or image ' if isinstance(error, KeyError) else ''}{reason(error)}"
-    return UserError(f"{title} in {folder} can't be read ({what}); unpack its archives again")

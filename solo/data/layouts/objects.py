@@ -1,6 +1,13 @@
-"""Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, iNaturalist: pictures in class folders; glyphs: in one file."""
+"""Pictures of things: Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, VOC, iNaturalist, glyphs; and of products.
 
+Of DeepFashion In-Shop, ModelNet40 and DyML-Product the objects that validate are others than those that train, in the
+same categories; one tree has both. Their levels are those of Zhang et al., Use All The Labels (CVPR 2022), section 4:
+https://arxiv.org/abs/2204.13207.
+"""
+
+import itertools
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,37 +15,26 @@ from pathlib import Path
 import numpy as np
 
 from solo.data.labels.trees import Names
-from solo.data.layouts.layout import Layout, either, lines, read_json
-from solo.data.storage.folders import class_folders, is_image_name
+from solo.data.layouts.layout import Layout, either, images_in, lines, listed, read_json
+from solo.data.storage.folders import class_folders
 from solo.untrusted import regular
 
-_CALTECH_TRAIN, _CALTECH_SEED = 30, 0
 _GLYPHS = "glyphs.npz"
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if is_image_name(file.name))
-
-
-def _by_name(names: Iterable[str]) -> dict[str, Names]:
-    return {name: (name,) for name in names}
-
-
-def _tiny_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+def _tiny_images(root: Path, train: bool) -> Iterable[tuple[Path, str]]:
     if train:
-        for name in class_folders(root / "train"):
-            for file in _images_in(root / "train" / name / "images"):
-                yield file, name
-        return
-    for file_name, name, *_ in lines(root / "val" / "val_annotations.txt", 6):
-        yield root / "val" / "images" / file_name, name
+        names = class_folders(root / "train")
+        return ((file, name) for name in names for file in images_in(root / "train" / name / "images"))
+    rows = lines(root / "val" / "val_annotations.txt", 6)
+    return ((root / "val" / "images" / file, name) for file, name, *_ in rows)
 
 
 def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
     """There is no official split: 30 images a class train, as is usual, drawn once and for all; the others validate."""
     for name in class_folders(root / "101_ObjectCategories"):
-        files = _images_in(root / "101_ObjectCategories" / name)
-        drawn = set(random.Random(f"{_CALTECH_SEED} {name}").sample(files, min(_CALTECH_TRAIN, len(files))))
+        files = images_in(root / "101_ObjectCategories" / name)
+        drawn = set(random.Random(f"0 {name}").sample(files, min(30, len(files))))
         for file in files:
             if (file in drawn) == train:
                 yield file, name
@@ -73,10 +69,8 @@ def _inat(year: int, levels: Names) -> Layout:
     return Layout(f"iNaturalist {year}", f"inat{year}", url, markers, classes, images, levels, of_folder=None)
 
 
-_VOC = tuple(
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
-    "sofa train tvmonitor".split()
-)
+_VOC = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person".split()
+_VOC += ["pottedplant", "sheep", "sofa", "train", "tvmonitor"]
 
 
 def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
@@ -99,15 +93,9 @@ DTD = Layout(
     title="DTD",
     folder="dtd",
     url="https://www.robots.ox.ac.uk/~vgg/data/dtd",
-    markers=tuple(
-        f"{name}|dtd/{name}" for name in ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images")
-    ),
-    classes=lambda root: _by_name(class_folders(either(root / "dtd", root) / "images")),
-    images=lambda root, train: (
-        (either(root / "dtd", root) / "images" / image, image.partition("/")[0])
-        for split in (("train", "val") if train else ("test",))
-        for (image,) in lines(either(root / "dtd", root) / "labels" / f"{split}1.txt")
-    ),
+    markers=("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images"),
+    classes=lambda root: {name: (name,) for name in class_folders(root / "images")},
+    images=listed("labels/{}1.txt", "train val", "test", "images/{}"),
     torchvision="DTD",
 )
 
@@ -118,11 +106,8 @@ SUN397 = Layout(
     url="https://vision.princeton.edu/projects/2010/SUN (images, and Partitions.zip unpacked into them)",
     markers=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
     # `/a/apartment_building/outdoor` is the class `apartment_building/outdoor`.
-    classes=lambda root: {name: (name[3:],) for (name,) in lines(root / "ClassName.txt")},
-    images=lambda root, train: (
-        (root / image.lstrip("/"), image.rpartition("/")[0])
-        for (image,) in lines(root / f"{'Training' if train else 'Testing'}_01.txt")
-    ),
+    classes=lambda root: {name[1:]: (name[3:],) for (name,) in lines(root / "ClassName.txt")},
+    images=listed("{}_01.txt", "Training", "Testing"),
     of_folder=None,
 )
 
@@ -132,7 +117,7 @@ VOC2007 = Layout(
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)",
     markers=("ImageSets/Main/person_trainval.txt", "ImageSets/Main/person_test.txt", "JPEGImages"),
     images=_voc_images,
-    several=_VOC,
+    several=tuple(_VOC),
     of_folder=None,
 )
 
@@ -141,7 +126,7 @@ TINY_IMAGENET = Layout(
     folder="tiny-imagenet-200",
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     markers=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
-    classes=lambda root: _by_name(class_folders(root / "train")),
+    classes=lambda root: {name: (name,) for name in class_folders(root / "train")},
     images=_tiny_images,
 )
 
@@ -150,7 +135,7 @@ CALTECH101 = Layout(
     folder="caltech101",
     url="https://data.caltech.edu/records/mzrjq-6wc02",
     markers=("101_ObjectCategories",),
-    classes=lambda root: _by_name(class_folders(root / "101_ObjectCategories")),
+    classes=lambda root: {name: (name,) for name in class_folders(root / "101_ObjectCategories")},
     images=_caltech_images,
     torchvision="Caltech101",
 )
@@ -160,7 +145,7 @@ FOOD101 = Layout(
     folder="food-101",
     url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
     markers=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
-    classes=lambda root: _by_name(name for (name,) in lines(root / "meta" / "classes.txt")),
+    classes=lambda root: {name: (name,) for (name,) in lines(root / "meta" / "classes.txt")},
     images=lambda root, train: (
         (root / "images" / f"{image}.jpg", name)
         for name, images in read_json(root / "meta" / f"{'train' if train else 'test'}.json").items()
@@ -182,8 +167,8 @@ def _glyph_classes(root: Path) -> dict[int, Names]:
     with np.load(regular(root / _GLYPHS)) as file:
         script, group, character = (file[f"names{level}"].tolist() for level in range(3))
         above, top = file["parent2"].tolist(), file["parent1"].tolist()
-    paths = [(script[top[parent]], group[parent], name) for parent, name in zip(above, character, strict=True)]
-    return dict(enumerate(paths))
+    names = enumerate(zip(above, character, strict=True))
+    return {number: (script[top[parent]], group[parent], name) for number, (parent, name) in names}
 
 
 GLYPHS = Layout(
@@ -193,4 +178,78 @@ GLYPHS = Layout(
     markers=(_GLYPHS,),
     classes=_glyph_classes,
     levels=("script", "group", "character"),
+)
+
+_PARTITION = "list_eval_partition.txt"
+DYML_LEVELS = ("coarse", "middle", "fine")
+
+
+def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
+    """Image, category > product > variation, and `train`, `query` or `gallery`.
+
+    `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
+    """
+    file = either(root / "Eval" / _PARTITION, root / _PARTITION)
+    for (line,) in itertools.islice(lines(file), 2, None):  # behind their number and the columns' names
+        image, _, status = line.split()
+        *_, category, product, name = image.split("/")
+        if status not in ("train", "query", "gallery"):
+            raise ValueError(f"{file.name}: {image} is for {status!r}")
+        yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
+
+
+def _views(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
+    """Image, category > model; `airplane/train/airplane_0001.*.png` are views of airplane_0001."""
+    for category in class_folders(root):
+        for file in images_in(root / category / ("train" if train else "test")):
+            found = re.match(rf"{re.escape(category)}_\d+", file.name)
+            yield file, (category, found[0] if found else file.stem.rpartition("_")[0])
+
+
+def _dyml_rows(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
+    """Images with their path; in the published lists the heading ends in the first image, `.., fine_id0.jpg, 3`."""
+    folder = root / ("train" if train else "mini-bmk_all_in_one")
+    first, *rest = (line for (line,) in lines(folder / "label.csv"))
+    for row in (first.rpartition("_id")[2], *rest):
+        if row:
+            name, *numbers = (cell.strip() for cell in row.split(","))
+            coarse, middle, fine = (f"{level} {number}" for level, number in zip(DYML_LEVELS, numbers, strict=True))
+            yield folder / "imgs" / name, (coarse, middle, fine)
+
+
+# The query and gallery images validate.
+INSHOP = Layout(
+    title="DeepFashion In-Shop",
+    folder="In-shop Clothes Retrieval Benchmark",
+    url="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+    markers=(f"Eval/{_PARTITION}|{_PARTITION}", "Img/img|img"),
+    images=lambda root, train: (
+        (either(root / "Img", root) / image, path)
+        for image, path, status in _inshop_rows(root)
+        if (status == "train") == train
+    ),
+    levels=("category", "product", "variation"),
+    queries=lambda root: (
+        either(root / "Img", root) / image for image, _, status in _inshop_rows(root) if status == "query"
+    ),
+)
+
+MODELNET40 = Layout(
+    title="ModelNet40 (rendered views)",
+    folder="modelnet40_images_new_12x",
+    url="https://github.com/jongchyisu/mvcnn_pytorch",
+    markers=("airplane/train", "airplane/test"),
+    images=_views,
+    levels=("category", "model"),
+)
+
+# Its classes that validate are others than those that train.
+DYML_PRODUCT = Layout(
+    title="DyML-Product",
+    folder="dyml_product",
+    url="https://github.com/SupetZYK/DynamicMetricLearning",
+    markers=("train/label.csv", "train/imgs", "mini-bmk_all_in_one/label.csv"),
+    images=_dyml_rows,
+    levels=DYML_LEVELS,
+    of_folder=None,
 )

@@ -1,9 +1,9 @@
-"""Data sets of PIL images: arrays, files with labels, an HDF5 file, a flat folder; and what is wanted of a source."""
+"""Data sets of PIL images: arrays, files, HDF5, a flat folder; what is wanted of a source; what can't be decoded."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,14 +11,17 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from solo.data.catalogue.registry import choose_classes
+from solo.data.labels.subsets import Around
+from solo.data.storage.containers import H5File, read_index
+from solo.data.storage.facts import Source, Stored
 from solo.data.storage.folders import DEFAULT_ROOT
-from solo.data.storage.h5_file import OpenH5, h5_image, read_index
 from solo.data.storage.reading import ImageReading, flat_images
-from solo.data.storage.stored import Stored
-from solo.errors import UserError
+from solo.errors import BrokenImageError, UserError, printable
 from solo.taxonomy import Taxonomy
 
+Item = TypeVar("Item")
 Transform = Callable[[Any], Any]
+OptTransform = Transform | None
 Split = Literal["pretrain", "train", "val"]
 
 
@@ -29,8 +32,8 @@ class Request:
     split: Split
     path: Path | None
     download: bool
-    transform: Transform | None
-    target_transform: Transform | None
+    transform: OptTransform
+    target_transform: OptTransform
 
     @property
     def root(self) -> Path:
@@ -51,15 +54,12 @@ class LevelTargets:
 
 
 class LabelledImages(Dataset[tuple[Any, Any]]):
-    """Items `(image, target)`, after their transforms; a subclass says how an image is read.
+    """Items `(image, target)`, after their transforms; `targets` are leaf classes, -1 for unlabelled."""
 
-    `targets` has the leaf class of each image, -1 for unlabelled; `reading` says how files become images.
-    """
-
-    reading = ImageReading()
+    reading = ImageReading()  # how files become images
 
     def __init__(
-        self, targets: Iterable[int], transform: Transform | None = None, target_transform: Transform | None = None
+        self, targets: Iterable[int], transform: OptTransform = None, target_transform: OptTransform = None
     ) -> None:
         self.targets = [int(target) for target in targets]
         self.transform = transform
@@ -80,110 +80,157 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
 
 
 class ArrayDataset(LabelledImages):
-    """Images in memory: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB.
+    """Images in memory, `data` as torchvision's CIFAR calls them: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB."""
 
-    Attributes:
-        groups: images of one belong together (a writer, a font), and `data.holdout` leaves them together; or None.
-    """
-
-    groups: np.ndarray | None = None
+    groups: np.ndarray | None = None  # images of one (a writer, a font) belong together: `data.holdout` keeps them so
 
     def __init__(
         self,
         images: np.ndarray,
         targets: Iterable[int],
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
+        transform: OptTransform = None,
+        target_transform: OptTransform = None,
     ) -> None:
         super().__init__(targets, transform, target_transform)
-        self.images = images
+        self.data = images
 
     @property
-    def data(self) -> np.ndarray:
-        """`images`, as torchvision's CIFAR calls them."""
-        return self.images
-
-    @data.setter
-    def data(self, images: np.ndarray) -> None:
-        self.images = images
+    def images(self) -> np.ndarray:
+        """The same as `data`."""
+        return self.data
 
     def read(self, index: int) -> Image.Image:
         """The image, grey or RGB, as one of Pillow."""
-        return Image.fromarray(self.images[index])
+        return Image.fromarray(self.data[index])
 
 
 class ImageFiles(LabelledImages):
     """Image files, or images inside of larger ones; `samples` (file, class), `classes` (names) as in torchvision."""
+
+    root: Path | None = None  # the folder or file that they come from
+    problems: Sequence[str] = ()  # what had to be left out, one line each
 
     def __init__(
         self,
         files: Sequence[str | Path | Stored],
         targets: Sequence[int],
         classes: Sequence[str],
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
+        transform: OptTransform = None,
+        target_transform: OptTransform = None,
     ) -> None:
         super().__init__(targets, transform, target_transform)
-        self.samples = list(zip(files, self.targets, strict=True))
+        self.samples = self.imgs = list(zip(files, self.targets, strict=True))
         self.classes = list(classes)
-
-    @property
-    def imgs(self) -> list[tuple[str | Path | Stored, int]]:
-        """`samples`, by torchvision's other name."""
-        return self.samples
-
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        """The number of each class name."""
-        return {name: number for number, name in enumerate(self.classes)}
+        self.class_to_idx = {name: number for number, name in enumerate(classes)}
 
     def read(self, index: int) -> Any:
         """Decode the file. Raises a `BrokenImageError`: it can't be decoded."""
         return self.reading.read(self.samples[index][0])
 
 
-class CustomDatasetWithoutLabels(LabelledImages):
+class CustomDatasetWithoutLabels(ImageFiles):
     """All images directly in `root`, with target -1, at least one; `images`: their sorted names."""
 
-    def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
+    def __init__(self, root: str | Path, transform: OptTransform = None) -> None:
         self.root = Path(root)
         self.images = flat_images(self.root)
         if not self.images:
             raise UserError(f"{self.root} holds no files that are images; give a folder with images directly inside")
-        super().__init__([-1] * len(self.images), transform)
-
-    def read(self, index: int) -> Any:
-        """Decode the file; raises as `ImageFiles.read`."""
-        return self.reading.read(self.root / self.images[index])
+        super().__init__([self.root / name for name in self.images], [-1] * len(self.images), (), transform)
 
 
-class H5Dataset(LabelledImages):
+class H5Dataset(ImageFiles):
     """Images of one HDF5 file in solo-learn's layout; classes are its groups, sorted by name.
 
-    For the data set `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name,
-    class index)`. Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
+    For `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name, class index)`.
+    Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
     """
 
     def __init__(
         self,
         dataset: str,
         h5_path: str | Path,
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
+        transform: OptTransform = None,
+        target_transform: OptTransform = None,
     ) -> None:
-        self.root = Path(h5_path).expanduser()
-        index = read_index(self.root)
-        self.classes = choose_classes(dataset, list(index))
-        self.samples = [
-            (f"{name}/{image}", target) for target, name in enumerate(self.classes) for image in index[name]
-        ]
-        super().__init__([target for _, target in self.samples], transform, target_transform)
-        self._file = OpenH5(self.root)
+        self._file = H5File(Path(h5_path).expanduser())
+        self.root, index = self._file.path, read_index(self._file.path)
+        classes = choose_classes(dataset, list(index))
+        names = [f"{name}/{image}" for name in classes for image in index[name]]
+        targets = [target for target, name in enumerate(classes) for _ in index[name]]
+        super().__init__(names, targets, classes, transform, target_transform)
 
     def read(self, index: int) -> Any:
         """Decode the stored file. Raises a `BrokenImageError`: it can't be decoded."""
-        return self.reading.read(h5_image(self._file, self.samples[index][0]))
+        return self.reading.read(self._file.image(str(self.samples[index][0])))
 
     def sources(self) -> list[Stored]:
         """Where each image lies, for who decodes by himself."""
-        return [h5_image(self._file, name) for name, _ in self.samples]
+        return [self._file.image(str(name)) for name, _ in self.samples]
+
+
+class SkipBroken(Around):
+    """A data set in which the next readable image, with an unknown label (-1), stands for one that can't be decoded.
+
+    What is broken is shared with the loader's workers: no file is tried twice, and all can be listed in the end.
+    """
+
+    def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:
+        super().__init__(dataset)
+        self.broken = torch.zeros(len(cast(Sized, dataset)), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.broken)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """The item, or the next readable one, if there is one, without its label."""
+        broken = self.broken
+        place, (image, target) = next_readable(
+            index, len(self), broken.__getitem__, self.dataset.__getitem__, lambda at: broken.__setitem__(at, True)
+        )
+        if place == index:
+            return image, target
+        return image, torch.full_like(target, -1) if isinstance(target, torch.Tensor) else -1
+
+    def skipped(self) -> list[str]:
+        """What was found broken so far, one line each."""
+        names = image_sources(self.dataset)
+        found = [str(names[i]) if names else f"image {i}" for i in self.broken.nonzero().flatten().tolist()]
+        return [*getattr(self.dataset, "problems", []), *map(not_an_image, found)]
+
+
+def not_an_image(name: str) -> str:
+    """The line on a file that was skipped."""
+    return f"{printable(name)} can't be read as an image"
+
+
+def next_readable(
+    first: int, count: int, broken: Callable[[int], Any], read: Callable[[int], Item], mark: Callable[[int], None]
+) -> tuple[int, Item]:
+    """The place of the first of `count` images, from `first` on and round, that can be read, and what is read there.
+
+    Places that are known to be `broken` are left out, `mark` is told of new ones. Raises a `UserError` if all are.
+    """
+    for place in (number % count for number in range(first, first + count)):
+        if not broken(place):
+            try:
+                return place, read(place)
+            except BrokenImageError:
+                mark(place)
+    raise UserError(f"none of the {count} images can be read; data.on_error=skip has nothing to go on with")
+
+
+def image_sources(dataset: Any) -> list[Source] | None:
+    """What each image of a data set is read from: a path, or an image in a larger file; None for other data sets."""
+    if hasattr(dataset, "sources"):
+        return list(dataset.sources())
+    if not hasattr(dataset, "samples"):
+        return None
+    return [sample if isinstance(sample, Stored) else str(sample) for sample, *_ in dataset.samples]
+
+
+def skipped_files(dataset: Any) -> list[str]:
+    """What a data set has skipped so far: the first with a method `skipped` below wrappers with `dataset`."""
+    while dataset is not None and not hasattr(dataset, "skipped"):
+        dataset = getattr(dataset, "dataset", None)
+    return list(dataset.skipped()) if dataset is not None else []

@@ -1,63 +1,50 @@
-"""Where images come from: one function per data set, from a `Request` to items `(PIL image, target)`.
+"""Where images come from: `load` gives the items `(PIL image, target)` of a split, by the source that its row names.
 
-A source is named in `DatasetSpec.source` and has the form `source(spec, request) -> Dataset`. What it returns takes the
-request's two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`.
+A source, `DatasetSpec.source`, is a function `source(spec, request) -> Dataset`. What it returns takes the request's
+two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`; `small` has some. Own code can
+hand any data set of items `(PIL image, int)` to the loaders instead; views and index are added by wrappers:
+
+    view = build_transform_pipeline("custom", cfg.augmentations[0])  # of solo.data.pretrain_dataloader, as these
+    images = dataset_with_index(MyDataset)(..., transform=prepare_n_crop_transform([view], [2]))
+    loader = prepare_dataloader(images, batch_size=256)
+    trainer.fit(METHODS["simclr"](cfg), loader)  # cfg.data.num_classes says how many labels there are
 """
 
 import dataclasses
 import importlib
+import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from PIL import Image
+import torch
 from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
 from solo.data.labels.subsets import hold_out
+from solo.data.labels.trees import Labels, label_rows
 from solo.data.sources.images import (
-    ArrayDataset,
     CustomDatasetWithoutLabels,
     H5Dataset,
     ImageFiles,
     LabelledImages,
     LevelTargets,
     Request,
+    SkipBroken,
     Split,
     Transform,
 )
-from solo.data.sources.skip import SkipBroken
 from solo.data.storage.archives import guarded
+from solo.data.storage.containers import is_h5
 from solo.data.storage.folders import class_folders, is_image_name, of_split
-from solo.data.storage.h5_file import is_h5
-from solo.data.storage.idx import find_fashion, no_fashion, read_fashion
-from solo.data.storage.listing import READERS, WITH_COLUMNS
+from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, printable, reason
+from solo.taxonomy import UNKNOWN, Taxonomy
 
-_DIGITS_SPLIT_SEED = 0
-
-
-class _ImageFolder(tv.ImageFolder):  # type: ignore[misc]
-    """torchvision's, without hidden folders; ImageNet-100 may be taken out of the whole ImageNet."""
-
-    def __init__(self, dataset: str, root: str, **options: Any) -> None:
-        self.dataset = dataset
-        super().__init__(root, **options)
-
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        names = choose_classes(self.dataset, class_folders(directory))
-        return names, {name: index for index, name in enumerate(names)}
-
-
-class _STL10(tv.STL10):  # type: ignore[misc]
-    """torchvision's, with `targets` like all the others."""
-
-    @property
-    def targets(self) -> list[int]:
-        return cast("list[int]", self.labels.tolist())
+_LOG = logging.getLogger("solo")
 
 
 def load(
@@ -72,10 +59,10 @@ def load(
 ) -> Dataset[tuple[Any, Any]]:
     """The images of one split: `train`, `val`, or `pretrain` (`train` and the unlabelled images, where there are some).
 
-    `path` is the folder or HDF5 file of this split, or the root of a data set with a layout of its own; with
-    `no_labels` a flat folder, a table or shards of images, whose targets are -1. With `levels` targets are `(levels,)`
-    LongTensors, coarse first, if there is more than one level. `data_format` is as `data.format`; `None` takes HDF5
-    files for what they are. Raises a `UserError` if the data aren't there, can't be fetched, or don't look as expected.
+    `path` is the folder or file of this split, or the root of a data set with a layout of its own; with `no_labels` a
+    flat folder, a table or shards, whose targets are -1. With `levels` targets are `(levels,)` LongTensors, coarse
+    first, if there is more than one. Without `data_format` HDF5 files are taken for what they are. Raises a `UserError`
+    if the data aren't there, can't be fetched, or don't look as expected.
     """
     share, train_path = spec.holdout
     if share:
@@ -107,59 +94,11 @@ def load(
             images = source(spec, Request(split, folder, download, transform, target_transform))
             if spec.channels not in (1, 3) and not isinstance(images, ImageFiles):
                 what = f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3"
-                own = "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
-                raise UserError(f"{what}; other numbers are read from {own}")
+                own_ = "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
+                raise UserError(f"{what}; other numbers are read from {own_}")
     if isinstance(images, LabelledImages):
         images.reading = ImageReading.by(spec.reading)
     return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
-
-
-def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 enlarged to `spec.size`; a fixed stratified fifth validates."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    train, val = train_test_split(
-        np.arange(len(images)), test_size=0.2, stratify=bunch.target, random_state=_DIGITS_SPLIT_SEED
-    )
-    rows = val if request.split == "val" else train
-    size = (spec.size, spec.size)
-    large = [np.asarray(Image.fromarray(images[i]).resize(size, Image.Resampling.BICUBIC)) for i in rows]
-    return ArrayDataset(np.stack(large), bunch.target[rows], request.transform, request.target_transform)
-
-
-def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
-    """Fashion-MNIST from idx files in the given folder, else from Debian's package; what is missing is fetched."""
-    prefix = "t10k" if request.split == "val" else "train"
-    files, why = find_fashion(prefix, request.path, request.root), "data.download=False"
-    if files is None and request.download:
-        try:
-            tv.FashionMNIST(str(request.root), download=True)
-        except (RuntimeError, OSError) as error:
-            why = f"the download failed: {reason(error)}"
-        files = find_fashion(prefix, request.root)
-    if files is None:
-        raise UserError(no_fashion(request.path, why))
-    images, labels = read_fashion(*files)
-    return ArrayDataset(images, labels, request.transform, request.target_transform)
-
-
-def cifar10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """CIFAR-10 as torchvision reads and fetches it."""
-    return from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
-
-
-def cifar100(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """CIFAR-100 as torchvision reads and fetches it; its superclasses are the row's."""
-    return from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
-
-
-def stl10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """STL-10 by torchvision; pretraining adds the 100,000 unlabelled images."""
-    split = {"pretrain": "train+unlabeled", "train": "train", "val": "test"}[request.split]
-    return from_torchvision(_STL10, "stl10_binary", request, split=split)
 
 
 def from_torchvision(
@@ -167,13 +106,11 @@ def from_torchvision(
 ) -> Dataset[tuple[Any, Any]]:
     """A data set of torchvision that fetches itself; a `UserError` says where it was looked for in vain."""
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
-    try:
-        with guarded():
-            return cls(str(request.root), download=request.download, **options)
-    except (RuntimeError, OSError) as error:
-        fetch = "the download failed" if request.download else "data.download=False"
-        what = f"no complete {layout} in {request.root} ({fetch}: {reason(error)})"
-        raise UserError(f"{what}; set data.train_path and data.val_path to the folder that holds {layout}/") from error
+    fetch = "the download failed" if request.download else "data.download=False"
+    what = f"no complete {layout} in {request.root}, and {fetch}"
+    cure = f"set data.train_path and data.val_path to the folder that holds {layout}/"
+    with guarded(), explained(what, cure, RuntimeError, OSError):
+        return cls(str(request.root), download=request.download, **options)
 
 
 def published(spec: DatasetSpec, request: Request) -> ImageFiles:
@@ -190,13 +127,75 @@ def published(spec: DatasetSpec, request: Request) -> ImageFiles:
     return ImageFiles(files, targets, tree.class_names, request.transform, request.target_transform)
 
 
+class _ImageFolder(tv.ImageFolder):  # type: ignore[misc]
+    """torchvision's, without hidden folders; ImageNet-100 may be taken out of the whole ImageNet."""
+
+    def __init__(self, spec: DatasetSpec, request: Request) -> None:
+        self.dataset, self.reading = spec.name, ImageReading.by(spec.reading)
+        transforms = (request.transform, request.target_transform)
+        super().__init__(str(request.path), *transforms, self.reading.read, is_image_name)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = choose_classes(self.dataset, class_folders(directory))
+        return names, {name: index for index, name in enumerate(names)}
+
+
 def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
     """One folder per class, images inside at any depth."""
-    reading = ImageReading.by(spec.reading)
-    options = {"transform": request.transform, "target_transform": request.target_transform}
     try:
-        images = _ImageFolder(spec.name, str(request.path), loader=reading.read, is_valid_file=is_image_name, **options)
-        images.reading = reading
-        return images
+        return _ImageFolder(spec, request)
     except FileNotFoundError as error:
         raise UserError(f"{request.path}: {reason(error)} Put images into these folders or remove them") from error
+
+
+class FileDataset(ImageFiles):
+    """Image files whose items have the row of `labels` (N, levels), coarse first, -1 for unknown, if there are some."""
+
+    labels: torch.Tensor | None = None
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, leaf = super().__getitem__(index)
+        return image, leaf if self.labels is None else self.labels[index]
+
+
+def own(spec: DatasetSpec, request: Request) -> FileDataset:
+    """A user's own images in whatever form `list_images` knows, with labels by name in the training images' tree."""
+    tree, root, skip = spec.taxonomy, request.path, spec.on_error == "skip"
+    columns = list(tree.levels) if tree else []
+    found = list_images(spec.format, root, Wanted(request.split != "val", spec.path_column, columns, skip))
+    if tree is None:
+        data = FileDataset(found.images, [UNKNOWN] * len(found.images), (), request.transform)
+    else:
+        try:
+            rows, labels = _placed(spec, tree, found, root)
+            leaves = [tree.leaf_of(row) for row in labels]
+            if request.split != "val" and found.columns is None:
+                counts = Counter(leaves)
+                tree.check_counts([counts[leaf] for leaf in range(tree.num_classes)])
+        except UserError as error:
+            raise UserError(f"{root}: {error}") from error
+        data = FileDataset([found.images[row] for row in rows], leaves, tree.class_names, request.transform)
+        data.labels = torch.tensor(labels) if request.target_transform else None
+    data.root, data.problems = root, found.problems.found
+    return data
+
+
+def _placed(spec: DatasetSpec, tree: Taxonomy, found: Listing, root: Path | None) -> tuple[list[int], list[Labels]]:
+    """Which images have a place among the classes, and their labels."""
+    labels, strange = label_rows(found.rows, found.columns, tree, spec.nested)
+    # Images beside the class folders belong to none of them.
+    placed = [number for number, row in enumerate(found.rows) if row]
+    if unknown := Counter(strange[number] for number in placed if strange[number]):
+        shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
+        what = f"{len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's labels"
+        if spec.unknown_classes == "raise":
+            skip = " (training folders that can't be read are none, too)" if spec.on_error == "skip" else ""
+            text = f"{what}: {shown}; take them out, or set data.unknown_classes=drop to leave them out"
+            raise UserError(f"{text}, or label to keep the labels that they share with the training data{skip}")
+        kept = "kept with the labels that they share"
+        if spec.unknown_classes == "drop":
+            kept, placed = "left out", [number for number in placed if not strange[number]]
+        _LOG.warning("note: %s: %s: %s: %s (data.unknown_classes)", root, what, shown, kept)
+    if not placed:
+        raise UserError("there are no images in its folders")
+    return placed, [labels[number] for number in placed]

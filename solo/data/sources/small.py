@@ -1,21 +1,147 @@
-"""Small images that fit into memory: MNIST, SVHN, parts of CIFAR-100, CIFAR-10-C, MedMNIST, glyphs."""
+"""Small images that fit into memory: digits, MNIST and its like, CIFAR, STL-10, SVHN, MedMNIST, glyphs."""
 
+import gzip
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
-from solo.data.catalogue.registry import layout_of
-from solo.data.catalogue.rows import DatasetSpec
+from solo.data.catalogue.registry import DatasetSpec, layout_of
 from solo.data.sources.images import ArrayDataset, Request
-from solo.data.sources.load import cifar10, cifar100, from_torchvision, image_folder
+from solo.data.sources.load import from_torchvision, image_folder
 from solo.data.storage.folders import class_folders
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.untrusted import regular
 
+# Debian's and Ubuntu's package dataset-fashion-mnist installs its files here.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _CIFAR10C_LABELS = "labels.npy"
+
+
+def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 enlarged to `spec.size`; a fixed stratified fifth validates."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    train, val = train_test_split(np.arange(len(images)), test_size=0.2, stratify=bunch.target, random_state=0)
+    rows = val if request.split == "val" else train
+    size = (spec.size, spec.size)
+    large = [np.asarray(Image.fromarray(images[i]).resize(size, Image.Resampling.BICUBIC)) for i in rows]
+    return _arrays(np.stack(large), bunch.target[rows], request)
+
+
+def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
+    """Fashion-MNIST from idx files in the given folder, else from Debian's package; what is missing is fetched."""
+    prefix = "t10k" if request.split == "val" else "train"
+    files, why = find_fashion(prefix, request.path, request.root), "data.download=False"
+    if files is None and request.download:
+        try:
+            tv.FashionMNIST(str(request.root), download=True)
+        except (RuntimeError, OSError) as error:
+            why = f"the download failed: {reason(error)}"
+        files = find_fashion(prefix, request.root)
+    if files is None:
+        wanted = "the files {train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]"
+        package = f"Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST})"
+        rest = f"leave it out for {package}" if request.path else f"install {package}"
+        what = f"no Fashion-MNIST in {request.path or package} ({why})"
+        raise UserError(f"{what}; set data.train_path to a folder with {wanted}, or {rest}")
+    return ArrayDataset(*read_fashion(*files), request.transform, request.target_transform)
+
+
+def find_fashion(prefix: str, path: Path | None, default: Path | None = None) -> tuple[Path, Path] | None:
+    """Images' and labels' file of `train` or `t10k` in the given folder, else in Debian's, then in `default`."""
+    for folder in (path,) if path else (DEBIAN_FASHION_MNIST, default):
+        for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
+            for end in ("", ".gz"):
+                files = [place / f"{prefix}-{name}-ubyte{end}" for name in ("images-idx3", "labels-idx1")]
+                if all(file.is_file() for file in files):
+                    return files[0], files[1]
+    return None
+
+
+def read_fashion(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images `(N, 28, 28)` and labels `(N,)`, uint8; a `UserError` if they don't belong together."""
+    pixels, classes = read_idx(images), read_idx(labels)
+    if pixels.ndim != 3 or classes.ndim != 1 or len(pixels) != len(classes):
+        raise UserError(f"{images} holds {pixels.shape} and {labels} {classes.shape}; expected (N, H, W) and (N,)")
+    return pixels, classes
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """A uint8 array from an idx file, a `UserError` if it is no whole one; names ending in `.gz` are decompressed."""
+    with explained(f"{path} can't be read", "fetch the file again", OSError, EOFError, zlib.error):
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    # Header, big-endian: two zero bytes, type (8: uint8), number of dimensions, then one uint32 per dimension.
+    ndim = data[3] if len(data) > 3 else 0
+    start = 4 + 4 * ndim
+    if len(data) < start or data[:3] != b"\0\0\x08":
+        raise UserError(f"{path} is no idx file of bytes; fetch the file again")
+    shape = [int(n) for n in np.frombuffer(data, ">u4", count=ndim, offset=4)]
+    if len(data) - start != np.prod(shape, dtype=np.int64):
+        raise UserError(f"{path} should hold {shape} bytes but has {len(data) - start}; fetch the file again")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it
+
+
+def cifar10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """CIFAR-10 as torchvision reads and fetches it."""
+    return from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
+
+
+def cifar100(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """CIFAR-100 as torchvision reads and fetches it; its superclasses are the row's."""
+    return from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
+
+
+def cifar100_part(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """The five classes of a superclass, out of CIFAR-100 or from a folder with one sub-folder for each of them."""
+    names = [] if spec.taxonomy is None else list(spec.taxonomy.class_names)
+    if request.path and request.path.is_dir() and class_folders(request.path) == names:
+        return cast("Dataset[tuple[Any, Any]]", image_folder(spec, request))
+    data: Any = cifar100(spec, request)
+    index = {data.class_to_idx[name]: i for i, name in enumerate(names)}
+    kept = [i for i, target in enumerate(data.targets) if target in index]
+    return _arrays(data.data[kept], [index[data.targets[i]] for i in kept], request)
+
+
+def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
+
+    Its path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds the 10,000
+    test images at five strengths.
+    """
+    if request.split != "val":
+        return cifar10(spec, request)
+    path = request.root
+    folder = path if path.is_dir() else path.parent
+    files = [path] if path.is_file() else sorted(set(folder.glob("*.npy")) - {folder / _CIFAR10C_LABELS})
+    if not files or not (folder / _CIFAR10C_LABELS).is_file():
+        raise UserError(
+            f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path to the "
+            "folder with labels.npy and fog.npy, ..., or to one of these files"
+        )
+    images = np.concatenate([_load(file) for file in files])
+    return _arrays(images, np.tile(_load(folder / _CIFAR10C_LABELS), len(files)), request)
+
+
+class _STL10(tv.STL10):  # type: ignore[misc]
+    """torchvision's, with `targets` like all the others."""
+
+    @property
+    def targets(self) -> list[int]:
+        return cast("list[int]", self.labels.tolist())
+
+
+def stl10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+    """STL-10 by torchvision; pretraining adds the 100,000 unlabelled images."""
+    split = {"pretrain": "train+unlabeled", "train": "train", "val": "test"}[request.split]
+    return from_torchvision(_STL10, "stl10_binary", request, split=split)
 
 
 def mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
@@ -31,45 +157,8 @@ def svhn(spec: DatasetSpec, request: Request) -> ArrayDataset:
     return _arrays(data.data.transpose(0, 2, 3, 1), data.labels, request)
 
 
-def cifar100_part(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """The five classes of a superclass, out of CIFAR-100 or from a folder with one sub-folder for each of them."""
-    names = [] if spec.taxonomy is None else list(spec.taxonomy.class_names)
-    if request.path and request.path.is_dir() and class_folders(request.path) == names:
-        folder: Dataset[tuple[Any, Any]] = image_folder(spec, request)
-        return folder
-    data: Any = cifar100(spec, request)
-    index = {data.class_to_idx[name]: i for i, name in enumerate(names)}
-    kept = [i for i, target in enumerate(data.targets) if target in index]
-    return _arrays(data.data[kept], [index[data.targets[i]] for i in kept], request)
-
-
-def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """CIFAR-10-C, for evaluation: the training images are CIFAR-10's, the validation images are corrupted.
-
-    The validation path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds
-    the 10,000 test images at five strengths.
-    """
-    if request.split != "val":
-        training: Dataset[tuple[Any, Any]] = cifar10(spec, request)
-        return training
-    path = request.root
-    folder = path if path.is_dir() else path.parent
-    files = [path] if path.is_file() else sorted(set(folder.glob("*.npy")) - {folder / _CIFAR10C_LABELS})
-    if not files or not (folder / _CIFAR10C_LABELS).is_file():
-        raise UserError(
-            f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path to the "
-            "folder with labels.npy and fog.npy, ..., or to one of these files"
-        )
-    images = np.concatenate([_load(file) for file in files])
-    labels = _load(folder / _CIFAR10C_LABELS)
-    return _arrays(images, np.tile(labels, len(files)), request)
-
-
 def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
-    """One of the MedMNIST data sets, from its npz file; the test images validate.
-
-    ChestMNIST has fourteen findings, any number of them in an image; its two classes here are none and some.
-    """
+    """A MedMNIST data set; its test images validate. The two classes of ChestMNIST here are no finding and some."""
     path = request.root / f"{spec.name}.npz"
     if not path.is_file():
         raise UserError(
@@ -99,12 +188,9 @@ def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 def _load(path: Path) -> Any:
     """An array, or arrays by name. Raises a `UserError`: it is damaged; all of it is looked at."""
-    try:
-        regular(path)
-        found = np.load(path)
+    with explained(f"{path} can't be read", "fetch it again"):
+        found = np.load(regular(path))
         return found if path.suffix == ".npy" else {name: found[name] for name in found.files}
-    except Exception as error:  # NumPy and zipfile raise almost anything
-        raise UserError(f"{path} can't be read ({reason(error)}); fetch it again") from error
 
 
 def _arrays(images: np.ndarray, targets: Any, request: Request) -> ArrayDataset:

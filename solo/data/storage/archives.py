@@ -13,14 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unittest.mock import patch
 
-from solo.errors import UserError
+from solo.errors import UserError, explained
 
 MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
 MOST_FILES = 20_000_000
 _LONGEST_NAME = 2**20  # bytes of a header's extension
 _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
-_DAMAGED: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
-_DAMAGED += (EOFError, ValueError, RuntimeError, OverflowError)
+_OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
 _TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 
 
@@ -55,14 +55,13 @@ class StrictInfo(tarfile.TarInfo):
 
 
 def extract_tar(source: Path, folder: Path, compression: str | None = None, most: int = MOST_BYTES) -> None:
-    """Unpack a tar file; what a link leads to has to be a file of the archive, which gets a second name.
+    """Unpack a tar file, in which a link becomes a second copy of the archive's file that it leads to.
 
     `compression` is `.gz`, `.xz`, `.bz2`, or None; `most` bytes may its files have together. Raises a `UserError` where
     it is damaged, too large, or a member or a link would leave the folder; nothing of that is written.
     """
-    free = _room(folder, most)
     options: Any = {"mode": _TAR_MODES[compression], "tarinfo": StrictInfo}
-    with _readable(source), tarfile.open(source, **options) as tar:
+    with _room(source, folder, most) as free, tarfile.open(source, **options) as tar:
         size, links = 0, []
         for count, member in enumerate(tar, start=1):
             size += max(member.size, 0)
@@ -75,9 +74,7 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
             elif member.isdir():
                 place.mkdir(parents=True, exist_ok=True)
             elif member.isreg():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.unlink(missing_ok=True)
-                with open(place, "xb") as file:
+                with _anew(place).open("xb") as file:
                     shutil.copyfileobj(tar.extractfile(member), file)  # type: ignore[arg-type]
                 place.chmod(0o755 if member.mode & 0o100 else 0o644)
             else:
@@ -85,21 +82,15 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
         # No link is ever made, so that a chain of them leads nowhere.
         for place, target in links * 2:  # a link to a link that comes later
             if target.is_file() and target != place:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.unlink(missing_ok=True)
-                shutil.copyfile(target, place)
+                shutil.copyfile(target, _anew(place))
         lost = next((place for place, target in links if not target.is_file()), None)
         if lost is not None:
             raise UserError(f"{source}: the link {lost.name!r} leads to no file of the archive; get another archive")
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
-    """Unpack a zip file, whose links become small files, of at most so many bytes.
-
-    Raises a `UserError` where it is damaged, too large, or a member would leave the folder; then nothing is written.
-    """
-    free = _room(folder, most)
-    with _readable(source), zipfile.ZipFile(source) as archive:
+    """Unpack a zip file, whose links become small files; what is damaged, too large or leaves the folder is refused."""
+    with _room(source, folder, most) as free, zipfile.ZipFile(source) as archive:
         members = archive.infolist()
         _require_bound(source, sum(member.file_size for member in members), len(members), free)
         for member in members:
@@ -107,25 +98,24 @@ def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
         archive.extractall(folder)
 
 
-def _room(folder: Path, most: int) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    return min(most, shutil.disk_usage(folder).free)
-
-
 @contextmanager
-def _readable(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except _DAMAGED as error:
-        raise UserError(f"{source} is no complete archive ({error}); remove it and fetch it again") from error
+def _room(source: Path, folder: Path, most: int) -> Iterator[int]:
+    """How many bytes may be written into the folder; an archive that is damaged becomes a `UserError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with explained(f"{source} is no complete archive", "remove it and fetch it again", *_DAMAGED):
+        yield min(most, shutil.disk_usage(folder).free)
+
+
+def _anew(place: Path) -> Path:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    return place
 
 
 def _require_bound(source: Path, size: int, count: int, most: int) -> None:
     if size > most or count > MOST_FILES:
-        what = f"{size:,} bytes of at most {most:,} (free on the disk, or allowed)"
-        text = what if size > most else f"more than {MOST_FILES:,} files"
+        bytes_ = f"{size:,} bytes of at most {most:,} (free on the disk, or allowed)"
+        text = bytes_ if size > most else f"more than {MOST_FILES:,} files"
         raise UserError(f"{source} is too large to unpack: {text}; free the disk or look at the archive")
 
 

@@ -25,7 +25,7 @@ _NO_PICTURES = {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".iim", ".mpeg"
 
 
 @functools.cache
-def image_suffixes() -> tuple[str, ...]:
+def _image_suffixes() -> tuple[str, ...]:
     """In lower case: what Pillow with its plug-ins reads, and NumPy's arrays."""
     from PIL import Image  # takes a while, and not everyone looks at images
 
@@ -36,7 +36,12 @@ def image_suffixes() -> tuple[str, ...]:
 
 def is_image_name(name: str) -> bool:
     """Whether a file is an image by its name."""
-    return name.lower().endswith(image_suffixes())
+    return name.lower().endswith(_image_suffixes())
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or made by a system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def existing_folder(path: str | None) -> Path:
@@ -54,11 +59,6 @@ def class_folders(path: str | os.PathLike[str]) -> list[str]:
     """Names of the folders in `path`, sorted: the classes of an image folder. Hidden and system folders are none."""
     with os.scandir(path) as entries:
         return sorted(entry.name for entry in entries if _is_folder(entry) and not is_ignored(entry.name))
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or made by a system."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def of_split(folder: Path, train: bool) -> Path:
@@ -95,28 +95,26 @@ class Problems:
         """A line on what is left out, if anything is."""
         known = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
         kinds = ", ".join(f"{kind} ({count:,})" for kind, count in known[:8])
-        more = f" and {len(self.left_out) - 8} more kinds" if len(self.left_out) > 8 else ""
+        more = f" and {len(known) - 8} more kinds" if len(known) > 8 else ""
         return [f"left out, for they are no images: {kinds}{more}"] if kinds else []
 
 
-def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts, list[str]]]:
+def image_folders(
+    root: str | Path, problems: Problems, parts: Parts = (), above: frozenset[str] = frozenset()
+) -> Iterator[tuple[Parts, list[str]]]:
     """Every folder that holds images: its parts below `root` (none for the root) and the sorted file names.
 
-    Hidden files and folders are left out, links are followed. Sub-folders come in the order of their names, each after
-    the folder that holds it, so that whoever has seen enough may stop. `problems` is told of folders that can't be
-    listed, of links that lead nowhere, and of what is left out.
+    Hidden files and folders are left out, links are followed. Each comes after the folder that holds it, in the order
+    of names. `problems` is told of folders that can't be listed, of links that lead nowhere, and of what is left out.
+    `parts` and `above`, real paths, are the way here.
     """
-    yield from _walk(Path(root), (), problems, frozenset())
-
-
-def _walk(folder: Path, parts: Parts, problems: Problems, above: frozenset[str]) -> Iterator[tuple[Parts, list[str]]]:
-    real = os.path.realpath(folder)
+    real = os.path.realpath(root)
     if real in above:
-        problems.add(folder, "links to a folder above itself")
+        problems.add(root, "links to a folder above itself")
         return
     images, folders = [], []
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(root) as entries:
             for entry in entries:
                 if _is_folder(entry):
                     if is_ignored(entry.name):
@@ -132,12 +130,12 @@ def _walk(folder: Path, parts: Parts, problems: Problems, above: frozenset[str])
                 else:
                     problems.leave_out(entry.name, "pipes, sockets and devices")
     except OSError as error:
-        problems.add(folder, f"can't be listed ({error.strerror})")
+        problems.add(root, f"can't be listed ({error.strerror})")
         return
     if images:
         yield parts, sorted(images)
     for name in sorted(folders):
-        yield from _walk(folder / name, (*parts, name), problems, above | {real})
+        yield from image_folders(Path(root, name), problems, (*parts, name), above | {real})
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,17 +1,21 @@
 """What lies where a user's own images are: every image, and the words that say what it shows. No torch."""
 
+import csv
+import functools
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage import hub
-from solo.data.storage.folders import Parts, Problems, image_folders
-from solo.data.storage.h5_file import h5_images
-from solo.data.storage.shards import label_table, read_shards
-from solo.data.storage.tables import choose_labels, read_table, table_columns
-from solo.errors import UserError
+from solo.data.storage.containers import as_text, columns_of, h5_images, hub_images, label_table, read_hub, read_shards
+from solo.data.storage.folders import Parts, Problems, image_folders, is_image_name
+from solo.errors import UserError, reason
+from solo.suggest import did_you_mean
+from solo.untrusted import parse_json
+
+Table = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,6 @@ def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None
     return reader(Path(path), wanted or Wanted())
 
 
-def _of_columns(
-    images: Sequence[Any], table: Mapping[str, Sequence[str]], columns: Sequence[str], path_column: str | None = None
-) -> Listing:
-    rows: list[Parts] = list(zip(*(table[name] for name in columns), strict=True)) or [()] * len(images)
-    return Listing(list(images), rows, tuple(columns), path_column)
-
-
 def _folder(root: Path, wanted: Wanted) -> Listing:
     found = Listing([], [], problems=Problems(wanted.skip))
     for parts, names in image_folders(root, found.problems):
@@ -61,8 +58,9 @@ def _folder(root: Path, wanted: Wanted) -> Listing:
 def _table(path: Path, wanted: Wanted) -> Listing:
     file = path.expanduser()
     table = read_table(file)
-    images, columns = table_columns(table, file, wanted.path_column, wanted.label_columns)
-    return _of_columns([str(file.parent / Path(name).expanduser()) for name in table[images]], table, columns, images)
+    column, columns = table_columns(table, file, wanted.path_column, wanted.label_columns)
+    images = [str(file.parent / Path(name).expanduser()) for name in table[column]]
+    return Listing(images, _rows(table, columns, len(images)), tuple(columns), column)
 
 
 def _shards(path: Path, wanted: Wanted) -> Listing:
@@ -70,18 +68,32 @@ def _shards(path: Path, wanted: Wanted) -> Listing:
     samples = list(read_shards(path, problems).values())
     table = label_table(samples) if wanted.label_columns != [] else {}
     likely = ["cls"] if "cls" in table else list(table)
-    columns = choose_labels(list(table), wanted.label_columns, likely, path)
-    found = _of_columns([sample.image for sample in samples], table, columns)
-    found.problems.found.extend(problems.found)
-    return found
+    columns = _labels(table, wanted.label_columns, likely, path)
+    images = [sample.image for sample in samples]
+    return Listing(images, _rows(table, columns, len(images)), tuple(columns), problems=problems)
 
 
 def _hub(path: Path, wanted: Wanted) -> Listing:
     name = str(path)
-    data = hub.read_hub(name, wanted.train)
-    images = hub.image_column(data, name, wanted.path_column)
-    columns = choose_labels(list(data.features), wanted.label_columns, hub.likely_labels(data), name)
-    return _of_columns(hub.images(data, images, name), hub.label_table(data, columns), columns, images)
+    data = read_hub(name, wanted.train)
+    kinds = {column: type(feature).__name__ for column, feature in data.features.items()}
+    pictures = [column for column, kind in kinds.items() if kind == "Image"]
+    column = wanted.path_column or next(iter(pictures), None)
+    if column is None or column not in pictures:
+        what = f"data.path_column={column!r} holds no images" if column else f"{name} has no column of images"
+        raise UserError(f"{what}; of its columns {', '.join(kinds)} these do: {', '.join(pictures) or 'none'}")
+    likely = [column for column, kind in kinds.items() if kind == "ClassLabel"] or [c for c in kinds if c == "label"]
+    columns = _labels(kinds, wanted.label_columns, likely, name)
+    table = {column: _hub_labels(data, column) for column in columns}
+    return Listing(hub_images(data, column, name), _rows(table, columns, len(data)), tuple(columns), column)
+
+
+def _hub_labels(data: Any, column: str) -> list[str]:
+    """Names of classes where the column has some, nothing for null and -1."""
+    names, cells = getattr(data.features[column], "names", None), data.select_columns([column])[column][:]
+    if names:
+        return ["" if cell is None or cell < 0 else names[cell] for cell in cells]
+    return [json.dumps(cell) if isinstance(cell, (list, dict)) else as_text(cell) for cell in cells]
 
 
 def _h5(path: Path, wanted: Wanted) -> Listing:
@@ -98,3 +110,123 @@ READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
 }
 # What holds images and columns of labels.
 WITH_COLUMNS = ("table", "webdataset", "hf")
+
+
+def read_table(path: str | Path) -> Table:
+    """All columns of a file as texts, of equal length; an empty text where there is nothing."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UserError(f"the table {file} {what}; data.format=table needs a file: {', '.join(_TABLES)}")
+    stat = file.stat()
+    return _read_table(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_table(file: Path, size: int, changed_ns: int) -> Table:
+    """Asked for by the check, and for each split; a large table takes seconds."""
+    kind = file.suffix.lower()
+    if kind not in _TABLES:
+        raise UserError(f"the table {file} is of no known kind; its name must end in {', '.join(_TABLES)}")
+    try:
+        table = _TABLES[kind](file)
+    except UserError:
+        raise
+    except (ValueError, OSError, csv.Error, TypeError, AttributeError) as error:
+        remedy = "; write it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"the table {file} can't be read as {kind[1:]} ({reason(error)}){remedy}") from error
+    if not table or not next(iter(table.values())):
+        raise UserError(f"the table {file} has no rows")
+    return table
+
+
+def _csv(file: Path) -> Table:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        head = stream.readline()
+        stream.seek(0)
+        delimiter = max("\t,;", key=head.count)
+        rows = [row for row in csv.reader(stream, delimiter=delimiter, strict=True) if row]
+    names = [name.strip() for name in rows[0]] if rows else []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names):
+            raise ValueError(f"row {number} has {len(row)} cells, the header {len(names)}")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two columns are named {twice[0]!r}")
+    return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
+
+
+def _json(file: Path) -> Table:
+    text = file.read_text(encoding="utf-8-sig")
+    lines = file.suffix.lower() == ".jsonl"  # a text may hold other ends of lines
+    data = [parse_json(line) for line in text.split("\n") if line.strip()] if lines else parse_json(text)
+    if isinstance(data, dict):
+        if len({len(column) for column in data.values()}) > 1:
+            raise ValueError("its columns differ in length")
+        return {str(name): [as_text(cell) for cell in column] for name, column in data.items()}
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        raise ValueError('each row has to be an object, as in [{"path": "a.png", "label": "cat"}]')
+    return columns_of(data)
+
+
+def _parquet(file: Path) -> Table:
+    try:
+        from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError:
+        extra = 'pip install "solo-hex[parquet]"'
+        raise UserError(f"reading {file} needs pyarrow ({extra}); or store the table as CSV") from None
+    columns = parquet.read_table(file).to_pydict()
+    return {str(name): [as_text(cell) for cell in cells] for name, cells in columns.items()}
+
+
+_TABLES = {".csv": _csv, ".tsv": _csv, ".json": _json, ".jsonl": _json, ".parquet": _parquet}
+
+
+def table_columns(
+    table: Mapping[str, Sequence[str]], file: Path, path_column: str | None, label_columns: Sequence[str] | None
+) -> tuple[str, list[str]]:
+    """Which column holds the paths, and which ones the labels, coarse first.
+
+    Not given, these are the first column whose first value ends like an image file, and the only other column, if any.
+    Raises a `UserError`: a column isn't there, or there are several to choose from.
+    """
+    if path_column is not None:
+        _require(table, [path_column], "path_column", file)
+    else:
+        path_column = next((name for name, cells in table.items() if is_image_name(cells[0])), None)
+    if path_column is None:
+        raise UserError(f"{file} has no column of image files; set data.path_column to one of {_some(table)}")
+    if is_image_name(path_column):
+        raise UserError(f"{file} has no header: it begins with {path_column}; add a first row with the columns' names")
+    labels = _labels(table, label_columns, [name for name in table if name != path_column], file)
+    for name in labels:
+        cells = [cell for cell in table[name] if cell]
+        if cells and all(cell[0] + cell[-1] in ("[]", "{}") for cell in cells):
+            raise UserError(f"{file}: {name!r} holds lists, such as {cells[0][:40]}; give a column for each level")
+    return path_column, labels
+
+
+def _labels(
+    names: Collection[str], wanted: Sequence[str] | None, likely: Sequence[str], where: str | Path
+) -> list[str]:
+    """The columns of labels, coarse first: the wanted ones, which are there, else the only likely one, if any."""
+    _require(names, wanted or (), "label_columns", where)
+    if wanted is None and len(likely) > 1:
+        what = f"{where} has several columns that may be labels: {_some(likely)}"
+        raise UserError(f"{what}; set data.label_columns to those that are, coarse first (or to [])")
+    return list(likely if wanted is None else wanted)
+
+
+def _rows(table: Mapping[str, Sequence[str]], columns: Sequence[str], count: int) -> list[Parts]:
+    return list(zip(*(table[name] for name in columns), strict=True)) or [()] * count
+
+
+def _require(names: Collection[str], wanted: Sequence[str], key: str, where: str | Path) -> None:
+    for column in wanted:
+        if column not in names:
+            hint, there = did_you_mean(column, names), _some(names) or "no labels"
+            raise UserError(f"data.{key}: {where} has no column {column!r}; {hint}it has {there}")
+
+
+def _some(names: Collection[str]) -> str:
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(name[:60] for name in list(names)[:20]) + more

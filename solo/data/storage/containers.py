@@ -1,0 +1,340 @@
+"""Images inside of larger files: WebDataset's shards, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
+
+Shards (https://github.com/webdataset/webdataset) are tar files whose members with one key are a sample: `0001.jpg`,
+`0001.cls` and `0001.json` are the sample `0001`. Their places are looked up once, so that any image can be read at any
+time. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file: one large file instead of
+a million small ones, for network file systems.
+"""
+
+import functools
+import json
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from solo.data.storage.archives import StrictInfo
+from solo.data.storage.facts import Stored
+from solo.data.storage.folders import Problems, class_folders, is_image_name
+from solo.errors import BrokenImageError, UserError, explained, reason
+from solo.files import replacing, write_text
+from solo.untrusted import parse_json
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MOST_SHARDS = 1_000_000
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_LARGEST = 2**30  # bytes of an image file in an HDF5 file
+_H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SAVED = ("dataset_dict.json", "state.json")  # what `datasets` leaves by `save_to_disk`
+_HUB_VALIDATION = ("validation", "valid", "val", "test")
+_LOADED: set[str] = set()  # data sets of the hub
+
+Index = dict[str, list[str]]
+
+
+def as_text(cell: Any) -> str:
+    """A label as a text: nothing for null and NaN, whole numbers without a point."""
+    if cell is None or cell != cell:  # NaN is not itself
+        return ""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+@dataclass
+class ShardSample:
+    """The image of a key, and what else has it."""
+
+    image: Stored | None = None
+    others: dict[str, Stored] = field(default_factory=dict)  # by extension
+
+
+def shard_files(path: str | Path) -> list[str]:
+    """The shards, not compressed, of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`."""
+    text = str(Path(path).expanduser())
+    found = None if os.path.exists(text) else _BRACES.search(text)  # a name may hold braces of its own
+    if found:
+        first, last = found.groups()
+        numbers = range(int(first), int(last) + 1)
+        if len(numbers) > _MOST_SHARDS:
+            raise UserError(f"{text} means {len(numbers):,} shards; at most {_MOST_SHARDS:,} can be read")
+        files = [f"{text[: found.start()]}{n:0{len(first)}}{text[found.end() :]}" for n in numbers]
+    elif os.path.isdir(text):
+        files = sorted(str(file) for file in Path(text).rglob("*") if file.name.endswith((".tar", *_COMPRESSED)))
+    else:
+        files = [text]
+    missing = [file for file in files if not os.path.isfile(file)]
+    if missing or not files:
+        what = f"{missing[0]} does not exist" if missing else f"{text} holds no *.tar file"
+        raise UserError(f"{what}; data.format=webdataset needs a tar file, a folder of them, or name-{{000..099}}.tar")
+    compressed = next((file for file in files if file.endswith(_COMPRESSED)), None)
+    if compressed:
+        raise UserError(f"{compressed} is compressed, and its images can't be read in any order; unpack it to .tar")
+    return files
+
+
+def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, ShardSample]:
+    """The samples with an image, by shard and key, in their order.
+
+    `problems` is told of shards that can't be read to their end; without it they are refused. Raises a `UserError`
+    where a shard is damaged or holds a key twice, or there is no image.
+    """
+    samples: dict[str, ShardSample] = {}
+    for shard in shard_files(path):
+        stat = os.stat(shard)
+        found, problem = _members(shard, stat.st_size, stat.st_mtime_ns)
+        if problem:
+            (problems or Problems()).add(shard, problem)
+        samples |= found
+    if not samples:
+        raise UserError(f"{path} holds no images; members must be named KEY.jpg, KEY.png, .., with KEY.cls or KEY.json")
+    return samples
+
+
+@functools.lru_cache(maxsize=4096)
+def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, ShardSample], str]:
+    """And what is wrong with the shard. Asked several times in a run; reading a large one's heads takes seconds."""
+    found: dict[str, ShardSample] = {}
+    problem = ""
+    try:
+        with tarfile.open(shard, "r:", tarinfo=StrictInfo) as tar:
+            for info in tar:
+                if info.issparse() or info.offset_data + info.size > size:
+                    raise tarfile.ReadError(f"the data of {info.name} are cut off")
+                folder, _, name = info.name.rpartition("/")
+                if not info.isfile() or name.startswith("."):
+                    continue
+                key, _, extension = name.partition(".")
+                extension = f".{extension.lower()}"
+                sample, start = found.setdefault(f"{folder}/{key}", ShardSample()), info.offset_data
+                place = (shard, start, info.size)
+                member = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", _member_bytes, place)
+                if extension in sample.others or (sample.image and sample.image.name == member.name):
+                    raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
+                if is_image_name(extension):  # the first of several is the image
+                    sample.image = sample.image or member
+                else:
+                    sample.others[extension] = member
+        with open(shard, "rb") as file:
+            file.seek(tar.offset)
+            if file.read(2**16).strip(b"\0"):
+                raise tarfile.ReadError("there is more behind its end")
+    except UserError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        problem = f"can't be read to its end ({reason(error)})"
+    return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}, problem
+
+
+def _member_bytes(shard: str, offset: int, size: int) -> bytes:
+    """Fewer if the shard is cut off. It is opened each time: a handful of shards may be thousands."""
+    with open(shard, "rb", buffering=0) as file:
+        return os.pread(file.fileno(), size, offset)
+
+
+def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
+    """Columns of texts: `cls` from `KEY.cls`, and the plain values of `KEY.json`, of which a damaged one is refused."""
+    rows: list[dict[str, Any]] = []
+    for sample in samples:
+        rows.append({})
+        for extension, member in sample.others.items():
+            if extension == ".cls":
+                rows[-1]["cls"] = member.read().decode(errors="replace").strip()
+            elif extension == ".json":
+                with explained(f"{member} is no JSON", "correct it, or take it out", ValueError):
+                    content = parse_json(member.read())
+                fields = content.items() if isinstance(content, dict) else ()
+                rows[-1].update({name: value for name, value in fields if isinstance(value, (str, int, float))})
+    return columns_of(rows)
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Rows as columns of texts: an empty one where a row doesn't have it."""
+    return {name: [as_text(row.get(name)) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
+
+
+def is_h5(path: str | Path) -> bool:
+    """Whether `path` is a file that begins as HDF5 files do."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_H5_SIGNATURE)) == _H5_SIGNATURE
+
+
+def open_h5(path: Path, mode: str = "r") -> Any:
+    """The file as h5py's `File`. Raises a `UserError`: h5py is not installed, or the file is missing or damaged."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError('reading and writing HDF5 files needs h5py; pip install "solo-hex[h5]"') from error
+    what = "can't be read as HDF5" if mode == "r" else "can't be written"
+    with explained(f"{path} {what}", "check data.train_path and data.val_path", OSError):
+        return h5py.File(path, mode)
+
+
+def read_index(path: Path) -> Index:
+    """Class -> names of its images, both sorted; a `UserError` if the file can't be read or has another layout.
+
+    It is kept beside the file: listing a million names takes a minute, and each process needs it.
+    """
+    cache = path.with_name(path.name + ".index.json")
+    state = path.stat() if path.is_file() else None
+
+    def stamp(index: Index) -> list[int]:
+        whose = [state.st_size, state.st_mtime_ns] if state else []
+        return [*whose, zlib.crc32(json.dumps(index).encode())]
+
+    try:
+        stored = parse_json(cache.read_bytes())
+        if stored["file"] == stamp(stored["index"]):
+            return dict(stored["index"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # there is none yet, or a damaged one
+    index = _h5_names(path)
+    try:
+        write_text(cache, json.dumps({"file": stamp(index), "index": index}))
+    except UserError:
+        pass  # a read-only folder: the next run lists the file again
+    return index
+
+
+def _h5_names(path: Path) -> Index:
+    def text(name: str | bytes) -> str:
+        """A name, as Python holds names of files that are no UTF-8."""
+        return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+    kinds = (OSError, KeyError, RuntimeError, AttributeError, TypeError)
+    with open_h5(path) as file, explained(f"{path} is damaged", "write it again", *kinds):
+        items = {text(name): item for name, item in sorted(file.items(), key=lambda item: text(item[0]))}
+        away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
+        index = {name: sorted(map(text, item)) for name, item in items.items() if hasattr(item, "keys")}
+    strange = [f"the array {name!r}" for name in sorted(set(items) - set(index))]
+    strange += [f"the empty group {name!r}" for name, images in index.items() if not images]
+    if away:
+        raise UserError(f"{path}: {away[0]!r} is a link to another file; write the images into one file")
+    if strange or not index:
+        what = f"{path} holds {strange[0] if strange else 'nothing'}; expected one group per class with encoded images"
+        raise UserError(f"{what} inside, as scripts/utils/convert_imgfolder_to_h5.py writes them")
+    return index
+
+
+class H5File:
+    """A file that is opened by each process for itself: a handle from before a fork reads other processes' bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._handle, self._owner = path, None, -1
+
+    def image(self, part: str) -> Stored:
+        """One image; reading it raises a BrokenImageError if it isn't there, lies in another file, or is no file."""
+        return Stored(f"{self.path}: {part}", str(self.path), part, H5File.read, (self, part))
+
+    def read(self, part: str) -> bytes:
+        """The bytes of an image file."""
+        try:
+            if self._owner != os.getpid():
+                self._handle, self._owner = open_h5(self.path), os.getpid()
+            handle: Any = self._handle
+            item = handle[part.encode("utf-8", "surrogateescape")]
+            if item.file.filename != handle.filename or item.is_virtual or item.external:
+                raise ValueError("it leads to another file")
+            if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
+                raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
+            return bytes(item[()].tobytes())
+        except UserError:
+            raise
+        except (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
+            what = f"{self.path}: {part} can't be read as an image ({reason(error)})"
+            raise BrokenImageError(f"{what}; write the file again") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_handle": None, "_owner": -1}
+
+
+def h5_images(path: Path) -> list[Stored]:
+    """All images of a file, class by class."""
+    file = H5File(path.expanduser())
+    return [file.image(f"{name}/{image}") for name, images in read_index(file.path).items() for image in images]
+
+
+def write_h5(folder: Path, path: Path) -> int:
+    """Store a folder with one sub-folder per class, and return how many images it has; files stay encoded.
+
+    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`. Raises a
+    `UserError` where there are no class folders, one has no images, or `path` exists or can't be written.
+    """
+    import numpy as np
+
+    if path.exists():
+        raise UserError(f"{path} exists already; remove it or choose another name")
+    names = class_folders(folder) if folder.is_dir() else []
+    if not names:
+        raise UserError(f"{folder} has no class folders; expected one folder per class with images inside")
+    count = 0
+    with replacing(path) as temporary, open_h5(temporary, "w") as file:
+        for name in names:
+            images = sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_image_name(p.name))
+            if not images:
+                raise UserError(f"{folder / name} holds no images; put some there or remove it")
+            for image in images:
+                key = f"{name}/{'__'.join(image.relative_to(folder / name).parts)}"
+                data = np.frombuffer(image.read_bytes(), np.uint8)
+                file.create_dataset(key, data=data, compression="gzip", compression_opts=9)
+            count += len(images)
+    return count
+
+
+@functools.lru_cache(maxsize=8)
+def read_hub(path: str, train: bool = True) -> Any:
+    """A split as a `datasets.Dataset`: `train`, else `validation`, or `test` where there is none.
+
+    The path is a name on the hub, or a folder that `load_dataset` knows or `save_to_disk` wrote; `:SPLIT` behind it
+    chooses another split.
+    """
+    try:
+        import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError as error:
+        raise UserError('data.format=hf needs the package datasets; pip install "solo-hex[hf]"') from error
+    name, _, split = path.partition(":")
+    folder = Path(name).expanduser()
+    with explained(f"datasets can't load {name}", "give a name on the hub or a folder"):
+        if any((folder / file).is_file() for file in _SAVED):
+            data = datasets.load_from_disk(str(folder))
+        else:
+            data = datasets.load_dataset(str(folder) if folder.is_dir() else name)
+    _LOADED.add(path)
+    if not isinstance(data, Mapping):
+        return data
+    wanted = [split] if split else ["train"] if train else list(_HUB_VALIDATION)
+    found = next((name for name in wanted if name in data), None)
+    if found is None:
+        advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"
+        raise UserError(f"{path} has no split {' or '.join(wanted)}; {advice}")
+    return data[found]
+
+
+def is_here(path: str) -> bool:
+    """Whether a data set of the hub can be read without a network: a folder, or loaded by this process already."""
+    return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
+
+
+def hub_images(data: Any, column: str, name: str) -> list[Stored]:
+    """The image of each row, not decoded."""
+    encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
+    # By its fingerprint the package knows data that are the same.
+    found = encoded._fingerprint
+    return [Stored(f"{name}#{row}", None, f"{found} {row}", _cell_bytes, (encoded, row)) for row in range(len(encoded))]
+
+
+def _cell_bytes(data: Any, row: int) -> bytes:
+    """None where the row has no image."""
+    (cell,) = data[row].values()
+    cell = cell or {}
+    if cell.get("bytes") or not cell.get("path"):
+        return cell.get("bytes") or b""
+    try:
+        return Path(cell["path"]).read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,146 @@
+"""Classifiers that train the backbone: of the finest classes, or on a label tree, with one loss each.
+
+An image may be labelled at any depth and counts for what is known of it, one without any label for nothing. The losses
+of tree heads are those of `solo.losses.tree_heads`, `tree_geometry` and `happier`, and get the `method_kwargs` by their
+names; docs/hierarchical.md has formulas and sources.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from solo.losses import happier, tree_geometry, tree_heads
+from solo.losses.guided import GuidedLoss
+from solo.losses.targets import cross_entropy_loss_func
+from solo.methods import kwargs as of
+from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
+from solo.nn.heads import mlp
+from solo.taxonomy import Taxonomy
+
+
+class CrossEntropy(BaseMethod):
+    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels.
+
+    Images without a label don't count.
+    """
+
+    Kwargs = of.CrossEntropyKwargs
+    trainable = ("head",)
+    metric = "train_ce_loss"
+
+    def build(self, kw: of.CrossEntropyKwargs) -> None:
+        self.head = nn.Linear(self.features_dim, self.num_classes)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the head's logits (B, classes)."""
+        return {"z": self.head(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Cross-entropy of the classes, the mean over the views."""
+        losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
+        return sum(losses[1:], losses[0]) / len(losses)
+
+
+class Guided(MlpHeads, BaseMethod):
+    """Guided: one prototype a class, their distances those of the label tree.
+
+    Garnot, Landrieu: Leveraging class hierarchies with metric-guided prototype learning,
+    https://arxiv.org/abs/2007.03047. Images without a label don't count.
+    """
+
+    Kwargs = of.GuidedKwargs
+    trainable = ("projector", "prototypes")
+    metric = "train_guided_loss"
+    projector_form = {"norm": False}
+
+    def build(self, kw: of.GuidedKwargs) -> None:
+        super().build(kw)
+        classes = torch.arange(self.num_classes).numpy()
+        tree = 2.0 * (1 - torch.eye(self.num_classes))  # all classes are equally far from each other
+        if self.taxonomy:
+            tree = torch.from_numpy(self.taxonomy.distance(classes[:, None], classes)).float()
+        self.prototypes = GuidedLoss(tree, kw.proj_output_dim, kw.distortion_weight)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Cross-entropy of the distances to the prototypes, and the distortion of the tree."""
+        z = torch.cat(out["z"])
+        loss: Tensor = self.prototypes(z, step.targets.repeat(len(out["z"])))
+        return loss
+
+
+class TreeHead(BaseMethod):
+    """A head, linear or with a hidden layer, and a loss on its outputs."""
+
+    Loss: ClassVar[type[tree_heads.TreeLoss]]
+    trainable: ClassVar[tuple[str, ...]] = ("head",)
+    metric = "train_tree_loss"
+
+    def build(self, kw: Any) -> None:
+        """Make the loss for the classes' tree, and a head as wide as it asks for."""
+        tree = self.taxonomy or Taxonomy.flat([str(name) for name in range(self.num_classes)])
+        own = {name: value for name, value in vars(kw).items() if not name.startswith("proj_")}
+        dim, hidden = self.output_dim(kw), getattr(kw, "proj_hidden_dim", None)
+        self.criterion = self.Loss(tree, **({} if dim is None else {"dim": dim}), **own)
+        wide, width = self.features_dim, self.criterion.width
+        self.head: nn.Module = mlp(wide, hidden, width, norm=False) if hidden else nn.Linear(wide, width)
+
+    def output_dim(self, kw: Any) -> int | None:
+        """Width of the head's output where the tree doesn't say it."""
+        return getattr(kw, "proj_output_dim", None)
+
+    def heads(self, feats: Tensor) -> Outputs:
+        """Add `z`, the head's outputs (B, width)."""
+        return {"z": self.head(feats)}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """The loss over all views together."""
+        loss: Tensor = self.criterion(torch.cat(out["z"]), step.labels.repeat(len(out["z"]), 1))
+        return loss
+
+
+def _with(name: str, kwargs: type, loss: type, what: str, *more: str) -> Any:
+    """The class of a method that only has another loss, which has parameters of its own with `criterion`."""
+    own = {"Kwargs": kwargs, "Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
+    return type(name, (TreeHead,), own)
+
+
+LevelHeads = _with("LevelHeads", of.CrossEntropyKwargs, tree_heads.LevelHeads, "A softmax for each level.")
+_TOWARDS_ALL = "A softmax over the classes, towards all of them, the nearer in the tree the more."
+SoftLabels = _with("SoftLabels", of.SoftLabelsKwargs, tree_heads.SoftLabels, _TOWARDS_ALL)
+_EDGES = "A softmax over the classes, judged edge by edge on the way from the root."
+HXE = _with("HXE", of.HXEKwargs, tree_heads.HXE, _EDGES)
+HAFrame = _with("HAFrame", of.HAFrameKwargs, tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
+HierCOS = _with("HierCOS", of.HierCOSKwargs, tree_heads.HierCOS, "An axis for each node of the tree.")
+_POINTS = "Images and nodes in hyperbolic space."
+LorentzHeads = _with("LorentzHeads", of.LorentzKwargs, tree_geometry.LorentzHeads, _POINTS, "criterion")
+_LEVELS = "Images and nodes contrasted level by level."
+LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_geometry.LevelContrast, _LEVELS, "criterion")
+
+
+class HypStructure(TreeHead):
+    """A linear classifier on the features, whose means have the distances of the tree."""
+
+    Kwargs, Loss = of.HypStructureKwargs, tree_geometry.HypStructure
+    trainable = ("criterion",)
+
+    def build(self, kw: of.HypStructureKwargs) -> None:
+        """The loss looks at the features themselves."""
+        super().build(kw)
+        self.head = nn.Identity()
+
+    def output_dim(self, kw: of.HypStructureKwargs) -> int:
+        """Width of the features, which are its outputs."""
+        return self.features_dim
+
+
+class Happier(TreeHead):
+    """Retrieval in the order of the tree."""
+
+    Kwargs, Loss = of.HappierKwargs, happier.Happier
+    trainable = ("head", "criterion")
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """The mean over the views, in each of which images rank each other."""
+        loss: Tensor = self.criterion(torch.stack(out["z"]), step.labels)
+        return loss

@@ -1,0 +1,153 @@
+"""Methods whose views agree, and whose features are kept from collapsing by their covariance or distribution."""
+
+from functools import partial
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from solo import distributed
+from solo.errors import UserError
+from solo.losses.views import (
+    barlow_loss_func,
+    correlation_loss,
+    frossl_loss_func,
+    lejepa_loss_func,
+    vicreg_loss_func,
+    weigh,
+    wmse_loss_func,
+)
+from solo.methods import kwargs as of
+from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
+from solo.nn.norms import LateIterNorm, Whitening2d
+from solo.precision import at_least_float32
+
+
+class BarlowTwins(MlpHeads, BaseMethod):
+    """Barlow Twins: the cross-correlation of two views should be the identity.
+
+    Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-supervised learning via redundancy reduction,
+    https://arxiv.org/abs/2103.03230. `type: HEX_*` blends HEX in: `(1 - alpha) * Barlow + alpha * HEX`.
+    """
+
+    Kwargs = of.BarlowTwinsKwargs
+    metric = "train_barlow_loss"
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Barlow Twins on the two views, with HEX's share."""
+        z1, z2 = out["z"]
+        own = partial(barlow_loss_func, z1, z2, lamb=self.lamb, scale_loss=self.scale_loss)
+        return self.hex.blend(own, [z1, z2], step)
+
+
+class VICReg(MlpHeads, BaseMethod):
+    """VICReg: views agree, features vary and do not repeat each other.
+
+    Bardes, Ponce, LeCun: VICReg: Variance-invariance-covariance regularization for self-supervised learning,
+    https://arxiv.org/abs/2105.04906. `type: HEX_*` blends HEX in: `(1 - alpha) * VICReg + alpha * 5 * HEX`.
+    """
+
+    Kwargs = of.VICRegKwargs
+    metric = "train_vicreg_loss"
+    hex_scale = 5.0  # the release's, hidden in its code; VICReg's loss is large
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """VICReg on the two views, with HEX's share."""
+        (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
+        return self.hex.blend(partial(vicreg_loss_func, z1, z2, *weights), [z1, z2], step)
+
+
+class VIbCReg(MlpHeads, BaseMethod):
+    """VIbCReg: VICReg with a normalised covariance term, and whitened projections if wanted.
+
+    Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https://arxiv.org/abs/2109.00783.
+    """
+
+    Kwargs = of.VIbCRegKwargs
+    metric = "train_vibcreg_loss"
+    projector_form = {"depth": 3, "activation": nn.GELU}
+
+    def build(self, kw: of.VIbCRegKwargs) -> None:
+        super().build(kw)
+        norm = LateIterNorm(kw.proj_output_dim, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity()
+        self.projector.append(norm)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """VIbCReg on the two views."""
+        (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
+        return weigh(z1, z2, weights, correlation_loss, getattr(self.projector[-1], "whiten", None))
+
+
+class WMSE(MlpHeads, BaseMethod):
+    """W-MSE: whitened projections of views should be the same; whitening keeps them from collapsing.
+
+    Ermolov, Siarohin, Sangineto, Sebe: Whitening for self-supervised representation learning,
+    https://arxiv.org/abs/2007.06346. Any number of large views.
+    """
+
+    Kwargs = of.WMSEKwargs
+    metric = "train_wmse_loss"
+
+    def build(self, kw: of.WMSEKwargs) -> None:
+        super().build(kw)
+        self.whitening = Whitening2d(kw.proj_output_dim, eps=kw.whitening_eps)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Mean over random partitions of the batch, their parts whitened, and over the pairs of large views.
+
+        A partition is of the batch of all processes; each whitens its share of the parts.
+        """
+        batch = len(out["z"][0])
+        if batch % self.whitening_size:
+            raise UserError(
+                f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
+                "choose a divisor of optimizer.batch_size"
+            )
+        views = distributed.gather_each(*map(at_least_float32, out["z"][: self.num_large_crops]))
+        number, device, losses = len(views[0]), views[0].device, []
+        drawn = torch.stack([torch.randperm(number, device=device) for _ in range(self.whitening_iters)])
+        for order in distributed.of_first(drawn):
+            parts = distributed.own_rows(order.view(-1, self.whitening_size))
+            white = [torch.cat([self.whitening(z[part]) for part in parts]) for z in views]
+            losses += [wmse_loss_func(a, b) for a, b in combinations(white, 2)]
+        return torch.stack(losses).mean()
+
+
+class FroSSL(MlpHeads, BaseMethod):
+    """FroSSL: views agree, and the Frobenius norm of their covariance is small, which makes its eigenvalues equal.
+
+    Skean, Dhakal, Jacobs, Sanchez Giraldo: FroSSL: Frobenius norm minimization for efficient multiview self-supervised
+    learning, https://arxiv.org/abs/2310.02903. Any number of large views. `type: HEX_*` blends HEX in:
+    `(1 - alpha) * FroSSL + alpha * HEX`.
+    """
+
+    Kwargs = of.FroSSLKwargs
+    metric = "train_frossl_loss"
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """FroSSL on all views, with HEX's share."""
+        z = [at_least_float32(view) for view in out["z"]]  # once, for both losses: their gradients add up
+        return self.hex.blend(partial(frossl_loss_func, z, self.invariance_weight), z, step)
+
+
+class LeJEPA(MlpHeads, BaseMethod):
+    """LeJEPA: embeddings of views agree, and are kept from collapsing by being an isotropic Gaussian; nothing else.
+
+    Balestriero, LeCun: LeJEPA: Provable and scalable self-supervised learning without the heuristics,
+    https://arxiv.org/abs/2511.08544. No slow copy, no stopped gradient, no queue: random slices of the embeddings are
+    compared with a Gaussian (SIGReg). `type: HEX_*` blends HEX in: `(1 - alpha) * LeJEPA + alpha * HEX`.
+    """
+
+    Kwargs = of.LeJEPAKwargs
+    metric = "train_lejepa_loss"
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """LeJEPA on all views, with HEX's share; slices are drawn in each step, the same on all processes."""
+        z = out["z"]
+        directions = distributed.of_first(torch.randn(z[0].shape[1], self.num_slices, device=z[0].device))
+        own = partial(lejepa_loss_func, z, directions.to(z[0].dtype), self.lamb, self.num_large_crops)
+        return self.hex.blend(own, z, step)

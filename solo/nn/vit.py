@@ -1,0 +1,265 @@
+"""Parts of ViTs: the tokens of their patches, low-rank adapters of their attention, and encodings of places."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from solo.errors import UserError
+
+_ADDED = "parametrizations.weight"
+
+
+class PatchTokens:
+    """What a network's patches are, in its next pass and in its last layer.
+
+    Args:
+        network: its modules `patch_embed` and `norm` are listened to, and `patch_drop` if it has one.
+        name: of the network, for the error.
+
+    Attributes:
+        grid: (rows, columns) of patches of an image of the network's own size.
+        patch: side of a patch in pixels.
+
+    Raises:
+        UserError: a network without these, or that drops patches itself.
+    """
+
+    def __init__(self, network: Any, name: str) -> None:
+        dropping = getattr(network, "patch_drop", None)
+        if not all(hasattr(network, part) for part in ("patch_embed", "norm", "num_prefix_tokens")):
+            raise UserError(f"backbone.name={name!r} has no patches to hide, choose vit_small or another ViT")
+        if not isinstance(dropping, (nn.Identity, type(None))):
+            raise UserError("backbone.kwargs.patch_drop_rate doesn't go with a method that hides patches; leave it out")
+        self.grid, self.patch = tuple(network.patch_embed.grid_size), int(network.patch_embed.patch_size[0])
+        self._prefix: int = network.num_prefix_tokens
+        self._hidden: tuple[Tensor, Tensor] | None = None
+        self._kept: Tensor | None = None
+        self._seen: Tensor | None = None
+        network.patch_embed.register_forward_hook(self._hide)
+        network.norm.register_forward_hook(self._see)
+        if dropping is not None:
+            dropping.register_forward_hook(self._keep)
+
+    @contextmanager
+    def hiding(self, mask: Tensor, token: Tensor) -> Iterator[None]:
+        """In the block the patches of `mask` (N, L), bool, are `token` (1, 1, D) before positions are added."""
+        self._hidden = mask, token
+        try:
+            yield
+        finally:
+            self._hidden = None
+
+    @contextmanager
+    def keeping(self, index: Tensor) -> Iterator[None]:
+        """In the block only the patches `index` (N, K) go on after positions are added, beside class token and such."""
+        self._kept = index
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def take(self) -> Tensor:
+        """The patches of the last pass, behind the last norm: (N, L or K, D); once."""
+        seen, self._seen = self._seen, None
+        assert seen is not None
+        return seen[:, self._prefix :]
+
+    def _hide(self, module: nn.Module, inputs: Any, x: Tensor) -> Tensor:
+        if self._hidden is None:
+            return x
+        mask, token = self._hidden
+        return torch.where(mask.view(*x.shape[:-1], 1), token.to(x.dtype).view(-1), x)
+
+    def _keep(self, module: nn.Module, inputs: Any, x: Tensor) -> Tensor:
+        if self._kept is None:
+            return x
+        return torch.cat([x[:, : self._prefix], rows_of(x[:, self._prefix :], self._kept)], dim=1)
+
+    def _see(self, module: nn.Module, inputs: Any, x: Tensor) -> None:
+        self._seen = x
+
+
+def rows_of(tokens: Tensor, index: Tensor) -> Tensor:
+    """Of tokens (N, L, D) those of `index` (N, K), image by image: (N, K, D)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+class LowRank(nn.Module):
+    """`weight (out, in) + scale * b @ a`; b starts at 0, so that the network starts as it was.
+
+    Args:
+        weight: what is added to; not kept.
+        rank: r, rows of `a` (r, in) and columns of `b` (out, r).
+        scale: alpha / r of the paper.
+    """
+
+    def __init__(self, weight: Tensor, rank: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.a = nn.Parameter(torch.empty(rank, weight.shape[1], dtype=weight.dtype, device=weight.device))
+        self.b = nn.Parameter(torch.zeros(weight.shape[0], rank, dtype=weight.dtype, device=weight.device))
+        nn.init.kaiming_uniform_(self.a, a=5**0.5)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight with what is added."""
+        return weight + self.scale * (self.b @ self.a)
+
+
+def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
+    """Give the linear layers of attention in `model.<part>` low-rank adapters; the rest of the part is left as it is.
+
+    `model.state_dict()` has the sums under the weights' own names, so that every program reads it, and beside them
+    `lora.<layer>.weight`, `.a` and `.b`, from which `load_state_dict` goes on with the same bits. The names of the
+    layers in `part` are returned; none if it has no attention of timm's form (`attn.qkv`, `attn.proj`, ...).
+    """
+    network = model.get_submodule(part)
+    linear = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+    layers = {name: layer for name, layer in linear.items() if name.split(".")[-2:-1] == ["attn"]}
+    for layer in layers.values():
+        weight: Tensor = layer.weight
+        parametrize.register_parametrization(layer, "weight", LowRank(weight, rank), unsafe=True)
+        weight.requires_grad_(False)
+    names = [f"{part}.{name}" for name in layers]
+
+    def merge(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+        for name in names:
+            inner = f"{prefix}{name}.{_ADDED}"
+            held = {"weight": state.pop(f"{inner}.original")} | {x: state.pop(f"{inner}.0.{x}") for x in "ab"}
+            state[f"{prefix}{name}.weight"] = parameters_like(module, [f"{name}.weight"])[0].detach()
+            state |= {f"{prefix}lora.{name}.{key}": value for key, value in held.items()}
+
+    def split(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for name in names:
+            inner = f"{prefix}{name}.{_ADDED}"
+            merged = state.pop(f"{prefix}{name}.weight", None)
+            places = {"weight": f"{inner}.original", "a": f"{inner}.0.a", "b": f"{inner}.0.b"}
+            for key, place in places.items():
+                value = state.pop(f"{prefix}lora.{name}.{key}", merged if key == "weight" else None)
+                if value is not None:
+                    state[place] = value
+
+    if names:
+        model.register_state_dict_post_hook(merge)  # type: ignore[no-untyped-call]
+        model.register_load_state_dict_pre_hook(split)  # type: ignore[no-untyped-call]
+    return names
+
+
+def parameters_like(network: nn.Module, names: Iterable[str]) -> list[Tensor]:
+    """Parameters of a network by the names that they have without adapters; an adapted weight with its adapter.
+
+    Those of a network without any are all its parameters, in its own order.
+    """
+    if not any(isinstance(part, LowRank) for part in network.modules()):
+        return list(network.parameters())
+    return [getattr(network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
+
+
+def _forget_tables(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """solo-learn stores what is computed here."""
+    for name in ("inv_freq", "cached_penc", "penc.inv_freq", "penc.cached_penc"):
+        state.pop(prefix + name, None)
+
+
+class _Encoding(nn.Module):
+    dims: ClassVar[int]
+    permuted: ClassVar[bool] = False  # channels second instead of last
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.org_channels = channels
+        self.channels = 2 * math.ceil(channels / (2 * self.dims))  # of one dimension
+        self.register_load_state_dict_pre_hook(_forget_tables)  # type: ignore[no-untyped-call]
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Encodings of the shape, type and device of the tensor; the same for all N.
+
+        Raises a `ValueError` if the tensor hasn't N, the places' dimensions, and channels.
+        """
+        if tensor.ndim != self.dims + 2:
+            raise ValueError(f"expected a tensor of {self.dims + 2} dimensions, got {tuple(tensor.shape)}")
+        sizes = tensor.shape[2:] if self.permuted else tensor.shape[1:-1]
+        exponents = torch.arange(0, self.channels, 2, device=tensor.device) / self.channels
+        parts = []
+        for dim, size in enumerate(sizes):
+            angles = torch.arange(size, device=tensor.device)[:, None] / 10000**exponents  # (size, channels / 2)
+            part = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (size, channels)
+            shape = [1] * self.dims + [self.channels]
+            shape[dim] = size
+            parts.append(part.reshape(shape).expand(*sizes, self.channels))
+        encoding = torch.cat(parts, dim=-1)[..., : self.org_channels].to(tensor.dtype)
+        encoding = encoding.movedim(-1, 0) if self.permuted else encoding
+        return encoding.expand(len(tensor), *encoding.shape)
+
+
+class PositionalEncoding1D(_Encoding):
+    """Positional encoding of a tensor (N, x, channels), of its shape."""
+
+    dims = 1
+
+
+class PositionalEncodingPermute1D(PositionalEncoding1D):
+    """Positional encoding of a tensor (N, channels, x), of its shape."""
+
+    permuted = True
+
+
+# The same of (N, x, y, channels) and (N, x, y, z, channels), and with the channels second.
+PositionalEncoding2D = type("PositionalEncoding2D", (_Encoding,), {"dims": 2})
+PositionalEncoding3D = type("PositionalEncoding3D", (_Encoding,), {"dims": 3})
+PositionalEncodingPermute2D = type("PositionalEncodingPermute2D", (PositionalEncoding2D,), {"permuted": True})
+PositionalEncodingPermute3D = type("PositionalEncodingPermute3D", (PositionalEncoding3D,), {"permuted": True})
+
+
+class Summer(nn.Module):
+    """Adds the encodings of `penc` to a tensor."""
+
+    def __init__(self, penc: nn.Module) -> None:
+        super().__init__()
+        self.penc = penc
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Tensor + encoding, of the tensor's shape. Raises a `ValueError` if the number of channels differs."""
+        encoding: Tensor = self.penc(tensor)
+        if encoding.shape != tensor.shape:
+            raise ValueError(f"the encoding is {tuple(encoding.shape)}, the tensor {tuple(tensor.shape)}")
+        return tensor + encoding
+
+
+def generate_2d_sincos_pos_embed(embed_dim: int, grid_size: int, cls_token: bool = False) -> NDArray[np.float64]:
+    """Sin-cos encoding of the places of a square grid, row by row: the first half of the columns encodes x.
+
+    Args:
+        embed_dim: width, divisible by 4.
+        grid_size: places on a side.
+        cls_token: put a row of zeros first.
+
+    Returns:
+        (grid_size^2, embed_dim), or one row more.
+    """
+    xy = np.stack(np.meshgrid(np.arange(grid_size), np.arange(grid_size)))  # (2, rows, columns)
+    table = generate_2d_sincos_pos_embed_from_grid(embed_dim, xy)
+    return np.pad(table, ((int(cls_token), 0), (0, 0)))
+
+
+def generate_2d_sincos_pos_embed_from_grid(embed_dim: int, grid: NDArray[Any]) -> NDArray[np.float64]:
+    """Both coordinates, `grid[0]` and `grid[1]` of any shape with M entries -> (M, embed_dim), one half each."""
+    return np.concatenate([generate_1d_sincos_pos_embed_from_grid(embed_dim // 2, axis) for axis in grid[:2]], axis=1)
+
+
+def generate_1d_sincos_pos_embed_from_grid(embed_dim: int, pos: NDArray[Any]) -> NDArray[np.float64]:
+    """Positions of any shape with M entries -> (M, embed_dim): sines, then cosines, of wave lengths up to 10000 * 2 pi.
+
+    Raises a `ValueError` if `embed_dim` is odd.
+    """
+    if embed_dim % 2:
+        raise ValueError(f"one sin-cos coordinate can't have the odd width {embed_dim}; choose an even one")
+    omega = 10000.0 ** (-np.arange(embed_dim // 2) / (embed_dim / 2))
+    angles = np.outer(np.asarray(pos, dtype=np.float64), omega)  # (M, embed_dim / 2)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
