@@ -156,8 +156,9 @@ def test_defaults_lists_mean_what_they_mean_to_hydra(recipes):
         "parts/small.yaml": "# @package _global_\nmax_epochs: 7\n",
         "parts/here.yaml": "defaults: [deep/inner, _self_]\na: 1\n",
         "parts/deep/inner.yaml": "b: 2\n",
-        "own.yaml": "defaults:\n- simclr\n- parts: [small, here]\n- parts/deep/inner@data.x\n- optional parts: nothing\n"
-        "- override augmentations: weak\n- override hydra/job_logging: disabled\n- _self_\nseed: 3\n",
+        "own.yaml": "defaults:\n- simclr\n- parts: [small, here]\n- parts/deep/inner@data.x\n"
+        "- optional parts: nothing\n- override augmentations: weak\n- override hydra/job_logging: disabled\n- _self_\n"
+        "seed: 3\n",
         "moved.yaml": "defaults: [_self_, parts@_global_.optimizer: here]\n",
     }
     for name, text in files.items():
