@@ -101,9 +101,8 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
         raise UserError(f"{root} holds no image that can be read{reason}{advice}")
     modes = Counter(head.mode for head in known)
     kinds = [mode.partition(" channels") for mode in modes]
-    channels = (
-        1 if set(modes) <= {"1", "L", "I", "I;16", "F"} else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
-    )
+    grey = set(modes) <= {"1", "L", "I", "I;16", "F"}
+    channels = 1 if grey else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
     reader = dataclasses.replace(reading, channels=channels)
     drawn = random.Random(0).sample(files, min(SAMPLE, len(files)))
     mean, std, decoded = _statistics(drawn, reader, problems, progress)
