@@ -79,7 +79,7 @@ POLICIES: dict[str, PolicyFacts] = {
     "components": _published("Components", "components", action="pull", rows=True),
 }
 
-# What a ring and what kernels can do, see `solo.losses.ring` and `fused`; ends of sentences.
+# What a ring and what kernels can do, see `solo.losses.pairs` and `fused`; ends of sentences.
 NOT_IN_RING = (
     "pulls no relatives, and finds them by HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE only, without "
     "hex.named; leave it out"

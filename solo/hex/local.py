@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from solo.losses.info_nce import WHOLE, MaskedSoftmax
+from solo.losses.blockwise import WHOLE, Whole
+from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.pairs import listed
-from solo.losses.ring import Whole
 
 
 class ListSoftmax:

@@ -89,7 +89,7 @@ def hex_nce(
     found = policy.selector(pairs, epoch, max_epochs)
     others = None if kin is None else kin.selector(pairs, epoch, max_epochs)
     rows = HexRows(pairs, found, temperature, beta, tau_plus, relative, action, positives, others, elsewhere)
-    loss = blockwise(pairs, rows, own=(rows.own, rows.d_own))
+    loss = blockwise(rows)
     seen = rows.seen()
     if own:
         return loss, seen

@@ -16,8 +16,7 @@ from torch import Tensor
 from solo import distributed
 from solo.hex.schedule import Cosine, Schedule, Step
 from solo.losses import fused
-from solo.losses.pairs import Pairs
-from solo.losses.ring import Join, RingPairs
+from solo.losses.pairs import Join, Pairs, RingPairs
 
 Similarity = Literal["row", "cosine"]
 

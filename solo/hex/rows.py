@@ -89,7 +89,7 @@ class HexRows(InfoNCERows):
             raise UserError(f"performance.ring_loss=true {NOT_IN_RING}")
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
         self.lists |= action.name == "pull"  # relatives become terms of their own
-        self.relative, self.kin, self.known, self.own, self.d_own = relative, kin, None, None, None
+        self.relative, self.kin, self.known = relative, kin, None
         if elsewhere is not None:
             self.known = elsewhere.known
             with torch.autocast(pairs.anchors.device.type, enabled=False):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import blockwise
+from solo.losses.blockwise import RowLoss, blockwise
 from solo.losses.numerics import full_precision
 from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, listed, unit
 from solo.losses.tree_heads import TreeLoss, means_of_known
@@ -21,7 +21,7 @@ TAU, DELTA, RHO = 0.01, 0.05, 100.0  # of the release
 _AT_DELTA = 0.5 + 1 / (1 + math.exp(-DELTA / TAU))
 
 
-class HierarchicalAP:
+class HierarchicalAP(RowLoss):
     """1 - H-AP of each anchor among all keys, a block of rows at a time, with an upper bound of the ranks.
 
     ``H-AP = sum_k Hrank(k) / rank(k) / sum_k rel(k)``, where ``Hrank(k) = sum_{j up to k} min(rel(k), rel(j))`` and
@@ -31,13 +31,15 @@ class HierarchicalAP:
     """
 
     def __init__(self, pairs: Pairs, levels: Tensor, key_levels: Tensor) -> None:
+        super().__init__(pairs)
         self.levels, self.key_levels, self.offset = levels, key_levels, pairs.offset or 0
         coarse = key_levels[:, 0].sort().values
         alike = (coarse[1:] == coarse[:-1]) & (coarse[1:] >= 0)  # of all processes' anchors, who has a relevant key
         self.queries = (F.pad(alike, (1, 0)) | F.pad(alike, (0, 1))).sum()
 
-    def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Summed loss of a block of R anchors, and its gradient: cosines (R, N) -> (), (R, N)."""
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """See `RowLoss`."""
+        similarity = self.pairs.similarity(rows)
         most = BLOCK_ELEMENTS.get(similarity.device.type, BLOCK_ELEMENTS["cuda"])
         step = max(1, most // max(1, similarity.shape[1] ** 2))
         starts = range(rows.start, rows.start + len(similarity), step)
@@ -105,5 +107,5 @@ class Happier(TreeLoss):
         far = [self.marginal(unit(view) @ unit(proxies).T / self.temperature, node) for view in views]
         cluster = means_of_known(far, [known] * len(far))
         pairs = [found() for found in later]
-        ranking = torch.stack([blockwise(view, HierarchicalAP(view, own, *key_levels())) for view in pairs])
+        ranking = torch.stack([blockwise(HierarchicalAP(view, own, *key_levels())) for view in pairs])
         return ((1 - self.weight) * ranking + self.weight * cluster).mean()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import blockwise
+from solo.losses.blockwise import RowLoss, blockwise
 from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.label_levels import LabelLevels
 from solo.losses.pairs import Pairs, listed
@@ -23,13 +23,11 @@ Rows = slice | Tensor
 
 
 class RowSoftmax(Protocol):
-    """Log of each row's denominator, and its gradient."""
+    """Log of each row's denominator, ``lse`` (R,), and its gradient, as `MaskedSoftmax` has them."""
 
-    lse: Tensor  # (R,)
+    lse: Tensor
 
-    def gradient(self, per_row: Tensor) -> Tensor:
-        """Gradient (R, N) of ``sum_i per_row_i * lse_i`` with respect to the logits; may be asked for once."""
-        ...
+    def gradient(self, per_row: Tensor) -> Tensor: ...  # noqa: D102
 
 
 # (cosines (R, N), logits (R, N), which anchors, their own columns (R,)) -> denominators; changes none of them.
@@ -49,11 +47,10 @@ class _Block(NamedTuple):
     cell: Tensor
     place: Tensor  # (K,) in the flattened matrix (R, N)
     x: Tensor  # (K,) its logit
-    similarity: Tensor  # (R, N) cosines of all
 
 
-class HierarchicalRows:
-    """Summed loss and gradient of a block of rows, for ``blockwise``; its anchors are among its keys.
+class HierarchicalRows(RowLoss):
+    """The loss of pairs whose anchors are among their keys.
 
     `cumulative`: partners at l are those whose common ancestry reaches l, not those where it ends there; `constrained`
     enforces the hierarchy constraint.
@@ -73,7 +70,8 @@ class HierarchicalRows:
         constrained: bool,
         denominator: Denominator = everyone_else,
     ) -> None:
-        self.pairs, self.levels, self.cumulative, self.denominator = pairs, levels, cumulative, denominator
+        super().__init__(pairs)
+        self.levels, self.cumulative, self.denominator = levels, cumulative, denominator
         self.inverse_temperature = 1.0 / temperature
         assert pairs.offset is not None
         self.self_columns = pairs.offset + torch.arange(len(pairs.anchors), device=pairs.anchors.device)
@@ -84,37 +82,34 @@ class HierarchicalRows:
             anchors = (everyone > 0).sum(dim=0).to(self.size.dtype) / distributed.world_size()  # per process
         else:
             anchors = distributed.all_reduce_mean(has.sum(dim=0).to(self.size.dtype))
-        weight = (
-            torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True)
-            / levels.number
-            / anchors.clamp_min(1 / distributed.world_size())
-        )
+        weight = torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True) / levels.number
+        weight = weight / anchors.clamp_min(1 / distributed.world_size())
         self.per_pair = has * weight / self.size.clamp_min(1)
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
         asked = constrained and (len(pairs.anchors) > 0 or distributed.is_distributed())
         self.worst = _worst_pairs(self, self._survey()) if asked else None
-        self.bounds = None if self.worst is None else bounds(self.worst.loss)
+        # ``M_l`` of each level: the largest loss of the finer levels, -inf for the finest
+        self.bounds = None
+        if self.worst is not None:
+            finer = self.worst.loss.amax(dim=0).flip(0).cummax(dim=0).values.flip(0)
+            self.bounds = torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
         """Logits and denominators of a block."""
         x = similarity * self.inverse_temperature
         return x, self.denominator(similarity, x, rows, self.self_columns[rows])
 
-    def similarity(self, rows: slice) -> Tensor:
-        """Cosines of a block; not computed again while the survey's are kept."""
-        return self.pairs.similarity(rows) if self._surveyed is None else self._surveyed.similarity
-
-    def _block(self, similarity: Tensor, rows: slice) -> _Block:
-        x, softmax = self.logits(similarity, rows)
+    def _block(self, rows: slice) -> _Block:
+        x, softmax = self.logits(self.pairs.similarity(rows), rows)
         cell, place = self.levels.partners(rows, self.self_columns[rows])
-        return _Block(softmax, cell, place, x.flatten().index_select(0, place), similarity)
+        return _Block(softmax, cell, place, x.flatten().index_select(0, place))
 
     def _survey(self) -> Tensor:
         """(M, L) largest pair loss of each anchor at each level, -inf where it has no partner."""
         worst = []
         for rows in self.pairs.blocks():
-            block = self._block(self.pairs.similarity(rows), rows)
+            block = self._block(rows)
             lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number + 1,), torch.inf)
             lowest = lowest.scatter_reduce_(0, block.cell, block.x, "amin")[:-1].view(-1, self.levels.number)
             if self.cumulative:
@@ -123,9 +118,9 @@ class HierarchicalRows:
             self._surveyed = block if len(worst) == 1 else None
         return torch.cat(worst)
 
-    def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
-        softmax, cell, place, x, _ = self._surveyed or self._block(similarity, rows)
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """See `RowLoss`."""
+        softmax, cell, place, x = self._surveyed or self._block(rows)
         self._surveyed = None
         weight, free, held = self._weights(x, cell, softmax.lse, rows)
         per_row, loss = free.sum(dim=1), x.new_zeros(())
@@ -151,10 +146,8 @@ class HierarchicalRows:
             weights = per_pair.cumsum(dim=1) if self.cumulative else per_pair
             return F.pad(weights.flatten(), (0, 1)).index_select(0, cell), per_pair * size, torch.zeros_like(size)
         # One place more, for pairs that are no partners.
-        limit, flat = (
-            F.pad((lse[:, None] - self.bounds).flatten(), (0, 1), value=torch.inf),
-            F.pad(per_pair.flatten(), (0, 1)),
-        )
+        limit = F.pad((lse[:, None] - self.bounds).flatten(), (0, 1), value=torch.inf)
+        flat = F.pad(per_pair.flatten(), (0, 1))
         at_bound = x >= limit.index_select(0, cell)  # False for a bound that is not finite
         weight = flat.index_select(0, cell).mul_(~at_bound)
         held = torch.zeros_like(flat).index_add_(0, cell, at_bound.to(flat.dtype))
@@ -172,16 +165,6 @@ class HierarchicalRows:
                 held.index_add_(0, here, at_bound.to(flat.dtype))
         held = held[:-1].view_as(size)
         return weight, per_pair * (size - held), per_pair * held
-
-    def scale(self) -> Tensor:
-        """1: the weights hold everything."""
-        return self.held.new_ones(())
-
-
-def bounds(largest: Tensor) -> Tensor:
-    """``M_l`` of each level, of the largest losses (processes, L): that of the finer levels, -inf for the finest."""
-    finer = largest.amax(dim=0).flip(0).cummax(dim=0).values.flip(0)
-    return torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
 
 class _Worst(NamedTuple):
@@ -223,7 +206,7 @@ def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
 
 def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     """The loss of all rows, a scalar with gradient to anchors and keys."""
-    loss = blockwise(rows.pairs, rows, rows.similarity)
+    loss = blockwise(rows)
     if rows.worst is None:
         return loss
     # The bounds are losses of pairs, too: one pair in the world gives each, and gets from every process the weight that

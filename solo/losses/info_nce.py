@@ -12,14 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo import distributed
-from solo.losses.blockwise import blockwise
+from solo.losses.blockwise import WHOLE, InParts, RowLoss, Whole, blockwise
 from solo.losses.fused import Choice, Seen
 from solo.losses.numerics import full_precision
 from solo.losses.pairs import Pairs, listed, unit
-from solo.losses.ring import InParts, Whole
 
 Positives = Literal["outside", "inside"]
-WHOLE = Whole()
 
 
 class Block(NamedTuple):
@@ -57,14 +55,7 @@ class Terms(NamedTuple):
 
     def part(self, which: slice) -> Terms:
         """Those of the terms that stand in a slice."""
-        row, column, x, mean, weight = self
-        return Terms(
-            None if row is None else row[which],
-            None if column is None else column[which],
-            x[which],
-            mean[which],
-            weight[which],
-        )
+        return Terms._make(None if x is None else x[which] for x in self)
 
 
 class MaskedSoftmax:
@@ -96,7 +87,7 @@ class MaskedSoftmax:
         return self._exp.mul_((per_row * self._inverse)[:, None])
 
 
-class InfoNCERows:
+class InfoNCERows(RowLoss):
     """``-log( exp(x_p) / (exp(x_p) + sum_{k in N(i)} exp(x_ik)) )`` with ``x = s / temperature``, a block at a time.
 
     Args:
@@ -115,15 +106,16 @@ class InfoNCERows:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         if positives not in ("outside", "inside"):
             raise ValueError(f"positives must be 'inside' or 'outside' (of the log), got {positives!r}")
-        self.pairs, self.positives = pairs, positives
-        self.inverse_temperature = 1.0 / temperature
+        super().__init__(pairs)
+        self.positives, self.inverse_temperature = positives, 1.0 / temperature
         self.anchors_with_positive = pairs.anchors.new_zeros(())
         self.whole = InParts() if pairs.ring else WHOLE
         # Positives, and whatever else is a small share of a row.
         self.lists = listed(pairs.anchors) and not pairs.ring
 
-    def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """See `RowLoss`."""
+        similarity = self.pairs.similarity(rows)
         positive, negative = self.pairs.masks(rows)
         block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)
         terms, joint = self._listed(block) if self.lists else self._unlisted(block)
@@ -210,7 +202,7 @@ def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside")
     Returns:
         Scalar in float32 or better; 0 where no anchor has a positive.
     """
-    return blockwise(pairs, InfoNCERows(pairs, temperature, positives))
+    return blockwise(InfoNCERows(pairs, temperature, positives))
 
 
 def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Tensor:

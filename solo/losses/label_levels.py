@@ -97,19 +97,17 @@ class LabelLevels:
         for a device; there all pairs are listed, and those that aren't partners have the place behind the table's last.
         """
         if not listed(self.keys):
-            ends = sum(
-                (mine[rows, None] == nodes).long() for mine, nodes in zip(self.anchors.T, self.keys.T, strict=True)
-            )
-            ends = (ends - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[union-attr]
+            both = zip(self.anchors.T, self.keys.T, strict=True)
+            shared = sum((mine[rows, None] == nodes).long() for mine, nodes in both)
+            ends = (shared - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[union-attr]
             cells = ends + self.number * torch.arange(len(ends), device=ends.device)[:, None]
             cells = cells.masked_fill(ends < 0, len(ends) * self.number).flatten()
             return cells, torch.arange(len(cells), device=cells.device)
         order, place = self._order
         low, high = (ends[rows] for ends in self._spans)
         mine = place[self_columns, None]
-        first = torch.stack(
-            (low, torch.cat((high[:, 1:], mine + 1), dim=1)), dim=2
-        )  # (R, L, 2) starts of the stretches
+        # (R, L, 2) starts and ends of the stretches
+        first = torch.stack((low, torch.cat((high[:, 1:], mine + 1), dim=1)), dim=2)
         last = torch.stack((torch.cat((low[:, 1:], mine), dim=1), high), dim=2)
         length = last - first
         levels = length.sum(dim=2).flatten()

@@ -16,8 +16,7 @@ from solo.hex.policy import EveryNegative, NoNegative
 from solo.hex.published import FalseNegatives
 from solo.hex.rows import RELEASE, Action
 from solo.losses import info_nce
-from solo.losses.pairs import Pairs
-from solo.losses.ring import RingPairs
+from solo.losses.pairs import Pairs, RingPairs
 
 B, D = 5, 3  # images of a process, numbers of a row
 HEX: dict[str, dict[str, Any]] = {
