@@ -19,7 +19,7 @@ from solo.analysis.drawing import draw
 from solo.analysis.figure import Figure, Picture, PictureRow, Pictures, Plot, Series
 from solo.analysis.palette import GREY, INK, OTHER, SAME, run_colour
 from solo.cli import read_config
-from solo.hex.eyes import hog
+from solo.hex.relatives import hog
 from solo.run.features import load_features, stored_images
 
 BATCHES, ROWS, ANCHORS, SHOWN = 40, 511, 6, 8

@@ -65,7 +65,6 @@ class InParts(Whole):
             self._round += 1
 
     def __call__(self, part: Tensor, join: Join = torch.add, after: int = 0) -> Tensor:
-        """See above."""
         key = (self._place, self._asked)
         self._asked += 1
         self._rounds = max(self._rounds, after + 1)

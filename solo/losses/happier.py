@@ -38,7 +38,6 @@ class HierarchicalAP(RowLoss):
         self.queries = (F.pad(alike, (1, 0)) | F.pad(alike, (0, 1))).sum()
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """See `RowLoss`."""
         similarity = self.pairs.similarity(rows)
         most = BLOCK_ELEMENTS.get(similarity.device.type, BLOCK_ELEMENTS["cuda"])
         step = max(1, most // max(1, similarity.shape[1] ** 2))
@@ -96,15 +95,12 @@ class Happier(TreeLoss):
         self.weight, self.temperature = cluster_weight, temperature
         self.proxies = nn.Parameter(torch.randn(tree.num_classes, dim))
 
+    @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Outputs (N, dim), or (V, N, dim) of views that are ranked one by one, and labels (N, L) -> scalar."""
-        return self._loss(z, self.proxies, labels)
-
-    @full_precision
-    def _loss(self, z: Tensor, proxies: Tensor, labels: Tensor) -> Tensor:
         (node, known), own, views = self.nodes(labels), self.completed(labels), z.reshape(-1, *z.shape[-2:]).unbind()
         key_levels, later = distributed.gather_later(own), [Pairs.views_later([view]) for view in views]
-        far = [self.marginal(unit(view) @ unit(proxies).T / self.temperature, node) for view in views]
+        far = [self.marginal(unit(view) @ unit(self.proxies).T / self.temperature, node) for view in views]
         cluster = means_of_known(far, [known] * len(far))
         pairs = [found() for found in later]
         ranking = torch.stack([blockwise(HierarchicalAP(view, own, *key_levels())) for view in pairs])

@@ -197,7 +197,6 @@ class HierarchicalLayers(RowLoss):
             self.weights = torch.zeros_like(self.weights).index_add_(0, source, self.weights)
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """See `RowLoss`."""
         layers = self._surveyed or self._layers(rows)
         self._surveyed = None
         shape = (rows.stop - rows.start, len(self.pairs.keys))

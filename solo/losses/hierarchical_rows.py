@@ -27,7 +27,7 @@ class RowSoftmax(Protocol):
 
     lse: Tensor
 
-    def gradient(self, per_row: Tensor) -> Tensor: ...  # noqa: D102
+    def gradient(self, per_row: Tensor) -> Tensor: ...
 
 
 # (cosines (R, N), logits (R, N), which anchors, their own columns (R,)) -> denominators; changes none of them.
@@ -119,7 +119,6 @@ class HierarchicalRows(RowLoss):
         return torch.cat(worst)
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """See `RowLoss`."""
         softmax, cell, place, x = self._surveyed or self._block(rows)
         self._surveyed = None
         weight, free, held = self._weights(x, cell, softmax.lse, rows)

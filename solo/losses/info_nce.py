@@ -114,7 +114,6 @@ class InfoNCERows(RowLoss):
         self.lists = listed(pairs.anchors) and not pairs.ring
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """See `RowLoss`."""
         similarity = self.pairs.similarity(rows)
         positive, negative = self.pairs.masks(rows)
         block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)

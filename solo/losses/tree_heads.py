@@ -35,19 +35,17 @@ class TreeLoss(nn.Module):
         places = [(level, node) for level, names in enumerate(tree.names) for node in range(len(names))]
         paths = torch.tensor([tree.node_path(*place) for place in places])
         starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
-        deepest = torch.zeros(len(paths) + 1, dtype=torch.long)  # level of the deepest class below, the root's last
-        for level, node in tree.leaves:
-            for above, ancestor in enumerate(tree.node_path(level, node)[: level + 1]):
-                place = int(starts[above]) + ancestor
-                deepest[place] = max(int(deepest[place]), level)
-            deepest[-1] = max(int(deepest[-1]), level)
-        height = deepest[:-1] - torch.tensor([level for level, _ in places])
-        rows = [deepest[-1:].repeat(len(paths)) + 1]
+        classes, levels = torch.tensor(tree.path_table()), torch.tensor([level for level, _ in tree.leaves])
+        deepest = torch.zeros(len(paths), dtype=torch.long)  # level of the deepest class below
+        for start, way in zip(starts, classes.T, strict=True):
+            deepest.scatter_reduce_(0, (start + way)[way >= 0], levels[way >= 0], "amax")
+        height = deepest - torch.tensor([level for level, _ in places])
+        rows = [(levels.max() + 1).repeat(len(paths))]
         for level in range(tree.num_levels):
             known = paths[:, level] >= 0
             rows.append(torch.where(known, height[starts[level] + paths[:, level].clamp(min=0)], height))
         for name, value in {
-            "classes": torch.tensor(tree.path_table()),
+            "classes": classes,
             "paths": paths,
             "starts": starts,
             "heights": torch.stack(rows, dim=1),
@@ -224,3 +222,35 @@ class HierCOS(TreeLoss):
         for wrong, over in zip(others[::2], others[1::2], strict=True):
             loss = loss + self.weight * (wrong + over)
         return loss
+
+
+class LevelContrast(TreeLoss):
+    """Images and nodes contrasted both ways, each level by itself, so that no node has its own ancestors as negatives.
+
+    For each level, over the images of all processes with a label there: of an image among the nodes that occur, and of
+    a node among these images, averaged over its own ones; the mean of both, and of the levels, whatever their sizes.
+    Own reading of level-restricted contrast (Tao et al., BioCLIP-HC, https://arxiv.org/abs/2606.21838, whose text says
+    what is compared, not how): learned vectors stand for the nodes' names. `temperature`, above 0, divides the cosines.
+    """
+
+    def __init__(self, tree: Taxonomy, dim: int, temperature: float = 0.1) -> None:
+        super().__init__(tree, dim)
+        self.temperature = temperature
+        self.points = nn.Parameter(torch.randn(len(self.paths), dim))
+
+    @full_precision
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Outputs (N, dim) and labels (N, L) -> scalar."""
+        columns = distributed.gather_no_grad(self.completed(labels)).T
+        logits = distributed.gather(unit(z)) @ unit(self.points).T / self.temperature
+        losses = []
+        for part, column in zip(torch.split(logits, self.sizes, dim=1), columns, strict=True):
+            own = column[:, None] == torch.arange(part.shape[1], device=part.device)  # (N, nodes)
+            labelled, count = (column >= 0).to(part), own.sum(dim=0)
+            far = -1e4  # as a logit; -inf would have no gradient where nothing is known
+            among_nodes = part.masked_fill((count == 0) & (column >= 0)[:, None], far).log_softmax(dim=1)
+            among_images = part.masked_fill((column < 0)[:, None], far).log_softmax(dim=0)
+            of_images = -(own * among_nodes).sum() / labelled.sum().clamp_min(1)
+            of_nodes = -(own * among_images / count.clamp_min(1)).sum() / (count > 0).sum().clamp_min(1)
+            losses.append((of_images + of_nodes) / 2)
+        return torch.stack(losses).mean()

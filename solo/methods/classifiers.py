@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from solo.losses import happier, tree_geometry, tree_heads
-from solo.losses.guided import GuidedLoss
 from solo.losses.targets import cross_entropy_loss_func
+from solo.losses.tree_geometry import GuidedLoss
 from solo.methods import kwargs as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.heads import mlp
@@ -115,7 +115,7 @@ HierCOS = _with("HierCOS", of.HierCOSKwargs, tree_heads.HierCOS, "An axis for ea
 _POINTS = "Images and nodes in hyperbolic space."
 LorentzHeads = _with("LorentzHeads", of.LorentzKwargs, tree_geometry.LorentzHeads, _POINTS, "criterion")
 _LEVELS = "Images and nodes contrasted level by level."
-LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_geometry.LevelContrast, _LEVELS, "criterion")
+LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_heads.LevelContrast, _LEVELS, "criterion")
 
 
 class HypStructure(TreeHead):

@@ -67,7 +67,7 @@ class HiMulConE(SimCLR):
 
     Zhang, Xu, Xiong, Ramaiah: Use All The Labels, https://arxiv.org/abs/2204.13207. Any image may have all, some or
     none of its labels: what it has no label for, it is compared by itself, as in SimCLR. `type: HEX_adaptive` (or
-    another) takes the hierarchy from the batch where labels don't give it, see `solo/hex/denominator.py`;
+    another) takes the hierarchy from the batch where labels don't give it, see `solo/hex/loss.py`;
     `hex.temperature` is then the temperature of the whole loss, as in the methods whose loss HEX replaces.
     """
 

@@ -12,8 +12,7 @@ from solo import distributed
 from solo.doctor.parity import on_processes
 from solo.errors import UserError
 from solo.hex import AdaptivePercentile, Constant, FixedThreshold, Superclass, hex_nce
-from solo.hex.policy import EveryNegative, NoNegative
-from solo.hex.published import FalseNegatives
+from solo.hex.policy import EveryNegative, FalseNegatives, NoNegative
 from solo.hex.rows import RELEASE, Action
 from solo.losses import info_nce
 from solo.losses.pairs import Pairs, RingPairs
