@@ -140,7 +140,7 @@ def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | Non
 
 
 def hex_did(last: Row) -> dict[str, Any]:
-    """What HEX did in the last epoch: numbers and a line of text; see `solo.hex.probe`."""
+    """What HEX did in the last epoch: numbers and a line of text; see `solo.hex.objective`."""
     bands = ("with_relatives", "mass", "own_class", "siblings", "strangers")
     names = ("gradient_cosine", *(f"{band}{name}" for band in ("", "kin_", "shown_") for name in bands))
     found = {name: last[f"hex/{name}"] for name in names if f"hex/{name}" in last}

@@ -11,20 +11,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Tensor
 
+from solo import distributed
 from solo.args.schema import HexCfg
-from solo.distributed import is_distributed
 from solo.errors import UserError
 from solo.hex.catalogue import named, policy_class, policy_facts
 from solo.hex.loss import HexDenominator, hex_nce
-from solo.hex.policy import Policy, WarmUp, WithNamed
-from solo.hex.probe import gradient_cosine, whom_it_found
-from solo.hex.relatives import Bank, FromTable
+from solo.hex.policy import Policy, Selector, WarmUp, WithNamed
+from solo.hex.relatives import Bank, FromTable, kinship, shares
 from solo.hex.rows import RELEASE, Action, Elsewhere, Stats, means
-from solo.losses.hierarchical_rows import Denominator
-from solo.losses.info_nce import Positives, info_nce
-from solo.losses.label_levels import LabelLevels
+from solo.losses.hierarchical_rows import Denominator, LabelLevels
+from solo.losses.info_nce import MaskedSoftmax, Positives, info_nce
 from solo.losses.pairs import Pairs
 
 Base = Tensor | Callable[[], Tensor]
@@ -63,7 +62,7 @@ class Hex:
     # What the last step saw of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all its
     # calls, where a method makes several with one `step` object (NNCLR's two directions)
     seen: Stats = field(default_factory=dict, init=False)
-    # what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th)
+    # what HEX does, see `_probe`, in the steps that look (the first of an epoch, and every 100th)
     found: Stats = field(default_factory=dict, init=False)
     whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
     _step: Step | None = field(default=None, init=False)
@@ -112,7 +111,9 @@ class Hex:
         alpha, pairs = self.settings.alpha, views
         if not callable(pairs):
             arguments = (pairs, step.ids, step.groups)  # type: ignore[attr-defined]
-            pairs = Pairs.views_later(*arguments) if is_distributed() else partial(Pairs.from_views, *arguments)
+            pairs = (
+                Pairs.views_later(*arguments) if distributed.is_distributed() else partial(Pairs.from_views, *arguments)
+            )
         own = base if isinstance(base, Tensor) else base()
         hex_ = self._loss(dataclasses.replace(pairs(), fused=self.fused), step)
         return (1 - alpha) * own + alpha * self.scale * hex_
@@ -222,6 +223,58 @@ class Hex:
         if step is not self._step:
             self.bank.store(ids, own)
         return drawn and Elsewhere(drawn.rows.repeat(views, 1, 1), drawn.known.repeat(views, 1))
+
+
+def gradient_cosine(one: Callable[[Pairs], Tensor], other: Callable[[Pairs], Tensor], pairs: Pairs) -> Tensor:
+    """Cosine of the gradients of two losses with respect to the anchors of all processes; 0 where one vanishes.
+
+    Where the anchors are among the keys, they get that part of the gradient, too.
+    """
+    with torch.enable_grad():
+        anchors, keys = (x.detach().requires_grad_() for x in (pairs.anchors, pairs.keys))
+        copy = dataclasses.replace(pairs, anchors=anchors, keys=keys)
+        found = [torch.autograd.grad(loss(copy), (anchors, keys)) for loss in (one, other)]
+    if pairs.offset is not None:  # the anchors are among the keys
+        a, b = (rows + distributed.own_rows(distributed.all_reduce_sum(d)) for rows, d in found)
+    else:
+        a, b = (rows for rows, _ in found)
+    products = distributed.all_reduce_sum(torch.stack([(a * b).sum(), a.square().sum(), b.square().sum()]))
+    return products[0] / (products[1] * products[2]).sqrt().clamp_min(torch.finfo(a.dtype).tiny)
+
+
+def whom_it_found(
+    pairs: Pairs, selector: Selector, temperature: float, labels: tuple[Tensor, Tensor] | None
+) -> dict[str, Tensor]:
+    """Means over the anchors of all processes.
+
+    Args:
+        pairs: who is compared with whom.
+        selector: finds relatives among the negatives.
+        temperature: of the loss.
+        labels: classes and groups (M,) of the anchors, -1 for unknown; None where nothing is known of them.
+
+    Returns:
+        ``with_relatives``: share of anchors that have any; ``mass``: their share in the anchor's sum over all others;
+        with labels ``own_class``, ``siblings``, ``strangers``: shares of relatives of the same class, of another one of
+        the same group, of another group.
+    """
+    sums = pairs.anchors.new_zeros(7)
+    known = None if labels is None else torch.stack(labels, dim=1)
+    columns = None if known is None else distributed.gather_no_grad(known)
+    if columns is not None and len(columns) != len(pairs.keys):
+        columns = None  # a queue, of whose classes nothing is kept
+    for rows in pairs.blocks():
+        similarity = pairs.similarity(rows)
+        positive, negative = pairs.masks(rows)
+        chosen = selector(similarity, rows) & negative
+        x = similarity / temperature
+        mass = (MaskedSoftmax(x, chosen).lse - MaskedSoftmax(x, positive | negative).lse).exp()
+        sums[:3] += torch.stack([mass.new_tensor(len(mass)), chosen.any(dim=1).sum(), mass.nansum()])
+        if known is not None and columns is not None:
+            sums[3:] += kinship(known[rows], columns, chosen.nonzero(as_tuple=True)).to(sums)
+    number, having, mass, *of = distributed.all_reduce_sum(sums).unbind()
+    found = {"with_relatives": having / number, "mass": mass / number}
+    return found | shares(torch.stack(of))
 
 
 def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0, fused: bool = False) -> Hex:

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from solo import distributed
 from solo.eval.knn import nearest, nearest_others, spherical_kmeans
 from solo.hex.policy import Selector
-from solo.hex.probe import kinship, shares
 from solo.hex.rows import Elsewhere
 from solo.losses.pairs import Pairs, unit
 
@@ -206,6 +205,28 @@ def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
     """Shares of relatives (n, K) that are of the same class, siblings, strangers, by class and group (n, 2)."""
     row, column = (table >= 0).nonzero(as_tuple=True)
     return shares(kinship(known, known, (row, table[row, column].long())))
+
+
+def kinship(one: Tensor, other: Tensor, pairs: tuple[Tensor, ...]) -> Tensor:
+    """How many pairs are of one class, siblings, strangers, and known, (4,).
+
+    Args:
+        one: (M, 2) class and group of each row, -1 for unknown.
+        other: (N, 2) of those they are paired with.
+        pairs: (K,) places in the one, (K,) in the other.
+    """
+    a, b = one[pairs[0]], other[pairs[1]]
+    known, alike = ((a >= 0) & (b >= 0)).all(dim=1), a == b
+    own = known & alike[:, 0]
+    siblings = known & ~alike[:, 0] & alike[:, 1]
+    return torch.stack([own.sum(), siblings.sum(), (known & ~own & ~siblings).sum(), known.sum()])
+
+
+def shares(counts: Tensor) -> dict[str, Tensor]:
+    """What `kinship` counted, as shares; nothing where nobody is known."""
+    if not counts[3] > 0:
+        return {}
+    return dict(zip(("own_class", "siblings", "strangers"), counts[:3] / counts[3], strict=True))
 
 
 class Bank(nn.Module):

@@ -55,37 +55,28 @@ RELEASE = Action("drop", "negatives")  # what the public release does with hiera
 
 
 class Elsewhere(NamedTuple):
-    """Relatives that are not in the batch.
+    """Relatives that are not in the batch."""
 
-    Attributes:
-        rows: (M, k, D) unit rows, k for each anchor, without gradient.
-        known: (M, k) bool; the others don't count.
-    """
-
-    rows: Tensor
-    known: Tensor
+    rows: Tensor  # (M, k, D) unit rows, k for each anchor, without gradient
+    known: Tensor  # (M, k) bool; the others don't count
 
 
 class ListSoftmax:
-    """Log-sum-exp of each of R rows over a list of K logits, and of which row each is.
-
-    Attributes:
-        lse: (R,), -inf for rows without an entry.
-        softmax: (K,), its gradient, sums to 1 over the entries of a row.
-    """
+    """Log-sum-exp of each of R rows over a list of K logits, and of which row each is."""
 
     def __init__(self, x: Tensor, row: Tensor, rows: int) -> None:
         largest = x.new_zeros(rows).scatter_reduce_(0, row, x, "amax", include_self=False)
         exp = (x - largest[row]).exp_()
         total = x.new_zeros(rows).index_add_(0, row, exp)
-        self.lse = largest + total.log()
-        self.softmax = exp.div_(total[row])
+        self.lse = largest + total.log()  # (R,), -inf for rows without an entry
+        self.softmax = exp.div_(total[row])  # (K,), its gradient, sums to 1 over the entries of a row
 
 
 class LocalTerm:
     """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), for a block of rows.
 
-    On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see `listed`.
+    On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see `listed`. Logs are -inf where
+    H(i) is empty.
 
     Args:
         x: (R, N) logits.
@@ -93,11 +84,6 @@ class LocalTerm:
         beta: >= 0.
         among: (R, N) whose mean of exp(beta x) the weights are relative to; H(i) by default.
         whole: makes numbers of whole rows, where N isn't all keys.
-
-    Attributes:
-        size: (R,) |H(i)|.
-        log_size: (R,), -inf where H(i) is empty.
-        log: (R,) log L_i, -inf where H(i) is empty.
     """
 
     def __init__(
@@ -106,7 +92,7 @@ class LocalTerm:
         self._beta = beta
         self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) and whole is WHOLE else None
         if self._listed is None:
-            self.size = whole(hierarchy.sum(dim=1))
+            self.size = whole(hierarchy.sum(dim=1))  # (R,) |H(i)|
             self._parts = [MaskedSoftmax(factor * x, hierarchy, whole) for factor in (1 + beta, beta)]
             tilted, weights = (part.lse for part in self._parts)
         else:
@@ -114,9 +100,8 @@ class LocalTerm:
             self.size = torch.bincount(row, minlength=len(x))
             self._lists = [ListSoftmax(factor * negatives, row, len(x)) for factor in (1 + beta, beta)]
             tilted, weights = (part.lse for part in self._lists)
-        self.log_size = self.size.to(x.dtype).log()
+        self.log_size = log_number = self.size.to(x.dtype).log()
         self._all: MaskedSoftmax | None = None
-        log_number = self.log_size
         if among is not None:
             self._all = MaskedSoftmax(beta * x, among, whole)
             log_number, weights = whole(among.sum(dim=1)).to(x.dtype).log(), self._all.lse
@@ -141,17 +126,9 @@ class LocalTerm:
 def debias(
     log_local: Tensor, log_size: Tensor, x: Tensor, tau_plus: float, inverse_temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """``log max( (L - tau_plus |H| exp(x)) / (1 - tau_plus), |H| exp(-1 / tau) )`` of each term.
+    """``log max( (L - tau_plus |H| exp(x)) / (1 - tau_plus), |H| exp(-1 / tau) )`` of each of K terms.
 
-    Args:
-        log_local: (K,) log L.
-        log_size: (K,) log |H|.
-        x: (K,) logit of the positive.
-        tau_plus: in [0, 1).
-        inverse_temperature: 1 / tau.
-
-    Returns:
-        The logs (K,), and whether each is above its lower bound, where it has a gradient.
+    And whether each is above its lower bound, where it has a gradient. ``x`` are the logits of the positives.
     """
     log_floor = log_size - inverse_temperature
     if tau_plus == 0:

@@ -20,9 +20,17 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.losses.blockwise import RowLoss, blockwise
-from solo.losses.hierarchical_rows import Denominator, HierarchicalRows, everyone_else, hierarchical_rows_loss
+from solo.losses.hierarchical_rows import (
+    Denominator,
+    HierarchicalRows,
+    LabelLevels,
+    LevelPenalty,
+    everyone_else,
+    hierarchical_rows_loss,
+    level_penalties,
+    numbered,
+)
 from solo.losses.info_nce import MaskedSoftmax
-from solo.losses.label_levels import LabelLevels, LevelPenalty, level_penalties, numbered
 from solo.losses.pairs import Pairs
 
 Kind = Literal["himulcon", "hicone", "himulcone"]

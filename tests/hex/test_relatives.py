@@ -7,9 +7,8 @@ import torch
 
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, EveryNegative, NoNegative, Superclass, hex_nce
-from solo.hex.objective import Step, build_objective
+from solo.hex.objective import Step, build_objective, gradient_cosine, whom_it_found
 from solo.hex.policy import Components, FalseNegatives, Ring
-from solo.hex.probe import gradient_cosine, whom_it_found
 from solo.hex.relatives import EYES, Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
 from solo.hex.rows import Action, Elsewhere
 from solo.losses import Pairs, info_nce

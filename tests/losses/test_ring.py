@@ -84,7 +84,7 @@ def test_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(argument: Any) -> list[str]:
     """What is said where a ring can't do what is asked."""
     texts = []
-    for policy, action in ((FalseNegatives(warm_epoch=0), None), (Superclass(), Action("pull"))):
+    for policy, action in ((FalseNegatives(), None), (Superclass(), Action("pull"))):
         pairs = RingPairs.from_views(torch.randn(2, B, D), groups=torch.zeros(B, dtype=torch.long))
         try:
             hex_nce(pairs, policy, action=action)
