@@ -304,16 +304,8 @@ def is_here(path: str) -> bool:
     return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
 
 
-def hub_images(data: Any, column: str, name: str) -> list[Stored]:
-    """The image of each row, not decoded."""
-    encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
-    # By its fingerprint the package knows data that are the same.
-    found = encoded._fingerprint
-    return [Stored(f"{name}#{row}", None, f"{found} {row}", _cell_bytes, (encoded, row)) for row in range(len(encoded))]
-
-
-def _cell_bytes(data: Any, row: int) -> bytes:
-    """None where the row has no image."""
+def hub_bytes(data: Any, row: int) -> bytes:
+    """The bytes of the image file in the only column of a data set; none where the row has no image."""
     (cell,) = data[row].values()
     bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
     return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")
