@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from unittest.mock import patch
 
 from solo.errors import UserError, explained
 
@@ -26,6 +25,8 @@ _TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 @contextmanager
 def guarded() -> Iterator[None]:
     """Let torchvision's data sets unpack what they have fetched by these functions."""
+    from unittest.mock import patch  # takes a while
+
     from torchvision.datasets import utils
 
     extractors: dict[str, Callable[..., None]] = {
