@@ -91,8 +91,8 @@ def _three_levels(root: Path, train: bool) -> Iterator[tuple[str, tuple[int, ...
 
 
 def _three_level_classes(root: Path) -> dict[int, Names]:
-    files = (f"imagenet-3L-id_{word}_dic.json" for word in _LEVELS.values())
-    names = [{int(n): str(name) for n, name in read_json(_beside(root, file)).items()} for file in files]
+    found = [read_json(_beside(root, f"imagenet-3L-id_{word}_dic.json")) for word in _LEVELS.values()]
+    names = [{int(number): str(name) for number, name in one.items()} for one in found]
     paths = {path[-1]: path for train in (True, False) for _, path in _three_levels(root, train)}
     return {fine: tuple(of[number] for of, number in zip(names, paths[fine], strict=True)) for fine in sorted(paths)}
 
