@@ -89,7 +89,7 @@ class Hex:
     ) -> Tensor:
         """The HEX loss of the pairs, in place of the method's own, `plain`.
 
-        `embeddings` (B, D) are what is remembered of the images, for others whose relatives they are; None: the anchors.
+        `embeddings` (B, D) are what is remembered of the images, for others whose relatives they are; None: anchors.
         `fixed`: the anchors have no gradient, being looked up themselves: keys are pulled to relatives instead.
         """
         pairs = dataclasses.replace(pairs, fused=self.fused)
