@@ -147,7 +147,7 @@ def analyze(
     )
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
     made = [*trend_figures(analysis), *snapshot_figures(analysis, grids, image is not None)]
-    figures = [figure for figure in (one.filled() for one in made) if figure.panels]
+    figures = [figure for figure in made if figure.panels]
     said = findings(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]

@@ -161,7 +161,7 @@ def figure(report: Report) -> Figure:
                 if arm in cells and (found := cells[arm].difference):
                     ends = None if math.isnan(found.low) else (found.low, found.high)
                     mark = (measure, found.mean, GREY if arm in report.placebos else run_colour(place))
-                    rows.append(DotRow(f"{arm} ({found.pairs})", (mark,), intervals=(ends,)))
+                    rows.append(DotRow(f"{arm} ({found.pairs})", [mark], interval=ends))
             if rows:
                 title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
                 panels.append(dots(title, step, rows, from_zero=False, reference=0.0))

@@ -309,8 +309,8 @@ def _dendrogram(analysis: Analysis, tree: EmergentTree, classes: list[int], titl
         height.append(at)
     series = tuple(Series("", x, y, colour, markers=False) for colour, (x, y) in brackets.items())
     leaves = tuple(Name(labelling.names[-1][classes[leaf]], palette[group[leaf]]) for leaf in order)
-    end = 1.03 * max(height) or 1.0
-    return Plot(title, "cosine distance at which they join", "", series, x_range=(0.0, end), rows=leaves)
+    across, what = (0.0, 1.03 * max(height) or 1.0), "cosine distance at which they join"
+    return Plot(title, what, "", series, x_range=across, y_range=(-0.7, m - 0.3), rows=leaves)
 
 
 def _profile(analysis: Analysis) -> Figure:

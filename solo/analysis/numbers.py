@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from solo.analysis.embedding import Embedding
-from solo.analysis.figure import Figure, Panel
+from solo.analysis.figure import Figure, Panel, is_empty
 from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
 from solo.eval.classes import (
@@ -237,12 +237,12 @@ class Analysis:
     def figure(
         self, key: str, panels: Sequence[Panel], legend: tuple[tuple[str, str], ...] = (), **facts: Any
     ) -> Figure:
-        """Panels under the words that `page/figures.yaml` has for `key`, into which `facts` are filled."""
+        """What there is to see in panels, under the words of `page/figures.yaml` for `key`, filled with `facts`."""
         spaces = [SPACES[space] for space in (self.spaces[0], self.spaces[-1])]
         facts |= {"main_space": spaces[0], "space": spaces[0].capitalize(), "last_space": spaces[1].capitalize()}
         facts |= {"level": self.labelling.level, "superlevel": self.labelling.superlevel, "seed": self.seed}
         words = {name: text.format(**facts, **self.protocol) for name, text in words_of("figures")[key].items()}
-        return Figure(key, **words, panels=tuple(panels), legend=legend)
+        return Figure(key, **words, panels=tuple(one for one in panels if not is_empty(one)), legend=legend)
 
     def titled(self, run: Run, text: str = "") -> str:
         """The title of a run's panel: its name, where there are several, and more."""
