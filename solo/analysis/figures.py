@@ -267,8 +267,8 @@ def _clouds(analysis: Analysis, view: View) -> Figure:
                 title = time_of(snapshot.epoch).capitalize() + ", the same for all"
             panels.append(cloud(title, snapshot.clouds[view.key], groups, texts))
     shown = f"{view.title[:1].lower()}{view.title[1:]}"
-    facts = {"how": TITLES[analysis.embedding], "images_shown": shown, "shown": len(view.rows)}
-    facts |= {"coloured_by": labelling.levels[level], "most": analysis.max_points}
+    facts = {"how": TITLES[analysis.options.embedding], "images_shown": shown, "shown": len(view.rows)}
+    facts |= {"coloured_by": labelling.levels[level], "most": analysis.options.max_points}
     legend = tuple((name, colour) for name, colour, _ in groups)
     return analysis.figure(f"points-{view.key}", panels, legend, **facts)
 

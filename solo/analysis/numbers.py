@@ -3,12 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from solo.analysis.embedding import Embedding
 from solo.analysis.figure import Figure, Panel, is_empty
 from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
@@ -46,8 +45,8 @@ _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure embeddings: neighbours, sizes of draws, the seed."""
+class Options:
+    """How to look; the names are those of the command's keys."""
 
     k: int = 20  # neighbours that vote, and that say how far classes mix
     temperature: float = 0.07  # of their votes
@@ -55,6 +54,17 @@ class Settings:
     max_anchors: int = 10_000
     quantile: float = 0.99  # of the adaptive threshold
     seed: int = 5  # of all draws
+    title: str | None = None  # of the report; by default the names of the runs
+    superclass: str | int | None = None  # level of the superclasses; default the one above the classes
+    inside: str | None = None  # name of the superclass whose classes are drawn; default the poorest one
+    clusters: int | None = None  # without labels, how many to find
+    # how features become points; `none` leaves the pictures of points out
+    embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
+    max_points: int = 2000  # images of a picture of points
+    max_images: int | None = None  # images to look at; more are drawn at random. None: all
+    lidar_images: int = 1000  # that the snapshots' `views` compare, for the protocol
+    lidar_views: int = 10  # of each
+    png: bool = True  # write the figures as PNG, too
 
 
 @dataclass(frozen=True)
@@ -107,20 +117,20 @@ class Numbers:
 
 
 def measure(
-    features: torch.Tensor, labelling: Labelling, settings: Settings, views: torch.Tensor | None = None
+    features: torch.Tensor, labelling: Labelling, options: Options, views: torch.Tensor | None = None
 ) -> Numbers:
     """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
-    near = neighbours(rows, settings.k, settings.max_anchors, settings.seed)
+    near = neighbours(rows, options.k, options.max_anchors, options.seed)
     labels = torch.from_numpy(labelling.labels)
     fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
-    accuracies, intervals = _knn(features, labels, near, settings)
+    accuracies, intervals = _knn(features, labels, near, options)
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     paths = labelling.paths(classes.tolist()) if labelling.given > 1 else None
     values = spectrum(features, center=True)
     shares = values[values > 0].square()
-    anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
+    anchors = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
@@ -128,12 +138,12 @@ def measure(
         rankme=rankme(features),
         alpha=power_law(values.square()),
         lidar=math.nan if views is None else lidar(views),
-        uniformity=uniformity(features[draw(len(features), 5000, settings.seed)]),
+        uniformity=uniformity(features[draw(len(features), 5000, options.seed)]),
         eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
         cosine=cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=selection(features, coarse, quantile=settings.quantile, **anchors),  # type: ignore[arg-type]
+        selection=selection(features, coarse, quantile=options.quantile, **anchors),  # type: ignore[arg-type]
         profile=collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
@@ -144,19 +154,19 @@ def measure(
 
 
 def _knn(
-    features: torch.Tensor, labels: torch.Tensor, near: Neighbours, settings: Settings
+    features: torch.Tensor, labels: torch.Tensor, near: Neighbours, options: Options
 ) -> tuple[list[float], list[Interval]]:
     """Leave-one-out accuracy of each level, and its interval, in percent."""
     similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
     best = [
-        vote_ranking(similarity, column[rows], max(int(column.max()) + 1, 1), temperature=settings.temperature)
+        vote_ranking(similarity, column[rows], max(int(column.max()) + 1, 1), temperature=options.temperature)
         for column in labels.T
     ]
     right = hits(best, labels[torch.from_numpy(near.queries)])
     ends = [UNDEFINED] * len(right)
     if len(near.queries) == len(features):
-        table, halves = FeatureTable(features, labels), cuts(len(features), settings.seed)
-        found = neighbour_intervals(table, right, settings.k, settings.temperature, halves, features.device)
+        table, halves = FeatureTable(features, labels), cuts(len(features), options.seed)
+        found = neighbour_intervals(table, right, options.k, options.temperature, halves, features.device)
         ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
     return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
 
@@ -215,10 +225,8 @@ class Analysis:
     runs: tuple[Run, ...]  # at least one
     labelling: Labelling  # the same for all
     views: tuple[View, ...]  # what is drawn as points
-    embedding: Embedding  # how features become points
+    options: Options  # how it was analysed
     protocol: dict[str, str]  # sentences that hold for every number, by topic
-    max_points: int  # images of a view at most
-    seed: int  # of every draw
 
     @property
     def over_time(self) -> bool:
@@ -240,7 +248,7 @@ class Analysis:
         """What there is to see in panels, under the words of `page/figures.yaml` for `key`, filled with `facts`."""
         spaces = [SPACES[space] for space in (self.spaces[0], self.spaces[-1])]
         facts |= {"main_space": spaces[0], "space": spaces[0].capitalize(), "last_space": spaces[1].capitalize()}
-        facts |= {"level": self.labelling.level, "superlevel": self.labelling.superlevel, "seed": self.seed}
+        facts |= {"level": self.labelling.level, "superlevel": self.labelling.superlevel, "seed": self.options.seed}
         words = {name: text.format(**facts, **self.protocol) for name, text in words_of("figures")[key].items()}
         return Figure(key, **words, panels=tuple(one for one in panels if not is_empty(one)), legend=legend)
 

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
+from solo.analysis.analyze import RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
+from solo.analysis.numbers import Options
 from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
 from solo.callbacks import run_lock
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
