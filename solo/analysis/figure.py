@@ -201,13 +201,10 @@ class Figure:
     protocol: str  # how the numbers came about
     panels: tuple[Panel, ...]  # side by side where there is room
     legend: tuple[tuple[str, str], ...] = ()  # (name, colour) of all panels
-    across: int | None = None  # panels beside each other; None: as fits their kind
 
     @property
     def columns(self) -> int:
         """How many panels stand beside each other where there is room, at most three."""
-        if self.across is not None:
-            return self.across
         narrow = isinstance(self.panels[0], Plot) and not self.panels[0].rows
         return min(len(self.panels), 3 if narrow and len(self.panels) != 4 else 2)
 

@@ -11,27 +11,8 @@ import torch
 from solo.analysis.figure import Figure, Panel, is_empty
 from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
-from solo.eval.classes import (
-    ConfusablePair,
-    Neighbours,
-    NodeRank,
-    collapse_profile,
-    confusable_pairs,
-    mixing_matrix,
-    neighbours,
-)
-from solo.eval.embedding import (
-    CosineDistributions,
-    Selection,
-    cosine_distributions,
-    entropy_rank,
-    lidar,
-    power_law,
-    rankme,
-    selection,
-    spectrum,
-    uniformity,
-)
+from solo.eval import classes as by_class
+from solo.eval import embedding as measures
 from solo.eval.features import FeatureTable
 from solo.eval.intervals import UNDEFINED, Interval, cuts
 from solo.eval.knn import hits, neighbour_intervals, vote_ranking
@@ -81,17 +62,17 @@ class Numbers:
     eigenvalues: Array  # of the covariance as shares of their sum, the largest first, without zeros
     knn: dict[str, float]  # top-1 accuracy in percent of each level, leave-one-out
     knn_interval: dict[str, Interval]  # its 95 % interval, in percent; NaN where not all images are looked at
-    cosine: CosineDistributions | None  # same-superclass and other pairs; None with fewer than two labelled images
-    selection: Selection  # what the adaptive threshold would select
-    profile: list[NodeRank]  # ranks inside every node of the label tree
+    cosine: measures.CosineDistributions | None  # of the superclasses; None with fewer than two labelled images
+    selection: measures.Selection  # what the adaptive threshold would select
+    profile: list[by_class.NodeRank]  # ranks inside every node of the label tree
     tree: EmergentTree | None  # of class centroids; None with fewer than two classes
     classes: Array  # (m,) the classes that are the tree's leaves
     agreement: TreeAgreement | None  # of the tree with the given labels; None where no level above the classes is given
     mixing: Array  # (m, m) of the classes, empty for more than 200
-    pairs: list[ConfusablePair]  # classes that collapse onto each other, the worst first
+    pairs: list[by_class.ConfusablePair]  # classes that collapse onto each other, the worst first
 
     @property
-    def superclasses(self) -> list[NodeRank]:
+    def superclasses(self) -> list[by_class.NodeRank]:
         """The profile's superclasses of enough images to compare local with global rank."""
         return [node for node in self.profile if node.level == 0 and math.isfinite(node.ratio)]
 
@@ -121,40 +102,40 @@ def measure(
 ) -> Numbers:
     """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
-    near = neighbours(rows, options.k, options.max_anchors, options.seed)
+    near = by_class.neighbours(rows, options.k, options.max_anchors, options.seed)
     labels = torch.from_numpy(labelling.labels)
     fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
     accuracies, intervals = _knn(features, labels, near, options)
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     paths = labelling.paths(classes.tolist()) if labelling.given > 1 else None
-    values = spectrum(features, center=True)
+    values = measures.spectrum(features, center=True)
     shares = values[values > 0].square()
     anchors = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
-        effective_rank=entropy_rank(values),
-        rankme=rankme(features),
-        alpha=power_law(values.square()),
-        lidar=math.nan if views is None else lidar(views),
-        uniformity=uniformity(features[draw(len(features), 5000, options.seed)]),
+        effective_rank=measures.entropy_rank(values),
+        rankme=measures.rankme(features),
+        alpha=measures.power_law(values.square()),
+        lidar=math.nan if views is None else measures.lidar(views),
+        uniformity=measures.uniformity(features[draw(len(features), 5000, options.seed)]),
         eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
-        cosine=cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=selection(features, coarse, quantile=options.quantile, **anchors),  # type: ignore[arg-type]
-        profile=collapse_profile(features, labels[:, labelling.superclass :]),
+        cosine=measures.cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
+        selection=measures.selection(features, coarse, quantile=options.quantile, **anchors),  # type: ignore[arg-type]
+        profile=by_class.collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
         agreement=compare_with_labels(tree, paths) if tree and paths is not None else None,
-        mixing=mixing_matrix(fine, near, classes) if 0 < len(classes) <= _MOST_MIXED else np.empty((0, 0)),
-        pairs=confusable_pairs(rows, fine, near),
+        mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= _MOST_MIXED else np.empty((0, 0)),
+        pairs=by_class.confusable_pairs(rows, fine, near),
     )
 
 
 def _knn(
-    features: torch.Tensor, labels: torch.Tensor, near: Neighbours, options: Options
+    features: torch.Tensor, labels: torch.Tensor, near: by_class.Neighbours, options: Options
 ) -> tuple[list[float], list[Interval]]:
     """Leave-one-out accuracy of each level, and its interval, in percent."""
     similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
