@@ -53,9 +53,8 @@ class WeightAverage(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            checkpoint: dict[str, Any] = {
-                "state_dict": {f"backbone.{name}": value.cpu() for name, value in self.mean.items()}
-            }
+            mean = {f"backbone.{name}": value.cpu() for name, value in self.mean.items()}
+            checkpoint: dict[str, Any] = {"state_dict": mean}
             pl_module.on_save_checkpoint(checkpoint)
             with replacing(self.run.path / "ema.pth") as temporary:
                 torch.save(checkpoint, temporary)

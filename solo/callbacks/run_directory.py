@@ -69,9 +69,8 @@ class RunDirectory:
         wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
         logger = wandb or trainer.logger
         version = None if logger is None or logger.version in (None, "") else str(logger.version)
-        run_id = self.run_id or version or f"offline-{random_string()}"
-        self.run_id = trainer.strategy.broadcast(run_id)
-        self.wandb_run_id = trainer.strategy.broadcast(version if wandb is not None else None)
+        ids = self.run_id or version or f"offline-{random_string()}", version if wandb is not None else None
+        self.run_id, self.wandb_run_id = trainer.strategy.broadcast(ids)
         problem = None
         if trainer.is_global_zero:
             try:
