@@ -1,9 +1,9 @@
 """The report's figures: over the epochs, then of single snapshots (points, trees, local collapse, neighbours)."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,7 @@ def trend_figures(analysis: Analysis) -> list[fig.Figure]:
     Kept are the numbers of the paper's figures 7 to 9 and 11 to 13 and of the poster's, and those of the tree.
     """
     trend, superlevel = partial(_trend, analysis), analysis.labelling.superlevel
-    found: dict[str, list[fig.Plot]] = {
-        key: [] for key in ("knn", "effective-rank", "lidar", "cosine", "cosine-ratio", "threshold", "tree-drift")
-    }
+    found: defaultdict[str, list[fig.Plot]] = defaultdict(list)
     for level in analysis.labelling.levels[-3:]:
         found["knn"].append(trend(level, "accuracy (%)", analysis.spaces[0], _accuracy(level)))
     ranks = {"all images": lambda n: n.effective_rank, f"inside a {superlevel}": lambda n: n.local_rank}
@@ -73,29 +71,30 @@ def _ratio(numbers: Numbers) -> float:
 def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[fig.Plot]:
     """Agreement of the emergent tree with the labels, and its drift."""
     space = analysis.spaces[0]
+
+    def agreed(name: str) -> Value:
+        return lambda n: getattr(n.agreement, name, math.nan)
+
     panels = [
-        trend("Agreement with the labels", "cophenetic correlation", space, lambda n: _of_tree(n, "cophenetic")),
-        trend("Agreement of ranks", "Baker's gamma", space, lambda n: _of_tree(n, "gamma")),
+        trend("Agreement with the labels", "cophenetic correlation", space, agreed("cophenetic")),
+        trend("Agreement of ranks", "Baker's gamma", space, agreed("gamma")),
     ]
     if analysis.over_time:
         of = [[snapshot.spaces[space] for snapshot in run.snapshots] for run in analysis.runs]
-        last = {id(one): run[-1] for run in of for one in run}
-        before = {id(one): previous for run in of for previous, one in zip(run, run[1:], strict=False)}
+        last = {id(one): run[-1].tree for run in of for one in run}
+        before = {id(one): previous.tree for run in of for previous, one in zip(run, run[1:], strict=False)}
 
-        def against(
-            others: Mapping[int, Numbers], compare: Callable[[EmergentTree, EmergentTree], float], numbers: Numbers
-        ) -> float:
-            other = others.get(id(numbers))
-            return compare(numbers.tree, other.tree) if numbers.tree and other and other.tree else math.nan
+        def like(numbers: Numbers) -> float:
+            other = last[id(numbers)]
+            return tree_similarity(numbers.tree, other) if numbers.tree and other else math.nan
 
-        like, changed = partial(against, last, tree_similarity), partial(against, before, robinson_foulds)
+        def changed(numbers: Numbers) -> float:
+            other = before.get(id(numbers))
+            return robinson_foulds(numbers.tree, other) if numbers.tree and other else math.nan
+
         panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, like))
         panels.append(trend("Changed since the snapshot before", "share of subtrees", space, changed))
     return panels
-
-
-def _of_tree(numbers: Numbers, name: str) -> float:
-    return float(getattr(numbers.agreement, name, math.nan))
 
 
 def _batch_sizes(analysis: Analysis) -> list[fig.Plot]:
@@ -170,12 +169,9 @@ def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures], pi
     found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
     if pictures:
         panels = [neighbours[run.name] for run in analysis.runs if run.name in neighbours]
-        facts: dict[str, Any] = {
-            "retrieved": _RETRIEVED,
-            "batch": _BATCH,
-            "neighbour_space": SPACES[analysis.spaces[-1]],
-        }
-        found += [_examples(analysis), analysis.figure("neighbours", panels, **facts)]
+        facts = {"retrieved": _RETRIEVED, "batch": _BATCH}
+        found.append(_examples(analysis))
+        found.append(analysis.figure("neighbours", panels, (), neighbour_space=SPACES[analysis.spaces[-1]], **facts))
     return found
 
 
