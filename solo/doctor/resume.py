@@ -20,7 +20,7 @@ from solo.args.augmentations import AugmentationCfg
 from solo.args.check import check
 from solo.callbacks import Checkpointer, Meter
 from solo.checkpoint import load_checkpoint
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.data.views.batched import BatchAugment
 from solo.doctor.parity import on_processes
 from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, failure, quietly, toy_cfg, toy_trainer

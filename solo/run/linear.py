@@ -12,8 +12,8 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg
 from solo.backbones.registry import check_single
 from solo.callbacks.recorder import Facts
-from solo.data.batches.loader import LabelledBatches
-from solo.data.batches.loaders import SeededSampler, eval_loader
+from solo.data.batches.loaders import LabelledBatches, eval_loader
+from solo.data.batches.samplers import SeededSampler
 from solo.data.cache.images import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
@@ -92,7 +92,7 @@ class _Batches(BatchSampler):
 def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
     """Batches of features; shuffled by `seed`, in order without one."""
     in_order = [(row, 0) for row in range(len(features))]
-    sampler: Any = in_order if seed is None else SeededSampler(len(features), seed)
+    sampler: Any = in_order if seed is None else SeededSampler(len(features), seed, whole=True)
     return DataLoader(features, sampler=_Batches(sampler, batch_size, drop_last=False), batch_size=None)
 
 

@@ -38,8 +38,7 @@ from solo.callbacks.profile import StepProfile
 from solo.callbacks.recorder import Facts
 from solo.callbacks.stop import StopRunError
 from solo.checkpoint import load_checkpoint
-from solo.data.batches.loader import BatchLoader
-from solo.data.batches.loaders import end_workers
+from solo.data.batches.loaders import BatchLoader, end_workers
 from solo.data.sources.images import skipped_files
 from solo.errors import UserError, reason
 from solo.files import file_name, write_text

@@ -10,9 +10,8 @@ import torch
 from torch.utils.data import BatchSampler, Dataset
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, BatchRule, Mixed, PerClass, Random
-from solo.data.batches.hierarchical import Hierarchical
-from solo.data.batches.loaders import ProcessShare, train_loader
+from solo.data.batches.loaders import train_loader
+from solo.data.batches.rules import Balanced, BatchRule, Hierarchical, Mixed, PerClass, Random
 from solo.data.batches.samplers import RuleSampler, composition, describe, rule_sampler
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
@@ -193,7 +192,7 @@ def test_processes_share_the_same_global_batches(kind: str, monkeypatch: pytest.
         for rank in range(processes):
             as_process(monkeypatch, rank, processes)
             sampler = rule_sampler(kind, labels, SIZE // processes, 7, level=1, per_class=3)
-            loader = BatchSampler(ProcessShare(sampler), SIZE // processes, drop_last=True)
+            loader = BatchSampler(sampler, SIZE // processes, drop_last=True)
             shares.append([batch for _ in range(2) for batch in loader])
             assert len(shares[-1]) == 2 * len(loader) > 0
         found[processes] = [sum(parts, []) for parts in zip(*shares, strict=True)]
