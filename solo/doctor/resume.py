@@ -117,7 +117,8 @@ def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Pat
     jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
     views = {"num_crops": 2, "crop_size": SIDE, "color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
     augment = BatchAugment([check(views, AugmentationCfg)[0]], [0.5], [0.25])
-    order.loader = BatchLoader(_Pictures(), augment, BATCH, seed=3)
+    pictures: Any = _Pictures()
+    order.loader = BatchLoader(pictures, augment, BATCH, seed=3)
     saver = Checkpointer(cfg, root, every_steps=1)
     callbacks = [order, Meter(), saver, *([_Kill()] if kill else [])]
     trainer = toy_trainer(max_epochs=EPOCHS, callbacks=callbacks)

@@ -324,8 +324,8 @@ def test_processes_share_mixed_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = list(rule_sampler("random", labels, 20, seed=1, labelled_share=0.3))
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     both = rule_sampler("random", labels, 10, seed=1, labelled_share=0.3)
-    order = list(both)
-    for batch in range(len(both) // 20):
+    order = list(both.order())
+    for batch in range(both.total() // 20):
         parts = [order[20 * batch + rank : 20 * batch + 20 : 2] for rank in (0, 1)]
         assert parts[0] + parts[1] == alone[20 * batch : 20 * batch + 20]
         assert [sum(labels[i] >= 0 for i, _ in part) for part in parts] == [3, 3]

@@ -142,6 +142,9 @@ class Mixed:
     that of labelled images in a batch, in (0, 1).
     """
 
+    name: str
+    limit: str
+
     def __init__(self, make: Callable[[np.ndarray], BatchRule], labelled: np.ndarray, share: float) -> None:
         self.labelled, self.others = np.flatnonzero(labelled), np.flatnonzero(~labelled)
         self.rule = make(self.labelled)

@@ -25,11 +25,10 @@ from PIL import Image
 from torch import Tensor
 
 from solo.data.cache.store import VERSION, PixelStore, known_sizes
-from solo.data.labels.subsets import Subset, level_targets
-from solo.data.labels.withholding import KnownLabels
-from solo.data.sources.skip import SkipBroken, image_sources, next_readable, not_an_image
+from solo.data.labels.subsets import KnownLabels, Subset, level_targets
+from solo.data.sources.images import SkipBroken, image_sources, next_readable, not_an_image
+from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
-from solo.data.storage.stored import Source, identity
 from solo.data.views.batched import BatchAugment
 from solo.data.views.tensor_ops import luminance
 from solo.errors import BrokenImageError

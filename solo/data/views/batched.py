@@ -67,6 +67,11 @@ class Plan(NamedTuple):
         """Plans of `size` rows each, the last one of what is left."""
         return (Plan(*parts) for parts in zip(*(torch.split(column, size) for column in self), strict=True))
 
+    def by_turns(self) -> Plan:
+        """Sorted, so that views whose jitter begins with the same operations are neighbours and need no copies."""
+        order = self.turns.argsort(stable=True)
+        return Plan(*(column[order] for column in self))
+
 
 class EntryViews:
     """The views of one entry of `augmentations`, of each image of a batch.
@@ -159,9 +164,7 @@ class EntryViews:
             for view, part in zip(out[:, None], plan.split(1), strict=True):
                 self.colour(self.crop(singly, part, view), part)
         else:
-            # Sorted, so that views whose jitter begins with the same operations are neighbours and need no copies.
-            order = plan.turns.argsort(stable=True)
-            for part in Plan(*(column[order] for column in plan)).split(limit):
+            for part in plan.by_turns().split(limit):
                 out.index_copy_(0, part.rows, self.colour(self.crop(images, part), part))
         return list(out.chunk(len(self.streams)))
 
