@@ -40,11 +40,7 @@ class Network:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The backbone with random weights: images (B, C, H, W) -> features (B, F).
-
-        Raises:
-            UserError: no such backbone, or it refuses the kwargs.
-        """
+        """The backbone with random weights, (B, C, H, W) -> (B, F); a `UserError` where there is none such."""
         if "/" in self.name:
             return published_model(self.name, fetch=False, channels=self.channels, kwargs=self.kwargs).network
         options: Any = {"small": self.small_stem, "image_size": self.size, "kwargs": self.kwargs}
@@ -92,10 +88,8 @@ def write_description(bundle: Bundle, folder: Path, card: str) -> None:
 def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A folder with `solo.json` and `model.safetensors`: fields of its `Bundle`, and the weights of the backbone.
 
-    The folder may be anybody's: what its description may build is decided where backbones are built.
-
-    Raises:
-        UserError: a file is missing, damaged, or from a newer version.
+    The folder may be anybody's: what its description may build is decided where backbones are built. Raises a
+    `UserError`: a file is missing, damaged, or from a newer version.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -123,11 +123,7 @@ class PretrainedModel:
     def classify(
         self, features: Tensor, k: int = 5, level: str | None = None, within: str | None = None
     ) -> Predictions:
-        """`predict` for features (N, F) that `embed` has given.
-
-        Raises:
-            UserError: the run has no classifier, or there is no such level or node.
-        """
+        """`predict` for features (N, F) that `embed` has given; the same errors."""
         if self.classifier is None:
             raise UserError("this run has no classifier; train one with solo linear, and load that run")
         logits = self.classifier(features.to(self.device)).float().cpu()
@@ -139,9 +135,7 @@ class PretrainedModel:
     def read(self, image: Any) -> Tensor:
         """What the backbone sees of one image (a path, `PIL.Image`, array or ready tensor): (C, H, W).
 
-        Raises:
-            BrokenImageError: a file that can't be decoded.
-            UserError: something that is no image.
+        Raises a `BrokenImageError` for a file that can't be decoded, a `UserError` for something that is no image.
         """
         if not isinstance(image, Tensor):
             return self.transform(as_image(image, self.reading))
@@ -195,8 +189,7 @@ class PretrainedModel:
     ) -> str | None:
         """Write the folder that `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it.
 
-        Raises:
-            UserError: the folder can't be written; see `push_to_hub`.
+        Raises a `UserError`: the folder can't be written; see `push_to_hub`.
         """
         self._save(save_directory)
         return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
@@ -217,10 +210,7 @@ class PretrainedModel:
         """Upload the backbone, its label tree and its card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
         Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; the address of the repository
-        `NAME/REPOSITORY`, made if it isn't there, is returned.
-
-        Raises:
-            UserError: the hub can't be reached, or refuses.
+        `NAME/REPOSITORY`, made if it isn't there, is returned. Raises a `UserError`: it can't be reached, or refuses.
         """
         from huggingface_hub import HfApi
 
@@ -251,11 +241,7 @@ class PretrainedModel:
     ) -> "PretrainedModel":
         """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder.
 
-        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` those of `solo.load`: `device`,
-        `image_size`, ...
-
-        Raises:
-            UserError: see `solo.load`.
+        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` and errors those of `solo.load`.
         """
         name = str(pretrained_model_name_or_path)
         if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
@@ -268,10 +254,7 @@ def fetch(repo: str, **options: Any) -> Path:
     """The folder of a repository, downloaded once; `NAME/REPOSITORY@REVISION` is another than its main one.
 
     Only weights, descriptions and cards are fetched, and none of their code is run; `options` are those of
-    `huggingface_hub.snapshot_download`.
-
-    Raises:
-        UserError: it can't be fetched.
+    `huggingface_hub.snapshot_download`. Raises a `UserError` where it can't be fetched.
     """
     from huggingface_hub import snapshot_download
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,7 +180,7 @@ def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], engin
     if not count:
         raise UserError(f"none of {len(files)} images can be read")
     if out.suffix:
-        _join(done, out, count, width, key)
+        _join(done, out, key)
         for file in done:
             file.unlink()
     say(f"{count:,} images, {width} features each: {out}")
@@ -211,31 +210,24 @@ def _mark_of(file: Path) -> str:
         return ""
 
 
-def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) -> None:
-    """One file of all parts; a part at a time is in memory, but for .npz, which holds all of it."""
+def _join(files: Sequence[Path], out: Path, key: str) -> None:
+    """One file of all parts."""
+    features = np.concatenate([np.load(file)["features"] for file in files])
     names = np.concatenate([np.load(file)["paths"] for file in files])
-    parts = (np.load(file)["features"] for file in files)
     with replacing(out) as temporary:
         if out.suffix == ".npz":
             with temporary.open("wb") as stream:
-                np.savez(stream, features=np.concatenate(list(parts)), paths=names, facts=np.array(key))
+                np.savez(stream, features=features, paths=names, facts=np.array(key))
         elif out.suffix == ".npy":
-            table, start = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width)), 0
-            for values in parts:
-                table[start : start + len(values)] = values
-                start += len(values)
-            table.flush()
+            with temporary.open("wb") as stream:
+                np.save(stream, features)
             text = "".join(f"{name}\n" for name in names.tolist())
             out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = _import_parquet()
-            schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])
-            paths = iter(names.tolist())
-            with parquet.ParquetWriter(temporary, schema) as writer:
-                for values in parts:
-                    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), width)
-                    own = pyarrow.array([_as_utf8(path) for path in islice(paths, len(values))])
-                    writer.write_table(pyarrow.table([own, column], schema=schema))
+            column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
+            paths = pyarrow.array([_as_utf8(name) for name in names.tolist()])
+            parquet.write_table(pyarrow.table({"path": paths, "features": column}), temporary)
 
 
 def _as_utf8(name: str) -> str:
