@@ -88,8 +88,7 @@ def write_description(bundle: Bundle, folder: Path, card: str) -> None:
 def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A folder with `solo.json` and `model.safetensors`: fields of its `Bundle`, and the weights of the backbone.
 
-    The folder may be anybody's: what its description may build is decided where backbones are built. Raises a
-    `UserError`: a file is missing, damaged, or from a newer version.
+    It may be anybody's: what it may build is decided where backbones are built. Raises a `UserError` for a broken one.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -145,10 +144,9 @@ def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
 
 
 def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the files in a run's folder say of it: `summary.json`, and `evaluate.json` where `solo evaluate` wrote one.
+    """What `summary.json` and `evaluate.json` in a run's folder say of it, as far as they are there.
 
-    `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `numbers` (percent; `<name>_ci` is the 95 % interval) and
-    `protocol`, as far as they are known; `settings` are the run's resolved config.
+    `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `protocol`, `numbers` (percent; `_ci`: 95 % interval).
     """
     summary = _read(folder / "summary.json")
     told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}

@@ -1,7 +1,6 @@
-"""One function for each program that a backbone is exported to; all of them are in `TARGETS`.
+"""Writers of a backbone for other programs, in `TARGETS`.
 
-A target writes its files into a folder and returns how they are read back: lines of Python for people, and a function
-that loads the network, whose features `export` compares before it says that all is well.
+Each returns how its folder is read: lines of Python, and a function that loads the network, which `export` compares.
 """
 
 import copy
@@ -45,11 +44,8 @@ class Exported:
 def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare the features.
 
-    The folder is made if it isn't there; files of the same names are replaced.
-
     Raises:
-        UserError: an unknown target, a network that it doesn't know, a package that is missing, or other features
-            after reading it back.
+        UserError: an unknown target, a network or package that is missing there, or other features when read back.
     """
     if to not in TARGETS:
         raise UserError(f"to={to!r} is unknown; choose one of {', '.join(TARGETS)}")
@@ -68,7 +64,7 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     if reading.load is not None:
         images, network = bundle.example(), reading.load()
         with torch.no_grad():
-            found = torch.cat([network(image) for image in images.split(1)])
+            found = torch.cat([network(image) for image in images[:, None]])
         if not _close(found, bundle.features(images)):
             raise UserError(f"{folder}: {to} gives other features than the run; please report this network")
     return Exported(folder, reading.usage, reading.load is not None)
@@ -238,10 +234,9 @@ _STEM = """
 
 
 def _write_code(bundle: Bundle, folder: Path) -> bool:
-    """A network that neither timm nor transformers knows, as code that travels with its weights, where it can.
+    """The source of the backbone's own file and a class of transformers around it, `modeling_solo.py`, and its weights.
 
-    `modeling_solo.py` is the source of the backbone's own file and a class of transformers around it, which need torch,
-    torchvision, timm and transformers only; False for backbones that have no file of their own.
+    It needs torch, torchvision, timm and transformers only; False for backbones that have no file of their own.
     """
     name = bundle.network.name
     family = next((own for own in ("resnet", "poolformer", "wide_resnet") if name.startswith(own)), None)

@@ -71,11 +71,7 @@ _EPOCH = re.compile(r"ep=(\d+)")
 
 
 def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource]:
-    """The runs that `cfg` names, in its order; nothing is computed yet.
-
-    `scratch` is a folder that exists as long as the runs are used. Raises a `UserError`: a checkpoint can't be read, or
-    the number of names isn't that of the runs.
-    """
+    """The runs that `cfg` names, in its order; nothing is computed yet. `scratch` exists as long as they are used."""
     kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if getattr(cfg, kind))
     sources: Sequence[str] = getattr(cfg, kind)
     found = [_run_of(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
@@ -160,10 +156,7 @@ def _in_series(found: Sequence[RunSource]) -> RunSource:
 def load_views(
     cfg: AnalyzeCfg, kinds: Sequence[str], device: torch.device, augmentations: Sequence[Mapping[str, Any]], total: int
 ) -> dict[str, Tensor]:
-    """Features (n, views, d) of augmented views of some of all `total` validation images, for each of `kinds`.
-
-    Of the entries of `augmentations`, as in a recipe, those of the largest crop make the views, by turns.
-    """
+    """Features (n, views, d) of views of some of `total` validation images; entries of the largest crop, by turns."""
     network, cfg = find_network(cfg, kinds)
     data, rows, count = cfg.data, draw(total, cfg.lidar_images, cfg.seed).tolist(), cfg.lidar_views
     largest = max(int(entry["crop_size"]) for entry in augmentations)
@@ -179,10 +172,7 @@ def load_views(
 
 @dataclass(eq=False)
 class AugmentedViews(Dataset[tuple[Tensor, int]]):
-    """`count` views of some images one after the other, with the image's place; the same ones in every process.
-
-    View v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
-    """
+    """`count` views of each image with its place, by `pipelines` in turn; the same ones in every process."""
 
     images: Any
     rows: Sequence[int]

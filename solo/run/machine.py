@@ -57,10 +57,7 @@ _WORTH_COMPILING = 5_000  # steps: compiling takes a minute or more
 
 
 def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.device, steps: int) -> None:
-    """What `performance.*` and a GPU allow: weights in channels_last, TF32 beside half precision, compiled networks.
-
-    The networks stay where they are; in the config `precision` is decided, and `steps` are those of the whole run.
-    """
+    """What `performance.*` and a GPU allow in so many steps: channels_last, TF32 beside half precision, compiling."""
     on_gpu = device.type == "cuda"
     if on_gpu and not cfg.performance.disable_channel_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -88,11 +85,7 @@ def save_memory(backbone: nn.Module) -> None:
 
 
 def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[str]:
-    """Compile backbones and heads in place, each with a way back: what can't be compiled runs as it is, and says why.
-
-    These are `backbone`, `momentum_backbone` and all that is a `nn.Sequential`; returns their names. `backend`: of
-    `torch.compile`.
-    """
+    """Compile backbones and heads in place, each with a way back; their names. `backend` is `torch.compile`'s."""
     names = []
     for name, part in model.named_children():
         if name in ("backbone", "momentum_backbone") or isinstance(part, nn.Sequential):
@@ -118,8 +111,7 @@ def _or_as_it_is(name: str, module: nn.Module, compiled: Callable[..., Any], *ar
 def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
     """DDP without what a step doesn't need: copies of the gradients, and sending all buffers (queues are large).
 
-    With `exact` (`accumulate=exact`) first parts go backward on their own; for the buffers of `ours`, the library's own
-    methods, see `SoloModule.on_validation_start`.
+    With `accumulate=exact` first parts go backward on their own; `ours`: see `SoloModule.on_validation_start`.
     """
     return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=not exact, broadcast_buffers=not ours)
 
@@ -141,10 +133,7 @@ class Starving(Callback):
 
 
 def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
-    """Where a command computes: what `accelerator` says, the best there is for `auto`.
-
-    Raises a `UserError` where a GPU is asked for, or needed by `performance.fused_loss`, and there is none.
-    """
+    """What `accelerator` says, the best there is for `auto`; a `UserError` where a GPU is missing."""
     name, cuda, mps = cfg.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
     if (name == "cuda" and not cuda) or (name == "gpu" and not (cuda or mps)):
         raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
@@ -173,8 +162,7 @@ def trainer_devices(cfg: RunCfg) -> Any:
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
     """Compare the processes that torchrun, SLURM or Lightning start with `devices` and `num_nodes`.
 
-    The learning rate and the length of the schedules were derived from these, so that other numbers would train
-    something else. Raises a `UserError`: they differ, or nobody has started the other machines' processes.
+    Learning rate and schedules were derived from these. Raises a `UserError`: they differ, or nobody starts the others.
     """
     nodes, shown = cfg.num_nodes, list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     environment = trainer._accelerator_connector.cluster_environment

@@ -102,10 +102,7 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
 def train_loader(
     cfg: PretrainCfg, device: torch.device | None = None, shown: Shown | None = None
 ) -> DataLoader[Any] | BatchLoader:
-    """Batches of `[indexes (B,), [view (B, C, H, W), ...], targets]`; says how they are made.
-
-    Whole batches are augmented on `device` (default: the CPU); `shown` says whose view is the second one of an image.
-    """
+    """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, with relatives `shown`; says how they are made."""
     data, where = cfg.data, device or torch.device("cpu")
     if data.augment != "sample":
         try:
@@ -210,8 +207,7 @@ _PEAKS = {
 def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes: int) -> Work:
     """What one image costs with all its views: forward and twice as much backward, forward of a slow network.
 
-    Products of matrices and convolutions count, those of the loss don't. Nothing in the model changes; `processes` are
-    the devices in all.
+    Products of matrices and convolutions count, those of the loss don't; `processes` are the devices in all.
     """
     channels = cfg.data.channels or cfg.data.spec.channels
     sides = [entry.crop_size or cfg.data.image_size or cfg.data.spec.size for entry in cfg.augmentations]

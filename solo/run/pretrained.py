@@ -1,8 +1,4 @@
-"""A trained backbone in one's own code: what evaluation does to an image, and features of whatever holds images.
-
-On the Hugging Face hub it is a folder that `export` writes, in timm's form where timm knows the network, so that timm
-and transformers read the same repository.
-"""
+"""A trained backbone in one's own code: features of whatever holds images, exports, and the Hugging Face hub."""
 
 import copy
 import dataclasses
@@ -156,12 +152,8 @@ class PretrainedModel:
     def export(self, to: str, out: str | Path) -> Exported:
         """Write a folder that another program reads, see `solo.export`.
 
-        Args:
-            to: `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`.
-            out: the folder.
-
-        Raises:
-            UserError: the program doesn't know such a network, or its package is missing.
+        `to` is `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`. Raises a
+        `UserError`: that doesn't know such a network, or its package is missing.
         """
         return export(self.bundle(), to, out)
 
@@ -187,10 +179,7 @@ class PretrainedModel:
     def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
     ) -> str | None:
-        """Write the folder that `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it.
-
-        Raises a `UserError`: the folder can't be written; see `push_to_hub`.
-        """
+        """Write what `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it."""
         self._save(save_directory)
         return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
 
@@ -207,10 +196,9 @@ class PretrainedModel:
         ignore_patterns: list[str] | str | None = None,
         delete_patterns: list[str] | str | None = None,
     ) -> str:
-        """Upload the backbone, its label tree and its card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
+        """Upload backbone, label tree and card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
-        Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; the address of the repository
-        `NAME/REPOSITORY`, made if it isn't there, is returned. Raises a `UserError`: it can't be reached, or refuses.
+        Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; returns the address. Raises a `UserError`.
         """
         from huggingface_hub import HfApi
 
@@ -239,7 +227,7 @@ class PretrainedModel:
         local_files_only: bool = False,
         **data: Any,
     ) -> "PretrainedModel":
-        """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder.
+        """`solo.load`, where `NAME/REPOSITORY` alone is a repository of the hub unless there is such a folder.
 
         Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` and errors those of `solo.load`.
         """
@@ -251,11 +239,7 @@ class PretrainedModel:
 
 
 def fetch(repo: str, **options: Any) -> Path:
-    """The folder of a repository, downloaded once; `NAME/REPOSITORY@REVISION` is another than its main one.
-
-    Only weights, descriptions and cards are fetched, and none of their code is run; `options` are those of
-    `huggingface_hub.snapshot_download`. Raises a `UserError` where it can't be fetched.
-    """
+    """The folder of a repository, `NAME/NAME[@REVISION]`, downloaded once; none of its code is run."""
     from huggingface_hub import snapshot_download
 
     name, _, revision = repo.partition("@")
@@ -340,17 +324,13 @@ def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network
 
 
 def mteb_encoder(model: PretrainedModel, name: str = "solo/backbone") -> Any:
-    """What `mteb.evaluate(mteb_encoder(model), tasks)` takes as a model.
+    """What `mteb.evaluate(mteb_encoder(model), tasks)` takes as a model: features as of `model.embed`, by cosine.
 
     Args:
         model: of `solo.load`.
         name: `OWNER/NAME`, by which mteb files its results.
 
-    Returns:
-        An `mteb` encoder of images; features (N, F) float32 are those of `model.embed`, compared by cosine.
-
-    Raises:
-        UserError: mteb isn't installed, or a task has texts.
+    Raises a `UserError`: mteb isn't installed, or a task has texts.
     """
     try:
         from mteb.models.abs_encoder import AbsEncoder

@@ -35,9 +35,8 @@ _EXACT = 500_000  # images; of more, all with all would take hours: neighbours a
 def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Callable[[Any], Dataset[Any]]) -> Shown | None:
     """Make the table of relatives, where `hex.policy` or `hex.show` has one, for whoever needs it.
 
-    That is the model's bank, where relatives are pulled (with `hex.eye=projection` it finds them while it trains), or,
-    where they are shown, the loader of the views, for which it is returned. `images` makes the training images as the
-    run numbers them by a transform. Raises a `UserError` where the eye can't be had, or sees other images than these.
+    That is the model's bank, where relatives are pulled, or the loader of the views, for which it is returned. `images`
+    makes the training images by a transform. Raises a `UserError` where the eye can't be had, or sees other images.
     """
     policy, bank, data = model.hex.show or getattr(model.hex, "policy", None), model.hex.bank, cfg.data
     if not isinstance(policy, FromTable):

@@ -103,11 +103,11 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table of the terminal; without headings one of names and values."""
+def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]], numbers: bool = False) -> Table:
+    """A table of the terminal, with `numbers` after the first column; without headings one of names and values."""
     table = Table(title=title, title_justify="left", title_style="bold", show_header=bool(headings))
-    for heading in headings or ("", ""):
-        table.add_column(heading, overflow="fold")
+    for place, heading in enumerate(headings or ("", "")):
+        table.add_column(heading, overflow="fold", justify="right" if numbers and place else "left")
     for row in rows:
         table.add_row(*row)
     return table
@@ -127,28 +127,21 @@ def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-    """A table with a column for each level and a row for each number that was measured, with its interval.
-
-    `levels` have a `level`, a number of `classes` if there are some, and numbers, `<number>_ci` their intervals;
-    `names` gives the words in front of a number's row.
-    """
-    table = Table(title=shown(title), title_justify="left", title_style="bold")
-    table.add_column("")
-    for level in levels:
-        classes = f" ({level['classes']:,})" if "classes" in level else ""
-        table.add_column(shown(f"{level['level']}{classes}"), justify="right")
-    for name, words in names.items():
-        if any(name in level for level in levels):
-            cells = (_with_interval(level[name], level.get(f"{name}_ci")) if name in level else "-" for level in levels)
-            table.add_row(words, *cells)
-    _screen().print(table)
+    """A table: a column for each of `levels` (`level`, `classes`, numbers), a row for each measured one of `names`."""
+    counts = [f" ({level['classes']:,})" if "classes" in level else "" for level in levels]
+    headings = ["", *(shown(f"{level['level']}{count}") for level, count in zip(levels, counts, strict=True))]
+    told = [(name, words) for name, words in names.items() if any(name in level for level in levels)]
+    rows = [[words, *(_with_interval(level, name) for level in levels)] for name, words in told]
+    _screen().print(grid(shown(title), headings, rows, numbers=True))
 
 
-def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
+def _with_interval(level: Mapping[str, Any], name: str) -> str:
+    if name not in level:
+        return "-"
+    value, ends = level[name], level.get(f"{name}_ci")
     if value is None:
         return "not defined"
-    shown = f"{value:.2f}" if ends else f"{value:.3f}"
-    return f"{shown} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else shown
+    return f"{value:.2f} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else f"{value:.3f}"
 
 
 def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:

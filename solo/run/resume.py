@@ -65,11 +65,7 @@ class Resumed(NamedTuple):
 
 
 def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
-    """The checkpoint to continue, if any: the one that is named, else the one that is found below `root`.
-
-    Raises a `UserError`: nothing can be read of what is there, or the run was made with other settings than these, and
-    `resume_allow` doesn't have them.
-    """
+    """The checkpoint to continue, if any: the one named, else found below `root`; a `UserError` if it doesn't fit."""
     if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)
@@ -196,10 +192,7 @@ _KEY, _LIST, _LONGEST = "training_data", "training_data.txt.gz", 200_000  # line
 
 
 class SameData(Callback):
-    """Keeps a fingerprint of the training images in the checkpoint, a list of the files beside it, and compares.
-
-    `data.train_path` in `allowed`, which is `resume_allow`, lets the images be others.
-    """
+    """Keeps a fingerprint of the training images in the checkpoint, a list of files beside it, and compares."""
 
     def __init__(self, run: RunDirectory, resumed: Path | None, allowed: Sequence[str]) -> None:
         self.run, self.resumed, self.allowed = run, resumed, may_change("data.train_path", allowed)

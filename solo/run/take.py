@@ -1,7 +1,4 @@
-"""`solo embed`, `predict` and `export`: a trained model on images of one's own, or for another program.
-
-What they share with `solo search` comes first: their words, the files they look at, features of files.
-"""
+"""`solo embed`, `predict` and `export`: a trained model on images of one's own; and what `solo search` shares."""
 
 import hashlib
 import json
@@ -82,10 +79,7 @@ def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
 
 
 class FileFeatures:
-    """Runs a model over image files, decoding them in threads while it computes, and shows how far it is.
-
-    `problems` says whether it goes on when an image can't be read, and collects a line on each.
-    """
+    """Runs a model over image files, which threads decode meanwhile; `problems` has a line on each that is skipped."""
 
     def __init__(self, model: PretrainedModel, batch_size: int, problems: Problems) -> None:
         self.model, self.batch_size, self.problems = model, batch_size, problems
@@ -142,8 +136,7 @@ def fingerprint(model: PretrainedModel) -> str:
 def embed(cfg: EmbedCfg) -> Path:
     """Write the features and return where they are.
 
-    Every `cfg.shard` images a part is put beside the file; a part that is there, of the same images and the same
-    model, is not computed again. At the end they become one file, unless `cfg.out` is a folder.
+    Every `cfg.shard` images a part is put beside the file; one of the same images and model is not computed again.
     """
     out = Path(cfg.out).expanduser()
     if out.suffix and out.suffix not in _ENDINGS:

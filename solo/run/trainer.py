@@ -137,10 +137,7 @@ class Run:
 
 
 def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder: Path) -> None:
-    """Say how many images `data.on_error=skip` left out, in all processes, and list them in `skipped.txt`.
-
-    Every process calls it, the first one writes; nothing if none were.
-    """
+    """List the images that `data.on_error=skip` left out, in all processes (each calls it), in `skipped.txt`."""
     own = [line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)]
     lines = sorted(set(distributed.gather_lines(own)))
     if lines and distributed.rank() == 0:
@@ -149,11 +146,9 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 
 
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
-    """Build the Trainer from the Trainer's keys in `cfg`, with the run's folder, loggers and callbacks.
+    """Build the Trainer, with the run's folder below `checkpoint.dir/kind`, loggers and callbacks.
 
-    `kind` is the folder of the runs within `checkpoint.dir`, the method's name or "linear"; `facts` is what the summary
-    says besides the numbers; the model learns what is decided here. Raises a `UserError` for a device or checkpoint
-    that isn't there.
+    `facts` is what the summary says besides the numbers; the model learns what is decided here.
     """
     hush(workers=cfg.data.workers > 0)
     watch_children()
@@ -270,11 +265,7 @@ def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tupl
 
 
 def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_id: str | None) -> list[Logger]:
-    """Those that have to be there before the run's folder has a name, which their id becomes.
-
-    `root` is where they keep what stays on this machine; `run_id` and W&B's `wandb_id` are of the run that is
-    continued. Raises a `UserError` where one of them can't be used: no account, no package, no server.
-    """
+    """Those besides files; `root` holds what stays here, the ids are of the run that is continued."""
     asked = cfg.logger or ()
     found = [wandb_logger(cfg, root, wandb_id)] if cfg.wandb.enabled else []
     found += [_mlflow_logger(cfg, root, run_id)] if "mlflow" in asked else []
@@ -298,10 +289,7 @@ def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None)
 
 
 class TrackioLogger(DummyLogger):
-    """Metrics to Trackio's local store, which `trackio show` draws; its run is started by the first of them.
-
-    Lightning has none. TRACKIO_PROJECT names the project, and Trackio reads TRACKIO_SPACE_ID and TRACKIO_DIR itself.
-    """
+    """Metrics to Trackio's local store, which `trackio show` draws; TRACKIO_PROJECT names the project."""
 
     def __init__(self, cfg: PretrainCfg | LinearCfg) -> None:
         super().__init__()
