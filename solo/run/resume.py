@@ -57,14 +57,14 @@ class ResumeOrder(Callback):
 
 
 class Resumed(NamedTuple):
-    """What a run goes on with: its checkpoint, its W&B run's id, and the settings that it was made with."""
+    """What a run goes on with: a checkpoint, its W&B run's id, and the settings that it was made with."""
 
-    file: Path
-    wandb_id: str | None
-    settings: Mapping[str, Any]
+    file: Path | None = None
+    wandb_id: str | None = None
+    settings: Mapping[str, Any] | None = None
 
 
-def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
+def find_resume(cfg: RunCfg, root: Path) -> Resumed:
     """The checkpoint to continue, if any: the one named, else found below `root`; a `UserError` if it doesn't fit."""
     if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
@@ -72,13 +72,13 @@ def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
         file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
     else:  # a job that SLURM has put back into its queue looks for its work in any case
         if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-            return None
+            return Resumed()
         resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
         found, _ = resumer.find_checkpoint(cfg)
         if found is None:
             for line in resumer.passed_over:
                 say(f"auto_resume: {line}")
-            return None
+            return Resumed()
         file, checkpoint = _readable(found, others=True)
         say(f"auto_resume: continuing {file}")
     stored = saved_settings(checkpoint, file)["cfg"]

@@ -58,7 +58,6 @@ from solo.run.machine import (
 from solo.run.report import announce, explain, resume_command, say, show_result, watch_children
 from solo.run.resume import ResumeOrder, SameData, find_resume
 
-_OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
 
 
@@ -154,21 +153,20 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     watch_children()
     kind = file_name(kind)
     root = Path(cfg.checkpoint.dir).expanduser() / kind
-    resumed = find_resume(cfg, root)
-    resume = resumed.file if resumed else None
+    resume, wandb_id, stored = find_resume(cfg, root)
+    before = resume.parent if resume else None
     device = compute_device(cfg)
-    cfg = decide_precision(cfg, model, device, resumed.settings if resumed else None)
+    cfg = decide_precision(cfg, model, device, stored)
     facts = dataclasses.replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
-    directory = RunDirectory(root, resume.parent.name if resume and continued else None)
-    meter = Meter()
+    directory, meter = RunDirectory(root, before.name if before and continued else None), Meter()
     watching, facts = watchers(cfg, directory, meter, facts)
-    history = resume.parent / "metrics.csv" if resume else None
     events = cfg.tensorboard.enabled and importlib.util.find_spec("tensorboard") is not None
     if cfg.tensorboard.enabled and not events:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
+    history = before / "metrics.csv" if before else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=events)
-    order, data = ResumeOrder(), SameData(directory, resume.parent if resume else None, cfg.resume_allow)
+    order, data = ResumeOrder(), SameData(directory, before, cfg.resume_allow)
     callbacks: list[Callback] = [order, data, meter, *watching, Starving(meter, cfg.data.workers)]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
@@ -194,10 +192,11 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         "devices": trainer_devices(cfg),
         "strategy": strategy,
         "plugins": [SafeCheckpointIO(), *synced],
-        "logger": loggers(cfg, root, directory.run_id, resumed.wandb_id if resumed and continued else None),
+        "logger": loggers(cfg, root, directory.run_id, wandb_id if continued else None),
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
+        "sync_batchnorm": False,  # `SyncedNorms` does it
     }
     try:
         trainer = Trainer(**options)
@@ -208,13 +207,11 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
 
 
 def trainer_options(cfg: RunCfg) -> dict[str, Any]:
-    """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those that a run sets."""
-    known = inspect.signature(Trainer.__init__).parameters
-    options = {key: value for key, value in to_plain(cfg).items() if key in known and key not in _OURS}
+    """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those of `prepare`."""
+    known, ours = {*inspect.signature(Trainer.__init__).parameters}, {"devices", "logger", "strategy"}
+    options = {key: value for key, value in to_plain(cfg).items() if key in known - ours}
     if isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact":  # the model takes the parts itself
         options["accumulate_grad_batches"] = 1
-    if options.get("sync_batchnorm"):
-        options["sync_batchnorm"] = False  # `SyncedNorms` does it
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
     if compute_device(cfg).type == "cuda" and not options.get("deterministic"):
