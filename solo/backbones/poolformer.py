@@ -83,23 +83,17 @@ def _projection(inputs: int, outputs: int, kernel: int, stride: int, padding: in
 
 
 _S, _M = (64, 128, 320, 512), (96, 192, 384, 768)
-_SIZES = {
-    "s12": ((2, 2, 6, 2), _S, 1e-5),
-    "s24": ((4, 4, 12, 4), _S, 1e-5),
-    "s36": ((6, 6, 18, 6), _S, 1e-6),
-    "m36": ((6, 6, 18, 6), _M, 1e-6),
-    "m48": ((8, 8, 24, 8), _M, 1e-6),
-}
 
 
-def poolformer(size: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    """A PoolFormer without classifier, s12, s24, s36, m36 or m48; `method` is not used, the rest is `PoolFormer`'s."""
-    layers, dims, scale = _SIZES[size]
+def poolformer(
+    layers: Sequence[int], dims: Sequence[int], scale: float, method: str | None, *args: Any, **kwargs: Any
+) -> nn.Module:
+    """A PoolFormer without classifier, the same for every `method`; the rest is `PoolFormer`'s."""
     return PoolFormer(layers, dims, *args, **{"layer_scale_init_value": scale, **kwargs})
 
 
-poolformer_s12 = partial(poolformer, "s12")
-poolformer_s24 = partial(poolformer, "s24")
-poolformer_s36 = partial(poolformer, "s36")
-poolformer_m36 = partial(poolformer, "m36")
-poolformer_m48 = partial(poolformer, "m48")
+poolformer_s12 = partial(poolformer, (2, 2, 6, 2), _S, 1e-5)
+poolformer_s24 = partial(poolformer, (4, 4, 12, 4), _S, 1e-5)
+poolformer_s36 = partial(poolformer, (6, 6, 18, 6), _S, 1e-6)
+poolformer_m36 = partial(poolformer, (6, 6, 18, 6), _M, 1e-6)
+poolformer_m48 = partial(poolformer, (8, 8, 24, 8), _M, 1e-6)

@@ -1,18 +1,23 @@
-"""Name -> backbone. Our own names come first, every other name is timm's."""
+"""Name -> backbone: our own names, then timm's; `timm/NAME`, `torchvision/NAME` with their published weights.
 
+At the end: which sizes of images a backbone takes.
+"""
+
+import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from solo import plugin
-from solo.backbones import resnet, small, wide_resnet
-from solo.backbones.resnet import adapt_stem
-from solo.errors import UserError
+from solo.backbones import resnet
+from solo.errors import UserError, reason
 from solo.suggest import did_you_mean
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
@@ -29,13 +34,12 @@ def _of_timm(module: str, name: str, method: str | None = None, *args: Any, **kw
 BACKBONES: dict[str, Constructor] = {
     name: partial(_of_timm, module, name) if isinstance(module, str) else getattr(module, name)
     for module, names in (
-        (small, "conv3"),
-        (resnet, "resnet10 resnet18 resnet50"),
-        ("vit", "vit_tiny vit_small vit_base vit_large"),
+        (resnet, "conv3 resnet10 resnet18 resnet50"),
+        ("from_timm", "vit_tiny vit_small vit_base vit_large"),
         ("from_timm", "swin_tiny swin_small swin_base swin_large"),
         ("from_timm", "convnext_tiny convnext_small convnext_base convnext_large"),
         ("poolformer", "poolformer_s12 poolformer_s24 poolformer_s36 poolformer_m36 poolformer_m48"),
-        (wide_resnet, "wide_resnet28w2 wide_resnet28w8"),
+        (resnet, "wide_resnet28w2 wide_resnet28w8"),
     )
     for name in names.split()
 }
@@ -129,7 +133,7 @@ def build_backbone(
         raise UserError(f"backbone.kwargs={given} don't fit the backbone {name!r}: {error}") from error
     if name in table and name.startswith("resnet") and hasattr(backbone, "fc"):
         backbone.fc = nn.Identity()
-    adapt_stem(backbone, name, channels, small)
+    resnet.adapt_stem(backbone, name, channels, small)
     return backbone
 
 
@@ -170,3 +174,129 @@ def features_dim(backbone: nn.Module) -> int:
             return value
     what = f"the width of the features of {type(backbone).__name__} is unknown"
     raise UserError(f"{what}; give the backbone an attribute `num_features` (int)")
+
+
+_IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model without classifier, and what its weights expect of images."""
+
+    network: nn.Module  # images (N, C, H, W) -> features (N, d)
+    size: int  # pixels
+    mean: tuple[float, ...]  # per channel, of images in [0, 1]
+    std: tuple[float, ...]  # likewise
+
+
+def published_model(
+    name: str, fetch: bool = True, *, channels: int = 3, kwargs: Mapping[str, Any] | None = None
+) -> Published:
+    """Build `timm/NAME` or `torchvision/NAME`, without its classifier; `kwargs` are the library's.
+
+    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels. Raises a
+    `UserError`: an unknown library or model, weights that can't be fetched, kwargs that it refuses.
+    """
+    library, _, model = name.partition("/")
+    if library not in ("timm", "torchvision") or not model:
+        raise UserError(f"model={name!r} is unknown; give timm/NAME or torchvision/NAME, for example timm/resnet18")
+    build, given = _timm if library == "timm" else _torchvision, checked_kwargs(kwargs or {})
+    try:
+        return build(model, fetch, channels, given)
+    except UserError:
+        raise
+    except TypeError as error:
+        raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
+    except Exception as error:  # whatever the two and their ways to fetch raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if not fetch:
+            raise UserError(f"model={name} can't be built ({reason}); other backbone.kwargs may help") from error
+        what = f"the weights of model={name} can't be fetched ({reason}); set pretrained=FILE to a file with them"
+        raise UserError(f"{what}, or pretrained=false for random ones") from error
+
+
+def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:
+    from solo.backbones.from_timm import timm, timm_model
+
+    if not timm.is_model(name.split(".")[0]):
+        hint = f"{did_you_mean(name, timm.list_models())}timm.list_models() lists them"
+        raise UserError(f"model=timm/{name} is unknown to timm; {hint}")
+    network = timm_model(name, None, pretrained=fetch, in_chans=channels, **kwargs)
+    known: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
+    mean, std = (tuple(known.get(key) or default) for key, default in zip(("mean", "std"), _IMAGENET, strict=True))
+    if channels != len(mean):
+        mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
+    size = kwargs.get("img_size") or (known.get("input_size") or (3, 224, 224))[-1]
+    return Published(network, int(size), mean, std)
+
+
+def _torchvision(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:
+    from torchvision import models
+
+    if name not in (known := models.list_models(module=models)):
+        hint = f"{did_you_mean(name, known)}torchvision.models.list_models() lists them"
+        raise UserError(f"model=torchvision/{name} is unknown to torchvision; {hint}")
+    if channels != 3:
+        raise UserError(f"model=torchvision/{name} takes images of 3 channels, not {channels}; set data.channels=3")
+    network: nn.Module = models.get_model(name, weights="DEFAULT" if fetch else None, **kwargs)
+    last = [place for place, module in network.named_modules() if isinstance(module, nn.Linear)][-1:]
+    if not last:
+        raise UserError(f"model=torchvision/{name} has no linear classifier to take off; take timm's {name}")
+    parent, _, child = last[0].rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
+    chosen: Any = models.get_model_weights(name).DEFAULT.transforms()
+    size = chosen.crop_size[0] if isinstance(chosen.crop_size, (list, tuple)) else chosen.crop_size
+    return Published(network, int(size), tuple(chosen.mean), tuple(chosen.std))
+
+
+def side_of_patch(backbone: Any) -> int:
+    """Pixels of which an image's side has to be a multiple; 1 for networks that take any."""
+    embed: Any = getattr(backbone, "patch_embed", None)
+    patches = getattr(embed, "patch_size", None)
+    pads = getattr(embed, "dynamic_img_pad", False) or not hasattr(embed, "num_patches")
+    return int(patches[0]) if isinstance(patches, tuple) and not pads else 1
+
+
+@torch.no_grad()
+def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
+    """See whether a backbone takes images of these sizes (pixels -> the setting that says so); nothing in it changes.
+
+    Raises a `UserError`: it doesn't; says why.
+    """
+    side = side_of_patch(backbone)
+    modes = [(module, module.training) for module in backbone.modules()]
+    device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
+    try:
+        backbone.eval()
+        for size, key in sizes.items():
+            if size % side:
+                near = " or ".join(str(count * side) for count in (size // side, size // side + 1) if count)
+                what = f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}"
+                raise UserError(f"{what}; choose {near}, or another backbone.kwargs.patch_size")
+            try:
+                features = backbone(torch.zeros(1, channels, size, size, device=device))
+            except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+                what = f"{key}={size} doesn't fit backbone.name={name!r} ({reason(error)[:160]})"
+                raise UserError(f"{what}; choose another size, or other backbone.kwargs") from error
+            if not isinstance(features, Tensor) or features.ndim != 2:
+                shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+                raise UserError(f"backbone.name={name!r} gives {shape} for one image; it must give features (N, width)")
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def check_single(backbone: nn.Module, size: int, channels: int) -> None:
+    """See whether a backbone can be trained on one image at a time; nothing in it changes.
+
+    Raises a `UserError`: its BatchNorm would see a single value a channel.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            copy.deepcopy(backbone).train()(torch.zeros(1, channels, size, size))
+        except ValueError as error:
+            raise UserError(
+                "optimizer.batch_size=1 is too small: BatchNorm of this backbone has one value a channel "
+                f"in an image of {size} pixels; give at least 2"
+            ) from error

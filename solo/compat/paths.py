@@ -42,7 +42,7 @@ _VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT
 _TORCHVISION = "torchvision.models"
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
 _MISC = {f"generate_{name}": f"solo.nn.vit:generate_{name}" for name in _SINCOS}
-_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim.build:remove_bias_and_norm_from_weight_decay"}
+_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim:remove_bias_and_norm_from_weight_decay"}
 _MISC |= {
     "trunc_normal_": "torch.nn.init:trunc_normal_",
     "param_groups_layer_decay": "timm.optim:param_groups_layer_decay",
@@ -60,25 +60,28 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.backbones.swin": Moved("solo.backbones"),
     "solo.backbones.swin.swin": Moved("solo.backbones", method=None),
     "solo.backbones.resnet.resnet": Moved(_TORCHVISION),
-    "solo.backbones.vit.vit": Moved("solo.backbones.vit", method=None),
-    "solo.backbones.vit.vit_mae": Moved("solo.backbones.vit", _VIT, method="mae"),
-    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.vit", _VIT, method="mocov3"),
+    "solo.backbones.vit": Moved("solo.backbones.from_timm"),
+    "solo.backbones.vit.vit": Moved("solo.backbones.from_timm", method=None),
+    "solo.backbones.vit.vit_mae": Moved("solo.backbones.from_timm", _VIT, method="mae"),
+    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.from_timm", _VIT, method="mocov3"),
     "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
-    "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.wide_resnet", method=None),
+    "solo.backbones.wide_resnet": Moved("solo.backbones.resnet"),
+    "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.resnet", method=None),
     "solo.data.dali_dataloader": Moved(
         "",
         gone="solo reads images without NVIDIA DALI; use solo.data.pretrain_dataloader and "
         "solo.data.classification_dataloader (data.format=dali in a YAML runs on these)",
     ),
     "solo.data.h5_dataset": Moved("solo.data.sources.images"),
+    "solo.eval.feature_file": Moved("solo.eval.features"),
     "solo.utils": None,
-    "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
+    "solo.utils.auto_resumer": Moved("solo.callbacks.run_directory"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
     "solo.utils.kmeans": Moved("solo.nn.clusters"),
-    "solo.utils.knn": Moved("solo.eval.knn_metric"),
-    "solo.utils.lars": Moved("solo.optim.lars"),
-    "solo.utils.lr_scheduler": Moved("solo.optim.lr_scheduler"),
+    "solo.utils.knn": Moved("solo.eval.knn"),
+    "solo.utils.lars": Moved("solo.optim"),
+    "solo.utils.lr_scheduler": Moved("solo.optim"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.momentum"),
@@ -87,24 +90,27 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
-_METHODS = {  # file -> methods that had one each
-    "classifiers": "crossentropy guided tree_heads",
-    "clustering": "deepclusterv2 swav",
-    "contrastive": "all4one hierarchical mocov2plus mocov3 nnclr ressl siglip simclr supcon",
-    "decorrelation": "barlow_twins frossl lejepa vibcreg vicreg wmse",
-    "dino": "dinov2",
-    "masked": "ijepa mae",
-    "siamese": "byol nnbyol nnsiam simsiam",
+# file -> methods, and losses, that had one each
+_MERGED = {
+    "methods.classifiers": "crossentropy guided tree_heads",
+    "methods.clustering": "deepclusterv2 swav",
+    "methods.contrastive": "all4one hierarchical mocov2plus mocov3 nnclr ressl siglip simclr supcon",
+    "methods.decorrelation": "barlow_twins frossl lejepa vibcreg vicreg wmse",
+    "methods.dino": "dinov2",
+    "methods.masked": "ijepa mae",
+    "methods.siamese": "byol nnbyol nnsiam simsiam",
+    "losses": "mocov2plus mocov3 nnclr simclr",
+    "losses.targets": "deepclusterv2 dino mae ressl swav",
+    "losses.views": "barlow byol simsiam vicreg wmse",
 }
-for _file, _names_in_it in _METHODS.items():
-    MODULES |= {f"solo.methods.{name}": Moved(f"solo.methods.{_file}") for name in _names_in_it.split()}
+for _home, _old in _MERGED.items():
+    MODULES |= {f"solo.{_home.split('.')[0]}.{name}": Moved(f"solo.{_home}") for name in _old.split()}
+MODULES["solo.losses.vibcreg"] = Moved("solo.losses.views", {"covariance_loss": "correlation_loss"})
 
 _HEX = Moved("solo.compat.hex_losses")
 # our module -> names that it has beside its own
 NAMES: dict[str, dict[str, Moved]] = {
     "solo.losses": {"simclr_loss_func_": _HEX, "nnclr_loss_func_": _HEX},
-    "solo.losses.simclr": {"simclr_loss_func_": _HEX},
-    "solo.losses.nnclr": {"nnclr_loss_func_": _HEX},
     "solo.methods.base": {"BaseMomentumMethod": Moved("solo.methods.momentum")},
 }
 # Packages whose files solo-learn imports all together.
@@ -185,11 +191,11 @@ def _add(module: ModuleType, names: dict[str, Moved]) -> None:
         if name == "__all__" and "" in names:
             return _names(names[""])
         if not name.startswith("__"):  # those of the import system
+            if path in MODULES or (hasattr(module, "__path__") and importlib.util.find_spec(path)):
+                return importlib.import_module(path)
             for start, moved in names.items():
                 if name.startswith(start):
                     return moved.get(name)
-            if path in MODULES or (hasattr(module, "__path__") and importlib.util.find_spec(path)):
-                return importlib.import_module(path)
         if own is not None:
             return own(name)
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from jinja2 import Template
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone
-from solo.backbones.published import published_model
+from solo.backbones.registry import published_model
 from solo.errors import UserError
 from solo.files import write_text
 from solo.taxonomy import Taxonomy

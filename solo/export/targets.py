@@ -240,7 +240,7 @@ def _write_code(bundle: Bundle, folder: Path) -> bool:
     """
     name = bundle.network.name
     family = next((own for own in ("resnet", "poolformer", "wide_resnet") if name.startswith(own)), None)
-    module = import_module(f"solo.backbones.{family}") if family else None
+    module = import_module(f"solo.backbones.{'resnet' if family == 'wide_resnet' else family}") if family else None
     if module is None or not hasattr(module, name):
         return False
     resnet = family == "resnet"

@@ -14,7 +14,7 @@ from solo.args.schema import BackboneCfg, HexCfg, KnnEvalCfg, OptimizerCfg, Pret
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.data.batches.shown import VIEW
 from solo.errors import ConfigError, UserError
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.knn import WeightedKNNClassifier
 from solo.hex.build import build_objective
 from solo.hex.objective import Step
 from solo.losses.pairs import unit
@@ -24,7 +24,7 @@ from solo.methods.module import SoloModule
 from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
 from solo.nn.momentum import FrozenLayers
-from solo.optim.build import layer_groups, static_lr
+from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
 

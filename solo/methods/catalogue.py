@@ -46,7 +46,7 @@ class MethodFacts:
     # what keeps the embedding from collapsing: `contrast`, `prediction` of a target without gradient, or
     # `decorrelation`
     collapse: Literal["contrast", "prediction", "decorrelation"] = "contrast"
-    vit: str | None = None  # variant of ViT that it trains, a name of `solo.backbones.vit`; None for the plain one
+    vit: str | None = None  # variant of ViT that it trains, see `solo.backbones.from_timm`; None for the plain one
     masked: bool = False  # its backbone must be able to encode a part of an image
     recipe: str | None = None  # name of its file below `scripts/pretrain`, where it isn't the method's
     whole: bool = False  # it reads and writes prototypes or memories as whole tensors, which `fsdp` would have cut

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from solo.args.run_schema import PerformanceCfg
 from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg
 from solo.backbones import features_dim
-from solo.losses.cross_entropy import cross_entropy_loss_func
+from solo.losses.targets import cross_entropy_loss_func
 from solo.methods import settings
 from solo.methods.module import SoloModule
-from solo.optim.build import layer_groups
+from solo.optim import layer_groups
 
 
 class LinearModel(SoloModule):

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from solo import distributed
+from solo import distributed, optim
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
@@ -25,7 +25,6 @@ from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts, taxonomy_of
 from solo.nn.norms import IterNorm
-from solo.optim import build as optim
 from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 
@@ -240,7 +239,7 @@ class SoloModule(pl.LightningModule):
         return [optimizer], [scheduler]
 
     def keep_own_settings(self, fresh: list[dict[str, Any]]) -> None:
-        """As in `solo.optim.build`; `fresh` are the parameter groups before the checkpoint was loaded."""
+        """As in `solo.optim`; `fresh` are the parameter groups before the checkpoint was loaded."""
         schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         optim.keep_own_settings(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
 

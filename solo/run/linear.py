@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from solo.args.config import to_plain
 from solo.args.schema import LinearCfg
-from solo.backbones.sizes import check_single
+from solo.backbones.registry import check_single
 from solo.callbacks.recorder import Facts
 from solo.data.batches.loader import LabelledBatches
 from solo.data.batches.loaders import SeededSampler, eval_loader

@@ -19,7 +19,7 @@ from solo.args.config import freeze
 from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
 from solo.backbones import features_dim
-from solo.backbones.published import published_model
+from solo.backbones.registry import published_model
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from solo.args.eval_schema import FeatureCfg
 from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
-from solo.backbones.published import published_model
-from solo.backbones.sizes import check_sizes
+from solo.backbones.registry import check_sizes, published_model
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solo.backbones.published import published_model
+from solo.backbones.registry import published_model
 from solo.errors import UserError
 
 

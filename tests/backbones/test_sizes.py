@@ -11,7 +11,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from solo.backbones import build_backbone
-from solo.backbones.sizes import check_single, check_sizes
+from solo.backbones.registry import check_single, check_sizes
 from solo.errors import UserError
 from solo.weights import load_weights
 

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from solo.backbones import build_backbone, vit_base, vit_large, vit_small, vit_tiny
-from solo.backbones.vit import random_masking
+from solo.backbones.from_timm import random_masking
 from solo.errors import UserError
 from solo.nn.vit import generate_2d_sincos_pos_embed
 

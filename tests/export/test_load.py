@@ -146,7 +146,7 @@ def network(folder: Path, **changes: object) -> None:
 
 
 def test_a_published_model_without_a_run(monkeypatch):
-    built = solo.backbones.published.published_model
+    built = solo.backbones.registry.published_model
     monkeypatch.setattr(
         "solo.run.pretrained.published_model", lambda name, channels: built(name, False, channels=channels)
     )

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from solo.backbones import build_backbone
 from solo.errors import UserError
 from solo.methods.linear import LinearModel
-from solo.optim.lr_scheduler import PureExponentialLR, PureMultiStepLR
+from solo.optim import PureExponentialLR, PureMultiStepLR
 
 
 def make_linear(

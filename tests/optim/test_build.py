@@ -11,7 +11,7 @@ from solo.args.pretrain import parse_cfg
 
 from solo.data.batches.loaders import train_loader
 from solo.nn.momentum import tau_at
-from solo.optim.build import Schedule
+from solo.optim import Schedule
 
 
 def rates_of(schedule, base, steps, per_epoch=1):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solo.optim.lars import LARS
+from solo.optim import LARS
 
 
 def _reference(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from solo.optim.lr_scheduler import LinearWarmupCosineAnnealingLR
+from solo.optim import LinearWarmupCosineAnnealingLR
 
 
 def _rates(steps: int, lr: float = 1.0, **kwargs: float) -> list[float]:

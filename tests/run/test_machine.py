@@ -11,7 +11,7 @@ from torch import nn
 from solo import precision
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
-from solo.optim.build import fused_on_gpu
+from solo.optim import fused_on_gpu
 from solo.run import machine, pretrain
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from solo.backbones import build_backbone
-from solo.backbones.published import published_model
+from solo.backbones.registry import published_model
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.run import source as room

@@ -13,7 +13,7 @@ import solo
 from solo import api
 from solo.args.parse import parse
 from solo.args.schema import PretrainCfg
-from solo.backbones.published import published_model
+from solo.backbones.registry import published_model
 from solo.checkpoint import load_checkpoint
 from solo.errors import ConfigError
 from solo.run import pretrain, source

@@ -1,1 +1,0 @@
-"""Optimizers, schedules of their rates, and what these give in each step; they know tensors, never a config."""
