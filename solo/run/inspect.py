@@ -1,12 +1,12 @@
 """`solo inspect PATH`: what is in a folder, table, tar or HDF5 file of images, and the settings that train on it."""
 
-import json
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.progress import track
 
@@ -82,8 +82,8 @@ def describe(found: Survey) -> list[str]:
     lines = [printable(line) for line in "\n".join(lines).split("\n")]
     settings = settings_of(found)
     words = [as_word(f"data.{key}", value) for key, value in settings.items() if key != "dataset"]
-    lines += ["", "data:", *(f"  {key}: {_as_yaml(value)}" for key, value in settings.items())]
-    return [*lines, "", f"next: {shlex.join(['solo', 'pretrain', 'custom', 'hex', *words])}"]
+    data = yaml.safe_dump({"data": settings}, default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000)
+    return [*lines, "", *data.splitlines(), "", f"next: {shlex.join(['solo', 'pretrain', 'custom', 'hex', *words])}"]
 
 
 def settings_of(found: Survey) -> dict[str, Any]:
@@ -99,13 +99,6 @@ def settings_of(found: Survey) -> dict[str, Any]:
     if found.problems:
         settings["on_error"] = "skip"
     return settings
-
-
-def _as_yaml(value: object) -> str:
-    """As YAML reads it again: a name in quotes where it has more than plain characters."""
-    if isinstance(value, str):
-        return value if re.fullmatch(r"[\w./-]+", value, re.ASCII) else json.dumps(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _most(counter: Counter[Any]) -> str:

@@ -160,14 +160,9 @@ class PretrainedModel:
     def bundle(self) -> Bundle:
         """What `solo.export` needs of it."""
         weights = None if self.classifier is None else {k: v.cpu() for k, v in self.classifier.state_dict().items()}
-        return Bundle(
-            backbone=copy.deepcopy(self.backbone).cpu().eval(),
-            network=self.network,
-            features_dim=self.features_dim,
-            taxonomy=self.taxonomy,
-            classifier=weights,
-            facts=self.facts,
-        )
+        known: Any = {"network": self.network, "features_dim": self.features_dim, "taxonomy": self.taxonomy}
+        backbone = copy.deepcopy(self.backbone).cpu().eval()
+        return Bundle(backbone=backbone, classifier=weights, facts=self.facts, **known)
 
     def _save(self, folder: str | Path) -> None:
         """What a repository holds: the form that transformers reads, or solo's where it knows no such network."""
@@ -299,10 +294,8 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
 def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network, Taxonomy | None]:
     """The backbone of a checkpoint, how it was built, and its label tree; `data` is what the caller knows better."""
     name = data.get("dataset") or run.data.get("dataset")
-    given: dict[str, Any] = {
-        "dataset": name if name in DATASETS else "custom",
-        **{key: data.get(key) for key in _STATISTICS},
-    }
+    given: dict[str, Any] = {key: data.get(key) for key in _STATISTICS}
+    given["dataset"] = name if name in DATASETS else "custom"
     values, _ = check({"pretrained_feature_extractor": str(run.file), "data": given}, EvaluateCfg)
     values["data"]["resolved"] = spec = get_spec(given["dataset"])
     backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
@@ -338,16 +331,10 @@ def mteb_encoder(model: PretrainedModel, name: str = "solo/backbone") -> Any:
     except ImportError as error:
         raise UserError("mteb can't be imported: `pip install mteb` (2.0 or newer)") from error
 
+    about = {"name": name, "framework": ["PyTorch"], "modalities": ["image"], "embed_dim": model.features_dim}
+
     class ImageEncoder(AbsEncoder):  # type: ignore[misc]
-        mteb_model_meta = ModelMeta.create_empty(
-            {
-                "name": name,
-                "framework": ["PyTorch"],
-                "modalities": ["image"],
-                "embed_dim": model.features_dim,
-                "similarity_fn_name": ScoringFunction.COSINE,
-            }
-        )
+        mteb_model_meta = ModelMeta.create_empty({**about, "similarity_fn_name": ScoringFunction.COSINE})
 
         def encode(self, inputs: Any, *, task_metadata: Any, **options: Any) -> Any:
             if "image" not in inputs.dataset.column_names:
