@@ -21,8 +21,7 @@ from solo.errors import UserError
 from solo.eval.features import read_features
 from solo.eval.knn import nearest_by_cells, nearest_others
 from solo.files import replacing, user_cache
-from solo.hex.eyes import EYES, VERSION
-from solo.hex.relatives import Eye, FromTable, both, whom
+from solo.hex.relatives import EYES, VERSION, Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
 from solo.run.features import digest, extract
 from solo.run.pretrained import load_pretrained
@@ -38,7 +37,7 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Callable[[Any], 
     That is the model's bank, where relatives are pulled, or the loader of the views, for which it is returned. `images`
     makes the training images by a transform. Raises a `UserError` where the eye can't be had, or sees other images.
     """
-    policy, bank, data = model.hex.show or getattr(model.hex, "policy", None), model.hex.bank, cfg.data
+    policy, bank, data = model.hex.show or model.hex.policy, model.hex.bank, cfg.data
     if not isinstance(policy, FromTable):
         return None
     plain = images(prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1])
