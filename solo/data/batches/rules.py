@@ -26,11 +26,9 @@ class Random:
         self.limit = f"there are {number}"
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
         return self.number // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes."""
         order = rng.permutation(self.number)
         return (order[start : start + size].tolist() for start in range(0, self.count(size) * size, size))
 
@@ -53,11 +51,10 @@ class Balanced:
         self.limit = f"the smallest of {len(self.members)} classes has {self.smallest}"
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
         return len(self.members) * self.smallest // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes; each stretch of a batch is balanced, too."""
+        """Each stretch of a batch is balanced, too."""
         count, nodes = self.count(size), len(self.members)
         table = np.stack([rng.choice(images, self.smallest, replace=False) for images in self.members], axis=1)
         each, more = divmod(size, nodes)
@@ -95,7 +92,7 @@ class PerClass:
         return bisect_left(range(1, int(self.groups.sum()) // picks + 1), True, key=too_many)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes, the K images of a node side by side."""
+        """The K images of a node stand side by side."""
         picks, count = size // self.per_class, self.count(size)
         images = [rng.permutation(own) for own in self.members]
         quota = rng.multivariate_hypergeometric(np.minimum(self.groups, count), picks * count, method="marginals")
@@ -158,14 +155,12 @@ class Mixed:
         return labelled, size - labelled
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
         labelled, others = self.parts(size)
         if size < 2 or len(self.others) < others or self.rule.count(labelled) == 0:
             return 0
         return (len(self.labelled) + len(self.others)) // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes."""
         labelled, others = self.parts(size)
         ours = (self.labelled[batch] for _ in count() for batch in self.rule.batches(labelled, rng))
         orders = (rng.permutation(self.others) for _ in count())
@@ -211,11 +206,10 @@ class Hierarchical:
         self.rings = _rings(labels[order[self.starts]])
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
         return len(self.group) // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes; an anchor and its partners stand side by side."""
+        """An anchor and its partners stand side by side."""
         mixed = rng.permutation(len(self.group))
         images = mixed[np.argsort(self.group[mixed], kind="stable")].tolist()
         starts, unused = self.starts.tolist(), _Counts(self.sizes)
