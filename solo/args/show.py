@@ -8,7 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from solo.args.compose import compose
-from solo.args.differences import flat
+from solo.args.config import flat
 from solo.args.fields import describe_type, keys_of, walk
 from solo.args.origins import Origins
 from solo.args.parse import Parsed

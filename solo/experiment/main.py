@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
-from solo.args.experiment_schema import ExperimentCfg
+from solo.args.eval_schema import ExperimentCfg
 from solo.args.fields import keys_of
 from solo.callbacks import run_lock
 from solo.errors import UserError

@@ -12,11 +12,9 @@ from typing import Any, TypeVar
 
 from solo.args.check import check, unknown
 from solo.args.compose import compose
-from solo.args.config import freeze
-from solo.args.differences import flat, may_change, never_matters
-from solo.args.eval_schema import EvaluateCfg
-from solo.args.experiment_schema import ArmCfg, ExperimentFile
-from solo.args.harmless import read_yaml
+from solo.args.config import flat, freeze, may_change, never_matters
+from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentFile
+from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
