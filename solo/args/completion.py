@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from solo.args.eval_schema import BenchmarkCfg, EmbedCfg, ExperimentCfg, ExportCfg, PredictCfg, SearchCfg
-from solo.args.fields import walk
+from solo.args.fields import Section, walk
 from solo.args.recipes import data_sets, recipes_of
 from solo.compat.keys import MOVED
 from solo.data.catalogue.registry import DATASETS
@@ -77,16 +77,16 @@ def complete(line: str, commands: Mapping[str, type | None]) -> list[str]:
 
 def _offered(words: list[str], last: str, commands: Mapping[str, type | None]) -> Iterator[str]:
     """What may follow some words: a command, a data set, a recipe, a key, or behind `=` what it may be set to."""
-    options = ("--help", "--version", "--install-completion")
+    options = ["--help", "--version", "--install-completion"]
     if words[:1] == ["recipe"]:  # a command's recipes, as behind the command itself
-        words, options, commands = words[1:], (), {name: schema for name, schema in commands.items() if schema}
+        words, options, commands = words[1:], [], {name: schema for name, schema in commands.items() if schema}
     if not words:
         yield from (f"{name} " for name in (*commands, *options))
         return
     command, places = words[0], [word for word in words[1:] if "=" not in word and not word.startswith("-")]
     schema = commands.get(command) or _TAKE.get(command)
     keys = dict(walk(schema)) if schema else {}
-    keys |= dict(walk(schema.EXTRA)) if hasattr(schema, "EXTRA") else {}
+    keys |= dict(walk(getattr(schema, "EXTRA", Section)))
     if "method" in keys:
         methods = [*places[-1:], *(word[7:] for word in words if word.startswith("method="))]
         facts = CATALOGUE.get(methods[-1]) if methods else None

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.eval_schema import EvaluateCfg, KnnCfg
-from solo.args.fields import LISTS, idle_keys, keys_of, with_own_keys
+from solo.args.fields import LISTS, extra_keys_of, idle_keys, keys_of, with_own_keys
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.trainer import TrainerCfg
 from solo.compat.keys import modernise
@@ -37,9 +37,8 @@ def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None 
             found[key.name] = freeze(value or {}, kwargs)
         else:
             found[key.name] = tuple(value) if isinstance(value, list) and _is_tuple(key.type) else value
-    extra = getattr(schema, "EXTRA", None)
-    if extra is not None:
-        derived["trainer"] = {name: values[name] for name in keys_of(extra) if name in values}
+    if hasattr(schema, "EXTRA"):
+        derived["trainer"] = {name: values[name] for name in extra_keys_of(schema) if name in values}
     if "resolved" in values:
         derived["resolved"] = values["resolved"]
     return typing.cast(Schema, with_own_keys(schema)(**found, **derived))

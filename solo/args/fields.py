@@ -68,6 +68,7 @@ def derived(default: Any = None) -> Any:
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(key, derived))
+@dataclass(frozen=True)
 class Section:
     """What all sections of a configuration are: frozen dataclasses, made with their keys by name."""
 
@@ -81,6 +82,11 @@ def keys_of(schema: type) -> dict[str, Key]:
     if schema not in _KEYS:
         _KEYS[schema] = _read_keys(schema)
     return _KEYS[schema]
+
+
+def extra_keys_of(schema: type) -> dict[str, Key]:
+    """Keys that are accepted beside those of a schema, and never filled in."""
+    return keys_of(getattr(schema, "EXTRA", Section))
 
 
 def _read_keys(schema: type) -> dict[str, Key]:
@@ -108,7 +114,7 @@ def add_keys(schema: type, keys: type) -> None:
     """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.outside`."""
     if keys in _ADDED.setdefault(schema, []):
         return
-    known = {*keys_of(schema), *keys_of(getattr(schema, "EXTRA", schema))}
+    known = {*keys_of(schema), *extra_keys_of(schema)}
     new: dict[str, Any] = {"__annotations__": {}}
     for found in _read_keys(keys).values():
         if found.name in known:
@@ -135,8 +141,7 @@ _KEYS: dict[type, dict[str, Key]] = {}
 
 def idle_keys(schema: type, prefix: str = "") -> Iterator[str]:
     """Dotted names of the keys and sections that don't change what a run computes."""
-    extra = keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {}
-    for found in [*keys_of(schema).values(), *extra.values()]:
+    for found in [*keys_of(schema).values(), *extra_keys_of(schema).values()]:
         if not found.matters:
             yield prefix + found.name
         elif found.section:

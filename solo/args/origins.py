@@ -86,7 +86,7 @@ def read_part(file: Path, row: str | None = None) -> Part | None:
     refuse_resolvers(defaults, display(file))
     if isinstance(values, dict):
         values = {name: value for name, value in values.items() if name not in ("defaults", "hydra")}
-    lines = (line for line in _lines(node, "") if not re.match(r"(defaults|hydra)(\W|$)", line[0]))
+    lines = (line for line in lines_of(node) if not re.match(r"(defaults|hydra)(\W|$)", line[0]))
     return Part(defaults, values, list(lines), file, package)
 
 
@@ -160,19 +160,20 @@ def _count(node: yaml.Node, shown: str, counted: dict[int, int], around: list[in
     return counted[id(node)]
 
 
-def _lines(node: yaml.Node | None, key: str) -> Iterator[tuple[str, int, bool]]:
+def lines_of(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, int, bool]]:
+    """(dotted key, line, whether it replaces all that was there) of everything in a YAML node; outer keys first."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if name.tag.endswith(":merge"):
-                yield from _lines(value, key)
+                yield from lines_of(value, key)
             else:
                 inner = f"{key}.{name.value}" if key else str(name.value)
                 yield inner, name.start_mark.line + 1, not isinstance(value, yaml.MappingNode)
-                yield from _lines(value, inner)
+                yield from lines_of(value, inner)
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
             yield f"{key}[{i}]", value.start_mark.line + 1, False
-            yield from _lines(value, f"{key}[{i}]")
+            yield from lines_of(value, f"{key}[{i}]")
 
 
 COMMAND_LINE = "command line"
