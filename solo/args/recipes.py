@@ -327,7 +327,8 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
                 raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
             return Recipe(folder.resolve(), name)
     for folder in folders:
-        if name and find_part(folder.resolve(), Path(name).stem):
+        found = find_part(folder.resolve(), Path(name).stem) if name else None
+        if found and found.made_of:
             return Recipe(folder.resolve(), name)
     raise ConfigError(_not_there(places[0], name, folders))
 

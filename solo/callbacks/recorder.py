@@ -163,7 +163,6 @@ class _Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the events that are waiting to disk."""
         self.experiment.flush()
 
 

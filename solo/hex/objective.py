@@ -55,7 +55,7 @@ class Hex:
     action: Action = field(default_factory=Action)  # what is done with relatives; they are weighed by default
     kin: Policy | None = None  # finds hierarchy negatives among whoever the policy has not found
     bank: Bank | None = None  # of embeddings, where relatives come from a table over the data set
-    # finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an image's own.
+    # finds the relatives that second views are of, see `solo.data.views.batched`; None: all views are an image's own.
     # No loss knows of it.
     show: Policy | None = None
     fused: bool = False  # losses are computed by the kernels of `solo.losses.fused`

@@ -18,7 +18,7 @@ from solo.callbacks.checkpointer import BACKUP
 from solo.callbacks.run_directory import AutoResumer, RunDirectory, stored_wandb_id
 from solo.checkpoint import checkpoint_file, load_checkpoint, misfit, saved_settings
 from solo.data.batches.fingerprint import Fingerprint, fingerprint
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.errors import ConfigError, UserError
 from solo.files import replacing
 from solo.run.report import say
