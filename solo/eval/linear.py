@@ -215,27 +215,12 @@ def choose(
 STRENGTHS = tuple(10 ** (-6 + place / 4) for place in range(45))
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A classifier, and the training images that it gets: all, so many of each class, or a share of each class."""
-
-    classifier: str  # knn or linear
-    shots: int | None = None
-    share: float | None = None
-
-    @property
-    def few(self) -> bool:
-        """Whether it gets some of the training images only."""
-        return self.shots is not None or self.share is not None
-
-
-PROBES = {
-    "knn": Probe("knn"),
-    "linear": Probe("linear"),
-    "shots1": Probe("linear", shots=1),
-    "shots10": Probe("linear", shots=10),
-    "labels1": Probe("linear", share=0.01),
-    "labels10": Probe("linear", share=0.1),
+# Of linear classifiers the training images that they get: so many of each class, or a share of each class.
+FEW: dict[str, tuple[int | None, float | None]] = {
+    "shots1": (1, None),
+    "shots10": (10, None),
+    "labels1": (None, 0.01),
+    "labels10": (None, 0.1),
 }
 
 
@@ -251,8 +236,10 @@ class Settings:
     seed: int = 0  # of the draws: the same images for every network
 
 
-def probe(features: Features, which: Probe, settings: Settings, device: torch.device) -> Tensor:
+def probe(features: Features, protocol: str, settings: Settings, device: torch.device) -> Tensor:
     """(L, n) share of the draws in which each measured image is right at each level; NaN where its label is unknown.
+
+    The protocol is `knn` or `linear`, of all training images, or one of `FEW`.
 
     Raises:
         UserError: there are no labels, or no training images.
@@ -260,11 +247,11 @@ def probe(features: Features, which: Probe, settings: Settings, device: torch.de
     train, val = features.train, features.val
     if train is None or not features.levels:
         raise UserError(f"{features.name}: a benchmark needs training and validation images with labels")
-    draws = settings.draws if which.few else 1
+    draws = settings.draws if protocol in FEW else 1
     found = torch.zeros(len(features.levels), len(val), dtype=torch.float64)
     for seed in range(settings.seed, settings.seed + draws):
-        bank = train.rows(some_of_each(train.labels[:, -1], which.shots, which.share, seed)) if which.few else train
-        if which.classifier == "knn":
+        bank = train.rows(some_of_each(train.labels[:, -1], *FEW[protocol], seed)) if protocol in FEW else train
+        if protocol == "knn":
             best = knn_ranking(bank, val, settings.k, settings.temperature, device)
         else:
             best = []
