@@ -24,11 +24,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from solo.analysis.benchmark import compare, packed
+from solo.analysis.comparison import compare_runs as compare
+from solo.analysis.comparison import packed
 from solo.args.harmless import read_yaml
-from solo.callbacks.auto_resumer import AutoResumer
 from solo.callbacks.recorder import read_rows as read_metrics
-from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.run_directory import AutoResumer, RunDirectory
 from solo.checkpoint import load_checkpoint, saved_settings
 from solo.data.batches.fingerprint import Fingerprint
 from solo.data.cache.images import cached

@@ -75,7 +75,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.data.h5_dataset": Moved("solo.data.sources.images"),
     "solo.eval.feature_file": Moved("solo.eval.features"),
     "solo.utils": None,
-    "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
+    "solo.utils.auto_resumer": Moved("solo.callbacks.run_directory"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
     "solo.utils.kmeans": Moved("solo.nn.clusters"),

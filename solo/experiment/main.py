@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from solo.analysis.experiment import COST, Report, compare, write
+from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.check import check, unknown
 from solo.args.compose import compose
 from solo.args.config import freeze
@@ -246,7 +246,7 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
                 perform_all(_left(tasks(), rows), folder, cfg.jobs, cfg.keep, done)
     finally:
         if cfg.do != "cost":
-            files = write(_report(plan, rows, f"solo experiment {' '.join(words)}"), folder)
+            files = write_arms(_report(plan, rows, f"solo experiment {' '.join(words)}"), folder)
             say(f"files in {folder}: rows.jsonl, {', '.join(files)}")
     return 1 if failed else 0
 
@@ -306,7 +306,7 @@ def _report(plan: Plan, rows: dict[str, Row], command: str) -> Report:
         command=command,
         baseline=plan.file.baseline,
         measures=tuple(plan.file.measures),
-        cells=compare(values, plan.file.baseline, plan.file.measures),
+        cells=compare_arms(values, plan.file.baseline, plan.file.measures),
         file=plan.text,
         choices=tuple(f"{line}; {plan.file.measures[0]}" for line in lines),
         placebos=tuple(name for name, arm in plan.arms.items() if arm.placebo),

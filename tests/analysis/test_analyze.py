@@ -10,7 +10,7 @@ from PIL import Image
 
 from solo.analysis.analyze import Options, analyze
 from solo.analysis.drawing import draw
-from solo.analysis.record import findings
+from solo.analysis.report import findings
 from solo.errors import UserError
 from solo.eval.embedding import effective_rank
 from solo.eval.intervals import wilson
