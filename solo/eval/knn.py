@@ -161,6 +161,12 @@ def vote_ranking(
     return torch.cat(parts)
 
 
+def level_rankings(similarity: Tensor, rows: Tensor, labels: Tensor, truth: Tensor, **how: Any) -> list[Tensor]:
+    """`vote_ranking` at each level by the labels (N, L) of the neighbours' rows (M, k); `truth` (m, L) has others."""
+    counts = class_counts(labels, truth)
+    return [vote_ranking(similarity, y[rows], count, **how) for y, count in zip(labels.T, counts, strict=True)]
+
+
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
     """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
 
@@ -184,12 +190,8 @@ def vote_accuracy(
     classes). Unknown labels (-1) neither vote nor count.
     """
     train_targets, test_targets = (x[:, None] if x.ndim == 1 else x for x in (train_targets, test_targets))
-    counts = class_counts(train_targets, test_targets)
-    best = [vote_ranking(similarity, y[neighbours], n, **how) for y, n in zip(train_targets.T, counts, strict=True)]
-    return [
-        (100 * float(one["acc1"].double().mean()), 100 * float(one["acc5"].double().mean()))
-        for one in hits(best, test_targets)
-    ]
+    right = hits(level_rankings(similarity, neighbours, train_targets, test_targets, **how), test_targets)
+    return [(100 * float(one["acc1"].double().mean()), 100 * float(one["acc5"].double().mean())) for one in right]
 
 
 def knn_ranking(
@@ -201,14 +203,12 @@ def knn_ranking(
     """
     query = val.features.to(device)
     if bank is None:
-        similarity, rows = nearest_others(query, min(k, len(val) - 1))
+        near = nearest_others(query, min(k, len(val) - 1))
     else:
-        similarity, rows = nearest(query, bank.features.to(device), min(k, len(bank)))
-    voters = (val if bank is None else bank).labels
-    return [
-        vote_ranking(similarity, labels.to(device)[rows], count, temperature=temperature).cpu()
-        for labels, count in zip(voters.T, class_counts(voters, val.labels), strict=True)
-    ]
+        near = nearest(query, bank.features.to(device), min(k, len(bank)))
+    voters = (val if bank is None else bank).labels.to(device)
+    found = level_rankings(*near, voters, val.labels, temperature=temperature)
+    return [ranking.cpu() for ranking in found]
 
 
 def neighbour_intervals(
