@@ -50,12 +50,9 @@ class Protocol:
 def evaluate(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
     """Measure `features`: one entry for all classes, and if there are unseen ones, one each for seen and unseen.
 
-    Returns:
-        Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
-        Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined.
-
-    Raises:
-        UserError: there are no labels, or fewer than two images.
+    Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
+    Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined. A
+    `UserError` without labels, or of fewer than two images.
     """
     if not features.levels:
         raise UserError(f"{features.name} has no labels to measure features by; solo analyze works without")
@@ -303,11 +300,9 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
     """Did training make features better? Two networks, by kNN and by a linear classifier, of the same images in order.
 
     Labels are one column of classes, -1 unknown; of the protocol `k`, `temperature`, `l2` and `linear_steps` are read.
-
-    Returns:
-        Plain values: for `knn` and `linear` the accuracies, their difference and its interval, `paired_images` over
-        the judged images (it knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so
-        and the other doesn't disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
+    For `knn` and `linear` the accuracies, their difference and its interval, `paired_images` over the judged images (it
+    knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so and the other doesn't
+    disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
     """
     right: dict[str, list[Tensor]] = {"knn": [], "linear": []}
     for bank, judged in (start, end):
