@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from solo.args.run_schema import PerformanceCfg
 from solo.args.schema import BackboneCfg, HexCfg, KnnEvalCfg, OptimizerCfg, PretrainCfg, SchedulerCfg
 from solo.backbones import BACKBONES, features_dim, find_backbone
-from solo.data.batches.shown import VIEW
+from solo.data.views.batched import VIEW
 from solo.errors import ConfigError, UserError
 from solo.eval.knn import WeightedKNNClassifier
-from solo.hex.build import build_objective
-from solo.hex.objective import Step
+from solo.hex.objective import Step, build_objective
 from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.exact import exact_step

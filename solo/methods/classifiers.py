@@ -1,7 +1,7 @@
 """Classifiers that train the backbone: of the finest classes, or on a label tree, with one loss each.
 
 An image may be labelled at any depth and counts for what is known of it, one without any label for nothing. The losses
-of tree heads are those of `solo.losses.tree_heads`, `tree_geometry` and `happier`, and get the `method_kwargs` by their
+of tree heads are those of `solo.losses.tree_heads` and `tree_geometry`, and get the `method_kwargs` by their
 names; docs/hierarchical.md has formulas and sources.
 """
 
@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from solo.losses import happier, tree_geometry, tree_heads
-from solo.losses.guided import GuidedLoss
+from solo.losses import tree_geometry, tree_heads
 from solo.losses.targets import cross_entropy_loss_func
+from solo.losses.tree_geometry import GuidedLoss
 from solo.methods import kwargs as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.heads import mlp
@@ -115,7 +115,7 @@ HierCOS = _with("HierCOS", of.HierCOSKwargs, tree_heads.HierCOS, "An axis for ea
 _POINTS = "Images and nodes in hyperbolic space."
 LorentzHeads = _with("LorentzHeads", of.LorentzKwargs, tree_geometry.LorentzHeads, _POINTS, "criterion")
 _LEVELS = "Images and nodes contrasted level by level."
-LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_geometry.LevelContrast, _LEVELS, "criterion")
+LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_heads.LevelContrast, _LEVELS, "criterion")
 
 
 class HypStructure(TreeHead):
@@ -137,7 +137,7 @@ class HypStructure(TreeHead):
 class Happier(TreeHead):
     """Retrieval in the order of the tree."""
 
-    Kwargs, Loss = of.HappierKwargs, happier.Happier
+    Kwargs, Loss = of.HappierKwargs, tree_heads.Happier
     trainable = ("head", "criterion")
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
