@@ -173,9 +173,9 @@ def read_json(path: Path) -> Any:
     return parse_json(regular(path).read_bytes())
 
 
-def either(*paths: Path) -> Path:
-    """The first path that exists, else the first."""
-    return next((path for path in paths if path.exists()), paths[0])
+def beside(root: Path, folder: str, name: str) -> Path:
+    """What has that name, beside a folder or in it."""
+    return root / folder / name if (root / folder / name).exists() else root / name
 
 
 def images_in(folder: Path) -> list[Path]:
