@@ -10,7 +10,7 @@ from typing import Any
 
 from solo.data.labels.trees import Names, climb
 from solo.data.layouts.layout import Layout, beside, lines, listed
-from solo.data.storage.folders import class_folders
+from solo.data.storage.facts import class_folders
 from solo.untrusted import regular
 
 _MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")

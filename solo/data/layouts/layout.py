@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
-from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
+from solo.data.storage.facts import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError, explained
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json, regular
