@@ -61,18 +61,15 @@ def _row(where: str, kwargs: type, **facts: Any) -> MethodFacts:
 _ANY_VIEWS: dict[str, Any] = {"most_views": None, "small_views": True}
 _LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_ANY_VIEWS}
 _DISTILLED: dict[str, Any] = {"collapse": "prediction", "per_image": True}
+_DECORRELATED: dict[str, Any] = {"hex": "blends", "collapse": "decorrelation"}
+_MASKED: dict[str, Any] = {"least_views": 1, "most_views": None, "masked": True}
 _NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VIEWS}
 
 USUAL = "simclr"  # the method of a recipe that names none, as `hex` and `paper` do
 CATALOGUE: dict[str, MethodFacts] = {
     "all4one": _row("contrastive:All4One", of.NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
     "barlow_twins": _row(
-        "decorrelation:BarlowTwins",
-        of.BarlowTwinsKwargs,
-        hex="blends",
-        collapse="decorrelation",
-        recipe="barlow",
-        quick=True,
+        "decorrelation:BarlowTwins", of.BarlowTwinsKwargs, recipe="barlow", quick=True, **_DECORRELATED
     ),
     "byol": _row(
         "siamese:BYOL", of.PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS
@@ -80,7 +77,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "crossentropy": _row("classifiers:CrossEntropy", of.CrossEntropyKwargs, **_NEEDS_LABELS),
     "deepclusterv2": _row("clustering:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
     "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
-    "frossl": _row("decorrelation:FroSSL", of.FroSSLKwargs, hex="blends", collapse="decorrelation", most_views=None),
+    "frossl": _row("decorrelation:FroSSL", of.FroSSLKwargs, most_views=None, **_DECORRELATED),
     "dinov2": _row("dino:DINOv2", of.DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
     "guided": _row("classifiers:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
     "haframe": _row("classifiers:HAFrame", of.HAFrameKwargs, **_NEEDS_LABELS),
@@ -91,31 +88,13 @@ CATALOGUE: dict[str, MethodFacts] = {
     "himulcone": _row("contrastive:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
     "hxe": _row("classifiers:HXE", of.HXEKwargs, **_NEEDS_LABELS),
     "hypstructure": _row("classifiers:HypStructure", of.HypStructureKwargs, **_NEEDS_LABELS),
-    "lejepa": _row("decorrelation:LeJEPA", of.LeJEPAKwargs, hex="blends", collapse="decorrelation", **_ANY_VIEWS),
-    "ijepa": _row(
-        "masked:IJEPA",
-        of.IJEPAKwargs,
-        momentum=True,
-        least_views=1,
-        most_views=None,
-        vit="ijepa",
-        masked=True,
-        **_DISTILLED,
-    ),
+    "lejepa": _row("decorrelation:LeJEPA", of.LeJEPAKwargs, **_DECORRELATED, **_ANY_VIEWS),
+    "ijepa": _row("masked:IJEPA", of.IJEPAKwargs, momentum=True, vit="ijepa", **_MASKED, **_DISTILLED),
     "levelcontrast": _row("classifiers:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
     "levelheads": _row("classifiers:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
     "lightly": _row("lightly:Lightly", LightlyKwargs, hex="blends", momentum=True),
     "lorentz": _row("classifiers:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
-    "mae": _row(
-        "masked:MAE",
-        of.MAEKwargs,
-        per_image=True,
-        least_views=1,
-        most_views=None,
-        least_batch=1,
-        vit="mae",
-        masked=True,
-    ),
+    "mae": _row("masked:MAE", of.MAEKwargs, per_image=True, least_batch=1, vit="mae", **_MASKED),
     "mocov2plus": _row("contrastive:MoCoV2Plus", of.MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),
     "mocov3": _row(
         "contrastive:MoCoV3", of.MoCoV3Kwargs, momentum=True, negatives="view", collapse="prediction", vit="mocov3"
@@ -135,9 +114,10 @@ CATALOGUE: dict[str, MethodFacts] = {
     ),
     "swav": _row("clustering:SwAV", of.SwAVKwargs, small_views=True, whole=True),
     "vibcreg": _row("decorrelation:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
-    "vicreg": _row("decorrelation:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),
+    "vicreg": _row("decorrelation:VICReg", of.VICRegKwargs, **_DECORRELATED),
     "wmse": _row("decorrelation:WMSE", of.WMSEKwargs, collapse="decorrelation", most_views=None),
 }
+ROWS = {facts.path: facts for facts in CATALOGUE.values()}  # by the paths of their classes
 
 
 def facts_of(name: object) -> MethodFacts | None:
@@ -169,20 +149,20 @@ def method_class(path: str) -> Any:
         UserError: it isn't there, or is no method.
     """
     found = plugin.load(path, "method")
-    if not (isinstance(found, type) and "solo.methods.base:BaseMethod" in map(_path_of, found.mro())):
+    if not (isinstance(found, type) and "solo.methods.base:BaseMethod" in map(path_of, found.mro())):
         raise UserError(f"method={path} is no method; give a subclass of solo.methods.BaseMethod")
     return found
 
 
 def facts_of_class(method: Any) -> MethodFacts:
     """The facts of a class: its own `facts`, else those of the nearest parent that has any."""
-    rows = {facts.path: facts for facts in CATALOGUE.values()}
-    said = (vars(parent).get("facts") or rows.get(_path_of(parent)) for parent in method.mro())
+    said = (vars(parent).get("facts") or ROWS.get(path_of(parent)) for parent in method.mro())
     facts = next((found for found in said if isinstance(found, MethodFacts)), MethodFacts())
-    return replace(facts, path=_path_of(method), kwargs=method.Kwargs, momentum=hasattr(method, "momentum_pairs"))
+    return replace(facts, path=path_of(method), kwargs=method.Kwargs, momentum=hasattr(method, "momentum_pairs"))
 
 
-def _path_of(method: type) -> str:
+def path_of(method: type) -> str:
+    """Where a class is, `module:Class`."""
     return f"{method.__module__}:{method.__qualname__}"
 
 

@@ -25,7 +25,6 @@ class CrossEntropy(BaseMethod):
     Images without a label don't count.
     """
 
-    Kwargs = of.CrossEntropyKwargs
     trainable = ("head",)
     metric = "train_ce_loss"
 
@@ -49,7 +48,6 @@ class Guided(MlpHeads, BaseMethod):
     https://arxiv.org/abs/2007.03047. Images without a label don't count.
     """
 
-    Kwargs = of.GuidedKwargs
     trainable = ("projector", "prototypes")
     metric = "train_guided_loss"
     projector_form = {"norm": False}
@@ -99,29 +97,29 @@ class TreeHead(BaseMethod):
         return loss
 
 
-def _with(name: str, kwargs: type, loss: type, what: str, *more: str) -> Any:
+def _with(name: str, loss: type, what: str, *more: str) -> Any:
     """The class of a method that only has another loss, which has parameters of its own with `criterion`."""
-    own = {"Kwargs": kwargs, "Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
+    own = {"Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
     return type(name, (TreeHead,), own)
 
 
-LevelHeads = _with("LevelHeads", of.CrossEntropyKwargs, tree_heads.LevelHeads, "A softmax for each level.")
+LevelHeads = _with("LevelHeads", tree_heads.LevelHeads, "A softmax for each level.")
 _TOWARDS_ALL = "A softmax over the classes, towards all of them, the nearer in the tree the more."
-SoftLabels = _with("SoftLabels", of.SoftLabelsKwargs, tree_heads.SoftLabels, _TOWARDS_ALL)
+SoftLabels = _with("SoftLabels", tree_heads.SoftLabels, _TOWARDS_ALL)
 _EDGES = "A softmax over the classes, judged edge by edge on the way from the root."
-HXE = _with("HXE", of.HXEKwargs, tree_heads.HXE, _EDGES)
-HAFrame = _with("HAFrame", of.HAFrameKwargs, tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
-HierCOS = _with("HierCOS", of.HierCOSKwargs, tree_heads.HierCOS, "An axis for each node of the tree.")
+HXE = _with("HXE", tree_heads.HXE, _EDGES)
+HAFrame = _with("HAFrame", tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
+HierCOS = _with("HierCOS", tree_heads.HierCOS, "An axis for each node of the tree.")
 _POINTS = "Images and nodes in hyperbolic space."
-LorentzHeads = _with("LorentzHeads", of.LorentzKwargs, tree_geometry.LorentzHeads, _POINTS, "criterion")
+LorentzHeads = _with("LorentzHeads", tree_geometry.LorentzHeads, _POINTS, "criterion")
 _LEVELS = "Images and nodes contrasted level by level."
-LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_geometry.LevelContrast, _LEVELS, "criterion")
+LevelContrast = _with("LevelContrast", tree_geometry.LevelContrast, _LEVELS, "criterion")
 
 
 class HypStructure(TreeHead):
     """A linear classifier on the features, whose means have the distances of the tree."""
 
-    Kwargs, Loss = of.HypStructureKwargs, tree_geometry.HypStructure
+    Loss = tree_geometry.HypStructure
     trainable = ("criterion",)
 
     def build(self, kw: of.HypStructureKwargs) -> None:
@@ -137,7 +135,7 @@ class HypStructure(TreeHead):
 class Happier(TreeHead):
     """Retrieval in the order of the tree."""
 
-    Kwargs, Loss = of.HappierKwargs, happier.Happier
+    Loss = happier.Happier
     trainable = ("head", "criterion")
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:

@@ -28,7 +28,6 @@ class SwAV(LateBuffers, BaseMethod):
     projections.
     """
 
-    Kwargs = SwAVKwargs
     trainable = ("projector", "prototypes")
     metric = "train_swav_loss"
     late = ("queue",)
@@ -93,7 +92,6 @@ class DeepClusterV2(LateBuffers, BaseMethod):
     projections.
     """
 
-    Kwargs = DeepClusterV2Kwargs
     trainable = ("projector",)
     metric = "train_deepcluster_loss"
     late = ("local_memory_index", "local_memory_embeddings")

@@ -29,7 +29,6 @@ class Lightly(MlpHeads, BaseMomentumMethod):
     that its value doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
     """
 
-    Kwargs = LightlyKwargs
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_lightly_loss"

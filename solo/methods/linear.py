@@ -10,8 +10,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from solo.args.run_schema import PerformanceCfg
-from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg
+from solo.args.schema import LinearCfg
 from solo.backbones import features_dim
 from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.methods import settings
@@ -30,12 +29,6 @@ class LinearModel(SoloModule):
     """
 
     _SCHEDULER_CHOICES: ClassVar[tuple[str, ...]] = ("warmup_cosine", "step", "reduce", "exponential")
-    _SECTIONS: ClassVar[dict[str, type]] = {
-        "backbone": LinearBackboneCfg,
-        "optimizer": LinearOptimizerCfg,
-        "scheduler": LinearSchedulerCfg,
-        "performance": PerformanceCfg,
-    }
 
     def __init__(
         self,
@@ -65,7 +58,7 @@ class LinearModel(SoloModule):
         Raises:
             ConfigError: with all missing and wrong values.
         """
-        settings.complete(cfg, cls._SECTIONS)
+        settings.complete(cfg, LinearCfg, ("backbone", "optimizer", "scheduler", "performance"))
         settings.complete_classes(cfg)
         with open_dict(cfg):
             cfg.finetune = bool(cfg.get("finetune"))

@@ -4,7 +4,7 @@ A command's config is typed already. `METHODS[name](cfg)` with a raw `DictConfig
 open is filled in, in place, and it is parsed once, here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,18 +43,16 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
         spec, cfg = cfg.data.resolved, OmegaConf.create(to_plain(cfg))
     raw: DictConfig = model.add_and_assert_specific_cfg(cfg)
     values = {key: _plain(raw, key) for key in keys_of(schema) if not OmegaConf.is_missing(raw, key) and key in raw}
-    checked, _ = check(
-        values, schema, open_names=True
-    )  # what a model reads is right; the rest may be anything, or missing
+    # What a model reads is right; the rest may be anything, or missing.
+    checked, _ = check(values, schema, open_names=True)
     checked["data"]["resolved"] = spec or dataset_spec(raw)
-    config = freeze(checked, schema, kwargs)
-    return raw, config
+    return raw, freeze(checked, schema, kwargs)
 
 
-def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None = None) -> None:
+def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: type | None = None) -> None:
     """Fill in what a model reads, in place; convert and check the values that are there, leave unknown keys alone.
 
-    `sections` are dotted keys with their schemas; `hex` also takes the words of the top level.
+    `sections` of the schema; `hex` also takes the words of the top level.
 
     Raises:
         ConfigError: with all wrong or missing values.
@@ -63,10 +61,10 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
     modern = modernise({**words, "hex": _plain(cfg, "hex") or {}})
     problems = modern.problems
     with open_dict(cfg):
-        for section, schema in sections.items():
-            hex_ = section == "hex"
-            given = modern.values["hex"] if hex_ else _plain(cfg, section) or {}
-            checked, found = check(given if hex_ else _known(given, schema), schema, f"{section}.", True)
+        for section in sections:
+            of: Any = keys_of(schema)[section].section
+            given = modern.values["hex"] if section == "hex" else _plain(cfg, section) or {}
+            checked, found = check(given if section == "hex" else _known(given, of), of, f"{section}.", True)
             problems += found
             cfg[section] = {**given, **checked}
         for word in words:
@@ -77,7 +75,8 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
             cfg.accumulate_grad_batches = 1
         if "hex" in sections:
             problems += check_policy(cfg.get("method"), cfg.hex.policy, show=cfg.hex.show)
-            problems += check_accumulate(to_plain(OmegaConf.masked_copy(cfg, [*_ACCUMULATE])))
+            of_it = ["accumulate", "accumulate_grad_batches", "method", "hex"]
+            problems += check_accumulate(to_plain(OmegaConf.masked_copy(cfg, of_it)))
     _refuse(problems, modern.spelled)
     if kwargs is not None:
         given = _plain(cfg, "method_kwargs") or {}
@@ -85,9 +84,6 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
         _refuse(problems, start=f"method {cfg.get('method', kwargs.__name__)!r}: ")
         with open_dict(cfg):
             cfg.method_kwargs = {**given, **checked}
-
-
-_ACCUMULATE = ("accumulate", "accumulate_grad_batches", "method", "hex")
 
 
 def complete_views(cfg: DictConfig) -> None:

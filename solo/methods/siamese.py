@@ -7,7 +7,7 @@ from solo.eval.metrics import mean_std
 from solo.losses.byol import byol_loss_func
 from solo.losses.simsiam import simsiam_loss_func
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
-from solo.methods.kwargs import NNPredictorKwargs, PredictorKwargs
+from solo.methods.kwargs import PredictorKwargs
 from solo.methods.momentum import BaseMomentumMethod
 
 
@@ -18,7 +18,6 @@ class BYOL(MlpHeads, BaseMomentumMethod):
     projections in: `(1 - alpha) * BYOL + alpha * HEX`.
     """
 
-    Kwargs = PredictorKwargs
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_neg_cos_sim"
@@ -37,7 +36,6 @@ class NNBYOL(NeighbourQueue, BYOL):
     The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
     """
 
-    Kwargs = NNPredictorKwargs
     unit_targets = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
@@ -54,7 +52,6 @@ class SimSiam(MlpHeads, BaseMethod):
     HEX on the projections in: `(1 - alpha) * SimSiam + alpha * HEX`.
     """
 
-    Kwargs = PredictorKwargs
     trainable = ("projector", "predictor")
     group_options = {"predictor": {"static_lr": True}}  # its learning rate stays where it is
     metric = "train_neg_cos_sim"
@@ -79,7 +76,6 @@ class NNSiam(NeighbourQueue, SimSiam):
     The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
     """
 
-    Kwargs = NNPredictorKwargs
     unit_outputs = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
