@@ -20,8 +20,7 @@ from pathlib import Path
 
 import torch
 
-from solo.eval.feature_file import read_features, write_features
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.eval.knn import nearest
 from solo.eval.suite import MEASURES, Protocol, evaluate
 from solo.taxonomy import Taxonomy

@@ -16,8 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from solo.analysis.drawing import draw
-from solo.analysis.figure import Figure, Picture, PictureRow, Pictures, Plot, Series
-from solo.analysis.palette import GREY, INK, OTHER, SAME, run_colour
+from solo.analysis.figure import GREY, INK, OTHER, SAME, Figure, Picture, PictureRow, Pictures, Plot, Series, run_colour
 from solo.cli import read_config
 from solo.hex.eyes import hog
 from solo.run.features import load_features, stored_images

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.analysis.drawing import draw
-from solo.analysis.figure import Figure, Plot, Series
-from solo.analysis.palette import INK, run_colour
+from solo.analysis.figure import INK, Figure, Plot, Series, run_colour
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/hex"

@@ -31,7 +31,6 @@ from scipy.stats import binom
 
 from solo.eval.features import Features, FeatureTable
 from solo.eval.intervals import (
-    HalfMeans,
     Spread,
     cuts,
     of_classes,
@@ -40,10 +39,10 @@ from solo.eval.intervals import (
     of_statistic,
     paired,
     paired_images,
+    spread,
 )
 from solo.eval.linear import LinearClassifier, fit_linear
-from solo.eval.paths import calibration_error, mean_per_class
-from solo.eval.scores import judge, mean_average_precision
+from solo.eval.predictions import calibration_error, judge, mean_average_precision, mean_per_class
 from solo.eval.suite import Protocol, evaluate
 from solo.taxonomy import Taxonomy
 
@@ -201,15 +200,15 @@ def on_circle(kind: str, angles: Array, labels: Array, intervals: bool = True) -
     asked = np.arange(count) % 2 == 0 if kind == "queries and gallery" else np.ones(count, bool)
     member = ~asked if kind == "queries and gallery" else asked
     sorted_ = angles[order], labels[order], asked[order], member[order]
-    halves, sums = HalfMeans(GALLERY[kind]), np.zeros((100, len(GALLERY[kind]), 3))
-    values, inside = np.empty((count, len(halves.names))), np.zeros((100, count), dtype=bool)
+    names, sums = GALLERY[kind], np.zeros((100, len(GALLERY[kind]), 3))
+    values, inside = np.empty((count, len(names))), np.zeros((100, count), dtype=bool)
     _walk(*sorted_, values)
     if intervals:
         np.put_along_axis(inside, _halves(count), True, axis=1)
         _walk_halves(*sorted_, inside[:, order], sums)
-    halves.sums, found = [torch.from_numpy(sums)], dict[str, Spread]()
-    for place, name in enumerate(halves.names):
-        found[name] = halves.spread(name, torch.from_numpy(values[values[:, place] >= 0, place]))
+    found = dict[str, Spread]()
+    for place, name in enumerate(names):
+        found[name] = spread(torch.from_numpy(values[values[:, place] >= 0, place]), torch.from_numpy(sums[:, place]))
         if name in KNN and min(count, 1000) < VOTERS * len(np.unique(labels)):
             found[name] = found[name]._replace(cuts=0)  # as `neighbour_intervals` has none then
     return found
@@ -251,7 +250,7 @@ def _measured(kind: str, model: LinearClassifier, table: FeatureTable, intervals
     truth, classes, count = _columns(kind, table).numpy(), table.labels[:, 0].numpy(), len(table)
 
     def with_interval(of: Callable[[Array], float], unseen: float = 0.2) -> tuple[float, ...]:
-        ends = of_statistic(lambda rows: of(rows.numpy()), count, unseen) if intervals else _WITHOUT
+        ends = of_statistic(of, count, unseen) if intervals else _WITHOUT
         return of(np.arange(count)), *ends
 
     if kind == "several labels":

@@ -35,14 +35,14 @@ from solo.data.labels.subsets import draw_known, hold_out, take_fraction
 from solo.data.labels.trees import from_columns
 from solo.doctor.parity import on_groups
 from solo.eval import knn
-from solo.eval.confusable import confusable_pairs, neighbours
-from solo.eval.hierarchy import hierarchy_scores
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.classes import confusable_pairs, neighbours
+from solo.eval.knn import WeightedKNNClassifier
 from solo.eval.metrics import accuracy_at_k
-from solo.eval.paths import cpcc, expected_heights, hops
+from solo.eval.predictions import expected_heights, hierarchy_scores, hops
+from solo.eval.tree import cpcc
 from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
-from solo.losses.simclr import simclr_loss_func
+from solo.losses.info_nce import simclr_loss_func
 from solo.methods.base import NeighbourQueue
 from solo.taxonomy import Taxonomy
 

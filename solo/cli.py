@@ -255,7 +255,7 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     values, origins = compose(recipe, overrides, schema)
     told = complete(values, origins, schema, saved_data) if features else []
     parsed = parse(values, schema, origins, for_run=for_run)
-    parsed.notes[:0] = [*(recipe.notes if recipe else []), *told]
+    parsed.notes[:0] = [*origins.notes, *told]
     return parsed
 
 

@@ -1,6 +1,8 @@
 """Errors that are the user's to solve: one clear line, no traceback."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # What a machine can run out of, where nobody says with which file -> what helps.
 _OF_THE_SYSTEM = {
@@ -66,6 +68,18 @@ def refusal(error: OSError) -> str | None:
 def reason(error: BaseException) -> str:
     """What somebody else's error says, on one line; its type where it says nothing."""
     return printable(" ".join((getattr(error, "strerror", None) or str(error)).split())[:300]) or type(error).__name__
+
+
+@contextmanager
+def explained(what: str, cure: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Make a `UserError`, `what (reason); cure`, of errors of these kinds, by default all; our own stay as they are."""
+    kinds = kinds or (Exception,)
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        raise UserError(f"{what} ({reason(error)}); {cure}") from error
 
 
 def printable(text: object) -> str:

@@ -167,7 +167,7 @@ COMMANDS = [
 
 # text of a recipe -> what the message says; exit code 2
 RECIPES = [
-    (b"method: [simclr\n", "recipe.yaml:2: this is no YAML: expected ',' or ']'"),
+    (b"method: [simclr\n", "recipe.yaml:2: this is no YAML: did not find expected ',' or ']'"),
     (b"method:\n\tname: simclr\n", "recipe.yaml:2: this is no YAML: found character"),
     (b"max_epochs: 1\nmax_epochs: 2\n", "recipe.yaml:2: this is no YAML: found duplicate key max_epochs"),
     (

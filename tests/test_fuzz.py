@@ -24,11 +24,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from solo.analysis.benchmark import compare, packed
+from solo.analysis.comparison import compare_runs as compare
+from solo.analysis.comparison import packed
 from solo.args.harmless import read_yaml
-from solo.callbacks.auto_resumer import AutoResumer
 from solo.callbacks.recorder import read_rows as read_metrics
-from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.run_directory import AutoResumer, RunDirectory
 from solo.checkpoint import load_checkpoint, saved_settings
 from solo.data.batches.fingerprint import Fingerprint
 from solo.data.cache.images import cached
@@ -40,8 +40,7 @@ from solo.data.storage.archives import extract_tar
 from solo.data.storage.containers import label_table, read_index, read_shards
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
-from solo.eval.feature_file import read_features, write_features
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.experiment.runs import add_row, read_rows
 from solo.export.folder import Bundle, Network, facts_of, model_card, read_exported
 from solo.run.relatives import kept_rows

@@ -11,13 +11,11 @@ import torch
 
 from solo.analysis.drawing import Images, draw
 from solo.analysis.embedding import embed
-from solo.analysis.figure import Figure
+from solo.analysis.figure import Figure, run_colour
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.labelling import find_labelling
 from solo.analysis.numbers import Analysis, Numbers, Run, Settings, Snapshot, choose_views, measure, time_of
-from solo.analysis.palette import run_colour
-from solo.analysis.record import findings, protocol_of, record
-from solo.analysis.report import write_report
+from solo.analysis.report import findings, protocol_of, record, write_report
 from solo.errors import UserError
 from solo.eval.features import Features
 from solo.eval.rows import draw as draw_rows

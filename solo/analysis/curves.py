@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 
-from solo.analysis.figure import Figure, Plot, Series
-from solo.analysis.palette import run_colour
+from solo.analysis.figure import Figure, Plot, Series, run_colour
 
 Row = Mapping[str, float]
 
@@ -27,7 +27,6 @@ _PANELS = {
 }
 _MAY_BE_LOG = ("Loss", "Directions in use", "LiDAR")
 _LOG_FROM = 20  # times the smallest value
-_FROM_WORK = ("hex/threshold", "hex/hierarchy_negatives")  # zero or nothing before HEX's warm-up has ended
 _NAMES = {
     "val_acc1": "linear",
     "val_knn_acc1": "kNN",
@@ -60,7 +59,14 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
             keys = [key for key in keys if "/" in key]
         if {"loss", "train_loss"} <= set(keys):
             keys.remove("train_loss")
-        series = [line for place, key in enumerate(keys) if (line := _line(rows, key, place)) is not None]
+        series = []
+        for place, key in enumerate(keys):
+            points = [(row["epoch"] + 1, row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+            if key in ("hex/threshold", "hex/hierarchy_negatives"):  # zero or nothing before HEX's warm-up has ended
+                points = list(dropwhile(lambda point: point[1] == 0, points))
+            if points:
+                x, y = (list(values) for values in zip(*points, strict=True))
+                series.append(Series(_label(key), x, y, run_colour(place)))
         if series:
             values = [value for line in series for value in line.y]
             logarithmic = name in _MAY_BE_LOG and min(values) > 0 and max(values) > _LOG_FROM * min(values)
@@ -77,15 +83,6 @@ def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[
     if figure.panels:
         draw(figure, Path(path))
     return [panel.title for panel in figure.panels]
-
-
-def _line(rows: Sequence[Row], key: str, place: int) -> Series | None:
-    points = [(row["epoch"] + 1, row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
-    if key in _FROM_WORK:
-        points = points[next((number for number, (_, value) in enumerate(points) if value != 0), len(points)) :]
-    if not points:
-        return None
-    return Series(_label(key), [epoch for epoch, _ in points], [value for _, value in points], run_colour(place))
 
 
 def _label(key: str) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from solo.analysis.figure import Figure, Name, Panel, Pictures, Plot, legend_of
-from solo.analysis.palette import BAD, GOOD, GREY, GRID, INK, SOFT
+from solo.analysis.figure import BAD, GOOD, GREY, GRID, INK, SOFT, Figure, Name, Panel, Pictures, Plot, legend_of
 from solo.errors import printable
 from solo.eval.rows import Array
 from solo.files import replacing

@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from solo.analysis.figure import Figure, cloud
-from solo.analysis.palette import UNKNOWN, named_palette
+from solo.analysis.figure import UNKNOWN, Figure, cloud, named_palette
 from solo.errors import UserError
 from solo.eval.rows import Array
 from solo.eval.rows import draw as draw_rows
@@ -81,7 +80,11 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
         raise UserError(f"the features to draw have {what}; at least two rows of finite numbers are needed")
     features = np.asarray(features, dtype=np.float32)
     if embedding == "pca" or count < 4:  # three points fit into a plane as they are
-        return _pca(features)
+        centred = features - features.mean(axis=0)
+        left, scale, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+        points = np.zeros((count, 2))
+        points[:, : len(scale[:2])] = left[:, :2] * scale[:2]
+        return points
     if embedding == "tsne":
         from sklearn.manifold import TSNE
 
@@ -100,14 +103,6 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
         model = UMAP(n_neighbors=min(15, count - 1), init=start, random_state=seed, n_jobs=1)
         points = np.asarray(model.fit_transform(features))
     torch.set_num_threads(threads)  # numba, in UMAP, sets it for the whole process: training went on 5 times slower
-    return points
-
-
-def _pca(features: Array) -> Array:
-    centred = features - features.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
-    points = np.zeros((len(features), 2))
-    points[:, : len(scale[:2])] = left[:, :2] * scale[:2]
     return points
 
 

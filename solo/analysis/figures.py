@@ -9,6 +9,9 @@ import numpy as np
 
 from solo.analysis.embedding import TITLES
 from solo.analysis.figure import (
+    OTHER,
+    SAME,
+    UNKNOWN,
     DotRow,
     Figure,
     Name,
@@ -18,11 +21,11 @@ from solo.analysis.figure import (
     Pictures,
     Plot,
     Series,
+    category_colours,
     cloud,
     dots,
 )
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
-from solo.analysis.palette import OTHER, SAME, UNKNOWN, category_colours
 from solo.eval.rows import Array, unit
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.clustering import cluster as kmeans
+from solo.eval.classes import cluster as kmeans
 from solo.eval.features import Features
 from solo.eval.rows import Array
 from solo.eval.tree import EmergentTree, centroids, emergent_tree
@@ -78,17 +78,63 @@ def find_labelling(
     Raises:
         UserError: there is no such level, or too few images.
     """
-    labels, levels = reference.val.labels.numpy(), reference.levels
+    labels, levels, features = reference.val.labels.numpy(), reference.levels, reference.val.features.numpy()
     if not levels or (labels < 0).all():
-        return _clustered(reference, clusters, seed)
+        fine = _clusters(reference, clusters, seed)
+        count = int(fine.max()) + 1
+        where = f"{count} k-means clusters of unit features of {reference.name} (seed {seed})"
+        text = f"no labels; {where}, the same for all models"
+        clustered = tuple(f"cluster {number + 1}" for number in range(count))
+        found = Labelling(fine[:, None], ("cluster",), (clustered,), 0, 0, text)
+        return found if count < 4 else _grouped(found, features, f"{text}; groups: cut of the tree of their centroids")
     names = tuple(reference.class_names(level) for level in range(len(levels)))
+    given = f"{', '.join(levels)}: labels of the data set"
     if superclass is not None:
-        column = _column(levels, superclass)
-        return Labelling(labels, levels, names, column, len(levels), f"{', '.join(levels)}: labels of the data set")
+        if superclass in levels:
+            column = levels.index(str(superclass))
+        elif isinstance(superclass, str) or not -len(levels) <= superclass < len(levels):
+            known = ", ".join(levels)
+            raise UserError(f"superclass={superclass!r} is no level of the labels; choose {known}, or an index")
+        else:
+            column = superclass % len(levels)
+        return Labelling(labels, levels, names, column, len(levels), given)
     if len(levels) > 1:
-        text = f"{', '.join(levels)}: labels of the data set; superclasses are the level '{levels[-2]}'"
+        text = f"{given}; superclasses are the level '{levels[-2]}'"
         return Labelling(labels, levels, names, len(levels) - 2, len(levels), text)
-    return _grouped(reference, names[0])
+    if len(np.unique(labels[labels >= 0])) < 4:
+        return Labelling(labels, levels, names, 0, 1, f"{given}, without a level above")
+    text = (
+        f"{given}; superclasses are not given: groups of classes, cut from the tree of class centroids of "
+        f"{reference.name}, the same for all models"
+    )
+    return _grouped(Labelling(labels, levels, names, 0, 1, ""), features, text)
+
+
+def _clusters(reference: Features, clusters: int | None, seed: int) -> Array:
+    """(n,) number of each image's k-means cluster, the largest cluster first."""
+    n = len(reference.val)
+    if n < 8:
+        raise UserError(f"{reference.name}: {n} images are too few to look for clusters; give at least 8")
+    found = kmeans(reference.val.features.numpy(), min(clusters or max(10, min(60, n // 20)), n // 2), seed)
+    _, numbers, sizes = np.unique(found, return_inverse=True, return_counts=True)
+    return np.asarray(np.argsort(np.argsort(-sizes, kind="stable"))[numbers])
+
+
+def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:
+    """One level with groups above it, from the tree of the centroids; of given classes they are named by members."""
+    fine = flat.fine
+    means, known, _ = centroids(features, fine)
+    tree = emergent_tree(means)
+    groups = np.full(int(known.max()) + 1, -1)
+    groups[known] = tree.cut(group_count(tree))
+    labels = np.stack([np.where(fine >= 0, groups[np.maximum(fine, 0)], -1), fine], axis=1)
+    names = []
+    for group in range(int(groups.max()) + 1):
+        members = [flat.names[0][label] for label in known if groups[label] == group]
+        names.append(", ".join(members[:2]) + (f" +{len(members) - 2}" if len(members) > 2 else ""))
+        if not flat.given:
+            names[-1] = f"group {chr(ord('A') + group) if group < 26 else group + 1}"
+    return Labelling(labels, ("group", flat.level), (tuple(names), flat.names[0]), 0, flat.given, protocol)
 
 
 def group_count(tree: EmergentTree) -> int:
@@ -97,65 +143,3 @@ def group_count(tree: EmergentTree) -> int:
     heights = tree.merges[::-1, 2]  # of the root first; k groups stand between heights k - 2 and k - 1
     low, high = max(2, math.ceil(2 * math.sqrt(m) / 3)), max(2, min(math.floor(2 * math.sqrt(m)), m - 1))
     return max(range(low, high + 1), key=lambda k: (heights[k - 2] - (heights[k - 1] if k <= m - 1 else 0), -k))
-
-
-def cluster(features: Array, count: int, seed: int) -> Array:
-    """(n,) number of the k-means cluster of each unit row, the largest cluster first."""
-    _, numbers, sizes = np.unique(kmeans(features, count, seed), return_inverse=True, return_counts=True)
-    rank = np.argsort(np.argsort(-sizes, kind="stable"))
-    return np.asarray(rank[numbers])
-
-
-def _clustered(reference: Features, clusters: int | None, seed: int) -> Labelling:
-    n = len(reference.val)
-    if n < 8:
-        raise UserError(f"{reference.name}: {n} images are too few to look for clusters; give at least 8")
-    count = min(clusters or max(10, min(60, n // 20)), n // 2)
-    fine = cluster(reference.val.features.numpy(), count, seed)
-    count = int(fine.max()) + 1
-    where = f"{count} k-means clusters of unit features of {reference.name} (seed {seed}), the same for all models"
-    names = tuple(f"cluster {number + 1}" for number in range(count))
-    if count < 4:
-        return Labelling(fine[:, None], ("cluster",), (names,), 0, 0, f"no labels; {where}")
-    groups = _emergent_groups(reference.val.features.numpy(), fine)
-    labels = np.stack([groups[fine], fine], axis=1)
-    numbers = range(int(groups.max()) + 1)
-    group_names = tuple(f"group {chr(ord('A') + number) if number < 26 else number + 1}" for number in numbers)
-    text = f"no labels; {where}; groups: cut of the tree of their centroids"
-    return Labelling(labels, ("group", "cluster"), (group_names, names), 0, 0, text)
-
-
-def _grouped(reference: Features, names: tuple[str, ...]) -> Labelling:
-    fine = reference.val.labels[:, 0].numpy()
-    level = reference.levels[0]
-    known = np.unique(fine[fine >= 0])
-    if len(known) < 4:
-        text = f"{level}: labels of the data set, without a level above"
-        return Labelling(fine[:, None], (level,), (names,), 0, 1, text)
-    groups = _emergent_groups(reference.val.features.numpy(), fine)
-    coarse = np.where(fine >= 0, groups[np.maximum(fine, 0)], -1)
-    members = [[names[label] for label in known if groups[label] == group] for group in range(int(groups.max()) + 1)]
-    called = tuple(", ".join(some[:2]) + (f" +{len(some) - 2}" if len(some) > 2 else "") for some in members)
-    text = (
-        f"{level}: labels of the data set; superclasses are not given: groups of classes, cut from the tree of class "
-        f"centroids of {reference.name}, the same for all models"
-    )
-    labels = np.stack([coarse, fine], axis=1)
-    return Labelling(labels, ("group", level), (called, names), 0, 1, text)
-
-
-def _emergent_groups(features: Array, fine: Array) -> Array:
-    """(C,) group of each class, -1 for classes without images."""
-    means, known, _ = centroids(features, fine)
-    tree = emergent_tree(means)
-    found = np.full(int(known.max()) + 1, -1)
-    found[known] = tree.cut(group_count(tree))
-    return found
-
-
-def _column(levels: Sequence[str], superclass: str | int) -> int:
-    if isinstance(superclass, str) and superclass in levels:
-        return levels.index(superclass)
-    if isinstance(superclass, str) or not -len(levels) <= superclass < len(levels):
-        raise UserError(f"superclass={superclass!r} is no level of the labels; choose {', '.join(levels)}, or an index")
-    return superclass % len(levels)

@@ -12,15 +12,32 @@ from solo.analysis.embedding import Embedding
 from solo.analysis.figure import Figure, Panel
 from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
-from solo.eval.confusable import ConfusablePair, Neighbours, confusable_pairs, mixing_matrix, neighbours
-from solo.eval.cosine import CosineDistributions, Selection, cosine_distributions, selection
+from solo.eval.classes import (
+    ConfusablePair,
+    Neighbours,
+    NodeRank,
+    collapse_profile,
+    confusable_pairs,
+    mixing_matrix,
+    neighbours,
+)
+from solo.eval.embedding import (
+    CosineDistributions,
+    Selection,
+    cosine_distributions,
+    entropy_rank,
+    lidar,
+    power_law,
+    rankme,
+    selection,
+    spectrum,
+    uniformity,
+)
+from solo.eval.features import FeatureTable
 from solo.eval.intervals import UNDEFINED, Interval, cuts
-from solo.eval.knn import hits, vote_ranking
-from solo.eval.predict import neighbour_intervals
-from solo.eval.rank import NodeRank, collapse_profile, entropy_rank, lidar, power_law, rankme, spectrum
+from solo.eval.knn import hits, neighbour_intervals, vote_ranking
 from solo.eval.rows import Array, draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
-from solo.eval.uniformity import uniformity
 
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
@@ -138,8 +155,8 @@ def _knn(
     right = hits(best, labels[torch.from_numpy(near.queries)])
     ends = [UNDEFINED] * len(right)
     if len(near.queries) == len(features):
-        halves = cuts(len(features), settings.seed)
-        found = neighbour_intervals(features, labels, right, settings.k, settings.temperature, halves)
+        table, halves = FeatureTable(features, labels), cuts(len(features), settings.seed)
+        found = neighbour_intervals(table, right, settings.k, settings.temperature, halves, features.device)
         ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
     return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
 

@@ -1,20 +1,16 @@
 """What lies in `page/`: HTML pages as Jinja's templates, and the words of figures and protocols."""
 
 import base64
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
-from solo.files import write_text
 from solo.screen import shown
 
 
@@ -49,41 +45,6 @@ def markdown_table(lines: Lines) -> str:
     head, *rows = lines
     cells = ([cell.replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows))
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What is written, in the order of the fields."""
-
-    title: str
-    command: str  # that makes it
-    tables: Mapping[str, Lines]  # under their headings, "" for none
-    remarks: Sequence[str]
-    file: str = ""  # text of the YAML file that asked for it
-
-    def markdown(self) -> str:
-        """All of it as Markdown, a heading each."""
-        parts = [f"# {self.title}", f"`{self.command}`"]
-        for heading, lines in self.tables.items():
-            parts += [f"## {heading}"] if heading else []
-            parts.append(markdown_table(lines))
-        parts += [*self.remarks, *([f"```yaml\n{self.file.strip()}\n```"] if self.file else [])]
-        return "\n\n".join(parts) + "\n"
-
-    def html(self, picture: bytes | None = None) -> str:
-        """As one file of HTML with everything in it; `picture` is a PNG."""
-        return render("tables.html", **vars(self), picture=embedded(picture) if picture else "")
-
-    def write(self, folder: Path, plain: Mapping[str, Any], picture: bytes | None = None) -> list[str]:
-        """Write `report.html`, `report.md` and, of plain values, `report.json`; their names."""
-        texts = {
-            "report.html": self.html(picture),
-            "report.md": self.markdown(),
-            "report.json": json.dumps(finite(plain), indent=1) + "\n",
-        }
-        for name, text in texts.items():
-            write_text(folder / name, text)
-        return [*texts]
 
 
 def finite(value: Any, digits: int | None = None) -> Any:

@@ -1,36 +1,20 @@
-"""From a recipe and words to a plain config: Hydra composes the files, every value remembers where it came from.
-
-Hydra's compose API is used, so that nothing is logged, no folder is made, and it works from any working directory.
-"""
+"""From a recipe and words to a plain config, of which every value remembers where it came from."""
 
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import yaml
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.default_element import ResultDefault
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.config import to_plain
-from solo.args.harmless import check_files, refuse_resolvers
-from solo.args.made import Made
-from solo.args.origins import COMMAND_LINE, Origins, display
+from solo.args.harmless import display, refuse_resolvers
+from solo.args.made import gather
+from solo.args.origins import COMMAND_LINE, Origins
 from solo.args.parse import one_line
 from solo.args.recipes import Recipe
-from solo.args.words import read_word
+from solo.args.words import Word, read_word
 from solo.errors import ConfigError
-
-_HYDRA_VERSION = "1.2"  # whose rules solo-learn's files are written for
 
 
 def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = None) -> tuple[dict[str, Any], Origins]:
@@ -39,30 +23,12 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
     Without a recipe the words are alone. Returns the config as written, and the place of each key. Raises a
     `ConfigError` for anything that YAML, OmegaConf or Hydra refuses, in one line.
     """
-    read, for_hydra = [read_word(word, schema) for word in words], []
-    search = recipe.search if recipe else []
-    for word in read if recipe else ():  # about Hydra, or a choice of files, as in `augmentations=symmetric`
-        group = "/" in word.key or any((folder / word.key).is_dir() for folder in search)
-        if word.key.startswith("hydra") or (group and (word.removes or isinstance(word.value, str))):
-            for_hydra.append(word)
+    read = [read_word(word, schema) for word in words]
     origins = Origins({"": recipe.shown if recipe else COMMAND_LINE})
-    values = OmegaConf.create()
-    if recipe:
-        chosen = {word.key: word.value for word in for_hydra if isinstance(word.value, str)}
-        named = [entry for made in recipe.made.values() for entry in made.defaults]
-        check_files([recipe.name, *named], recipe.search, chosen)
-        values, defaults = _call_hydra(recipe, [word.line for word in for_hydra])
-        for default in defaults:
-            name = default.config_path or ""
-            files = (folder / f"{name.removesuffix('.yaml')}.yaml" for folder in search)
-            file = next((file for file in files if file.is_file()), None)
-            if file is not None and name and not name.startswith("hydra/"):
-                origins.add_file(file, default.package or "")
-            elif name in recipe.made:
-                origins.add_places(recipe.made[name].places)
-        _keep_to_the_network(values, origins)
+    chooses = [word for word in read if recipe and _chooses(word, recipe)]
+    values = _files(recipe, chooses, origins) if recipe else OmegaConf.create()
     for word in read:
-        if word in for_hydra:
+        if word in chooses:
             continue
         if word.removes:
             section, _, last = word.key.rpartition(".")
@@ -89,6 +55,44 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
         raise ConfigError(f"{origins['']}: values refer to each other in a circle") from error
 
 
+def _chooses(word: Word, recipe: Recipe) -> bool:
+    """Whether a word is about files, as in `augmentations=symmetric`, or about Hydra."""
+    folders = (recipe.folder / word.key, recipe.folder.parent / word.key)
+    group = "/" in word.key or any(folder.is_dir() for folder in folders)
+    return word.key.startswith("hydra") or (group and (word.removes or isinstance(word.value, str)))
+
+
+def _files(recipe: Recipe, words: Sequence[Word], origins: Origins) -> DictConfig:
+    """What a recipe's files say, with the files that words choose; a word that is about Hydra does nothing."""
+    chosen, added = {}, []
+    for word in words:
+        if word.key == "hydra" and not isinstance(word.value, (str, list)):
+            raise ConfigError(f"{recipe.shown}: Config group override must be a string or a list. Got {word.value}")
+        if word.line.startswith("+"):
+            added.append({word.key: word.value})
+        elif not word.key.startswith("hydra"):
+            chosen[word.key] = [] if word.removes else [word.value]
+    parts, values = gather(recipe.folder, recipe.name.removesuffix(".yaml"), chosen, added), OmegaConf.create()
+    for section, part in parts:
+        content = part.values
+        for name in reversed(section.split(".") if section else ()):
+            content = {name: content}
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{recipe.shown}: primary config '{part.source.stem}' must be a DictConfig, got ListConfig"
+            )
+        try:
+            values.merge_with(content)
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            raise ConfigError(f"{recipe.shown}: {one_line(error)}") from error
+        origins.add_part(part, section)
+    made = {part.source: part.made_of for _, part in reversed(parts) if part.made_of}
+    origins.notes = [f"{display(file)} isn't there; composed of {', '.join(paths)}" for file, paths in made.items()]
+    refuse_resolvers(values, recipe.shown)
+    _keep_to_the_network(values, origins)
+    return values
+
+
 def _keep_to_the_network(values: DictConfig, origins: Origins) -> None:
     """A data set's kwargs are those of its own network: they go where a later file takes another one, as a ViT."""
     home = "/data.yaml:"
@@ -97,58 +101,3 @@ def _keep_to_the_network(values: DictConfig, origins: Origins) -> None:
             if home in origins.place(f"backbone.kwargs.{key}"):
                 del values.backbone.kwargs[key]
                 origins.remove(f"backbone.kwargs.{key}")
-
-
-def _call_hydra(recipe: Recipe, overrides: list[str]) -> tuple[DictConfig, list[ResultDefault]]:
-    """The composed values, and the files they came from in the order in which they replace each other."""
-    first, *others = recipe.search
-    name = recipe.name.removesuffix(".yaml")
-    # Recipes share files: what isn't beside them is looked up one folder above.
-    quoted = ("'file://" + re.sub(r"(['\\])", r"\\\1", str(folder)) + "'" for folder in others)
-    words = [f"hydra.searchpath=[{','.join(quoted)}]", *overrides]
-    try:
-        with (
-            _in_store(recipe.made),
-            initialize_config_dir(str(first), version_base=_HYDRA_VERSION),
-            warnings.catch_warnings(),
-        ):
-            warnings.filterwarnings("error", ".*missing `_self_`.*", UserWarning)
-            loader = GlobalHydra.instance().config_loader()
-            values = hydra_compose(name, overrides=words)
-            refuse_resolvers(values, recipe.shown)
-            OmegaConf.set_struct(values, False)
-            return values, list(loader.compute_defaults_list(name, words, RunMode.RUN).defaults)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{display(Path(mark.name))}:{mark.line + 1}" if mark else recipe.shown
-        tag = re.search(r"'tag:yaml.org,2002:(python/[^']*)'", str(error.problem))
-        if tag:
-            advice = "files can't make Python objects or run code; give plain values"
-            raise ConfigError(f"{place}: the tag !!{tag[1]} is refused: {advice}") from error
-        raise ConfigError(f"{place}: this is no YAML: {error.problem}") from error
-    except UserWarning as error:
-        advice = "put it last, so that the file's own values win"
-        raise ConfigError(f"{recipe.shown}: {one_line(error)} {advice}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{recipe.shown}: defaults lists include each other in a circle") from error
-    except ConfigError:
-        raise
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
-        text = one_line(error) or "Hydra can't read it; give keys that are texts and values that are plain"
-        raise ConfigError(f"{recipe.shown}: {text}") from error
-
-
-@contextmanager
-def _in_store(made: Mapping[str, Made]) -> Iterator[None]:
-    """Lets Hydra find recipes that have no file."""
-    store = ConfigStore.instance()
-    for path, found in made.items():
-        group, _, name = path.rpartition("/")
-        package = "_global_" if group else None
-        store.store(name, {"defaults": found.defaults, **found.values}, group=group or None, package=package)
-    try:
-        yield
-    finally:
-        for path in made:
-            group, _, name = path.rpartition("/")
-            (store.repo.get(group, {}) if group else store.repo).pop(f"{name}.yaml", None)

@@ -1,8 +1,10 @@
-"""Reading recipes from elsewhere: none may take minutes or all memory to read, or read the environment."""
+"""Reads YAML from elsewhere, with its lines: no file takes minutes or all memory to read, or reads the environment."""
 
 import functools
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.check import short
 from solo.args.differences import flat
-from solo.args.origins import display
 from solo.errors import ConfigError, reason
 from solo.untrusted import regular
 
@@ -26,141 +27,148 @@ _ALLOWED = re.compile(f"{_NODE}|{_VARIABLE}")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def check_files(defaults: Sequence[Any], folders: Sequence[Path], chosen: Mapping[str, str]) -> None:
-    """Look at a recipe and all files that its `defaults` name, before Hydra builds anything of them.
+@dataclass(frozen=True)
+class Part:
+    """What a recipe consists of: a file, a row of a table, or what stands for a file that isn't there."""
 
-    `defaults` is the recipe, or what it is composed of; `chosen` are the files that the command line chooses for
-    groups. Raises a `ConfigError` for one that is too large, nested too deeply, refers to itself, or reads the
-    environment.
-    """
-    waiting, seen = [*_found([*named_in(defaults), *chosen.items()], folders)], set()
-    while waiting:
-        current = waiting.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        content = read_yaml(current, strict=False)
-        if not isinstance(content, (dict, list, type(None))):
-            raise ConfigError(f"{display(current)}: it is no recipe; give lines of the form key: value")
-        named = content.get("defaults") if isinstance(content, dict) else None
-        if isinstance(named, list):
-            _refuse_resolvers(str(named), f"{display(current)}: defaults")
-            waiting += _found(named_in(named), [current.parent, *folders])
+    defaults: list[Any]  # other parts or their names, as in Hydra's defaults lists; `_self_` are the values
+    values: Any  # what it says itself
+    lines: list[tuple[str, int, bool]]  # dotted key, line, whether it replaces all that was there; outer keys first
+    source: Path  # the file, or the one that isn't there
+    package: str = ""  # the section that it fills, where the file says so
+    made_of: Sequence[str] = ()  # what it is composed of, where there is no file
 
 
-def refuse_resolvers(values: DictConfig, shown: str) -> None:
+def display(path: Path) -> str:
+    """Relative to the working directory if it lies below, else absolute."""
+    here = os.path.relpath(path)
+    return str(path) if here.startswith("..") else here
+
+
+def refuse_resolvers(values: DictConfig | list[Any], shown: str) -> None:
     """Refuse interpolations that do more than naming another value or an allowed environment variable.
 
     The values are not resolved yet. Raises a `ConfigError` that names the file and the key.
     """
-    for key, value in flat(OmegaConf.to_container(values, resolve=False)):
-        _refuse_resolvers(str(value), f"{shown}: {key}")
+    for key, value in flat(OmegaConf.to_container(values) if isinstance(values, DictConfig) else {"defaults": values}):
+        if "${" in _ALLOWED.sub("", str(value)):
+            raise ConfigError(
+                f"{shown}: {key}: {short(str(value))} is refused: a value may name other values, ${{data.dataset}}, "
+                f"and of the environment {', '.join(ENVIRONMENT)} and names that begin with SOLO_, "
+                f"${{oc.env:SOLO_DATA}}"
+            )
 
 
-def _refuse_resolvers(text: str, where: str) -> None:
-    if "${" in _ALLOWED.sub("", text):
-        raise ConfigError(
-            f"{where}: {short(text)} is refused: a value may name other values, ${{data.dataset}}, and of the "
-            f"environment {', '.join(ENVIRONMENT)} and names that begin with SOLO_, ${{oc.env:SOLO_DATA}}"
-        )
-
-
-def read_yaml(file: Path, strict: bool = True) -> Any:
-    """The content of a YAML file of plain values; unless `strict`, nothing for what is none, which Hydra says better.
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file of plain values.
 
     Raises a `ConfigError`: it can't be read, is none, or is too large, too deep or endless.
     """
+    return _read(file, lambda text: yaml.load(text, Loader=_LOADER))[0]  # noqa: S506 (a safe one)
+
+
+def read_part(file: Path, row: str | None = None) -> Part | None:
+    """A file of settings, or a row of a table of them; `None` where there is none."""
+    if not os.path.isfile(file):
+        return None
+    values, node, package = _recipe_once(file, file.stat().st_mtime_ns)
+    if row is not None:
+        if row not in values:
+            return None
+        values = {} if values[row] is None else values[row]
+        if not isinstance(values, dict):
+            raise ConfigError(f"{display(file)}: {row} is {values!r}; a table from keys to values is needed here")
+        node = next(value for name, value in node.value if name.value == row)  # type: ignore[union-attr]
+    defaults = values.get("defaults", []) if isinstance(values, dict) else []
+    if not isinstance(defaults, list):
+        raise ConfigError(f"{display(file)}: defaults={short(defaults)} is no list; give names of files")
+    refuse_resolvers(defaults, display(file))
+    if isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name not in ("defaults", "hydra")}
+    lines = (line for line in _lines(node, "") if not re.match(r"(defaults|hydra)(\W|$)", line[0]))
+    return Part(defaults, values, list(lines), file, package)
+
+
+def read_table(file: Path) -> dict[str, Any]:
+    """From names to settings; empty if there is no such file, a `ConfigError` if it is no table or can't be read."""
+    content = _recipe_once(file, file.stat().st_mtime_ns)[0] if file.is_file() else {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{display(file)}: a table from names to settings is needed here")
+    return content
+
+
+@functools.lru_cache(maxsize=256)
+def _recipe_once(file: Path, changed: int) -> tuple[Any, yaml.Node | None, str]:
+    """Values, lines, and the section that its header names."""
+    content, node, text = _read(file, lambda text: OmegaConf.to_container(OmegaConf.create(text)))
+    header = re.search(r"\A(?:#.*\n)*# *@package +(\S+)", text)
+    return content, node, header[1] if header else ""
+
+
+def _read(file: Path, load: Callable[[str], Any]) -> tuple[Any, yaml.Node | None, str]:
     shown = display(file)
     try:
         size = regular(file).stat().st_size
         if size > MOST_BYTES:
             raise ConfigError(f"{shown}: {size:,} bytes are too many for a recipe; at most {MOST_BYTES:,} are read")
         text = file.read_text(encoding="utf-8")
-        _measure(text, shown)
-        return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe one)
+        node = yaml.compose(text, Loader=_LOADER)
+        if node is not None:
+            _count(node, shown, {}, [])
+        if node is not None and node.tag.rpartition(":")[2] not in ("map", "seq", "null"):
+            raise ConfigError(f"{shown}: it is no recipe; give lines of the form key: value")
+        return load(text), node, text
     except ConfigError:
         raise
+    except (yaml.MarkedYAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{shown}:{mark.line + 1}" if mark else shown
+        if "nesting depth" in str(error) or isinstance(error, RecursionError):  # libyaml's own limit, which looks ahead
+            raise _too_deep(place) from error
+        if tag := re.search(r"'tag:yaml.org,2002:(python/[^']*)'", str(error.problem)):
+            advice = "files can't make Python objects or run code; give plain values"
+            raise ConfigError(f"{place}: the tag !!{tag[1]} is refused: {advice}") from error
+        raise ConfigError(f"{place}: this is no YAML: {error.problem}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{shown} can't be read; give keys that are texts and values that are plain") from error
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        if "nesting depth" in str(error):  # libyaml's own limit, which looks ahead
-            raise _too_deep(shown, getattr(error, "problem_mark", None)) from error
-        if not strict:
-            return None
         raise ConfigError(f"{shown} can't be read: {reason(error)}") from error
     except ValueError as error:  # a date that there isn't, or Python's limit of digits
         raise ConfigError(f"{shown}: a value can't be read ({reason(error)})") from error
 
 
-def _too_deep(shown: str, mark: Any) -> ConfigError:
-    line = mark.line + 1 if mark else 1
-    return ConfigError(f"{shown}:{line}: values lie more than {DEEPEST} levels deep; no key is that deep")
+def _too_deep(place: str) -> ConfigError:
+    return ConfigError(f"{place}: values lie more than {DEEPEST} levels deep; no key is that deep")
 
 
-def _measure(text: str, shown: str) -> None:
+def _count(node: yaml.Node, shown: str, counted: dict[int, int], around: list[int]) -> int:
     """Count values as if every alias were written out, without doing so."""
-    open_: list[tuple[str | None, int]] = [(None, 0)]
-    sizes: dict[str, int] = {}
-    for event in yaml.parse(text, Loader=_LOADER):
-        anchor, size = getattr(event, "anchor", None), 1
-        if isinstance(event, yaml.CollectionStartEvent):
-            open_.append((anchor, 1))
-            if len(open_) > DEEPEST:
-                raise _too_deep(shown, event.start_mark)
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = open_.pop()
-        elif isinstance(event, yaml.AliasEvent):
-            if anchor not in sizes and any(anchor == name for name, _ in open_):
-                raise ConfigError(f"{shown}:{event.start_mark.line + 1}: *{anchor} refers to itself; write it out")
-            size = sizes.get(str(anchor), 1)
-        elif not isinstance(event, yaml.ScalarEvent):
-            continue
-        if anchor is not None and not isinstance(event, yaml.AliasEvent):
-            sizes[anchor] = size
-        outer, inside = open_[-1]
-        open_[-1] = (outer, inside + size)
-        if inside + size > MOST_VALUES:
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    place = f"{shown}:{node.start_mark.line + 1}"
+    if id(node) in around:
+        raise ConfigError(f"{place}: this value refers to itself; write it out")
+    if len(around) == DEEPEST:
+        raise _too_deep(place)
+    if id(node) not in counted:
+        inner = node.value if isinstance(node, yaml.SequenceNode) else [value for _, value in node.value]
+        size = 1 + sum(_count(value, shown, counted, [*around, id(node)]) for value in inner)
+        if size > MOST_VALUES:
             raise ConfigError(f"{shown}: more than {MOST_VALUES:,} values are no recipe; take out most of them")
+        counted[id(node)] = size
+    return counted[id(node)]
 
 
-def named_in(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Read a defaults list: (group or nothing, file) of its entries."""
-    for entry in defaults:
-        if isinstance(entry, str):
-            yield "", entry
-        elif isinstance(entry, dict):
-            for group, names in entry.items():
-                for name in names if isinstance(names, list) else [names]:
-                    yield str(group).split()[-1].partition("@")[0], str(name)
-
-
-def _found(names: Any, folders: Sequence[Path]) -> Iterator[Path]:
-    for group, name in names:
-        if not name.strip("/"):
-            continue
-        place = Path(group.lstrip("/")) / name.partition("@")[0].lstrip("/")
-        files = (folder / place.with_name(f"{place.name.removesuffix('.yaml')}.yaml") for folder in folders)
-        yield from (file for file in files if file.is_file())
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """Of a file; empty if there is none, a `ConfigError` if it is no table or can't be read."""
-    return _table_once(path, path.stat().st_mtime_ns) if path.is_file() else {}
-
-
-@functools.lru_cache(maxsize=256)
-def _table_once(path: Path, changed: int) -> dict[str, Any]:
-    read_yaml(path, strict=False)  # OmegaConf writes every alias out
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{display(path)}: {reason(error)}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{display(path)}: a table from names to settings is needed here")
-    return content
-
-
-def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables in both are merged, other values replaced."""
-    tables = [k for k in values.keys() & more.keys() if isinstance(values[k], dict) and isinstance(more[k], dict)]
-    both = {k: merged(values[k], more[k]) for k in tables}
-    return {**values, **more, **both}
+def _lines(node: yaml.Node | None, key: str) -> Iterator[tuple[str, int, bool]]:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.tag.endswith(":merge"):
+                yield from _lines(value, key)
+            else:
+                inner = f"{key}.{name.value}" if key else str(name.value)
+                yield inner, name.start_mark.line + 1, not isinstance(value, yaml.MappingNode)
+                yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield f"{key}[{i}]", value.start_mark.line + 1, False
+            yield from _lines(value, f"{key}[{i}]")

@@ -1,16 +1,17 @@
-"""Recipes that no file spells out, made from parts that are there: which and of what is in docs/recipes.md.
+"""The parts of a recipe: files, and what stands for those that aren't there; which and of what is in docs/recipes.md.
 
-What single methods change in a folder is in its `methods.yaml`. A file that is there is always taken as it is.
+What single methods change in a folder is in its `methods.yaml`. A file that is there is always taken as it is. Defaults
+lists mean what they mean to Hydra, for whose rules solo-learn's files are written.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from solo.args.harmless import merged, named_in, read_table
-from solo.args.origins import display, lines_of
+from solo.args.harmless import Part, display, read_part, read_table
 from solo.args.source import OF_THE_IMAGES
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
@@ -23,45 +24,100 @@ _SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
 # What a recipe of the other commands takes over from the pretraining data.yaml.
 _TAKEN_OVER = ("dataset", *OF_THE_IMAGES, "num_workers")
+_ENTRY = re.compile(r"((?:(?:optional|override) +)*)([^@]*)(?:@(.*))?", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Made:
-    """A recipe without a file."""
+class _Entry(NamedTuple):
+    """One of a defaults list, `words group@section: files`; without a group it is a file that nothing replaces."""
 
-    defaults: list[Any]  # as in a file's defaults list
-    values: dict[str, Any]  # what it says itself
-    places: dict[str, str]  # dotted key -> where the value was written
-    parts: list[str]  # paths of what it is made of
+    words: str
+    group: str
+    section: str | None
+    files: list[Any]
 
 
-def made_for(folder: Path, name: str) -> dict[str, Made]:
-    """What has to be made for a recipe, itself or something in its defaults list."""
-    made: dict[str, Made] = {}
-    seen, todo = {"_self_"}, [name]
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        file = _file(folder, name)
-        if file is not None:
-            try:
-                defaults = read_table(file).get("defaults") or []
-            except ConfigError:  # whoever composes it says what is wrong
+def _entries(defaults: Sequence[Any], around: str) -> Iterator[_Entry]:
+    for entry in defaults:
+        for key, files in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            named = _ENTRY.fullmatch(str(key or files))
+            words, path, section = named.groups() if named else ("", "", None)
+            if isinstance(entry, dict):
+                yield _Entry(words, _join(around, path), section, files if isinstance(files, list) else [files])
+            else:
+                yield _Entry(words, "", section, [path if isinstance(files, str) else files])
+
+
+def _join(group: str, path: str) -> str:
+    """A path in a file of this group; one that begins with a slash is whole."""
+    return str(PurePosixPath("/", group, path))[1:]
+
+
+def gather(
+    folder: Path,
+    recipe: str,
+    chosen: Mapping[str, list[Any]] | None = None,
+    added: Sequence[Any] = (),
+    composes: bool = True,
+) -> list[tuple[str, Part]]:
+    """The parts of a recipe with the section that each fills, in the order in which they replace each other.
+
+    `chosen` are the files that the command line takes for groups, `added` its entries for the recipe's defaults list.
+    Without `composes` only files count. Raises a `ConfigError` for a list that names what isn't there, or itself.
+    """
+    choices, met, shown = dict(chosen or {}), {""}, f"{display(folder / recipe)}.yaml"
+
+    def parts_of(name: str, package: str, fixed: bool, inside: tuple[str, ...]) -> Iterator[tuple[str, Part]]:
+        """Backwards: of two files that override a group the last one counts."""
+        around = name.rpartition("/")[0]
+        if name in inside:
+            raise ConfigError(f"{shown}: defaults lists include each other in a circle")
+        part = find_part(folder, name, composes)
+        if part is None:
+            there = sorted({file.stem for place in (folder, folder.parent) for file in (place / around).glob("*.yaml")})
+            other = f"Could not find '{name}' Available options in '{around}': {', '.join(there)}"
+            said = other if around else f"Could not load '{name}'."
+            raise ConfigError(f"{shown}: In '{(recipe, *inside)[-1]}': {said}")
+        defaults = [*(part.defaults or ["_self_"]), *(() if inside else added)]
+        entries = [*_entries(defaults, around)]
+        for words, group, _, files in entries:
+            if "override" in words:
+                choices.setdefault(group, files)
+        for words, group, section, files in reversed(entries):
+            if "override" in words or group.startswith("hydra"):
                 continue
-        elif found := _make(folder, name):
-            made[name], defaults = found, found.defaults
-        else:
-            continue
-        named = named_in(defaults) if isinstance(defaults, list) else ()
-        todo += [f"{group.strip('/')}/{entry}" if group else entry for group, entry in named]
-    return made
+            met.add(group)
+            for file in reversed(choices.get(group, files)):
+                if isinstance(file, Part):
+                    yield package, file
+                elif file == "_self_":
+                    header = "" if fixed else part.package.removeprefix("_group_")
+                    yield header.removeprefix("_global_").lstrip(".") if header else package, part
+                elif file is not None:
+                    path = _join(group or around, str(file).removesuffix(".yaml"))
+                    if "optional" in words and find_part(folder, path, composes) is None:
+                        continue
+                    below = section or path.rpartition("/")[0].removeprefix(around).strip("/").replace("/", ".")
+                    inner = f"{package}.{below}".strip(".").rpartition("_global_")[2].lstrip(".")
+                    yield from parts_of(path, inner, section is not None, (*inside, name))
+        if part.values and "_self_" not in defaults:
+            advice = "put it last, so that the file's own values win"
+            raise ConfigError(f"{shown}: In '{name}': Defaults list is missing `_self_`. {advice}")
+
+    parts = [*parts_of(recipe, "", False, ())][::-1]
+    if unused := [group for group in choices if chosen and group in chosen and group not in met]:
+        raise ConfigError(f"{shown}: Could not override '{unused[0]}'. No match in the defaults list.")
+    return parts
+
+
+def find_part(folder: Path, name: str, composes: bool = True) -> Part | None:
+    """What a name means: the file in the folder or one above, or what is composed in its place."""
+    file = _file(folder, name)
+    return read_part(file) if file else _make(folder, name) if composes else None
 
 
 def has_own_name(folder: Path) -> bool:
     """Whether the folder's recipe is called like the command, as in `scripts/linear/digits linear`."""
-    return (folder.parent / "common.yaml").is_file() and folder.parent.name != "pretrain" and bool(_images(folder)[0])
+    return (folder.parent / "common.yaml").is_file() and folder.parent.name != "pretrain" and bool(images_in(folder))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -81,16 +137,17 @@ def names_in(folder: Path) -> list[str]:
     return list(dict.fromkeys(name for name in names if name not in _NOT_RECIPES))
 
 
-def _make(folder: Path, name: str) -> Made | None:
+def _make(folder: Path, name: str) -> Part | None:
     group, _, row = name.rpartition("/")
     if group == "methods" and row in read_table(folder.parent / "methods.yaml"):
-        return _row(folder.parent / "methods.yaml", row)
+        found = read_part(folder.parent / "methods.yaml", row)
+        return replace(found, package="_global_") if found else None
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
     return _offline(folder, name) if has_own_name(folder) else None
 
 
-def _pretraining(folder: Path, name: str) -> Made | None:
+def _pretraining(folder: Path, name: str) -> Part | None:
     above = folder.parent
     full = f"{name}-{folder.name}"
     rows = read_table(folder / "methods.yaml")
@@ -103,17 +160,15 @@ def _pretraining(folder: Path, name: str) -> Made | None:
             return found
     if start in _TYPES:
         for base in (rest, f"{USUAL}_{rest}".rstrip("_")):
-            if base and ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
-                values = {"name": full, "type": _TYPES[start]}
-                return Made([base, "_self_"], values, _said_by(values, name), [f"{base} and type: {_TYPES[start]}"])
+            if base and _is_recipe(folder, base):
+                composed = _composed(folder, name, [base], {"name": full, "type": _TYPES[start]})
+                return replace(composed, made_of=[f"{base} and type: {_TYPES[start]}"])
         return None
     base, _, part = name.rpartition("_")
     pixels = _of_images(folder)[1]
     small = pixels <= _SMALL
     if base and small and (above / "parts" / f"{part}.yaml").is_file():
-        if not ((folder / f"{base}.yaml").is_file() or _make(folder, base)):
-            return None
-        return _with_rows(folder, [base, {"parts": part}], {"name": full}, name)
+        return _composed(folder, name, [base, {"parts": part}], {"name": full}) if _is_recipe(folder, base) else None
     if rows.get(name) == f"paper_{name}":
         return _paper(folder, name, {})
     method, multicrop = (base, True) if part == "multicrop" else (name, False)
@@ -129,60 +184,49 @@ def _pretraining(folder: Path, name: str) -> Made | None:
     network = [{"parts": "vit"}] if small and facts and facts.masked else []
     defaults = ["data", {group: method}, *network, *([{"augmentations": views}] if views else [])]
     values = {"name": full} if multicrop or start == "sololearn" else {}
-    return _with_rows(folder, defaults, values, name, [(folder / "methods.yaml", name)])
+    return _composed(folder, name, defaults, values, [(folder / "methods.yaml", name)])
 
 
-def _paper(folder: Path, method: str, values: dict[str, Any]) -> Made | None:
+def _paper(folder: Path, method: str, values: dict[str, Any]) -> Part | None:
     """The HEX paper's Table 6 on the method's recipe; the folder's rows `paper` and `paper_METHOD` last."""
     table, own = folder.parent / _PAPER, folder / "methods.yaml"
     if method not in read_table(table) or method == "all":
         return None
     rows = [(table, "all"), (table, method), (own, "paper"), (own, f"paper_{method}")]
     defaults = ["data", {"methods": method}, {"augmentations": _views(folder, method, multicrop=False)}]
-    return _with_rows(folder, defaults, values, f"paper_{method}", rows)
+    return _composed(folder, f"paper_{method}", defaults, values, rows)
 
 
-def _offline(folder: Path, name: str) -> Made | None:
-    above = folder.parent
+def _is_recipe(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.yaml").is_file() or _make(folder, name) is not None
+
+
+def _offline(folder: Path, name: str) -> Part | None:
+    above, own = folder.parent, folder / "methods.yaml"
     if name == above.name:
-        values: dict[str, Any] = {"name": f"{name}-{folder.name}"}
-        places = _said_by(values, name)
-        values["data"], found = _images(folder)
-        parts = [*_paths(folder, ["common"]), f"pretrain/{folder.name}/data.yaml"]
-        return Made(["common", "_self_"], values, places | found, parts)
+        composed = _composed(folder, name, ["common", *images_in(folder)], {"name": f"{name}-{folder.name}"})
+        return replace(composed, made_of=[*composed.made_of, f"pretrain/{folder.name}/data.yaml"])
     if (above / "parts" / f"{name}.yaml").is_file():
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
-        return _with_rows(folder, [above.name, {"parts": name}], values, name)
-    own = folder / "methods.yaml"
-    return _with_rows(folder, [above.name], {}, name, [(own, name)]) if name in read_table(own) else None
+        return _composed(folder, name, [above.name, {"parts": name}], values)
+    return _composed(folder, name, [above.name], {}, [(own, name)]) if name in read_table(own) else None
 
 
-def _with_rows(
-    folder: Path, defaults: list[Any], values: dict[str, Any], name: str, rows: Sequence[tuple[Path, str]] = ()
-) -> Made:
+def _composed(
+    folder: Path, name: str, defaults: list[Any], values: dict[str, Any], rows: Sequence[tuple[Path, str]] = ()
+) -> Part:
     """With what rows of tables say of this recipe: values, and files (`defaults`) under them; the last row wins."""
-    places, parts, own = _said_by(values, name), [], []
-    for table, entry in rows:
-        row = _row(table, entry)
-        own += row.defaults[:-1]
-        values = merged(values, row.values)
-        places |= row.places
-        parts += [f"{_short(folder, table)} ({entry})"] if row.values else []
+    found = [(part, entry) for table, entry in rows if (part := read_part(table, entry))]
+    own = [entry for part, _ in found for entry in part.defaults]
     chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
-    defaults = [*(e for e in defaults if isinstance(e, str) or not chosen & e.keys()), *own, "_self_"]
-    return Made(defaults, values, places, [*_paths(folder, defaults), *parts])
-
-
-def _row(table: Path, name: str) -> Made:
-    """A row of a table, as if it were a file; empty where there is none."""
-    found = read_table(table).get(name) or {}
-    if not isinstance(found, dict):
-        raise ConfigError(f"{display(table)}: {name} is {found!r}; a table from keys to values is needed here")
-    row = dict(found)
-    own = row.pop("defaults", [])
-    lines = lines_of(table, name) if row else ()
-    said = {key: line for key, line, replaces in lines if (replaces or "[" in key) and not key.startswith("defaults")}
-    return Made([*own, "_self_"], row, {key: f"{display(table)}:{line}" for key, line in said.items()}, [])
+    named = [*(e for e in defaults if not (isinstance(e, dict) and chosen & e.keys())), *own]
+    paths = ["/".join(*entry.items()) if isinstance(entry, dict) else entry for entry in named]
+    table = _short(folder, folder.parent / "methods.yaml")
+    files = [(_file(folder, path), path) for path in paths if isinstance(path, str)]
+    made_of = [_short(folder, file) if file else path.replace("methods/", f"{table}: ") for file, path in files]
+    made_of += [f"{_short(folder, part.source)} ({entry})" for part, entry in found if part.values]
+    lines = [(key, 0, True) for key in values]
+    return Part([*named, "_self_", *(part for part, _ in found)], values, lines, folder / f"{name}.yaml", "", made_of)
 
 
 def _views(folder: Path, method: str, multicrop: bool) -> str | None:
@@ -199,50 +243,30 @@ def _views(folder: Path, method: str, multicrop: bool) -> str | None:
 
 def _of_images(folder: Path) -> tuple[DatasetSpec | None, int]:
     """The row of a folder's data set, and pixels of a side of its images."""
-    spec = DATASETS.get(str(_section(folder, "data")[0].get("dataset")))
+    names = [part.values["data"].get("dataset") for part in _data_parts(folder)]
+    spec = DATASETS.get(str(next((name for name in reversed(names) if name), None)))
     return spec, 224 if spec is None or spec.size is None else int(spec.size)
 
 
-def _images(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the pretraining recipes for the folder's name say of its images, and where; nothing if there are none."""
-    values, places = _section(folder.parent.parent / "pretrain" / folder.name, "data")
-    data = {key: values[key] for key in _TAKEN_OVER if key in values}
-    return data, {f"data.{key}": places[f"data.{key}"] for key in data}
+def images_in(folder: Path) -> list[Part]:
+    """What the pretraining recipes for the folder's name say of its images; nothing if there are none."""
+    parts = []
+    for part in _data_parts(folder.parent.parent / "pretrain" / folder.name):
+        data = {key: value for key, value in part.values["data"].items() if key in _TAKEN_OVER}
+        lines = [line for line in part.lines if line[0].removeprefix("data.") in data]
+        parts.append(replace(part, values={"data": data}, lines=lines))
+    return parts
 
 
-def _section(folder: Path, name: str, around: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
-    """Section `data` of a file and of those in its defaults list; `around` it stand others."""
-    file = _file(folder, name)
-    content = read_table(file) if file else {}
-    values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-    for entry in content.get("defaults", ["_self_"]):
-        if entry == "_self_" and file and isinstance(content.get("data"), dict):
-            values |= content["data"]
-            places |= {key: f"{display(file)}:{line}" for key, line, _ in lines_of(file) if key.startswith("data.")}
-        elif isinstance(entry, str) and entry not in ("_self_", name, *around):
-            more, found = _section(folder, entry, (*around, name))
-            values |= more
-            places |= found
-    return values, places
-
-
-def _said_by(values: Mapping[str, Any], name: str) -> dict[str, str]:
-    return {key: f"{name}, composed" for key in values}
+def _data_parts(folder: Path) -> list[Part]:
+    """The parts of a folder's data.yaml that have a section `data`."""
+    parts = gather(folder, "data", composes=False) if (folder / "data.yaml").is_file() else []
+    return [part for _, part in parts if isinstance(part.values, dict) and isinstance(part.values.get("data"), dict)]
 
 
 def _file(folder: Path, name: str) -> Path | None:
     files = (folder / f"{name}.yaml", folder.parent / f"{name}.yaml")
     return next((file for file in files if os.path.isfile(file)), None)
-
-
-def _paths(folder: Path, defaults: Sequence[Any]) -> list[str]:
-    """The files of a defaults list, for messages; the name alone of what has none."""
-    paths = [str(Path(*next(iter(e.items()))) if isinstance(e, dict) else e) for e in defaults if e != "_self_"]
-    table = _short(folder, folder.parent / "methods.yaml")
-    shown = [path.replace("methods/", f"{table}: ") for path in paths]
-    files = [_file(folder, path) for path in paths]
-    return [_short(folder, file) if file else row for file, row in zip(files, shown, strict=True)]
 
 
 def _short(folder: Path, file: Path) -> str:

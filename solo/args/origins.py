@@ -1,15 +1,12 @@
 """Which line of which file, or which word of the command line, gave a key its value."""
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from solo.args.check import MOST_SHOWN, Problem
+from solo.args.harmless import Part, display
 
 COMMAND_LINE = "command line"
 
@@ -21,17 +18,13 @@ class Origins(dict[str, str]):
     """
 
     spelled: Mapping[str, str] = MappingProxyType({})
+    notes: Sequence[str] = ()  # of what a recipe is composed, where there is no file
 
-    def add_file(self, path: Path, package: str = "") -> None:
-        """All keys of a YAML file, which Hydra puts below `package`."""
-        for key, line, replaces in lines_of(path, package=package):
-            if not re.match(r"(defaults|hydra)(\W|$)", key):
-                self._put(key, f"{display(path)}:{line}", replaces)
-
-    def add_places(self, places: Mapping[str, str]) -> None:
-        """Values whose places are known."""
-        for key, place in places.items():
-            self._put(key, place, replaces="[" not in key)
+    def add_part(self, part: Part, section: str) -> None:
+        """The keys of a part of a recipe, which fills a section."""
+        for key, line, replaces in part.lines:
+            place = f"{part.source.stem}, composed" if part.made_of else f"{display(part.source)}:{line}"
+            self._put(f"{section}.{key}".lstrip(".").replace(".[", "["), place, replaces)
 
     def add_override(self, key: str, value: Any) -> None:
         """A `key=value` of the command line; list positions may be written `a.0.b`."""
@@ -74,33 +67,3 @@ class Origins(dict[str, str]):
         if replaces:  # mappings are merged, lists and values replace what was there
             self.remove(key)
         self[key] = place
-
-
-def display(path: Path) -> str:
-    """Relative to the working directory if it lies below, else absolute."""
-    here = os.path.relpath(path)
-    return str(path) if here.startswith("..") else here
-
-
-def lines_of(path: Path, entry: str | None = None, package: str = "") -> Iterator[tuple[str, int, bool]]:
-    """(key, line, replaces what was there) of a YAML file, or of one `entry` at its top; outer keys first."""
-    with path.open(encoding="utf-8") as file:
-        node = yaml.compose(file, Loader=yaml.SafeLoader)
-    if entry is not None and isinstance(node, yaml.MappingNode):
-        node = next((value for name, value in node.value if name.value == entry), None)
-    yield from _lines(node, package) if node else ()
-
-
-def _lines(node: yaml.Node, key: str) -> Iterator[tuple[str, int, bool]]:
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            if name.tag.endswith(":merge"):
-                yield from _lines(value, key)
-            else:
-                inner = f"{key}.{name.value}" if key else str(name.value)
-                yield inner, name.start_mark.line + 1, not isinstance(value, yaml.MappingNode)
-                yield from _lines(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield f"{key}[{i}]", value.start_mark.line + 1, False
-            yield from _lines(value, f"{key}[{i}]")

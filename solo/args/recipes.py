@@ -1,14 +1,14 @@
 """Finds the recipe that `FOLDER FILE` or `DATASET NAME` means, in the working directory or in the package."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import solo
-from solo.args.made import Made, has_own_name, made_for, names_in
-from solo.args.origins import display
+from solo.args.harmless import display
+from solo.args.made import find_part, has_own_name, images_in, names_in
 from solo.errors import ConfigError
 from solo.suggest import did_you_mean
 
@@ -18,11 +18,10 @@ FOLDERS = {"linear": ("linear", "finetune")}
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe by its `name` in a `folder`, in a file or `made`: names without a file -> what stands for them."""
+    """A recipe by its `name` in a `folder`, in a file or composed in its place."""
 
     folder: Path
     name: str
-    made: Mapping[str, Made] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -30,24 +29,10 @@ class Recipe:
         return display(self.folder / self.name)
 
     @property
-    def notes(self) -> list[str]:
-        """Of what it is made, where there is no file."""
-        return [
-            f"{display(self.folder / name)}.yaml isn't there; composed of {', '.join(made.parts)}"
-            for name, made in self.made.items()
-            if made.parts
-        ]
-
-    @property
     def images(self) -> dict[str, Any]:
-        """What a made recipe of `solo linear` and the like says of its images."""
-        found: dict[str, Any] = next((made.values["data"] for made in self.made.values() if "data" in made.values), {})
-        return found
-
-    @property
-    def search(self) -> list[Path]:
-        """Folders in which files are looked for, the first one wins."""
-        return [folder for folder in (self.folder, self.folder.parent) if folder.is_dir()]
+        """What a composed recipe of `solo linear` and the like says of its images."""
+        parts = [] if (self.folder / self.name).is_file() else images_in(self.folder)
+        return {key: value for part in parts for key, value in part.values["data"].items()}
 
 
 def roots() -> list[Path]:
@@ -75,11 +60,10 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
         if name and os.path.isfile(folder / name):
             if name.endswith(".yml"):
                 raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
-            return Recipe(folder.resolve(), name, made_for(folder.resolve(), Path(name).stem))
+            return Recipe(folder.resolve(), name)
     for folder in folders:
-        made = made_for(folder.resolve(), Path(name).stem) if name else {}
-        if Path(name).stem in made:
-            return Recipe(folder.resolve(), name, made)
+        if name and find_part(folder.resolve(), Path(name).stem):
+            return Recipe(folder.resolve(), name)
     raise ConfigError(_not_there(places[0], name, folders))
 
 

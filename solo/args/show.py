@@ -217,5 +217,5 @@ def recipe_page(places: list[str], overrides: list[str], commands: Mapping[str, 
     recipe = find_recipe(places[:2], name)
     values, origins = compose(recipe, overrides, commands[name])
     said = " ".join([name, *places[:2]])
-    head = [f"solo recipe {said}: saved as FILE.yaml, `solo {name} . FILE.yaml` runs it.", *recipe.notes]
+    head = [f"solo recipe {said}: saved as FILE.yaml, `solo {name} . FILE.yaml` runs it.", *origins.notes]
     return "".join(f"# {shown(line)}\n" for line in head) + f"{recipe_text(values, origins)}\n"

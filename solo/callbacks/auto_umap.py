@@ -19,8 +19,6 @@ from solo.args.schema import PretrainCfg
 from solo.callbacks.run_directory import RunDirectory
 from solo.distributed import gather_no_grad
 
-_MOST_POINTS = 2000  # a few seconds an epoch
-
 
 @dataclass(eq=False)
 class AutoUMAP(Callback):
@@ -46,16 +44,12 @@ class AutoUMAP(Callback):
         """Write the defaults of the `auto_umap` section into `cfg` and return it."""
         return fill_defaults(cfg, PretrainCfg, "auto_umap")
 
-    def initial_setup(self, trainer: Trainer) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the folder of the pictures and name them."""
         run_id = self.run.open(trainer).name if self.run else None
         directory = RunDirectory(self.logdir, run_id, locked=False)
         self.path = directory.open(trainer)
         self.umap_placeholder = f"{self.name}-{directory.run_id}-ep={{}}.pdf"
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder that the pictures go to."""
-        self.initial_setup(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, where the epoch is due."""
@@ -66,29 +60,27 @@ class AutoUMAP(Callback):
         """Draw the features of the validation images. Every process has to call this."""
         assert self.path is not None
         loaders: Any = trainer.val_dataloaders
-        loader = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
-        limit = trainer.num_val_batches[0]
+        loader, limit = loaders[0] if isinstance(loaders, (list, tuple)) else loaders, trainer.num_val_batches[0]
         with torch.random.fork_rng(devices=[]):  # a loader without a generator of its own draws its seed from torch
             batches = loader if limit == float("inf") else islice(loader, int(limit))
             features, targets = _features(lambda X: pl_module(X)["feats"], batches, pl_module.device)
         features, targets = gather_no_grad(features).cpu(), gather_no_grad(targets)
         if not trainer.is_global_zero or len(features) < 2:
             return
-        label_paths: Any = getattr(pl_module, "label_paths", None)
-        if label_paths is not None:
+        module: Any = pl_module
+        if (label_paths := getattr(module, "label_paths", None)) is not None:
             targets = label_paths(targets)
         pdf = self.path / self.umap_placeholder.format(trainer.current_epoch)
         files = [pdf, pdf.with_suffix(".png")]
         title = f"{self.name}, epoch {trainer.current_epoch}, validation"
         how = {"palette": self.color_palette, "embedding": self.embedding}
-        _draw(features, targets, files, title, getattr(pl_module, "taxonomy", None), **how)
+        _draw(features, targets, files, title, getattr(module, "taxonomy", None), **how)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("validation_umap", [str(files[1])])
         if not self.keep_previous:
-            for old in self._files:
-                if old not in files:
-                    old.unlink(missing_ok=True)
+            for old in {*self._files} - {*files}:
+                old.unlink(missing_ok=True)
         self._files = files
 
 
@@ -102,13 +94,9 @@ class OfflineUMAP:
     def plot(
         self, device: str | torch.device, model: nn.Module, dataloader: Iterable[Any], plot_path: str | Path
     ) -> None:
-        """Draw the features of all images as PDF (or what `plot_path` ends in) and PNG.
+        """Draw the features of all images, of batches `(X, targets)`, as PDF (or what `plot_path` ends in) and PNG.
 
-        Args:
-            device: where to compute.
-            model: images -> features (B, D); put into eval mode.
-            dataloader: batches of `(X, targets)`.
-            plot_path: the file to write.
+        `model` maps images to features (B, D); it is put into eval mode.
         """
         features, targets = _features(model.to(device).eval(), dataloader, torch.device(device))
         path = Path(plot_path)
@@ -127,4 +115,4 @@ def _draw(features: Tensor, targets: Tensor, files: list[Path], title: str, taxo
     labels = np.asarray(targets.cpu()).reshape(len(targets), -1)
     fits = taxonomy is not None and len(taxonomy.levels) == labels.shape[1]
     names = list(zip(taxonomy.levels, taxonomy.names, strict=True)) if fits else None
-    draw_embedding(features.numpy(), labels, files, names=names, title=title, max_points=_MOST_POINTS, **how)
+    draw_embedding(features.numpy(), labels, files, names=names, title=title, max_points=2000, **how)

@@ -20,8 +20,6 @@ from solo.checkpoint import misfit
 from solo.errors import UserError
 from solo.files import replacing
 
-_PREFIX = "backbone."
-
 
 @dataclass(eq=False)
 class WeightAverage(Callback):
@@ -36,7 +34,7 @@ class WeightAverage(Callback):
     _step: int = field(default=0, init=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the weights as they are, or go on."""
+        """Begin with the weights as they are, or go on with what the checkpoint had."""
         now = _weights(pl_module)
         if found := misfit(self.mean, now, "WeightAverage.mean"):
             raise UserError(f"the mean of the weights in the checkpoint is not of this network: {found}")
@@ -56,26 +54,25 @@ class WeightAverage(Callback):
                 self.mean[name].copy_(value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file, from the first process."""
         if trainer.is_global_zero:
-            checkpoint: dict[str, Any] = {"state_dict": {f"{_PREFIX}{k}": v.cpu() for k, v in self.mean.items()}}
+            checkpoint: dict[str, Any] = {
+                "state_dict": {f"backbone.{name}": value.cpu() for name, value in self.mean.items()}
+            }
             pl_module.on_save_checkpoint(checkpoint)
             with replacing(self.run.path / "ema.pth") as temporary:
                 torch.save(checkpoint, temporary)
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean, so that a resumed run goes on with it."""
         return {"mean": self.mean}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over that of the run that goes on."""
         self.mean = dict(state_dict["mean"])
 
 
 def _weights(model: LightningModule) -> dict[str, Tensor]:
     """Of the backbone, by its own names; adapters are in them."""
     named = model.state_dict().items()
-    return {name.removeprefix(_PREFIX): value.detach() for name, value in named if name.startswith(_PREFIX)}
+    return {name.removeprefix("backbone."): value.detach() for name, value in named if name.startswith("backbone.")}
 
 
 @dataclass(eq=False)

@@ -1,16 +1,24 @@
-"""Saving a run: `last.ckpt` after every epoch and inside it, and a file of its own for every `frequency` epochs."""
+"""Saving a run, after epochs and inside them; and stopping it, by a signal or a time limit, with everything saved."""
 
 import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 from torch import Tensor
@@ -20,13 +28,86 @@ from solo.args.config import fill_defaults, to_plain
 from solo.args.schema import PretrainCfg
 from solo.callbacks.process_state import GoingOn, capture
 from solo.callbacks.run_directory import RunDirectory, random_string
-from solo.callbacks.stop import StopRequests, StopRunError, requeue
-from solo.errors import NonFiniteError
+from solo.errors import NonFiniteError, UserError
 from solo.files import file_name, replacing, write_text
+from solo.screen import PIPE_CLOSED, reader_is_gone
 
 # The `last.ckpt` before the last one, as long as a run goes on: should the newest be damaged.
 BACKUP = "last.ckpt.bak"
-_EPOCH = re.compile(r".+-ep=\d+\.ckpt")
+TIME_LIMIT = 124  # exit code, that of `timeout`
+
+
+class StopRunError(SystemExit):
+    """The run stopped because it was asked to, everything is saved; `code` is that of `StopRequests`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.reason = signal.Signals(code - 128).name if code > 128 else "the time limit (max_time)"
+
+
+class StopRequests:
+    """Whether the run shall end: SIGTERM, SIGUSR1, SIGHUP, a reader of the output that left, or a time limit.
+
+    Nothing happens in the handler itself. `max_time` is Lightning's, `DD:HH:MM:SS`, a timedelta or its arguments, of
+    this start of the program. The exit code of a request is 128 and the signal's number, or 124 at the time limit.
+
+    Raises:
+        UserError: `max_time` can't be read.
+    """
+
+    def __init__(self, max_time: str | timedelta | dict[str, Any] | None = None) -> None:
+        self.code = 0  # of the latest signal
+        self._limit = None if max_time is None else seconds_of(max_time)
+        self._started = time.monotonic()
+        self._former: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Take the signals from here on, in place of Lightning, which would stop inside an accumulation of batches."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def note(number: int, frame: Any) -> None:
+            self.code = 128 + number
+
+        for name in ("SIGTERM", "SIGUSR1", "SIGHUP"):
+            number = getattr(signal, name, None)  # not all on Windows
+            if number and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
+                self._former[number] = signal.signal(number, note)
+
+    def unlisten(self) -> None:
+        """Give the signals back to their former handlers."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def pending(self) -> int:
+        """The exit code to stop with, 0 to go on."""
+        if self._limit is not None and time.monotonic() - self._started >= self._limit:
+            return self.code or TIME_LIMIT
+        return self.code or (PIPE_CLOSED if reader_is_gone() else 0)
+
+
+def requeue(trainer: Trainer, run: Callable[[list[str]], Any] = subprocess.check_call) -> bool:
+    """Put a SLURM job that got SIGUSR1 back into the queue; False outside of SLURM or where that is switched off."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
+        return False
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    run(["scontrol", "requeue", job])
+    return True
+
+
+def seconds_of(max_time: str | timedelta | dict[str, Any]) -> float:
+    """Seconds of Lightning's three ways to write a duration.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    try:
+        return float(Timer(duration=max_time).time_remaining() or 0)
+    except (TypeError, ValueError, AttributeError, MisconfigurationException):
+        raise UserError(f"max_time={max_time!r} is no duration; write DD:HH:MM:SS, or {{hours: 4}}") from None
 
 
 @dataclass(eq=False)
@@ -50,7 +131,6 @@ class Checkpointer(Callback):
     max_time: Any = None  # stop after it, with everything saved; see `StopRequests`
 
     def __post_init__(self) -> None:
-        """Nothing is opened before training starts."""
         self.run = self.run or RunDirectory(self.logdir)
         self.logdir = self.run.root
         self.path: Path | None = None
@@ -69,40 +149,24 @@ class Checkpointer(Callback):
         """Write the defaults of the `checkpoint` section into `cfg` and return it."""
         return fill_defaults(cfg, PretrainCfg, "checkpoint")
 
-    def initial_setup(self, trainer: Trainer) -> None:
-        """Open the run's folder and name the files."""
-        self.path = self.run.open(trainer)
-        self.ckpt_placeholder = f"{file_name(str(self.cfg.name))}-{self.run.run_id}-ep={{}}.ckpt"
-
-    def save_args(self, trainer: Trainer) -> None:
-        """Write `args.json`: the whole configuration and the id of the W&B run, if it is one."""
-        if trainer.is_global_zero:
-            args = {**to_plain(self.cfg), "wandb_run_id": self.run.wandb_run_id}
-            write_text(self.run.path / "args.json", json.dumps(args, indent=2, default=str) + "\n")
-
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt` and, where the epoch is due, the epoch's own file. Every process has to call this."""
-        due = trainer.current_epoch % self.frequency == 0 or _is_last(trainer)
-        previous = self.last_ckpt
-        self._write_last(trainer)
-        if due:
-            self.last_ckpt = str(self.run.path / self.ckpt_placeholder.format(trainer.current_epoch))
-        if due and self.last_ckpt is not None and trainer.is_global_zero:
+        self._write_last(trainer, inside=False)
+        if trainer.current_epoch % self.frequency != 0 and not _is_last(trainer):
+            return
+        previous, self.last_ckpt = (
+            self.last_ckpt,
+            str(self.run.path / self.ckpt_placeholder.format(trainer.current_epoch)),
+        )
+        if trainer.is_global_zero:
             with replacing(Path(self.last_ckpt)) as temporary:
                 _same_file(self.run.path / "last.ckpt", temporary)
             if previous and previous != self.last_ckpt and not self.keep_prev:
                 Path(previous).unlink(missing_ok=True)
 
-    def save_inside(self, trainer: Trainer) -> None:
-        """Write `last.ckpt` between two batches of an epoch. Every process has to call this."""
-        self._inside = True
-        try:
-            self._write_last(trainer)
-        finally:
-            self._inside = False
-
-    def _write_last(self, trainer: Trainer) -> None:
-        last = self.run.path / "last.ckpt"
+    def _write_last(self, trainer: Trainer, inside: bool) -> None:
+        """Write `last.ckpt`, `inside` an epoch between two of its batches."""
+        self._inside, last = inside, self.run.path / "last.ckpt"
         found = [name for name in _not_finite(trainer) if name not in self._odd]
         if distributed.any_process(int(bool(found))):  # what is not finite never takes the place of what is
             listed = f"{found[0]} and {len(found) - 1} more" if found[1:] else (found or ["another process's"])[0]
@@ -118,6 +182,7 @@ class Checkpointer(Callback):
                         _same_file(last, backup)
         else:
             trainer.save_checkpoint(last)  # takes part in collecting the state, writes nothing
+        self._inside = False
         self._saved_at = time.monotonic()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -127,15 +192,18 @@ class Checkpointer(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the folder and write `args.json`."""
-        self.initial_setup(trainer)
-        self.save_args(trainer)
+        self.path = self.run.open(trainer)
+        self.ckpt_placeholder = f"{file_name(str(self.cfg.name))}-{self.run.run_id}-ep={{}}.ckpt"
+        if trainer.is_global_zero:
+            args = {**to_plain(self.cfg), "wandb_run_id": self.run.wandb_run_id}
+            write_text(self.path / "args.json", json.dumps(args, indent=2, default=str) + "\n")
         self._stop.listen()
         self._saved_at = time.monotonic()
         weights = {name for name, _ in pl_module.named_parameters()}
         self._odd = {name for name in _not_finite(trainer) if name not in weights}
         name = self._loaded.get("last_ckpt")
         # It is removed when the next one is there, so that a checkpoint of somebody else names no other file.
-        if isinstance(name, str) and Path(name).name == name and _EPOCH.fullmatch(name):
+        if isinstance(name, str) and Path(name).name == name and re.fullmatch(r".+-ep=\d+\.ckpt", name):
             file = self.run.path / name
             self.last_ckpt = str(file) if file.is_file() and not file.is_symlink() else None
 
@@ -147,7 +215,7 @@ class Checkpointer(Callback):
             self._leave(trainer, code)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last checkpoint: the run is complete."""
+        """The run is complete: nobody needs the one before the last."""
         if trainer.is_global_zero and self.run.is_open:
             (self.run.path / BACKUP).unlink(missing_ok=True)
 
@@ -158,7 +226,7 @@ class Checkpointer(Callback):
             due |= time.monotonic() - self._saved_at >= 60 * self.every_minutes
         found = distributed.any_process(self._stop.pending() or int(due))  # an exit code is larger than 1
         if found:
-            self.save_inside(trainer)
+            self._write_last(trainer, inside=True)
         if found > 1:
             self._leave(trainer, found)
 
@@ -169,9 +237,7 @@ class Checkpointer(Callback):
         raise stop
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals and the folder back."""
-        self._stop.unlisten()
-        self.run.close()
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals and the folder back."""
@@ -193,7 +259,6 @@ class Checkpointer(Callback):
             progress["is_last_batch"] = False
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until training starts."""
         self._loaded = state_dict
 
     def loaded_state(self, trainer: Trainer) -> dict[str, Any] | None:
@@ -203,8 +268,7 @@ class Checkpointer(Callback):
             rng = self._loaded.get("rng")
             return {"rng": rng} if rng and trainer.world_size == 1 else None
         if len(states) == trainer.world_size:
-            mine: dict[str, Any] = states[trainer.global_rank]
-            return mine
+            return dict(states[trainer.global_rank])
         rank_zero_warn(
             f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
             "random streams, memories of a process and means of the running epoch start anew"

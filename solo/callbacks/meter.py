@@ -1,11 +1,23 @@
-"""Speed and loss of an epoch, measured once for the progress bar and the files."""
+"""Speed and loss of an epoch, measured once, and what the user sees of them; and where a step's time goes."""
 
+import math
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskProgressColumn
+from rich.text import Text
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from solo.callbacks.run_directory import RunDirectory
+from solo.files import write_text
+
+PROFILED = 5  # steps
 
 
 class Meter(Callback):
@@ -20,7 +32,7 @@ class Meter(Callback):
     wait_seconds = epoch_started = 0.0
     _paused = 0.0  # validation between two steps of this epoch
     _pause = 0.0  # the latest one, not yet between two steps
-    _mark = _end = _validation_started = 0.0
+    _end = _validation_started = 0.0
     _loss: Tensor | None = None
     _steps = 0
     _waited: float | None = None  # what the loader had told by the batch before
@@ -49,7 +61,7 @@ class Meter(Callback):
         self.images = self._steps = 0
         self.wait_seconds = self._paused = self._pause = 0.0
         self._loss = None
-        self.epoch_started = self._mark = self._end = time.perf_counter()
+        self.epoch_started = self._end = time.perf_counter()
 
     def process_state(self) -> dict[str, Any]:
         counted = {"images": self.images, "wait_seconds": self.wait_seconds, "seconds": self.seconds}
@@ -59,14 +71,14 @@ class Meter(Callback):
         """Go on counting; the time between the two runs is not training time."""
         self._loss, self._steps, self.images = state["loss"], state["steps"], state["images"]
         self.wait_seconds, self._paused, self._pause = state["wait_seconds"], 0.0, 0.0
-        self._mark = self._end = time.perf_counter()
+        self._end = time.perf_counter()
         self.epoch_started = self._end - state["seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is here: the wait for data is over."""
         told = getattr(getattr(trainer, "train_dataloader", None), "waited", None)
         if told is None or self._waited is None:
-            self.wait_seconds += time.perf_counter() - self._mark - self._pause
+            self.wait_seconds += time.perf_counter() - self._end - self._pause
         else:
             self.wait_seconds += told - self._waited
         self._waited = told
@@ -86,7 +98,7 @@ class Meter(Callback):
             self._loss = loss if self._loss is None else self._loss + loss
             self._steps += 1
         self.images += len(batch[-1]) * trainer.world_size
-        self._mark = self._end = time.perf_counter()
+        self._end = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation_started = time.perf_counter()
@@ -116,3 +128,153 @@ def peak_memory_mb(device: torch.device) -> float:
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 2**20 if sys.platform == "darwin" else used / 2**10
+
+
+class StepProfile(Callback):
+    """Writes `profile.json` (for chrome://tracing and Perfetto) and `profile.txt` into the run's folder.
+
+    The first process looks at `PROFILED` steps of the first epoch, after as many others, which pay for the start.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self._profile: profile | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        gpu = trainer.strategy.root_device.type == "cuda"
+        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+        order = f"self_{'device' if gpu else 'cpu'}_time_total"
+        warm = min(PROFILED, max(1, int(trainer.num_training_batches) - PROFILED))
+
+        def write(found: Any) -> None:
+            found.export_chrome_trace(str(self.run.path / "profile.json"))
+            table = found.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=60)
+            write_text(self.run.path / "profile.txt", f"{PROFILED} steps, the longest operations first\n{table}\n")
+
+        turns = schedule(wait=0, warmup=warm, active=PROFILED, repeat=1)
+        self._profile = profile(activities=kinds, schedule=turns, on_trace_ready=write)
+        self._profile.start()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self._profile is not None:
+            with torch.no_grad():
+                self._profile.step()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None
+
+
+_REFRESH_SECONDS = 0.5
+
+
+class _TwoLines(Progress):
+    """The bar, and below it the numbers: together they are wider than many terminals."""
+
+    status = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.status)
+
+
+class RunProgress(ProgressBar):
+    """One bar for the whole run on a terminal; one plain line an epoch everywhere else, so that log files stay clean.
+
+    Args:
+        meter: measures speed and loss; placed before this callback.
+        bar: False writes lines on a terminal, too.
+        console: where to write; standard output by default.
+    """
+
+    def __init__(self, meter: Meter, bar: bool = True, console: Console | None = None) -> None:
+        super().__init__()
+        self.meter = meter
+        self.console = console or Console(soft_wrap=True, highlight=False)
+        self._wants_bar = bar and self.console.is_terminal
+        self._bar: _TwoLines | None = None
+        self._enabled = True
+        self._first_epoch = 0
+        self._started = self._shown = 0.0
+        self._last: dict[str, float] = {}
+
+    def disable(self) -> None:
+        """Lightning calls this on every process but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.perf_counter()
+        self._first_epoch = trainer.current_epoch
+        if self._enabled and self._wants_bar:
+            columns = ("{task.description}", BarColumn(None), TaskProgressColumn(), "ETA {task.fields[eta]}")
+            self._bar = _TwoLines(*columns, console=self.console, expand=True)
+            self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar, a few times a second at most: reading the loss waits for the device."""
+        now = time.perf_counter()
+        if self._bar is None or now - self._shown < _REFRESH_SECONDS:
+            return
+        self._shown = now
+        self._show(trainer, trainer.current_epoch + (batch_idx + 1) / max(1, trainer.num_training_batches))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last = {key: float(value) for key, value in trainer.callback_metrics.items() if value.numel() == 1}
+        if self._enabled:
+            self._show(trainer, trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar (Lightning's hook for messages)."""
+        self.console.print(*args)
+
+    def _show(self, trainer: Trainer, done: float) -> None:
+        """Show that `done` epochs (with a fraction) are done."""
+        epochs, eta = _epochs(trainer), "?"
+        if epochs and done > self._first_epoch:
+            elapsed = time.perf_counter() - self._started  # validation included
+            eta = clock(elapsed / (done - self._first_epoch) * max(0.0, epochs - done))
+        head = f"epoch {trainer.current_epoch + 1}" + (f"/{epochs}" if epochs else "")
+        status = status_line(self.meter, self._last)
+        if self._bar is None:
+            self.console.print(f"{head} · ETA {eta} · {status}")
+        else:
+            self._bar.status = status
+            self._bar.update(self._bar.task_ids[0], description=head, completed=done, eta=eta)
+
+
+def status_line(meter: Meter, metrics: Mapping[str, float]) -> str:
+    """Speed, loss and the latest accuracies in one line."""
+    parts = [f"{meter.images_per_second:,.0f} img/s", f"data wait {100 * meter.data_wait:.0f}%"]
+    named = {"loss": meter.loss, "threshold": metrics.get("hex/threshold")}
+    parts += [f"{name} {value:.3f}" for name, value in named.items() if value is not None and not math.isnan(value)]
+    named = {"linear": metrics.get("val_acc1"), "knn": metrics.get("val_knn_acc1")}
+    parts += [f"{name} {value:.2f}%" for name, value in named.items() if value is not None]
+    return " · ".join(parts)
+
+
+def _epochs(trainer: Trainer) -> int | None:
+    return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+
+
+def clock(seconds: float) -> str:
+    """A number of seconds as h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"

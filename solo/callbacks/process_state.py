@@ -3,13 +3,13 @@
 A Lightning checkpoint holds the weights and buffers of the first process, optimizers, schedules and progress. Missing
 are the random streams, what differs from process to process (queues and memories, statistics of a BatchNorm that is
 not synchronised) and what an epoch has gathered so far (means that are logged, the bank of the online k-NN). All of it
-is here as plain values and tensors. A module or callback with further state has `process_state` and
-`load_process_state`.
+is here as plain values and tensors. A module or callback with further state has `process_state()`, which gives its part
+of this process, and `load_process_state(state)`, which takes it over in the same process of the run that is resumed.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,34 +24,26 @@ from solo.rng import rng_state, set_rng_state
 State = dict[str, Any]
 
 
-@runtime_checkable
-class HasProcessState(Protocol):
-    """A LightningModule or a callback with state that is in no buffer, or that differs between processes."""
-
-    def process_state(self) -> State:
-        """This process's part of the state, in plain values and tensors."""
-        ...
-
-    def load_process_state(self, state: State) -> None:
-        """Take over what `process_state` gave, in the same process of the run that is resumed."""
-        ...
-
-
 def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
     """The state of this process; inside an epoch with its means, which go on. Every process has to call this."""
     state: State = {
         "rng": rng_state(),
         "buffers": _own_buffers(module),
-        "metrics": {name: _kept(metric) for name, metric in _metrics(module).items()},
+        "metrics": {
+            name: {
+                "count": metric._update_count,
+                "states": on_cpu({key: getattr(metric, key) for key in metric._defaults}),
+            }
+            for name, metric in _metrics(module).items()
+        },
         "logged": {key: on_cpu(value) for key, value in trainer.callback_metrics.items()},
         "owners": {name: on_cpu(owner.process_state()) for name, owner in _owners(trainer, module).items()},
     }
     if inside:
-        means = trainer.fit_loop.epoch_loop._results.items()
         names = ("value", "cumulated_batch_size")
         state["means"] = {
             key: {name: on_cpu(getattr(mean, name)) for name in names if hasattr(mean, name)}
-            for key, mean in means
+            for key, mean in trainer.fit_loop.epoch_loop._results.items()
             if mean.is_tensor and not mean.has_reset
         }
     return state
@@ -70,20 +62,9 @@ def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
     for name, owner in _owners(trainer, module).items():
         if name in state["owners"]:
             owner.load_process_state(_moved(state["owners"][name], module.device))
-    logged = _moved(state["logged"], module.device)
-    trainer._logger_connector._callback_metrics.update(logged)
+    trainer._logger_connector._callback_metrics.update(_moved(state["logged"], module.device))
     if "means" in state:
         trainer.fit_loop.epoch_loop._results = _ContinuedMeans(_moved(state["means"], module.device))
-
-
-def step_plateaus(trainer: Trainer, module: LightningModule, state: State) -> None:
-    """After an epoch Lightning moves schedulers that watch a metric (`reduce`) only when the checkpoint is written."""
-    if "means" in state:
-        return
-    for config in trainer.lr_scheduler_configs:
-        value = state["logged"].get(config.monitor)
-        if config.reduce_on_plateau and value is not None:
-            module.lr_scheduler_step(config.scheduler, value)
 
 
 class GoingOn(Callback):
@@ -91,8 +72,8 @@ class GoingOn(Callback):
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
-        self._state: dict[str, Any] | None = None
-        self._rng: dict[str, Any] | None = None
+        self._state: State | None = None
+        self._rng: State | None = None
         self._groups: list[dict[str, Any]] = []  # the optimizer's, as this run's settings make them
         self._steps_logged = 0
 
@@ -116,7 +97,12 @@ class GoingOn(Callback):
         if "buffers" in self._state:
             with _fitting():
                 restore(trainer, pl_module, self._state)
-                step_plateaus(trainer, pl_module, self._state)
+                if "means" not in self._state:
+                    # After an epoch Lightning moves schedulers that watch a metric only when the checkpoint is written.
+                    for config in trainer.lr_scheduler_configs:
+                        value = self._state["logged"].get(config.monitor)
+                        if config.reduce_on_plateau and value is not None:
+                            pl_module.lr_scheduler_step(config.scheduler, value)
         self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._state = None
 
@@ -163,11 +149,6 @@ class _ContinuedMeans(_ResultCollection):
             setattr(mean, name, value)
 
 
-def _kept(metric: Metric) -> State:
-    """Its states, which by default are in no checkpoint, and how often it was updated."""
-    return {"count": metric._update_count, "states": on_cpu({name: getattr(metric, name) for name in metric._defaults})}
-
-
 def _metrics(module: nn.Module) -> dict[str, Metric]:
     return {name: part for name, part in module.named_modules() if isinstance(part, Metric)}
 
@@ -178,24 +159,23 @@ def _own_buffers(module: nn.Module) -> dict[str, Tensor]:
     return {name: x.detach().cpu() for name, x in named if not torch.equal(x, distributed.of_first(x))}
 
 
-def _owners(trainer: Trainer, module: LightningModule) -> dict[str, HasProcessState]:
+def _owners(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     named = [("module", module), *((callback.state_key, callback) for callback in trainer.callbacks)]  # type: ignore[attr-defined]
-    return {name: owner for name, owner in named if isinstance(owner, HasProcessState)}
+    return {name: owner for name, owner in named if hasattr(owner, "process_state")}
 
 
 def on_cpu(value: Any) -> Any:
     """Detached copies on the CPU of all tensors in dictionaries, lists and tuples; the containers become plain ones."""
-    return each_tensor(value, lambda x: x.detach().cpu().clone())
-
-
-def each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of dictionaries, lists and tuples (which become lists) with all of their tensors changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: each_tensor(part, change) for key, part in value.items()}
-    return [each_tensor(part, change) for part in value] if isinstance(value, (list, tuple)) else value
+    return _each_tensor(value, lambda x: x.detach().cpu().clone())
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    return each_tensor(value, lambda x: x.to(device))
+    return _each_tensor(value, lambda x: x.to(device))
+
+
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each_tensor(part, change) for key, part in value.items()}
+    return [_each_tensor(part, change) for part in value] if isinstance(value, (list, tuple)) else value

@@ -28,7 +28,6 @@ from solo.files import csv_text, write_text
 from solo.hex.catalogue import POLICIES
 
 Row = dict[str, float]
-_OF_HEX = ("with_relatives", "gradient_cosine", "shown_with_relatives")  # one of them is there if HEX did anything
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,6 @@ class Facts:
     work: Work | None = None  # of an image, if that is known
 
     @property
-    def title(self) -> str:
-        """One line that names the run."""
-        return f"{self.cfg.get('name', '')} · {self.kind} · {self.dataset}"
-
-    @property
     def dataset(self) -> str:
         """The name of the data set."""
         return str((self.cfg.get("data") or {}).get("dataset", ""))
@@ -75,10 +69,10 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     """
     last = rows[-1] if rows else {}
     policy = (facts.cfg.get("hex") or {}).get("policy")  # None where there is none, as in linear evaluation
-    names = {"val_acc1": "val_acc1", "val_acc5": "val_acc5", "knn_acc1": "val_knn_acc1", "knn_acc5": "val_knn_acc5"}
-    names |= {name: name for name in ("loss", "train_class_loss", "val_loss")} | {"threshold": "hex/threshold"}
-    names |= {"hierarchy_negatives": "hex/hierarchy_negatives", "superclass_share": "hex/superclass_share"}
-    numbers = {name: _number(last[key]) for name, key in names.items() if key in last}
+    plain = ("val_acc1", "val_acc5", "val_knn_acc1", "val_knn_acc5", "loss", "train_class_loss", "val_loss")
+    of_hex = ("hex/threshold", "hex/hierarchy_negatives", "hex/superclass_share")
+    named = {key.removeprefix("hex/").replace("val_knn", "knn"): key for key in (*plain, *of_hex)}
+    numbers = {name: _number(last[key]) for name, key in named.items() if key in last}
     numbers |= {key: _number(value) for key, value in last.items() if key.startswith("online/")}
     for name in ("images_per_second", "data_wait"):  # without the first epoch, which pays for the start
         values = [row[name] for row in rows if name in row]
@@ -96,7 +90,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "run_id": run_id,
         "dataset": facts.dataset,
         **numbers,
-        **({"hex": hex_did(last)} if {f"hex/{name}" for name in _OF_HEX} & last.keys() else {}),
+        **({"hex": did} if (did := _hex_did(last)) else {}),
         "levels": _levels(last, facts.levels),
         "protocol": {name: text for name, text in facts.protocol.items() if name in measured},
         "epochs": int(last["epoch"]) + 1 if rows else 0,
@@ -129,23 +123,25 @@ def versions(*more: str) -> dict[str, str]:
 
 def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Accuracies of every level; the finest is the plain number where it isn't logged on its own."""
-    keys = {"val_acc1": "val_acc1", "knn_acc1": "val_knn_acc1"}
-    out: dict[str, dict[str, float | None]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for level in levels:
-        out[level] = {name: _number(last[f"{key}/{level}"]) for name, key in keys.items() if f"{key}/{level}" in last}
-        if level == levels[-1]:
-            plain = {name: _number(last[key]) for name, key in keys.items() if key in last}
-            out[level] = {**plain, **out[level]}
-    return {level: numbers for level, numbers in out.items() if numbers}
+        for name, key in (("val_acc1", "val_acc1"), ("knn_acc1", "val_knn_acc1")):
+            value = last.get(f"{key}/{level}", last.get(key) if level == levels[-1] else None)
+            if value is not None:
+                found.setdefault(level, {})[name] = _number(value)
+    return found
 
 
-def hex_did(last: Row) -> dict[str, Any]:
-    """What HEX did in the last epoch: numbers and a line of text; see `solo.hex.probe`."""
-    bands = ("with_relatives", "mass", "own_class", "siblings", "strangers")
-    names = ("gradient_cosine", *(f"{band}{name}" for band in ("", "kin_", "shown_") for name in bands))
-    found = {name: last[f"hex/{name}"] for name in names if f"hex/{name}" in last}
+def _hex_did(last: Row) -> dict[str, Any]:
+    """What HEX did in the last epoch: numbers and a line of text, see `solo.hex.probe`; empty if it did nothing."""
+    if not {"hex/with_relatives", "hex/gradient_cosine", "hex/shown_with_relatives"} & last.keys():
+        return {}
+    bands = {"": "relatives", "kin_": "kin that is weighed", "shown_": "relatives that are shown"}
+    names = ("with_relatives", "mass", "own_class", "siblings", "strangers")
+    keys = ("gradient_cosine", *(f"{band}{name}" for band in bands for name in names))
+    found = {key: last[f"hex/{key}"] for key in keys if f"hex/{key}" in last}
     said = []
-    for band, whom in (("", "relatives"), ("kin_", "kin that is weighed"), ("shown_", "relatives that are shown")):
+    for band, whom in bands.items():
         share = {name: f"{found[band + name]:.1%}" for name in names if band + name in found}
         if "with_relatives" in share:
             said.append(f"{share['with_relatives']} of the anchors have {whom}")
@@ -230,8 +226,8 @@ class Recorder(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep what there is: a user or the machine stopped the run, or it failed."""
-        stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))  # SIGTERM raises a SystemExit
         if trainer.is_global_zero and self.run.is_open:
+            stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))  # SIGTERM raises a SystemExit
             self._finish("interrupted" if stopped else "failed")
 
     def add(self, name: str, value: Any) -> None:
@@ -246,7 +242,8 @@ class Recorder(Callback):
 
     def _finish(self, status: str) -> None:
         self._summarize(status)
-        plot_curves(self.rows, self.run.path / "curves.png", title=self.facts.title)
+        title = f"{self.facts.cfg.get('name', '')} · {self.facts.kind} · {self.facts.dataset}"
+        plot_curves(self.rows, self.run.path / "curves.png", title)
 
 
 def read_rows(path: Path) -> list[Row]:

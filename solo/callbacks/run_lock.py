@@ -43,12 +43,16 @@ def acquire(folder: Path) -> None:
             raise UserError(
                 f"{folder} is in use by {holder}; wait until it ends, stop it, or start a new run"
             ) from None
-        if _is_current(file, path):
+        try:
+            is_current = os.path.samestat(os.fstat(file), os.stat(path))
+        except FileNotFoundError:  # its last holder has just removed it
+            is_current = False
+        if is_current:
             os.ftruncate(file, 0)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
             _held[path] = file
-        else:  # its last holder has just removed it
+        else:
             os.close(file)
 
 
@@ -71,10 +75,3 @@ def held(folder: Path) -> Iterator[None]:
     finally:
         if not before:
             release(folder)
-
-
-def _is_current(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False

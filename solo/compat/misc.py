@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from solo import distributed
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.knn import WeightedKNNClassifier
 
 __all__ = ["FilterInfNNan", "GatherLayer", "compute_dataset_size", "concat_all_gather_no_grad", "filter_inf_n_nan"]
 __all__ += ["gather", "make_contiguous", "omegaconf_select"]

@@ -73,12 +73,13 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
         "solo.data.classification_dataloader (data.format=dali in a YAML runs on these)",
     ),
     "solo.data.h5_dataset": Moved("solo.data.sources.images"),
+    "solo.eval.feature_file": Moved("solo.eval.features"),
     "solo.utils": None,
-    "solo.utils.auto_resumer": Moved("solo.callbacks.auto_resumer"),
+    "solo.utils.auto_resumer": Moved("solo.callbacks.run_directory"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
     "solo.utils.kmeans": Moved("solo.nn.clusters"),
-    "solo.utils.knn": Moved("solo.eval.knn_metric"),
+    "solo.utils.knn": Moved("solo.eval.knn"),
     "solo.utils.lars": Moved("solo.optim"),
     "solo.utils.lr_scheduler": Moved("solo.optim"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
@@ -89,24 +90,27 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
-_METHODS = {  # file -> methods that had one each
-    "classifiers": "crossentropy guided tree_heads",
-    "clustering": "deepclusterv2 swav",
-    "contrastive": "all4one hierarchical mocov2plus mocov3 nnclr ressl siglip simclr supcon",
-    "decorrelation": "barlow_twins frossl lejepa vibcreg vicreg wmse",
-    "dino": "dinov2",
-    "masked": "ijepa mae",
-    "siamese": "byol nnbyol nnsiam simsiam",
+# file -> methods, and losses, that had one each
+_MERGED = {
+    "methods.classifiers": "crossentropy guided tree_heads",
+    "methods.clustering": "deepclusterv2 swav",
+    "methods.contrastive": "all4one hierarchical mocov2plus mocov3 nnclr ressl siglip simclr supcon",
+    "methods.decorrelation": "barlow_twins frossl lejepa vibcreg vicreg wmse",
+    "methods.dino": "dinov2",
+    "methods.masked": "ijepa mae",
+    "methods.siamese": "byol nnbyol nnsiam simsiam",
+    "losses": "mocov2plus mocov3 nnclr simclr",
+    "losses.targets": "deepclusterv2 dino mae ressl swav",
+    "losses.views": "barlow byol simsiam vicreg wmse",
 }
-for _file, _names_in_it in _METHODS.items():
-    MODULES |= {f"solo.methods.{name}": Moved(f"solo.methods.{_file}") for name in _names_in_it.split()}
+for _home, _old in _MERGED.items():
+    MODULES |= {f"solo.{_home.split('.')[0]}.{name}": Moved(f"solo.{_home}") for name in _old.split()}
+MODULES["solo.losses.vibcreg"] = Moved("solo.losses.views", {"covariance_loss": "correlation_loss"})
 
 _HEX = Moved("solo.compat.hex_losses")
 # our module -> names that it has beside its own
 NAMES: dict[str, dict[str, Moved]] = {
     "solo.losses": {"simclr_loss_func_": _HEX, "nnclr_loss_func_": _HEX},
-    "solo.losses.simclr": {"simclr_loss_func_": _HEX},
-    "solo.losses.nnclr": {"nnclr_loss_func_": _HEX},
     "solo.methods.base": {"BaseMomentumMethod": Moved("solo.methods.momentum")},
 }
 # Packages whose files solo-learn imports all together.

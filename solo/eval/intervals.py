@@ -1,4 +1,4 @@
-"""How sure a mean over images is: 95 % intervals whose coverage is simulated (`benchmarks/intervals.py`).
+"""How sure a number over images is: 95 % intervals whose coverage is simulated (`benchmarks/intervals.py`).
 
 Images that are judged one by one, against training images that stay, are independent: `of_independent`. Where the
 measured images are each other's gallery, an image that moves takes its neighbours' results with it; then the images
@@ -11,8 +11,9 @@ They cover the choice of the images that were measured, not that of the training
 """
 
 import math
+import statistics
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -32,12 +33,9 @@ _FEWEST_CUTS = 10  # of those in which both halves have something to measure
 
 
 def wilson(share: float, count: float, z: float = 1.96) -> Interval:
-    """Wilson's interval of a share of independent images; NaN without images.
+    """Wilson's interval (JASA 1927) of a `share`, 0 to 1, of `count` independent images; NaN without images.
 
-    Args:
-        share: 0 to 1.
-        count: of images, or as many independent ones as they are worth.
-        z: quantile of the normal distribution, 1.96 for 95 %.
+    `z` is a quantile of the normal distribution; `count` may be what dependent images are worth.
     """
     if not count > 0 or math.isnan(share):
         return UNDEFINED
@@ -47,16 +45,12 @@ def wilson(share: float, count: float, z: float = 1.96) -> Interval:
 
 
 def of_independent(share: float, count: int, coin: bool) -> Interval:
-    """Wilson's interval of a share of independent images (JASA 1927) or, by `coin`, Jeffreys's; NaN without images.
+    """Wilson's interval or, by `coin`, Jeffreys's, of a `share`, 0 to 1, of independent images; NaN without images.
 
     Of 100 images that are right in 99 % of cases a fixed interval covers 92.1 % if 97 right ones are taken for too few,
-    else 98.2 %. These two agree but for parts of an image and err to different sides; drawn by a coin they cover 94.3
-    to 95.2 % (`benchmarks/intervals.py`). Stevens (Biometrika 1950); Brown, Cai, DasGupta (Statistical Science 2001).
-
-    Args:
-        share: 0 to 1.
-        count: of images.
-        coin: from `coin`, so that the same features always give the same interval.
+    else 98.2 %. These two agree but for parts of an image and err to different sides; drawn by `coin`, which gives the
+    same features the same interval, they cover 94.3 to 95.2 % (`benchmarks/intervals.py`). Stevens (Biometrika 1950);
+    Brown, Cai, DasGupta (Statistical Science 2001).
     """
     if not coin or not count > 0 or math.isnan(share):
         return wilson(share, count)
@@ -65,6 +59,11 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
     right = share * count
     low, high = (float(betaincinv(right + 0.5, count - right + 0.5, part)) for part in (0.025, 0.975))
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
+
+
+def coin(features: Tensor) -> bool:
+    """A coin that the first rows of features (n, d) toss: chance over samples of images, fixed for one of them."""
+    return bool(zlib.crc32(features[:16].double().cpu().contiguous().numpy().tobytes()) & 1)
 
 
 def _as_shares(mean: float, variance: float, count: int, unseen: float = 0.125) -> Interval:
@@ -77,8 +76,9 @@ def of_mean(values: Tensor) -> Interval:
     """The interval of the mean of independent images' values (n,) in 0 to 1; NaN without images."""
     if not len(values):
         return UNDEFINED
-    mean, count = float(values.double().mean()), len(values)
-    return _as_shares(mean, float(values.double().var()) / count if count > 1 else 0.0, count)
+    count = len(values)
+    variance = float(values.double().var()) / count if count > 1 else 0.0
+    return _as_shares(float(values.double().mean()), variance, count)
 
 
 def of_classes(right: Array, truth: Array) -> Interval:
@@ -93,7 +93,7 @@ def of_classes(right: Array, truth: Array) -> Interval:
     return _as_shares(float(shares.mean()), variance * total / (total - classes), total)
 
 
-def of_statistic(statistic: Callable[[Tensor], float], count: int, unseen: float = 0.2) -> Interval:
+def of_statistic(statistic: Callable[[Array], float], count: int, unseen: float = 0.2) -> Interval:
     """The interval of a number of `count` independent images that is no mean over them; NaN where halves have none.
 
     Its variance is read from 50 pairs of random halves. Of a mean over images that is their variance among each other
@@ -101,19 +101,14 @@ def of_statistic(statistic: Callable[[Tensor], float], count: int, unseen: float
     the other too small, so that both are averaged. `statistic` makes a number in 0..1 of row numbers, NaN where it is
     not defined; `unseen` is how much of an image's weight no half shows near 0 and 1.
     """
-    value, half, generator = statistic(torch.arange(count)), count // 2, torch.Generator().manual_seed(0)
-    orders = [torch.randperm(count, generator=generator) for _ in range(_CUTS if half else 0)]
+    value, half, generator = statistic(np.arange(count)), count // 2, torch.Generator().manual_seed(0)
+    orders = [torch.randperm(count, generator=generator).numpy() for _ in range(_CUTS if half else 0)]
     pairs = np.array([[statistic(order[:half]), statistic(order[half : 2 * half])] for order in orders])
     pairs = pairs[np.isfinite(pairs).all(axis=1)] if half else pairs
     if math.isnan(value) or len(pairs) < _FEWEST_CUTS:
         return UNDEFINED
-    apart = float((pairs[:, 0] - pairs[:, 1]) @ (pairs[:, 0] - pairs[:, 1])) / len(pairs) / 4
+    apart = float(np.square(pairs[:, 0] - pairs[:, 1]).mean()) / 4
     return _as_shares(value, (apart + float(pairs.var(ddof=1))) / 2, count, unseen)
-
-
-def coin(features: Tensor) -> bool:
-    """A coin that the first rows of features (n, d) toss: chance over samples of images, fixed for one of them."""
-    return bool(zlib.crc32(features[:16].double().cpu().contiguous().numpy().tobytes()) & 1)
 
 
 def cuts(count: int, seed: int = 0) -> Tensor:
@@ -152,36 +147,27 @@ class Spread(NamedTuple):
         return wilson(self.mean, binary * self.images / (max(own + shared, own / 4) or binary), _T)
 
 
-class HalfMeans:
-    """Collects values of some measures that images have within their own half, halves in the order of `cuts`."""
+def spread(values: Tensor, halves: Tensor) -> Spread:
+    """Of all images' values (n,), and of those in each half, (halves, 3): their count, sum and sum of squares."""
+    pairs = halves.double().reshape(len(halves) // 2, 2, 3)
+    count, total, squares = pairs[(pairs[:, :, 0] > 1).all(dim=1)].unbind(dim=-1)
+    means, values, mean = total / count, values.double(), float(values.double().mean())
+    inside, apart = squares / count - means.square(), (means[:, 0] - means[:, 1]).square()
+    of_halves = len(count), float(count.mean()), float(means.mean()), float(inside.mean()), float(apart.mean()) / 2
+    return Spread(len(values), mean, float((values - mean).square().mean()), *of_halves)
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
-        self.sums: list[Tensor] = []  # (halves, measures, 3): count, sum, sum of squares
 
-    def add(self, values: Tensor, counts: Tensor) -> None:
-        """Take values of images of some halves.
+def of_halves(whole: Mapping[str, Tensor], halves: Sequence[Mapping[str, Tensor]]) -> dict[str, Interval]:
+    """Intervals of the means of measures of images that are each other's gallery: name -> values (n,), 0 to 1.
 
-        Args:
-            values: (measures, halves, n) between 0 and 1, measured within the half.
-            counts: (halves, n) bool, which of them count.
-        """
-        mine = torch.where(counts, values.double(), 0.0).cpu()
-        number = counts.sum(dim=1).cpu().expand(len(mine), -1)
-        self.sums.append(torch.stack([number, mine.sum(dim=2), mine.square().sum(dim=2)], dim=2).transpose(0, 1))
-
-    def interval(self, name: str, values: Tensor) -> Interval:
-        """The interval of the mean of all images' values (n,) of one measure, measured among all images."""
-        return self.spread(name, values).interval() if self.sums else UNDEFINED
-
-    def spread(self, name: str, values: Tensor) -> Spread:
-        """How one measure varies among all images, values (n,), and in the halves."""
-        sums = torch.cat(self.sums).view(-1, 2, len(self.names), 3)[:, :, self.names.index(name)]
-        count, total, squares = sums[(sums[:, :, 0] > 1).all(dim=1)].unbind(dim=-1)
-        means, values, mean = total / count, values.double(), float(values.double().mean())
-        inside, apart = squares / count - means.square(), (means[:, 0] - means[:, 1]).square()
-        halves = len(count), float(count.mean()), float(means.mean()), float(inside.mean()), float(apart.mean()) / 2
-        return Spread(len(values), mean, float((values - mean).square().mean()), *halves)
+    `halves` has the same of the images of each row of `cuts`, measured among themselves.
+    """
+    found = {}
+    for name, values in whole.items():
+        parts = [half[name].double() for half in halves]
+        sums = [[len(part), float(part.sum()), float(part.square().sum())] for part in parts]
+        found[name] = spread(values, torch.tensor(sums, dtype=torch.float64)).interval()
+    return found
 
 
 @dataclass(frozen=True)
@@ -209,9 +195,6 @@ class Paired:
 def paired(differences: Sequence[float]) -> Paired:
     """Student's t interval, t test and sign test of paired differences, such as of two methods over the same seeds.
 
-    Args:
-        differences: one for each pair.
-
     Raises:
         ValueError: no difference.
     """
@@ -223,7 +206,7 @@ def paired(differences: Sequence[float]) -> Paired:
     mean = math.fsum(differences) / n
     if n < 2:
         return Paired(mean, *UNDEFINED, math.nan, math.nan, n)
-    error = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1) / n)
+    error = statistics.stdev(differences) / math.sqrt(n)
     half = float(t.ppf(0.975, n - 1)) * error
     p_value = 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
     up, down = sum(value > 0 for value in differences), sum(value < 0 for value in differences)

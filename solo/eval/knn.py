@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
+from solo import distributed
+from solo.eval.features import FeatureTable
+from solo.eval.intervals import UNDEFINED, Interval, of_halves
 from solo.eval.rows import best as best_columns
 from solo.eval.rows import unit_rows
 from solo.precision import at_least_float32
@@ -17,73 +23,7 @@ from solo.precision import at_least_float32
 Distance = Literal["cosine", "euclidean"]
 
 _QUERY_ROWS = 1024  # enough rows for a fast matrix product; the rest of the memory goes to columns
-
-
-@torch.no_grad()
-def vote_accuracy(
-    similarity: Tensor, neighbours: Tensor, train_targets: Tensor, test_targets: Tensor, **how: Any
-) -> list[tuple[float, float]]:
-    """Top-1 and top-5 accuracy in percent, coarse level first; NaN where no test row has a label.
-
-    `similarity` and `neighbours` (M, k) are of `nearest`, targets (N,) or (N, L) and (M,) or (M, L); `how` is the rest
-    of `vote_ranking`. A level has as many classes as the largest label of both sets says; top-5 is over min(5, k,
-    classes). Unknown labels (-1) neither vote nor count.
-    """
-    train_targets, test_targets = _columns(train_targets), _columns(test_targets)
-    classes = [max(int(a), int(b), 0) + 1 for a, b in zip(train_targets.amax(0), test_targets.amax(0), strict=True)]
-    found = []
-    for level, count in enumerate(classes):
-        best = vote_ranking(similarity, train_targets[neighbours, level], count, **how)
-        (right,) = hits([best], test_targets[:, level : level + 1])
-        found.append((100 * float(right["acc1"].double().mean()), 100 * float(right["acc5"].double().mean())))
-    return found
-
-
-def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
-    """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
-
-    Of the images whose label (n, L) is known, not -1.
-    """
-    found = []
-    for best, column in zip(rankings, truth.T, strict=True):
-        right = (best == column[:, None])[column >= 0]
-        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
-    return found
-
-
-@torch.no_grad()
-def vote_ranking(
-    similarity: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    *,
-    temperature: float = 0.07,
-    distance: Distance = "cosine",
-    epsilon: float = 1e-5,
-    max_elements: int = 5_000_000,
-) -> Tensor:
-    """The classes with the most votes, (M, min(5, k, num_classes)), the winner first; -1 for a class without a vote.
-
-    Args:
-        similarity: (M, k), descending.
-        labels: (M, k) of the neighbours, -1 unknown.
-        num_classes: above all of them.
-        temperature: of the votes' weights, with cosine.
-        distance: with which the neighbours were found.
-        epsilon: keeps the euclidean weights finite.
-        max_elements: bound on the votes held at once.
-    """
-    if distance == "euclidean":
-        weights = 1 / (epsilon - similarity)
-    else:  # relative to the best neighbour: the same votes, without overflow at a small temperature
-        weights = ((similarity - similarity[:, :1]) / temperature).exp()
-    rows, parts = max(1, max_elements // num_classes), []
-    for start in range(0, len(similarity), rows):
-        part = slice(start, start + rows)
-        best = vote(labels[part], weights[part], num_classes).topk(min(5, similarity.shape[1], num_classes), dim=1)
-        # A class without a vote is no answer, even where fewer than five got one.
-        parts.append(best.indices.masked_fill(best.values <= 0, -1))
-    return torch.cat(parts)
+_GATHERED = 5_000_000  # neighbours of all processes at once
 
 
 @torch.no_grad()
@@ -99,24 +39,44 @@ def nearest(
         similarity (M, k), descending: the cosine, or minus the euclidean distance; and the keys' indices (M, k).
     """
     keys = [keys] if isinstance(keys, Tensor) else keys
+    prepare = unit_rows if distance == "cosine" else at_least_float32
     rows = max(1, min(len(query), _QUERY_ROWS, max_elements // max(k, 1)))
-    columns = max(k, max_elements // rows)
-    parts = [_nearest_of(_prepare(part, distance), keys, k, distance, columns) for part in torch.split(query, rows)]
-    similarity, index = zip(*parts, strict=True)
-    return torch.cat(similarity), torch.cat(index)
+    found = []
+    for part in map(prepare, torch.split(query, rows)):
+        top = part.new_empty(len(part), 0)
+        index = torch.empty(len(part), 0, dtype=torch.long, device=part.device)
+        for start, block in _blocks(keys, max(k, max_elements // rows)):
+            others = prepare(block)
+            similarity = part @ others.T if distance == "cosine" else -torch.cdist(part, others)
+            place = best_columns(similarity, min(k, len(block)))
+            top, index = torch.cat([top, similarity.gather(1, place)], dim=1), torch.cat([index, place + start], dim=1)
+            if top.shape[1] > k:
+                top, place = top.topk(k, dim=1)
+                index = index.gather(1, place)
+        found.append((top, index))
+    similarity, index = map(torch.cat, zip(*found, strict=True))
+    return similarity, index
+
+
+def _blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
+    """At most `rows` rows of the parts at a time, each with the number of its first row."""
+    start, waiting = 0, list[Tensor]()
+    for piece in (piece for part in parts for piece in torch.split(part, rows)):
+        if waiting and sum(map(len, waiting)) + len(piece) > rows:
+            yield start, torch.cat(waiting)
+            start, waiting = start + sum(map(len, waiting)), []
+        waiting.append(piece)
+    if waiting:
+        yield start, torch.cat(waiting) if len(waiting) > 1 else waiting[0]
 
 
 @torch.no_grad()
 def nearest_others(
-    features: Tensor,
-    k: int,
-    distance: Distance = "cosine",
-    max_elements: int = 5_000_000,
-    queries: Tensor | None = None,
+    features: Tensor, k: int, max_elements: int = 5_000_000, queries: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`nearest` among rows (N, D), N > k, themselves, each of all or of the `queries` (Q,) without itself."""
+    """`nearest` by cosine among rows (N, D), N > k, themselves, each of all or of the `queries` (Q,) without itself."""
     asked = features if queries is None else features[queries]
-    similarity, index = nearest(asked, features, k + 1, distance, max_elements)
+    similarity, index = nearest(asked, features, k + 1, "cosine", max_elements)
     others = _others(index, torch.arange(len(features)) if queries is None else queries)
     return similarity[others].reshape(-1, k), index[others].reshape(-1, k)
 
@@ -160,44 +120,229 @@ def nearest_by_cells(features: Tensor, k: int, probes: int = 16) -> Tensor:
     return found
 
 
-def _nearest_of(
-    query: Tensor, keys: Sequence[Tensor], k: int, distance: Distance, columns: int
-) -> tuple[Tensor, Tensor]:
-    best = query.new_empty(len(query), 0)
-    index = torch.empty(len(query), 0, dtype=torch.long, device=query.device)
-    for start, rows in _blocks(keys, columns):
-        block = _prepare(rows, distance)
-        similarity = query @ block.T if distance == "cosine" else -torch.cdist(query, block)
-        place = best_columns(similarity, min(k, len(block)))
-        top = similarity.gather(1, place)
-        best, index = torch.cat([best, top], dim=1), torch.cat([index, place + start], dim=1)
-        if best.shape[1] > k:
-            best, place = best.topk(k, dim=1)
-            index = index.gather(1, place)
-    return best, index
+def class_counts(one: Tensor, other: Tensor) -> list[int]:
+    """Numbers of classes of each level of labels (n, L) and (m, L): no class has to be in both."""
+    return [max(int(a), int(b), 0) + 1 for a, b in zip(one.amax(dim=0), other.amax(dim=0), strict=True)]
 
 
-def _blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
-    """At most `rows` rows of the parts at a time, each with the number of its first row."""
-    start, waiting = 0, list[Tensor]()
-    for piece in (piece for part in parts for piece in torch.split(part, rows)):
-        if waiting and sum(map(len, waiting)) + len(piece) > rows:
-            yield start, torch.cat(waiting)
-            start, waiting = start + sum(map(len, waiting)), []
-        waiting.append(piece)
-    if waiting:
-        yield start, torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+@torch.no_grad()
+def vote_ranking(
+    similarity: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    temperature: float = 0.07,
+    distance: Distance = "cosine",
+    epsilon: float = 1e-5,
+    max_elements: int = 5_000_000,
+) -> Tensor:
+    """The classes with the most votes, (M, min(5, k, num_classes)), the winner first; -1 for a class without a vote.
+
+    Args:
+        similarity: (M, k), descending.
+        labels: (M, k) of the neighbours, -1 unknown.
+        num_classes: above all of them.
+        temperature: of the votes' weights, with cosine.
+        distance: with which the neighbours were found.
+        epsilon: keeps the euclidean weights finite.
+        max_elements: bound on the votes held at once.
+    """
+    if distance == "euclidean":
+        weights = 1 / (epsilon - similarity)
+    else:  # relative to the best neighbour: the same votes, without overflow at a small temperature
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()
+    weights, rows = weights.masked_fill(labels < 0, 0), max(1, max_elements // num_classes)
+    parts = []
+    for own, votes in zip(torch.split(labels.clamp(min=0), rows), torch.split(weights, rows), strict=True):
+        sums = votes.new_zeros(len(own), num_classes).scatter_add_(1, own, votes)
+        best = sums.topk(min(5, similarity.shape[1], num_classes), dim=1)
+        # A class without a vote is no answer, even where fewer than five got one.
+        parts.append(best.indices.masked_fill(best.values <= 0, -1))
+    return torch.cat(parts)
 
 
-def vote(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
-    """Sum the weights by label: labels (M, k) with -1 for unknown, weights (M, k) -> scores (M, num_classes)."""
-    weights = weights.masked_fill(labels < 0, 0)
-    return weights.new_zeros(len(labels), num_classes).scatter_add_(1, labels.clamp(min=0), weights)
+def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
+    """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
+
+    Of the images whose label (n, L) is known, not -1.
+    """
+    found = []
+    for best, column in zip(rankings, truth.T, strict=True):
+        right = (best == column[:, None])[column >= 0]
+        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
+    return found
 
 
-def _prepare(features: Tensor, distance: Distance) -> Tensor:
-    return unit_rows(features) if distance == "cosine" else at_least_float32(features)
+@torch.no_grad()
+def vote_accuracy(
+    similarity: Tensor, neighbours: Tensor, train_targets: Tensor, test_targets: Tensor, **how: Any
+) -> list[tuple[float, float]]:
+    """Top-1 and top-5 accuracy in percent, coarse level first; NaN where no test row has a label.
+
+    `similarity` and `neighbours` (M, k) are of `nearest`, targets (N,) or (N, L) and (M,) or (M, L); `how` is the rest
+    of `vote_ranking`. A level has as many classes as the largest label of both sets says; top-5 is over min(5, k,
+    classes). Unknown labels (-1) neither vote nor count.
+    """
+    train_targets, test_targets = (x[:, None] if x.ndim == 1 else x for x in (train_targets, test_targets))
+    counts = class_counts(train_targets, test_targets)
+    best = [vote_ranking(similarity, y[neighbours], n, **how) for y, n in zip(train_targets.T, counts, strict=True)]
+    return [
+        (100 * float(one["acc1"].double().mean()), 100 * float(one["acc5"].double().mean()))
+        for one in hits(best, test_targets)
+    ]
 
 
-def _columns(targets: Tensor) -> Tensor:
-    return targets[:, None] if targets.ndim == 1 else targets
+def knn_ranking(
+    bank: FeatureTable | None, val: FeatureTable, k: int, temperature: float, device: torch.device
+) -> list[Tensor]:
+    """For each level (n, up to 5) classes by the neighbours' votes, the best first, -1 for one without a vote.
+
+    Neighbours come from `bank`, without one from the other rows of `val`.
+    """
+    query = val.features.to(device)
+    if bank is None:
+        similarity, rows = nearest_others(query, min(k, len(val) - 1))
+    else:
+        similarity, rows = nearest(query, bank.features.to(device), min(k, len(bank)))
+    voters = (val if bank is None else bank).labels
+    return [
+        vote_ranking(similarity, labels.to(device)[rows], count, temperature=temperature).cpu()
+        for labels, count in zip(voters.T, class_counts(voters, val.labels), strict=True)
+    ]
+
+
+def neighbour_intervals(
+    val: FeatureTable, each: Sequence[dict[str, Tensor]], k: int, temperature: float, cuts: Tensor, device: torch.device
+) -> list[dict[str, Interval]]:
+    """Intervals of the accuracies by votes of the *other measured* images, which would change with the images.
+
+    `each` is what `hits` gave, `cuts` are halves, see `solo.eval.intervals`. NaN where classes have less than k images
+    on average, in two halves: small ones are then outvoted as a whole.
+    """
+    halves = [
+        hits(knn_ranking(None, part, k, temperature, device), part.labels)
+        for part in map(val.rows, cuts if cuts.shape[1] > 1 else ())
+    ]
+    found = []
+    for level, (one, column) in enumerate(zip(each, val.labels.T, strict=True)):
+        enough = min(len(one["acc1"]), 2 * cuts.shape[1]) >= k * len(column[column >= 0].unique())
+        found.append(of_halves(one, [half[level] for half in halves]) if enough else dict.fromkeys(one, UNDEFINED))
+    return found
+
+
+class WeightedKNNClassifier(Metric):
+    """Collects features batch by batch; `compute` classifies the test rows by the train rows and starts anew.
+
+    Train rows without a class (-1 at the finest level) are no neighbours. Each process searches its own train rows, so
+    that these are in memory once; only the test rows and the nearest neighbours travel. The name is solo-learn's.
+
+    Args:
+        k: neighbours that vote, clipped to the number of train rows.
+        T: temperature of the votes, with cosine.
+        max_distance_matrix_size: bound on the similarities held at once.
+        distance_fx: `cosine` (weights exp(cos / T)) or `euclidean` (weights 1 / (distance + epsilon)).
+        epsilon: keeps the euclidean weights finite.
+        dist_sync_on_step: torchmetrics'.
+
+    Attributes:
+        level_accuracies: (acc1, acc5) in percent of each label level, coarse first, of the last `compute`.
+
+    Raises:
+        ValueError: if `distance_fx` is neither of the two.
+    """
+
+    full_state_update = False
+
+    train_features: list[Tensor]
+    train_targets: list[Tensor]
+    test_features: list[Tensor]
+    test_targets: list[Tensor]
+
+    def __init__(
+        self,
+        k: int = 20,
+        T: float = 0.07,
+        max_distance_matrix_size: int = int(5e6),
+        distance_fx: Distance = "cosine",
+        epsilon: float = 0.00001,
+        dist_sync_on_step: bool = False,
+    ) -> None:
+        super().__init__(dist_sync_on_step=dist_sync_on_step, compute_with_cache=False, sync_on_compute=False)
+        if distance_fx not in ("cosine", "euclidean"):
+            raise ValueError(f"the k-NN distance {distance_fx!r} is unknown; choose cosine or euclidean")
+        self.k = k
+        self.T = T
+        self.max_distance_matrix_size = max_distance_matrix_size
+        self.distance_fx = distance_fx
+        self.epsilon = epsilon
+        self.level_accuracies: list[tuple[float, float]] = []
+        for name in ("train_features", "train_targets", "test_features", "test_targets"):
+            self.add_state(name, default=[], dist_reduce_fx="cat", persistent=False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """`update`; unlike torchmetrics' own this computes nothing for the single batch."""
+        self.update(*args, **kwargs)
+
+    def update(
+        self,
+        train_features: Tensor | None = None,
+        train_targets: Tensor | None = None,
+        test_features: Tensor | None = None,
+        test_targets: Tensor | None = None,
+    ) -> None:
+        """Add train rows, test rows, or both: features (N, D) with targets (N,) or (N, L), coarse level first.
+
+        Raises:
+            ValueError: if a set's features and targets don't come together, one row each.
+        """
+        given = [(train_features, train_targets), (test_features, test_targets)]
+        held = [(self.train_features, self.train_targets), (self.test_features, self.test_targets)]
+        for pair, lists in zip(given, held, strict=True):
+            rows = [None if part is None else len(part) for part in pair]
+            if rows[0] != rows[1]:
+                raise ValueError(f"k-NN features and targets come together, one row each; got {rows} rows")
+            for part, kept in zip(pair, lists, strict=True):
+                kept += [] if part is None else [part.detach()]
+
+    @torch.no_grad()
+    def compute(self) -> tuple[float, float]:
+        """(acc1, acc5) in percent at the finest level, (-1, -1) if there are no train or no test rows; then resets."""
+        self.level_accuracies = self._classify() if self.train_features and self.test_features else []
+        self.reset()
+        return self.level_accuracies[-1] if self.level_accuracies else (-1, -1)
+
+    def _classify(self) -> list[tuple[float, float]]:
+        for index, targets in enumerate(self.train_targets):
+            known = targets.reshape(len(targets), -1)[:, -1] >= 0
+            if not known.all():
+                self.train_features[index] = self.train_features[index][known]
+                self.train_targets[index] = targets[known]
+        classes, test, truth = map(torch.cat, (self.train_targets, self.test_features, self.test_targets))
+        if distributed.is_distributed():
+            test, truth = (torch.cat(gather_all_tensors(x)) for x in (test, truth))
+        k = min(self.k, int(distributed.all_reduce_sum(torch.tensor(len(classes), device=classes.device))))
+        if not (k and len(test)):
+            return []
+        options: dict[str, Any] = {"distance": self.distance_fx, "max_elements": self.max_distance_matrix_size}
+        similarity, near = nearest(test, self.train_features, min(k, len(classes)), **options)
+        labels = classes[near]  # (M, k) or (M, k, L)
+        if distributed.is_distributed():
+            similarity, labels = _nearest_of_all(similarity, labels, k)
+        places = torch.arange(similarity.numel(), device=similarity.device).view_as(similarity)
+        options |= {"temperature": self.T, "epsilon": self.epsilon}
+        return vote_accuracy(similarity, places, labels.flatten(0, 1), truth, **options)
+
+
+def _nearest_of_all(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Similarities (M, k') and labels (M, k', ...) of this process's neighbours -> those of the k nearest of all."""
+    missing = k - similarity.shape[1]
+    similarity = F.pad(similarity, (0, missing), value=-torch.inf)
+    labels = torch.cat([labels, labels.new_full((len(labels), missing, *labels.shape[2:]), -1)], dim=1)
+    found = []
+    rows = max(1, _GATHERED // (k * distributed.world_size()))  # at a time: with many processes theirs fill the memory
+    for part in zip(torch.split(similarity, rows), torch.split(labels, rows), strict=True):
+        near, theirs = (distributed.gather_no_grad(x.transpose(0, 1)).transpose(0, 1) for x in part)
+        near, places = near.topk(k, dim=1)
+        found.append((near, theirs[torch.arange(len(places), device=places.device)[:, None], places]))
+    similarity, labels = map(torch.cat, zip(*found, strict=True))
+    return similarity, labels

@@ -1,11 +1,16 @@
-"""Linear classifiers on frozen features: of every label level, solved to its optimum; or all of a grid, by SGD.
+"""Linear classifiers on frozen features: solved to their optimum, all of a grid by SGD, or from few labels.
 
-Standardised features, cross-entropy plus an L2 penalty, minimised by L-BFGS for each level by itself. The problem is
-convex, so that the result depends on no learning rate, order or seed; and the gradient that is left bounds how far
-the objective is above its optimum: by |gradient|^2 / (2 l2), as the penalty makes it strongly convex.
+`fit_linear`: standardised features, cross-entropy plus an L2 penalty, minimised by L-BFGS for each level by itself. The
+problem is convex, so that the result depends on no learning rate, order or seed; and the gradient that is left bounds
+how far the objective is above its optimum: by |gradient|^2 / (2 l2), as the penalty makes it strongly convex.
 
-Those of a grid see the same batches in the same order, so that one pass over the features serves all of them; the best
-is chosen on a part of the *training* rows.
+`choose`: those of a grid see the same batches in the same order, so that one pass over the features serves all of them;
+the best is chosen on a part of the *training* rows.
+
+`probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer data sets: 45 strengths
+of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le: Do better ImageNet models
+transfer better?, CVPR 2019, appendix; Chen et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of
+its own, chosen on a fifth of the training images and fitted to all of them, and features are standardised.
 """
 
 import itertools
@@ -16,6 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from solo.errors import UserError
+from solo.eval.features import Features, FeatureTable
+from solo.eval.knn import class_counts, knn_ranking
 
 CLOSE = 1e-4  # above the optimum, from which on it counts as reached
 
@@ -36,7 +45,7 @@ class LinearClassifier:
     def ranking(self, features: Tensor, top: int = 5, max_elements: int = 5_000_000) -> list[Tensor]:
         """For each level the `top` classes with the highest scores, (n, top), of features (n, d), the best first."""
         parts: list[list[Tensor]] = []
-        for rows in torch.split(features, _rows(self.weight, max_elements)):
+        for rows in torch.split(features, max(1, max_elements // sum(self.weight.shape))):
             scores = torch.split(self.scores(rows), list(self.counts), dim=1)
             parts.append([part.topk(min(top, part.shape[1]), dim=1).indices for part in scores])
         return [torch.cat(level) for level in zip(*parts, strict=True)]
@@ -62,28 +71,26 @@ def fit_linear(
     steps of L-BFGS; `max_elements` bounds the numbers held at once, beside the features.
     """
     features = features if features.dtype == torch.float64 else features.float()
-    labels = labels.to(features.device)
-    mean, scale = _moments(features, max_elements)
+    blocks = torch.split(features, max(1, max_elements // features.shape[1]))
+    mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(features)
+    square = torch.stack([(block.double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
+    scale = (square / len(features)).sqrt()
+    scale = scale.where(scale > 1e-6 * scale.max().clamp(min=1e-30), 1.0)
     found = []
-    for count, column in zip(counts, labels.T, strict=True):
+    for count, column in zip(counts, labels.to(features.device).T, strict=True):
         weight, bias = features.new_zeros(features.shape[1], count), features.new_zeros(count)
-        start = LinearClassifier(mean, scale, weight, bias, (count,))
-        found.append(_fit(start, features, column, l2, max_iter, max_elements))
-    return LinearClassifier(
-        mean,
-        scale,
-        torch.cat([one.weight for one in found], dim=1),
-        torch.cat([one.bias for one in found]),
-        tuple(counts),
-        tuple(left for one in found for left in one.left),
-    )
+        start = LinearClassifier(mean.to(features.dtype), scale.to(features.dtype), weight, bias, (count,))
+        found.append((weight, bias, _fit(start, features, column, l2, max_iter, max_elements)))
+    weights, biases, left = zip(*found, strict=True)
+    both = torch.cat(weights, dim=1), torch.cat(biases)
+    return LinearClassifier(mean.to(features.dtype), scale.to(features.dtype), *both, tuple(counts), left)
 
 
 def _fit(
     model: LinearClassifier, features: Tensor, labels: Tensor, l2: float, max_iter: int, max_elements: int
-) -> LinearClassifier:
-    """One level, started from `model`."""
-    known, rows = (labels >= 0).sum().clamp(min=1), _rows(model.weight, max_elements)
+) -> tuple[float, float]:
+    """Fit a model of one level in place; how far it is above its optimum at most, and the size of the gradient."""
+    known, rows = (labels >= 0).sum().clamp(min=1), max(1, max_elements // sum(model.weight.shape))
     both = (model.weight.requires_grad_(), model.bias.requires_grad_())
     enough = math.sqrt(2 * l2 * CLOSE)  # size of the gradient
     optimizer = torch.optim.LBFGS(
@@ -111,22 +118,21 @@ def _fit(
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         loss()
     size = math.sqrt(sum(float(part.grad.double().square().sum()) for part in both if part.grad is not None))
-    weight, bias = (part.detach() for part in both)
-    return LinearClassifier(model.mean, model.scale, weight, bias, model.counts, ((size**2 / (2 * l2), size),))
+    for part in both:
+        part.requires_grad_(False)
+    return size**2 / (2 * l2), size
 
 
-def _rows(weight: Tensor, max_elements: int) -> int:
-    return max(1, max_elements // sum(weight.shape))
+def linear_ranking(
+    bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
+) -> tuple[list[Tensor], LinearClassifier]:
+    """For each level (n, up to 5) classes by `fit_linear` of the bank, the best first; and the classifier.
 
-
-def _moments(features: Tensor, max_elements: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in float64, a block of rows at a time."""
-    blocks = torch.split(features, max(1, max_elements // features.shape[1]))
-    mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(features)
-    square = torch.stack([(block.double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
-    scale = (square / len(features)).sqrt()
-    scale = scale.where(scale > 1e-6 * scale.max().clamp(min=1e-30), 1.0)
-    return mean.to(features.dtype), scale.to(features.dtype)
+    `labels` (n, L) of the features (n, d) are read for the number of classes only.
+    """
+    counts = class_counts(bank.labels, labels)
+    model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)
+    return [best.cpu() for best in model.ranking(features.to(device))], model
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ def choose(
     """
     known = (labels >= 0).nonzero()[:, 0]
     known = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).to(known.device)]
-    judged, trained = known[: max(1, round(left_out * len(known)))], known[max(1, round(left_out * len(known))) :]
+    number = max(1, round(left_out * len(known)))
+    judged, trained = known[:number], known[number:]
     pairs = list(itertools.product(sorted(rates), sorted(decays)))
     size = min(batch_size, len(trained))
     weight, bias = train_heads(features[trained], labels[trained], classes, pairs, epochs, size, seed)
@@ -203,3 +210,106 @@ def choose(
     accuracies = dict(zip(pairs, (100 * right / len(judged)).tolist(), strict=True))
     lr, weight_decay = max(pairs, key=lambda pair: accuracies[pair])
     return Choice(lr, weight_decay, accuracies)
+
+
+STRENGTHS = tuple(10 ** (-6 + place / 4) for place in range(45))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A classifier, and the training images that it gets: all, so many of each class, or a share of each class."""
+
+    classifier: str  # knn or linear
+    shots: int | None = None
+    share: float | None = None
+
+    @property
+    def few(self) -> bool:
+        """Whether it gets some of the training images only."""
+        return self.shots is not None or self.share is not None
+
+
+PROBES = {
+    "knn": Probe("knn"),
+    "linear": Probe("linear"),
+    "shots1": Probe("linear", shots=1),
+    "shots10": Probe("linear", shots=10),
+    "labels1": Probe("linear", share=0.01),
+    "labels10": Probe("linear", share=0.1),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How features are measured by every protocol."""
+
+    draws: int = 5  # of few training images; results are their means
+    k: int = 20  # neighbours
+    temperature: float = 0.07  # of their votes
+    l2: float = 1e-4  # where too few images are there to choose one
+    linear_steps: int = 300  # of L-BFGS at most
+    seed: int = 0  # of the draws: the same images for every network
+
+
+def probe(features: Features, which: Probe, settings: Settings, device: torch.device) -> Tensor:
+    """(L, n) share of the draws in which each measured image is right at each level; NaN where its label is unknown.
+
+    Raises:
+        UserError: there are no labels, or no training images.
+    """
+    train, val = features.train, features.val
+    if train is None or not features.levels:
+        raise UserError(f"{features.name}: a benchmark needs training and validation images with labels")
+    draws = settings.draws if which.few else 1
+    found = torch.zeros(len(features.levels), len(val), dtype=torch.float64)
+    for seed in range(settings.seed, settings.seed + draws):
+        bank = train.rows(some_of_each(train.labels[:, -1], which.shots, which.share, seed)) if which.few else train
+        if which.classifier == "knn":
+            best = knn_ranking(bank, val, settings.k, settings.temperature, device)
+        else:
+            best = []
+            columns = (torch.split(table.labels, 1, dim=1) for table in (bank, val))
+            for labels, truth in zip(*columns, strict=True):
+                one = FeatureTable(bank.features, labels)
+                l2 = choose_strength(one, settings, seed, device)
+                best += linear_ranking(one, val.features, truth, l2, settings.linear_steps, device)[0]
+        found += torch.stack([top[:, 0] == truth for top, truth in zip(best, val.labels.T, strict=True)])
+    return (found / draws).masked_fill(val.labels.T < 0, torch.nan)
+
+
+def some_of_each(labels: Tensor, count: int | None, share: float | None, seed: int, least: int = 1) -> Tensor:
+    """Row numbers of `count`, or of a `share` but `least`, random images of each class of (n,); -1 is none."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for label in torch.unique(labels[labels >= 0]).tolist():
+        rows = (labels == label).nonzero()[:, 0]
+        most = count if count is not None else max(least, round((share or 0) * len(rows)))
+        found.append(rows[torch.randperm(len(rows), generator=generator)[:most]])
+    return torch.cat(found).sort().values if found else torch.empty(0, dtype=torch.long)
+
+
+def choose_strength(bank: FeatureTable, settings: Settings, seed: int, device: torch.device) -> float:
+    """The strength of `STRENGTHS` that is best on a fifth of each class of the bank (labels (n, 1)).
+
+    Every eighth is tried, then those beside the best at half the distance, three times, which finds the best if there
+    is one summit. Of equally good ones the strongest is taken; `settings.l2` where no class has three images.
+    """
+    judged = torch.zeros(len(bank), dtype=torch.bool)
+    judged[some_of_each(bank.labels[:, 0], None, 0.2, seed, least=0)] = True
+    if not judged.any():
+        return settings.l2
+    trained, held = bank.rows(~judged), bank.rows(judged)
+    x, count = trained.features.to(device), [int(bank.labels.max()) + 1]
+    right: dict[int, int] = {}
+
+    def better(place: int) -> tuple[int, int]:
+        if place not in right:
+            model = fit_linear(x, trained.labels, count, l2=STRENGTHS[place], max_iter=settings.linear_steps)
+            (best,) = model.ranking(held.features.to(device), top=1)
+            right[place] = int((best[:, 0].cpu() == held.labels[:, 0]).sum())
+        return right[place], place
+
+    at = max(range(0, len(STRENGTHS), 8), key=better)
+    for step in (4, 2, 1):
+        at = max((near for near in (at - step, at, at + step) if 0 <= near < len(STRENGTHS)), key=better)
+    return STRENGTHS[at]

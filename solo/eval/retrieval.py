@@ -1,37 +1,45 @@
-"""Image retrieval by cosine similarity at every label level: top-k, R-precision, MAP@R.
+"""Image retrieval by cosine: at every label level by itself, and graded by how many levels query and image share.
 
-A gallery image is right for a query if both have the same label. R of a query is the number of right images in its
-gallery. Zhang et al., Use All The Labels (CVPR 2022), section 4.4: https://arxiv.org/abs/2204.13207; Musgrave,
+By itself, a gallery image is right for a query if both have the same label; R of a query is the number of right images
+in its gallery. Zhang et al., Use All The Labels (CVPR 2022), section 4.4: https://arxiv.org/abs/2204.13207; Musgrave,
 Belongie, Lim, A Metric Learning Reality Check (ECCV 2020), section 3.1: https://arxiv.org/abs/2003.08505.
+
+Graded, with `l` the number of levels that query and image share, of L (with one level H-AP is average precision):
+
+- **H-AP**, hierarchical average precision: `sum_k Hrank(k) / rank(k) / sum_k rel(k)` over the relevant images, where
+  `Hrank(k)` sums `min(rel(k), rel(j))` over the images j up to k, and `rel = (l / L) / (images that share l levels)`;
+- **NDCG**: gains `2^l - 1`, discounts `log2(1 + rank)`;
+- **ASI**, average set intersection: the mean over the ranks k, up to the number of relevant images, of the share of the
+  first k that belong there level by level.
+
+Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training for pertinent image retrieval (ECCV
+2022): https://arxiv.org/abs/2207.04873.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from solo.eval.intervals import HalfMeans, Interval
-from solo.eval.rows import best, cosines_within, unit_rows
+from solo.eval.intervals import Interval, of_halves
+from solo.eval.rows import best, unit_rows
+
+GRADED = ("h_ap", "ndcg", "asi")
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Results of one level, for each query that counts."""
+    """Results of the queries that count."""
 
-    top_k: dict[int, Tensor]  # k -> (Q,) bool, whether one of the k most similar is right
-    r_precision: Tensor  # (Q,) share of right ones among the R most similar, 0 to 1
-    map_at_r: Tensor  # (Q,) mean over the ranks i = 1..R of (precision at i if the i-th is right, else 0), 0 to 1
+    # measure -> (Q,), 0 to 1. Of a level `top<k>`, 1 if one of the k most similar is right; `r_precision`, share of
+    # right ones among the R most similar; `map_at_r`, mean over the ranks i = 1..R of (precision at i if the i-th is
+    # right, else 0). Graded: `h_ap`, `ndcg`, `asi`
+    values: dict[str, Tensor]
     rows: Tensor  # (Q,) which rows of the features these queries are
-    unknown: int  # queries left out because their label is unknown
-    alone: int  # queries left out because nothing in their gallery is right
-    # 95 % intervals of the means, `top<k>`, `r_precision` and `map_at_r`, where `cuts` were given
-    intervals: dict[str, Interval] = field(default_factory=dict)
-
-    def values(self) -> dict[str, Tensor]:
-        """(Q,) float of each measure, under its name in `intervals`."""
-        top = {f"top{k}": right.float() for k, right in self.top_k.items()}
-        return top | {"r_precision": self.r_precision, "map_at_r": self.map_at_r}
+    unknown: int  # queries left out because their label (graded: the coarsest) is unknown
+    alone: int  # queries left out because nothing in their gallery is right (graded: shares the coarsest label)
+    intervals: dict[str, Interval] = field(default_factory=dict)  # 95 % intervals of the means, where `cuts` were given
 
 
 @torch.no_grad()
@@ -61,93 +69,106 @@ def retrieve(
     Returns:
         One result for each level, coarse first.
     """
-    device, count = features.device, len(features)
-    queries = torch.arange(count, device=device) if queries is None else queries.to(device)
-    gallery = torch.arange(count, device=device) if is_gallery is None else is_gallery.to(device).nonzero()[:, 0]
-    place = torch.full((count,), -1, device=device)
-    place[gallery] = torch.arange(len(gallery), device=device)
-    levels = [_Level(column, queries, gallery, place, top_k) for column in labels.to(device).T]
-    depth = max((level.depth for level in levels), default=0)
-    if depth:
-        keys = unit_rows(features[gallery])
-        rows = max(1, max_elements // len(gallery))
-        for start in range(0, len(queries), rows):
-            part = queries[start : start + rows]
-            similarity = unit_rows(features[part]) @ keys.T
-            own = place[part]
-            inside = own >= 0
-            similarity[inside.nonzero()[:, 0], own[inside]] = -torch.inf  # behind everybody
-            order = best(similarity, depth)
-            for level in levels:
-                level.add(slice(start, start + len(part)), order)
-    found = [level.result() for level in levels]
+    labels, queries, gallery = _placed(features, labels, queries, is_gallery)
+    asked, there = labels[queries].T, labels[gallery].T
+    itself = torch.isin(queries, gallery).long()
+    right, depths = [], []  # R of each query, and how many of the gallery have to be in order
+    for column, a, t in zip(labels.T, asked, there, strict=True):
+        counts = torch.bincount(t + 1, minlength=int(column.max()) + 2)
+        right.append((counts[a + 1] - itself).masked_fill(a < 0, 0))
+        most = int(right[-1].max()) if len(queries) else 0
+        depths.append(min(len(gallery), max(most, *top_k) + int(counts[0])))  # unknown ones may all come first
+    names = [*(f"top{k}" for k in top_k), "r_precision", "map_at_r"]
+    values = torch.zeros(len(asked), len(names), len(queries), device=features.device)
+    for part, order in _ranked(features, queries, gallery, max(depths, default=0), max_elements):
+        for level, depth in enumerate(depths):
+            near = there[level][order[:, :depth]]
+            hit = near == asked[level, part, None]
+            values[level, :, part] = _level_scores(near >= 0, hit, right[level][part], top_k)
+    found = []
+    for a, r, each in zip(asked, right, values, strict=True):
+        unknown, alone = int((a < 0).sum()), int(((a >= 0) & (r == 0)).sum())
+        measured = dict(zip(names, each[:, r > 0].cpu(), strict=True))
+        found.append(Retrieval(measured, queries[r > 0].cpu(), unknown, alone))
     if cuts is None:
         return found
-    halves = [HalfMeans([*one.values()]) for one in found]
-    is_query, member = torch.zeros(2, count, dtype=torch.bool, device=device)
-    is_query[queries], member[gallery] = True, True
-    for part, similarity, starts in cosines_within(features, cuts):
-        similarity.view(*part.shape, -1).masked_fill_(~member[part][:, None], -torch.inf)  # behind everybody
-        asked = labels.to(device)[part].masked_fill(~is_query[part][..., None], -1).movedim(2, 0)  # (L, b, n)
-        there = labels.to(device)[part].masked_fill(~member[part][..., None], -1).movedim(2, 0)
-        own = member[part].long()
-        right = [((a[..., None] == t[:, None]).sum(dim=2) - own) * (a >= 0) for a, t in zip(asked, there, strict=True)]
-        unknown = int((labels.to(device)[part] < 0).sum(dim=1).max()) if len(levels) else 0
-        depth = min(part.shape[1], unknown + max([1, *top_k, *(int(one.max()) for one in right)]))
-        order = best(similarity, depth) + starts
-        for half, a, t, number in zip(halves, asked, there, right, strict=True):
-            near = t.flatten()[order]
-            values = _score(near >= 0, near == a.flatten()[:, None], number.flatten(), top_k)
-            half.add(values.view(-1, *part.shape), (a >= 0) & (number > 0))
+    halves = [
+        retrieve(features[half], labels[half], queries=own, is_gallery=member, top_k=top_k)
+        for half, own, member in _halves(len(features), queries, gallery, cuts)
+    ]
     return [
-        replace(one, intervals={name: half.interval(name, each) for name, each in one.values().items()})
-        for one, half in zip(found, halves, strict=True)
+        replace(one, intervals=of_halves(one.values, [half[level].values for half in halves]))
+        for level, one in enumerate(found)
     ]
 
 
-class _Level:
-    """The results of one level while they are collected."""
+@torch.no_grad()
+def retrieve_graded(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    queries: Tensor | None = None,
+    is_gallery: Tensor | None = None,
+    cuts: Tensor | None = None,
+    max_elements: int = 5_000_000,
+) -> Retrieval:
+    """The graded measures; arguments are those of `retrieve`.
 
-    def __init__(self, labels: Tensor, queries: Tensor, gallery: Tensor, place: Tensor, top_k: Sequence[int]) -> None:
-        self.asked, self.there, self.queries = labels[queries], labels[gallery], queries
-        self.inside = place[queries] >= 0  # of the gallery themselves
-        self.right = self._right()  # R of each query
-        most = max(int(self.right.max()) if len(queries) else 0, *top_k)
-        self.names = [f"top{k}" for k in top_k] + ["r_precision", "map_at_r"]
-        self.top_k, self.values = tuple(top_k), torch.zeros(len(top_k) + 2, len(queries), device=queries.device)
-        unknown = int((self.there < 0).sum())
-        self.depth = min(len(gallery), most + unknown)  # unknown ones are skipped, and may all come first
-
-    def _right(self) -> Tensor:
-        """How many of the gallery are right for each query, itself left out; 0 for an unknown label."""
-        known = self.there[self.there >= 0]
-        counts = torch.bincount(known, minlength=max(int(self.asked.max()), 0) + 1 if len(self.asked) else 1)
-        found = counts[self.asked.clamp(min=0)] - self.inside.long()
-        return found.masked_fill(self.asked < 0, 0).clamp(min=0)
-
-    def add(self, part: slice, order: Tensor) -> None:
-        """Score the queries `part`, for which the gallery's columns are in `order` (q, depth)."""
-        order = order[:, : self.depth]
-        found = self.there[order]
-        known, hit = found >= 0, found == self.asked[part, None]
-        self.values[:, part] = _score(known, hit, self.right[part], self.top_k)
-
-    def result(self) -> Retrieval:
-        """Only the queries that count."""
-        known = self.asked >= 0
-        use = known & (self.right > 0)
-        values = dict(zip(self.names, self.values[:, use].cpu(), strict=True))
-        return Retrieval(
-            {k: values[f"top{k}"].bool() for k in self.top_k},
-            values["r_precision"],
-            values["map_at_r"],
-            self.queries[use].cpu(),
-            unknown=int((~known).sum()),
-            alone=int((known & ~use).sum()),
-        )
+    Images whose coarsest label is unknown are neither queries nor in the gallery; below that, an unknown label ends the
+    path that two images can share.
+    """
+    labels, queries, gallery = _placed(features, labels, queries, is_gallery)
+    known = labels[:, 0] >= 0
+    asked, gallery = queries[known[queries]], gallery[known[gallery]]
+    values = torch.full((len(asked), 3), torch.nan, device=features.device)
+    for part, order in _ranked(features, asked, gallery, len(gallery), max_elements):
+        query, there = asked[part, None], labels[gallery]
+        shared = ((labels[query] == there) & (there >= 0)).cumprod(dim=2).sum(dim=2).masked_fill(query == gallery, 0)
+        values[part] = _graded_scores(shared.gather(1, order), labels.shape[1])
+    use = values[:, 0].isfinite()
+    measured = dict(zip(GRADED, values[use].cpu().unbind(dim=1), strict=True))
+    whole = Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
+    if cuts is None:
+        return whole
+    halves = [
+        retrieve_graded(features[half], labels[half], queries=own, is_gallery=member).values
+        for half, own, member in _halves(len(features), queries, gallery, cuts)
+    ]
+    return replace(whole, intervals=of_halves(whole.values, halves))
 
 
-def _score(known: Tensor, hit: Tensor, right: Tensor, top_k: Sequence[int]) -> Tensor:
+def _placed(
+    features: Tensor, labels: Tensor, queries: Tensor | None, is_gallery: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels, row numbers of the queries and of the gallery, where the features are."""
+    device = features.device
+    everyone = torch.arange(len(features), device=device)
+    gallery = everyone if is_gallery is None else is_gallery.to(device).nonzero()[:, 0]
+    return labels.to(device), everyone if queries is None else queries.to(device), gallery
+
+
+def _halves(count: int, queries: Tensor, gallery: Tensor, cuts: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The rows of each half, and its queries and gallery among these."""
+    is_query, member = torch.zeros(2, count, dtype=torch.bool, device=queries.device)
+    is_query[queries], member[gallery] = True, True
+    for half in cuts.to(queries.device):
+        yield half, is_query[half].nonzero()[:, 0], member[half]
+
+
+def _ranked(
+    features: Tensor, queries: Tensor, gallery: Tensor, depth: int, max_elements: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Some queries at a time, with the places in the gallery (q, depth) of the most similar images, itself the last."""
+    keys = unit_rows(features[gallery])
+    rows = max(1, max_elements // max(1, len(gallery)))
+    for start in range(0, len(queries) if depth else 0, rows):
+        part = queries[start : start + rows]
+        similarity = unit_rows(features[part]) @ keys.T
+        similarity.masked_fill_(part[:, None] == gallery, -torch.inf)
+        yield slice(start, start + len(part)), best(similarity, depth)
+
+
+def _level_scores(known: Tensor, hit: Tensor, right: Tensor, top_k: Sequence[int]) -> Tensor:
     """(measures, q) of ranked images (q, depth), of which only the `known` ones are there; `right` (q,) is R."""
     rank, hits = known.cumsum(dim=1, dtype=torch.int32), hit.cumsum(dim=1, dtype=torch.int32)
     total = right.clamp(min=1)
@@ -159,3 +180,29 @@ def _score(known: Tensor, hit: Tensor, right: Tensor, top_k: Sequence[int]) -> T
             (counted * hits / rank.clamp(min=1)).sum(dim=1) / total,
         ]
     )
+
+
+def _graded_scores(shared: Tensor, num_levels: int) -> Tensor:
+    """(q, 3): H-AP, NDCG and ASI of ranked images that share so many levels (q, n), NaN where nothing is relevant."""
+    size = shared.shape[1]
+    counts = torch.stack([(shared == level).sum(dim=1) for level in range(num_levels + 1)], dim=1)  # (q, L + 1)
+    above = counts.flip(1).cumsum(dim=1).flip(1) - counts  # images that come before those of a level in the ideal order
+    relevant = above[:, 0]
+    depth = torch.arange(num_levels + 1, device=shared.device) / num_levels
+    relevance = depth / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
+    ranks = torch.arange(1, size + 1, device=shared.device, dtype=torch.int32)
+    here = relevance.gather(1, shared)  # (q, n)
+    discount = 1 / torch.log2(ranks + 1.0).double()
+    until = torch.cat([discount.new_zeros(1), discount.cumsum(dim=0)])  # until[k]: sum of the first k
+    hierarchical_rank, overlap = torch.zeros_like(here.expand(2, -1, -1))
+    ideal_gain = until.new_zeros(len(shared))
+    for level in range(1, num_levels + 1):
+        seen = (shared == level).cumsum(dim=1, dtype=torch.int32)
+        first, count = above[:, level, None], counts[:, level, None]
+        hierarchical_rank += torch.minimum(here, relevance[:, level, None]) * seen
+        overlap += torch.minimum(seen, (ranks - first).clamp(min=0).minimum(count))
+        ideal_gain += (2.0**level - 1) * (until[first + count] - until[first])[:, 0]
+    h_ap = (hierarchical_rank / ranks).sum(dim=1) / here.sum(dim=1)  # 0 / 0 where nothing is relevant
+    gain = (2.0 ** torch.arange(num_levels + 1, device=shared.device) - 1)[shared] @ discount.float()
+    asi = (overlap / ranks * (ranks <= relevant[:, None])).sum(dim=1) / relevant
+    return torch.stack([h_ap, (gain / ideal_gain).float(), asi], dim=1)

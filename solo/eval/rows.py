@@ -1,6 +1,5 @@
 """What the measures do to rows of features before they look at them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,23 +21,6 @@ def unit(rows: Array) -> Array:
     """`unit_rows` of an array (n, d), in float64."""
     found: Array = unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float64))).numpy()
     return found
-
-
-def cosines_within(
-    features: Tensor, groups: Tensor, max_elements: int = 250_000
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Cosines of the rows of groups (g, n) of features (N, d) among each other, -inf with themselves, some at a time.
-
-    Yields the groups (b, n), their cosines (b * n, n), and where in the groups' flat values each row's group begins:
-    (b * n, 1).
-    """
-    count = groups.shape[1]
-    for part in torch.split(groups.to(features.device), max(1, max_elements // max(count, 1) ** 2)) if count else ():
-        rows = unit_rows(features[part])
-        similarity = rows @ rows.transpose(1, 2)
-        similarity.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-        starts = torch.arange(len(part), device=part.device).repeat_interleave(count)[:, None] * count
-        yield part, similarity.flatten(0, 1), starts
 
 
 def draw(count: int, most: int, seed: int = 0) -> Tensor:

@@ -1,9 +1,11 @@
 """All measures of one model's features, for all classes and for those that pretraining has and has not seen.
 
-Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
+Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207. Numbers are as
+`evaluate.json` holds them: in percent, rounded, `<name>_ci` their intervals, null undefined.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,24 +14,40 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
-from solo.eval.clustering import agreement, agreement_inside
+from solo.eval.classes import agreement, agreement_inside
 from solo.eval.features import Features, FeatureTable
-from solo.eval.graded import GradedRetrieval, retrieve_graded
-from solo.eval.hierarchy import consistent, hierarchy_scores
-from solo.eval.intervals import UNDEFINED, Interval, coin, cuts, of_classes, of_mean
-from solo.eval.json_numbers import Numbers, percent, plain, statistic, told
-from solo.eval.knn import hits
-from solo.eval.paths import calibration_error, cpcc, full_path, mean_per_class
-from solo.eval.predict import intervals_of, knn_ranking, linear_ranking, neighbour_intervals
-from solo.eval.retrieval import Retrieval, retrieve
-from solo.eval.rows import draw
-from solo.eval.scores import Judged, judge, mean_average_precision
-from solo.eval.tree import centroids, compare_with_labels, emergent_tree
+from solo.eval.intervals import (
+    UNDEFINED,
+    Interval,
+    coin,
+    cuts,
+    of_classes,
+    of_independent,
+    of_mean,
+    of_statistic,
+    paired_images,
+)
+from solo.eval.knn import hits, knn_ranking, neighbour_intervals
+from solo.eval.linear import linear_ranking
+from solo.eval.predictions import (
+    Judged,
+    calibration_error,
+    consistent,
+    full_path,
+    hierarchy_scores,
+    judge,
+    mean_average_precision,
+    mean_per_class,
+)
+from solo.eval.retrieval import Retrieval, retrieve, retrieve_graded
+from solo.eval.rows import Array, draw
+from solo.eval.tree import centroids, compare_with_labels, cpcc, emergent_tree
 from solo.taxonomy import Taxonomy
 
 MEASURES = ("linear", "knn", "retrieval", "clustering", "hierarchy")
 _MOST_CLASSES = 10_000  # of an emergent tree
 _PERMUTED_CLASSES = 500  # above, random re-labellings take too long
+Numbers = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,27 +86,22 @@ def evaluate(features: Features, protocol: Protocol, device: torch.device) -> li
 def parts(features: Features) -> Iterator[tuple[str, Features]]:
     """All rows, and those of seen and of unseen classes."""
     yield "all", features
-    for name in ("seen", "unseen") if features.unseen else ():
-        tables = [
-            None if table is None else _of_classes(features, table, name) for table in (features.val, features.train)
-        ]
-        val, train = tables
-        if val is None or int(val.sum()) < 2:  # one image has nothing to be compared with
-            continue
-        bank = features.train.rows(train) if features.train is not None and train is not None and train.any() else None
-        queries = None if features.queries is None else features.queries[val]
-        yield name, replace(features, val=features.val.rows(val), train=bank, queries=queries)
-
-
-def _of_classes(features: Features, table: FeatureTable, which: str) -> Tensor:
-    """(n,) bool: rows whose class is known, and seen or unseen."""
-    leaves = torch.from_numpy(classes_of(features, table.labels))
     names = features.tree.class_names if features.tree else features.class_names(len(features.levels) - 1)
     unseen = torch.tensor([name in features.unseen for name in names] + [False])  # the last: of -1
-    return (unseen[leaves] if which == "unseen" else ~unseen[leaves]) & (leaves >= 0)
+    for which in ("seen", "unseen") if features.unseen else ():
+        rows = []
+        for table in (features.val, features.val if features.train is None else features.train):
+            classes = torch.from_numpy(classes_of(features, table.labels))
+            rows.append((unseen[classes] == (which == "unseen")) & (classes >= 0))
+        val, train = rows
+        if int(val.sum()) < 2:  # one image has nothing to be compared with
+            continue
+        bank = features.train.rows(train) if features.train is not None and train.any() else None
+        queries = None if features.queries is None else features.queries[val]
+        yield which, replace(features, val=features.val.rows(val), train=bank, queries=queries)
 
 
-def classes_of(features: Features, labels: Tensor) -> np.ndarray:
+def classes_of(features: Features, labels: Tensor) -> Array:
     """The class (leaf) of each row of labels (n, L), -1 unknown."""
     tree = features.tree
     if tree is None or not tree.is_ragged:
@@ -97,13 +110,24 @@ def classes_of(features: Features, labels: Tensor) -> np.ndarray:
     return np.array([tree.leaf_of(row) for row in rows.tolist()])[which.reshape(-1)]
 
 
+def _with_classes(features: Features, table: FeatureTable) -> FeatureTable:
+    """The last column of the labels is the class; in a ragged tree that is one more."""
+    if features.tree is None or not features.tree.is_ragged:
+        return table
+    classes = torch.from_numpy(classes_of(features, table.labels))
+    return replace(table, labels=torch.cat([table.labels, classes[:, None]], dim=1))
+
+
 def _measure(which: str, features: Features, protocol: Protocol, device: torch.device) -> Numbers:
-    val, train, queries, tree = features.val, features.train, features.queries, features.tree
-    levels = [_counts(name, column) for name, column in zip(features.levels, val.labels.T, strict=True)]
-    truth = _with_classes(features, val)
-    bank = None if train is None else FeatureTable(train.features, _with_classes(features, train))
-    toss = coin(val.features)
-    classes = truth[:, -1].numpy()
+    val, tree, levels = _with_classes(features, features.val), features.tree, list[Numbers]()
+    bank = None if features.train is None else _with_classes(features, features.train)
+    truth, classes = val.labels, val.labels[:, -1].numpy()
+    for name, column in zip(features.levels, features.val.labels.T, strict=True):
+        known = column[column >= 0]
+        unknown = len(column) - len(known)
+        levels.append({"level": name, "classes": len(known.unique()), "images": len(known), "unknown": unknown})
+    halves = cuts(len(val), protocol.seed) if protocol.intervals else None
+    asked = _asked(features, protocol) | {"cuts": halves}
     rankings: dict[str, list[Tensor]] = {}
     measured: list[list[Numbers]] = []
     judged: Judged | None = None
@@ -111,77 +135,87 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
         rankings["linear"], model = linear_ranking(
             bank, val.features, truth, protocol.l2, protocol.linear_steps, device
         )
-        right = hits(rankings["linear"], truth)
-        measured.append(_accuracies("linear", right, intervals_of(right, toss), protocol))
-        measured.append(_per_class("linear", rankings["linear"], truth, protocol))
-        measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
         judged = judge(model, val.features, classes, tree)
-        measured.append(_calibration(judged, rankings["linear"], truth, protocol))
+        measured.append(_accuracies("linear", rankings["linear"], val, protocol))
+        measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
+        measured.append(_calibration(judged, rankings["linear"], truth.numpy(), protocol))
     if "knn" in protocol.measures:
-        rankings["knn"] = knn_ranking(bank, FeatureTable(val.features, truth), protocol.k, protocol.temperature, device)
-        right = hits(rankings["knn"], truth)
-        ends = intervals_of(right, toss)
-        if bank is None and protocol.intervals:
-            where, how = val.features.to(device), (protocol.k, protocol.temperature)
-            ends = neighbour_intervals(where, truth, right, *how, cuts(len(val), protocol.seed))
-        measured.append(_accuracies("knn", right, ends, protocol))
-        measured.append(_per_class("knn", rankings["knn"], truth, protocol, bank is not None))
+        rankings["knn"] = knn_ranking(bank, val, protocol.k, protocol.temperature, device)
+        ends = None
+        if bank is None and halves is not None:
+            right = hits(rankings["knn"], truth)
+            ends = neighbour_intervals(val, right, protocol.k, protocol.temperature, halves, device)
+        measured.append(_accuracies("knn", rankings["knn"], val, protocol, ends, independent=bank is not None))
     if "retrieval" in protocol.measures:
-        measured.append(_retrieval(features, protocol, device))
+        found = retrieve(val.features.to(device), features.val.labels, top_k=protocol.top_k, **asked)
+        measured.append([_of_queries(one, protocol, "retrieval_top") for one in found])
     if "clustering" in protocol.measures:
-        measured.append([_clustering(val, level, protocol) for level in range(len(levels))])
+        measured.append([_clustering(features.val, level, protocol.seed) for level in range(len(levels))])
     for numbers in measured:
-        for row, found in zip(levels, numbers, strict=False):  # the classes of a ragged tree come last
-            row |= found
-    images = {"val": len(val), "train": 0 if train is None else len(train)}
-    if queries is not None:
-        images |= {"queries": int(queries.sum()), "gallery": int((~queries).sum())}
+        for row, own in zip(levels, numbers, strict=False):  # the classes of a ragged tree come last
+            row |= own
+    images = {"val": len(val), "train": 0 if bank is None else len(bank)}
+    if features.queries is not None:
+        images |= {"queries": int(features.queries.sum()), "gallery": int((~features.queries).sum())}
     result: Numbers = {"classes": which, "images": images, "levels": levels}
     if "hierarchy" in protocol.measures and tree is not None:
-        result["hierarchy"] = _hierarchy(tree, rankings, val, classes, protocol, bank is not None)
+        result["hierarchy"] = _hierarchy(tree, rankings, features.val, classes, protocol, bank is not None)
         if judged is not None and tree.num_levels > 1:
             values = torch.from_numpy(judged.hops[np.isfinite(judged.hops)])
             result["hierarchy"]["linear"] |= percent({"hops": values}, {"hops": of_mean(values)}, protocol.intervals)
             result["hierarchy"]["crm"] = _mistakes(tree, classes, judged.careful)
         if "retrieval" in protocol.measures and tree.num_levels > 1:
-            asked = _asked(features, protocol)
-            graded = retrieve_graded(val.features.to(device), val.labels, **asked)
+            graded = retrieve_graded(val.features.to(device), features.val.labels, **asked)
             result["hierarchy"]["retrieval"] = _of_queries(graded, protocol)
     if judged is not None and tree is None and len(levels) > 1 and int(truth.max()) < 2:
         result["several"] = _several(judged, truth.numpy(), levels, protocol)
     return result
 
 
-def _per_class(
-    name: str, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol, independent: bool = True
+def _accuracies(
+    name: str,
+    ranking: list[Tensor],
+    val: FeatureTable,
+    protocol: Protocol,
+    ends: list[dict[str, Interval]] | None = None,
+    independent: bool = True,
 ) -> list[Numbers]:
-    """Accuracy averaged over the classes of each level."""
-    found = []
-    for top, column in zip(ranking, truth.numpy().T, strict=True):
-        right = top[:, 0].numpy() == column
-        ends = of_classes(right, column) if protocol.intervals and independent else None
-        found.append(told(f"{name}_mean_per_class", mean_per_class(right, column), ends))
+    """Top-1 and top-5 of each level and accuracy averaged over its classes; `ends`, where images aren't independent."""
+    each, found = hits(ranking, val.labels), []
+    ends = _independent(each, val) if ends is None else ends
+    for level, column in enumerate(val.labels.numpy().T):
+        right = ranking[level][:, 0].numpy() == column
+        own = of_classes(right, column) if protocol.intervals and independent else None
+        numbers = percent(each[level], ends[level], protocol.intervals, f"{name}_")
+        found.append(numbers | told(f"{name}_mean_per_class", mean_per_class(right, column), own))
     return found
 
 
-def _calibration(judged: Judged, ranking: Sequence[Tensor], truth: Tensor, protocol: Protocol) -> list[Numbers]:
+def _independent(each: list[dict[str, Tensor]], val: FeatureTable) -> list[dict[str, Interval]]:
+    """Intervals of the shares of hits of independent images."""
+    toss = coin(val.features)
+    return [
+        {name: of_independent(float(hit.double().mean()), len(hit), toss) for name, hit in one.items()} for one in each
+    ]
+
+
+def _calibration(judged: Judged, ranking: list[Tensor], truth: Array, protocol: Protocol) -> list[Numbers]:
     """Of each level's own classifier, and of the classes' probabilities added up to the level."""
     found = []
-    for level, column in enumerate(truth.numpy().T):
-        own = ranking[level][:, 0].numpy() == column, judged.confidence[:, level]
-        both = {"linear_ece": own}
+    for level, column in enumerate(truth.T):
+        both = {"linear_ece": (ranking[level][:, 0].numpy(), judged.confidence[:, level])}
         if level < judged.summed.shape[1]:
-            both["linear_ece_summed"] = judged.summed[:, level] == column, judged.summed_confidence[:, level]
+            both["linear_ece_summed"] = judged.summed[:, level], judged.summed_confidence[:, level]
         numbers: Numbers = {}
-        for name, (right, confidence) in both.items():
-            sure, hit = confidence[column >= 0], right[column >= 0]
+        for name, (best, confidence) in both.items():
+            sure, hit = confidence[column >= 0], (best == column)[column >= 0]
             measure = lambda rows, sure=sure, hit=hit: calibration_error(sure[rows], hit[rows])  # noqa: E731
             numbers |= statistic(name, measure, len(hit), protocol.intervals)
         found.append(numbers)
     return found
 
 
-def _several(judged: Judged, labels: np.ndarray, levels: list[Numbers], protocol: Protocol) -> Numbers:
+def _several(judged: Judged, labels: Array, levels: list[Numbers], protocol: Protocol) -> Numbers:
     """Columns that say whether an image has a label: average precision, of each added to `levels`, and its mean."""
     for place, row in enumerate(levels):
         one = slice(place, place + 1)
@@ -194,93 +228,128 @@ def _several(judged: Judged, labels: np.ndarray, levels: list[Numbers], protocol
     return numbers | told("map_11", eleven, UNDEFINED if protocol.intervals else None)
 
 
-def _counts(name: str, column: Tensor) -> Numbers:
-    known = column[column >= 0].numpy()
-    return {"level": name, "classes": len(np.unique(known)), "images": len(known), "unknown": len(column) - len(known)}
-
-
-def _with_classes(features: Features, table: FeatureTable) -> Tensor:
-    """The labels, the last column of which is the class; in a ragged tree that is one more."""
-    if features.tree is None or not features.tree.is_ragged:
-        return table.labels
-    classes = torch.from_numpy(classes_of(features, table.labels))
-    return torch.cat([table.labels, classes[:, None]], dim=1)
-
-
-def _accuracies(
-    name: str, each: list[dict[str, Tensor]], ends: list[dict[str, Interval]], protocol: Protocol
-) -> list[Numbers]:
-    """Top-1 and top-5 with their intervals."""
-    return [percent(*one, protocol.intervals, f"{name}_{{}}") for one in zip(each, ends, strict=True)]
-
-
 def _hierarchy(
     tree: Taxonomy,
     rankings: dict[str, list[Tensor]],
     val: FeatureTable,
-    classes: np.ndarray,
+    classes: Array,
     protocol: Protocol,
     voters: bool,
 ) -> Numbers:
     """Of the predictions of each classifier, and of the tree of the classes' mean features."""
     numbers: Numbers = {}
-    toss = coin(val.features)
     for name, ranking in rankings.items():
-        own = _mistakes(tree, classes, ranking[-1][:, 0].numpy())
+        numbers[name] = _mistakes(tree, classes, ranking[-1][:, 0].numpy())
         if tree.num_levels > 1:
             predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
             labels = val.labels.numpy()
             judged = {"consistency": consistent(tree, predicted, labels), "full_path": full_path(predicted, labels)}
             each = {key: torch.from_numpy(right) for key, right in judged.items()}
             # Where the measured images vote themselves, they are not independent.
-            own |= percent(
-                each, intervals_of([each], toss)[0] if voters or name == "linear" else {}, protocol.intervals
-            )
-        numbers[name] = own
+            ends = _independent([each], val)[0] if voters or name == "linear" else {}
+            numbers[name] |= percent(each, ends, protocol.intervals)
     present = np.unique(classes[classes >= 0])
     if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
         means, leaves, _ = centroids(val.features.numpy(), classes)
         paths = np.array(tree.path_table())[leaves]
         permutations = 199 if len(leaves) <= _PERMUTED_CLASSES else 0
         agrees = compare_with_labels(emergent_tree(means), paths, permutations, protocol.seed)
-        numbers["tree"] = {key: plain(getattr(agrees, key)) for key in ("cophenetic", "p_value", "gamma", "recovered")}
+        numbers["tree"] = {key: plain(value) for key, value in vars(agrees).items()}
         numbers["tree"]["cpcc"] = plain(cpcc(tree, means, leaves))
     return numbers
 
 
-def _mistakes(tree: Taxonomy, classes: np.ndarray, best: np.ndarray) -> Numbers:
+def _mistakes(tree: Taxonomy, classes: Array, best: Array) -> Numbers:
     """How far predicted classes (n,) are from the true ones (n,)."""
-    found = hierarchy_scores(tree, classes, best)
-    own = {key: plain(getattr(found, key)) for key in ("severity", "distance", "precision", "recall", "f1")}
-    return own | {"mistakes": found.mistakes, "images": found.images, "unknown": found.unknown}
+    found = vars(hierarchy_scores(tree, classes, best))
+    return {key: plain(value) if isinstance(value, float) else value for key, value in found.items()}
 
 
 def _asked(features: Features, protocol: Protocol) -> dict[str, Any]:
-    """Queries, gallery and halves."""
+    """Queries and gallery."""
     which, count = features.queries, len(features.val)
     queries = torch.arange(count) if which is None else which.nonzero()[:, 0]
     queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
-    halves = cuts(count, protocol.seed) if protocol.intervals else None
-    return {"queries": queries, "is_gallery": None if which is None else ~which, "cuts": halves}
+    return {"queries": queries, "is_gallery": None if which is None else ~which}
 
 
-def _of_queries(one: Retrieval | GradedRetrieval, protocol: Protocol) -> Numbers:
+def _of_queries(one: Retrieval, protocol: Protocol, top: str = "") -> Numbers:
     counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-    return percent(one.values(), one.intervals, protocol.intervals) | counts
+    numbers = percent(one.values, one.intervals, protocol.intervals) | counts
+    return {f"{top}{key[3:]}" if top and key.startswith("top") else key: value for key, value in numbers.items()}
 
 
-def _retrieval(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
-    asked, val = _asked(features, protocol), features.val
-    found = retrieve(val.features.to(device), val.labels, top_k=protocol.top_k, **asked)
-    numbers = (_of_queries(one, protocol) for one in found)
-    return [{f"retrieval_{key}" if key.startswith("top") else key: x for key, x in one.items()} for one in numbers]
-
-
-def _clustering(val: FeatureTable, level: int, protocol: Protocol) -> Numbers:
+def _clustering(val: FeatureTable, level: int, seed: int) -> Numbers:
     features, labels = val.features.numpy(), val.labels.numpy()
-    whole = agreement(features, labels[:, level], protocol.seed)
+    whole = agreement(features, labels[:, level], seed)
     numbers: Numbers = {"nmi": plain(whole.nmi), "ami": plain(whole.ami)}
     if level:
-        inside = agreement_inside(features, labels[:, level], labels[:, level - 1], protocol.seed)
+        inside = agreement_inside(features, labels[:, level], labels[:, level - 1], seed)
         numbers |= {"nmi_inside": plain(inside.nmi), "ami_inside": plain(inside.ami), "groups_inside": inside.groups}
     return numbers
+
+
+def plain(value: float, digits: int = 4) -> float | None:
+    """For JSON: rounded, None where it is not defined."""
+    return round(float(value), digits) if math.isfinite(value) else None
+
+
+def told(name: str, value: float, ends: Interval | None) -> Numbers:
+    """One number of 0 to 1 in percent and, unless it is None, its interval, null where there is none to tell."""
+    numbers: Numbers = {name: plain(100 * value)}
+    if ends is not None:
+        numbers[f"{name}_ci"] = [plain(100 * end) for end in ends] if all(map(math.isfinite, ends)) else None
+    return numbers
+
+
+def percent(values: Mapping[str, Tensor], ends: Mapping[str, Interval], intervals: bool, prefix: str = "") -> Numbers:
+    """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
+    numbers: Numbers = {}
+    for key, each in values.items():
+        known = ends.get(key, UNDEFINED) if intervals else None
+        numbers |= told(f"{prefix}{key}", float(each.double().mean()), known)
+    return numbers
+
+
+def statistic(name: str, of: Callable[[Array], float], count: int, intervals: bool, unseen: float = 0.2) -> Numbers:
+    """The same of a number that is no mean over images: `of` gets numbers of rows out of `count`; 0 to 1, or NaN."""
+    return told(name, of(np.arange(count)), of_statistic(of, count, unseen) if intervals else None)
+
+
+Tables = tuple[FeatureTable, FeatureTable]  # of the images that vote and teach, and of those that are judged
+
+
+def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device) -> dict[str, Any]:
+    """Did training make features better? Two networks, by kNN and by a linear classifier, of the same images in order.
+
+    Labels are one column of classes, -1 unknown; of the protocol `k`, `temperature`, `l2` and `linear_steps` are read.
+
+    Returns:
+        Plain values: for `knn` and `linear` the accuracies, their difference and its interval, `paired_images` over
+        the judged images (it knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so
+        and the other doesn't disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
+    """
+    right: dict[str, list[Tensor]] = {"knn": [], "linear": []}
+    for bank, judged in (start, end):
+        how = protocol.l2, protocol.linear_steps, device
+        rankings = {
+            "knn": knn_ranking(bank, judged, protocol.k, protocol.temperature, device),
+            "linear": linear_ranking(bank, judged.features, judged.labels, *how)[0],
+        }
+        for name, ranking in rankings.items():
+            right[name].append(100 * hits(ranking, judged.labels)[0]["acc1"].double())
+    found, said, lines = dict[str, Any](), set[str](), list[str]()
+    for name, (before, after) in right.items():
+        change = paired_images((after - before).tolist(), 100)
+        ends = {"start": float(before.mean()), "end": float(after.mean()), "difference": change.mean}
+        found[name] = {key: plain(value) for key, value in ends.items()}
+        found[name]["ci"] = [plain(change.low), plain(change.high)]
+        size = f"{abs(change.mean):.1f} +- {(change.high - change.low) / 2:.1f}"
+        none = f"no difference ({'' if change.mean >= 0 else '-'}{size})"
+        words = none if change.says == "no difference" else f"{change.says} by {size}"
+        title = "kNN" if name == "knn" else name
+        lines.append(f"{title}: {ends['start']:.2f} % -> {ends['end']:.2f} %, {words}")
+        said |= {change.says} - {"no difference"}
+    says = "no difference" if not said else "mixed" if len(said) > 1 else said.pop()
+    text = f"{says}{': stop' if says == 'worse' else ''} ({'; '.join(lines)})"
+    return {"says": says, "text": text, **found, "images": len(right["knn"][0]), "bank": len(start[0])}

@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.rows import Array, unit
+from solo.eval.rows import Array, draw, unit
+from solo.taxonomy import Taxonomy
 
 MOST_LEAVES = 10_000  # whose distances fill 400 MB
 
@@ -62,12 +63,11 @@ class EmergentTree:
 
     def cut(self, clusters: int) -> Array:
         """(m,) cluster of each leaf when all but the last `clusters` - 1 merges are done, numbered by first leaf."""
-        m = self.num_leaves
-        found = np.arange(2 * m - 1)
-        for step in range(m - 2, -1, -1):  # from the root down: nodes get the number of the node they are part of
-            if step < m - max(1, min(clusters, m)):
-                found[self.merges[step, :2].astype(int)] = found[m + step]
-        _, first, number = np.unique(found[:m], return_index=True, return_inverse=True)
+        from scipy.cluster.hierarchy import fcluster
+
+        step = np.arange(len(self.merges), dtype=float)
+        found = fcluster(self.merges, len(self.merges) - clusters, "monocrit", monocrit=step)
+        _, first, number = np.unique(found, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[number]
 
 
@@ -107,18 +107,18 @@ def emergent_tree(points: Array) -> EmergentTree:
     Raises:
         UserError: fewer than two points, more than 10,000, or values that aren't finite.
     """
-    from scipy.cluster.hierarchy import linkage as join
+    from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
-    points = np.asarray(points)
-    if not 2 <= len(points) <= MOST_LEAVES or not np.isfinite(points).all():
-        what = "values that are not finite" if 2 <= len(points) <= MOST_LEAVES else f"{len(points):,} points"
+    allowed = 2 <= len(points) <= MOST_LEAVES
+    if not allowed or not np.isfinite(points).all():
+        what = "values that are not finite" if allowed else f"{len(points):,} points"
         raise UserError(f"a tree needs 2 to {MOST_LEAVES:,} finite points, got {what}; draw some, or use centroids")
     rows = unit(points)
     away = np.maximum(1 - rows @ rows.T, 0)
     np.fill_diagonal(away, 0)
     distances: Array = squareform(away, checks=False)
-    return EmergentTree(join(distances, method="average"), distances)
+    return EmergentTree(linkage(distances, method="average"), distances)
 
 
 def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 199, seed: int = 0) -> TreeAgreement:
@@ -126,25 +126,47 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
 
     `permutations` random re-labellings, drawn with `seed`, are behind `p_value`; 0 leaves it NaN.
     """
-    paths = np.asarray(paths).reshape(tree.num_leaves, -1)
-    away = label_distances(paths)
-    correlation = pearson(tree.cophenetic, away)
-    members = ([np.flatnonzero(column == c).tolist() for c in set(column.tolist()) - {-1}] for column in paths.T)
-    nodes = {frozenset(group) for groups in members for group in groups if 1 < len(group) < tree.num_leaves}
-    return TreeAgreement(
-        cophenetic=correlation,
-        p_value=_mantel(tree.cophenetic, away, correlation, permutations, seed),
-        gamma=spearman(tree.cophenetic, away),
-        recovered=len(nodes & set(tree.clades)) / len(nodes) if nodes else math.nan,
-    )
+    from scipy.spatial.distance import squareform
+
+    away, heights = label_distances(paths), tree.cophenetic
+    correlation, p_value = pearson(heights, away), math.nan
+    if permutations and not math.isnan(correlation):
+        rng, square = np.random.default_rng(seed), squareform(away)
+        left, right = np.triu_indices(len(square), k=1)
+        centred = heights - heights.mean()
+        threshold = float(centred @ away) * (1 - 1e-12)  # all permutations have the same variances: compare products
+        orders = (rng.permutation(len(square)) for _ in range(permutations))
+        as_good = sum(float(centred @ square[order[left], order[right]]) >= threshold for order in orders)
+        p_value = (1 + as_good) / (permutations + 1)
+    members = [np.flatnonzero(column == node) for column in paths.T for node in np.unique(column[column >= 0])]
+    nodes = {frozenset(leaves.tolist()) for leaves in members if 1 < len(leaves) < tree.num_leaves}
+    recovered = len(nodes & set(tree.clades)) / len(nodes) if nodes else math.nan
+    return TreeAgreement(correlation, p_value, spearman(heights, away), recovered)
 
 
 def label_distances(paths: Array) -> Array:
     """(m (m - 1) / 2,) levels below the lowest common ancestor of each pair, 0 (same leaf) to L, condensed."""
     left, right = np.triu_indices(len(paths), k=1)
     same = (paths[left] == paths[right]) & (paths[left] >= 0)
-    shared: Array = np.cumprod(same, axis=1).sum(axis=1)
-    return np.asarray(paths.shape[1] - shared)
+    return np.asarray(paths.shape[1] - np.cumprod(same, axis=1).sum(axis=1))
+
+
+def cpcc(tree: Taxonomy, means: Array, leaves: Array, most: int = 2_000) -> float:
+    """Cophenetic correlation of the embedding with the label tree: Pearson's, over all pairs of classes.
+
+    Of the euclidean distances of the classes' mean features (m, d) with the distances of the classes `leaves` (m,) in
+    the tree; -1 to 1, NaN with fewer than three classes or where either has no variance. Of more than `most` classes,
+    as many are drawn. Zeng, des Combes, Zhao: Learning structured representations by embedding class hierarchy (ICLR
+    2023), section 2.
+    """
+    chosen = draw(len(leaves), most).numpy()
+    means, leaves = means[chosen].astype(np.float64), leaves[chosen]
+    if len(leaves) < 3:
+        return math.nan
+    rest = [slice(place + 1, None) for place in range(len(leaves) - 1)]  # the pairs of one class at a time
+    apart = [np.linalg.norm(means[place] - means[rows], axis=1) for place, rows in enumerate(rest)]
+    in_tree = [tree.distance(leaves[place], leaves[rows]) for place, rows in enumerate(rest)]
+    return pearson(np.concatenate(apart), np.concatenate(in_tree).astype(np.float64))
 
 
 def robinson_foulds(a: EmergentTree, b: EmergentTree) -> float:
@@ -172,20 +194,3 @@ def spearman(x: Array, y: Array) -> float:
     from scipy.stats import rankdata
 
     return pearson(rankdata(x), rankdata(y))
-
-
-def _mantel(heights: Array, away: Array, correlation: float, permutations: int, seed: int) -> float:
-    if permutations < 1 or math.isnan(correlation):
-        return math.nan
-    from scipy.spatial.distance import squareform
-
-    rng = np.random.default_rng(seed)
-    square = squareform(away)
-    left, right = np.triu_indices(len(square), k=1)
-    centred = heights - heights.mean()
-    threshold = float(centred @ away) * (1 - 1e-12)  # every permutation has the same variances: compare the products
-    as_good = 1
-    for _ in range(permutations):
-        order = rng.permutation(len(square))
-        as_good += float(centred @ square[order[left], order[right]]) >= threshold
-    return as_good / (permutations + 1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from solo import api
-from solo.analysis.benchmark import packed, write
+from solo.analysis.comparison import packed, write_runs
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.experiment_schema import BenchmarkCfg
 from solo.args.fields import keys_of
@@ -26,7 +26,7 @@ from solo.cli import read_config
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
-from solo.eval.probes import PROBES, Settings, probe
+from solo.eval.linear import PROBES, Settings, probe
 from solo.experiment.runs import NAME, Row, add_row, read_rows
 from solo.files import output_file, told_apart
 from solo.run.features import load_features
@@ -82,7 +82,7 @@ def main(words: Sequence[str]) -> int:
         if cfg.do != "cost" and there:
             left = len(cells) - len(there)
             said = [f"{left} of {len(cells)} cells are not measured: {'; '.join(failed) or 'not run'}."] if left else []
-            files = write(there, folder, f"solo benchmark {' '.join(words)}", [*said, _protocols(cfg, settings)])
+            files = write_runs(there, folder, f"solo benchmark {' '.join(words)}", [*said, _protocols(cfg, settings)])
             say(f"files in {folder}: {NAME}, {', '.join(files)}")
         return 1 if failed else 0
 

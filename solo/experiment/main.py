@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.analysis.experiment import COST, Report, compare, write
+from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.experiment_schema import ExperimentCfg
 from solo.args.fields import keys_of
 from solo.callbacks import run_lock
@@ -64,7 +64,7 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
                 perform_all(left(tasks()), folder, cfg.jobs, cfg.keep, done)
     finally:
         if cfg.do != "cost":
-            files = write(_report(plan, rows, f"solo experiment {' '.join(words)}"), folder)
+            files = write_arms(_report(plan, rows, f"solo experiment {' '.join(words)}"), folder)
             say(f"files in {folder}: rows.jsonl, {', '.join(files)}")
     return 1 if failed else 0
 
@@ -121,7 +121,7 @@ def _report(plan: Plan, rows: dict[str, Row], command: str) -> Report:
         command=command,
         baseline=plan.file.baseline,
         measures=tuple(plan.file.measures),
-        cells=compare(values, plan.file.baseline, plan.file.measures),
+        cells=compare_arms(values, plan.file.baseline, plan.file.measures),
         file=plan.text,
         choices=tuple(f"{line}; {plan.file.measures[0]}" for line in lines),
         placebos=tuple(name for name, arm in plan.arms.items() if arm.placebo),

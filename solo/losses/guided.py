@@ -8,8 +8,8 @@ prototypes follow those of the label tree, up to one factor.
 import torch
 from torch import Tensor, nn
 
-from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.losses.numerics import full_precision, off_diagonal
+from solo.losses.targets import cross_entropy_loss_func
 from solo.precision import at_least_float32
 
 

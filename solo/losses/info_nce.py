@@ -1,4 +1,4 @@
-"""InfoNCE over ``Pairs``, in log space.
+"""InfoNCE over ``Pairs``, in log space, and the losses that tell images of a batch or a queue apart.
 
 ``InfoNCERows`` is the one kernel: HEX subclasses it and splits the denominator (``solo/hex/loss.py``).
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from solo import distributed
 from solo.losses.blockwise import blockwise
 from solo.losses.fused import Choice, Seen
-from solo.losses.pairs import Pairs, listed
+from solo.losses.numerics import full_precision
+from solo.losses.pairs import Pairs, listed, unit
 from solo.losses.ring import InParts, Whole
 
 Positives = Literal["outside", "inside"]
@@ -209,3 +211,75 @@ def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside")
         Scalar in float32 or better; 0 where no anchor has a positive.
     """
     return blockwise(pairs, InfoNCERows(pairs, temperature, positives))
+
+
+def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Tensor:
+    """SimCLR's NT-Xent loss (Chen et al., 2020): rows with equal index attract, all others repel.
+
+    ``-mean_i log( pos_i / (pos_i + neg_i) )``: the log is outside the sum over positives, as in solo-learn.
+
+    Args:
+        z: (V * N, D) projections of all views, any length; gathered over processes with gradient.
+        indexes: (V * N,) sample ids, or labels for SupCon.
+        temperature: > 0.
+    """
+    return info_nce(Pairs.from_ids(z, indexes), temperature, positives="inside")
+
+
+def nnclr_loss_func(nn: Tensor, p: Tensor, temperature: float = 0.1) -> Tensor:
+    """NNCLR's loss (Dwibedi et al., 2021): cross-entropy of ``cos(nn_i, p_j) / temperature`` over all j, with target i.
+
+    Args:
+        nn: (N, D) nearest neighbours, any length.
+        p: (N, D) predictions of the other view, any length; gathered over processes with gradient.
+        temperature: > 0.
+    """
+    ids = torch.arange(len(p), device=p.device) + distributed.rank() * len(p)
+    return info_nce(Pairs.between(nn, p, ids), temperature)
+
+
+def mocov3_loss_func(query: Tensor, key: Tensor, temperature: float = 0.2) -> Tensor:
+    """MoCo v3's loss (Chen et al., 2021): ``2 * temperature`` times NNCLR's, of queries and keys of the batch.
+
+    Args:
+        query: (N, D) predictions, any length.
+        key: (N, D) momentum projections, any length; gathered over processes, where they get no gradient (on one
+            process they do, as in solo-learn).
+        temperature: > 0.
+    """
+    key = key.detach() if distributed.world_size() > 1 else key
+    return 2 * temperature * nnclr_loss_func(query, key, temperature)
+
+
+@full_precision
+def mocov2plus_loss_func(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
+    """MoCo v2's loss (Chen et al., 2020): cross-entropy of ``[query.key, query.queue] / temperature``, target the key.
+
+    Args:
+        query: (N, D) unit rows; nothing is normalised here.
+        key: (N, D) unit rows of the momentum network.
+        queue: (D, K) unit columns, the same on all processes.
+        temperature: > 0.
+    """
+    positive = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
+    logits = torch.cat([positive, query @ queue], dim=1) / temperature  # (N, 1 + K)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+@full_precision
+def siglip_loss_func(z1: Tensor, z2: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's loss (Zhai et al., 2023): for each pair of views by itself, whether they are of the same image.
+
+    ``-mean_i sum_j log sigmoid( y_ij * (exp(log_scale) * cos(z1_i, z2_j) + bias) )``, y = 1 for i = j, else -1.
+
+    Args:
+        z1: (N, D) projections of the first view, any length.
+        z2: (N, D) of the second one, gathered over processes with gradient: j runs over all of them.
+        log_scale: scalar or (1,), logarithm of the inverse temperature.
+        bias: likewise; about minus the logarithm of the number of images makes up for their being mostly different.
+    """
+    z1, z2 = unit(z1), unit(z2)
+    logits = log_scale.exp() * z1 @ distributed.gather(z2).T + bias  # (N, all N)
+    own = log_scale.exp() * (z1 * z2).sum(dim=1) + bias
+    # -log sigmoid(-x) is softplus(x), and -log sigmoid(x) is softplus(x) - x.
+    return (F.softplus(logits).sum(dim=1) - own).mean()

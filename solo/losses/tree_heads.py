@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.losses.numerics import full_precision
 from solo.losses.pairs import unit
+from solo.losses.targets import cross_entropy_loss_func
 from solo.taxonomy import Taxonomy
 
 

@@ -13,7 +13,7 @@ from solo.args.schema import PretrainCfg
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.data.batches.shown import VIEW
 from solo.errors import ConfigError, UserError
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.knn import WeightedKNNClassifier
 from solo.hex.build import build_objective
 from solo.hex.objective import Step
 from solo.losses.pairs import unit

@@ -10,9 +10,8 @@ from torch.optim import Optimizer
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.pairs import unit
-from solo.losses.swav import swav_loss_func
+from solo.losses.targets import deepclusterv2_loss_func, swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import DeepClusterV2Kwargs, SwAVKwargs
 from solo.nn.clusters import KMeans, SinkhornKnopp

@@ -11,13 +11,11 @@ from torch.nn import functional as F
 from solo import distributed
 from solo.eval.metrics import mean_std
 from solo.losses.hierarchical import Kind, hierarchical_contrastive_loss
-from solo.losses.info_nce import info_nce
-from solo.losses.mocov3 import mocov3_loss_func
+from solo.losses.info_nce import info_nce, mocov3_loss_func, siglip_loss_func
 from solo.losses.numerics import full_precision, off_diagonal
 from solo.losses.pairs import Pairs
-from solo.losses.ressl import ressl_loss_func
 from solo.losses.ring import RingPairs
-from solo.losses.siglip import siglip_loss_func
+from solo.losses.targets import ressl_loss_func
 from solo.methods import kwargs as of
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod

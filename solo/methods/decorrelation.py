@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.barlow import barlow_loss_func
-from solo.losses.frossl import frossl_loss_func
-from solo.losses.lejepa import lejepa_loss_func
-from solo.losses.vibcreg import covariance_loss
-from solo.losses.vicreg import vicreg_loss_func, weigh
-from solo.losses.wmse import wmse_loss_func
+from solo.losses.views import (
+    barlow_loss_func,
+    correlation_loss,
+    frossl_loss_func,
+    lejepa_loss_func,
+    vicreg_loss_func,
+    weigh,
+    wmse_loss_func,
+)
 from solo.methods import kwargs as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.norms import LateIterNorm, Whitening2d
@@ -71,7 +74,7 @@ class VIbCReg(MlpHeads, BaseMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """VIbCReg on the two views."""
         (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
-        return weigh(z1, z2, weights, covariance_loss, getattr(self.projector[-1], "whiten", None))
+        return weigh(z1, z2, weights, correlation_loss, getattr(self.projector[-1], "whiten", None))
 
 
 class WMSE(MlpHeads, BaseMethod):

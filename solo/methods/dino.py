@@ -10,9 +10,7 @@ from torch.optim import Optimizer
 
 from solo import distributed
 from solo.args.schema import PretrainCfg
-from solo.losses.dino import DINOLoss, teacher_temperatures
-from solo.losses.dinov2 import ibot_loss_func, koleo_later
-from solo.losses.swav import swav_loss_func
+from solo.losses.targets import DINOLoss, ibot_loss_func, koleo_later, swav_loss_func, teacher_temperatures
 from solo.methods.base import Outputs, TrainStep
 from solo.methods.kwargs import DINOKwargs, DINOv2Kwargs
 from solo.methods.momentum import BaseMomentumMethod

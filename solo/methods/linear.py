@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from solo.args.schema import LinearCfg
 from solo.backbones import features_dim
-from solo.losses.cross_entropy import cross_entropy_loss_func
+from solo.losses.targets import cross_entropy_loss_func
 from solo.methods import settings
 from solo.methods.module import SoloModule
 from solo.optim import layer_groups

@@ -12,8 +12,7 @@ from solo import distributed
 from solo.args.schema import PretrainCfg
 from solo.backbones.from_timm import Block, MaskedViT, VisionTransformer
 from solo.errors import UserError
-from solo.losses.ijepa import ijepa_loss_func
-from solo.losses.mae import mae_loss_func
+from solo.losses.targets import ijepa_loss_func, mae_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.kwargs import IJEPAKwargs, MAEKwargs
 from solo.methods.momentum import BaseMomentumMethod

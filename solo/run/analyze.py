@@ -25,7 +25,7 @@ from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.data.views.pipelines import build_transform_pipeline
 from solo.errors import UserError
-from solo.eval.feature_file import read_features
+from solo.eval.features import read_features
 from solo.eval.rows import draw
 from solo.files import output_file, told_apart
 from solo.methods import METHODS, BaseMethod

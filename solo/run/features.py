@@ -35,8 +35,7 @@ from solo.data.sources.images import image_sources, skipped_files
 from solo.data.sources.load import load
 from solo.data.storage.facts import identity
 from solo.errors import UserError
-from solo.eval.feature_file import read_features, write_features
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.files import output_file, user_cache, write_text
 from solo.run.report import on_terminal, say
 from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone

@@ -16,7 +16,7 @@ from torch import Tensor
 from solo.data.storage.folders import Problems, image_folders
 from solo.data.storage.reading import ImageReading
 from solo.errors import UserError
-from solo.eval.paths import expected_heights
+from solo.eval.predictions import expected_heights
 from solo.taxonomy import Taxonomy
 
 
@@ -78,7 +78,7 @@ class Predictions:
     level: str | None = None  # which level `best` names; None: the classes
     k: int = 5  # how many it names
     # whether `best` are the classes of the least expected height of their common ancestor with the truth (CRM, see
-    # `solo.eval.paths.expected_heights`), not the most probable ones
+    # `solo.eval.predictions.expected_heights`), not the most probable ones
     careful: bool = False
 
     def __len__(self) -> int:

@@ -35,8 +35,7 @@ from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.eval.features import FeatureTable
 from solo.eval.rows import draw
-from solo.eval.suite import Protocol
-from solo.eval.verdict import Tables, verdict
+from solo.eval.suite import Protocol, Tables, verdict
 from solo.files import file_name
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
@@ -243,7 +242,7 @@ _MOST = {"training": 20_000, "validation": 10_000}  # images; of more, as many a
 
 
 def _verdict_on(cfg: PretrainCfg, model: BaseMethod, device: torch.device) -> Callable[[], Any]:
-    """Look at a model's backbone now; what is returned compares it with what it has become, see `solo.eval.verdict`."""
+    """Look at a model's backbone now; what is returned compares it with what it has become, see `solo.eval.suite`."""
     parts = {name: found for name in _MOST if (found := _plain_images(cfg, name)) is not None}
     if len(parts) < len(_MOST) or str(cfg.strategy).startswith("fsdp"):
         say("no verdict at the end: it needs labelled validation images, and another strategy than fsdp")

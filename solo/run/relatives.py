@@ -18,7 +18,7 @@ from solo.data.batches.shown import Shown
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
 from solo.errors import UserError
-from solo.eval.feature_file import read_features
+from solo.eval.features import read_features
 from solo.eval.knn import nearest_by_cells, nearest_others
 from solo.files import replacing, user_cache
 from solo.hex.eyes import EYES, VERSION

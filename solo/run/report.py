@@ -27,7 +27,7 @@ from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.args.source import image_words
 from solo.args.words import as_word
-from solo.callbacks.progress import clock
+from solo.callbacks.meter import clock
 from solo.data.catalogue.registry import DATASETS
 from solo.errors import ConfigError, UserError, no_access
 from solo.screen import shown

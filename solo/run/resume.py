@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 from solo.args.config import to_plain
 from solo.args.differences import NOT_SET, differences, may_change, never_matters, unknown_names
 from solo.args.schema import RunCfg
-from solo.callbacks.auto_resumer import AutoResumer, stored_wandb_id
 from solo.callbacks.checkpointer import BACKUP
-from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.run_directory import AutoResumer, RunDirectory, stored_wandb_id
 from solo.checkpoint import checkpoint_file, load_checkpoint, misfit, saved_settings
 from solo.data.batches.fingerprint import Fingerprint, fingerprint
 from solo.data.batches.loader import BatchLoader

@@ -32,11 +32,10 @@ from solo.backbones.registry import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
 from solo.callbacks.auto_umap import AutoUMAP
 from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage
-from solo.callbacks.embedding_monitor import EmbeddingMonitor, TrainingDiagnosis
-from solo.callbacks.nonfinite import NonFiniteGuard
-from solo.callbacks.profile import StepProfile
+from solo.callbacks.checkpointer import StopRunError
+from solo.callbacks.meter import StepProfile
 from solo.callbacks.recorder import Facts
-from solo.callbacks.stop import StopRunError
+from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loader import BatchLoader
 from solo.data.batches.loaders import end_workers

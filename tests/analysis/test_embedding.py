@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from solo.analysis.embedding import draw_embedding, embed
-from solo.analysis.palette import named_palette
+from solo.analysis.figure import named_palette
 from solo.errors import UserError
 
 

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 
-from solo.analysis.palette import BAD, CATEGORIES, GOOD, OTHER, RUNS, SAME, category_colours, oklch
+from solo.analysis.figure import BAD, CATEGORIES, GOOD, OTHER, RUNS, SAME, category_colours
 
 # Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision deficiency (2009), table 1,
 # severity 1, on linear RGB; and Ottosson's OKLab.
@@ -21,13 +21,6 @@ LAB = [
 
 def rgb(colour):
     return [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-
-
-def test_known_colours():
-    assert oklch(1, 0, 0) == "#ffffff" and oklch(0, 0, 0) == "#000000"
-    assert oklch(0.6279, 0.2577, 29.23) == "#ff0000"  # sRGB red
-    red, green, blue = rgb(oklch(0.95, 0.4, 30))  # as much colour as a screen can show at that lightness
-    assert 1 >= red > green > 0.8 and red > blue > 0.8
 
 
 def linear(colour):

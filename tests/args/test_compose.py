@@ -148,3 +148,28 @@ def test_hydra_leaves_nothing_behind(recipes, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(work)
     read(recipes, "hydra.run.dir=elsewhere")
     assert os.listdir(work) == [] and caplog.records == []
+
+
+def test_defaults_lists_mean_what_they_mean_to_hydra(recipes):
+    files = {
+        "augmentations/weak.yaml": "- num_crops: 2\n",
+        "parts/small.yaml": "# @package _global_\nmax_epochs: 7\n",
+        "parts/here.yaml": "defaults: [deep/inner, _self_]\na: 1\n",
+        "parts/deep/inner.yaml": "b: 2\n",
+        "own.yaml": "defaults:\n- simclr\n- parts: [small, here]\n- parts/deep/inner@data.x\n"
+        "- optional parts: nothing\n- override augmentations: weak\n- override hydra/job_logging: disabled\n- _self_\n"
+        "seed: 3\n",
+        "moved.yaml": "defaults: [_self_, parts@_global_.optimizer: here]\n",
+    }
+    for name, text in files.items():
+        (recipes / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipes / name).write_text(text)
+    values, origins = read(recipes, name="own")
+    assert values["augmentations"] == [{"num_crops": 2}] and values["max_epochs"] == 7 and values["seed"] == 3
+    assert values["parts"] == {"deep": {"b": 2}, "a": 1} and values["data"]["x"] == {"b": 2}
+    assert origins["data.x.b"] == f"{recipes / 'parts/deep/inner.yaml'}:1"
+    assert read(recipes, name="moved")[0] == {"optimizer": {"deep": {"b": 2}, "a": 1}}
+    assert "augmentations" not in read(recipes, "~augmentations", name="simclr")[0]
+    assert read(recipes, "+parts=small", name="simclr")[0]["max_epochs"] == 7
+    with pytest.raises(ConfigError, match="Could not override 'parts'"):
+        read(recipes, "parts=small", name="simclr")

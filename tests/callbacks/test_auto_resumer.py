@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from solo.callbacks import Checkpointer
-from solo.callbacks.auto_resumer import AutoResumer
+from solo.callbacks.run_directory import AutoResumer
 
 
 def make_run(folder, cfg, age_hours=0.0, wandb_run_id=None, checkpoint="last.ckpt", **more):

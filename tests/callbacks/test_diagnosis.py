@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from solo.callbacks.embedding_monitor import TrainingDiagnosis
+from solo.callbacks.watchers import TrainingDiagnosis
 
 HEALTHY = {"online/std/projection": 0.9, "online/effective_rank/projection": 30.0, "online/alignment/projection": 0.5}
 

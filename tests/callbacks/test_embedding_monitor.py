@@ -10,10 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from solo.callbacks.embedding_monitor import EmbeddingMonitor, FeatureQueue, TrainingDiagnosis, measure
-from solo.eval.rank import effective_rank, lidar, rankme
-from solo.eval.uniformity import alignment, embedding_std
-from solo.eval.vitals import neighbours_agree
+from solo.callbacks.watchers import EmbeddingMonitor, FeatureQueue, TrainingDiagnosis, measure
+from solo.eval.embedding import alignment, effective_rank, embedding_std, lidar, neighbours_agree, rankme
 
 
 def _seen(batch, seed=0, width=6):
@@ -116,14 +114,14 @@ def test_training_is_the_same_with_and_without_it(fit, embed):
 
 def test_epochs_between_measurements(fit, embed, monkeypatch):
     online, epochs = EmbeddingMonitor(every=3), []
-    monkeypatch.setattr("solo.callbacks.embedding_monitor.measure", lambda *_: epochs.append(1) or {"online/x": 1.0})
+    monkeypatch.setattr("solo.callbacks.watchers.measure", lambda *_: epochs.append(1) or {"online/x": 1.0})
     fit([online], max_epochs=5, model=embed())
     assert len(epochs) == 3  # epochs 0 and 3, and the last one
 
 
 def test_a_method_without_features_is_told_about_once(fit, tiny, monkeypatch):
     said = []
-    monkeypatch.setattr("solo.callbacks.embedding_monitor.rank_zero_warn", said.append)
+    monkeypatch.setattr("solo.callbacks.watchers.rank_zero_warn", said.append)
     assert "online/rankme/features" not in fit([EmbeddingMonitor()], max_epochs=2, model=tiny()).callback_metrics
     assert len(said) == 1 and "nothing can be measured" in said[0]
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from solo.callbacks import Meter, RunProgress
-from solo.callbacks.progress import clock, status_line
+from solo.callbacks.meter import clock, status_line
 
 
 def show(fit, terminal, bar=True):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from solo.callbacks.stop import TIME_LIMIT, StopRequests, StopRunError, requeue, seconds_of
+from solo.callbacks.checkpointer import TIME_LIMIT, StopRequests, StopRunError, requeue, seconds_of
 from solo.errors import UserError
 
 
@@ -73,7 +73,7 @@ def test_nohup_stays_in_force():
 
 
 def test_an_output_that_nobody_reads_ends_the_run(monkeypatch):
-    monkeypatch.setattr("solo.callbacks.stop.reader_is_gone", lambda: True)
+    monkeypatch.setattr("solo.callbacks.checkpointer.reader_is_gone", lambda: True)
     assert StopRequests().pending() == 141 and StopRunError(141).reason == "SIGPIPE"
 
 

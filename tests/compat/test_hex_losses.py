@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from solo.losses.nnclr import nnclr_loss_func
+from solo.losses.simclr import simclr_loss_func
 from torch import Tensor
 from torch.nn import functional as F
 
 from solo import losses
-from solo.losses.nnclr import nnclr_loss_func
-from solo.losses.simclr import simclr_loss_func
 
 N, TAU = 6, 0.3
 TOP = 0.9  # share of the way from a row's lowest cosine to 1

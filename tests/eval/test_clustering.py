@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from solo.eval import clustering
-from solo.eval.clustering import agreement, agreement_inside, scores
+from solo.eval import classes
+from solo.eval.classes import agreement, agreement_inside, scores
 
 
 def _entropy(counts):
@@ -83,13 +83,13 @@ def test_one_class_has_no_agreement(blobs):
 
 def test_many_rows_in_mini_batches(blobs, monkeypatch):
     z, _, fine = blobs
-    monkeypatch.setattr(clustering, "MINI_BATCHES_FROM", 50)
+    monkeypatch.setattr(classes, "MINI_BATCHES_FROM", 50)
     assert agreement(np.repeat(z, 4, axis=0), np.repeat(fine, 4)).nmi > 0.9
 
 
 def test_very_many_clusters_are_not_adjusted(blobs, monkeypatch):
     z, _, fine = blobs
-    monkeypatch.setattr(clustering, "MOST_ADJUSTED", 8)
-    monkeypatch.setattr(clustering, "MANY_CLUSTERS", 8)
+    monkeypatch.setattr(classes, "MOST_ADJUSTED", 8)
+    monkeypatch.setattr(classes, "MANY_CLUSTERS", 8)
     found = agreement(z, fine)
     assert found.nmi > 0.8 and math.isnan(found.ami)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from solo.eval.confusable import confusable_pairs, mixing_matrix, neighbours
+from solo.eval.classes import confusable_pairs, mixing_matrix, neighbours
 
 
 def blobs(collapsed=(), classes=5, each=40, dim=16, noise=0.1, seed=0):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from solo.eval import cosine as module
-from solo.eval.cosine import cosine_distributions, selection
+from solo.eval import embedding as module
+from solo.eval.embedding import cosine_distributions, selection
 from solo.eval.rows import draw
 from solo.hex.policy import AdaptivePercentile
 from solo.losses.pairs import Pairs

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from solo.errors import UserError
-from solo.eval.feature_file import ENDINGS, read_features, write_features
-from solo.eval.features import Features, FeatureTable, infer_tree
+from solo.eval.features import ENDINGS, Features, FeatureTable, infer_tree, read_features, write_features
 from solo.taxonomy import Taxonomy
 
 TREE = Taxonomy.from_groups(["cat", "dog", "car"], {"animal": ["cat", "dog"], "machine": ["car"]})

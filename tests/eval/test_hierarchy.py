@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solo.data.labels.trees import from_paths
-from solo.eval.hierarchy import consistent, hierarchy_scores
+from solo.eval.predictions import consistent, hierarchy_scores
 from solo.taxonomy import Taxonomy
 
 TREE = Taxonomy.from_groups(["cat", "dog", "car"], {"animal": ["cat", "dog"], "machine": ["car"]})

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from solo import distributed
 from solo.doctor.parity import on_processes
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.knn import WeightedKNNClassifier
 
 
 def test_collects_computes_and_starts_anew() -> None:

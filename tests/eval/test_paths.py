@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from solo.eval.paths import calibration_error, cpcc, full_path, hops, mean_per_class
+from solo.eval.predictions import calibration_error, full_path, hops, mean_per_class
+from solo.eval.tree import cpcc
 from solo.taxonomy import Taxonomy
 
 RNG = np.random.default_rng(0)

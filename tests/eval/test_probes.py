@@ -9,8 +9,7 @@ from torch import Tensor
 
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable
-from solo.eval.linear import fit_linear
-from solo.eval.probes import PROBES, STRENGTHS, Settings, choose_strength, probe, some_of_each
+from solo.eval.linear import PROBES, STRENGTHS, Settings, choose_strength, fit_linear, probe, some_of_each
 from tests.eval.voting import knn_accuracy
 
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from solo.eval.rank import collapse_profile, effective_rank
+from solo.eval.classes import collapse_profile
+from solo.eval.embedding import effective_rank
 
 
 def _planted() -> tuple[torch.Tensor, torch.Tensor]:

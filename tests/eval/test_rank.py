@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from solo.eval import rank
-from solo.eval.rank import alpha_req, effective_rank, entropy_rank, lidar, rankme, spectrum
+from solo.eval import embedding
+from solo.eval.embedding import alpha_req, effective_rank, entropy_rank, lidar, rankme, spectrum
 
 SHAPES = [(50, 7), (7, 50), (1, 4), (12, 12)]
 
@@ -40,7 +40,7 @@ def _exp_entropy(weights: np.ndarray, epsilon: float = 0.0) -> float:
 def test_spectrum_is_that_of_a_decomposition(
     shape: tuple[int, int], center: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank, "CHUNK", chunk)
+    monkeypatch.setattr(embedding, "CHUNK", chunk)
     features = _features(*shape)
     np.testing.assert_allclose(spectrum(features, center).numpy(), _singular(features, center), atol=1e-6)
 
@@ -144,7 +144,7 @@ def _lidar_reference(features: Tensor, delta: float, epsilon: float) -> float:
 @pytest.mark.parametrize(("n", "q", "width"), [(30, 2, 6), (4, 5, 9), (2, 2, 3)])
 @pytest.mark.parametrize("chunk", [4, 4096])
 def test_lidar_is_its_formula(n: int, q: int, width: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank, "CHUNK", chunk)
+    monkeypatch.setattr(embedding, "CHUNK", chunk)
     views = _features(n, width)[:, None] + 0.1 * torch.randn(n, q, width, dtype=torch.float64)
     for delta in (1e-4, 1e-2):
         assert lidar(views, delta) == pytest.approx(_lidar_reference(views, delta, 1e-7), rel=1e-4)

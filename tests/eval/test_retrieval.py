@@ -56,38 +56,38 @@ def test_a_loop_gives_the_same(data: tuple[Tensor, Tensor], max_elements: int, s
         assert (one.unknown, one.alone) == (unknown, alone)
         assert one.rows.tolist() == [row for row, *_ in expected]
         for place, k in enumerate((1, 4)):
-            assert one.top_k[k].tolist() == [hits[place] for _, hits, *_ in expected]
-        assert one.r_precision.tolist() == pytest.approx([r for *_, r, _ in expected], abs=1e-6)
-        assert one.map_at_r.tolist() == pytest.approx([m for *_, m in expected], abs=1e-6)
+            assert one.values[f"top{k}"].tolist() == [hits[place] for _, hits, *_ in expected]
+        assert one.values["r_precision"].tolist() == pytest.approx([r for *_, r, _ in expected], abs=1e-6)
+        assert one.values["map_at_r"].tolist() == pytest.approx([m for *_, m in expected], abs=1e-6)
 
 
 def test_all_rows_are_queries_and_gallery_by_default(data: tuple[Tensor, Tensor]) -> None:
     z, labels = data
     fine = retrieve(z, labels)[1]
     expected, *_ = _reference(z, labels[:, 1], list(range(70)), list(range(70)), (1, 5, 10))
-    assert fine.map_at_r.tolist() == pytest.approx([m for *_, m in expected], abs=1e-6)
-    assert list(fine.top_k) == [1, 5, 10]
+    assert fine.values["map_at_r"].tolist() == pytest.approx([m for *_, m in expected], abs=1e-6)
+    assert list(fine.values) == ["top1", "top5", "top10", "r_precision", "map_at_r"]
 
 
 def test_a_large_gallery_of_small_classes_is_not_sorted_as_a_whole(sizes_of_results: Any) -> None:
     z, labels = torch.randn(1200, 4), (torch.arange(1200) // 3)[:, None]
     whole = retrieve(z, labels, top_k=(2,))[0]
     expected, *_ = _reference(z, labels[:, 0], list(range(15)), list(range(1200)), (2,))
-    assert whole.r_precision[:15].tolist() == pytest.approx([r for *_, r, _ in expected])
+    assert whole.values["r_precision"][:15].tolist() == pytest.approx([r for *_, r, _ in expected])
     with sizes_of_results("sort", "argsort", "topk") as sizes:
-        assert torch.equal(retrieve(z, labels, top_k=(2,))[0].map_at_r, whole.map_at_r)
+        assert torch.equal(retrieve(z, labels, top_k=(2,))[0].values["map_at_r"], whole.values["map_at_r"])
     assert sizes and max(sizes) < 1200 * 1199 / 10
 
 
 def test_perfect_and_collapsed_features() -> None:
     labels = torch.arange(12)[:, None] % 3
     perfect = retrieve(torch.eye(3)[labels[:, 0]], labels)[0]
-    assert perfect.map_at_r.min() == perfect.r_precision.min() == 1 and bool(perfect.top_k[1].all())
+    assert all(perfect.values[name].min() == 1 for name in ("map_at_r", "r_precision", "top1"))
     collapsed = retrieve(torch.zeros(12, 3, dtype=torch.bfloat16), labels)[0]
-    assert collapsed.map_at_r.isfinite().all() and collapsed.r_precision.mean() < 0.5
+    assert collapsed.values["map_at_r"].isfinite().all() and collapsed.values["r_precision"].mean() < 0.5
 
 
 def test_without_labels_nothing_is_measured() -> None:
     assert retrieve(torch.randn(5, 2), torch.empty(5, 0, dtype=torch.long)) == []
     (only,) = retrieve(torch.randn(5, 2), torch.full((5, 1), -1))
-    assert len(only.map_at_r) == 0 and only.unknown == 5
+    assert len(only.values["map_at_r"]) == 0 and only.unknown == 5

@@ -10,12 +10,17 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from solo.eval.features import Features, FeatureTable
-from solo.eval.graded import retrieve_graded
-from solo.eval.hierarchy import hierarchy_scores
 from solo.eval.linear import fit_linear
-from solo.eval.paths import calibration_error, hops, mean_per_class
-from solo.eval.retrieval import retrieve
-from solo.eval.scores import average_precision, judge, mean_average_precision
+from solo.eval.predictions import (
+    average_precision,
+    calibration_error,
+    hierarchy_scores,
+    hops,
+    judge,
+    mean_average_precision,
+    mean_per_class,
+)
+from solo.eval.retrieval import retrieve, retrieve_graded
 from solo.eval.suite import Protocol, evaluate
 from solo.taxonomy import Taxonomy
 
@@ -136,7 +141,7 @@ def test_the_suite_gives_each_ruler_with_its_interval() -> None:
         assert row["knn_mean_per_class_ci"][0] <= row["knn_mean_per_class"] <= row["knn_mean_per_class_ci"][1]
     assert found["levels"][2]["linear_ece_summed"] == found["levels"][2]["linear_ece"]  # nothing to add up
     graded, parts = retrieve_graded(x[:75], labels[:75]), found["hierarchy"]
-    for name, values in graded.values().items():
+    for name, values in graded.values.items():
         assert parts["retrieval"][name] == pytest.approx(100 * values.mean().item(), abs=1e-3)
         assert parts["retrieval"][f"{name}_ci"][0] < parts["retrieval"][name] < parts["retrieval"][f"{name}_ci"][1]
     assert parts["linear"]["hops"] == pytest.approx(100 * judged.hops.mean(), abs=1e-3)
@@ -161,7 +166,7 @@ def test_torchmetrics_gives_the_same() -> None:
     found = retrieve_graded(x, paths, queries=torch.tensor([0]))
     gains = 2.0 ** (paths[1:] == paths[0]).cumprod(dim=1).sum(dim=1) - 1
     theirs = metrics.retrieval.retrieval_normalized_dcg(unit[1:] @ unit[0], gains.long())
-    assert found.ndcg[0] == pytest.approx(float(theirs), abs=1e-5)
+    assert found.values["ndcg"][0] == pytest.approx(float(theirs), abs=1e-5)
 
 
 def test_hiclass_gives_the_same_precision_and_recall() -> None:
@@ -183,6 +188,6 @@ def test_pytorch_metric_learning_gives_the_same_retrieval() -> None:
     )
     theirs = calculator.get_accuracy(torch.nn.functional.normalize(x, dim=1), torch.from_numpy(leaf))
     ours = retrieve(x, labels)[2]
-    assert ours.top_k[1].double().mean().item() == pytest.approx(theirs["precision_at_1"])
-    assert ours.r_precision.mean().item() == pytest.approx(theirs["r_precision"], abs=1e-6)
-    assert ours.map_at_r.mean().item() == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-6)
+    assert ours.values["top1"].double().mean().item() == pytest.approx(theirs["precision_at_1"])
+    assert ours.values["r_precision"].mean().item() == pytest.approx(theirs["r_precision"], abs=1e-6)
+    assert ours.values["map_at_r"].mean().item() == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-6)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from solo.eval import uniformity as module
-from solo.eval.uniformity import alignment, embedding_std, uniformity
+from solo.eval import embedding as module
+from solo.eval.embedding import alignment, embedding_std, uniformity
 
 
 def _unit(features: Tensor) -> np.ndarray:

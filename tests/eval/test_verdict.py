@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from solo.eval.features import FeatureTable
-from solo.eval.suite import Protocol
-from solo.eval.verdict import verdict
+from solo.eval.suite import Protocol, verdict
 
 
 def tables(spread: float, seed: int = 0, count: int = 300) -> tuple[FeatureTable, FeatureTable]:

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from solo.eval import vitals
+from solo.eval import embedding
+from solo.eval.embedding import neighbours_agree
 from solo.eval.rows import draw
-from solo.eval.vitals import neighbours_agree
 
 
 def _reference(features, labels, k, temperature, rows):
@@ -34,7 +34,7 @@ def _reference(features, labels, k, temperature, rows):
 @pytest.mark.parametrize(("k", "temperature"), [(20, 0.07), (3, 0.5), (500, 0.1)])
 @pytest.mark.parametrize("anchors", [40, 1024])
 def test_levels_are_those_of_a_loop(k, temperature, anchors, monkeypatch):
-    monkeypatch.setattr(vitals, "ANCHORS", anchors)
+    monkeypatch.setattr(embedding, "ANCHORS", anchors)
     generator = torch.Generator().manual_seed(0)
     fine = torch.arange(120) % 6
     features = torch.eye(6, 16)[fine] + 0.5 * torch.randn(120, 16, generator=generator)

@@ -10,7 +10,9 @@ import pytest
 from scipy.stats import binomtest
 
 from solo import cli
-from solo.analysis.benchmark import compare, packed, table, unpacked
+from solo.analysis.comparison import compare_runs as compare
+from solo.analysis.comparison import packed, unpacked
+from solo.analysis.comparison import table_of_runs as table
 from solo.experiment.benchmark import data_sets
 
 WORDS = ["data.image_size=32", "pretrained=false", "data.fraction=0.1", "data.num_workers=0", "cache=false", "draws=2"]

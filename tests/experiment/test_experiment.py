@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from solo import cli
-from solo.analysis.experiment import COST, Report, compare, written
+from solo.analysis.comparison import COST, Report, written
+from solo.analysis.comparison import compare_arms as compare
 from solo.errors import ConfigError, UserError
 from solo.experiment import main
 from solo.experiment import runs as rows

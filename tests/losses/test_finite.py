@@ -33,8 +33,8 @@ from solo.losses import (
     vicreg_loss_func,
     wmse_loss_func,
 )
-from solo.losses.cross_entropy import cross_entropy_loss_func
 from solo.losses.pairs import unit
+from solo.losses.targets import cross_entropy_loss_func
 
 POLICIES = {
     "adaptive": AdaptivePercentile(0.7, warm_epoch=0),

@@ -17,7 +17,7 @@ from lightly.loss import DINOLoss as LightlyDINO
 from lightly.models.utils import patchify as lightly_patchify
 
 from solo import losses
-from solo.losses.mae import patchify
+from solo.losses.targets import patchify
 
 
 @pytest.fixture

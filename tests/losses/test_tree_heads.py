@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from solo.eval.graded import retrieve_graded
+from solo.eval.retrieval import retrieve_graded
 from solo.losses import cross_entropy_loss_func, pairs
 from solo.losses.happier import DELTA, RHO, TAU, Happier
 from solo.losses.tree_geometry import HypStructure, LevelContrast, LorentzHeads
@@ -361,7 +361,7 @@ def test_ranks_bound_average_precision_from_above():
     labels = torch.tensor(EVEN.path_table())[torch.randint(0, 5, (24,))]
     for _ in range(5):
         z = torch.randn(24, 4)
-        assert Happier(EVEN, 4, 0.0)(z, labels) >= 1 - retrieve_graded(z, labels).h_ap.mean() - 1e-6
+        assert Happier(EVEN, 4, 0.0)(z, labels) >= 1 - retrieve_graded(z, labels).values["h_ap"].mean() - 1e-6
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch):

@@ -10,9 +10,9 @@ import torch
 
 from solo import losses
 from solo.losses import vibcreg, vicreg
-from solo.losses.lejepa import sigreg
-from solo.losses.mae import patchify
 from solo.losses.numerics import off_diagonal
+from solo.losses.targets import patchify
+from solo.losses.views import sigreg
 
 SIGNATURES = {
     "barlow": "z1, z2, lamb=0.005, scale_loss=0.025",

@@ -9,15 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from solo.losses.barlow import barlow_loss_func
-from solo.losses.byol import byol_loss_func
-from solo.losses.info_nce import info_nce
-from solo.losses.mocov2plus import mocov2plus_loss_func
-from solo.losses.nnclr import nnclr_loss_func
+from solo.losses.info_nce import info_nce, mocov2plus_loss_func, nnclr_loss_func, simclr_loss_func
 from solo.losses.pairs import Pairs
-from solo.losses.simclr import simclr_loss_func
-from solo.losses.simsiam import simsiam_loss_func
-from solo.losses.vicreg import vicreg_loss_func
+from solo.losses.views import barlow_loss_func, byol_loss_func, simsiam_loss_func, vicreg_loss_func
 from solo.methods import METHODS
 from solo.methods.contrastive import redundancy
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from solo import cli
 from solo.args.eval_schema import AnalyzeCfg
 from solo.args.parse import parse
-from solo.eval.feature_file import write_features
+from solo.eval.features import write_features
 from solo.methods import METHODS
 from solo.run import pretrain
 from solo.run.analyze import runs

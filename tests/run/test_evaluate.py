@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from solo import cli
-from solo.eval.clustering import agreement
-from solo.eval.feature_file import write_features
-from solo.eval.features import Features, FeatureTable
-from solo.eval.hierarchy import hierarchy_scores
+from solo.eval.classes import agreement
+from solo.eval.features import Features, FeatureTable, write_features
 from solo.eval.linear import fit_linear
+from solo.eval.predictions import hierarchy_scores
 from solo.eval.retrieval import retrieve
 from solo.taxonomy import Taxonomy
 from tests.eval.voting import knn_accuracy
@@ -72,8 +71,8 @@ def test_every_number_is_that_of_its_measure(file, tmp_path, capsys):
     voted = knn_accuracy(train.features, train.labels, val.features, val.labels, k=7)
     for level, row in enumerate((group, leaf)):
         assert [row["knn_acc1"], row["knn_acc5"]] == pytest.approx(voted[level], abs=1e-3)
-        assert row["map_at_r"] == pytest.approx(100 * ranked[level].map_at_r.mean().item(), abs=1e-3)
-        assert row["retrieval_top3"] == pytest.approx(100 * ranked[level].top_k[3].double().mean().item(), abs=1e-3)
+        assert row["map_at_r"] == pytest.approx(100 * ranked[level].values["map_at_r"].mean().item(), abs=1e-3)
+        assert row["retrieval_top3"] == pytest.approx(100 * ranked[level].values["top3"].mean().item(), abs=1e-3)
         low, high = row["map_at_r_ci"]
         assert low < row["map_at_r"] < high < low + 20
         expected = agreement(val.features.numpy(), val.labels[:, level].numpy(), seed=5)
@@ -107,7 +106,7 @@ def test_unseen_classes_are_measured_apart(file, tmp_path):
     val = table(90, 0)
     rows = val.rows((val.labels[:, 1] == 1) | (val.labels[:, 1] == 3))
     (_, leaf) = retrieve(rows.features, rows.labels)
-    assert unseen["levels"][1]["map_at_r"] == pytest.approx(100 * leaf.map_at_r.mean().item(), abs=1e-3)
+    assert unseen["levels"][1]["map_at_r"] == pytest.approx(100 * leaf.values["map_at_r"].mean().item(), abs=1e-3)
     assert "map_at_r_ci" not in unseen["levels"][1]
     drawn = run(tmp_path, f"features={file}", "data.unseen_classes=1", "intervals=false", "measures=[knn]")
     assert drawn["results"][2]["levels"][1]["classes"] == 1
@@ -139,7 +138,7 @@ def test_queries_and_gallery(tmp_path):
     assert result["levels"][0]["queries"] == 20
     (result,) = run(tmp_path, f"features={tmp_path / 'x.npz'}", "measures=[retrieval,knn]")["results"]
     (_, leaf) = retrieve(val.features, val.labels, queries=queries.nonzero()[:, 0], is_gallery=~queries)
-    assert result["levels"][1]["map_at_r"] == pytest.approx(100 * leaf.map_at_r.mean().item(), abs=1e-3)
+    assert result["levels"][1]["map_at_r"] == pytest.approx(100 * leaf.values["map_at_r"].mean().item(), abs=1e-3)
     assert result["levels"][1]["queries_unknown"] == 10 and result["levels"][0]["knn_acc1"] > 50
 
 

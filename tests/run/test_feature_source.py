@@ -15,7 +15,7 @@ from solo import cli
 from solo.args.eval_schema import EvaluateCfg
 from solo.args.parse import parse
 from solo.data.catalogue.registry import get_spec, layout_of
-from solo.eval.feature_file import read_features
+from solo.eval.features import read_features
 from solo.run import features as room
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from solo.callbacks.nonfinite import find_culprit
 from solo.callbacks.recorder import read_rows
+from solo.callbacks.watchers import find_culprit
 from solo.checkpoint import load_checkpoint
 from solo.errors import NonFiniteError
 from solo.methods import METHODS, SimCLR

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from solo.errors import UserError
-from solo.eval.knn_metric import WeightedKNNClassifier
+from solo.eval.knn import WeightedKNNClassifier
 from solo.run import linear, pretrain
 
 

@@ -1,7 +1,7 @@
 """The data sets by name, and what a look at the data can tell: classes, label tree, how files are read.
 
 `resolve_spec` is the one place for it; whoever needs the levels or the classes of `cfg.data` asks it. Imports no torch,
-so that configurations can be checked and described in no time. The rows are in `solo.data.catalogue.rows`.
+so that configurations can be checked and described in no time.
 """
 
 import dataclasses
@@ -61,14 +61,10 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
     raise UserError(f"data.dataset={name!r} is unknown; {hint}choose one of {', '.join(sorted(DATASETS))}")
 
 
-# ---- folders and HDF5 files ----
-
-
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
-    """The classes of a data set out of those that are there.
+    """The classes of a data set out of those that are there: of ImageNet-100 its 100, if any of them is there.
 
-    ImageNet-100 is the 100 classes of `dataset_subset/imagenet100_classes.txt` (Tian et al., Contrastive Multiview
-    Coding, ECCV 2020: https://arxiv.org/abs/1906.05849); where none of them is there, all are taken.
+    They are those of Tian et al., Contrastive Multiview Coding (ECCV 2020): https://arxiv.org/abs/1906.05849.
     """
     if dataset != "imagenet100":
         return names
@@ -89,8 +85,8 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
     """Look at a data folder or HDF5 file without reading an image, so that a wrong path fails at once.
 
     Data sets which can be fetched accept a folder that isn't there yet, and none at all. Raises a `UserError` if the
-    folder is missing, empty, or has no class folders (no files, with `no_labels`); if an HDF5 file is given without
-    `data_format="h5"`, or anything else with it; if other images lie where a data set would be fetched into.
+    folder is missing, empty, has no class folders (no files, with `no_labels`), or other images lie where a data set
+    would be fetched into; if an HDF5 file is given without `data_format="h5"`, or anything else with it.
     """
     if data_format == "h5":
         if not spec.folders or no_labels:
@@ -147,8 +143,8 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     """Where the validation images are if only `train_path` is given.
 
-    There, in layouts that keep both together, and where it is the folder above `train` and `val`; for own images a
-    folder `val`, `validation` or `test` beside `train`, if it holds the same class folders.
+    There, in layouts that keep both together or below it; for own images in a folder `val`, `validation` or `test`
+    beside `train`, if it holds the same class folders.
     """
     if not train_path:
         return None
@@ -162,9 +158,6 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
             if folder.is_dir() and class_folders(folder) == class_folders(train) != []:
                 return str(folder)
     return None
-
-
-# ---- data sets in their authors' layout ----
 
 
 def layout_of(spec: DatasetSpec) -> Layout:
@@ -206,18 +199,14 @@ def query_images(spec: DatasetSpec, path: str | None) -> frozenset[str] | None:
     return frozenset(map(str, layout.queries(root))) if layout.queries and root else None
 
 
-# ---- the data set of a run ----
-
-
 def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     """What a run knows of its data set, by the section `data` of a config; keys that are missing count as null.
 
-    For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (all
-    images below sub-folders of the class folders: every image folder is a class, and the folders above are its levels),
-    or from the label columns of a table. `data.taxonomy` is a file with the tree of the class folders. A look at a
-    sample of the images says where black and white are in those of more than 8 bits. Without `fetch` no data set of the
-    Hugging Face hub is loaded, and its classes stay unknown. Raises a `UserError` for an unknown data set, or data that
-    aren't there or contradict themselves.
+    For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (every
+    folder with images is a class, those above are its levels), label columns, or the file `data.taxonomy`. A sample of
+    the images says where black and white are in those of more than 8 bits. Without `fetch` no data set of the Hugging
+    Face hub is loaded, and its classes stay unknown. Raises a `UserError` for an unknown data set, or data that aren't
+    there or contradict themselves.
     """
     spec, form = get_spec(data["dataset"]), data.get("format") or "image_folder"
     path, taxonomy, no_labels = (data.get(key) for key in ("train_path", "taxonomy", "no_labels"))
@@ -279,10 +268,7 @@ def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence
 def _look_at_folder(
     root: str, levels: str | tuple[str, ...] | None, taxonomy: str | None, skip: bool, changed_ns: int
 ) -> tuple[Taxonomy, bool, list[str], list[str]]:
-    """Tree of a folder of classes, whether it is one of nested folders, some of its files, and what to say.
-
-    One walk through all names, kept: a run asks several times.
-    """
+    """Tree of a folder of classes, whether nested folders are its levels, some of its files, and what to say."""
     names = levels if isinstance(levels, tuple) else None
     found = list_images("image_folder", root, Wanted(skip=skip))
     folders, files = [parts for parts in dict.fromkeys(found.rows) if parts], spread(found.images)
@@ -343,8 +329,8 @@ def unseen_classes(
 ) -> dict[int, str]:
     """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
 
-    `wanted` are names or indices (a text of digits is an index unless a class has that name), or how many to draw.
-    Raises a `UserError` for a class that isn't there, or where none would be left.
+    `wanted` are names or indices (of digits, unless a class has that name), or how many to draw. Raises a `UserError`
+    for a class that isn't there, or where none would be left.
     """
     names = spec.taxonomy.class_names if spec.taxonomy else tuple(map(str, range(num_classes)))
     if isinstance(wanted, int):

@@ -1,7 +1,6 @@
 """One row per data set: where it comes from, how large its images are, how they are normalised, what the labels mean.
 
-No torch. A new data set is one row here and one function in `solo.data.sources.load` (or anywhere else: `source` is an
-import path), or one `Layout` in `solo.data.layouts`.
+A new one is a row here and a function in `solo.data.sources` (or anywhere else), or a `Layout` in `solo.data.layouts`.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Data sets around others: what passes for the one inside, a share of it, items with their index or without labels.
 
-What pretraining is not told, labels (`data.label_fraction`) and whole classes (`data.unseen_classes`), depends on
-`data.split_seed` only, so that methods and seeds of training compare on the same images.
+Which labels and classes pretraining is not told depends on `data.split_seed` only, so that methods and seeds of
+training compare on the same images.
 """
 
 from collections.abc import Collection, Sequence, Sized
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.errors import UserError
+from solo.errors import UserError, explained
 from solo.taxonomy import UNKNOWN
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -21,8 +21,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Around(Dataset[Any]):
     """A data set around another one, which passes for it: in `isinstance`, and its attributes can be read and set.
 
-    So `loader.dataset.transform = mine` reaches the data set that makes the items, and code that asks for a folder of
-    torchvision gets one. Attributes that only the outer one has are its own; `vars(self)` sets one of the same name.
+    So `loader.dataset.transform = mine` reaches the data set that makes the items. `vars(self)` sets an attribute of
+    the outer one that the inner one has, too.
     """
 
     _HIDDEN: ClassVar[Collection[str]] = ()  # attributes of the inner one that aren't true of this one
@@ -76,7 +76,7 @@ class Subset(Around):
 
     def __init__(self, dataset: Dataset[Any], indices: Sequence[int]) -> None:
         super().__init__(dataset)
-        targets = _targets(dataset)
+        targets = cast(Any, dataset).targets
         vars(self)["indices"] = [int(i) for i in indices]
         vars(self)["targets"] = [int(targets[i]) for i in self.indices]
 
@@ -112,15 +112,10 @@ def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dat
         return dataset
     if fraction > 1:
         raise UserError(f"data.fraction={fraction} is above 1; give a share in (0, 1), or -1 for all of the data")
-    targets = np.asarray(_targets(dataset))
-    rows = np.arange(len(targets))
-    try:
-        kept, _ = train_test_split(rows, train_size=fraction, stratify=targets, random_state=seed)
-    except ValueError as error:
-        raise UserError(
-            f"data.fraction={fraction} of {len(rows)} images in {len(np.unique(targets))} classes can't keep the class "
-            f"frequencies ({error}); use a larger fraction"
-        ) from error
+    targets = np.asarray(cast(Any, dataset).targets)
+    what = f"data.fraction={fraction} of {len(targets)} images in {len(np.unique(targets))} classes"
+    with explained(f"{what} can't keep the class frequencies", "use a larger fraction", ValueError):
+        kept, _ = train_test_split(np.arange(len(targets)), train_size=fraction, stratify=targets, random_state=seed)
     return Subset(dataset, kept)
 
 
@@ -130,10 +125,9 @@ def hold_out(dataset: Dataset[Any], share: float, held: bool) -> Subset:
     Images without a class (-1) are never held out. Where the data set has `groups` (N,), whole groups are drawn until
     they make up the share; else that share of each class. Raises a `UserError` if one of the parts would be empty.
     """
-    targets = np.asarray(_targets(dataset))
+    targets = np.asarray(cast(Any, dataset).targets)
     order = np.random.default_rng(0).permutation(len(targets))
     groups = getattr(dataset, "groups", None)
-    out = np.zeros(len(targets), dtype=bool)
     if groups is not None:
         _, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
         drawn = np.argsort(first)  # groups in the order in which their first images were drawn
@@ -141,14 +135,14 @@ def hold_out(dataset: Dataset[Any], share: float, held: bool) -> Subset:
         out = np.isin(groups, np.unique(groups)[chosen])
     else:
         _, classes = np.unique(targets, return_inverse=True)
-        place, sizes = places_in_class(classes, order)
+        place, sizes = _places_in_class(classes, order)
         out = (place < np.rint(share * sizes)[classes]) & (targets >= 0)
     if not out.any() or out.all():
         raise UserError(f"data.holdout={share} of {len(targets)} training images leaves one part empty; change it")
     return Subset(dataset, np.flatnonzero(out if held else ~out).tolist())
 
 
-def places_in_class(classes: Array, order: Array) -> tuple[Array, Array]:
+def _places_in_class(classes: Array, order: Array) -> tuple[Array, Array]:
     """Which one of its class each image is, in an order of all of them; and how many each class (N,) has."""
     order, sizes, place = order[np.argsort(classes[order], kind="stable")], np.bincount(classes), np.empty_like(order)
     place[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -162,7 +156,7 @@ def level_targets(dataset: Dataset[Any]) -> Tensor:
     labels = getattr(dataset, "labels", None)
     if isinstance(labels, Tensor):
         return labels
-    leaves = np.array(list(_targets(dataset)), dtype=np.int64)
+    leaves = np.array(list(cast(Any, dataset).targets), dtype=np.int64)
     transform = getattr(dataset, "target_transform", None)
     if transform is None:
         return torch.from_numpy(leaves)
@@ -170,18 +164,11 @@ def level_targets(dataset: Dataset[Any]) -> Tensor:
     return torch.stack([transform(leaf) for leaf in kinds.tolist()])[which]
 
 
-def _targets(dataset: Dataset[Any]) -> Sequence[int]:
-    return cast("Sequence[int]", cast(Any, dataset).targets)
-
-
 class KnownLabels(Dataset[tuple[Any, Any]]):
     """Items `(image or views, target)` with some labels taken away: -1 at those levels.
 
-    `known` is bool `(N, levels)`, coarse first; a finer level is known only where the coarser ones are.
-
-    Attributes:
-        labels: int64, `(N,)` or `(N, levels)`: what is left.
-        targets: the classes; -1 where the finest label is taken away.
+    `known` is bool `(N, levels)`, coarse first; a finer level is known only where the coarser ones are. What is left
+    are the `labels`, int64 `(N,)` or `(N, levels)`; `targets` are the classes, -1 without the finest label.
     """
 
     def __init__(self, dataset: Dataset[tuple[Any, Any]], known: Tensor) -> None:
@@ -210,10 +197,9 @@ def withhold(
     label_fraction: float | Sequence[float] = -1.0,
     seed: int = 42,
 ) -> Dataset[tuple[Any, Any]]:
-    """Leave out the images of classes, then take labels away.
+    """Leave out the images of `unseen` classes, then take labels away.
 
-    `label_fraction` is the share of the images that keep their label, for all levels or one a level, coarse first (not
-    increasing); 1 or negative: all of them.
+    `label_fraction` of the images keep them: one share, or one a level, coarse first; 1 or negative is all.
     """
     if unseen:
         leaves = np.asarray(cast(Any, dataset).targets)
@@ -232,10 +218,9 @@ def draw_known(labels: Tensor, shares: Sequence[float], seed: int) -> Tensor:
     At least one image of a class unless the share is 0. A larger share keeps what a smaller one keeps, at every level
     and for the same seed. `shares` are of each level, in [0, 1], not increasing; negative: 1.
     """
-    generator = np.random.default_rng(seed)
     _, groups = np.unique(labels.numpy(), axis=0, return_inverse=True)
     groups = groups.reshape(-1)
-    place, sizes = places_in_class(groups, generator.permutation(len(groups)))
+    place, sizes = _places_in_class(groups, np.random.default_rng(seed).permutation(len(groups)))
     columns = []
     for share in shares:
         kept = np.rint(sizes * (1.0 if share < 0 else share)).astype(np.int64)

@@ -1,13 +1,14 @@
 """Label trees from what people have: nested folders, label columns, parent-child files, WordNet. No torch."""
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained
 from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
 from solo.untrusted import parse_json, regular
 
@@ -22,9 +23,9 @@ _NO_LABELS = {"image", "images", "img", "imgs", "photos", "pictures", "data"}  #
 def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> Taxonomy:
     """A tree from name paths, coarse first, such as `("birds", "owls")`; they may end at different depths.
 
-    Nodes are numbered in the order in which they come. A name that several nodes of a level share becomes their whole
-    path, joined by `/`. `levels` names the levels; default `class` for one, `level1`, `level2`, ... for more. Raises a
-    `UserError` if there is no path, or the number of level names is another than the depth.
+    Nodes are numbered as they come. A name that several nodes of a level share becomes their whole path, joined by `/`.
+    `levels` names the levels; default `class` for one, `level1`, `level2`, ... for more. Raises a `UserError` if there
+    is no path, or the number of level names is another than the depth.
     """
     unique = list(dict.fromkeys(paths))
     depth = max(map(len, unique), default=0)
@@ -33,18 +34,17 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     if depth > MOST_LEVELS:
         raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
     nodes: list[dict[Names, int]] = []
+    names = []
     for level in range(depth):
         found = dict.fromkeys(path[: level + 1] for path in unique if len(path) > level)
         nodes.append({path: index for index, path in enumerate(found)})
-    names = []
-    for level_nodes in nodes:
-        shared = Counter(path[-1] for path in level_nodes)
-        names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in level_nodes))
-    parents = tuple(tuple(upper[path[:-1]] for path in lower) for upper, lower in zip(nodes, nodes[1:], strict=False))
+        shared = Counter(path[-1] for path in found)
+        names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in found))
+    parents = tuple(tuple(upper[path[:-1]] for path in lower) for upper, lower in itertools.pairwise(nodes))
     if levels is not None and len(levels) != depth:
         raise UserError(f"data.levels names {len(levels)} levels ({', '.join(levels)}), but the labels have {depth}")
-    unnamed = ("class",) if depth == 1 else tuple(f"level{level + 1}" for level in range(depth))
-    return Taxonomy(unnamed if levels is None else tuple(levels), tuple(names), parents)
+    unnamed = ["class"] if depth == 1 else [f"level{level + 1}" for level in range(depth)]
+    return Taxonomy(tuple(unnamed if levels is None else levels), tuple(names), parents)
 
 
 def folder_classes(folders: Iterable[Names]) -> list[Names]:
@@ -85,8 +85,7 @@ def label_rows(
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
     `rows` has of each image the cells of `columns`, coarse first, or the folders that it lies in (None), where `nested`
-    folders are levels, else the first one is the class. Raises a `UserError` where the cells of a row contradict each
-    other.
+    folders are levels, else the first one is the class. Raises a `UserError` where cells of a row contradict another.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -112,14 +111,14 @@ def from_columns(
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
     Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
-    training data, its names and parents are used, and new ones are refused. Raises a `UserError` where a label has two
-    parents or none, is not in `tree`, or a column is empty; names row and column.
+    training data, new names are refused. Raises a `UserError` where a label has two parents or none, or a column is
+    empty.
     """
     # parents[l][name]: the label in column l of `name` in column l + 1
     parents: list[dict[str, str]] = [{} for _ in columns[1:]]
     seen: dict[tuple[int, str], int] = {}
     for number, row in enumerate(rows, start=1):
-        for level, (upper, lower) in enumerate(zip(row, row[1:], strict=False)):
+        for level, (upper, lower) in enumerate(itertools.pairwise(row)):
             if upper and lower:
                 known = parents[level].setdefault(lower, upper)
                 first = seen.setdefault((level, lower), number)
@@ -139,8 +138,8 @@ def from_columns(
         path = tree.node_path(level, index[level][row[level]]) if level >= 0 else (UNKNOWN,) * tree.num_levels
         for lvl, name in enumerate(row[: max(level, 0)]):
             if name and path[lvl] != index[lvl][name]:
-                what = f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} "
-                what += repr(tree.names[lvl][path[lvl]])
+                right = tree.names[lvl][path[lvl]]
+                what = f"row {number}: {columns[level]} {row[level]!r} belongs to {columns[lvl]} {right!r}"
                 raise UserError(f"{what}, but the row says {name!r}; correct one of them")
         labels.append(path)
     return tree, labels
@@ -168,19 +167,29 @@ def _column_tree(
 
 
 def from_parents(
-    parents: Mapping[str, Sequence[str]], classes: Sequence[str], levels: Sequence[str] | None = None
+    parents: Mapping[str, Sequence[str]],
+    classes: Sequence[str],
+    levels: Sequence[str] | None = None,
+    graph: bool = False,
 ) -> Taxonomy:
     """A tree from child -> parents; only what lies above `classes` is kept, without top levels of a single node.
 
-    The order of the classes is kept where all of them end at the same depth; `levels` as in `from_paths`. Raises a
-    `UserError` where a class is not in the tree, a node has two parents, or parents lead around in a circle.
+    Of a `graph` such as WordNet the first parents count, and nodes with a single child are left out. The order of the
+    classes is kept where all of them end at the same depth. Raises a `UserError` where a class is not in the tree, a
+    node has two parents, or parents lead around in a circle.
     """
     known = {*parents, *(parent for several in parents.values() for parent in several)}
     missing = [name for name in classes if name not in known]
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UserError(f"{len(missing)} of {len(classes)} classes are not in the label tree: {shown}")
+    if graph:
+        parents = {child: above[:1] for child, above in parents.items()}
     paths = [climb(name, parents) for name in classes]
+    if graph:
+        children = Counter(upper for upper, _ in {link for path in paths for link in itertools.pairwise(path)})
+        kept = {*classes, *(name for name, count in children.items() if count > 1)}
+        paths = [tuple(name for name in path if name in kept) for path in paths]
     while min(map(len, paths)) > 1 and len({path[0] for path in paths}) == 1:
         paths = [path[1:] for path in paths]
     return from_paths(paths, levels)
@@ -201,43 +210,17 @@ def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
     return tuple(reversed(path))
 
 
-def without_chains(parents: Mapping[str, Sequence[str]], classes: Sequence[str]) -> dict[str, list[str]]:
-    """The part of a graph above `classes` as a tree: of several parents the first, no node with a single child.
-
-    WordNet is such a graph: some nodes have several hypernyms, and most have one hyponym only among the classes.
-    """
-    first = {child: [above[0]] for child, above in parents.items() if above}
-    paths = [climb(name, first) for name in classes]
-    children: dict[str, set[str]] = {}
-    for path in paths:
-        for upper, lower in zip(path, path[1:], strict=False):
-            children.setdefault(upper, set()).add(lower)
-    kept = {*classes, *(name for name, below in children.items() if len(below) > 1)}
-    links: dict[str, list[str]] = {}
-    for path in paths:
-        short = [name for name in path if name in kept]
-        links.update({lower: [upper] for upper, lower in zip(short, short[1:], strict=False)})
-    return links
-
-
-# ---- files that a user gives as `data.taxonomy` ----
-
-
 def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | None = None) -> Taxonomy:
     """The label tree of `classes`, names of folders, from a file; `levels` names the levels where the file doesn't.
 
     * CSV, TSV or text with two columns, child and parent, a header or none. Lines of two WordNet ids are the other way
-    round, parent and child, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
+    round, as in `wordnet.is_a.txt`; a `words.txt` beside it gives their names.
     * JSON: `{"child": "parent"}`, nested groups `{"animals": {"cats": ["lion", "tiger"]}}`, or what `Taxonomy.to_dict`
     returns.
-
-    Raises a `UserError` if the file can't be read or describes no tree of these classes.
     """
     file = Path(path).expanduser()
-    try:
+    with explained(f"data.taxonomy={path} can't be read", "give a file with the tree", OSError, UnicodeDecodeError):
         text = regular(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.taxonomy={path} can't be read ({reason(error)}); give a file with the tree") from error
     try:
         if file.suffix.lower() == ".json":
             return _from_json(parse_json(text), classes, levels)
@@ -252,30 +235,26 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
 def _from_json(data: Any, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:
     if not isinstance(data, Mapping) or not data:
         raise UserError("expected an object of children and parents, or of nested groups")
-    if {"levels", "names", "parents"} <= set(data):
-        return _same_classes(Taxonomy.from_dict(data), classes)
     if all(isinstance(parent, str) or parent is None for parent in data.values()):
         return from_parents({child: [parent] for child, parent in data.items() if parent}, classes, levels)
-    order = {name: place for place, name in enumerate(classes)}
-    paths = sorted(_nested(data), key=lambda path: order.get(path[-1], -1))
-    twice = [path[-1] for path, after in zip(paths, paths[1:], strict=False) if path[-1] == after[-1]]
-    if twice:
-        raise UserError(f"class {twice[0]!r} is in two groups")
-    return _same_classes(from_paths(paths, levels), classes)
+    if {"levels", "names", "parents"} <= set(data):
+        tree = Taxonomy.from_dict(data)
+    else:
+        order = {name: place for place, name in enumerate(classes)}
+        paths = sorted(_nested(data), key=lambda path: order.get(path[-1], -1))
+        if twice := [path[-1] for path, after in itertools.pairwise(paths) if path[-1] == after[-1]]:
+            raise UserError(f"class {twice[0]!r} is in two groups")
+        tree = from_paths(paths, levels)
+    if differing := sorted(set(classes) ^ set(tree.class_names)):
+        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        raise UserError(f"{len(differing)} classes are only in the tree or only among the folders: {shown}")
+    return tree
 
 
 def _nested(data: Any, above: Names = ()) -> list[Names]:
     if isinstance(data, Mapping):
         return [path for name, below in data.items() for path in _nested(below, (*above, str(name)))]
     return [(*above, str(name)) for name in data] if isinstance(data, list) and data else [above]
-
-
-def _same_classes(tree: Taxonomy, classes: Sequence[str]) -> Taxonomy:
-    differing = sorted(set(classes) ^ set(tree.class_names))
-    if differing:
-        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
-        raise UserError(f"{len(differing)} classes are only in the tree or only among the folders: {shown}")
-    return tree
 
 
 def _from_lines(text: str, file: Path, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:
@@ -293,9 +272,10 @@ def _from_lines(text: str, file: Path, classes: Sequence[str], levels: Sequence[
             raise UserError(f"row {number} is {delimiter.join(row)!r}; expected two columns, child and parent")
         child, parent = reversed(row) if upper_first else row
         parents.setdefault(child, []).extend([parent] if parent and parent not in parents.get(child, []) else [])
-    if not all(map(_WNID.fullmatch, classes)):
-        return from_parents(parents, classes, levels)
-    tree = from_parents(without_chains(parents, classes), classes, levels)
+    wordnet = all(map(_WNID.fullmatch, classes))
+    tree = from_parents(parents, classes, levels, graph=wordnet)
+    if not wordnet:
+        return tree
     words, listed = {}, file.with_name("words.txt")  # as ImageNet has it: id, tab, names with commas between them
     if listed.is_file():
         for line in regular(listed).read_text(encoding="utf-8").splitlines():

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,16 +34,16 @@ print(json.dumps({name: plain(found[name]) for name in found.dtype.names} if fou
 
 def _mat(path: Path, key: str) -> Any:
     """A variable of a MATLAB file: a list, or lists by field."""
-    return _values(str(path), key, regular(path).stat().st_mtime_ns)
+    return _values(path, key, regular(path).stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
-def _values(path: str, key: str, changed: int) -> Any:
-    command = [sys.executable, "-c", _READ, path, key]
+def _values(path: Path, key: str, changed: int) -> Any:
+    command = [sys.executable, "-c", _READ, str(path), key]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
-        said = "it is damaged" if done.returncode < 0 else (done.stderr.splitlines() or ["it is damaged"])[-1]
-        raise ValueError(f"{os.path.basename(path)}: {said}")
+        said = done.stderr.splitlines() if done.returncode > 0 else []
+        raise ValueError(f"{path.name}: {said[-1] if said else 'it is damaged'}")
     return json.loads(done.stdout)
 
 
@@ -65,9 +64,9 @@ def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
 
 
 def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
-    test = either(root / "cars_test_annos_withlabels.mat", root / "devkit" / "cars_test_annos_withlabels.mat")
-    annotations = _mat(root / "devkit" / "cars_train_annos.mat" if train else test, "annotations")
-    for fname, label in zip(annotations["fname"], annotations["class"], strict=True):
+    name = "cars_train_annos.mat" if train else "cars_test_annos_withlabels.mat"
+    found = _mat(either(root / name, root / "devkit" / name), "annotations")
+    for fname, label in zip(found["fname"], found["class"], strict=True):
         yield root / ("cars_train" if train else "cars_test") / str(fname), int(label)
 
 
@@ -101,9 +100,7 @@ FLOWERS = Layout(
     url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
     markers=("imagelabels.mat", "setid.mat"),
     # The classes have numbers only.
-    classes=lambda root: {
-        label: (str(label),) for label in sorted({*map(int, _mat(root / "imagelabels.mat", "labels"))})
-    },
+    classes=lambda root: {n: (str(n),) for n in sorted({*map(int, _mat(root / "imagelabels.mat", "labels"))})},
     images=_flower_images,
     torchvision="Flowers102",
 )
@@ -113,9 +110,7 @@ CARS = Layout(
     folder="stanford_cars",
     url="https://github.com/pytorch/vision/issues/7545 (its own site is gone)",
     markers=("devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_train"),
-    classes=lambda root: dict(
-        enumerate(map(car_path, _mat(root / "devkit" / "cars_meta.mat", "class_names")), start=1)
-    ),
+    classes=lambda root: dict(enumerate(map(car_path, _mat(root / "devkit/cars_meta.mat", "class_names")), start=1)),
     images=_car_images,
     levels=("make", "model"),
     of_folder=car_path,

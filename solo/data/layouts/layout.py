@@ -13,7 +13,7 @@ from typing import Any, cast
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json, regular
 
@@ -30,11 +30,10 @@ def flat(name: str) -> Names:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set as its authors publish it.
+    """A data set as its authors publish it, or as a folder with one sub-folder per class, or with `train` and `val`.
 
     It is looked for in the given folder, in `folder` below it, once or twice, and above it if it is called `train`,
-    `val`, `test` or like a marker: then the file of the data set was given. A folder with one sub-folder per class
-    (itself, or its `train` and `val` or `test`) is read as well.
+    `val`, `test` or like a marker: then the file of the data set was given.
     """
 
     title: str  # its name in messages
@@ -148,13 +147,11 @@ class Layout:
 
     @contextmanager
     def _reading(self, folder: Path) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # whatever json, scipy, zipfile say
-            what = f"{'no class or image ' if isinstance(error, KeyError) else ''}{reason(error)}"
-            raise UserError(f"{self.title} in {folder} can't be read ({what}); unpack its archives again") from error
+        with explained(f"{self.title} in {folder} can't be read", "unpack its archives again"):
+            try:
+                yield
+            except KeyError as error:
+                raise ValueError(f"no class or image {error}") from error
 
 
 def find_layout(place: str) -> Layout:
@@ -175,10 +172,7 @@ def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:
 
 
 def listed(lists: str, train: str, val: str, file: str = "{}", columns: int = 1) -> Images:
-    """Images of text files, `lists` with the words of a split: image and class, or an image in the folder of a class.
-
-    The image's `file` is named by the first of its `columns`.
-    """
+    """Images of text files, `lists` with the words of a split: name of the `file` and class, or class/name."""
 
     def images(root: Path, training: bool) -> Iterator[tuple[Path, str]]:
         for word in (train if training else val).split():

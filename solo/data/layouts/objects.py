@@ -1,9 +1,8 @@
 """Pictures of things: Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, VOC, iNaturalist, glyphs; and of products.
 
-Those are DeepFashion In-Shop, ModelNet40 and DyML-Product, many pictures of each object, for the losses that use all
-labels. The objects of their validation images are others than those of the training images; the categories are the
-same. Both are in the tree, so that one numbering serves both. The levels are those of Zhang et al., Use All The Labels
-(CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
+Of DeepFashion In-Shop, ModelNet40 and DyML-Product the objects that validate are others than those that train, in the
+same categories; one tree has both. Their levels are those of Zhang et al., Use All The Labels (CVPR 2022), section 4:
+https://arxiv.org/abs/2204.13207.
 """
 
 import itertools
@@ -23,18 +22,12 @@ from solo.untrusted import regular
 _GLYPHS = "glyphs.npz"
 
 
-def _by_name(names: Iterable[str]) -> dict[str, Names]:
-    return {name: (name,) for name in names}
-
-
-def _tiny_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
+def _tiny_images(root: Path, train: bool) -> Iterable[tuple[Path, str]]:
     if train:
-        for name in class_folders(root / "train"):
-            for file in images_in(root / "train" / name / "images"):
-                yield file, name
-        return
-    for file_name, name, *_ in lines(root / "val" / "val_annotations.txt", 6):
-        yield root / "val" / "images" / file_name, name
+        names = class_folders(root / "train")
+        return ((file, name) for name in names for file in images_in(root / "train" / name / "images"))
+    rows = lines(root / "val" / "val_annotations.txt", 6)
+    return ((root / "val" / "images" / file, name) for file, name, *_ in rows)
 
 
 def _caltech_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
@@ -76,10 +69,8 @@ def _inat(year: int, levels: Names) -> Layout:
     return Layout(f"iNaturalist {year}", f"inat{year}", url, markers, classes, images, levels, of_folder=None)
 
 
-_VOC = tuple(
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
-    "sofa train tvmonitor".split()
-)
+_VOC = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person".split()
+_VOC += ["pottedplant", "sheep", "sofa", "train", "tvmonitor"]
 
 
 def _voc_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
@@ -103,7 +94,7 @@ DTD = Layout(
     folder="dtd",
     url="https://www.robots.ox.ac.uk/~vgg/data/dtd",
     markers=("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images"),
-    classes=lambda root: _by_name(class_folders(root / "images")),
+    classes=lambda root: {name: (name,) for name in class_folders(root / "images")},
     images=listed("labels/{}1.txt", "train val", "test", "images/{}"),
     torchvision="DTD",
 )
@@ -126,7 +117,7 @@ VOC2007 = Layout(
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)",
     markers=("ImageSets/Main/person_trainval.txt", "ImageSets/Main/person_test.txt", "JPEGImages"),
     images=_voc_images,
-    several=_VOC,
+    several=tuple(_VOC),
     of_folder=None,
 )
 
@@ -135,7 +126,7 @@ TINY_IMAGENET = Layout(
     folder="tiny-imagenet-200",
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     markers=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
-    classes=lambda root: _by_name(class_folders(root / "train")),
+    classes=lambda root: {name: (name,) for name in class_folders(root / "train")},
     images=_tiny_images,
 )
 
@@ -144,7 +135,7 @@ CALTECH101 = Layout(
     folder="caltech101",
     url="https://data.caltech.edu/records/mzrjq-6wc02",
     markers=("101_ObjectCategories",),
-    classes=lambda root: _by_name(class_folders(root / "101_ObjectCategories")),
+    classes=lambda root: {name: (name,) for name in class_folders(root / "101_ObjectCategories")},
     images=_caltech_images,
     torchvision="Caltech101",
 )
@@ -154,7 +145,7 @@ FOOD101 = Layout(
     folder="food-101",
     url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
     markers=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
-    classes=lambda root: _by_name(name for (name,) in lines(root / "meta" / "classes.txt")),
+    classes=lambda root: {name: (name,) for (name,) in lines(root / "meta" / "classes.txt")},
     images=lambda root, train: (
         (root / "images" / f"{image}.jpg", name)
         for name, images in read_json(root / "meta" / f"{'train' if train else 'test'}.json").items()
@@ -176,8 +167,8 @@ def _glyph_classes(root: Path) -> dict[int, Names]:
     with np.load(regular(root / _GLYPHS)) as file:
         script, group, character = (file[f"names{level}"].tolist() for level in range(3))
         above, top = file["parent2"].tolist(), file["parent1"].tolist()
-    paths = [(script[top[parent]], group[parent], name) for parent, name in zip(above, character, strict=True)]
-    return dict(enumerate(paths))
+    names = enumerate(zip(above, character, strict=True))
+    return {number: (script[top[parent]], group[parent], name) for number, (parent, name) in names}
 
 
 GLYPHS = Layout(
@@ -189,15 +180,12 @@ GLYPHS = Layout(
     levels=("script", "group", "character"),
 )
 
-
-# ---- products ----
-
 _PARTITION = "list_eval_partition.txt"
 DYML_LEVELS = ("coarse", "middle", "fine")
 
 
 def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
-    """Image, category > product > variation, and what it is for: `train`, `query` or `gallery`.
+    """Image, category > product > variation, and `train`, `query` or `gallery`.
 
     `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
     """

@@ -1,7 +1,4 @@
-"""Data sets of PIL images: arrays, files with labels, an HDF5 file, a flat folder; and what is wanted of a source.
-
-With `data.on_error=skip` what can't be decoded is replaced, and remembered.
-"""
+"""Data sets of PIL images: arrays, files, HDF5, a flat folder; what is wanted of a source; what can't be decoded."""
 
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from solo.taxonomy import Taxonomy
 
 Item = TypeVar("Item")
 Transform = Callable[[Any], Any]
+OptTransform = Transform | None
 Split = Literal["pretrain", "train", "val"]
 
 
@@ -34,8 +32,8 @@ class Request:
     split: Split
     path: Path | None
     download: bool
-    transform: Transform | None
-    target_transform: Transform | None
+    transform: OptTransform
+    target_transform: OptTransform
 
     @property
     def root(self) -> Path:
@@ -56,15 +54,12 @@ class LevelTargets:
 
 
 class LabelledImages(Dataset[tuple[Any, Any]]):
-    """Items `(image, target)`, after their transforms; a subclass says how an image is read.
+    """Items `(image, target)`, after their transforms; `targets` are leaf classes, -1 for unlabelled."""
 
-    `targets` has the leaf class of each image, -1 for unlabelled; `reading` says how files become images.
-    """
-
-    reading = ImageReading()
+    reading = ImageReading()  # how files become images
 
     def __init__(
-        self, targets: Iterable[int], transform: Transform | None = None, target_transform: Transform | None = None
+        self, targets: Iterable[int], transform: OptTransform = None, target_transform: OptTransform = None
     ) -> None:
         self.targets = [int(target) for target in targets]
         self.transform = transform
@@ -85,20 +80,16 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
 
 
 class ArrayDataset(LabelledImages):
-    """Images in memory, `data` as torchvision's CIFAR calls them: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB.
+    """Images in memory, `data` as torchvision's CIFAR calls them: uint8, `(N, H, W)` grey or `(N, H, W, 3)` RGB."""
 
-    Attributes:
-        groups: images of one belong together (a writer, a font), and `data.holdout` leaves them together; or None.
-    """
-
-    groups: np.ndarray | None = None
+    groups: np.ndarray | None = None  # images of one (a writer, a font) belong together: `data.holdout` keeps them so
 
     def __init__(
         self,
         images: np.ndarray,
         targets: Iterable[int],
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
+        transform: OptTransform = None,
+        target_transform: OptTransform = None,
     ) -> None:
         super().__init__(targets, transform, target_transform)
         self.data = images
@@ -116,13 +107,16 @@ class ArrayDataset(LabelledImages):
 class ImageFiles(LabelledImages):
     """Image files, or images inside of larger ones; `samples` (file, class), `classes` (names) as in torchvision."""
 
+    root: Path | None = None  # the folder or file that they come from
+    problems: Sequence[str] = ()  # what had to be left out, one line each
+
     def __init__(
         self,
         files: Sequence[str | Path | Stored],
         targets: Sequence[int],
         classes: Sequence[str],
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
+        transform: OptTransform = None,
+        target_transform: OptTransform = None,
     ) -> None:
         super().__init__(targets, transform, target_transform)
         self.samples = self.imgs = list(zip(files, self.targets, strict=True))
@@ -137,7 +131,7 @@ class ImageFiles(LabelledImages):
 class CustomDatasetWithoutLabels(ImageFiles):
     """All images directly in `root`, with target -1, at least one; `images`: their sorted names."""
 
-    def __init__(self, root: str | Path, transform: Transform | None = None) -> None:
+    def __init__(self, root: str | Path, transform: OptTransform = None) -> None:
         self.root = Path(root)
         self.images = flat_images(self.root)
         if not self.images:
@@ -148,16 +142,16 @@ class CustomDatasetWithoutLabels(ImageFiles):
 class H5Dataset(ImageFiles):
     """Images of one HDF5 file in solo-learn's layout; classes are its groups, sorted by name.
 
-    For the data set `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name,
-    class index)`. Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
+    For `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name, class index)`.
+    Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
     """
 
     def __init__(
         self,
         dataset: str,
         h5_path: str | Path,
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
+        transform: OptTransform = None,
+        target_transform: OptTransform = None,
     ) -> None:
         self._file = H5File(Path(h5_path).expanduser())
         self.root, index = self._file.path, read_index(self._file.path)
@@ -176,11 +170,9 @@ class H5Dataset(ImageFiles):
 
 
 class SkipBroken(Around):
-    """A data set in which the next readable image, with an unknown label (-1), stands for one that is broken.
+    """A data set in which the next readable image, with an unknown label (-1), stands for one that can't be decoded.
 
-    Broken is what raises a `BrokenImageError`; that is shared with the loader's workers, so that no file is tried twice
-    and all of them can be listed at the end of a run. All other attributes are the data set's own, also a list
-    `problems`.
+    What is broken is shared with the loader's workers: no file is tried twice, and all can be listed in the end.
     """
 
     def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:
@@ -215,10 +207,9 @@ def not_an_image(name: str) -> str:
 def next_readable(
     first: int, count: int, broken: Callable[[int], Any], read: Callable[[int], Item], mark: Callable[[int], None]
 ) -> tuple[int, Item]:
-    """The place of the first image from `first` on, round and round, that can be read, and what is read there.
+    """The place of the first of `count` images, from `first` on and round, that can be read, and what is read there.
 
-    `broken` says of a place whether it is known not to be readable, `mark` is told of those for which `read` raises a
-    `BrokenImageError`. Raises a `UserError` if there is none among `count`.
+    Places that are known to be `broken` are left out, `mark` is told of new ones. Raises a `UserError` if all are.
     """
     for place in (number % count for number in range(first, first + count)):
         if not broken(place):

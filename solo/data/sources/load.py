@@ -2,13 +2,9 @@
 
 A source, `DatasetSpec.source`, is a function `source(spec, request) -> Dataset`. What it returns takes the request's
 two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`; `small` has some. Own code can
-hand any `torch.utils.data.Dataset` to the loaders instead; its items are `(PIL image, int)`, views and index are added
-by wrappers:
+hand any data set of items `(PIL image, int)` to the loaders instead; views and index are added by wrappers:
 
-    from solo.data.pretrain_dataloader import (
-        build_transform_pipeline, dataset_with_index, prepare_dataloader, prepare_n_crop_transform)
-
-    view = build_transform_pipeline("custom", cfg.augmentations[0])
+    view = build_transform_pipeline("custom", cfg.augmentations[0])  # of solo.data.pretrain_dataloader, as these
     images = dataset_with_index(MyDataset)(..., transform=prepare_n_crop_transform([view], [2]))
     loader = prepare_dataloader(images, batch_size=256)
     trainer.fit(METHODS["simclr"](cfg), loader)  # cfg.data.num_classes says how many labels there are
@@ -18,7 +14,7 @@ import dataclasses
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,11 +38,10 @@ from solo.data.sources.images import (
 )
 from solo.data.storage.archives import guarded
 from solo.data.storage.containers import is_h5
-from solo.data.storage.facts import Source
 from solo.data.storage.folders import class_folders, is_image_name, of_split
-from solo.data.storage.listing import READERS, WITH_COLUMNS, Wanted, list_images
+from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading
-from solo.errors import UserError, printable, reason
+from solo.errors import UserError, explained, printable, reason
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 _LOG = logging.getLogger("solo")
@@ -64,10 +59,10 @@ def load(
 ) -> Dataset[tuple[Any, Any]]:
     """The images of one split: `train`, `val`, or `pretrain` (`train` and the unlabelled images, where there are some).
 
-    `path` is the folder or HDF5 file of this split, or the root of a data set with a layout of its own; with
-    `no_labels` a flat folder, a table or shards of images, whose targets are -1. With `levels` targets are `(levels,)`
-    LongTensors, coarse first, if there is more than one level. `data_format` is as `data.format`; `None` takes HDF5
-    files for what they are. Raises a `UserError` if the data aren't there, can't be fetched, or don't look as expected.
+    `path` is the folder or file of this split, or the root of a data set with a layout of its own; with `no_labels` a
+    flat folder, a table or shards, whose targets are -1. With `levels` targets are `(levels,)` LongTensors, coarse
+    first, if there is more than one. Without `data_format` HDF5 files are taken for what they are. Raises a `UserError`
+    if the data aren't there, can't be fetched, or don't look as expected.
     """
     share, train_path = spec.holdout
     if share:
@@ -111,13 +106,11 @@ def from_torchvision(
 ) -> Dataset[tuple[Any, Any]]:
     """A data set of torchvision that fetches itself; a `UserError` says where it was looked for in vain."""
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
-    try:
-        with guarded():
-            return cls(str(request.root), download=request.download, **options)
-    except (RuntimeError, OSError) as error:
-        fetch = "the download failed" if request.download else "data.download=False"
-        what = f"no complete {layout} in {request.root} ({fetch}: {reason(error)})"
-        raise UserError(f"{what}; set data.train_path and data.val_path to the folder that holds {layout}/") from error
+    fetch = "the download failed" if request.download else "data.download=False"
+    what = f"no complete {layout} in {request.root}, and {fetch}"
+    cure = f"set data.train_path and data.val_path to the folder that holds {layout}/"
+    with guarded(), explained(what, cure, RuntimeError, OSError):
+        return cls(str(request.root), download=request.download, **options)
 
 
 def published(spec: DatasetSpec, request: Request) -> ImageFiles:
@@ -156,24 +149,9 @@ def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
 
 
 class FileDataset(ImageFiles):
-    """Image files with labels, one int a level, coarse first, -1 for unknown, of a tree; None: without labels.
+    """Image files whose items have the row of `labels` (N, levels), coarse first, -1 for unknown, if there are some."""
 
-    With a target transform in the request, items have the `(levels,)` labels instead of the class; `problems` are what
-    had to be left out, one line each.
-    """
-
-    def __init__(
-        self,
-        files: Sequence[Source],
-        labels: Sequence[Labels] | None,
-        tree: Taxonomy | None,
-        request: Request,
-        problems: list[str],
-    ) -> None:
-        classes = [tree.leaf_of(row) for row in labels] if tree and labels else [UNKNOWN] * len(files)
-        super().__init__(files, classes, tree.class_names if tree else (), request.transform)
-        self.labels = torch.tensor(labels) if labels and request.target_transform else None
-        self.root, self.problems = request.path, problems
+    labels: torch.Tensor | None = None
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         image, leaf = super().__getitem__(index)
@@ -181,38 +159,43 @@ class FileDataset(ImageFiles):
 
 
 def own(spec: DatasetSpec, request: Request) -> FileDataset:
-    """A user's own images in `request.path`, in whatever form `list_images` knows.
-
-    Labels are found by name in the tree of the training images, which `resolve_spec` has found, for validation images
-    as well.
-    """
+    """A user's own images in whatever form `list_images` knows, with labels by name in the training images' tree."""
     tree, root, skip = spec.taxonomy, request.path, spec.on_error == "skip"
     columns = list(tree.levels) if tree else []
     found = list_images(spec.format, root, Wanted(request.split != "val", spec.path_column, columns, skip))
     if tree is None:
-        return FileDataset(found.images, None, None, request, found.problems.found)
-    try:
-        labels, strange = label_rows(found.rows, found.columns, tree, spec.nested)
-        # Images beside the class folders belong to none of them.
-        placed = [number for number, row in enumerate(found.rows) if row]
-        if unknown := Counter(strange[number] for number in placed if strange[number]):
-            shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
-            what = f"{len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's"
-            if spec.unknown_classes == "raise":
-                hint = " (training folders that can't be read are none, too)" if skip else ""
-                text = f"{what} labels: {shown}; take them out, or set data.unknown_classes=drop to leave them out"
-                raise UserError(f"{text}, or label to keep the labels that they share with the training data{hint}")
-            drop = spec.unknown_classes == "drop"
-            kept = "left out" if drop else "kept with the labels that they share"
-            _LOG.warning("note: %s: %s labels: %s: %s (data.unknown_classes)", root, what, shown, kept)
-            placed = [number for number in placed if not (drop and strange[number])]
-        files, labels = [found.images[number] for number in placed], [labels[number] for number in placed]
-        data = FileDataset(files, labels, tree, request, found.problems.found)
-        if placed and request.split != "val" and found.columns is None:
-            counts = Counter(data.targets)
-            tree.check_counts([counts[leaf] for leaf in range(tree.num_classes)])
-    except UserError as error:
-        raise UserError(f"{root}: {error}") from error
-    if not placed:
-        raise UserError(f"{root} holds no images in its folders")
+        data = FileDataset(found.images, [UNKNOWN] * len(found.images), (), request.transform)
+    else:
+        try:
+            rows, labels = _placed(spec, tree, found, root)
+            leaves = [tree.leaf_of(row) for row in labels]
+            if request.split != "val" and found.columns is None:
+                counts = Counter(leaves)
+                tree.check_counts([counts[leaf] for leaf in range(tree.num_classes)])
+        except UserError as error:
+            raise UserError(f"{root}: {error}") from error
+        data = FileDataset([found.images[row] for row in rows], leaves, tree.class_names, request.transform)
+        data.labels = torch.tensor(labels) if request.target_transform else None
+    data.root, data.problems = root, found.problems.found
     return data
+
+
+def _placed(spec: DatasetSpec, tree: Taxonomy, found: Listing, root: Path | None) -> tuple[list[int], list[Labels]]:
+    """Which images have a place among the classes, and their labels."""
+    labels, strange = label_rows(found.rows, found.columns, tree, spec.nested)
+    # Images beside the class folders belong to none of them.
+    placed = [number for number, row in enumerate(found.rows) if row]
+    if unknown := Counter(strange[number] for number in placed if strange[number]):
+        shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
+        what = f"{len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's labels"
+        if spec.unknown_classes == "raise":
+            skip = " (training folders that can't be read are none, too)" if spec.on_error == "skip" else ""
+            text = f"{what}: {shown}; take them out, or set data.unknown_classes=drop to leave them out"
+            raise UserError(f"{text}, or label to keep the labels that they share with the training data{skip}")
+        kept = "kept with the labels that they share"
+        if spec.unknown_classes == "drop":
+            kept, placed = "left out", [number for number in placed if not strange[number]]
+        _LOG.warning("note: %s: %s: %s: %s (data.unknown_classes)", root, what, shown, kept)
+    if not placed:
+        raise UserError("there are no images in its folders")
+    return placed, [labels[number] for number in placed]

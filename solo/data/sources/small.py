@@ -14,7 +14,7 @@ from solo.data.catalogue.registry import DatasetSpec, layout_of
 from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import from_torchvision, image_folder
 from solo.data.storage.folders import class_folders
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.untrusted import regular
 
 # Debian's and Ubuntu's package dataset-fashion-mnist installs its files here.
@@ -56,10 +56,7 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def find_fashion(prefix: str, path: Path | None, default: Path | None = None) -> tuple[Path, Path] | None:
-    """The files of images and labels of a split, `train` or `t10k`, also in torchvision's layout below a folder.
-
-    The one that is given is looked at alone; without one Debian's and then `default`.
-    """
+    """Images' and labels' file of `train` or `t10k` in the given folder, else in Debian's, then in `default`."""
     for folder in (path,) if path else (DEBIAN_FASHION_MNIST, default):
         for place in (folder, folder / "FashionMNIST" / "raw") if folder else ():
             for end in ("", ".gz"):
@@ -79,10 +76,8 @@ def read_fashion(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_idx(path: Path) -> np.ndarray:
     """A uint8 array from an idx file, a `UserError` if it is no whole one; names ending in `.gz` are decompressed."""
-    try:
+    with explained(f"{path} can't be read", "fetch the file again", OSError, EOFError, zlib.error):
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} can't be read ({reason(error)}); fetch the file again") from error
     # Header, big-endian: two zero bytes, type (8: uint8), number of dimensions, then one uint32 per dimension.
     ndim = data[3] if len(data) > 3 else 0
     start = 4 + 4 * ndim
@@ -116,10 +111,10 @@ def cifar100_part(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any
 
 
 def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
-    """CIFAR-10-C, for evaluation: the training images are CIFAR-10's, the validation images are corrupted.
+    """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
 
-    The validation path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds
-    the 10,000 test images at five strengths.
+    Its path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds the 10,000
+    test images at five strengths.
     """
     if request.split != "val":
         return cifar10(spec, request)
@@ -163,10 +158,7 @@ def svhn(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 
 def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
-    """One of the MedMNIST data sets, from its npz file; the test images validate.
-
-    ChestMNIST has fourteen findings, any number of them in an image; its two classes here are none and some.
-    """
+    """A MedMNIST data set; its test images validate. The two classes of ChestMNIST here are no finding and some."""
     path = request.root / f"{spec.name}.npz"
     if not path.is_file():
         raise UserError(
@@ -196,11 +188,9 @@ def glyphs(spec: DatasetSpec, request: Request) -> ArrayDataset:
 
 def _load(path: Path) -> Any:
     """An array, or arrays by name. Raises a `UserError`: it is damaged; all of it is looked at."""
-    try:
+    with explained(f"{path} can't be read", "fetch it again"):
         found = np.load(regular(path))
         return found if path.suffix == ".npy" else {name: found[name] for name in found.files}
-    except Exception as error:  # NumPy and zipfile raise almost anything
-        raise UserError(f"{path} can't be read ({reason(error)}); fetch it again") from error
 
 
 def _arrays(images: np.ndarray, targets: Any, request: Request) -> ArrayDataset:

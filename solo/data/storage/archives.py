@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unittest.mock import patch
 
-from solo.errors import UserError
+from solo.errors import UserError, explained
 
 MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
 MOST_FILES = 20_000_000
@@ -55,7 +55,7 @@ class StrictInfo(tarfile.TarInfo):
 
 
 def extract_tar(source: Path, folder: Path, compression: str | None = None, most: int = MOST_BYTES) -> None:
-    """Unpack a tar file; what a link leads to has to be a file of the archive, which gets a second name.
+    """Unpack a tar file, in which a link becomes a second copy of the archive's file that it leads to.
 
     `compression` is `.gz`, `.xz`, `.bz2`, or None; `most` bytes may its files have together. Raises a `UserError` where
     it is damaged, too large, or a member or a link would leave the folder; nothing of that is written.
@@ -89,10 +89,7 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
-    """Unpack a zip file, whose links become small files, of at most so many bytes.
-
-    Raises a `UserError` where it is damaged, too large, or a member would leave the folder; then nothing is written.
-    """
+    """Unpack a zip file, whose links become small files; what is damaged, too large or leaves the folder is refused."""
     with _room(source, folder, most) as free, zipfile.ZipFile(source) as archive:
         members = archive.infolist()
         _require_bound(source, sum(member.file_size for member in members), len(members), free)
@@ -105,12 +102,8 @@ def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
 def _room(source: Path, folder: Path, most: int) -> Iterator[int]:
     """How many bytes may be written into the folder; an archive that is damaged becomes a `UserError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with explained(f"{source} is no complete archive", "remove it and fetch it again", *_DAMAGED):
         yield min(most, shutil.disk_usage(folder).free)
-    except UserError:
-        raise
-    except _DAMAGED as error:
-        raise UserError(f"{source} is no complete archive ({error}); remove it and fetch it again") from error
 
 
 def _anew(place: Path) -> Path:

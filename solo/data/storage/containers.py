@@ -1,11 +1,9 @@
 """Images inside of larger files: WebDataset's shards, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
 
 Shards (https://github.com/webdataset/webdataset) are tar files whose members with one key are a sample: `0001.jpg`,
-`0001.cls` and `0001.json` are the sample `0001`. The members' places are looked up once, so that any image can be read
-at any time, by any number of processes.
-
-An HDF5 file is an image folder as one large file instead of a million small ones, for network file systems:
-`<class>/<image name>` is a 1-D uint8 array, the bytes of an encoded image file.
+`0001.cls` and `0001.json` are the sample `0001`. Their places are looked up once, so that any image can be read at any
+time. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file: one large file instead of
+a million small ones, for network file systems.
 """
 
 import functools
@@ -22,7 +20,7 @@ from typing import Any
 from solo.data.storage.archives import StrictInfo
 from solo.data.storage.facts import Stored
 from solo.data.storage.folders import Problems, class_folders, is_image_name
-from solo.errors import BrokenImageError, UserError, reason
+from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
 
@@ -43,9 +41,6 @@ def as_text(cell: Any) -> str:
     if cell is None or cell != cell:  # NaN is not itself
         return ""
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
-
-
-# ---- shards ----
 
 
 @dataclass
@@ -148,10 +143,8 @@ def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
             if extension == ".cls":
                 rows[-1]["cls"] = member.read().decode(errors="replace").strip()
             elif extension == ".json":
-                try:
+                with explained(f"{member} is no JSON", "correct it, or take it out", ValueError):
                     content = parse_json(member.read())
-                except ValueError as error:
-                    raise UserError(f"{member} is no JSON ({error}); correct it, or take it out") from error
                 fields = content.items() if isinstance(content, dict) else ()
                 rows[-1].update({name: value for name, value in fields if isinstance(value, (str, int, float))})
     return columns_of(rows)
@@ -160,9 +153,6 @@ def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Rows as columns of texts: an empty one where a row doesn't have it."""
     return {name: [as_text(row.get(name)) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
-
-
-# ---- HDF5 ----
 
 
 def is_h5(path: str | Path) -> bool:
@@ -180,18 +170,15 @@ def open_h5(path: Path, mode: str = "r") -> Any:
         import h5py
     except ImportError as error:
         raise UserError('reading and writing HDF5 files needs h5py; pip install "solo-hex[h5]"') from error
-    try:
+    what = "can't be read as HDF5" if mode == "r" else "can't be written"
+    with explained(f"{path} {what}", "check data.train_path and data.val_path", OSError):
         return h5py.File(path, mode)
-    except OSError as error:
-        what = "can't be read as HDF5" if mode == "r" else "can't be written"
-        raise UserError(f"{path} {what} ({reason(error)}); check data.train_path and data.val_path") from error
 
 
 def read_index(path: Path) -> Index:
-    """Class -> names of its images, both sorted.
+    """Class -> names of its images, both sorted; a `UserError` if the file can't be read or has another layout.
 
-    It is kept beside the file: listing a million names takes a minute, and each process needs it. Raises a `UserError`:
-    the file can't be read or has another layout.
+    It is kept beside the file: listing a million names takes a minute, and each process needs it.
     """
     cache = path.with_name(path.name + ".index.json")
     state = path.stat() if path.is_file() else None
@@ -219,13 +206,11 @@ def _h5_names(path: Path) -> Index:
         """A name, as Python holds names of files that are no UTF-8."""
         return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
-    with open_h5(path) as file:
-        try:
-            items = {text(name): item for name, item in sorted(file.items(), key=lambda item: text(item[0]))}
-            away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
-            index = {name: sorted(map(text, item)) for name, item in items.items() if hasattr(item, "keys")}
-        except (OSError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({reason(error)}); write it again") from error
+    kinds = (OSError, KeyError, RuntimeError, AttributeError, TypeError)
+    with open_h5(path) as file, explained(f"{path} is damaged", "write it again", *kinds):
+        items = {text(name): item for name, item in sorted(file.items(), key=lambda item: text(item[0]))}
+        away = [name for name, item in items.items() if item is None or item.file.filename != file.filename]
+        index = {name: sorted(map(text, item)) for name, item in items.items() if hasattr(item, "keys")}
     strange = [f"the array {name!r}" for name in sorted(set(items) - set(index))]
     strange += [f"the empty group {name!r}" for name, images in index.items() if not images]
     if away:
@@ -301,15 +286,12 @@ def write_h5(folder: Path, path: Path) -> int:
     return count
 
 
-# ---- Hugging Face's `datasets` ----
-
-
 @functools.lru_cache(maxsize=8)
 def read_hub(path: str, train: bool = True) -> Any:
     """A split as a `datasets.Dataset`: `train`, else `validation`, or `test` where there is none.
 
-    The path is a name on the hub, a folder that `load_dataset` knows (Parquet files, images), or one that
-    `save_to_disk` wrote; `:SPLIT` behind it chooses another split.
+    The path is a name on the hub, or a folder that `load_dataset` knows or `save_to_disk` wrote; `:SPLIT` behind it
+    chooses another split.
     """
     try:
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -317,13 +299,11 @@ def read_hub(path: str, train: bool = True) -> Any:
         raise UserError('data.format=hf needs the package datasets; pip install "solo-hex[hf]"') from error
     name, _, split = path.partition(":")
     folder = Path(name).expanduser()
-    try:
+    with explained(f"datasets can't load {name}", "give a name on the hub or a folder"):
         if any((folder / file).is_file() for file in _SAVED):
             data = datasets.load_from_disk(str(folder))
         else:
             data = datasets.load_dataset(str(folder) if folder.is_dir() else name)
-    except Exception as error:  # whatever the package and its back ends raise
-        raise UserError(f"datasets can't load {name} ({reason(error)}); give a name on the hub or a folder") from error
     _LOADED.add(path)
     if not isinstance(data, Mapping):
         return data

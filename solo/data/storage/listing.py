@@ -1,7 +1,4 @@
-"""What lies where a user's own images are: every image, and the words that say what it shows. No torch.
-
-Tables of image paths and labels are CSV, TSV, JSON, JSON lines or Parquet.
-"""
+"""What lies where a user's own images are: every image, and the words that say what it shows. No torch."""
 
 import csv
 import functools
@@ -189,9 +186,8 @@ def table_columns(
 ) -> tuple[str, list[str]]:
     """Which column holds the paths, and which ones the labels, coarse first.
 
-    Not given, the paths are in the first column whose first value ends like an image file, and the labels in the only
-    other column; no other column means no labels. Raises a `UserError`: a column isn't there, or there are several to
-    choose from.
+    Not given, these are the first column whose first value ends like an image file, and the only other column, if any.
+    Raises a `UserError`: a column isn't there, or there are several to choose from.
     """
     if path_column is not None:
         _require(table, [path_column], "path_column", file)

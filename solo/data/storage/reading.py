@@ -1,8 +1,7 @@
 """How a file becomes an image: one decision for folders, tables, shards, HDF5, hubs and `solo inspect` alike.
 
-Nothing waits for ever, lies about its length, or unpacks without end. Pillow holds one or three channels. An image of
-n, the stains of a microscope or the bands of a satellite, is a uint8 array `(H, W, n)`. No torch, but for the rare
-files that Pillow can't read.
+Pillow holds one or three channels. An image of n, the stains of a microscope or the bands of a satellite, is a uint8
+array `(H, W, n)`. No torch, but for the rare files that Pillow can't read.
 """
 
 from __future__ import annotations
@@ -71,11 +70,10 @@ class ImageReading(ReadingKeys):
     def read(self, source: File, name: str | None = None, at_least: int | None = None) -> Any:
         """Decode a file, or the bytes of one: an RGB image of Pillow, for other channels than 1 and 3 an array.
 
-        Arrays of NumPy are `(H, W)`, `(H, W, n)` or `(n, H, W)`. Of animations the first picture is read. n channels
-        are the pages and bands of a file together, such as a TIFF file of several pages. Messages call it `name`, by
-        default the path or the image's own. Where `at_least` pixels of the shorter side are enough, larger JPEG files
-        are decoded at 1/2, 1/4 or 1/8. Raises a `BrokenImageError`, which names it: missing, truncated, too large, no
-        image, or of other channels.
+        Arrays of NumPy are `(H, W)`, `(H, W, n)` or `(n, H, W)`. Of animations the first picture is read; n channels
+        are the pages and bands of a file together. Where `at_least` pixels of the shorter side are enough, larger JPEG
+        files are decoded at 1/2, 1/4 or 1/8. Raises a `BrokenImageError`, which names it by `name`, default its path:
+        missing, truncated, too large, no image, or of other channels.
         """
         with _opened(source, name) as file:
             if self.channels in (1, 3):
@@ -94,7 +92,7 @@ class ImageReading(ReadingKeys):
         """What the file says of its image, without decoding it; raises as `read`."""
         with _opened(source, name) as file:
             if _is_npy(file):
-                shape, kind, _ = _npy_head(file, self.max_pixels)
+                shape, kind = _npy_head(file, self.max_pixels)
                 # There are fewer channels than pixels, where it isn't said; grey has no axis for them.
                 likely = (1,) if len(shape) == 2 else (min(shape[0], shape[-1]),)
                 axes = _image_shape(shape, likely if self.channels in (1, 3) else (self.channels,))
@@ -160,6 +158,17 @@ class ImageReading(ReadingKeys):
             values = self.eight_bits(_png_values(file))
             return self.flat(Image.fromarray(values, "LA" if values.shape[2] == 2 else None), turn)
 
+    def _stored(self, source: File) -> Values:
+        """The numbers of an image as they are stored, in any order."""
+        with _opened(source) as file:
+            if _is_npy(file):
+                return _read_npy(file, (1, 3, 4, self.channels), self.max_pixels)
+            with _pillow(file, self.max_pixels) as image:
+                if not _deep_colours(image):
+                    return np.asarray(image)
+                # Of other formats Pillow gives the upper 8 of 16 bits: enough to see how far they go.
+                return _png_values(file) if image.format == "PNG" else np.asarray(image).astype(np.uint16) * 257
+
     def _shallow(self, image: Image.Image) -> Image.Image:
         """The same with 8 bits a value, where Pillow would cut off what is above."""
         narrow = self.range is not None and self.range[1] <= 255 and image.mode in ("L", "RGB")
@@ -177,25 +186,13 @@ def look_at(sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str) ->
             head = reading.head(source)
             heads.append(head)
             if head.deep:
-                with _opened(source) as file:
-                    values = _stored_values(file, keys)
+                values = reading._stored(source)
                 ends.append((float(values.min()), float(values.max()), values.dtype.kind == "f"))
         except BrokenImageError:  # named by whoever needs it
             continue
     side = round(median(min(head.size) for head in heads)) if heads else 0
     turned, transparent, deep = (sum(getattr(h, name) for h in heads) for name in ("turned", "transparent", "deep"))
     return Sample(len(heads), side, turned, transparent, deep, _range(ends))
-
-
-def _stored_values(file: BinaryIO, keys: ReadingKeys) -> Values:
-    """The numbers of an image in any order."""
-    if _is_npy(file):
-        return _read_npy(file, (1, 3, 4, keys.channels), keys.max_pixels)
-    with _pillow(file, keys.max_pixels) as image:
-        if not _deep_colours(image):
-            return np.asarray(image)
-        # Of other formats Pillow gives the upper 8 of 16 bits: enough to see how far they go.
-        return _png_values(file) if image.format == "PNG" else np.asarray(image).astype(np.uint16) * 257
 
 
 def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | None:
@@ -213,25 +210,18 @@ def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | N
 
 
 def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
-    """Names of the images directly in a folder, sorted: by their suffix, else by their first bytes.
-
-    `problems` is told of what is left out.
-    """
-
-    def has_head(path: str) -> bool:
-        try:
-            return bool(ImageReading().head(path))
-        except BrokenImageError:
-            return False
-
+    """Sorted names of the images directly in a folder, by their suffix or first bytes; `problems` is told of others."""
     found, problems = [], problems or Problems()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if is_ignored(entry.name) or not os.path.isfile(entry.path):
-                problems.leave_out(entry.name, None if os.path.isfile(entry.path) else "folders, pipes and dead links")
-            elif is_image_name(entry.name) or has_head(entry.path):
-                found.append(entry.name)
-            else:
+            try:
+                if not os.path.isfile(entry.path):
+                    problems.leave_out(entry.name, "folders, pipes and dead links")
+                elif is_ignored(entry.name):
+                    problems.leave_out(entry.name)
+                elif is_image_name(entry.name) or ImageReading().head(entry.path):
+                    found.append(entry.name)
+            except BrokenImageError:
                 problems.leave_out(entry.name)
     return sorted(found)
 
@@ -242,9 +232,6 @@ def as_picture(image: Any) -> Image.Image:
         return image
     image = np.asarray(image)
     return Image.fromarray(image[..., :3] if image.shape[2] >= 3 else image[..., 0])
-
-
-# ---- files of Pillow and NumPy ----
 
 
 @contextmanager
@@ -351,21 +338,20 @@ def _is_npy(file: BinaryIO) -> bool:
 
 def _read_npy(file: BinaryIO, channels: Collection[int], most: int) -> Values:
     """An array as `(H, W, n)`; the channels stand first or last, whichever fits."""
-    shape, kind, fortran = _npy_head(file, most)
-    flat = np.frombuffer(bytearray(file.read()), kind, int(np.prod(shape)))
-    array = flat.reshape(shape, order="F" if fortran else "C")
+    shape, _ = _npy_head(file, most)
+    file.seek(0)
+    array: Values = np.load(file, allow_pickle=False)
     found = _image_shape(shape, channels)
     return array.transpose(1, 2, 0) if array.ndim == 3 and found != shape else array.reshape(found)
 
 
-def _npy_head(file: BinaryIO, most: int) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, type and order of an array of numbers in a file as long as it says, which stands at its first value."""
+def _npy_head(file: BinaryIO, most: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array of numbers, in a file as long as it says."""
     version = np.lib.format.read_magic(file)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, kind = reader(file)
+    shape, _, kind = reader(file)
     start = file.tell()
     there = file.seek(0, os.SEEK_END) - start
-    file.seek(start)
     if kind.kind not in "biuf":
         raise ValueError(f"an array of type {kind} is no image")
     _image_shape(shape, ())
@@ -376,7 +362,7 @@ def _npy_head(file: BinaryIO, most: int) -> tuple[tuple[int, ...], np.dtype[Any]
         raise ValueError(f"an array of shape {shape} has no pixels")
     height, width = sorted(shape)[-2:]
     _require_size(width, height, most)
-    return shape, kind, fortran
+    return shape, kind
 
 
 def _image_shape(shape: tuple[int, ...], channels: Collection[int]) -> tuple[int, int, int]:
