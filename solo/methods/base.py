@@ -23,7 +23,7 @@ from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
 from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
-from solo.nn.momentum import FrozenLayers
+from solo.nn.momentum import freeze_layers
 from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
@@ -80,7 +80,7 @@ class BaseMethod(SoloModule):
         self.base_model = find_backbone(self.backbone_name, self._BACKBONES)
         self.backbone = settings.backbone_of(config, self._BACKBONES)
         layers = config.finetune_layers
-        self.frozen_layers = FrozenLayers(self.backbone, layers) if layers is not None else None
+        self.frozen_layers = [] if layers is None else freeze_layers(self.backbone, layers)
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
         self.knn_eval: bool = config.knn_eval.enabled
@@ -132,8 +132,6 @@ class BaseMethod(SoloModule):
             ConfigError: with all missing and wrong values.
         """
         settings.complete(cfg, PretrainCfg, cls._SECTIONS, cls.Kwargs)
-        settings.complete_views(cfg)
-        settings.complete_classes(cfg)
         return cfg
 
     # ---- what a method writes ----
@@ -158,8 +156,8 @@ class BaseMethod(SoloModule):
 
     def train(self, mode: bool = True) -> BaseMethod:
         super().train(mode)
-        if self.frozen_layers is not None:
-            self.frozen_layers.eval()
+        for layer in self.frozen_layers:
+            layer.eval()
         return self
 
     @property

@@ -59,7 +59,6 @@ class LinearModel(SoloModule):
             ConfigError: with all missing and wrong values.
         """
         settings.complete(cfg, LinearCfg, ("backbone", "optimizer", "scheduler", "performance"))
-        settings.complete_classes(cfg)
         with open_dict(cfg):
             cfg.finetune = bool(cfg.get("finetune"))
         return cfg

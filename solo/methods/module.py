@@ -23,7 +23,7 @@ from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
-from solo.methods.settings import data_facts, taxonomy_of
+from solo.methods.settings import data_facts
 from solo.nn.norms import IterNorm
 from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
@@ -78,7 +78,8 @@ class SoloModule(pl.LightningModule):
         # What steps log, by names: sums (n,), of how many (or (n,), of each), whether steps are logged, too.
         self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
         self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
-        self.set_taxonomy(taxonomy_of(config))
+        tree = config.data.resolved.taxonomy if config.data.resolved else None
+        self.set_taxonomy(tree if tree and tree.num_classes == self.num_classes else None)
 
     @property
     def learnable_params(self) -> list[dict[str, Any]]:

@@ -52,12 +52,14 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
 def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: type | None = None) -> None:
     """Fill in what a model reads, in place; convert and check the values that are there, leave unknown keys alone.
 
-    `sections` of the schema; `hex` also takes the words of the top level.
+    `sections` of the schema; `hex` also takes the words of the top level. Views are counted in `augmentations`, two
+    without it, classes in the data set or its folders.
 
     Raises:
         ConfigError: with all wrong or missing values.
     """
-    words = {word: cfg[word] for word in MOVED if word in cfg} if "hex" in sections else {}
+    pretraining = "hex" in sections
+    words = {word: cfg[word] for word in MOVED if word in cfg} if pretraining else {}
     modern = modernise({**words, "hex": _plain(cfg, "hex") or {}})
     problems = modern.problems
     with open_dict(cfg):
@@ -73,7 +75,7 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
             problems.append(Problem("max_epochs", " is missing; give the number of epochs to train"))
         if cfg.get("accumulate_grad_batches") is None:
             cfg.accumulate_grad_batches = 1
-        if "hex" in sections:
+        if pretraining:
             problems += check_policy(cfg.get("method"), cfg.hex.policy, show=cfg.hex.show)
             of_it = ["accumulate", "accumulate_grad_batches", "method", "hex"]
             problems += check_accumulate(to_plain(OmegaConf.masked_copy(cfg, of_it)))
@@ -84,36 +86,24 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
         _refuse(problems, start=f"method {cfg.get('method', kwargs.__name__)!r}: ")
         with open_dict(cfg):
             cfg.method_kwargs = {**given, **checked}
-
-
-def complete_views(cfg: DictConfig) -> None:
-    """Count the views in `augmentations`, two without it."""
     with open_dict(cfg):
-        data, entries = cfg.setdefault("data", {}), cfg.get("augmentations") or []
-        large = [entry.num_crops for entry in entries if entry.crop_size == entries[0].crop_size]
-        if data.get("num_large_crops") is None:
-            data.num_large_crops = sum(large) if large else 2
-        if data.get("num_small_crops") is None:
-            data.num_small_crops = sum(entry.num_crops for entry in entries) - sum(large)
-        _refuse([*check_views(cfg.get("method"), data.num_large_crops, data.num_small_crops)])
-
-
-def complete_classes(cfg: DictConfig) -> None:
-    """Write `data.num_classes`, the data set's or counted from its folders.
-
-    Raises:
-        ConfigError: if the data set is unknown and the number is not given.
-    """
-    if cfg.data.get("num_classes") is not None:
-        return
-    spec = dataset_spec(cfg)
-    if spec is None:
-        raise ConfigError(
-            f"data.num_classes is missing and data.dataset={cfg.data.get('dataset')!r} is not a known data set; "
-            f"give data.num_classes, or choose one of {', '.join(DATASETS)}"
-        )
-    with open_dict(cfg):
-        cfg.data.num_classes = count_classes(spec, cfg.data.get("train_path"))
+        data = cfg.setdefault("data", {})
+        if pretraining:
+            entries = cfg.get("augmentations") or []
+            large = [entry.num_crops for entry in entries if entry.crop_size == entries[0].crop_size]
+            if data.get("num_large_crops") is None:
+                data.num_large_crops = sum(large) if large else 2
+            if data.get("num_small_crops") is None:
+                data.num_small_crops = sum(entry.num_crops for entry in entries) - sum(large)
+            _refuse([*check_views(cfg.get("method"), data.num_large_crops, data.num_small_crops)])
+        if data.get("num_classes") is None:
+            spec = dataset_spec(cfg)
+            if spec is None:
+                raise ConfigError(
+                    f"data.num_classes is missing and data.dataset={data.get('dataset')!r} is not a known data set; "
+                    f"give data.num_classes, or choose one of {', '.join(DATASETS)}"
+                )
+            data.num_classes = count_classes(spec, data.get("train_path"))
 
 
 def dataset_spec(cfg: DictConfig) -> DatasetSpec | None:
@@ -123,12 +113,6 @@ def dataset_spec(cfg: DictConfig) -> DatasetSpec | None:
         return row and resolve_spec(cfg.data)
     except UserError:  # the data aren't here; their loaders or the command will say so where they are needed
         return row
-
-
-def taxonomy_of(config: PretrainCfg | LinearCfg) -> Taxonomy | None:
-    """The data set's label tree, if it is the one of this run's classes."""
-    taxonomy = config.data.resolved.taxonomy if config.data.resolved else None
-    return taxonomy if taxonomy and taxonomy.num_classes == config.data.num_classes else None
 
 
 def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Module:
