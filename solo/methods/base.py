@@ -128,8 +128,7 @@ class BaseMethod(SoloModule):
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
         """Write the defaults into a raw cfg, in place, and return it; also callable on an instance.
 
-        Raises:
-            ConfigError: with all missing and wrong values.
+        Raises a `ConfigError` with all missing and wrong values.
         """
         settings.complete(cfg, PretrainCfg, cls._SECTIONS, cls.Kwargs)
         return cfg

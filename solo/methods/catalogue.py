@@ -121,11 +121,7 @@ ROWS = {facts.path: facts for facts in CATALOGUE.values()}  # by the paths of th
 
 
 def facts_of(name: object) -> MethodFacts | None:
-    """The facts of a method, by its name or by its import path; None where there is no such method.
-
-    Raises:
-        UserError: an import path that leads nowhere, or not to a method.
-    """
+    """The facts of a method, by its name or by its import path, see `method_class`; None where there is none."""
     if isinstance(name, str) and plugin.is_path(name):
         return facts_of_class(method_class(name))
     return CATALOGUE.get(name) if isinstance(name, str) else None
@@ -143,11 +139,7 @@ def names(which: Callable[[MethodFacts], object] = lambda facts: True) -> tuple[
 
 
 def method_class(path: str) -> Any:
-    """The class of a method outside of the library.
-
-    Raises:
-        UserError: it isn't there, or is no method.
-    """
+    """The class of a method outside of the library. Raises a `UserError` if it isn't there, or is no method."""
     found = plugin.load(path, "method")
     if not (isinstance(found, type) and "solo.methods.base:BaseMethod" in map(path_of, found.mro())):
         raise UserError(f"method={path} is no method; give a subclass of solo.methods.BaseMethod")
@@ -167,11 +159,7 @@ def path_of(method: type) -> str:
 
 
 def vit_variant(method: str | None, backbone: str) -> str | None:
-    """The word that a backbone's constructor gets as `method`: its name, or the `vit` of one from outside.
-
-    Raises:
-        UserError: see `facts_of`.
-    """
+    """The word that a backbone's constructor gets as `method`: its name, or the `vit` of one from outside."""
     if not plugin.is_path(method):
         return method
     facts = facts_of(method) if backbone.startswith("vit_") else None

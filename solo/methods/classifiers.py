@@ -71,6 +71,7 @@ class TreeHead(BaseMethod):
     """A head, linear or with a hidden layer, and a loss on its outputs."""
 
     Loss: ClassVar[type[tree_heads.TreeLoss]]
+    on_features: ClassVar[bool] = False  # the loss looks at the features themselves
     trainable: ClassVar[tuple[str, ...]] = ("head",)
     metric = "train_tree_loss"
 
@@ -78,14 +79,13 @@ class TreeHead(BaseMethod):
         """Make the loss for the classes' tree, and a head as wide as it asks for."""
         tree = self.taxonomy or Taxonomy.flat([str(name) for name in range(self.num_classes)])
         own = {name: value for name, value in vars(kw).items() if not name.startswith("proj_")}
-        dim, hidden = self.output_dim(kw), getattr(kw, "proj_hidden_dim", None)
+        dim = self.features_dim if self.on_features else getattr(kw, "proj_output_dim", None)
+        hidden = getattr(kw, "proj_hidden_dim", None)
         self.criterion = self.Loss(tree, **({} if dim is None else {"dim": dim}), **own)
         wide, width = self.features_dim, self.criterion.width
         self.head: nn.Module = mlp(wide, hidden, width, norm=False) if hidden else nn.Linear(wide, width)
-
-    def output_dim(self, kw: Any) -> int | None:
-        """Width of the head's output where the tree doesn't say it."""
-        return getattr(kw, "proj_output_dim", None)
+        if self.on_features:
+            self.head = nn.Identity()
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the head's outputs (B, width)."""
@@ -121,15 +121,7 @@ class HypStructure(TreeHead):
 
     Loss = tree_geometry.HypStructure
     trainable = ("criterion",)
-
-    def build(self, kw: of.HypStructureKwargs) -> None:
-        """The loss looks at the features themselves."""
-        super().build(kw)
-        self.head = nn.Identity()
-
-    def output_dim(self, kw: of.HypStructureKwargs) -> int:
-        """Width of the features, which are its outputs."""
-        return self.features_dim
+    on_features = True
 
 
 class Happier(TreeHead):

@@ -29,11 +29,7 @@ ModelCfg = TypeVar("ModelCfg", PretrainCfg, LinearCfg)
 
 
 def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) -> tuple[DictConfig, ModelCfg]:
-    """Both forms of a config, typed, or raw and then completed in place; `model` has `add_and_assert_specific_cfg`.
-
-    Raises:
-        ConfigError: with all missing and wrong values of a raw one.
-    """
+    """Both forms of a config, typed, or raw and then completed in place; `model` has `add_and_assert_specific_cfg`."""
     kwargs = getattr(model, "Kwargs", None)
     spec = None
     if isinstance(cfg, schema):
@@ -53,10 +49,7 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
     """Fill in what a model reads, in place; convert and check the values that are there, leave unknown keys alone.
 
     `sections` of the schema; `hex` also takes the words of the top level. Views are counted in `augmentations`, two
-    without it, classes in the data set or its folders.
-
-    Raises:
-        ConfigError: with all wrong or missing values.
+    without it, classes in the data set or its folders. Raises a `ConfigError` with all wrong or missing values.
     """
     pretraining = "hex" in sections
     words = {word: cfg[word] for word in MOVED if word in cfg} if pretraining else {}
@@ -116,11 +109,7 @@ def dataset_spec(cfg: DictConfig) -> DatasetSpec | None:
 
 
 def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Module:
-    """The backbone that `backbone.*` and `data.*` ask for, without classifier.
-
-    Raises:
-        UserError: if the name or its kwargs are wrong.
-    """
+    """The backbone that `backbone.*` and `data.*` ask for, without classifier."""
     facts, spec = data_facts(config, None), config.data.resolved
     return build_backbone(
         config.backbone.name,

@@ -56,8 +56,7 @@ class MomentumUpdater:
 def freeze_layers(backbone: nn.Module, trained: Sequence[str]) -> list[nn.Module]:
     """Freeze all layers of a backbone but those named: no gradient, BatchNorm in eval mode, as of those returned.
 
-    Raises:
-        UserError: a name that is no module of the backbone; says which there are.
+    Raises a `UserError` for a name that is no module of the backbone; it says which there are.
     """
     modules = dict(backbone.named_modules())
     for name in trained:
