@@ -10,106 +10,75 @@ from typing import Literal
 from solo.args.fields import REQUIRED, key
 
 
-@dataclass(kw_only=True)
-class ProjectorKwargs:
-    """Keys of every method with a projector."""
+class Keys:
+    """Makes a dataclass of each class below it."""
 
+    def __init_subclass__(cls) -> None:
+        """Keys are given by their names."""
+        dataclass(kw_only=True)(cls)
+
+
+class ProjectorKwargs(Keys):
     proj_hidden_dim: int = key(REQUIRED, "width of the projector's hidden layers", ge=1)
     proj_output_dim: int = key(REQUIRED, "width of the projection, on which the loss is computed", ge=1)
 
 
-@dataclass(kw_only=True)
 class PredictorKwargs(ProjectorKwargs):
-    """Keys of `method: byol` and `method: simsiam`."""
-
     pred_hidden_dim: int = key(REQUIRED, "width of the predictor's hidden layer", ge=1)
 
 
-@dataclass(kw_only=True)
 class SimCLRKwargs(ProjectorKwargs):
-    """Keys of `method: simclr` and `method: supcon`."""
-
     temperature: float = key(REQUIRED, "temperature of the softmax over similarities", gt=0)
 
 
-@dataclass(kw_only=True)
-class QueueKwargs:
-    """Key of every method with a queue."""
-
+class QueueKwargs(Keys):
     queue_size: int = key(65536, "rows of the queue; a multiple of the batch of all processes", ge=1)
 
 
-@dataclass(kw_only=True)
 class MoCoV2PlusKwargs(SimCLRKwargs, QueueKwargs):
-    """Keys of `method: mocov2plus`: projector, temperature, queue."""
+    """Projector, temperature, queue."""
 
 
-@dataclass(kw_only=True)
 class NNCLRKwargs(PredictorKwargs, MoCoV2PlusKwargs):
-    """Keys of `method: nnclr` and `method: all4one`."""
+    """Projector, predictor, temperature, queue."""
 
 
-@dataclass(kw_only=True)
 class VICRegKwargs(ProjectorKwargs):
-    """Keys of `method: vicreg`: projector, weights of the three terms."""
-
     sim_loss_weight: float = key(25.0, "weight of the distance between the two views", ge=0)
     var_loss_weight: float = key(25.0, "weight of the variance term, which keeps features from collapsing", ge=0)
     cov_loss_weight: float = key(1.0, "weight of the covariance term, which decorrelates the features", ge=0)
 
-    def loss_weights(self) -> dict[str, float]:
-        """The three weights, by their names in the loss functions."""
-        names = ("sim_loss_weight", "var_loss_weight", "cov_loss_weight")
-        return {name: getattr(self, name) for name in names}
 
-
-@dataclass(kw_only=True)
 class BarlowTwinsKwargs(ProjectorKwargs):
-    """Keys of `method: barlow_twins`: projector, weights of the loss."""
-
     lamb: float = key(0.0051, "weight of the off-diagonal entries of the cross-correlation", ge=0)
     scale_loss: float = key(0.024, "factor on the whole loss", gt=0)
 
 
-@dataclass(kw_only=True)
 class MoCoV3Kwargs(PredictorKwargs, SimCLRKwargs):
-    """Keys of `method: mocov3`: projector, predictor, temperature."""
+    """Projector, predictor, temperature."""
 
 
-@dataclass(kw_only=True)
 class NNPredictorKwargs(PredictorKwargs, QueueKwargs):
-    """Keys of `method: nnbyol` and `method: nnsiam`."""
+    """Projector, predictor, queue."""
 
 
-@dataclass(kw_only=True)
 class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
-    """Keys of `method: ressl`: projector, two temperatures, queue."""
-
     temperature_q: float = key(REQUIRED, "temperature of the relations of the strongly augmented view", gt=0)
     temperature_k: float = key(REQUIRED, "temperature of the relations of the weakly augmented view", gt=0)
 
 
-@dataclass(kw_only=True)
 class VIbCRegKwargs(VICRegKwargs):
-    """Keys of `method: vibcreg`: those of VICReg, and iterative normalisation."""
-
     cov_loss_weight: float = key(200.0, "weight of the correlation term, which decorrelates the features", ge=0)
     iternorm: bool = key(False, "whiten the projections by iterative normalisation")
 
 
-@dataclass(kw_only=True)
 class WMSEKwargs(ProjectorKwargs):
-    """Keys of `method: wmse`: projector, and how embeddings are whitened."""
-
     whitening_iters: int = key(1, "random partitions of the batch that the loss averages over", ge=1)
     whitening_size: int = key(256, "rows that are whitened together; a divisor of the batch of a process", ge=2)
     whitening_eps: float = key(0.0, "share of the identity in the covariance", ge=0, le=1)
 
 
-@dataclass(kw_only=True)
 class SwAVKwargs(SimCLRKwargs):
-    """Keys of `method: swav`: projector, prototypes, queue, Sinkhorn's iterations."""
-
     queue_size: int = key(65536, "rows of the queue of all processes together; 0 for none", ge=0)
     num_prototypes: int = key(3000, "number of prototypes", ge=1)
     sk_epsilon: float = key(0.05, "how soft the assignments are", gt=0)
@@ -118,19 +87,13 @@ class SwAVKwargs(SimCLRKwargs):
     epoch_queue_starts: int = key(15, "epoch from which the queue takes part", ge=0)
 
 
-@dataclass(kw_only=True)
 class DeepClusterV2Kwargs(ProjectorKwargs):
-    """Keys of `method: deepclusterv2`: projector, prototypes, k-means."""
-
     num_prototypes: list[int] = key([3000, 3000, 3000], "number of clusters of every set of prototypes")
     temperature: float = key(0.1, "temperature of the softmax over prototypes", gt=0)
     kmeans_iters: int = key(10, "iterations of k-means after each epoch", ge=1)
 
 
-@dataclass(kw_only=True)
 class DINOKwargs(ProjectorKwargs):
-    """Keys of `method: dino`: head, prototypes, temperatures, what is clipped and frozen."""
-
     num_prototypes: int = key(REQUIRED, "width of the head's output", ge=1)
     clip_grad: float = key(0.0, "largest norm of the gradient of each parameter of the backbone; 0 for any", ge=0)
     freeze_last_layer: int = key(1, "epochs in which the last layer doesn't move", ge=0)
@@ -142,29 +105,20 @@ class DINOKwargs(ProjectorKwargs):
     warmup_teacher_temperature_epochs: int = key(0, "epochs until it has its final temperature", ge=0)
 
 
-@dataclass(kw_only=True)
 class DINOv2Kwargs(DINOKwargs):
-    """Keys of `method: dinov2`: those of DINO, how much is hidden, weights of the two further losses."""
-
     mask_ratio: float = key(0.3, "share of the patches that are hidden in every second image", gt=0, lt=1)
     ibot_weight: float = key(1.0, "weight of the loss on hidden patches", ge=0)
     koleo_weight: float = key(0.1, "weight of the term that keeps features apart", ge=0)
 
 
-@dataclass(kw_only=True)
-class IJEPAKwargs:
-    """Keys of `method: ijepa`: the predictor, and how large the hidden blocks are."""
-
+class IJEPAKwargs(Keys):
     predictor_embed_dim: int = key(REQUIRED, "width of the predictor", ge=4)
     predictor_depth: int = key(REQUIRED, "blocks of the predictor", ge=0)
     predictor_num_heads: int = key(REQUIRED, "attention heads of the predictor", ge=1)
     target_scale: float = key(0.175, "share of the patches in each of the four blocks that are predicted", gt=0, lt=1)
 
 
-@dataclass(kw_only=True)
-class MAEKwargs:
-    """Keys of `method: mae`: the decoder, and how much of an image is hidden."""
-
+class MAEKwargs(Keys):
     decoder_embed_dim: int = key(REQUIRED, "width of the decoder", ge=4)
     decoder_depth: int = key(REQUIRED, "blocks of the decoder", ge=0)
     decoder_num_heads: int = key(REQUIRED, "attention heads of the decoder", ge=1)
@@ -172,10 +126,7 @@ class MAEKwargs:
     norm_pix_loss: bool = key(False, "standardise each patch before it is compared")
 
 
-@dataclass(kw_only=True)
 class HierarchicalKwargs(SimCLRKwargs):
-    """Keys of `method: himulcon`, `method: hicone` and `method: himulcone`."""
-
     temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
     level_penalty: Literal["released", "exp2", "linear", "constant"] | list[float] = key(
         "released", "weight of each level, or a list, coarse first"
@@ -185,103 +136,63 @@ class HierarchicalKwargs(SimCLRKwargs):
     instance: bool = key(True, "the image itself is the finest level, below its labels")
 
 
-@dataclass(kw_only=True)
 class LeJEPAKwargs(ProjectorKwargs):
-    """Keys of `method: lejepa`: projector, and the weight and fineness of SIGReg."""
-
     lamb: float = key(0.05, "share of SIGReg in the loss; the rest is the distance of the views", ge=0, le=1)
     num_slices: int = key(1024, "random directions in which the embeddings are compared with a Gaussian", ge=1)
 
 
-@dataclass(kw_only=True)
 class FroSSLKwargs(ProjectorKwargs):
-    """Keys of `method: frossl`: projector, weight of the invariance."""
-
     invariance_weight: float = key(1.0, "weight of the distance between the views", ge=0)
 
 
-@dataclass(kw_only=True)
 class SigLIPKwargs(ProjectorKwargs):
-    """Keys of `method: siglip`: projector, where the two learned numbers start."""
-
     temperature: float = key(0.1, "temperature of the sigmoid at first, and of HEX", gt=0)
     bias: float = key(-10.0, "bias of the sigmoid at first; about -log(images in a batch) or less", le=0)
 
 
-@dataclass(kw_only=True)
 class GuidedKwargs(ProjectorKwargs):
-    """Keys of `method: guided`: projector, weight of the distortion."""
-
     distortion_weight: float = key(1.0, "weight of the distances between prototypes", ge=0)
 
 
-@dataclass(kw_only=True)
-class CrossEntropyKwargs:
-    """`method: crossentropy` and `method: levelheads` have no keys of their own."""
+class CrossEntropyKwargs(Keys):
+    """None."""
 
 
-@dataclass(kw_only=True)
-class SoftLabelsKwargs:
-    """Key of `method: softlabels`, a classifier on a label tree."""
-
+class SoftLabelsKwargs(Keys):
     beta: float = key(10.0, "how much less a class counts, the higher its common ancestor with the label", ge=0)
 
 
-@dataclass(kw_only=True)
-class HXEKwargs:
-    """Key of `method: hxe`, a classifier on a label tree."""
-
+class HXEKwargs(Keys):
     alpha: float = key(0.4, "how much less an edge of the tree weighs, the higher it is", ge=0)
 
 
-@dataclass(kw_only=True)
-class HiddenKwargs:
-    """Key of the methods whose projector's output is as wide as the tree asks for."""
-
+class HiddenKwargs(Keys):
     proj_hidden_dim: int = key(REQUIRED, "width of the projector's hidden layer", ge=1)
 
 
-@dataclass(kw_only=True)
 class HAFrameKwargs(HiddenKwargs):
-    """Keys of `method: haframe`: projector, frame."""
-
     gamma: float = key(2.0, "how fast the cosine of class vectors falls with the height of their ancestor", gt=0)
     cosine_weight: float = key(0.4, "weight of the cosines, that of the cross-entropy is 1 less it", ge=0, le=1)
 
 
-@dataclass(kw_only=True)
 class HierCOSKwargs(HiddenKwargs):
-    """Keys of `method: hiercos`: projector, weight of the levels."""
-
     level_weight: float = key(0.05, "weight of what is off the right axis, level by level", ge=0)
 
 
-@dataclass(kw_only=True)
-class HypStructureKwargs:
-    """Keys of `method: hypstructure`, a classifier on a label tree."""
-
+class HypStructureKwargs(Keys):
     geometry: Literal["hyperbolic", "euclidean"] = key("hyperbolic", "where the means' distances are measured")
     structure_weight: float = key(1.0, "weight of 1 - the correlation with the tree's distances", ge=0)
     centre_weight: float = key(0.01, "weight of the length of the mean of all; hyperbolic only", ge=0)
 
 
-@dataclass(kw_only=True)
 class LorentzKwargs(ProjectorKwargs):
-    """Keys of `method: lorentz`: projector, temperature, weight of the cones."""
-
     temperature: float = key(0.1, "temperature of the softmax over distances", gt=0)
     entailment_weight: float = key(0.2, "weight of the angles outside of the cones", ge=0)
 
 
-@dataclass(kw_only=True)
 class LevelContrastKwargs(SimCLRKwargs):
-    """Keys of `method: levelcontrast`, a classifier on a label tree."""
-
     temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
 
 
-@dataclass(kw_only=True)
 class HappierKwargs(ProjectorKwargs):
-    """Keys of `method: happier`: projector, weight of the class proxies."""
-
     cluster_weight: float = key(0.1, "weight of the cross-entropy with class proxies", ge=0, le=1)
