@@ -2,7 +2,7 @@
 
 A key without a default is `REQUIRED`; `null` means that the value is found out, its sentence says where. `resolve`
 fills these in, `--cfg resolved` prints the outcome. How a run is watched and kept is in `run_schema`, each method's own
-keys in `solo.methods.kwargs`, Lightning's in `trainer`, those of a view in `augmentations`.
+keys in `solo.methods.catalogue`, Lightning's in `trainer`, those of a view in `augmentations`.
 """
 
 from collections.abc import Mapping

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from solo.losses import happier, tree_geometry, tree_heads
 from solo.losses.guided import GuidedLoss
 from solo.losses.targets import cross_entropy_loss_func
-from solo.methods import kwargs as of
+from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.heads import mlp
 from solo.taxonomy import Taxonomy

@@ -16,7 +16,7 @@ from solo.losses.numerics import full_precision, off_diagonal
 from solo.losses.pairs import Pairs
 from solo.losses.ring import RingPairs
 from solo.losses.targets import ressl_loss_func
-from solo.methods import kwargs as of
+from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp

@@ -17,7 +17,7 @@ from solo.losses.views import (
     weigh,
     wmse_loss_func,
 )
-from solo.methods import kwargs as of
+from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.norms import LateIterNorm, Whitening2d
 from solo.precision import at_least_float32

@@ -12,7 +12,7 @@ from solo import distributed
 from solo.args.schema import PretrainCfg
 from solo.losses.targets import DINOLoss, ibot_loss_func, koleo_later, swav_loss_func, teacher_temperatures
 from solo.methods.base import Outputs, TrainStep
-from solo.methods.kwargs import DINOKwargs, DINOv2Kwargs
+from solo.methods.catalogue import DINOKwargs, DINOv2Kwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.clusters import SinkhornKnopp
 from solo.nn.heads import WeightNormLinear, mlp

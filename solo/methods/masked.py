@@ -14,7 +14,7 @@ from solo.backbones.from_timm import Block, MaskedViT, VisionTransformer
 from solo.errors import UserError
 from solo.losses.targets import ijepa_loss_func, mae_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
-from solo.methods.kwargs import IJEPAKwargs, MAEKwargs
+from solo.methods.catalogue import IJEPAKwargs, MAEKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.vit import PatchTokens, generate_2d_sincos_pos_embed, rows_of
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from solo.eval.metrics import mean_std
 from solo.losses.views import byol_loss_func, simsiam_loss_func
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
-from solo.methods.kwargs import PredictorKwargs
+from solo.methods.catalogue import PredictorKwargs
 from solo.methods.momentum import BaseMomentumMethod
 
 

@@ -18,8 +18,8 @@ class PatchTokens:
     """The patch tokens of one of timm's ViTs while it runs: some are hidden or left out, those of the last layer seen.
 
     By hooks on `patch_embed`, `norm` and `patch_drop`, so that the network is called as ever, and any ViT that timm
-    builds will do. `grid` is its (rows, columns) of patches, `patch` the side of one in pixels. Raises a `UserError` for
-    a network without these, or that drops patches itself.
+    builds will do. `grid` is its (rows, columns) of patches, `patch` the side of one in pixels. Raises a `UserError`
+    for a network without these, or that drops patches itself.
     """
 
     def __init__(self, network: Any, name: str) -> None:
