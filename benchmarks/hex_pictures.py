@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from solo.analysis.drawing import draw
 from solo.analysis.figure import GREY, INK, OTHER, SAME, Figure, Picture, PictureRow, Pictures, Plot, Series, run_colour
 from solo.cli import read_config
-from solo.hex.eyes import hog
+from solo.hex.relatives import hog
 from solo.run.features import load_features, stored_images
 
 BATCHES, ROWS, ANCHORS, SHOWN = 40, 511, 6, 8

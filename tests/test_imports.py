@@ -27,7 +27,7 @@ ALLOWED = {
     "data": GROUND | {"distributed"},
     "nn": GROUND | {"distributed"},
     "losses": GROUND | {"distributed"},
-    "hex": GROUND | {"distributed", "losses", "eval", "args"},  # args in plug.py only
+    "hex": GROUND | {"distributed", "losses", "eval", "args"},  # args in objective.py only
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
     "analysis": GROUND | {"eval"},
@@ -111,7 +111,7 @@ def test_directions(path):
         if here == "args" and parts[1] == "compat":
             assert parts[2] == "keys", f"args may import compat.keys only, not {module}"
         if here == "hex" and parts[1] == "args":
-            assert path.name in ("build.py", "objective.py"), "only hex/build.py and the objectives know of settings"
+            assert path.name == "objective.py", "only the objective knows of settings"
 
 
 @pytest.mark.parametrize("name", TORCH_FREE)

@@ -20,7 +20,8 @@ SECOND = 'python -m pip install -e ".[test]" && python -m pytest'
 
 
 def run(command: str, *words: str) -> str:
-    parts = [sys.executable, *shlex.split(command)[1:], *words]
+    program, *rest = shlex.split(command)
+    parts = [sys.executable, *(["-m", "solo"] if program == "solo" else []), *rest, *words]
     done = subprocess.run(parts, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -133,7 +133,7 @@ def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | Non
 
 
 def _hex_did(last: Row) -> dict[str, Any]:
-    """What HEX did in the last epoch: numbers and a line of text, see `solo.hex.probe`; empty if it did nothing."""
+    """What HEX did in the last epoch: numbers and a line of text, see `solo.hex.objective`; empty if it did nothing."""
     if not {"hex/with_relatives", "hex/gradient_cosine", "hex/shown_with_relatives"} & last.keys():
         return {}
     bands = {"": "relatives", "kin_": "kin that is weighed", "shown_": "relatives that are shown"}

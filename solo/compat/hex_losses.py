@@ -8,8 +8,7 @@ from torch import Tensor, arange
 
 from solo import distributed
 from solo.hex.loss import Variant, hex_nce
-from solo.hex.policy import AdaptivePercentile, FixedThreshold, Policy, Superclass
-from solo.hex.schedule import Constant
+from solo.hex.policy import AdaptivePercentile, Constant, FixedThreshold, Policy, Superclass
 from solo.losses.pairs import Pairs
 
 

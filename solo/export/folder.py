@@ -40,11 +40,7 @@ class Network:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The backbone with random weights: images (B, C, H, W) -> features (B, F).
-
-        Raises:
-            UserError: no such backbone, or it refuses the kwargs.
-        """
+        """The backbone with random weights, (B, C, H, W) -> (B, F); a `UserError` where there is none such."""
         if "/" in self.name:
             return published_model(self.name, fetch=False, channels=self.channels, kwargs=self.kwargs).network
         options: Any = {"small": self.small_stem, "image_size": self.size, "kwargs": self.kwargs}
@@ -92,10 +88,7 @@ def write_description(bundle: Bundle, folder: Path, card: str) -> None:
 def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A folder with `solo.json` and `model.safetensors`: fields of its `Bundle`, and the weights of the backbone.
 
-    The folder may be anybody's: what its description may build is decided where backbones are built.
-
-    Raises:
-        UserError: a file is missing, damaged, or from a newer version.
+    It may be anybody's: what it may build is decided where backbones are built. Raises a `UserError` for a broken one.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -151,10 +144,9 @@ def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
 
 
 def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the files in a run's folder say of it: `summary.json`, and `evaluate.json` where `solo evaluate` wrote one.
+    """What `summary.json` and `evaluate.json` in a run's folder say of it, as far as they are there.
 
-    `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `numbers` (percent; `<name>_ci` is the 95 % interval) and
-    `protocol`, as far as they are known; `settings` are the run's resolved config.
+    `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `protocol`, `numbers` (percent; `_ci`: 95 % interval).
     """
     summary = _read(folder / "summary.json")
     told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}

@@ -1,7 +1,6 @@
-"""One function for each program that a backbone is exported to; all of them are in `TARGETS`.
+"""Writers of a backbone for other programs, in `TARGETS`.
 
-A target writes its files into a folder and returns how they are read back: lines of Python for people, and a function
-that gives the features of images, which `export` compares before it says that all is well.
+Each returns how its folder is read: lines of Python, and a function that loads the network, which `export` compares.
 """
 
 import copy
@@ -25,14 +24,12 @@ from solo.errors import UserError
 from solo.export.folder import Bundle, model_card, write_description
 from solo.files import output_file, replacing, write_text
 
-Features = Callable[[Tensor], Tensor]
-
 
 class Reading(NamedTuple):
     """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
 
     usage: list[str]
-    features: Features | None
+    load: Callable[[], Callable[[Tensor], Tensor]] | None  # a network: images (B, C, H, W) -> features (B, F), any B
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,8 @@ class Exported:
 def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare the features.
 
-    The folder is made if it isn't there; files of the same names are replaced.
-
     Raises:
-        UserError: an unknown target, a network that it doesn't know, a package that is missing, or other features
-            after reading it back.
+        UserError: an unknown target, a network or package that is missing there, or other features when read back.
     """
     if to not in TARGETS:
         raise UserError(f"to={to!r} is unknown; choose one of {', '.join(TARGETS)}")
@@ -67,12 +61,13 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
             folder.rmdir()
         raise
     write_description(bundle, folder, model_card(bundle, reading.usage))
-    if reading.features is not None:
+    if reading.load is not None:
+        images, network = bundle.example(), reading.load()
         with torch.no_grad():
-            same = _close(reading.features(bundle.example()), bundle.features(bundle.example()))
-        if not same:
+            found = torch.cat([network(image) for image in images[:, None]])
+        if not _close(found, bundle.features(images)):
             raise UserError(f"{folder}: {to} gives other features than the run; please report this network")
-    return Exported(folder, reading.usage, reading.features is not None)
+    return Exported(folder, reading.usage, reading.load is not None)
 
 
 def _close(found: Tensor, wanted: Tensor) -> bool:
@@ -101,13 +96,13 @@ def _safetensors(bundle: Bundle, folder: Path) -> Reading:
     classifier = {f"classifier.{key}": value for key, value in (bundle.classifier or {}).items()}
     _write_weights(folder, {**_prefixed(bundle), **classifier})
 
-    def features(images: Tensor) -> Tensor:
+    def load() -> nn.Module:
         network, state = copy.deepcopy(bundle.backbone), load_file(folder / "model.safetensors")
         network.load_state_dict({k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")})
-        return network(images)  # type: ignore[no-any-return]
+        return network
 
     usage = ["import solo", "", f'model = solo.load("{folder.name}")', 'features = model.embed("FOLDER_OF_IMAGES")']
-    return Reading(usage, features)
+    return Reading(usage, load)
 
 
 def _prefixed(bundle: Bundle) -> dict[str, Tensor]:
@@ -162,6 +157,8 @@ def _candidate(bundle: Bundle) -> _TimmForm | None:
 
 def _timm(bundle: Bundle, folder: Path) -> Reading:
     """`timm.create_model('local-dir:FOLDER')`, and from the hub as `hf-hub:`."""
+    import timm
+
     form = _timm_form(bundle)
     if form is None:
         raise UserError(
@@ -169,16 +166,9 @@ def _timm(bundle: Bundle, folder: Path) -> Reading:
             "safetensors need none"
         )
     _write_timm(bundle, form, folder)
-
-    def features(images: Tensor) -> Tensor:
-        import timm
-
-        network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        return network(images)  # type: ignore[no-any-return]
-
     usage = ["import timm", "", f'model = timm.create_model("local-dir:{folder.name}", pretrained=True).eval()']
     usage.append("transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))")
-    return Reading(usage, features)
+    return Reading(usage, lambda: timm.create_model(f"local-dir:{folder}", pretrained=True).eval())
 
 
 def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
@@ -227,15 +217,15 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
     if importlib.util.find_spec("transformers") is None:
         return Reading(usage, None)
 
-    def features(images: Tensor) -> Tensor:
+    def load() -> Callable[[Tensor], Tensor]:
         from transformers import AutoModel
         from transformers.utils import logging as hf_logging
 
         hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         network = AutoModel.from_pretrained(str(folder), **({"trust_remote_code": True} if trust else {})).eval()
-        return network(pixel_values=images).pooler_output  # type: ignore[no-any-return]
+        return lambda images: network(pixel_values=images).pooler_output  # type: ignore[no-any-return]
 
-    return Reading(usage, features)
+    return Reading(usage, load)
 
 
 _STEM = """
@@ -244,10 +234,9 @@ _STEM = """
 
 
 def _write_code(bundle: Bundle, folder: Path) -> bool:
-    """A network that neither timm nor transformers knows, as code that travels with its weights, where it can.
+    """The source of the backbone's own file and a class of transformers around it, `modeling_solo.py`, and its weights.
 
-    `modeling_solo.py` is the source of the backbone's own file and a class of transformers around it, which need torch,
-    torchvision, timm and transformers only; False for backbones that have no file of their own.
+    It needs torch, torchvision, timm and transformers only; False for backbones that have no file of their own.
     """
     name = bundle.network.name
     family = next((own for own in ("resnet", "poolformer", "wide_resnet") if name.startswith(own)), None)
@@ -290,15 +279,15 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
     usage = ["import torch", f"from {where}", "", f"model = {build}", "model.fc = torch.nn.Identity()"]
     usage.append(f'model.load_state_dict(torch.load("{folder.name}/model.pth", weights_only=True))')
 
-    def features(images: Tensor) -> Tensor:
+    def load() -> nn.Module:
         from torchvision.models import resnet
 
         network = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1]) if name == "resnet10" else getattr(resnet, name)()
         network.fc = nn.Identity()
         network.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
-        return network.eval()(images)  # type: ignore[no-any-return]
+        return network.eval()  # type: ignore[no-any-return]
 
-    return Reading(usage, features)
+    return Reading(usage, load)
 
 
 def _onnx(bundle: Bundle, folder: Path) -> Reading:
@@ -323,14 +312,13 @@ def _onnx(bundle: Bundle, folder: Path) -> Reading:
     if importlib.util.find_spec("onnxruntime") is None:
         return Reading(usage, None)
 
-    def features(images: Tensor) -> Tensor:
+    def load() -> Callable[[Tensor], Tensor]:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        parts = [session.run(None, {"images": part.numpy()})[0] for part in (images[:1], images[1:])]  # any batch size
-        return torch.cat([torch.from_numpy(part) for part in parts])
+        return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
-    return Reading(usage, features)
+    return Reading(usage, load)
 
 
 def _torch_export(bundle: Bundle, folder: Path) -> Reading:
@@ -340,13 +328,8 @@ def _torch_export(bundle: Bundle, folder: Path) -> Reading:
         warnings.simplefilter("ignore")
         program = torch.export.export(bundle.backbone, (bundle.example(),), dynamic_shapes=_any_batch(bundle))
         torch.export.save(program, file)
-
-    def features(images: Tensor) -> Tensor:
-        network = torch.export.load(file).module()
-        return torch.cat([network(images[:1]), network(images[1:])])
-
     usage = ["import torch", "", f'model = torch.export.load("{folder.name}/model.pt2").module()']
-    return Reading([*usage, "features = model(images)"], features)
+    return Reading([*usage, "features = model(images)"], lambda: torch.export.load(file).module())
 
 
 def _any_batch(bundle: Bundle) -> dict[str, Any]:

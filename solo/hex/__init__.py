@@ -1,7 +1,7 @@
 """HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules.
 
-`objective` and `build` put them into methods. The others need nothing but torch and work in any training loop;
-names are imported when they are asked for.
+`objective` puts them into methods. The others need nothing but torch and work in any training loop; names are imported
+when they are asked for.
 """
 
 from importlib import import_module
@@ -11,16 +11,19 @@ if TYPE_CHECKING:
     from solo.hex.loss import HEXLoss, hex_nce
     from solo.hex.policy import (
         AdaptivePercentile,
+        Constant,
+        Cosine,
         EveryNegative,
         FixedThreshold,
         NoNegative,
         Policy,
+        Schedule,
         Selector,
+        Step,
         Superclass,
         WarmUp,
         WithNamed,
     )
-    from solo.hex.schedule import Constant, Cosine, Schedule, Step
 
 __all__ = [
     "AdaptivePercentile",
@@ -43,6 +46,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        where = "schedule" if name in ("Constant", "Cosine", "Schedule", "Step") else "policy"
-        return getattr(import_module(f"solo.hex.{'loss' if name in ('HEXLoss', 'hex_nce') else where}"), name)
+        return getattr(import_module(f"solo.hex.{'loss' if name in ('HEXLoss', 'hex_nce') else 'policy'}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

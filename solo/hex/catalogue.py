@@ -45,7 +45,7 @@ def _from_table(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts
 
 
 def _published(name: str, shown: str, warm_up: int = 1, **facts: Any) -> PolicyFacts:
-    return PolicyFacts(path=f"solo.hex.published:{name}", shown=shown, warm_up=warm_up, kwargs=True, **facts)
+    return PolicyFacts(path=f"solo.hex.policy:{name}", shown=shown, warm_up=warm_up, kwargs=True, **facts)
 
 
 _FIXED = ("distance_thresh", "distance_min", "step_type", "epoch_step", "step_down", "similarity")
@@ -79,7 +79,7 @@ POLICIES: dict[str, PolicyFacts] = {
     "components": _published("Components", "components", action="pull", rows=True),
 }
 
-# What a ring and what kernels can do, see `solo.losses.ring` and `fused`; ends of sentences.
+# What a ring and what kernels can do, see `solo.losses.pairs` and `fused`; ends of sentences.
 NOT_IN_RING = (
     "pulls no relatives, and finds them by HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE only, without "
     "hex.named; leave it out"

@@ -17,8 +17,21 @@ With relatives R(i) that are pulled, of share a:
 Source: Kokilepersaud et al., HEX, WACV 2025, steps 3 to 5 of the method figure; debiasing as in Robinson et al.,
 "Contrastive Learning with Hard Negative Samples", ICLR 2021 (HCL). Everything stays in log space: with
 ``LSE`` over H(i), ``log L_i = log|H(i)| + LSE((1 + beta) x) - LSE(beta x)``.
+
+Where labels name partners at several levels, they say who attracts whom, and emergence who is kept apart. The
+multi-label losses (``solo/losses/hierarchical``) sum ``ell(i, p) = log D_i - x_ip`` over the partners p of all levels.
+With S(i) the partners of anchor i at the finest level (its other views, and images of its class where the class is the
+leaf) and N(i) everybody else,
+
+    D_i = sum_{p in S(i)} exp(x_ip) + G_i + L_i,     L_i debiased with the mean of exp(x_ip) over S(i)
+
+So a row without labels, of two views, has the HEX loss; with H(i) empty, or ``beta = tau_plus = 0``, D_i is that of the
+multi-label losses.
 """
 
+from __future__ import annotations
+
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -27,10 +40,11 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
-from solo.hex.policy import AdaptivePercentile, Policy
-from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, Stats, means
+from solo.hex.policy import AdaptivePercentile, Policy, Selector
+from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, LocalTerm, Stats, debias, means
 from solo.losses.blockwise import blockwise
-from solo.losses.info_nce import Positives
+from solo.losses.hierarchical_rows import LabelLevels, Rows, RowSoftmax
+from solo.losses.info_nce import MaskedSoftmax, Positives
 from solo.losses.pairs import Pairs
 
 Variant = Literal["reweight", "release"]
@@ -89,7 +103,7 @@ def hex_nce(
     found = policy.selector(pairs, epoch, max_epochs)
     others = None if kin is None else kin.selector(pairs, epoch, max_epochs)
     rows = HexRows(pairs, found, temperature, beta, tau_plus, relative, action, positives, others, elsewhere)
-    loss = blockwise(pairs, rows, own=(rows.own, rows.d_own))
+    loss = blockwise(rows)
     seen = rows.seen()
     if own:
         return loss, seen
@@ -165,3 +179,76 @@ class HEXLoss(nn.Module):
             max_epochs=max_epochs,
         )
         return loss
+
+
+class HexDenominator:
+    """Makes the denominators D_i of a block of anchors for the multi-label losses.
+
+    Args:
+        levels: the label tree's nodes of the rows.
+        selector: H(i) before it is cut to N(i).
+        temperature: > 0.
+        beta: >= 0.
+        tau_plus: in [0, 1).
+
+    Attributes:
+        stats: means over the rows so far: ``hierarchy_negatives``, ``local_share``, ``bounded``, and ``threshold``.
+    """
+
+    def __init__(
+        self, levels: LabelLevels, selector: Selector, temperature: float, beta: float, tau_plus: float
+    ) -> None:
+        self.levels, self.selector = levels, selector
+        self.inverse_temperature, self.beta, self.tau_plus = 1 / temperature, beta, tau_plus
+        self.stats: dict[str, Tensor] = {}
+        self._rows = 0
+        if selector.threshold is not None:
+            self.stats["threshold"] = selector.threshold
+
+    def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
+        """Denominators of the block."""
+        leaf = self.levels.anchors[rows, None, -1] == self.levels.keys[:, -1]
+        chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
+        hierarchy = chosen & ~leaf
+        other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)
+        softmax = _HexSoftmax(x, leaf & other, hierarchy, other & ~hierarchy, self)
+        if isinstance(rows, slice):
+            self._record(softmax)
+        return softmax
+
+    def _record(self, softmax: _HexSoftmax) -> None:
+        seen = self._rows + len(softmax.lse)
+        means = {
+            "hierarchy_negatives": softmax.local.size.to(softmax.lse.dtype).mean(),
+            "local_share": (softmax.log_debiased - softmax.lse).exp().mean(),
+            "bounded": (~softmax.active & (softmax.local.size > 0)).to(softmax.lse.dtype).mean(),
+        }
+        for name, value in means.items():
+            self.stats[name] = self.stats.get(name, value).lerp(value, len(softmax.lse) / max(1, seen))
+        self._rows = seen
+
+
+class _HexSoftmax:
+    """``log D_i`` and its gradient."""
+
+    def __init__(self, x: Tensor, leaf: Tensor, hierarchy: Tensor, rest: Tensor, settings: HexDenominator) -> None:
+        self._leaf, self._rest = MaskedSoftmax(x, leaf), MaskedSoftmax(x, rest)
+        self.local, self._tau_plus = LocalTerm(x, hierarchy, settings.beta), settings.tau_plus
+        partners = leaf.sum(dim=1).clamp_min(1).to(x.dtype)
+        self._mean = self._leaf.lse - partners.log()  # log of the mean of exp(x) over S(i)
+        self.log_debiased, self.active = debias(
+            self.local.log, self.local.log_size, self._mean, settings.tau_plus, settings.inverse_temperature
+        )
+        self.lse = torch.logaddexp(self._rest.lse, self.log_debiased)
+
+    def gradient(self, per_row: Tensor) -> Tensor:
+        """Gradient (R, N) of ``sum_i per_row_i * log D_i``."""
+        lse = self.lse.masked_fill(self.lse == -torch.inf, 0)
+        log_norm = lse + math.log1p(-self._tau_plus)
+        grad = self._rest.gradient(per_row * (self._rest.lse - lse).exp())
+        d_local = torch.where(self.active, per_row * (self.local.log - log_norm).exp(), 0.0)
+        self.local.add_gradient(grad, d_local)
+        if self._tau_plus > 0:
+            taken = math.log(self._tau_plus) + self.local.log_size + self._mean - log_norm
+            grad -= self._leaf.gradient(torch.where(self.active, per_row * taken.exp(), 0.0))
+        return grad

@@ -2,7 +2,7 @@
 
 `replace` stands where a contrastive loss does (SimCLR, NNCLR, All4One, MoCo v2+); `blend` adds HEX to a method that has
 no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to the multi-label losses. No method asks
-which of them is on. `solo.hex.build` makes one from the settings.
+which of them is on. `build_objective` makes one from the settings.
 """
 
 import dataclasses
@@ -10,23 +10,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
+import torch
 from torch import Tensor
 
+from solo import distributed
 from solo.args.schema import HexCfg
-from solo.distributed import is_distributed
 from solo.errors import UserError
-from solo.hex.catalogue import policy_facts
-from solo.hex.denominator import HexDenominator
-from solo.hex.loss import hex_nce
-from solo.hex.policy import Policy
-from solo.hex.probe import gradient_cosine, whom_it_found
-from solo.hex.relatives import Bank, FromTable
-from solo.hex.rows import Action, Elsewhere, Stats, means
-from solo.losses.hierarchical_rows import Denominator
-from solo.losses.info_nce import Positives, info_nce
-from solo.losses.label_levels import LabelLevels
+from solo.hex.catalogue import named, policy_class, policy_facts
+from solo.hex.loss import HexDenominator, hex_nce
+from solo.hex.policy import Policy, Selector, WarmUp, WithNamed
+from solo.hex.relatives import Bank, FromTable, kinship, shares
+from solo.hex.rows import RELEASE, Action, Elsewhere, Stats, means
+from solo.losses.hierarchical_rows import Denominator, LabelLevels
+from solo.losses.info_nce import MaskedSoftmax, Positives, info_nce
 from solo.losses.pairs import Pairs
 
 Base = Tensor | Callable[[], Tensor]
@@ -45,53 +42,16 @@ class Step:
 
 
 @dataclass(eq=False)
-class _Looks:
-    """What the last step saw."""
+class Hex:
+    """HEX as it enters a method's loss: who is a relative, and how much that weighs.
 
-    # of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all its calls, where a method
-    # makes several with one `step` object (NNCLR's two directions)
-    seen: Stats = field(default_factory=dict, init=False)
-    # what HEX does, see `solo.hex.probe`, in the steps that look (the first of an epoch, and every 100th)
-    found: Stats = field(default_factory=dict, init=False)
-    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
+    Without a policy (`type: standard`) it is the method's own loss, to the last bit.
+    """
 
-    @property
-    def stats(self) -> Stats:
-        """The means of what is `seen`."""
-        return means(self.seen)
-
-
-@dataclass(eq=False)
-class Standard(_Looks):
-    """`type: standard`: the method's own loss, to the last bit."""
-
-    temperature: float  # of the method
-    positives: Positives  # how several positives of one anchor count, see `solo.losses.info_nce`
-    show: Policy | None = None  # as `Hex` has it
-    fused: bool = False  # as `Hex` has it
-    bank: Bank | None = field(default=None, init=False)
-
-    def replace(self, plain: Callable[[Pairs], Tensor], pairs: Pairs, *_: Any, **__: Any) -> Tensor:
-        """The method's own loss of the pairs."""
-        return plain(dataclasses.replace(pairs, fused=self.fused))
-
-    def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
-        """The method's own loss as it is."""
-        return base if isinstance(base, Tensor) else base()
-
-    def denominator(self, pairs: Pairs, step: Step) -> None:
-        """The multi-label losses keep their own."""
-        return None
-
-
-@dataclass(eq=False)
-class Hex(_Looks):
-    """HEX as it enters a method's loss: who is a relative, and how much that weighs."""
-
-    policy: Policy  # who is a relative
+    policy: Policy | None  # who is a relative
     temperature: float  # > 0
     settings: HexCfg  # beta, tau_plus, positives, alpha, and how the temperature changes
-    scale: float  # weight of the HEX loss within `blend`, beside alpha
+    scale: float = 1.0  # weight of the HEX loss within `blend`, beside alpha
     action: Action = field(default_factory=Action)  # what is done with relatives; they are weighed by default
     kin: Policy | None = None  # finds hierarchy negatives among whoever the policy has not found
     bank: Bank | None = None  # of embeddings, where relatives come from a table over the data set
@@ -99,8 +59,19 @@ class Hex(_Looks):
     # No loss knows of it.
     show: Policy | None = None
     fused: bool = False  # losses are computed by the kernels of `solo.losses.fused`
+    # What the last step saw of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all its
+    # calls, where a method makes several with one `step` object (NNCLR's two directions)
+    seen: Stats = field(default_factory=dict, init=False)
+    # what HEX does, see `_probe`, in the steps that look (the first of an epoch, and every 100th)
+    found: Stats = field(default_factory=dict, init=False)
+    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
     _step: Step | None = field(default=None, init=False)
     _calls: int = field(default=0, init=False)
+
+    @property
+    def stats(self) -> Stats:
+        """The means of what is `seen`."""
+        return means(self.seen)
 
     @property
     def positives(self) -> Positives:
@@ -124,7 +95,8 @@ class Hex(_Looks):
             embeddings: (B, D) what is remembered of the images, for others whose relatives they are; None: the anchors.
             fixed: the anchors have no gradient, being looked up themselves: keys are pulled to relatives instead.
         """
-        return self._loss(pairs, step, embeddings, fixed)
+        pairs = dataclasses.replace(pairs, fused=self.fused)
+        return plain(pairs) if self.policy is None else self._loss(pairs, step, embeddings, fixed)
 
     def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
         """`(1 - alpha) * base + alpha * scale * HEX`.
@@ -134,15 +106,22 @@ class Hex(_Looks):
             views: (B, D) projections of each view, which HEX compares; or a function that makes the pairs.
             step: where training is, and who is in the batch.
         """
+        if self.policy is None:
+            return base if isinstance(base, Tensor) else base()
         alpha, pairs = self.settings.alpha, views
         if not callable(pairs):
             arguments = (pairs, step.ids, step.groups)  # type: ignore[attr-defined]
-            pairs = Pairs.views_later(*arguments) if is_distributed() else partial(Pairs.from_views, *arguments)
+            pairs = (
+                Pairs.views_later(*arguments) if distributed.is_distributed() else partial(Pairs.from_views, *arguments)
+            )
         own = base if isinstance(base, Tensor) else base()
-        return (1 - alpha) * own + alpha * self.scale * self._loss(pairs(), step)
+        hex_ = self._loss(dataclasses.replace(pairs(), fused=self.fused), step)
+        return (1 - alpha) * own + alpha * self.scale * hex_
 
     def denominator(self, pairs: Pairs, step: Step) -> Callable[[LabelLevels], Denominator] | None:
-        """What makes the denominators of a multi-label loss from the label levels of `pairs`; None in warm-up."""
+        """What makes the denominators of a multi-label loss from the label levels of `pairs`; None: its own."""
+        if self.policy is None:
+            return None
         selector = self.policy.selector(pairs, step.epoch, step.max_epochs)
         self.seen = {"hierarchy_negatives": pairs.anchors.new_zeros(())}
         if selector is None:
@@ -157,7 +136,6 @@ class Hex(_Looks):
         return make
 
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
-        pairs = dataclasses.replace(pairs, fused=self.fused)
         drawn = self._drawn(pairs, step, embeddings)
         loss, seen = self._contrast(pairs, step, None if fixed else drawn)
         if fixed and drawn is not None and self.action.name == "pull":
@@ -201,6 +179,7 @@ class Hex(_Looks):
         return found
 
     def _contrast(self, pairs: Pairs, step: Step, elsewhere: Elsewhere | None) -> tuple[Tensor, Stats]:
+        assert self.policy is not None
         return hex_nce(
             pairs,
             self.policy,
@@ -244,3 +223,115 @@ class Hex(_Looks):
         if step is not self._step:
             self.bank.store(ids, own)
         return drawn and Elsewhere(drawn.rows.repeat(views, 1, 1), drawn.known.repeat(views, 1))
+
+
+def gradient_cosine(one: Callable[[Pairs], Tensor], other: Callable[[Pairs], Tensor], pairs: Pairs) -> Tensor:
+    """Cosine of the gradients of two losses with respect to the anchors of all processes; 0 where one vanishes.
+
+    Where the anchors are among the keys, they get that part of the gradient, too.
+    """
+    with torch.enable_grad():
+        anchors, keys = (x.detach().requires_grad_() for x in (pairs.anchors, pairs.keys))
+        copy = dataclasses.replace(pairs, anchors=anchors, keys=keys)
+        found = [torch.autograd.grad(loss(copy), (anchors, keys)) for loss in (one, other)]
+    if pairs.offset is not None:  # the anchors are among the keys
+        a, b = (rows + distributed.own_rows(distributed.all_reduce_sum(d)) for rows, d in found)
+    else:
+        a, b = (rows for rows, _ in found)
+    products = distributed.all_reduce_sum(torch.stack([(a * b).sum(), a.square().sum(), b.square().sum()]))
+    return products[0] / (products[1] * products[2]).sqrt().clamp_min(torch.finfo(a.dtype).tiny)
+
+
+def whom_it_found(
+    pairs: Pairs, selector: Selector, temperature: float, labels: tuple[Tensor, Tensor] | None
+) -> dict[str, Tensor]:
+    """Means over the anchors of all processes.
+
+    Args:
+        pairs: who is compared with whom.
+        selector: finds relatives among the negatives.
+        temperature: of the loss.
+        labels: classes and groups (M,) of the anchors, -1 for unknown; None where nothing is known of them.
+
+    Returns:
+        ``with_relatives``: share of anchors that have any; ``mass``: their share in the anchor's sum over all others;
+        with labels ``own_class``, ``siblings``, ``strangers``: shares of relatives of the same class, of another one of
+        the same group, of another group.
+    """
+    sums = pairs.anchors.new_zeros(7)
+    known = None if labels is None else torch.stack(labels, dim=1)
+    columns = None if known is None else distributed.gather_no_grad(known)
+    if columns is not None and len(columns) != len(pairs.keys):
+        columns = None  # a queue, of whose classes nothing is kept
+    for rows in pairs.blocks():
+        similarity = pairs.similarity(rows)
+        positive, negative = pairs.masks(rows)
+        chosen = selector(similarity, rows) & negative
+        x = similarity / temperature
+        mass = (MaskedSoftmax(x, chosen).lse - MaskedSoftmax(x, positive | negative).lse).exp()
+        sums[:3] += torch.stack([mass.new_tensor(len(mass)), chosen.any(dim=1).sum(), mass.nansum()])
+        if known is not None and columns is not None:
+            sums[3:] += kinship(known[rows], columns, chosen.nonzero(as_tuple=True)).to(sums)
+    number, having, mass, *of = distributed.all_reduce_sum(sums).unbind()
+    found = {"with_relatives": having / number, "mass": mass / number}
+    return found | shares(torch.stack(of))
+
+
+def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0, fused: bool = False) -> Hex:
+    """What the section `hex` asks for.
+
+    Args:
+        settings: the section.
+        temperature: the method's, used where `hex.temperature` is null.
+        scale: the method's own weight of the HEX loss in `blend`, used where `hex.scale` is null.
+        fused: losses are computed by kernels, see `solo.losses.fused`.
+
+    Raises:
+        UserError: a policy from outside that isn't there or refuses its `hex.policy_kwargs`.
+    """
+    temperature = temperature or 0.1
+    facts = policy_facts(settings.policy)
+    shown = settings.show or facts.show
+    show = _policy(settings, shown) if shown else None
+    if not facts.path:
+        return Hex(None, temperature, settings, show=show, fused=fused)
+    own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
+    share = 0.5 if settings.share is None else settings.share
+    action = Action(
+        settings.action or own.name,
+        settings.denominator or own.denominator,
+        None if facts.labels == "tree" and settings.share is None else share,
+        settings.softness or facts.softness,
+        settings.confident,
+    )
+    policy = _policy(settings)
+    return Hex(
+        WithNamed(policy) if settings.named else policy,
+        settings.temperature or temperature,
+        settings,
+        scale if settings.scale is None else settings.scale,
+        action,
+        _policy(settings, settings.kin) if settings.kin else None,
+        Bank(settings.drawn, settings.mix) if facts.table and action.name == "pull" else None,
+        show,
+        fused,
+    )
+
+
+def _policy(settings: HexCfg, other: str | None = None) -> Policy:
+    """The policy, or another one, as users write it, with the same settings but the first one's own."""
+    if other is not None:
+        settings = dataclasses.replace(settings, policy=named(other), policy_kwargs={})
+    facts = policy_facts(settings.policy)
+    kind = policy_class(facts.path)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    given = {name: getattr(settings, name) for name in facts.reads if name in fields}
+    given |= kind.from_settings(settings) if hasattr(kind, "from_settings") else {}
+    if "warm_epoch" in fields:
+        given["warm_epoch"] = settings.warm_up()
+    try:
+        policy: Policy = kind(**given | dict(settings.policy_kwargs))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"hex.policy_kwargs={dict(settings.policy_kwargs)} don't fit {facts.shown}: {error}") from error
+    warms_up = "warm_epoch" in fields or isinstance(policy, FromTable) or not settings.warm_up()
+    return policy if warms_up else WarmUp(policy, settings.warm_up())

@@ -3,6 +3,9 @@
 A policy is a frozen dataclass. For the epoch and the batch at hand it makes a ``Selector``, or None for an empty set.
 Nothing is stored between batches and nothing has a gradient. To add one, write the dataclass and give it a row in
 ``solo/hex/catalogue.py``, which says the settings that become its fields; ``from_settings`` makes the others.
+
+HEX's own come first, with the schedules of their thresholds, which are pure functions of the epoch, so that a resumed
+run sees the same; then rules of other papers, whose fields ``hex.policy_kwargs`` has.
 """
 
 import math
@@ -14,12 +17,59 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.hex.schedule import Cosine, Schedule, Step
 from solo.losses import fused
-from solo.losses.pairs import Pairs
-from solo.losses.ring import Join, RingPairs
+from solo.losses.pairs import Join, Pairs, RingPairs
 
 Similarity = Literal["row", "cosine"]
+
+
+class Schedule(Protocol):
+    """A value for every epoch (0-based) of a run of ``max_epochs``."""
+
+    def __call__(self, epoch: int, max_epochs: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value in every epoch."""
+
+    value: float
+
+    def __call__(self, epoch: int, max_epochs: int) -> float:
+        """The value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Step:
+    """``max(end, start - down * floor(epoch / every))``."""
+
+    start: float  # value of epoch 0
+    end: float  # smallest value
+    down: float  # what each step takes off
+    every: int  # epochs between steps, at least 1
+
+    def __post_init__(self) -> None:
+        """Check the step length."""
+        if self.every < 1:
+            raise ValueError(f"epochs between steps must be at least 1, got {self.every}")
+
+    def __call__(self, epoch: int, max_epochs: int) -> float:
+        """The value in ``epoch``."""
+        return max(self.end, self.start - self.down * (epoch // self.every))
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """``end + (start - end) * (1 + cos(pi * epoch / max_epochs)) / 2``."""
+
+    start: float
+    end: float
+
+    def __call__(self, epoch: int, max_epochs: int) -> float:
+        """The value in ``epoch``; ``end`` from ``max_epochs`` on."""
+        progress = min(1.0, epoch / max(1, max_epochs))
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class Selector(Protocol):
@@ -44,29 +94,18 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class _Above:
-    """Pairs whose cosine, or row-scaled cosine, is above one threshold."""
+class Chosen:
+    """A ``Selector``, and what rings and kernels ask of it."""
 
-    threshold: Tensor
-    similarity: Similarity = "cosine"
-    first: int = 0  # the row starts at this key
-    lowest: Tensor | None = None  # (M,) lowest cosine of each row, where keys come in parts
-    in_parts = True  # asks nothing of a row that some keys don't tell
-    named = False  # labels say nothing, see `solo.losses.fused.Choice`
-
-    @property
-    def cut(self) -> Tensor:
-        """The cosine above which pairs are chosen, () or (M,), where the rows' lowest are known."""
-        return self.threshold if self.lowest is None else self.lowest + self.threshold * (1 - self.lowest)
+    choose: Callable[[Tensor, slice], Tensor]
+    threshold: Tensor | None = None
+    in_parts: bool = False  # it asks nothing of a row that some keys don't tell
+    # the cosine above which pairs are chosen, one or (M,); None: it is no cosine that decides
+    cut: Tensor | float | None = None
+    named: bool = False  # it chooses the pairs of one coarse class, too
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
-        if self.similarity == "cosine":
-            return similarity > self.threshold
-        # f = (s - lowest) / (1 - lowest) > eps without the division, which a row of ones would not survive.
-        lowest = (
-            similarity[:, self.first :].amin(dim=1, keepdim=True) if self.lowest is None else self.lowest[rows, None]
-        )
-        return similarity > lowest + self.threshold * (1 - lowest)
+        return self.choose(similarity, rows)
 
 
 @dataclass(frozen=True)
@@ -97,15 +136,26 @@ class FixedThreshold:
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """Pairs above the threshold of this epoch."""
-        threshold = self.planned(epoch, max_epochs)
-        if threshold is None:
+        planned = self.planned(epoch, max_epochs)
+        if planned is None:
             return None
-        lowest = None
-        if self.similarity == "row" and isinstance(pairs, RingPairs):
-            lowest = pairs.per_row(lambda s: s.amin(dim=1), torch.minimum)
-        elif self.similarity == "row" and pairs.fused:
-            lowest = fused.lowest_cosine(pairs)
-        return _Above(pairs.anchors.new_full((), threshold), self.similarity, pairs.positives_only, lowest)
+        threshold = pairs.anchors.new_full((), planned)
+        if self.similarity == "cosine":
+            return Chosen(lambda s, rows: s > threshold, threshold, in_parts=True, cut=threshold)
+        known: Tensor | None = None  # (M,) lowest cosine of each row, where not all keys are seen at once
+        if isinstance(pairs, RingPairs):
+            known = pairs.per_row(lambda s: s.amin(dim=1), torch.minimum)
+        elif pairs.fused:
+            known = fused.lowest_cosine(pairs)
+
+        def above(similarity: Tensor, rows: slice) -> Tensor:
+            # f = (s - lowest) / (1 - lowest) > eps without the division, which a row of ones would not survive.
+            here = similarity[:, pairs.positives_only :]
+            lowest = here.amin(dim=1, keepdim=True) if known is None else known[rows, None]
+            return similarity > lowest + threshold * (1 - lowest)
+
+        cut = threshold if known is None else known + threshold * (1 - known)
+        return Chosen(above, threshold, in_parts=True, cut=cut)
 
 
 @dataclass(frozen=True)
@@ -135,18 +185,8 @@ class AdaptivePercentile:
         else:
             for rows in pairs.blocks():
                 total += row_quantile(pairs.similarity(rows)[:, pairs.positives_only :], self.quantile).sum()
-        return _Above(distributed.all_reduce_mean(total) / len(pairs.anchors))
-
-
-@dataclass(frozen=True)
-class _SameGroup:
-    pairs: Pairs
-    threshold: Tensor | None = None
-    in_parts = True
-    cut, named = math.inf, True
-
-    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
-        return self.pairs.same_group(rows)
+        threshold = distributed.all_reduce_mean(total) / len(pairs.anchors)
+        return Chosen(lambda s, rows: s > threshold, threshold, in_parts=True, cut=threshold)
 
 
 @dataclass(frozen=True)
@@ -157,29 +197,9 @@ class Superclass:
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """Pairs of one coarse class."""
-        return None if epoch < self.warm_epoch else _SameGroup(pairs)
-
-
-@dataclass(frozen=True)
-class _Either:
-    """What a selector chooses, and the pairs of one coarse class."""
-
-    chosen: Selector
-    pairs: Pairs
-
-    named = True
-
-    @property
-    def threshold(self) -> Tensor | None:
-        return self.chosen.threshold
-
-    @property
-    def cut(self) -> Tensor | float:
-        found: Tensor | float = self.chosen.cut  # type: ignore[attr-defined]  # who has none is refused
-        return found
-
-    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
-        return self.chosen(similarity, rows) | self.pairs.same_group(rows)
+        if epoch < self.warm_epoch:
+            return None
+        return Chosen(lambda s, rows: pairs.same_group(rows), in_parts=True, cut=math.inf, named=True)
 
 
 @dataclass(frozen=True)
@@ -190,8 +210,11 @@ class WithNamed:
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """The union of what labels name and what the other policy finds."""
-        chosen = self.policy.selector(pairs, epoch, max_epochs)
-        return None if chosen is None else _Either(chosen, pairs)
+        found = self.policy.selector(pairs, epoch, max_epochs)
+        if found is None:
+            return None
+        cut = getattr(found, "cut", None)
+        return Chosen(lambda s, rows: found(s, rows) | pairs.same_group(rows), found.threshold, cut=cut, named=True)
 
 
 @dataclass(frozen=True)
@@ -207,23 +230,6 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
-class _Alike:
-    """The same answer for every pair."""
-
-    chosen: bool
-    threshold: Tensor | None = None
-    in_parts = True
-    named = False
-
-    @property
-    def cut(self) -> float:
-        return -math.inf if self.chosen else math.inf
-
-    def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
-        return torch.full_like(similarity, self.chosen, dtype=torch.bool)
-
-
-@dataclass(frozen=True)
 class EveryNegative:
     """``HCL``: H(i) = N(i), the hard-negative loss of Robinson et al., ICLR 2021, which knows no hierarchy."""
 
@@ -233,7 +239,10 @@ class EveryNegative:
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """A selector that takes all pairs, or none."""
-        return None if epoch < self.warm_epoch else _Alike(self.chosen)
+        if epoch < self.warm_epoch:
+            return None
+        cut = -math.inf if self.chosen else math.inf
+        return Chosen(lambda s, _: torch.full_like(s, self.chosen, dtype=torch.bool), in_parts=True, cut=cut)
 
 
 @dataclass(frozen=True)
@@ -241,6 +250,91 @@ class NoNegative(EveryNegative):
     """H(i) is empty: plain InfoNCE, or with the variant ``release`` the decoupled loss (DCL, Yeh et al., ECCV 2022)."""
 
     chosen = False  # before `warm_epoch` it is plain InfoNCE
+
+
+@dataclass(frozen=True)
+class FalseNegatives:
+    """``fnc``: the nearest few that are near enough to any view of the anchor (Huynh et al., WACV 2022, 2011.11765).
+
+    Dropped they are *eliminated*, pulled they are *attracted*; the support views are the anchor's other views in the
+    batch.
+    """
+
+    nearest: int = 10  # at most so many of a row
+    least: float = 0.7  # cosine
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector:
+        """The largest cosine over the anchor's views, of negatives only."""
+
+        def choose(similarity: Tensor, rows: slice) -> Tensor:
+            positive, negative = pairs.masks(rows)
+            other = pairs.keys[positive.to(torch.uint8).argmax(dim=1)]
+            view = torch.where(positive.any(dim=1, keepdim=True), other @ pairs.keys.T, similarity)
+            best = torch.maximum(similarity, view).masked_fill(~negative, -torch.inf)
+            top = best.topk(min(self.nearest, best.shape[1]), dim=1)
+            return torch.zeros_like(negative).scatter_(1, top.indices, top.values > self.least)
+
+        return Chosen(choose)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """``ring``: negatives are neither too easy nor too hard (Wu et al., ICLR 2021, 2010.02037): the others are dropped.
+
+    Bounds are quantiles of the anchor's row; the lower one rises from 0 to ``low`` over the run.
+    """
+
+    low: float = 0.5
+    high: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that are none."""
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"low and high must be 0 <= low < high <= 1, got {self.low} and {self.high}")
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector:
+        """Who is outside of the ring."""
+        lower = self.low * min(1.0, epoch / max_epochs)
+
+        def choose(similarity: Tensor, rows: slice) -> Tensor:
+            row = similarity[:, pairs.positives_only :]
+            low, high = (row_quantile(row, bound)[:, None] for bound in (lower, self.high))
+            return (similarity < low) | (similarity > high)
+
+        return Chosen(choose)
+
+
+@dataclass(frozen=True)
+class Components:
+    """``components``: who hangs together by nearest neighbours in the batch (Zheng et al., ICCV 2021, 2110.04770).
+
+    An edge joins the first view of each image with its nearest neighbour; WCL has a second head, here the loss has one.
+    """
+
+    def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector:
+        """The components, found once a batch."""
+        if pairs.offset is None:
+            raise ValueError("components join the rows of a batch with each other; take a method that compares these")
+        nearest = []
+        for rows in pairs.blocks():
+            nearest.append(pairs.similarity(rows).masked_fill_(~pairs.masks(rows)[1], -torch.inf).argmax(dim=1))
+        _, image = torch.unique(pairs.key_ids, return_inverse=True)
+        place = torch.arange(len(image), device=image.device)
+        first = torch.full_like(place, len(image)).scatter_reduce_(0, image, place, "amin")[: int(image.max()) + 1]
+        of = components(image[distributed.gather_no_grad(torch.cat(nearest))[first]])[image]
+        return Chosen(lambda s, rows: of[pairs.offset :][rows, None] == of)
+
+
+def components(end: Tensor) -> Tensor:
+    """Which nodes (n,) hang together by edges from each to the node ``end`` (n,): the smallest of them."""
+    label = torch.arange(len(end), device=end.device)
+    while True:
+        least = torch.minimum(label, label[end])
+        new = least.scatter_reduce(0, end, least, "amin")
+        new = new[new]
+        if torch.equal(new, label):
+            return label
+        label = new
 
 
 def row_quantile(rows: Tensor, quantile: float, number: int | None = None) -> Tensor:

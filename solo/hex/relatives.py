@@ -3,21 +3,68 @@
 A policy here has ``table`` instead of a choice among the negatives of a batch: for each image of the training set the
 numbers of others that are its relatives. While training, some of them are drawn in each step and looked up in a
 ``Bank``, which keeps the last embedding of every image: they can be pulled whether they are in the batch or not.
+
+Who is alike may be seen by another eye than the network that is trained: `EYES` are descriptors that nobody has learnt,
+of images (B, C, H, W), normalised or not, as (B, d) numbers, which are compared by cosine.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from solo import distributed
 from solo.eval.knn import nearest, nearest_others, spherical_kmeans
 from solo.hex.policy import Selector
-from solo.hex.probe import kinship, shares
 from solo.hex.rows import Elsewhere
 from solo.losses.pairs import Pairs, unit
+
+VERSION = 2  # of the descriptors below: neighbours that are kept on disk are those of one version
+
+
+def _small(images: Tensor, side: int) -> Tensor:
+    """Images (B, C, H, W) at most so large: larger ones lose what is finer."""
+    height, width = (min(side, length) for length in images.shape[2:])
+    return images if images.shape[2:] == (height, width) else F.adaptive_avg_pool2d(images, (height, width))
+
+
+def hog(images: Tensor) -> Tensor:
+    """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005): 8 unsigned orientations, overlapping cells.
+
+    A cell is a quarter of the image's side; they are an eighth apart. The gradient of a pixel is that of its strongest
+    channel, and counts for the two orientations that it lies between. Square roots are taken, so that the cosine of two
+    descriptors compares them as distributions (Arandjelovic and Zisserman, CVPR 2012).
+    """
+    x = _small(images, 64)
+    dx = F.pad(x, (1, 1))[..., 2:] - F.pad(x, (1, 1))[..., :-2]
+    dy = F.pad(x, (0, 0, 1, 1))[..., 2:, :] - F.pad(x, (0, 0, 1, 1))[..., :-2, :]
+    strength, channel = (dx.square() + dy.square()).max(dim=1, keepdim=True)
+    dx, dy = dx.gather(1, channel), dy.gather(1, channel)
+    angle, strength = torch.atan2(dy, dx) % math.pi / math.pi * 8, strength.sqrt()
+    low, part = angle.long(), angle.frac()
+    planes = x.new_zeros(len(x), 8, *x.shape[2:])
+    planes.scatter_add_(1, low % 8, strength * (1 - part)).scatter_add_(1, (low + 1) % 8, strength * part)
+    cell = [max(1, length // 4) for length in x.shape[2:]]
+    return F.avg_pool2d(planes, cell, [max(1, length // 2) for length in cell]).flatten(1).sqrt()
+
+
+def pixels(images: Tensor) -> Tensor:
+    """The image itself, at most 32 pixels a side, without its mean."""
+    x = _small(images, 32).flatten(1)
+    return x - x.mean(dim=1, keepdim=True)
+
+
+def colour(images: Tensor) -> Tensor:
+    """How dark and bright each channel is: 16 quantiles of its pixels, wherever they are."""
+    x = _small(images, 64).flatten(2)
+    return torch.quantile(x, torch.linspace(0, 1, 16, device=x.device), dim=2).movedim(0, 2).flatten(1)
+
+
+EYES: dict[str, Callable[[Tensor], Tensor]] = {"hog": hog, "pixels": pixels, "colour": colour}
 
 
 @dataclass(frozen=True)
@@ -36,7 +83,6 @@ class Eye:
 class FromTable:
     """Relatives from a table over the data set."""
 
-    warm_epoch: int = 1  # there are none in the epochs before this one, while the bank fills
     among: int = 10  # relatives of an image
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
@@ -56,7 +102,6 @@ class Neighbours(FromTable):
     mutual: bool = False  # only those that count the image among theirs, too
 
     def table(self, eye: Eye) -> Tensor:
-        """(n, among) image numbers, as the base class says."""
         found = eye.nearest(self.skip + self.among)
         return (reciprocal(found) if self.mutual else found)[:, self.skip :]
 
@@ -66,7 +111,6 @@ class Consistent(Neighbours):
     """``consistent``: neighbours that were neighbours in the last epoch, by other augmentations (CMSF, 2112.04607)."""
 
     def table(self, eye: Eye) -> Tensor:
-        """(n, among) image numbers, as the base class says."""
         found = super().table(eye)
         return found if eye.before is None else both(found, eye.before)
 
@@ -76,7 +120,6 @@ class Shuffled(Neighbours):
     """``shuffled``: a placebo, each image gets the neighbours of another one, which is drawn."""
 
     def table(self, eye: Eye) -> Tensor:
-        """(n, among) image numbers, as the base class says."""
         found = super().table(eye)
         return found[torch.randperm(len(found), generator=eye.generator)]
 
@@ -86,7 +129,6 @@ class RandomSet(FromTable):
     """``random``: a placebo, as many images drawn at random."""
 
     def table(self, eye: Eye) -> Tensor:
-        """(n, among) image numbers, as the base class says."""
         n = len(eye.labels)
         return torch.randint(n, (n, self.among), generator=eye.generator)
 
@@ -98,7 +140,7 @@ class Oracle(FromTable):
     purity: float = 1.0  # share of them that have the label; the others are drawn from all images with another one
 
     def table(self, eye: Eye) -> Tensor:
-        """See the base class; an image without a label has no relatives."""
+        """An image without a label has no relatives."""
         return drawn_alike(eye.labels, self.among, eye.generator, self.purity)
 
 
@@ -113,7 +155,6 @@ class Clusters(FromTable):
     iterations: int = 10
 
     def table(self, eye: Eye) -> Tensor:
-        """(n, among) image numbers, as the base class says."""
         rows = unit(eye.rows().float())
         first = torch.randperm(len(rows), generator=eye.generator)[: self.clusters].to(rows.device)
         centres = spherical_kmeans(rows, rows[first], self.iterations)
@@ -164,6 +205,28 @@ def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
     """Shares of relatives (n, K) that are of the same class, siblings, strangers, by class and group (n, 2)."""
     row, column = (table >= 0).nonzero(as_tuple=True)
     return shares(kinship(known, known, (row, table[row, column].long())))
+
+
+def kinship(one: Tensor, other: Tensor, pairs: tuple[Tensor, ...]) -> Tensor:
+    """How many pairs are of one class, siblings, strangers, and known, (4,).
+
+    Args:
+        one: (M, 2) class and group of each row, -1 for unknown.
+        other: (N, 2) of those they are paired with.
+        pairs: (K,) places in the one, (K,) in the other.
+    """
+    a, b = one[pairs[0]], other[pairs[1]]
+    known, alike = ((a >= 0) & (b >= 0)).all(dim=1), a == b
+    own = known & alike[:, 0]
+    siblings = known & ~alike[:, 0] & alike[:, 1]
+    return torch.stack([own.sum(), siblings.sum(), (known & ~own & ~siblings).sum(), known.sum()])
+
+
+def shares(counts: Tensor) -> dict[str, Tensor]:
+    """What `kinship` counted, as shares; nothing where nobody is known."""
+    if not counts[3] > 0:
+        return {}
+    return dict(zip(("own_class", "siblings", "strangers"), counts[:3] / counts[3], strict=True))
 
 
 class Bank(nn.Module):

@@ -1,6 +1,5 @@
 """Losses: pure functions of tensors that know nothing of configs or Lightning."""
 
-from solo.losses.guided import GuidedLoss, distortion_loss_func
 from solo.losses.hierarchical import HierarchicalContrastiveLoss, hierarchical_contrastive_loss
 from solo.losses.info_nce import (
     info_nce,
@@ -22,6 +21,7 @@ from solo.losses.targets import (
     ressl_loss_func,
     swav_loss_func,
 )
+from solo.losses.tree_geometry import GuidedLoss, distortion_loss_func
 from solo.losses.views import (
     barlow_loss_func,
     byol_loss_func,

@@ -2,7 +2,7 @@
 
 As in attention, a first pass makes what an anchor needs of its keys (log-sum-exps, counts), online; a second one the
 terms of its positives; for the gradient the cosines are made again, once for the anchors' and once for the keys'.
-Memory is that of the rows and their gradient. In a ring (`solo.losses.ring`) each pass is made in turns. The quantiles
+Memory is that of the rows and their gradient. In a ring (`RingPairs`) each pass is made in turns. The quantiles
 of `HEX_adaptive` are found by counting.
 
 Products of float32 are made of three of TF32, near float32's precision: one alone would change a loss of temperature
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -24,7 +23,6 @@ from torch.autograd.function import once_differentiable
 
 from solo.errors import UserError
 from solo.losses.pairs import Pairs
-from solo.losses.ring import RingPairs
 
 BLOCK, TILE = 64, 32  # rows of a program, and how many of the others it takes at once: what fits in registers
 COLUMNS = 128  # of a gradient that a program makes at once
@@ -114,10 +112,6 @@ class _Kernels:
         return (blocks, -(-tiles // length)), length * TILE
 
 
-def _turns(pairs: Pairs, carried: Tensor | None = None) -> Iterator[bool]:
-    return pairs.turns(carried) if isinstance(pairs, RingPairs) else iter((True,))
-
-
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, keys: Tensor, pairs: Pairs, loss: Any) -> Tensor:
@@ -132,7 +126,7 @@ class _Fused(torch.autograd.Function):
 
         numbers: Tensor | None = None
         groups = pairs.anchor_groups is not None and pairs.key_groups is not None
-        for _ in _turns(pairs):
+        for _ in pairs.turns():
             m, n, offset = of.sizes()
             grid, share = of.shares(m, n)
             out = anchors.new_empty(grid[1], 8, m)
@@ -143,7 +137,7 @@ class _Fused(torch.autograd.Function):
         assert numbers is not None
 
         terms = anchors.new_zeros(6, len(anchors))
-        for _ in iter((True,)) if inside else _turns(pairs):
+        for _ in (True,) if inside else pairs.turns():
             m, n, offset = of.sizes()
             n = 1 if inside else n
             grid, share = of.shares(m, n)
@@ -155,7 +149,7 @@ class _Fused(torch.autograd.Function):
         d_anchors, d_keys = torch.zeros_like(anchors), torch.zeros_like(keys)
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[0 if pairs.ring else 1]]
         columns = _power(of.width, COLUMNS)
-        for _ in _turns(pairs, d_keys if wanted[1] else None):
+        for _ in pairs.turns(d_keys if wanted[1] else None):
             m, n, offset = of.sizes()
             for to_keys, total in enumerate((d_anchors, d_keys)):
                 if not wanted[to_keys]:
@@ -189,10 +183,7 @@ class _Fused(torch.autograd.Function):
 
 
 def fused_loss(pairs: Pairs, loss: Any) -> Tensor:
-    """The loss of all rows, as ``blockwise`` has it, where ``loss`` is an ``InfoNCERows``.
-
-    In a ring the gradient is made in the forward pass, so there the loss has the same weight on all processes.
-    """
+    """The loss of all rows, as ``blockwise`` has it, where ``loss`` is an ``InfoNCERows``."""
     return _Fused.apply(pairs.anchors, pairs.keys, pairs, loss)  # type: ignore[no-any-return]
 
 

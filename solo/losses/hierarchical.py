@@ -13,14 +13,24 @@ l + 1). The mean over i takes the anchors that have a partner at level l. docs/h
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
-from solo.losses.blockwise import blockwise
-from solo.losses.hierarchical_layers import HierarchicalLayers
-from solo.losses.hierarchical_rows import Denominator, HierarchicalRows, everyone_else, hierarchical_rows_loss
-from solo.losses.label_levels import LabelLevels, LevelPenalty, level_penalties
+from solo import distributed
+from solo.losses.blockwise import RowLoss, blockwise
+from solo.losses.hierarchical_rows import (
+    Denominator,
+    HierarchicalRows,
+    LabelLevels,
+    LevelPenalty,
+    everyone_else,
+    hierarchical_rows_loss,
+    level_penalties,
+    numbered,
+)
+from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.pairs import Pairs
 
 Kind = Literal["himulcon", "hicone", "himulcone"]
@@ -49,9 +59,13 @@ def hierarchical_contrastive_loss(
     Raises:
         ValueError: if a setting is unknown or out of its range, or two do not go together.
     """
-    _check("kind", kind, ("himulcon", "hicone", "himulcone"))
-    _check("pairs", partners, ("lca", "cumulative"))
-    _check("granularity", granularity, ("pair", "layer"))
+    for name, value, allowed in (
+        ("kind", kind, get_args(Kind)),
+        ("pairs", partners, get_args(Partners)),
+        ("granularity", granularity, get_args(Granularity)),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(allowed)}")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     constrained = kind != "himulcon"
@@ -72,17 +86,11 @@ def hierarchical_contrastive_loss(
     if kind == "hicone":
         penalties = [1.0] * levels.number
     if granularity == "layer":
-        layers = HierarchicalLayers(pairs, levels, penalties, temperature, constrained)
-        return blockwise(pairs, layers, layers.similarity)
+        return blockwise(HierarchicalLayers(pairs, levels, penalties, temperature, constrained))
     if levels.number == 1 and isinstance(level_penalty, str):
         penalties = [1.0]  # nothing to weigh against: SupCon, and SimCLR where nothing is known
     by_pair = (pairs, levels, penalties, temperature, partners == "cumulative", constrained)
     return hierarchical_rows_loss(HierarchicalRows(*by_pair, denominator(levels) if denominator else everyone_else))
-
-
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(allowed)}")
 
 
 class HierarchicalContrastiveLoss(nn.Module):
@@ -140,3 +148,96 @@ class HierarchicalContrastiveLoss(nn.Module):
             self.pairs,
             self.granularity,
         )
+
+
+def kept_rows(nodes: Tensor, ids: Tensor) -> Tensor:
+    """Which keys each layer keeps, (L, N), coarse first, of node ids (N, L), sorted as the labels are, and images (N,).
+
+    The first layer (the finest) keeps all; the next ones the first image of every node of the finer layer, where images
+    come in the order of the batch in the first layer, and of the finer layer's labels in all others.
+    """
+    places = torch.arange(len(ids), device=ids.device)
+    image = numbered(ids)
+    order = _first(places, image)[image]  # the views of an image have one place
+    kept = [torch.ones_like(ids, dtype=torch.bool)]
+    for finer in nodes.T[1:].flip(0):
+        finer = finer.long()
+        first = _first(order.masked_fill(~kept[-1], len(ids)), finer)
+        kept.append(kept[-1] & (order == first[finer]))
+        order = finer
+    return torch.stack(kept[::-1])
+
+
+def _first(order: Tensor, group: Tensor) -> Tensor:
+    """The smallest of each group: (N,), (N,) -> (number of groups,)."""
+    return order.new_zeros(int(group.max()) + 1).scatter_reduce_(0, group, order, "amin", include_self=False)
+
+
+class HierarchicalLayers(RowLoss):
+    """The losses layer by layer, as the paper's public release computes them; `levels` are without the instance.
+
+    The finest layer compares all images; each coarser one keeps one image a node of the finer layer. A layer's loss is
+    SupCon's (equation 2) among what it keeps, the hierarchy constraint is a maximum of layer losses, and the sum is
+    divided by the number of label columns, the instance's included.
+    """
+
+    def __init__(
+        self, pairs: Pairs, levels: LabelLevels, penalties: list[float], temperature: float, constrained: bool
+    ) -> None:
+        super().__init__(pairs)
+        self.levels, self.inverse_temperature = levels, 1.0 / temperature
+        self.kept = kept_rows(levels.keys, pairs.key_ids)
+        self.columns = [kept.nonzero()[:, 0] for kept in self.kept]
+        nodes = [levels.keys[columns, level].long() for level, columns in enumerate(self.columns)]
+        # rows of each layer, over all processes, that have a partner in it
+        anchors = pairs.anchors.new_tensor([int((torch.bincount(own)[own] > 1).sum()) for own in nodes])
+        self.per_anchor = distributed.world_size() / anchors.clamp_min(1)
+        self.weights = pairs.anchors.new_tensor(penalties) / (levels.number + 1)
+        self._surveyed: list[tuple[Tensor, Tensor, Tensor]] | None = None  # not made twice where it is the only block
+        if constrained:  # each layer counts as the largest loss of its own and the finer ones
+            sums = torch.zeros_like(self.weights)
+            for blocks, rows in enumerate(pairs.blocks()):
+                layers = self._layers(rows)
+                sums += torch.stack([loss for loss, _, _ in layers])
+                self._surveyed = None if blocks else layers
+            losses = distributed.all_reduce_mean(sums * self.per_anchor)
+            source = len(losses) - 1 - losses.flip(0).cummax(dim=0).indices.flip(0)
+            self.weights = torch.zeros_like(self.weights).index_add_(0, source, self.weights)
+
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        layers = self._surveyed or self._layers(rows)
+        self._surveyed = None
+        shape = (rows.stop - rows.start, len(self.pairs.keys))
+        total, grad = self.weights.new_zeros(()), self.weights.new_zeros(shape)
+        weights = self.weights * self.per_anchor
+        for (loss, layer, mine), columns, weight in zip(layers, self.columns, weights, strict=True):
+            total += weight * loss
+            if layer.shape == grad.shape:
+                grad.addcmul_(layer, weight)
+            else:
+                grad[mine[:, None], columns] += layer * weight
+        return total, grad.mul_(self.inverse_temperature)
+
+    def _layers(self, rows: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of each layer the loss, summed over those rows of a block that it keeps, its gradient, and these rows.
+
+        The gradient is that with respect to the logits of the rows and columns that the layer keeps.
+        """
+        similarity, layers = self.pairs.similarity(rows), []
+        assert self.pairs.offset is not None
+        places = torch.arange(rows.start, rows.stop, device=similarity.device) + self.pairs.offset
+        for kept, columns, nodes in zip(self.kept, self.columns, self.levels.keys.T, strict=True):
+            mine = kept[places].nonzero()[:, 0]
+            own = places[mine]
+            everything = (len(mine), len(columns)) == similarity.shape
+            x = (similarity if everything else similarity[mine[:, None], columns]) * self.inverse_temperature
+            other = own[:, None] != columns
+            partner = (nodes[own, None] == nodes[columns]) & other
+            count = partner.sum(dim=1)
+            has = (count > 0).to(x.dtype)
+            share = partner.to(x.dtype).div_(count.clamp_min(1)[:, None])
+            others = MaskedSoftmax(x, other)
+            lse = others.lse.masked_fill(count == 0, 0)
+            loss = (has * lse).sum() - torch.dot(share.flatten(), x.flatten())
+            layers.append((loss, others.gradient(has).sub_(share), mine))
+        return layers

@@ -1,4 +1,7 @@
-"""The multi-label losses pair by pair (equations 4, 6 and 7 of Zhang et al.), a block of rows at a time.
+"""Labels at several levels, and the multi-label losses pair by pair: equations 4, 6 and 7 of Zhang et al.
+
+`LabelLevels` says which node of the label tree each row of a batch belongs to. The loss is made a block of rows at a
+time.
 
 With ``x = s / temperature``, ``log D_i`` the log of anchor i's denominator and ``w_l(i) = lambda_l / (L A_l |P_l(i)|)``
 (``A_l``: anchors that have a partner at level l), the loss is ``sum_l sum_i w_l(i) sum_p max(log D_i - x_ip, M_l)``
@@ -6,30 +9,179 @@ over p in P_l(i). ``M_l`` is the largest pair loss of all finer levels, -inf wit
 at its bound has no gradient of its own: its weight goes to the worst pair of the finer levels.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import blockwise
+from solo.losses.blockwise import RowLoss, blockwise
 from solo.losses.info_nce import MaskedSoftmax
-from solo.losses.label_levels import LabelLevels
 from solo.losses.pairs import Pairs, listed
 
 Rows = slice | Tensor
+NamedPenalty = Literal["released", "exp2", "linear", "constant"]
+LevelPenalty = NamedPenalty | Sequence[float]
+
+
+# lambda_l of level l = 0 (coarsest) to L - 1.
+_PENALTIES: dict[str, Callable[[int, int], float]] = {
+    "released": lambda level, levels: 2.0 ** (1 / (levels - level)),
+    "exp2": lambda level, levels: 2.0**level,
+    "linear": lambda level, levels: level + 1.0,
+    "constant": lambda level, levels: 1.0,
+}
+
+
+def level_penalties(penalty: LevelPenalty, levels: int) -> list[float]:
+    """``lambda_l`` of each of L levels, the coarsest first, by name (see ``_PENALTIES``) or as numbers of at least 0.
+
+    Raises:
+        ValueError: if the name is unknown, or the list does not fit.
+    """
+    if isinstance(penalty, str):
+        if penalty not in _PENALTIES:
+            raise ValueError(f"level_penalty={penalty!r} is unknown; choose {', '.join(_PENALTIES)} or a list")
+        return [_PENALTIES[penalty](level, levels) for level in range(levels)]
+    values = [float(value) for value in penalty]
+    if len(values) != levels or not all(0 <= value < float("inf") for value in values):
+        raise ValueError(f"level_penalty={values} must be {levels} numbers of at least 0, one a level, coarse first")
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class LabelLevels:
+    """Nodes of the label tree that the rows belong to, at each of L levels.
+
+    Two rows share a node of level l if their labels agree, and are known, at levels 0 to l. Where a row is unknown,
+    and everywhere below, its image is a node of its own: the views of one image share the nodes of all levels, so that
+    they are partners at the finest level, whatever is known of their labels.
+    """
+
+    anchors: Tensor  # (M, L) node ids of the rows of this process, coarse first; in each level sorted as the labels are
+    keys: Tensor  # (N, L) those of all processes
+
+    @classmethod
+    def of(cls, pairs: Pairs, labels: Tensor, key_labels: Tensor | None = None) -> LabelLevels:
+        """The nodes of ``pairs``, whose anchors must be among its keys, with labels (M, L), coarse first, -1 unknown.
+
+        ``key_labels`` (N, L) are those of its keys, if they are here already.
+
+        Raises:
+            ValueError: if the shapes do not fit together.
+        """
+        if labels.ndim != 2 or len(labels) != len(pairs.anchors) or not labels.shape[1]:
+            raise ValueError(f"expected labels (M, L) for {len(pairs.anchors)} rows, got {tuple(labels.shape)}")
+        assert pairs.offset is not None, "label levels need anchors that are among the keys"
+        if key_labels is None:
+            key_labels = labels.to(pairs.anchors.device)
+            if len(pairs.keys) != len(pairs.anchors):
+                key_labels = distributed.gather_no_grad(key_labels)
+        nodes = label_nodes(key_labels, pairs.key_ids)
+        return cls(nodes[pairs.offset : pairs.offset + len(pairs.anchors)], nodes)
+
+    @property
+    def number(self) -> int:
+        """L, the number of levels."""
+        return self.keys.shape[1]
+
+    def partner_counts(self, cumulative: bool) -> Tensor:
+        """(M, L) ``|P_l(i)|``: keys whose common ancestry with the anchor ends at l, or (cumulative) reaches l."""
+        starts, ends = self._spans
+        sizes = ends - starts - 1
+        if not cumulative:
+            sizes[:, :-1] -= sizes[:, 1:].clone()
+        return sizes
+
+    def partners(self, rows: slice | Tensor, self_columns: Tensor) -> tuple[Tensor, Tensor]:
+        """All partners of a block of anchors at any level, as a list of K pairs, sorted by anchor and level.
+
+        Of each pair the place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the
+        matrix (R, N) of anchors and keys, (K,), both flattened.
+
+        Nodes are nested, and sorted as the labels are: in the order of the finest nodes the keys of every node stand
+        side by side. So the partners at level l are the keys of the anchor's node there without those of its node
+        below, two stretches, and no pair has to be looked at that isn't one. Their number is not known without waiting
+        for a device; there all pairs are listed, and those that aren't partners have the place behind the table's last.
+        """
+        if not listed(self.keys):
+            both = zip(self.anchors.T, self.keys.T, strict=True)
+            shared = sum((mine[rows, None] == nodes).long() for mine, nodes in both)
+            ends = (shared - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[union-attr]
+            cells = ends + self.number * torch.arange(len(ends), device=ends.device)[:, None]
+            cells = cells.masked_fill(ends < 0, len(ends) * self.number).flatten()
+            return cells, torch.arange(len(cells), device=cells.device)
+        order, place = self._order
+        low, high = (ends[rows] for ends in self._spans)
+        mine = place[self_columns, None]
+        # (R, L, 2) starts and ends of the stretches
+        first = torch.stack((low, torch.cat((high[:, 1:], mine + 1), dim=1)), dim=2)
+        last = torch.stack((torch.cat((low[:, 1:], mine), dim=1), high), dim=2)
+        length = last - first
+        levels = length.sum(dim=2).flatten()
+        number = int(levels.sum())
+        cells = torch.arange(len(levels), device=self_columns.device).repeat_interleave(levels, output_size=number)
+        length = length.flatten()
+        shift = first.flatten() - (length.cumsum(0) - length)
+        at = shift.repeat_interleave(length, output_size=number).add_(torch.arange(number, device=self_columns.device))
+        start = len(order) * torch.arange(len(self_columns), device=self_columns.device)
+        rows_of = start.repeat_interleave(levels.view(len(self_columns), -1).sum(dim=1), output_size=number)
+        return cells, order.index_select(0, at).add_(rows_of)  # several times faster than order[at]
+
+    @cached_property
+    def _order(self) -> tuple[Tensor, Tensor]:
+        """Keys in the order of their finest nodes, and the place of each key in it."""
+        order = self.keys[:, -1].argsort(stable=True)
+        return order, torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+    @cached_property
+    def _spans(self) -> tuple[Tensor, Tensor]:
+        """Where in that order the anchor's nodes start and end, (M, L) each."""
+        starts, ends = [], []
+        for nodes, mine in zip(self.keys.T, self.anchors.T, strict=True):
+            sizes = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
+            sizes.scatter_add_(0, nodes.long(), torch.ones_like(sizes))
+            ends.append(sizes.cumsum(0)[mine])
+            starts.append(ends[-1] - sizes[mine])
+        return torch.stack(starts, dim=1), torch.stack(ends, dim=1)
+
+
+def label_nodes(labels: Tensor, ids: Tensor) -> Tensor:
+    """Node ids (N, L) of each level, 0 to their number - 1, in the order of the labels (N, L); `ids` (N,) are images.
+
+    Below an unknown level, -1, nothing counts as known.
+    """
+    image = numbered(ids)
+    node = torch.zeros_like(image)
+    known = torch.ones_like(image, dtype=torch.bool)
+    levels = []
+    for label in labels.T:
+        known = known & (label >= 0)
+        code = numbered(torch.where(known, label, -1 - image))
+        node = numbered(node * len(ids) + code)
+        levels.append(node.int())
+    return torch.stack(levels, dim=1)
+
+
+def numbered(values: Tensor) -> Tensor:
+    """The rank of each value (N,) among the different ones, 0 to their number - 1."""
+    ordered, order = values.sort()
+    ranks = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    return torch.empty_like(ranks).scatter_(0, order, ranks)
 
 
 class RowSoftmax(Protocol):
-    """Log of each row's denominator, and its gradient."""
+    """Log of each row's denominator, ``lse`` (R,), and its gradient, as `MaskedSoftmax` has them."""
 
-    lse: Tensor  # (R,)
+    lse: Tensor
 
-    def gradient(self, per_row: Tensor) -> Tensor:
-        """Gradient (R, N) of ``sum_i per_row_i * lse_i`` with respect to the logits; may be asked for once."""
-        ...
+    def gradient(self, per_row: Tensor) -> Tensor: ...
 
 
 # (cosines (R, N), logits (R, N), which anchors, their own columns (R,)) -> denominators; changes none of them.
@@ -49,11 +201,10 @@ class _Block(NamedTuple):
     cell: Tensor
     place: Tensor  # (K,) in the flattened matrix (R, N)
     x: Tensor  # (K,) its logit
-    similarity: Tensor  # (R, N) cosines of all
 
 
-class HierarchicalRows:
-    """Summed loss and gradient of a block of rows, for ``blockwise``; its anchors are among its keys.
+class HierarchicalRows(RowLoss):
+    """The loss of pairs whose anchors are among their keys.
 
     `cumulative`: partners at l are those whose common ancestry reaches l, not those where it ends there; `constrained`
     enforces the hierarchy constraint.
@@ -73,7 +224,8 @@ class HierarchicalRows:
         constrained: bool,
         denominator: Denominator = everyone_else,
     ) -> None:
-        self.pairs, self.levels, self.cumulative, self.denominator = pairs, levels, cumulative, denominator
+        super().__init__(pairs)
+        self.levels, self.cumulative, self.denominator = levels, cumulative, denominator
         self.inverse_temperature = 1.0 / temperature
         assert pairs.offset is not None
         self.self_columns = pairs.offset + torch.arange(len(pairs.anchors), device=pairs.anchors.device)
@@ -84,37 +236,34 @@ class HierarchicalRows:
             anchors = (everyone > 0).sum(dim=0).to(self.size.dtype) / distributed.world_size()  # per process
         else:
             anchors = distributed.all_reduce_mean(has.sum(dim=0).to(self.size.dtype))
-        weight = (
-            torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True)
-            / levels.number
-            / anchors.clamp_min(1 / distributed.world_size())
-        )
+        weight = torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True) / levels.number
+        weight = weight / anchors.clamp_min(1 / distributed.world_size())
         self.per_pair = has * weight / self.size.clamp_min(1)
         self.held = torch.zeros_like(weight)
         self._surveyed: _Block | None = None  # not made twice where it is the only one
         asked = constrained and (len(pairs.anchors) > 0 or distributed.is_distributed())
         self.worst = _worst_pairs(self, self._survey()) if asked else None
-        self.bounds = None if self.worst is None else bounds(self.worst.loss)
+        # ``M_l`` of each level: the largest loss of the finer levels, -inf for the finest
+        self.bounds = None
+        if self.worst is not None:
+            finer = self.worst.loss.amax(dim=0).flip(0).cummax(dim=0).values.flip(0)
+            self.bounds = torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
         """Logits and denominators of a block."""
         x = similarity * self.inverse_temperature
         return x, self.denominator(similarity, x, rows, self.self_columns[rows])
 
-    def similarity(self, rows: slice) -> Tensor:
-        """Cosines of a block; not computed again while the survey's are kept."""
-        return self.pairs.similarity(rows) if self._surveyed is None else self._surveyed.similarity
-
-    def _block(self, similarity: Tensor, rows: slice) -> _Block:
-        x, softmax = self.logits(similarity, rows)
+    def _block(self, rows: slice) -> _Block:
+        x, softmax = self.logits(self.pairs.similarity(rows), rows)
         cell, place = self.levels.partners(rows, self.self_columns[rows])
-        return _Block(softmax, cell, place, x.flatten().index_select(0, place), similarity)
+        return _Block(softmax, cell, place, x.flatten().index_select(0, place))
 
     def _survey(self) -> Tensor:
         """(M, L) largest pair loss of each anchor at each level, -inf where it has no partner."""
         worst = []
         for rows in self.pairs.blocks():
-            block = self._block(self.pairs.similarity(rows), rows)
+            block = self._block(rows)
             lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number + 1,), torch.inf)
             lowest = lowest.scatter_reduce_(0, block.cell, block.x, "amin")[:-1].view(-1, self.levels.number)
             if self.cumulative:
@@ -123,9 +272,8 @@ class HierarchicalRows:
             self._surveyed = block if len(worst) == 1 else None
         return torch.cat(worst)
 
-    def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
-        softmax, cell, place, x, _ = self._surveyed or self._block(similarity, rows)
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        softmax, cell, place, x = self._surveyed or self._block(rows)
         self._surveyed = None
         weight, free, held = self._weights(x, cell, softmax.lse, rows)
         per_row, loss = free.sum(dim=1), x.new_zeros(())
@@ -151,10 +299,8 @@ class HierarchicalRows:
             weights = per_pair.cumsum(dim=1) if self.cumulative else per_pair
             return F.pad(weights.flatten(), (0, 1)).index_select(0, cell), per_pair * size, torch.zeros_like(size)
         # One place more, for pairs that are no partners.
-        limit, flat = (
-            F.pad((lse[:, None] - self.bounds).flatten(), (0, 1), value=torch.inf),
-            F.pad(per_pair.flatten(), (0, 1)),
-        )
+        limit = F.pad((lse[:, None] - self.bounds).flatten(), (0, 1), value=torch.inf)
+        flat = F.pad(per_pair.flatten(), (0, 1))
         at_bound = x >= limit.index_select(0, cell)  # False for a bound that is not finite
         weight = flat.index_select(0, cell).mul_(~at_bound)
         held = torch.zeros_like(flat).index_add_(0, cell, at_bound.to(flat.dtype))
@@ -172,16 +318,6 @@ class HierarchicalRows:
                 held.index_add_(0, here, at_bound.to(flat.dtype))
         held = held[:-1].view_as(size)
         return weight, per_pair * (size - held), per_pair * held
-
-    def scale(self) -> Tensor:
-        """1: the weights hold everything."""
-        return self.held.new_ones(())
-
-
-def bounds(largest: Tensor) -> Tensor:
-    """``M_l`` of each level, of the largest losses (processes, L): that of the finer levels, -inf for the finest."""
-    finer = largest.amax(dim=0).flip(0).cummax(dim=0).values.flip(0)
-    return torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
 
 class _Worst(NamedTuple):
@@ -223,7 +359,7 @@ def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
 
 def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     """The loss of all rows, a scalar with gradient to anchors and keys."""
-    loss = blockwise(rows.pairs, rows, rows.similarity)
+    loss = blockwise(rows)
     if rows.worst is None:
         return loss
     # The bounds are losses of pairs, too: one pair in the world gives each, and gets from every process the weight that

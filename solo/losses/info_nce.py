@@ -12,14 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo import distributed
-from solo.losses.blockwise import blockwise
+from solo.losses.blockwise import WHOLE, InParts, RowLoss, Whole, blockwise
 from solo.losses.fused import Choice, Seen
 from solo.losses.numerics import full_precision
 from solo.losses.pairs import Pairs, listed, unit
-from solo.losses.ring import InParts, Whole
 
 Positives = Literal["outside", "inside"]
-WHOLE = Whole()
 
 
 class Block(NamedTuple):
@@ -57,14 +55,7 @@ class Terms(NamedTuple):
 
     def part(self, which: slice) -> Terms:
         """Those of the terms that stand in a slice."""
-        row, column, x, mean, weight = self
-        return Terms(
-            None if row is None else row[which],
-            None if column is None else column[which],
-            x[which],
-            mean[which],
-            weight[which],
-        )
+        return Terms._make(None if x is None else x[which] for x in self)
 
 
 class MaskedSoftmax:
@@ -96,7 +87,7 @@ class MaskedSoftmax:
         return self._exp.mul_((per_row * self._inverse)[:, None])
 
 
-class InfoNCERows:
+class InfoNCERows(RowLoss):
     """``-log( exp(x_p) / (exp(x_p) + sum_{k in N(i)} exp(x_ik)) )`` with ``x = s / temperature``, a block at a time.
 
     Args:
@@ -115,15 +106,15 @@ class InfoNCERows:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         if positives not in ("outside", "inside"):
             raise ValueError(f"positives must be 'inside' or 'outside' (of the log), got {positives!r}")
-        self.pairs, self.positives = pairs, positives
-        self.inverse_temperature = 1.0 / temperature
+        super().__init__(pairs)
+        self.positives, self.inverse_temperature = positives, 1.0 / temperature
         self.anchors_with_positive = pairs.anchors.new_zeros(())
         self.whole = InParts() if pairs.ring else WHOLE
         # Positives, and whatever else is a small share of a row.
         self.lists = listed(pairs.anchors) and not pairs.ring
 
-    def __call__(self, similarity: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Summed loss of a block and its gradient with respect to the similarities (R, N)."""
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        similarity = self.pairs.similarity(rows)
         positive, negative = self.pairs.masks(rows)
         block = Block(rows, similarity, similarity * self.inverse_temperature, negative, positive)
         terms, joint = self._listed(block) if self.lists else self._unlisted(block)
@@ -210,18 +201,15 @@ def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside")
     Returns:
         Scalar in float32 or better; 0 where no anchor has a positive.
     """
-    return blockwise(pairs, InfoNCERows(pairs, temperature, positives))
+    return blockwise(InfoNCERows(pairs, temperature, positives))
 
 
 def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Tensor:
     """SimCLR's NT-Xent loss (Chen et al., 2020): rows with equal index attract, all others repel.
 
-    ``-mean_i log( pos_i / (pos_i + neg_i) )``: the log is outside the sum over positives, as in solo-learn.
-
-    Args:
-        z: (V * N, D) projections of all views, any length; gathered over processes with gradient.
-        indexes: (V * N,) sample ids, or labels for SupCon.
-        temperature: > 0.
+    ``-mean_i log( pos_i / (pos_i + neg_i) )``: the log is outside the sum over positives, as in solo-learn. Projections
+    ``z`` (V * N, D) of all views, of any length, are gathered over processes with gradient; ``indexes`` (V * N,) are
+    sample ids, or labels for SupCon.
     """
     return info_nce(Pairs.from_ids(z, indexes), temperature, positives="inside")
 
@@ -229,23 +217,18 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Te
 def nnclr_loss_func(nn: Tensor, p: Tensor, temperature: float = 0.1) -> Tensor:
     """NNCLR's loss (Dwibedi et al., 2021): cross-entropy of ``cos(nn_i, p_j) / temperature`` over all j, with target i.
 
-    Args:
-        nn: (N, D) nearest neighbours, any length.
-        p: (N, D) predictions of the other view, any length; gathered over processes with gradient.
-        temperature: > 0.
+    Of nearest neighbours ``nn`` (N, D) and predictions ``p`` (N, D) of the other view, of any length; the latter are
+    gathered over processes with gradient.
     """
     ids = torch.arange(len(p), device=p.device) + distributed.rank() * len(p)
     return info_nce(Pairs.between(nn, p, ids), temperature)
 
 
 def mocov3_loss_func(query: Tensor, key: Tensor, temperature: float = 0.2) -> Tensor:
-    """MoCo v3's loss (Chen et al., 2021): ``2 * temperature`` times NNCLR's, of queries and keys of the batch.
+    """MoCo v3's loss (Chen et al., 2021): ``2 * temperature`` times NNCLR's, of predictions and momentum projections.
 
-    Args:
-        query: (N, D) predictions, any length.
-        key: (N, D) momentum projections, any length; gathered over processes, where they get no gradient (on one
-            process they do, as in solo-learn).
-        temperature: > 0.
+    (N, D) each, of any length; keys are gathered over processes, where they get no gradient (on one process they do, as
+    in solo-learn).
     """
     key = key.detach() if distributed.world_size() > 1 else key
     return 2 * temperature * nnclr_loss_func(query, key, temperature)
@@ -255,11 +238,8 @@ def mocov3_loss_func(query: Tensor, key: Tensor, temperature: float = 0.2) -> Te
 def mocov2plus_loss_func(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
     """MoCo v2's loss (Chen et al., 2020): cross-entropy of ``[query.key, query.queue] / temperature``, target the key.
 
-    Args:
-        query: (N, D) unit rows; nothing is normalised here.
-        key: (N, D) unit rows of the momentum network.
-        queue: (D, K) unit columns, the same on all processes.
-        temperature: > 0.
+    Queries and keys are unit rows (N, D), the queue unit columns (D, K), the same on all processes; nothing is
+    normalised here.
     """
     positive = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
     logits = torch.cat([positive, query @ queue], dim=1) / temperature  # (N, 1 + K)

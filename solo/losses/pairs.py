@@ -2,18 +2,25 @@
 
 Every contrastive loss of the library reads the batch through this one object: anchors are the rows of this process,
 keys the rows of all processes. Masks are handed out a block of rows at a time, so nothing of size N x N has to live.
+
+Gathered, the keys of all processes and their gradient lie on each of them: 8 GiB for a million rows of 1,024 numbers.
+In a ring a process holds a few sets of its own size, and keys pass from process to process. Rings of devices for
+contrastive losses: Cheng et al., "Breaking the Memory Barrier", CVPR 2025, 2410.17243.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from solo import distributed
 from solo.precision import at_least_float32
+
+Join = Callable[[Tensor, Tensor], Tensor]
 
 # Elements of one block of similarities: small enough for a CPU's cache, large enough to fill a GPU.
 BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
@@ -29,13 +36,9 @@ def listed(x: Tensor) -> bool:
 
 
 def unit(z: Tensor) -> Tensor:
-    """Rows scaled to length 1, in float32 or better.
+    """Rows (..., D) of any floating type, scaled to length 1 in float32 or better.
 
-    A zero row stays zero and gets a zero gradient, where ``torch.nn.functional.normalize`` would multiply the
-    gradient by 1e12.
-
-    Args:
-        z: (N, D) of any floating type.
+    A zero row stays zero and gets a zero gradient, where ``F.normalize`` would multiply the gradient by 1e12.
     """
     z = at_least_float32(z)
     # Scaled by the largest entry first: the squares of tiny or huge rows would leave the type's range.
@@ -48,9 +51,9 @@ def unit(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Anchors, keys, and the ids and groups that relate them."""
+    """Anchors, keys, and the ids and groups that relate them; a ``ValueError`` where shapes don't fit together."""
 
-    ring = False  # all keys are here, see `solo.losses.ring`
+    ring = False  # all keys are here
 
     anchors: Tensor  # (M, D) unit rows of this process
     keys: Tensor  # (N, D) unit rows of all processes, gathered with gradient
@@ -74,9 +77,6 @@ class Pairs:
             ids: (N,) sample ids, equal for the views of one image (or class labels, for supervised losses).
             groups: (N,) coarse labels for the ``superclass`` policy, -1 for unknown.
             gather: use the rows of all processes as keys.
-
-        Raises:
-            ValueError: if the shapes do not fit together.
         """
         return cls.ids_later(z, ids, groups, gather)()
 
@@ -110,9 +110,6 @@ class Pairs:
             ids: (B,) sample ids, unique over all processes; None numbers the images by their place in the batch.
             groups: (B,) coarse labels, -1 for unknown.
             gather: use the rows of all processes as keys.
-
-        Raises:
-            ValueError: if the views differ in shape.
         """
         return cls.views_later(views, ids, groups, gather)()
 
@@ -123,11 +120,9 @@ class Pairs:
         """`from_views` whose keys travel with what is gathered next; what is returned makes the pairs."""
         if len({view.shape for view in views}) != 1:
             raise ValueError(f"views must have one shape (B, D), got {[tuple(view.shape) for view in views]}")
-        batch = len(views[0])
+        repeat, batch = len(views), len(views[0])
         if ids is None:
-            first = distributed.rank() * batch if gather else 0
-            ids = torch.arange(first, first + batch, device=views[0].device)
-        repeat = len(views)
+            ids = torch.arange(batch, device=views[0].device) + (distributed.rank() * batch if gather else 0)
         groups = None if groups is None else groups.repeat(repeat)
         rows = torch.cat([at_least_float32(view) for view in views])
         pairs = cls.ids_later(rows, ids.repeat(repeat), groups, gather)
@@ -142,9 +137,6 @@ class Pairs:
             keys: (B, D), row by row of the same images; the keys of all processes are used.
             ids: (B,) sample ids.
             groups: (B,) coarse labels, -1 for unknown.
-
-        Raises:
-            ValueError: if the shapes differ.
         """
         return cls.between_later([anchors], [keys], ids, groups)()[0]
 
@@ -155,9 +147,8 @@ class Pairs:
         """`between` of several, all of the same images, whose keys travel together, with what is gathered next."""
         for rows, others in zip(anchors, keys, strict=True):
             if rows.shape != others.shape:
-                raise ValueError(
-                    f"anchors {tuple(rows.shape)} and keys {tuple(others.shape)} must have one shape (B, D)"
-                )
+                shapes = f"anchors {tuple(rows.shape)} and keys {tuple(others.shape)}"
+                raise ValueError(f"{shapes} must have one shape (B, D)")
         ids = ids.to(keys[0].device)
         groups = None if groups is None else groups.to(ids.device)
         found = distributed.gather_later(*map(unit, keys), ids, ids if groups is None else groups)
@@ -189,9 +180,6 @@ class Pairs:
             queue: (K, D), the same on all processes.
             groups: (B,) coarse labels, -1 for unknown.
             queue_groups: (K,) those of the queue.
-
-        Raises:
-            ValueError: if the shapes do not fit together.
         """
         if anchors.shape != keys.shape or queue.shape[1:] != keys.shape[1:]:
             raise ValueError(
@@ -203,6 +191,10 @@ class Pairs:
         key_groups = None if groups is None or queue_groups is None else torch.cat([groups, queue_groups])
         both = torch.cat([unit(keys), unit(queue)])
         return cls(unit(anchors), both, ids, key_ids, None, groups, key_groups, len(keys), complete=True)
+
+    def turns(self, carried: Tensor | None = None) -> Iterator[bool]:
+        """Once: all keys are here, see `RingPairs`."""
+        return iter((True,))
 
     def blocks(self) -> Iterator[slice]:
         """Slices of anchor rows whose similarities fit the block budget of the device."""
@@ -237,6 +229,44 @@ class Pairs:
             )
         groups = self.anchor_groups[rows, None]
         return (groups == self.key_groups) & (groups >= 0)
+
+
+class RingPairs(Pairs):
+    """Pairs of which ``keys``, ``key_ids``, ``key_groups`` and ``offset`` are those of the process whose turn it is."""
+
+    ring = True
+
+    @classmethod
+    def ids_later(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Later:
+        """As in ``Pairs``; of one process, or without ``gather``, the same."""
+        own = Pairs.from_ids(z, ids, groups, gather=False)
+        if not (gather and distributed.is_distributed()):
+            return lambda: own
+        groups = own.anchor_groups
+        return lambda: cls(own.anchors, own.anchors.detach(), own.anchor_ids, own.anchor_ids, 0, groups, groups)
+
+    def turns(self, carried: Tensor | None = None) -> Iterator[bool]:
+        """Show the keys of each process, this one's own first; tells whether it is these.
+
+        Args:
+            carried: of the size of the keys, travels with them and is back home in the end.
+        """
+        names = ("keys", "key_ids", *(("key_groups",) if self.key_groups is not None else ()))
+        own = held = [getattr(self, name) for name in names]
+        number = distributed.world_size()
+        for turn in range(number):
+            vars(self).update(zip(names, held, strict=True), offset=None if turn else 0)
+            arrived = distributed.pass_on(held) if turn + 1 < number else None  # while this turn is looked at
+            yield turn == 0
+            held = own if arrived is None else arrived()
+            if carried is not None:
+                carried.copy_(distributed.pass_on([carried])()[0])
+        vars(self).update(zip(names, own, strict=True), offset=0)
+
+    def per_row(self, part: Callable[[Tensor], Tensor], join: Join) -> Tensor:
+        """A function of a row's cosines, (R, N) -> (R, ...), of all keys: that of each turn, joined."""
+        parts = (torch.cat([part(self.similarity(rows)) for rows in self.blocks()]) for _ in self.turns())
+        return reduce(join, parts)
 
 
 Later = Callable[[], Pairs]

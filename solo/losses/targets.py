@@ -17,13 +17,8 @@ from solo.losses.pairs import unit
 def cross_entropy_loss_func(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of the rows with a label; its mean over processes is that of one process with all rows.
 
-    Args:
-        logits: (N, C).
-        targets: (N,) classes, -1 for unknown; or soft targets (N, C).
-        label_smoothing: in [0, 1), share that moves to all classes.
-
-    Returns:
-        Scalar; 0 if no process has a label.
+    Logits are (N, C); targets classes (N,), -1 for unknown, or soft (N, C). ``label_smoothing``, in [0, 1), is the
+    share that moves to all classes. 0 if no process has a label.
     """
     if targets.is_floating_point():
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
@@ -37,13 +32,12 @@ def deepclusterv2_loss_func(
 ) -> Tensor:
     """DeepCluster v2's loss (Caron et al., 2020): classify every view into the cluster of its image.
 
+    Mean over the P sets of prototypes; one without any assigned image counts as 0 (solo-learn: NaN).
+
     Args:
         outputs: (P, V, N, C) logits, or P tensors (V, N, C) of different C; more dimensions between P and C flatten.
         assignments: (P, N) cluster of every image, -1 for not assigned.
         temperature: > 0, divides the logits.
-
-    Returns:
-        Mean over the P sets of prototypes; one without any assigned image counts as 0 (solo-learn: NaN).
     """
     sums, counts = [], []
     for logits, clusters in zip(outputs, assignments, strict=True):
@@ -60,15 +54,13 @@ def swav_loss_func(
 ) -> Tensor:
     """SwAV's loss (Caron et al., 2020): predict the cluster assignment of a view from the other views.
 
-    Mean over the pairs of different views of the cross-entropy of prediction b under assignment a.
+    Mean over the pairs of different views of the cross-entropy of prediction b under assignment a; a ``ValueError``
+    where there is none.
 
     Args:
         preds: logits (N, C) of every view, a list or stacked; view b belongs to the image crop of assignment b.
         assignments: distributions (N, C) of the first (large) views, a list or stacked.
         temperature: > 0, divides the logits.
-
-    Raises:
-        ValueError: if there is no pair of different views.
     """
     losses = [
         F.cross_entropy(logits / temperature, target)
@@ -145,12 +137,8 @@ class DINOLoss(nn.Module):
 def ibot_loss_func(scores: Tensor, assignments: Tensor, temperature: float = 0.1) -> Tensor:
     """Let the trained network say of a hidden patch what the slow one says, who sees it: iBOT (Zhou et al., 2021).
 
-    Mean over the patches of -sum_p a_p log softmax(s / temperature)_p.
-
-    Args:
-        scores: s, (M, P) of the hidden patches.
-        assignments: a, (M, P), rows that sum to 1, without gradient.
-        temperature: > 0.
+    Mean over the hidden patches of -sum_p a_p log softmax(s / temperature)_p, of scores s and assignments a, (M, P)
+    each; rows of a sum to 1 and have no gradient.
     """
     return F.cross_entropy(scores / temperature, assignments)
 
@@ -159,11 +147,8 @@ def koleo_loss_func(feats: Tensor, eps: float = 1e-8) -> Tensor:
     """Keep features apart: Kozachenko and Leonenko's estimate of minus their entropy (Sablayrolles et al., 2018).
 
     Mean over all rows of -log(sqrt(d^2 + eps)), d the distance to the nearest other row, among those of all processes,
-    rows at length 1. DINOv2 (Oquab et al., 2023) adds it, with iBOT's loss, to DINO's.
-
-    Args:
-        feats: (N, D), two rows at least, or (V, N, D) of several views, each compared with itself.
-        eps: > 0, keeps equal rows finite.
+    rows at length 1; eps > 0 keeps equal rows finite. DINOv2 (Oquab et al., 2023) adds it, with iBOT's loss, to DINO's.
+    Features are (N, D), two rows at least, or (V, N, D) of several views, each compared with itself.
     """
     return koleo_later(feats, eps)()
 
@@ -192,26 +177,18 @@ def ressl_loss_func(
 ) -> Tensor:
     """ReSSL's loss (Zheng et al., 2021): two views should relate to a queue in the same way.
 
-    Cross-entropy of the student's relations to the queue under those of the teacher.
-
-    Args:
-        q: (N, D) unit rows of the student.
-        k: (N, D) unit rows of the teacher; get no gradient.
-        queue: (K, D) unit rows, the same on all processes; get a gradient through the student only.
-        temperature_q: > 0, of the student.
-        temperature_k: > 0, of the teacher; the smaller, the sharper its relations.
+    Cross-entropy of the student's relations to the queue under those of the teacher: of unit rows ``q`` (N, D) of the
+    student and ``k`` (N, D) of the teacher, which get no gradient, to ``queue`` (K, D), the same on all processes.
+    Temperatures are above 0; the smaller the teacher's, the sharper its relations.
     """
     target = F.softmax((k @ queue.T).detach() / temperature_k, dim=1)  # (N, K)
     return F.cross_entropy(q @ queue.T / temperature_q, target)
 
 
 def patchify(imgs: Tensor, patch_size: int) -> Tensor:
-    """Cut images into patches: (N, C, H, H) -> (N, (H / patch_size)^2, patch_size^2 * C).
+    """Cut images into patches: (N, C, H, H) -> (N, (H / patch_size)^2, patch_size^2 * C), each row, column, channel.
 
-    A patch is laid out row, column, channel.
-
-    Raises:
-        ValueError: if the images are not square or not divisible by the patch size.
+    A ``ValueError`` if the images are not square or not divisible by the patch size.
     """
     n, c, h, w = imgs.shape
     if h != w or h % patch_size:
@@ -225,12 +202,8 @@ def patchify(imgs: Tensor, patch_size: int) -> Tensor:
 def mae_loss_func(imgs: Tensor, pred: Tensor, mask: Tensor, patch_size: int, norm_pix_loss: bool = True) -> Tensor:
     """The loss of masked autoencoders (He et al., 2022): mean squared error of the removed patches.
 
-    Args:
-        imgs: (N, C, H, H).
-        pred: (N, L, patch_size^2 * C) reconstructed patches.
-        mask: (N, L), 1 for removed, 0 for kept; every image has lost as many; 0 is returned if that is none.
-        patch_size: side of a patch in pixels.
-        norm_pix_loss: standardise every target patch first.
+    Of images (N, C, H, H) and predictions (N, L, patch_size^2 * C) of their patches, where the mask (N, L) is 1, not 0;
+    every image has lost as many; 0 if that is none. ``norm_pix_loss`` standardises every target patch first.
     """
     target = patchify(imgs, patch_size)
     if norm_pix_loss:
@@ -244,10 +217,7 @@ def mae_loss_func(imgs: Tensor, pred: Tensor, mask: Tensor, patch_size: int, nor
 def ijepa_loss_func(pred: Tensor, target: Tensor) -> Tensor:
     """The loss of I-JEPA (Assran et al., 2023): predict features of what is hidden, not its pixels.
 
-    Mean over all numbers of the smooth L1 distance: e^2 / 2 for |e| < 1, else |e| - 1/2.
-
-    Args:
-        pred: (N, T, D) predicted features of T hidden patches.
-        target: (N, T, D) those of the slow network, which each patch has standardised first; without gradient.
+    Mean over all numbers of the smooth L1 distance, e^2 / 2 for |e| < 1, else |e| - 1/2, of predicted features
+    (N, T, D) of T hidden patches from those of the slow network, standardised for each patch, without gradient.
     """
     return F.smooth_l1_loss(pred, F.layer_norm(target.detach(), target.shape[-1:]))

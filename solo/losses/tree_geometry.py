@@ -1,4 +1,4 @@
-"""A label tree as geometry: distances of class means, nodes in hyperbolic space, contrast with nodes of one level.
+"""A label tree as geometry: distances of class means and prototypes, nodes in hyperbolic space.
 
 As in `tree_heads`: outputs (N, width) and labels (N, L), coarse first, -1 unknown; see docs/hierarchical.md.
 """
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.numerics import full_precision
+from solo.losses.numerics import full_precision, off_diagonal
 from solo.losses.pairs import unit
+from solo.losses.targets import cross_entropy_loss_func
 from solo.losses.tree_heads import TreeLoss, mean_of_known
+from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 
 Geometry = Literal["hyperbolic", "euclidean"]
@@ -152,14 +154,11 @@ class LorentzHeads(TreeLoss):
         parents = self.starts[above] + self.paths.gather(1, above[:, None])[:, 0]
         self.register_buffer("parents", parents, persistent=False)
 
+    @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Outputs (N, dim) and labels (N, L) -> scalar."""
-        return self._loss(z, self.points, labels)
-
-    @full_precision
-    def _loss(self, z: Tensor, points: Tensor, labels: Tensor) -> Tensor:
         node, known = self.nodes(labels)
-        image, place = (lorentz_point(x / self.width**0.5) for x in (z, points))
+        image, place = (lorentz_point(x / self.width**0.5) for x in (z, at_least_float32(self.points)))
         loss = self.each_level(-lorentz_distances(image, place) / self.temperature, labels)
         own = mean_of_known(outside_cone((place[0][node], place[1][node]), image), known)
         if len(self.sizes) > 1:  # nodes of the coarsest level have no parent
@@ -168,36 +167,59 @@ class LorentzHeads(TreeLoss):
         return loss + self.entailment * own
 
 
-class LevelContrast(TreeLoss):
-    """Images and nodes contrasted both ways, each level by itself, so that no node has its own ancestors as negatives.
+@full_precision
+def distortion_loss_func(prototypes: Tensor, tree: Tensor) -> Tensor:
+    """How far the prototypes' distances are from those of the tree, up to the factor s that fits best.
 
-    For each level, over the images of all processes with a label there: of an image among the nodes that occur, and of
-    a node among these images, averaged over its own ones; the mean of both, and of the levels, whatever their sizes.
-    Own reading of level-restricted contrast (Tao et al., BioCLIP-HC, https://arxiv.org/abs/2606.21838, whose text says
-    what is compared, not how): learned vectors stand for the nodes' names. `temperature`, above 0, divides the cosines.
+    ``mean over k != l of ( (s d(k, l) - D(k, l)) / D(k, l) )^2``, with the s that makes it smallest; the gradient goes
+    through s as well.
+
+    Args:
+        prototypes: (C, D).
+        tree: (C, C) distances of the classes in the label tree, above 0 off the diagonal.
+
+    Returns:
+        Scalar in [0, 1]; 0 for a single class.
+    """
+    between = root((prototypes[:, None] - prototypes).square().sum(dim=2))
+    ratio = (off_diagonal(between) / off_diagonal(tree.to(prototypes))).flatten()
+    scale = ratio.sum() / ratio.square().sum().clamp_min(torch.finfo(ratio.dtype).tiny)
+    return (scale * ratio - 1).square().sum() / max(1, len(ratio))
+
+
+class GuidedLoss(nn.Module):
+    """Metric-guided prototypes: ``cross-entropy of -d(z, prototype) + weight * distortion``.
+
+    A baseline that learns from labels without contrast; the prototypes, one a class, are its parameters. Garnot,
+    Landrieu: Leveraging class hierarchies with metric-guided prototype learning, BMVC 2021,
+    https://arxiv.org/abs/2007.03047.
+
+    Args:
+        tree: (C, C) distances of the classes in the label tree, above 0 off the diagonal (``Taxonomy.distance``).
+        dim: D of the embeddings.
+        weight: of the distortion, at least 0.
+
+    Raises:
+        ValueError: if the distances are no such matrix, or the weight is negative.
     """
 
-    def __init__(self, tree: Taxonomy, dim: int, temperature: float = 0.1) -> None:
-        super().__init__(tree, dim)
-        self.temperature = temperature
-        self.points = nn.Parameter(torch.randn(len(self.paths), dim))
+    tree: Tensor
 
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, dim) and labels (N, L) -> scalar."""
-        return self._loss(z, self.points, labels)
+    def __init__(self, tree: Tensor, dim: int, weight: float = 1.0) -> None:
+        super().__init__()
+        square = tree.ndim == 2 and tree.shape[0] == tree.shape[1]
+        if not square or not (tree + torch.eye(len(tree)).to(tree) > 0).all():
+            raise ValueError(f"expected distances (C, C), above 0 between different classes, got {tuple(tree.shape)}")
+        if not weight >= 0:
+            raise ValueError(f"weight must be at least 0, got {weight}")
+        self.weight = weight
+        self.register_buffer("tree", tree, persistent=False)
+        self.prototypes = nn.Parameter(torch.randn(len(tree), dim))
 
-    @full_precision
-    def _loss(self, z: Tensor, points: Tensor, labels: Tensor) -> Tensor:
-        columns = distributed.gather_no_grad(self.completed(labels)).T
-        logits = distributed.gather(unit(z)) @ unit(points).T / self.temperature
-        losses = []
-        for part, column in zip(torch.split(logits, self.sizes, dim=1), columns, strict=True):
-            own = column[:, None] == torch.arange(part.shape[1], device=part.device)  # (N, nodes)
-            labelled, count = (column >= 0).to(part), own.sum(dim=0)
-            far = -1e4  # as a logit; -inf would have no gradient where nothing is known
-            among_nodes = part.masked_fill((count == 0) & (column >= 0)[:, None], far).log_softmax(dim=1)
-            among_images = part.masked_fill((column < 0)[:, None], far).log_softmax(dim=0)
-            of_images = -(own * among_nodes).sum() / labelled.sum().clamp_min(1)
-            of_nodes = -(own * among_images / count.clamp_min(1)).sum() / (count > 0).sum().clamp_min(1)
-            losses.append((of_images + of_nodes) / 2)
-        return torch.stack(losses).mean()
+    def forward(self, z: Tensor, targets: Tensor) -> Tensor:
+        """Loss of embeddings (N, D) with classes (N,), -1 for unknown (which then count for nothing)."""
+        with torch.autocast(z.device.type, enabled=False):
+            apart = at_least_float32(z)[:, None] - at_least_float32(self.prototypes)
+            nearness = -root(apart.square().sum(dim=2))
+        loss = cross_entropy_loss_func(nearness, targets)
+        return loss + self.weight * distortion_loss_func(self.prototypes, self.tree)

@@ -18,10 +18,8 @@ from solo.losses.pairs import unit
 def byol_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
     """BYOL's loss (Grill et al., 2020), in [0, 4]: ``2 - 2 * mean cos(p, sg(z))``.
 
-    Args:
-        p: (N, D) predictions of the online network.
-        z: (N, D) projections of the momentum network; get no gradient.
-        simplified: without effect: both of solo-learn's ways to compute it give this value.
+    Of predictions ``p`` (N, D) of the online network and projections ``z`` (N, D) of the momentum network, without
+    gradient. ``simplified`` has no effect: both of solo-learn's ways to compute it give this value.
     """
     return 2 - 2 * mean_cosine(p, z.detach())
 
@@ -32,12 +30,9 @@ def simsiam_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
 
 
 def wmse_loss_func(z1: Tensor, z2: Tensor, simplified: bool = True) -> Tensor:
-    """W-MSE's loss (Ermolov et al., 2021), in [0, 4]: ``2 - 2 * mean cos(z1, z2)``.
+    """W-MSE's loss (Ermolov et al., 2021), in [0, 4]: ``2 - 2 * mean cos(z1, z2)`` of whitened features (N, D).
 
-    Args:
-        z1: (N, D) whitened features of the first view.
-        z2: (N, D) whitened features of the second view.
-        simplified: ``z2`` gets no gradient, as in solo-learn; False: both do.
+    ``simplified``: ``z2`` gets no gradient, as in solo-learn; False: both do.
     """
     return 2 - 2 * mean_cosine(z1, z2.detach() if simplified else z2)
 
@@ -48,15 +43,8 @@ def barlow_loss_func(z1: Tensor, z2: Tensor, lamb: float = 5e-3, scale_loss: flo
 
     ``scale_loss * ( sum_i (C_ii - 1)^2 + lamb * sum_{i != j} C_ij^2 )`` with ``C = z1^T z2 / N``, standardised.
 
-    Args:
-        z1: (N, D) projections of the first view; gathered over processes with gradient, so that the statistics and
-            the correlation are those of the whole batch.
-        z2: (N, D) projections of the second view.
-        lamb: weight of the redundancy term.
-        scale_loss: factor on the whole loss.
-
-    Raises:
-        ValueError: if the batch of all processes is one row: it has no variance.
+    The projections ``z1`` and ``z2``, (N, D) each, are gathered over processes with gradient, so that statistics and
+    correlation are those of the whole batch; a ``ValueError`` if that is one row, which has no variance.
     """
     z1, z2 = distributed.gather_each(z1, z2)
     standard1, standard2 = (F.batch_norm(z, None, None, training=True, eps=1e-5) for z in (z1, z2))
@@ -116,10 +104,7 @@ def vicreg_loss_func(
 ) -> Tensor:
     """VICReg's loss (Bardes et al., 2022): invariance, and the variance and covariance of the features, weighted.
 
-    The views ``z1`` and ``z2``, (N, D) each, are gathered with gradient.
-
-    Raises:
-        ValueError: if the batch of all processes is one row.
+    The views ``z1`` and ``z2``, (N, D) each, are gathered with gradient; a ``ValueError`` if that makes one row.
     """
     return weigh(z1, z2, (sim_loss_weight, var_loss_weight, cov_loss_weight), covariance_loss)
 
@@ -138,11 +123,8 @@ def frossl_loss_func(z: Sequence[Tensor] | Tensor, invariance_weight: float = 1.
     ``sum_v [ log ||C_v||_F^2 + invariance_weight * V * D * mean (u_v - u)^2 ]``: ``u_v`` are a view's embeddings with
     columns of unit length, ``u`` their mean over the views, and ``C_v`` is ``u_v^T u_v`` divided by its trace. The
     logarithm is minus the matrix-based Renyi entropy of order 2, without eigenvalues; ``u_v u_v^T``, which has the same
-    norm, is taken where there are fewer rows than columns.
-
-    Args:
-        z: embeddings (N, D) of V >= 2 views; gathered over processes with gradient.
-        invariance_weight: of the distance of the views, >= 0.
+    norm, is taken where there are fewer rows than columns. Embeddings ``z`` (N, D) of V >= 2 views are gathered over
+    processes with gradient; ``invariance_weight`` >= 0.
     """
     u = torch.stack([unit(view.T) for view in distributed.gather_each(*z)])  # (V, D, N)
     views, width, rows = u.shape
@@ -157,14 +139,9 @@ def frossl_loss_func(z: Sequence[Tensor] | Tensor, invariance_weight: float = 1.
 def sigreg(z: Tensor, directions: Tensor, t_max: float = 3.0, points: int = 17) -> Tensor:
     """Sketched isotropic Gaussian regularization: mean over views and slices of Epps and Pulley's statistic.
 
-    ``n * integral_{-t_max}^{t_max} |mean_j exp(i t x_j) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt``, by the trapezoidal rule,
-    where ``x`` are the ``n`` embeddings of all processes along a slice.
-
-    Args:
-        z: (V, N, D) embeddings of V views.
-        directions: (D, K) of the slices, of any length; the same on all processes.
-        t_max: where the integral ends, > 0.
-        points: of the rule, for the half that starts at 0, >= 2; the other half is the same.
+    ``n * integral_{-t_max}^{t_max} |mean_j exp(i t x_j) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt``, by the trapezoidal rule
+    of ``points`` for the half that starts at 0, where ``x`` are the ``n`` embeddings of all processes along a slice.
+    ``z`` is (V, N, D) of V views, ``directions`` (D, K) of any length, the same on all processes.
     """
     x = z @ F.normalize(directions, dim=0)  # (V, N, K)
     count = distributed.world_size() * x.shape[1]
@@ -183,13 +160,8 @@ def lejepa_loss_func(
 ) -> Tensor:
     """LeJEPA's loss (Balestriero and LeCun, 2025): views agree, and embeddings look Gaussian from every side.
 
-    ``(1 - lamb) * mean (z_v - c)^2 + lamb * SIGReg(z)``, where ``c`` is an image's mean over its large views.
-
-    Args:
-        z: embeddings (N, D) of V views, large ones first.
-        directions: (D, K), see `sigreg`.
-        lamb: weight of SIGReg, 0 to 1.
-        num_large_crops: how many of the views are large.
+    ``(1 - lamb) * mean (z_v - c)^2 + lamb * SIGReg(z)``, where ``c`` is an image's mean over its large views, the first
+    ``num_large_crops`` of the embeddings ``z`` (N, D) of V views; ``directions`` are those of `sigreg`, lamb is 0 to 1.
     """
     views = z if isinstance(z, Tensor) else torch.stack(tuple(z))
     centre = views[:num_large_crops].mean(dim=0)

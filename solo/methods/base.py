@@ -14,8 +14,7 @@ from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.data.batches.shown import VIEW
 from solo.errors import ConfigError, UserError
 from solo.eval.knn import WeightedKNNClassifier
-from solo.hex.build import build_objective
-from solo.hex.objective import Step
+from solo.hex.objective import Step, build_objective
 from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.catalogue import ROWS, path_of

@@ -1,7 +1,7 @@
 """Classifiers that train the backbone: of the finest classes, or on a label tree, with one loss each.
 
 An image may be labelled at any depth and counts for what is known of it, one without any label for nothing. The losses
-of tree heads are those of `solo.losses.tree_heads`, `tree_geometry` and `happier`, and get the `method_kwargs` by their
+of tree heads are those of `solo.losses.tree_heads` and `tree_geometry`, and get the `method_kwargs` by their
 names; docs/hierarchical.md has formulas and sources.
 """
 
@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from solo.losses import happier, tree_geometry, tree_heads
-from solo.losses.guided import GuidedLoss
+from solo.losses import tree_geometry, tree_heads
 from solo.losses.targets import cross_entropy_loss_func
+from solo.losses.tree_geometry import GuidedLoss
 from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.heads import mlp
@@ -113,7 +113,7 @@ HierCOS = _with("HierCOS", tree_heads.HierCOS, "An axis for each node of the tre
 _POINTS = "Images and nodes in hyperbolic space."
 LorentzHeads = _with("LorentzHeads", tree_geometry.LorentzHeads, _POINTS, "criterion")
 _LEVELS = "Images and nodes contrasted level by level."
-LevelContrast = _with("LevelContrast", tree_geometry.LevelContrast, _LEVELS, "criterion")
+LevelContrast = _with("LevelContrast", tree_heads.LevelContrast, _LEVELS, "criterion")
 
 
 class HypStructure(TreeHead):
@@ -127,7 +127,7 @@ class HypStructure(TreeHead):
 class Happier(TreeHead):
     """Retrieval in the order of the tree."""
 
-    Loss = happier.Happier
+    Loss = tree_heads.Happier
     trainable = ("head", "criterion")
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:

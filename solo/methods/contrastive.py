@@ -13,8 +13,7 @@ from solo.eval.metrics import mean_std
 from solo.losses.hierarchical import Kind, hierarchical_contrastive_loss
 from solo.losses.info_nce import info_nce, mocov3_loss_func, siglip_loss_func
 from solo.losses.numerics import full_precision, off_diagonal
-from solo.losses.pairs import Pairs
-from solo.losses.ring import RingPairs
+from solo.losses.pairs import Pairs, RingPairs
 from solo.losses.targets import ressl_loss_func
 from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
@@ -67,7 +66,7 @@ class HiMulConE(SimCLR):
 
     Zhang, Xu, Xiong, Ramaiah: Use All The Labels, https://arxiv.org/abs/2204.13207. Any image may have all, some or
     none of its labels: what it has no label for, it is compared by itself, as in SimCLR. `type: HEX_adaptive` (or
-    another) takes the hierarchy from the batch where labels don't give it, see `solo/hex/denominator.py`;
+    another) takes the hierarchy from the batch where labels don't give it, see `solo/hex/loss.py`;
     `hex.temperature` is then the temperature of the whole loss, as in the methods whose loss HEX replaces.
     """
 

@@ -6,21 +6,21 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
-from solo.args.eval_schema import AnalyzeCfg, FeatureCfg
+from solo.args.eval_schema import AnalyzeCfg
 from solo.callbacks import run_lock
-from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
+from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.data.views.pipelines import build_transform_pipeline
@@ -32,7 +32,7 @@ from solo.methods import METHODS, BaseMethod
 from solo.run.features import extract, find_network, load_features, open_folder, stored_images
 from solo.run.machine import compute_device
 from solo.run.report import say
-from solo.run.source import saved_data
+from solo.run.source import SavedRun, saved_data, saved_run
 
 
 def run(cfg: AnalyzeCfg) -> Path:
@@ -64,22 +64,14 @@ def pictures(cfg: AnalyzeCfg) -> Images | None:
     if data.channels is None and cfg.pretrained_feature_extractor:
         data = replace(data, channels=saved_data(cfg.pretrained_feature_extractor[0]).get("channels"))
     images: Any = stored_images(data)
-
-    def picture(row: int) -> Image.Image:
-        return as_picture(images[row][0])
-
-    return picture
+    return lambda row: as_picture(images[row][0])
 
 
 _EPOCH = re.compile(r"ep=(\d+)")
 
 
 def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource]:
-    """The runs that `cfg` names, in its order; nothing is computed yet.
-
-    `scratch` is a folder that exists as long as the runs are used. Raises a `UserError`: a checkpoint can't be read, or
-    the number of names isn't that of the runs.
-    """
+    """The runs that `cfg` names, in its order; nothing is computed yet. `scratch` exists as long as they are used."""
     kind = next(kind for kind in ("pretrained_feature_extractor", "model", "features") if getattr(cfg, kind))
     sources: Sequence[str] = getattr(cfg, kind)
     found = [_run_of(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
@@ -102,27 +94,26 @@ def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scrat
     ) -> SnapshotSource:
         changed: Any = {kind: path}
         alone = replace(cfg, **changed)  # the config of one source, as the other commands have it
-
-        def views(count: int) -> Mapping[str, torch.Tensor]:
-            rows = draw(count, cfg.lidar_images, cfg.seed).tolist()
-            return load_views(alone, kinds, device, augmentations, rows, cfg.lidar_views)
-
-        seen = views if augmentations else None
+        seen = partial(load_views, alone, kinds, device, augmentations) if augmentations else None
         return SnapshotSource(lambda: load_features(alone, kinds, device)[0], epoch, facts, seen)
 
     augmentations: Sequence[Mapping[str, Any]] = ()
     if kind != "pretrained_feature_extractor":
         return RunSource(Path(source).stem if kind == "features" else source, (snapshot(source, {kind: source}),))
-    last = checkpoint_file(source)
-    saved = saved_settings(load_checkpoint(last), last)["cfg"]
-    method, augmentations = saved.get("method"), _views(cfg, saved)
+    last = saved_run(source)
+    saved, method = last.cfg, last.cfg.get("method")
+    augmentations = _views(cfg, saved)
     projects = method in METHODS and METHODS[str(method)].heads is not BaseMethod.heads
     kinds = ["backbone", "projector"] if projects else ["backbone"]
+    policy = (saved.get("hex") or {}).get("policy", "standard")
+    objective = f"{method}{'' if policy == 'standard' else f', HEX {policy}'}"
+    facts = {"objective": objective, "batch_size": (saved.get("optimizer") or {}).get("batch_size")}
+    facts["seed"] = saved.get("seed")
     snapshots = [
-        snapshot(str(path), _facts(saved, path, epoch), kinds, epoch)
-        for path, epoch in _snapshots(cfg, Path(source).expanduser(), last, saved, scratch)
+        snapshot(str(path), {"checkpoint": "initial weights" if epoch == 0 else str(path), **facts}, kinds, epoch)
+        for path, epoch in _snapshots(cfg, Path(source).expanduser(), last, scratch)
     ]
-    return RunSource(str(saved.get("name") or method or last.parent.name), tuple(snapshots))
+    return RunSource(str(saved.get("name") or method or last.file.parent.name), tuple(snapshots))
 
 
 def _views(cfg: AnalyzeCfg, saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -136,84 +127,52 @@ def _views(cfg: AnalyzeCfg, saved: Mapping[str, Any]) -> Sequence[Mapping[str, A
     return [{**entry, "crop_size": asked} if entry["crop_size"] == trained else entry for entry in entries]
 
 
-def _snapshots(
-    cfg: AnalyzeCfg, source: Path, last: Path, saved: Mapping[str, Any], scratch: Path
-) -> Iterator[tuple[Path, int | None]]:
+def _snapshots(cfg: AnalyzeCfg, source: Path, last: SavedRun, scratch: Path) -> Iterator[tuple[Path, int | None]]:
     """(checkpoint, epochs trained): of a folder the network before training and some of its checkpoints, else one."""
     kept = {int(match[1]) + 1: file for file in source.glob("*.ckpt") if (match := _EPOCH.search(file.name))}
     if not source.is_dir() or cfg.epochs == 1 or not kept:
-        match = _EPOCH.search(last.name)
-        yield last, int(match[1]) + 1 if match else None
+        match = _EPOCH.search(last.file.name)
+        yield last.file, int(match[1]) + 1 if match else None
         return
-    if cfg.start and saved.get("method") in METHODS:
-        yield _untrained(saved, last, scratch), 0
+    if cfg.start and last.cfg.get("method") in METHODS:  # its initial weights, drawn again from its seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(last.cfg.get("seed", 5)))
+            method = METHODS[str(last.cfg["method"])](OmegaConf.create(last.cfg))
+        scratch.mkdir(parents=True, exist_ok=True)
+        torch.save({**load_checkpoint(last.file), "state_dict": method.state_dict()}, scratch / "start.ckpt")
+        yield scratch / "start.ckpt", 0
     epochs = sorted(kept)
-    chosen = np.unique(np.linspace(len(epochs) - 1, 0, cfg.epochs).round().astype(int))
-    for place in chosen:
+    for place in np.unique(np.linspace(len(epochs) - 1, 0, cfg.epochs).round().astype(int)):
         yield kept[epochs[place]], epochs[place]
-
-
-def _untrained(saved: Mapping[str, Any], last: Path, scratch: Path) -> Path:
-    """A checkpoint of the network that the run started from: its initial weights, drawn again from its seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(saved.get("seed", 5)))
-        method = METHODS[str(saved["method"])](OmegaConf.create(dict(saved)))
-    scratch.mkdir(parents=True, exist_ok=True)
-    path = scratch / "start.ckpt"
-    torch.save({**load_checkpoint(last), "state_dict": method.state_dict()}, path)
-    return path
-
-
-def _facts(saved: Mapping[str, Any], path: Path, epoch: int | None) -> dict[str, Any]:
-    policy = (saved.get("hex") or {}).get("policy", "standard")
-    objective = f"{saved.get('method')}{'' if policy == 'standard' else f', HEX {policy}'}"
-    facts = {"checkpoint": "initial weights" if epoch == 0 else str(path), "objective": objective}
-    size = (saved.get("optimizer") or {}).get("batch_size")
-    return {**facts, "batch_size": size, "seed": saved.get("seed")}
 
 
 def _in_series(found: Sequence[RunSource]) -> RunSource:
     snapshots = [snapshot for run in found for snapshot in run.snapshots]
-    known = all(snapshot.epoch is not None for snapshot in snapshots)
-    numbered = [
-        snapshot if known else SnapshotSource(snapshot.load, place + 1, snapshot.facts)
-        for place, snapshot in enumerate(snapshots)
-    ]
-    return RunSource(found[-1].name, tuple(numbered))
+    if any(snapshot.epoch is None for snapshot in snapshots):
+        snapshots = [SnapshotSource(one.load, place, one.facts) for place, one in enumerate(snapshots, start=1)]
+    return RunSource(found[-1].name, tuple(snapshots))
 
 
 def load_views(
-    cfg: FeatureCfg,
-    kinds: Sequence[str],
-    device: torch.device,
-    augmentations: Sequence[Mapping[str, Any]],
-    rows: Sequence[int],
-    count: int,
+    cfg: AnalyzeCfg, kinds: Sequence[str], device: torch.device, augmentations: Sequence[Mapping[str, Any]], total: int
 ) -> dict[str, Tensor]:
-    """Features (n, count, d) of `count` augmented views of validation images, for each of `kinds`, of a checkpoint.
-
-    Of the entries of `augmentations`, as in a recipe, those of the largest crop make the views, by turns.
-    """
+    """Features (n, views, d) of views of some of `total` validation images; entries of the largest crop, by turns."""
     network, cfg = find_network(cfg, kinds)
-    data = cfg.data
-    images = stored_images(data)
+    data, rows, count = cfg.data, draw(total, cfg.lidar_images, cfg.seed).tolist(), cfg.lidar_views
     largest = max(int(entry["crop_size"]) for entry in augmentations)
     pipelines = [
         build_transform_pipeline(data.spec.name, entry, mean=data.mean, std=data.std, channels=data.channels)
         for entry in augmentations
         if int(entry["crop_size"]) == largest
     ]
-    views = AugmentedViews(images, rows, pipelines, count, cfg.seed)
+    views = AugmentedViews(stored_images(data), rows, pipelines, count, cfg.seed)
     found = extract(network.module, eval_loader(views, cfg.batch_size, data.workers), device, "augmented").features
     return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
 
 
 @dataclass(eq=False)
 class AugmentedViews(Dataset[tuple[Tensor, int]]):
-    """`count` views of some images one after the other, with the image's place; the same ones in every process.
-
-    View v comes from `pipelines[v % len(pipelines)]`, which draws from Python's `random`.
-    """
+    """`count` views of each image with its place, by `pipelines` in turn; the same ones in every process."""
 
     images: Any
     rows: Sequence[int]

@@ -1,7 +1,4 @@
-"""Features of a frozen network: of a checkpoint, a published model or a file, computed in one pass and kept.
-
-This is the one source of features for all commands that look at them.
-"""
+"""Features of a frozen network, of a checkpoint, a published model or a file: computed in one pass, and kept."""
 
 import hashlib
 import json
@@ -100,10 +97,7 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
 
 
 def digest(network: nn.Module | None, images: Dataset[Any], settings: Mapping[str, Any]) -> str:
-    """A name for the features of `images`: equal weights, architecture, images and settings give the same.
-
-    Of images names, sizes and dates of files count, or pixels in memory, and the labels.
-    """
+    """A name for features: of equal weights, architecture, settings, labels and files (name, size, date) or pixels."""
     text = hashlib.sha256(json.dumps([1, dict(settings)], sort_keys=True, default=str).encode())  # 1: the format
     text.update(repr(network).encode())
     for name, value in network.state_dict().items() if network else ():
@@ -124,11 +118,10 @@ def digest(network: nn.Module | None, images: Dataset[Any], settings: Mapping[st
 
 
 def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple[dict[str, Features], Cfg]:
-    """Features of all images for each of `kinds`, computed in one pass, or taken from an earlier command.
+    """Features of all images for each of `kinds` (`backbone`, `projector`), in one pass, or of an earlier command.
 
-    Kinds are `backbone`, `projector` or both; a file of features has one kind, which it names. The config comes back
-    with what the source says about backbone and images. Raises a `UserError`: the source can't be read or doesn't fit,
-    or has no projector and that is asked for.
+    A file of features has one kind, which it names. The config comes back with what the source says about backbone and
+    images. Raises a `UserError`: the source can't be read, doesn't fit, or has no projector.
     """
     if cfg.features:
         found = read_features(cfg.features)

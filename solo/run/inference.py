@@ -1,7 +1,4 @@
-"""What a trained network is asked about, as one image after the other, and what its classifier answers.
-
-Probabilities at every level of a label tree come from those of its classes, so that no level contradicts another.
-"""
+"""What a trained network is asked about, image by image, and what its classifier answers at every level of a tree."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -122,10 +119,9 @@ class Predictions:
 def predictions(
     logits: Tensor, tree: Taxonomy, k: int = 5, level: str | None = None, within: str | None = None
 ) -> Predictions:
-    """Softmax of logits (N, C) over the classes, or over those below one node, `within`; `k` names for each image.
+    """Softmax of logits (N, C) over the classes, or those below one node, `within`; the others get probability 0.
 
-    Names are of `level`, None: of the classes. Classes outside of `within` get probability 0, the others sum to 1.
-    Raises a `UserError`: k below 1, or no such level or node.
+    The `k` best names are of `level`, None: of the classes. Raises a `UserError`: k below 1, no such level or node.
     """
     if k < 1:
         raise UserError(f"k={k} must be at least 1")

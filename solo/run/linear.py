@@ -66,9 +66,8 @@ def _with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) 
     """The config with the learning rate and weight decay that are best on a tenth of the training images."""
     lr, classes = cfg.optimizer.lr, int(cfg.data.num_classes or 0)
     labels = train.targets if train.targets.ndim == 1 else train.targets[:, -1]
-    settings = (cfg.max_epochs, cfg.optimizer.batch_size, cfg.seed)
-    features, rates = train.features.to(device), [lr * factor for factor in _FACTORS]
-    found = choose(features, labels.to(device), classes, rates, _DECAYS, *settings)
+    grid = [lr * factor for factor in _FACTORS], _DECAYS, cfg.max_epochs, cfg.optimizer.batch_size, cfg.seed
+    found = choose(train.features.to(device), labels.to(device), classes, *grid)
     best = found.accuracies[found.lr, found.weight_decay]
     say(
         f"grid of {len(found.accuracies)}: optimizer.lr={found.lr:g} weight_decay={found.weight_decay:g}, the best on "
@@ -77,23 +76,13 @@ def _with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) 
     return replace(cfg, optimizer=replace(cfg.optimizer, lr=found.lr, weight_decay=found.weight_decay))
 
 
-class _Batches(BatchSampler):
-    """Batches of a seeded order; Lightning tells it the epoch, a resumed run what it has seen."""
-
-    def set_epoch(self, epoch: int) -> None:
-        if isinstance(self.sampler, SeededSampler):
-            self.sampler.set_epoch(epoch)
-
-    def start_at(self, epoch: int, samples: int) -> None:
-        if isinstance(self.sampler, SeededSampler):
-            self.sampler.start_at(epoch, samples)
-
-
 def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
     """Batches of features; shuffled by `seed`, in order without one."""
-    in_order = [(row, 0) for row in range(len(features))]
-    sampler: Any = in_order if seed is None else SeededSampler(len(features), seed)
-    return DataLoader(features, sampler=_Batches(sampler, batch_size, drop_last=False), batch_size=None)
+    sampler: Any = [(row, 0) for row in range(len(features))] if seed is None else SeededSampler(len(features), seed)
+    batches: Any = BatchSampler(sampler, batch_size, drop_last=False)
+    if seed is not None:  # Lightning tells it the epoch, a resumed run what it has seen
+        batches.set_epoch, batches.start_at = sampler.set_epoch, sampler.start_at
+    return DataLoader(features, sampler=batches, batch_size=None)
 
 
 def image_loaders(cfg: LinearCfg, device: torch.device | None = None) -> Loaders:

@@ -53,15 +53,11 @@ def decide_precision(
     return decided_cfg
 
 
-_HUNGRY = 0.3  # of the time of an epoch
 _WORTH_COMPILING = 5_000  # steps: compiling takes a minute or more
 
 
 def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.device, steps: int) -> None:
-    """What `performance.*` and a GPU allow: weights in channels_last, TF32 beside half precision, compiled networks.
-
-    The networks stay where they are; in the config `precision` is decided, and `steps` are those of the whole run.
-    """
+    """What `performance.*` and a GPU allow in so many steps: channels_last, TF32 beside half precision, compiling."""
     on_gpu = device.type == "cuda"
     if on_gpu and not cfg.performance.disable_channel_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,20 +85,15 @@ def save_memory(backbone: nn.Module) -> None:
 
 
 def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[str]:
-    """Compile backbones and heads in place, each with a way back: what can't be compiled runs as it is, and says why.
-
-    These are `backbone`, `momentum_backbone` and all that is a `nn.Sequential`; returns their names. `backend`: of
-    `torch.compile`.
-    """
-    backbones = ("backbone", "momentum_backbone")
-    parts = {
-        name: part for name, part in model.named_children() if name in backbones or isinstance(part, nn.Sequential)
-    }
-    for name, part in parts.items():
-        part.compile(backend=backend)
-        compiled: Any = part._compiled_call_impl
-        part._compiled_call_impl = functools.partial(_or_as_it_is, name, part, compiled)
-    return list(parts)
+    """Compile backbones and heads in place, each with a way back; their names. `backend` is `torch.compile`'s."""
+    names = []
+    for name, part in model.named_children():
+        if name in ("backbone", "momentum_backbone") or isinstance(part, nn.Sequential):
+            part.compile(backend=backend)
+            compiled: Any = part._compiled_call_impl
+            part._compiled_call_impl = functools.partial(_or_as_it_is, name, part, compiled)
+            names.append(name)
+    return names
 
 
 def _or_as_it_is(name: str, module: nn.Module, compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -120,8 +111,7 @@ def _or_as_it_is(name: str, module: nn.Module, compiled: Callable[..., Any], *ar
 def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
     """DDP without what a step doesn't need: copies of the gradients, and sending all buffers (queues are large).
 
-    With `exact` (`accumulate=exact`) first parts go backward on their own; for the buffers of `ours`, the library's own
-    methods, see `SoloModule.on_validation_start`.
+    With `accumulate=exact` first parts go backward on their own; `ours`: see `SoloModule.on_validation_start`.
     """
     return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=not exact, broadcast_buffers=not ours)
 
@@ -133,9 +123,8 @@ class Starving(Callback):
         self.meter, self.workers, self.epochs = meter, workers, 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the share of waiting."""
         self.epochs += 1
-        if self.epochs == 2 and self.meter.data_wait > _HUNGRY:
+        if self.epochs == 2 and self.meter.data_wait > 0.3:  # of the time of an epoch
             cores = usable_cores() // trainer.world_size
             more = f"; {cores} cores for each device, data.num_workers={self.workers}" if cores > self.workers else ""
             images = getattr(trainer.train_dataloader, "dataset", None)
@@ -144,10 +133,7 @@ class Starving(Callback):
 
 
 def compute_device(cfg: RunCfg | FeatureCfg) -> torch.device:
-    """Where a command computes: what `accelerator` says, the best there is for `auto`.
-
-    Raises a `UserError` where a GPU is asked for, or needed by `performance.fused_loss`, and there is none.
-    """
+    """What `accelerator` says, the best there is for `auto`; a `UserError` where a GPU is missing."""
     name, cuda, mps = cfg.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
     if (name == "cuda" and not cuda) or (name == "gpu" and not (cuda or mps)):
         raise UserError(f"accelerator={name}, but no GPU is visible; use accelerator=auto or accelerator=cpu")
@@ -176,25 +162,20 @@ def trainer_devices(cfg: RunCfg) -> Any:
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
     """Compare the processes that torchrun, SLURM or Lightning start with `devices` and `num_nodes`.
 
-    The learning rate and the length of the schedules were derived from these, so that other numbers would train
-    something else. Raises a `UserError`: they differ, or nobody has started the other machines' processes.
+    Learning rate and schedules were derived from these. Raises a `UserError`: they differ, or nobody starts the others.
     """
-    said = count_devices(cfg.devices, cfg.accelerator)
-    nodes = cfg.num_nodes
-    shown = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
+    nodes, shown = cfg.num_nodes, list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     environment = trainer._accelerator_connector.cluster_environment
     if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise UserError(
             f"num_nodes={nodes}, but nobody has started the other machines' processes; start the command with srun or "
             "torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine (docs/launching.md)"
         )
-    if not environment.creates_processes_externally:
-        return
-    started = environment.world_size()
-    if started != said * nodes:
+    started, said = environment.world_size(), count_devices(cfg.devices, cfg.accelerator) * nodes
+    if environment.creates_processes_externally and started != said:
         raise UserError(
             f"{started} processes were started, but devices={shown} and num_nodes={nodes} "
-            f"mean {said * nodes}; set devices to the number on each machine, so that learning rate and schedules fit"
+            f"mean {said}; set devices to the number on each machine, so that learning rate and schedules fit"
         )
 
 
@@ -205,7 +186,6 @@ class SyncedNorms(LayerSync):
         self.gpu = gpu
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Let each BatchNorm use the batches of all processes."""
         if not self.gpu:
             return synchronise(model)
         from timm.layers.norm_act import convert_sync_batchnorm
@@ -214,8 +194,7 @@ class SyncedNorms(LayerSync):
         return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Nothing to do: outside of training these are BatchNorms."""
-        return model
+        return model  # outside of training these are BatchNorms
 
 
 UNIT = 1_000_000  # parameters: smaller layers than this are gathered together with the rest of the network
@@ -234,7 +213,6 @@ class Sharded(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Share weights among all processes of all machines."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
@@ -252,27 +230,22 @@ class Sharded(ModelParallelStrategy):
         self.setup_precision_plugin()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors, in the first process."""
         assert self.lightning_module is not None
         return {name: _whole(value) for name, value in self.lightning_module.state_dict().items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole tensors, in the first process."""
         state = getattr(optimizer, "_optimizer", optimizer).state_dict()
         whole = {i: {key: _whole(value) for key, value in own.items()} for i, own in state["state"].items()}
         return {**state, "state": whole}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """By the run's own reader, in each process."""
         return self.checkpoint_io.load_checkpoint(checkpoint_path)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Before the weights are shared out."""
         assert self.lightning_module is not None
         self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Each process keeps its share."""
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             optimizer.load_state_dict(saved)
             for p, own in optimizer.state.items():

@@ -135,10 +135,7 @@ def _votes(cfg: KnnCfg, features: Features, device: torch.device) -> Iterator[Ro
 
 
 def umap(cfg: UmapCfg) -> None:
-    """Draw the features that `cfg` names, as PDF and PNG.
-
-    The files are `<checkpoint.dir>/umap/<run id>/{train,val}_<embedding>.*`, or `<plot_name>_{train,val}_..` if given.
-    """
+    """Draw the features as PDF and PNG, into `<checkpoint.dir>/umap/<run id>/`, or where `plot_name` says."""
     will_write(cfg, "umap")
     kinds, cfg = load_features(cfg, [cfg.feature_type], compute_device(cfg))
     found = next(iter(kinds.values()))

@@ -93,8 +93,7 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
     sizes = {entry.crop_size: f"augmentations[{i}].crop_size" for i, entry in enumerate(cfg.augmentations)}
     sizes[cfg.data.image_size] = "data.image_size"
     known = {size: key for size, key in sizes.items() if size is not None}
-    patch, shares = side_of_patch(model.backbone), cfg.data.resolution_schedule or ()
-    small = [share for share in shares if share < 1]
+    patch, small = side_of_patch(model.backbone), [share for share in cfg.data.resolution_schedule or () if share < 1]
     known |= {shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in small}
     check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 
@@ -102,10 +101,7 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
 def train_loader(
     cfg: PretrainCfg, device: torch.device | None = None, shown: Shown | None = None
 ) -> DataLoader[Any] | BatchLoader:
-    """Batches of `[indexes (B,), [view (B, C, H, W), ...], targets]`; says how they are made.
-
-    Whole batches are augmented on `device` (default: the CPU); `shown` says whose view is the second one of an image.
-    """
+    """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, with relatives `shown`; says how they are made."""
     data, where = cfg.data, device or torch.device("cpu")
     if data.augment != "sample":
         try:
@@ -180,26 +176,24 @@ def _plain_images(cfg: PretrainCfg, which: str) -> Dataset[tuple[Any, Any]] | No
 
 
 def _facts(cfg: PretrainCfg) -> Facts:
-    online = "online linear classifier on detached features of augmented training views; all validation images"
-    interval = cfg.trainer.get("val_check_interval")
+    data, interval = cfg.data, cfg.trainer.get("val_check_interval")
     whole = interval is None or (isinstance(interval, float) and interval == 1)  # the int 1 is one batch
-    bank = f"augmented training views of {'its epoch' if whole else 'the epoch since the one before'}"
+    online = "online linear classifier on detached features of augmented training views; all validation images"
     knn = (
-        f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, "
-        f"bank: {bank}; all validation images"
+        f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, bank: augmented "
+        f"training views of {'its epoch' if whole else 'the epoch since the one before'}; all validation images"
     )
-    protocol = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
-    levels = () if cfg.data.no_labels else cfg.data.spec.levels
-    data = to_plain(cfg.data)
-    withheld, text = {}, ""  # what training had to do without
-    if data["unseen_classes"]:
-        withheld["unseen_classes"] = data["unseen_classes"]
-        text += f"; {len(data['unseen_classes'])} of {data['num_classes']} classes unseen in training"
-    if data["label_fraction"] not in (-1, 1):
-        withheld["label_fraction"] = data["label_fraction"]
+    withheld: dict[str, Any] = {}  # what training had to do without
+    text = ""
+    if data.unseen_classes:
+        withheld["unseen_classes"] = to_plain(data)["unseen_classes"]
+        text += f"; {len(withheld['unseen_classes'])} of {data.num_classes} classes unseen in training"
+    if data.label_fraction not in (-1, 1):
+        withheld["label_fraction"] = data.label_fraction
         text += "; of the training images only the labelled ones (data.label_fraction)"
-    protocol = {key: f"{how}{text}, last validation" for key, how in protocol.items()}
-    return Facts("pretrain", to_plain(cfg), levels, protocol, withheld)
+    how = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
+    protocol = {key: f"{words}{text}, last validation" for key, words in how.items()}
+    return Facts("pretrain", to_plain(cfg), () if data.no_labels else data.spec.levels, protocol, withheld)
 
 
 # Products and sums a second in 16 bits, dense, as published; the first that the device's name contains.
@@ -212,8 +206,7 @@ _PEAKS = {
 def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes: int) -> Work:
     """What one image costs with all its views: forward and twice as much backward, forward of a slow network.
 
-    Products of matrices and convolutions count, those of the loss don't. Nothing in the model changes; `processes` are
-    the devices in all.
+    Products of matrices and convolutions count, those of the loss don't; `processes` are the devices in all.
     """
     channels = cfg.data.channels or cfg.data.spec.channels
     sides = [entry.crop_size or cfg.data.image_size or cfg.data.spec.size for entry in cfg.augmentations]
@@ -224,14 +217,13 @@ def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes
     flops = 0
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for number, side in enumerate(views):
-            image, large = torch.zeros(1, channels, side, side), number < network.num_large_crops
-            with FlopCounterMode(display=False) as counted:
-                (network if large else network.multicrop_forward)(image)
-            flops += trained * counted.get_total_flops()
-            if large and slow is not None:
+            large = number < network.num_large_crops
+            passes = [(network if large else network.multicrop_forward, trained)]
+            passes += [(slow, 1)] if large and slow is not None else []
+            for forward, times in passes:
                 with FlopCounterMode(display=False) as counted:
-                    slow(image)
-                flops += counted.get_total_flops()
+                    forward(torch.zeros(1, channels, side, side))
+                flops += times * counted.get_total_flops()
     half = device.type == "cuda" and "16" in str(cfg.trainer.get("precision"))
     name = torch.cuda.get_device_name(device) if half else ""
     peak = next((peak * processes for known, peak in _PEAKS.items() if known in name), None)
@@ -263,8 +255,8 @@ def _verdict_on(cfg: PretrainCfg, model: BaseMethod, device: torch.device) -> Ca
     return lambda: verdict(before, tables(), Protocol(seed=cfg.seed), device)
 
 
-_IMAGES = 8
-_PIXELS = 112
+_SHOWN = 8  # images in the preview
+_PIXELS = 112  # sides of their views, at least
 
 
 def preview(cfg: PretrainCfg, number: int | None = None) -> None:
@@ -273,8 +265,8 @@ def preview(cfg: PretrainCfg, number: int | None = None) -> None:
     name = f"preview{'' if number is None else f'-{number}'}.png"
     path = Path(cfg.checkpoint.dir).expanduser() / file_name(cfg.method) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(grid([view[:_IMAGES] for view in views], cfg.data.mean or (), cfg.data.std or ()), path)
-    say(f"{len(views)} views of {min(_IMAGES, len(views[0]))} images in {path}")
+    save_image(grid([view[:_SHOWN] for view in views], cfg.data.mean or (), cfg.data.std or ()), path)
+    say(f"{len(views)} views of {min(_SHOWN, len(views[0]))} images in {path}")
 
 
 def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -283,8 +275,9 @@ def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -
     side = max(view.shape[-1] for view in views)
     shown = []
     for view in views:
-        before, after = (side - view.shape[-1]) // 2, side - view.shape[-1] - (side - view.shape[-1]) // 2
-        shown.append(F.pad((view * s + m).clamp(0, 1), (before, after, before, after), value=1.0))
+        margin = side - view.shape[-1]
+        around = (margin // 2, margin - margin // 2) * 2
+        shown.append(F.pad((view * s + m).clamp(0, 1), around, value=1.0))
     rows = torch.stack(shown, dim=1).flatten(0, 1)
     if rows.shape[1] not in (1, 3):
         rows = rows[:, : 3 if rows.shape[1] > 3 else 1]

@@ -1,8 +1,4 @@
-"""A trained backbone in one's own code: what evaluation does to an image, and features of whatever holds images.
-
-On the Hugging Face hub it is a folder that `export` writes, in timm's form where timm knows the network, so that timm
-and transformers read the same repository.
-"""
+"""A trained backbone in one's own code: features of whatever holds images, exports, and the Hugging Face hub."""
 
 import copy
 import dataclasses
@@ -123,11 +119,7 @@ class PretrainedModel:
     def classify(
         self, features: Tensor, k: int = 5, level: str | None = None, within: str | None = None
     ) -> Predictions:
-        """`predict` for features (N, F) that `embed` has given.
-
-        Raises:
-            UserError: the run has no classifier, or there is no such level or node.
-        """
+        """`predict` for features (N, F) that `embed` has given; the same errors."""
         if self.classifier is None:
             raise UserError("this run has no classifier; train one with solo linear, and load that run")
         logits = self.classifier(features.to(self.device)).float().cpu()
@@ -139,9 +131,7 @@ class PretrainedModel:
     def read(self, image: Any) -> Tensor:
         """What the backbone sees of one image (a path, `PIL.Image`, array or ready tensor): (C, H, W).
 
-        Raises:
-            BrokenImageError: a file that can't be decoded.
-            UserError: something that is no image.
+        Raises a `BrokenImageError` for a file that can't be decoded, a `UserError` for something that is no image.
         """
         if not isinstance(image, Tensor):
             return self.transform(as_image(image, self.reading))
@@ -162,26 +152,17 @@ class PretrainedModel:
     def export(self, to: str, out: str | Path) -> Exported:
         """Write a folder that another program reads, see `solo.export`.
 
-        Args:
-            to: `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`.
-            out: the folder.
-
-        Raises:
-            UserError: the program doesn't know such a network, or its package is missing.
+        `to` is `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`. Raises a
+        `UserError`: that doesn't know such a network, or its package is missing.
         """
         return export(self.bundle(), to, out)
 
     def bundle(self) -> Bundle:
         """What `solo.export` needs of it."""
         weights = None if self.classifier is None else {k: v.cpu() for k, v in self.classifier.state_dict().items()}
-        return Bundle(
-            backbone=copy.deepcopy(self.backbone).cpu().eval(),
-            network=self.network,
-            features_dim=self.features_dim,
-            taxonomy=self.taxonomy,
-            classifier=weights,
-            facts=self.facts,
-        )
+        known: Any = {"network": self.network, "features_dim": self.features_dim, "taxonomy": self.taxonomy}
+        backbone = copy.deepcopy(self.backbone).cpu().eval()
+        return Bundle(backbone=backbone, classifier=weights, facts=self.facts, **known)
 
     def _save(self, folder: str | Path) -> None:
         """What a repository holds: the form that transformers reads, or solo's where it knows no such network."""
@@ -193,11 +174,7 @@ class PretrainedModel:
     def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
     ) -> str | None:
-        """Write the folder that `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it.
-
-        Raises:
-            UserError: the folder can't be written; see `push_to_hub`.
-        """
+        """Write what `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it."""
         self._save(save_directory)
         return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
 
@@ -214,13 +191,9 @@ class PretrainedModel:
         ignore_patterns: list[str] | str | None = None,
         delete_patterns: list[str] | str | None = None,
     ) -> str:
-        """Upload the backbone, its label tree and its card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
+        """Upload backbone, label tree and card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
-        Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; the address of the repository
-        `NAME/REPOSITORY`, made if it isn't there, is returned.
-
-        Raises:
-            UserError: the hub can't be reached, or refuses.
+        Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; returns the address. Raises a `UserError`.
         """
         from huggingface_hub import HfApi
 
@@ -249,13 +222,9 @@ class PretrainedModel:
         local_files_only: bool = False,
         **data: Any,
     ) -> "PretrainedModel":
-        """`solo.load`; a name alone, `NAME/REPOSITORY`, is a repository of the hub unless there is such a folder.
+        """`solo.load`, where `NAME/REPOSITORY` alone is a repository of the hub unless there is such a folder.
 
-        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` those of `solo.load`: `device`,
-        `image_size`, ...
-
-        Raises:
-            UserError: see `solo.load`.
+        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` and errors those of `solo.load`.
         """
         name = str(pretrained_model_name_or_path)
         if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
@@ -265,14 +234,7 @@ class PretrainedModel:
 
 
 def fetch(repo: str, **options: Any) -> Path:
-    """The folder of a repository, downloaded once; `NAME/REPOSITORY@REVISION` is another than its main one.
-
-    Only weights, descriptions and cards are fetched, and none of their code is run; `options` are those of
-    `huggingface_hub.snapshot_download`.
-
-    Raises:
-        UserError: it can't be fetched.
-    """
+    """The folder of a repository, `NAME/NAME[@REVISION]`, downloaded once; none of its code is run."""
     from huggingface_hub import snapshot_download
 
     name, _, revision = repo.partition("@")
@@ -332,10 +294,8 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
 def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network, Taxonomy | None]:
     """The backbone of a checkpoint, how it was built, and its label tree; `data` is what the caller knows better."""
     name = data.get("dataset") or run.data.get("dataset")
-    given: dict[str, Any] = {
-        "dataset": name if name in DATASETS else "custom",
-        **{key: data.get(key) for key in _STATISTICS},
-    }
+    given: dict[str, Any] = {key: data.get(key) for key in _STATISTICS}
+    given["dataset"] = name if name in DATASETS else "custom"
     values, _ = check({"pretrained_feature_extractor": str(run.file), "data": given}, EvaluateCfg)
     values["data"]["resolved"] = spec = get_spec(given["dataset"])
     backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
@@ -357,17 +317,13 @@ def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network
 
 
 def mteb_encoder(model: PretrainedModel, name: str = "solo/backbone") -> Any:
-    """What `mteb.evaluate(mteb_encoder(model), tasks)` takes as a model.
+    """What `mteb.evaluate(mteb_encoder(model), tasks)` takes as a model: features as of `model.embed`, by cosine.
 
     Args:
         model: of `solo.load`.
         name: `OWNER/NAME`, by which mteb files its results.
 
-    Returns:
-        An `mteb` encoder of images; features (N, F) float32 are those of `model.embed`, compared by cosine.
-
-    Raises:
-        UserError: mteb isn't installed, or a task has texts.
+    Raises a `UserError`: mteb isn't installed, or a task has texts.
     """
     try:
         from mteb.models.abs_encoder import AbsEncoder
@@ -375,16 +331,10 @@ def mteb_encoder(model: PretrainedModel, name: str = "solo/backbone") -> Any:
     except ImportError as error:
         raise UserError("mteb can't be imported: `pip install mteb` (2.0 or newer)") from error
 
+    about = {"name": name, "framework": ["PyTorch"], "modalities": ["image"], "embed_dim": model.features_dim}
+
     class ImageEncoder(AbsEncoder):  # type: ignore[misc]
-        mteb_model_meta = ModelMeta.create_empty(
-            {
-                "name": name,
-                "framework": ["PyTorch"],
-                "modalities": ["image"],
-                "embed_dim": model.features_dim,
-                "similarity_fn_name": ScoringFunction.COSINE,
-            }
-        )
+        mteb_model_meta = ModelMeta.create_empty({**about, "similarity_fn_name": ScoringFunction.COSINE})
 
         def encode(self, inputs: Any, *, task_metadata: Any, **options: Any) -> Any:
             if "image" not in inputs.dataset.column_names:

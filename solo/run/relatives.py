@@ -21,27 +21,23 @@ from solo.errors import UserError
 from solo.eval.features import read_features
 from solo.eval.knn import nearest_by_cells, nearest_others
 from solo.files import replacing, user_cache
-from solo.hex.eyes import EYES, VERSION
-from solo.hex.relatives import Eye, FromTable, both, whom
+from solo.hex.relatives import EYES, VERSION, Eye, FromTable, both, whom
 from solo.methods.base import BaseMethod
 from solo.run.features import digest, extract
 from solo.run.pretrained import load_pretrained
 from solo.run.report import say
 from solo.untrusted import check_zip
 
-_FILES = (".npz", ".safetensors")  # of features; a .pt may be a checkpoint
 _EXACT = 500_000  # images; of more, all with all would take hours: neighbours are looked for in cells
-Images = Callable[[Any], Dataset[Any]]
 
 
-def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown | None:
+def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Callable[[Any], Dataset[Any]]) -> Shown | None:
     """Make the table of relatives, where `hex.policy` or `hex.show` has one, for whoever needs it.
 
-    That is the model's bank, where relatives are pulled (with `hex.eye=projection` it finds them while it trains), or,
-    where they are shown, the loader of the views, for which it is returned. `images` makes the training images as the
-    run numbers them by a transform. Raises a `UserError` where the eye can't be had, or sees other images than these.
+    That is the model's bank, where relatives are pulled, or the loader of the views, for which it is returned. `images`
+    makes the training images by a transform. Raises a `UserError` where the eye can't be had, or sees other images.
     """
-    policy, bank, data = model.hex.show or getattr(model.hex, "policy", None), model.hex.bank, cfg.data
+    policy, bank, data = model.hex.show or model.hex.policy, model.hex.bank, cfg.data
     if not isinstance(policy, FromTable):
         return None
     plain = images(prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1])
@@ -54,36 +50,34 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod, images: Images) -> Shown
         if bank.live:
             bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
             return None
-    eyes = _Eyes(cfg, images, plain, dict(zip(model.levels, paths.T, strict=False)))
+    by_level = dict(zip(model.levels, paths.T, strict=False))
+    eyes = _Eyes(cfg, images, plain, by_level)
     table = policy.table(Eye(eyes.nearest, eyes.rows, labels, torch.Generator().manual_seed(cfg.seed))).to(torch.int32)
-    _say_what_was_found(table, paths, model)
+    found, others = table >= 0, table.clamp_min(0)
+    said = [f"{found.any(dim=1).float().mean():.1%} of {len(table):,} images have relatives"]
+    for level, own in by_level.items():
+        judged = found & (own[:, None] >= 0) & (own[others] >= 0)
+        if judged.any():
+            alike = (own[:, None] == own[others]) & judged
+            said.append(f"{alike.sum() / judged.sum():.1%} of these have the same {level}")
+    say(", ".join(said))
     if bank is not None:
         bank.use(table)
         return None
-    found = {"with_relatives": (table >= 0).any(dim=1).float().mean(), **whom(table, known)}
-    model.hex.whom = {f"shown_{name}": value for name, value in found.items()}
+    shares = {"with_relatives": found.any(dim=1).float().mean(), **whom(table, known)}
+    model.hex.whom = {f"shown_{name}": value for name, value in shares.items()}
     return Shown(table, cfg.hex.show_share)
 
 
-def _say_what_was_found(table: Tensor, paths: Tensor, model: BaseMethod) -> None:
-    known, others = table >= 0, table.clamp_min(0)
-    said = [f"{known.any(dim=1).float().mean():.1%} of {len(table):,} images have relatives"]
-    for level, labels in zip(model.levels, paths.T, strict=False):
-        judged = known & (labels[:, None] >= 0) & (labels[others] >= 0)
-        if judged.any():
-            alike = (labels[:, None] == labels[others]) & judged
-            said.append(f"{alike.sum() / judged.sum():.1%} of these have the same {level}")
-    say(", ".join(said))
-
-
 class _Eyes:
-    """What `hex.eye` sees of the training images, several that agree where it joins them by +.
+    """What `hex.eye` sees of the training images (`plain`: as evaluation does), several that agree where + joins them.
 
-    `plain` are the images as evaluation sees them; `labels` (n,) of each level, -1 for unknown: beside another eye a
-    level's name leaves out who is of another node.
+    `labels` (n,) of each level, -1 for unknown: beside another eye a level's name leaves out who is of another node.
     """
 
-    def __init__(self, cfg: PretrainCfg, images: Images, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:
+    def __init__(
+        self, cfg: PretrainCfg, images: Callable[[Any], Dataset[Any]], plain: Dataset[Any], labels: dict[str, Tensor]
+    ) -> None:
         self.cfg, self.images, self.plain = cfg, images, plain
         names = cfg.hex.eye.split("+")
         for name in names:
@@ -111,7 +105,7 @@ class _Eyes:
     def rows(self) -> Tensor:
         """Descriptors (n, d) of all eyes beside each other, each centred and at length 1."""
         seen = [self._describe(eye)[1]() for eye in self.names]
-        return torch.cat([torch.nn.functional.normalize(each - each.mean(dim=0), dim=1) for each in seen], dim=1)
+        return torch.cat([nn.functional.normalize(each - each.mean(dim=0), dim=1) for each in seen], dim=1)
 
     def _kept(self, eye: str, k: int) -> Tensor:
         """The nearest by one eye, kept on disk under all that they depend on."""
@@ -119,8 +113,9 @@ class _Eyes:
         network, describe, also = self._describe(eye)
         settings = [k, also, data.image_size, data.mean, data.std, data.channels]
         file = user_cache() / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npz"
+        said = f"neighbours by {eye}: {k} each of {self.number:,} images"
         if (kept := kept_rows(file, self.number, k)) is not None:
-            say(f"neighbours by {eye}: {k} each of {self.number:,} images, as kept in {file}")
+            say(f"{said}, as kept in {file}")
             return kept
         features = describe()
         if len(features) != self.number:
@@ -130,8 +125,7 @@ class _Eyes:
         centred = (features - features.mean(dim=0)).to(where)
         exact = self.number <= _EXACT
         found = (nearest_others(centred, k)[1] if exact else nearest_by_cells(centred, k)).cpu()
-        took = time.perf_counter() - started
-        say(f"neighbours by {eye}: {k} each of {self.number:,} images, in {took:.1f} s")
+        say(f"{said}, in {time.perf_counter() - started:.1f} s")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(file) as temporary, open(temporary, "wb") as out:
@@ -146,12 +140,12 @@ class _Eyes:
         if eye in EYES:
             batches = eval_loader(self.plain, size, workers)
             return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), f"{eye} {VERSION}"
-        if eye.endswith(_FILES):
+        if eye.endswith((".npz", ".safetensors")):  # a .pt may be a checkpoint
             features = read_features(eye)
             table = (features.train or features.val).features.float().contiguous()
             return None, lambda: table, hashlib.sha256(table.numpy().tobytes()).hexdigest()
-        published = eye.startswith(("timm/", "torchvision/"))
-        found = load_pretrained(eye, channels=self.cfg.data.channels) if published else load_pretrained(eye)
+        channels = self.cfg.data.channels if eye.startswith(("timm/", "torchvision/")) else None
+        found = load_pretrained(eye, channels=channels)
         loader = eval_loader(self.images(found.transform), size, workers)
         return found.backbone, lambda: extract(found.backbone, loader, found.device, "training").features, eye
 

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import solo
 from solo.args.compose import compose
 from solo.args.config import to_plain
 from solo.args.recipes import find_recipe
@@ -104,11 +103,11 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table of the terminal; without headings one of names and values."""
+def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str | Text]], numbers: bool = False) -> Table:
+    """A table of the terminal, with `numbers` after the first column; without headings one of names and values."""
     table = Table(title=title, title_justify="left", title_style="bold", show_header=bool(headings))
-    for heading in headings or ("", ""):
-        table.add_column(heading, overflow="fold")
+    for place, heading in enumerate(headings or ("", "")):
+        table.add_column(heading, overflow="fold", justify="right" if numbers and place else "left")
     for row in rows:
         table.add_row(*row)
     return table
@@ -128,28 +127,21 @@ def show_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_levels(title: str, levels: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-    """A table with a column for each level and a row for each number that was measured, with its interval.
-
-    `levels` have a `level`, a number of `classes` if there are some, and numbers, `<number>_ci` their intervals;
-    `names` gives the words in front of a number's row.
-    """
-    table = Table(title=shown(title), title_justify="left", title_style="bold")
-    table.add_column("")
-    for level in levels:
-        classes = f" ({level['classes']:,})" if "classes" in level else ""
-        table.add_column(shown(f"{level['level']}{classes}"), justify="right")
-    for name, words in names.items():
-        if any(name in level for level in levels):
-            cells = (_with_interval(level[name], level.get(f"{name}_ci")) if name in level else "-" for level in levels)
-            table.add_row(words, *cells)
-    _screen().print(table)
+    """A table: a column for each of `levels` (`level`, `classes`, numbers), a row for each measured one of `names`."""
+    counts = [f" ({level['classes']:,})" if "classes" in level else "" for level in levels]
+    headings = ["", *(shown(f"{level['level']}{count}") for level, count in zip(levels, counts, strict=True))]
+    told = [(name, words) for name, words in names.items() if any(name in level for level in levels)]
+    rows = [[words, *(_with_interval(level, name) for level in levels)] for name, words in told]
+    _screen().print(grid(shown(title), headings, rows, numbers=True))
 
 
-def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
+def _with_interval(level: Mapping[str, Any], name: str) -> str:
+    if name not in level:
+        return "-"
+    value, ends = level[name], level.get(f"{name}_ci")
     if value is None:
         return "not defined"
-    shown = f"{value:.2f}" if ends else f"{value:.3f}"
-    return f"{shown} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else shown
+    return f"{value:.2f} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else f"{value:.3f}"
 
 
 def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:
@@ -170,12 +162,7 @@ def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | Non
     words = [as_word("pretrained_feature_extractor", _short(checkpoint)), *image_words(data, written)]
     if own and images < values["optimizer"]["batch_size"]:
         words.append(f"optimizer.batch_size={images}")
-    script = Path(solo.__file__).parents[1] / "main_linear.py"
-    if script.is_file():
-        start = ["python", _short(script), _short(recipe.folder), recipe.name]
-    else:
-        start = ["solo", "linear", recipe.folder.name, "linear"]
-    return shlex.join([*start, *words])
+    return shlex.join(["solo", "linear", recipe.folder.name, recipe.name, *words])
 
 
 def analyze_command(checkpoint: Path) -> str:
@@ -194,7 +181,6 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-_LAUNCHER = "lightning.fabric.strategies.launchers.subprocess_script"
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|CUDNN_STATUS_ALLOC_FAILED", re.I)
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (exited unexpectedly|is killed by signal: \w+)")
 _SOURCE_LINE = re.compile(r"\[\S+\.(cc|cpp|h):\d+\] ")
@@ -204,13 +190,11 @@ _LOST = re.compile(
     r"|Timed out waiting \d+ms for (recv|send)|gloo.*(peer|timeout)|Watchdog caught collective operation timeout",
     re.I | re.S,
 )
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 # Functions of Lightning and of this library that read the state of a run, but not its weights.
 _RESTORING = {
     *("restore_training_state", "restore_callbacks", "on_load_checkpoint", "loaded_state", "set_rng_state", "restore"),
     *("step_plateaus", "_of_other_optimizers"),
 }
-_LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -229,9 +213,7 @@ class _Said(logging.Handler):
     """Lightning ends the first process by SIGKILL if another one has failed, and says so where nobody looks."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line on the screen."""
-        ended = re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage())
-        if ended:
+        if ended := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
             sys.stderr.write(
                 f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped, and "
                 "resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last\n"
@@ -241,7 +223,7 @@ class _Said(logging.Handler):
 
 def watch_children() -> None:
     """Say which process was lost, where Lightning has started them; twice = once."""
-    logger = logging.getLogger(_LAUNCHER)
+    logger = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [_Said()]
@@ -267,10 +249,10 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and _LOST.search(text):
         reason = textwrap.shorten(_SOURCE_LINE.sub("", text), 120, placeholder=" ...")
         return f"another process of this run has ended, and this one with it; see its message, if it had any ({reason})"
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or "a file of the run"
         return f"{where} can't be written: {error.strerror}; free the disk or choose another checkpoint.dir"
-    if isinstance(error, OSError) and error.errno in _LOCKED and error.filename:
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
         return no_access(error)
     frames = traceback.extract_tb(error.__traceback__)
     if {frame.name for frame in frames} & _RESTORING and isinstance(

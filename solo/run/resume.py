@@ -35,11 +35,8 @@ class ResumeOrder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Whether the optimizers' and schedulers' states are of this run's: PyTorch takes what it is given."""
-        if self._saved is None:
-            return
-        found = _of_other_optimizers(trainer, self._saved)
-        self._saved = None
-        if found:
+        saved, self._saved = self._saved, None
+        if saved is not None and (found := _of_other_optimizers(trainer, saved)):
             raise UserError(
                 f"the checkpoint's state of the optimizer or scheduler is not of this run: {found}; start a new run "
                 "from its weights with finetune_from"
@@ -49,44 +46,38 @@ class ResumeOrder(Callback):
         """The resumed run starts with the batch after the last one that is done."""
         self._saved = checkpoint
         sampler: Any = self.loader.sampler
-        if not hasattr(sampler, "start_at"):
-            return
-        loops = checkpoint["loops"]["fit_loop"]
-        epochs = loops["epoch_progress"]["current"]
-        batches = loops["epoch_loop.batch_progress"]["current"]["completed"]
-        inside = epochs["started"] > epochs["processed"]
-        samples = batches * (self.loader.batch_size or sampler.batch_size) * trainer.world_size
-        sampler.start_at(epochs["processed"], samples if inside else 0)
+        if hasattr(sampler, "start_at"):
+            loops = checkpoint["loops"]["fit_loop"]
+            epochs = loops["epoch_progress"]["current"]
+            batches = loops["epoch_loop.batch_progress"]["current"]["completed"]
+            inside = epochs["started"] > epochs["processed"]
+            samples = batches * (self.loader.batch_size or sampler.batch_size) * trainer.world_size
+            sampler.start_at(epochs["processed"], samples if inside else 0)
 
 
 class Resumed(NamedTuple):
-    """What a run goes on with: its checkpoint, its W&B run's id, and the settings that it was made with."""
+    """What a run goes on with: a checkpoint, its W&B run's id, and the settings that it was made with."""
 
-    file: Path
-    wandb_id: str | None
-    settings: Mapping[str, Any]
+    file: Path | None = None
+    wandb_id: str | None = None
+    settings: Mapping[str, Any] | None = None
 
 
-def find_resume(cfg: RunCfg, root: Path) -> Resumed | None:
-    """The checkpoint to continue, if any, and its W&B run's id: the one that is named, else the one that is found.
-
-    Raises:
-        UserError: nothing can be read of what is there.
-        UserError: or the run was made with other settings than these, and `resume_allow` doesn't have them.
-    """
+def find_resume(cfg: RunCfg, root: Path) -> Resumed:
+    """The checkpoint to continue, if any: the one named, else found below `root`; a `UserError` if it doesn't fit."""
     if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)
         file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
     else:  # a job that SLURM has put back into its queue looks for its work in any case
         if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-            return None
+            return Resumed()
         resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
         found, _ = resumer.find_checkpoint(cfg)
         if found is None:
             for line in resumer.passed_over:
                 say(f"auto_resume: {line}")
-            return None
+            return Resumed()
         file, checkpoint = _readable(found, others=True)
         say(f"auto_resume: continuing {file}")
     stored = saved_settings(checkpoint, file)["cfg"]
@@ -143,28 +134,22 @@ def _of_other_optimizers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str
     return misfit(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
 
 
-def _counted(state: Any) -> Iterator[Any]:
-    """The numbers of all of Lightning's counters of progress."""
-    for name, value in state.items() if isinstance(state, Mapping) else ():
-        if name in ("ready", "started", "processed", "completed"):
-            yield value
-        else:
-            yield from _counted(value)
-
-
 def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
     """Where the run was, as far as Lightning and the callbacks take it for granted; what fits where, they find out."""
+
+    def counters(state: Any) -> Iterator[Any]:
+        for name, value in state.items() if isinstance(state, Mapping) else ():
+            yield from [value] if name in ("ready", "started", "processed", "completed") else counters(value)
+
     try:
-        loops = checkpoint["loops"]["fit_loop"]
+        loops, optimizers = checkpoint["loops"]["fit_loop"], checkpoint["optimizer_states"]
         epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["current"]
-        counts = [epochs["started"], epochs["processed"], batches["completed"], *_counted(loops)]
+        counts = [epochs["started"], epochs["processed"], batches["completed"], *counters(loops)]
         counts += [checkpoint["epoch"], checkpoint["global_step"]]
         counts += [scheduler["last_epoch"] for scheduler in checkpoint["lr_schedulers"]]
-        sections = [*checkpoint.get("callbacks", {}).values(), *checkpoint["optimizer_states"]]
         sound = all(type(count) is int and 0 <= count < _MOST for count in counts)
-        sound &= all(isinstance(part, dict) for part in sections)
+        sound &= all(isinstance(part, dict) for part in [*checkpoint.get("callbacks", {}).values(), *optimizers])
         # Without any, the run would go on with an optimizer that knows of nothing.
-        optimizers = checkpoint["optimizer_states"]
         sound &= bool(optimizers) and all({"state", "param_groups"} <= part.keys() for part in optimizers)
     except (LookupError, TypeError, AttributeError):
         sound = False
@@ -185,9 +170,12 @@ def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
         raise ConfigError(f"resume_allow has {names}, which is no setting; give keys as --cfg resolved prints them")
     if not stored:
         return
-    found = differences(stored, current)
-    told = [change for change in found if may_change(change.key, allowed)]
-    refused = [change for change in found if not may_change(change.key, [*never_matters(), *allowed])]
+    told, refused = [], []
+    for change in differences(stored, current):
+        if may_change(change.key, allowed):
+            told.append(change)
+        elif not may_change(change.key, never_matters()):
+            refused.append(change)
     if refused:
         listed = "".join(f"\n  {change}" for change in refused)
         keys = ",".join(change.key for change in refused)
@@ -203,15 +191,10 @@ _KEY, _LIST, _LONGEST = "training_data", "training_data.txt.gz", 200_000  # line
 
 
 class SameData(Callback):
-    """Keeps a fingerprint of the training images in the checkpoint, a list of the files beside it, and compares.
-
-    `data.train_path` in `allowed`, which is `resume_allow`, lets the images be others.
-    """
+    """Keeps a fingerprint of the training images in the checkpoint, a list of files beside it, and compares."""
 
     def __init__(self, run: RunDirectory, resumed: Path | None, allowed: Sequence[str]) -> None:
-        self.run = run
-        self.resumed = resumed
-        self.allowed = may_change("data.train_path", allowed)
+        self.run, self.resumed, self.allowed = run, resumed, may_change("data.train_path", allowed)
         self.found: Fingerprint | None = None
 
     def look_at(self, images: Any) -> None:
@@ -236,7 +219,6 @@ class SameData(Callback):
         say(f"resumed with other training data: {what}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the fingerprint of the data to the checkpoint."""
         if self.found is not None:
             checkpoint[_KEY] = self.found.plain()
 

@@ -28,7 +28,6 @@ from solo.run.report import say, show_table
 from solo.run.take import FileFeatures, command, fingerprint
 from solo.untrusted import check_zip
 
-_ENDINGS = (".html", ".png", ".csv")
 _SHOWN = 10  # rows on the screen
 _SIDE = 112  # pixels of a small picture
 _WIDE = 10  # pictures in a row of a .png
@@ -47,8 +46,8 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     """Look for the queries with a model (default: that of `cfg.run`), show and write what was found, and return it."""
     if (cfg.among is None) == (cfg.features is None):
         raise UserError("give either among=FOLDER or features=FILE to search in")
-    if cfg.out and not cfg.out.endswith(_ENDINGS):
-        raise UserError(f"out={cfg.out} must end in {', '.join(_ENDINGS)}")
+    if cfg.out and not cfg.out.endswith(tuple(_WRITERS)):
+        raise UserError(f"out={cfg.out} must end in {', '.join(_WRITERS)}")
     out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
     if cfg.index is not None and importlib.util.find_spec("faiss") is None:
         raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
@@ -62,18 +61,14 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
         paths, keys = engine.all(image_files(str(cfg.among), problems), "images")
     engine.say_skipped()
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
-    found = [
-        Found(query, [paths[place] for place in row], values)
-        for query, row, values in zip(queries, places.tolist(), similarity.tolist(), strict=True)
-    ]
-    first = zip(found[0].paths[:_SHOWN], found[0].cosines, strict=False)
-    show_table(
-        f"most alike to {found[0].query}, of {len(paths):,} images",
-        [{"rank": rank, "cosine": f"{c:.4f}", "image": str(path)} for rank, (path, c) in enumerate(first, start=1)],
-    )
+    near = [[paths[place] for place in row] for row in places.tolist()]
+    found = [Found(*one) for one in zip(queries, near, similarity.tolist(), strict=True)]
+    first = enumerate(zip(found[0].paths[:_SHOWN], found[0].cosines, strict=False), start=1)
+    rows = [{"rank": rank, "cosine": f"{cosine:.4f}", "image": str(path)} for rank, (path, cosine) in first]
+    show_table(f"most alike to {found[0].query}, of {len(paths):,} images", rows)
     if out is not None:
         with replacing(out) as temporary:
-            {".html": _html, ".png": _png, ".csv": _csv}[out.suffix](found, temporary, model.reading)
+            _WRITERS[out.suffix](found, temporary, model.reading)
         asked_for = "1 query" if len(found) == 1 else f"{len(found):,} queries"
         say(f"{asked_for}, {len(found[0].paths)} images each: {out}")
     if index is not None:
@@ -129,11 +124,8 @@ def _html(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
         _thumbnail(path, reading).save(picture, "PNG")
         return embedded(picture.getvalue())
 
-    def pairs(one: Found) -> list[tuple[Path, str]]:
-        return [(path, f"{cosine:.3f}") for path, cosine in zip(one.paths, one.cosines, strict=True)]
-
     title = f"{len(found)} queries" if len(found) > 1 else f"Most alike to {found[0].query.name}"
-    page = render("found.html", title=title, found=found, pairs=pairs, thumbnail=thumbnail)
+    page = render("found.html", title=title, found=found, pairs=_pairs, thumbnail=thumbnail)
     file.write_text(page, encoding="utf-8")
 
 
@@ -143,13 +135,16 @@ def _png(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
     sheet = Image.new("RGB", (wide * (_SIDE + gap) + gap, len(found) * high * (_SIDE + line + gap) + gap), "white")
     pen = ImageDraw.Draw(sheet)
     for block, one in enumerate(found):
-        texts = ["query", *(f"{cosine:.3f}" for cosine in one.cosines)]
-        for place, (path, text) in enumerate(zip([one.query, *one.paths], texts, strict=True)):
+        for place, (path, text) in enumerate([(one.query, "query"), *_pairs(one)]):
             row, column = divmod(max(place - 1, 0), _WIDE)
             x, y = gap + (column + (place > 0)) * (_SIDE + gap), gap + (block * high + row) * (_SIDE + line + gap)
             sheet.paste(_thumbnail(path, reading), (x, y))
             pen.text((x, y + _SIDE + 1), text, fill="black")
     sheet.save(file, "PNG")
+
+
+def _pairs(one: Found) -> list[tuple[Path, str]]:
+    return [(path, f"{cosine:.3f}") for path, cosine in zip(one.paths, one.cosines, strict=True)]
 
 
 def _thumbnail(path: Path, reading: ImageReading) -> Image.Image:
@@ -166,4 +161,5 @@ def _thumbnail(path: Path, reading: ImageReading) -> Image.Image:
     return square
 
 
+_WRITERS = {".html": _html, ".png": _png, ".csv": _csv}
 main = command("search", SearchCfg, search)

@@ -1,7 +1,4 @@
-"""The network that a command starts from: a checkpoint says what it is, or a published model is named.
-
-Evaluation takes it whole; pretraining starts from its weights (`finetune_from`), also with adapters on them.
-"""
+"""The network that a command starts from, whole or its weights: of a checkpoint, or a published model."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -67,8 +64,7 @@ def saved_data(path: str) -> dict[str, Any]:
 def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
     """The backbone of `cfg.model`, where it is set, else that of `cfg.pretrained_feature_extractor`.
 
-    The config comes back with what it left open of backbone and images, so that the run's files say what was evaluated.
-    Of a published model the weights are those that `cfg.pretrained` says; random ones are drawn from `cfg.seed`.
+    The config comes back with what it left open of backbone and images. Random weights are drawn from `cfg.seed`.
     """
     if not cfg.model:
         return pretrained_backbone(cfg)
@@ -91,9 +87,7 @@ def _filled(section: Any, values: Mapping[str, Any]) -> Any:
 def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     """Build and load the backbone of `cfg.pretrained_feature_extractor`.
 
-    In the config the checkpoint, else the data set, has filled in what it left open: `backbone`, `pretrain_method`,
-    `data.image_size`, `.channels`, `.mean`, `.std`. Raises a `UserError` where the checkpoint can't be read, doesn't
-    fit, or neither side names the backbone.
+    In the config the checkpoint, else the data set, has filled in what it left open of backbone, method and images.
     """
     run = saved_run(str(cfg.pretrained_feature_extractor))
     cfg = _adopt(cfg, run)
@@ -146,10 +140,9 @@ class BackboneAndProjector(nn.Module):
 
 
 def pretrained_method(cfg: FeatureCfg) -> nn.Module:
-    """The whole method of the checkpoint, with its heads, built from the settings it was trained with.
+    """The whole method of the checkpoint, built from the settings it was trained with, for the images of `cfg`.
 
-    Backbone and image size are those of `cfg`, after `pretrained_backbone` has filled them in. Raises a `UserError`:
-    the checkpoint doesn't say its method, or that has no projector, or it doesn't fit its weights.
+    Raises a `UserError`: it doesn't say its method, or that has no projector, or it doesn't fit its weights.
     """
     run = saved_run(str(cfg.pretrained_feature_extractor))
     name = run.cfg.get("method")
@@ -172,11 +165,9 @@ def pretrained_method(cfg: FeatureCfg) -> nn.Module:
 
 
 def start_from(model: BaseMethod, source: str, channels: int) -> None:
-    """Load the backbone of a method, just built; a slow copy of it follows.
+    """Load the backbone of a method, just built, from `timm/NAME`, `torchvision/NAME` or a file; a slow copy follows.
 
-    The source is `timm/NAME`, `torchvision/NAME`, or a file that `load_checkpoint` reads; what stands beside the
-    backbone in it, a classifier or a projector, is left out. Raises a `UserError`: an unknown model, weights that can't
-    be fetched or read, or that don't fit the backbone.
+    Classifier and projector are left out. Raises a `UserError`: weights that can't be had, or don't fit the backbone.
     """
     try:
         if source.startswith(("timm/", "torchvision/")):

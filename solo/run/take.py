@@ -1,7 +1,4 @@
-"""`solo embed`, `predict` and `export`: a trained model on images of one's own, or for another program.
-
-What they share with `solo search` comes first: their words, the files they look at, features of files.
-"""
+"""`solo embed`, `predict` and `export`: a trained model on images of one's own; and what `solo search` shares."""
 
 import hashlib
 import json
@@ -9,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,10 +79,7 @@ def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
 
 
 class FileFeatures:
-    """Runs a model over image files, decoding them in threads while it computes, and shows how far it is.
-
-    `problems` says whether it goes on when an image can't be read, and collects a line on each.
-    """
+    """Runs a model over image files, which threads decode meanwhile; `problems` has a line on each that is skipped."""
 
     def __init__(self, model: PretrainedModel, batch_size: int, problems: Problems) -> None:
         self.model, self.batch_size, self.problems = model, batch_size, problems
@@ -143,8 +136,7 @@ def fingerprint(model: PretrainedModel) -> str:
 def embed(cfg: EmbedCfg) -> Path:
     """Write the features and return where they are.
 
-    Every `cfg.shard` images a part is put beside the file; a part that is there, of the same images and the same
-    model, is not computed again. At the end they become one file, unless `cfg.out` is a folder.
+    Every `cfg.shard` images a part is put beside the file; one of the same images and model is not computed again.
     """
     out = Path(cfg.out).expanduser()
     if out.suffix and out.suffix not in _ENDINGS:
@@ -181,7 +173,7 @@ def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], engin
     if not count:
         raise UserError(f"none of {len(files)} images can be read")
     if out.suffix:
-        _join(done, out, count, width, key)
+        _join(done, out, key)
         for file in done:
             file.unlink()
     say(f"{count:,} images, {width} features each: {out}")
@@ -211,31 +203,24 @@ def _mark_of(file: Path) -> str:
         return ""
 
 
-def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) -> None:
-    """One file of all parts; a part at a time is in memory, but for .npz, which holds all of it."""
+def _join(files: Sequence[Path], out: Path, key: str) -> None:
+    """One file of all parts."""
+    features = np.concatenate([np.load(file)["features"] for file in files])
     names = np.concatenate([np.load(file)["paths"] for file in files])
-    parts = (np.load(file)["features"] for file in files)
     with replacing(out) as temporary:
         if out.suffix == ".npz":
             with temporary.open("wb") as stream:
-                np.savez(stream, features=np.concatenate(list(parts)), paths=names, facts=np.array(key))
+                np.savez(stream, features=features, paths=names, facts=np.array(key))
         elif out.suffix == ".npy":
-            table, start = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width)), 0
-            for values in parts:
-                table[start : start + len(values)] = values
-                start += len(values)
-            table.flush()
+            with temporary.open("wb") as stream:
+                np.save(stream, features)
             text = "".join(f"{name}\n" for name in names.tolist())
             out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = _import_parquet()
-            schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])
-            paths = iter(names.tolist())
-            with parquet.ParquetWriter(temporary, schema) as writer:
-                for values in parts:
-                    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), width)
-                    own = pyarrow.array([_as_utf8(path) for path in islice(paths, len(values))])
-                    writer.write_table(pyarrow.table([own, column], schema=schema))
+            column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
+            paths = pyarrow.array([_as_utf8(name) for name in names.tolist()])
+            parquet.write_table(pyarrow.table({"path": paths, "features": column}), temporary)
 
 
 def _as_utf8(name: str) -> str:

@@ -6,8 +6,8 @@ import inspect
 import logging
 import os
 import re
+import signal
 import socket
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from urllib.request import getproxies
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -56,8 +57,7 @@ from solo.run.machine import (
 from solo.run.report import announce, explain, resume_command, say, show_result, watch_children
 from solo.run.resume import ResumeOrder, SameData, find_resume
 
-_OURS = ("logger", "callbacks", "enable_checkpointing", "strategy", "devices", "plugins", "enable_progress_bar")
-_SIGTERM_EXIT_CODE = 128 + 15
+_PATIENCE = 5.0  # seconds; W&B's own is two minutes
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -100,19 +100,14 @@ class Run:
             self.order.loader = train
             self.data.look_at(train.dataset)
             self.trainer.fit(model, train, val, ckpt_path=str(self.resume) if self.resume else None)
-        except SIGTERMException:  # Lightning's would exit with 0
-            self._stopped()
-            raise SystemExit(_SIGTERM_EXIT_CODE) from None
-        except StopRunError as stop:  # all processes stop together
-            list_skipped([train, val], self.directory.path)
-            self._stopped(f" by {stop.reason}, saved after step {self.trainer.global_step:,}")
-            raise
-        except (KeyboardInterrupt, SystemExit):
-            self._stopped()
-            raise
-        except Exception as error:
-            if explain(error) is not None:
+        except BaseException as error:
+            if isinstance(error, StopRunError):  # all processes stop together
+                list_skipped([train, val], self.directory.path)
+                self._stopped(f" by {error.reason}, saved after step {self.trainer.global_step:,}")
+            elif isinstance(error, (KeyboardInterrupt, SystemExit)) or explain(error) is not None:
                 self._stopped()
+            if isinstance(error, SIGTERMException):  # Lightning's would exit with 0
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise
         else:
             distributed.leave_when_the_program_ends()
@@ -130,20 +125,17 @@ class Run:
     def _stopped(self, how: str = "") -> None:
         if not (self.directory.is_open and self.trainer.is_global_zero):
             return
-        last = self.directory.path / "last.ckpt"
-        epochs = len(self.recorder.rows)
-        kept = f"{epochs} finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
-        numbers = ", as numbers only: nothing was saved" if epochs and not last.is_file() else ""
-        text = f"stopped{how}; {kept} kept in {self.directory.path}{numbers}"
-        go_on = f"\ngo on with {resume_command(last)}" if last.is_file() else ""
-        say(text + go_on)
+        last, epochs = self.directory.path / "last.ckpt", len(self.recorder.rows)
+        text = f"stopped{how}; {epochs} finished epoch{' is' if epochs == 1 else 's are'} kept in {self.directory.path}"
+        if last.is_file():
+            text += f"\ngo on with {resume_command(last)}"
+        elif epochs:
+            text += ", as numbers only: nothing was saved"
+        say(text)
 
 
 def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder: Path) -> None:
-    """Say how many images `data.on_error=skip` left out, in all processes, and list them in `skipped.txt`.
-
-    Every process calls it, the first one writes; nothing if none were.
-    """
+    """List the images that `data.on_error=skip` left out, in all processes (each calls it), in `skipped.txt`."""
     own = [line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)]
     lines = sorted(set(distributed.gather_lines(own)))
     if lines and distributed.rank() == 0:
@@ -152,31 +144,28 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 
 
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
-    """Build the Trainer from the Trainer's keys in `cfg`, with the run's folder, loggers and callbacks.
+    """Build the Trainer, with the run's folder below `checkpoint.dir/kind`, loggers and callbacks.
 
-    `kind` is the folder of the runs within `checkpoint.dir`, the method's name or "linear"; `facts` is what the summary
-    says besides the numbers; the model learns what is decided here. Raises a `UserError` for a device or checkpoint
-    that isn't there.
+    `facts` is what the summary says besides the numbers; the model learns what is decided here.
     """
     hush(workers=cfg.data.workers > 0)
     watch_children()
     kind = file_name(kind)
     root = Path(cfg.checkpoint.dir).expanduser() / kind
-    resumed = find_resume(cfg, root)
-    resume = resumed.file if resumed else None
+    resume, wandb_id, stored = find_resume(cfg, root)
+    before = resume.parent if resume else None
     device = compute_device(cfg)
-    cfg = decide_precision(cfg, model, device, resumed.settings if resumed else None)
+    cfg = decide_precision(cfg, model, device, stored)
     facts = dataclasses.replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
-    directory = RunDirectory(root, resume.parent.name if resume and continued else None)
-    meter = Meter()
+    directory, meter = RunDirectory(root, before.name if before and continued else None), Meter()
     watching, facts = watchers(cfg, directory, meter, facts)
-    history = resume.parent / "metrics.csv" if resume else None
     events = cfg.tensorboard.enabled and importlib.util.find_spec("tensorboard") is not None
     if cfg.tensorboard.enabled and not events:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
+    history = before / "metrics.csv" if before else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=events)
-    order, data = ResumeOrder(), SameData(directory, resume.parent if resume else None, cfg.resume_allow)
+    order, data = ResumeOrder(), SameData(directory, before, cfg.resume_allow)
     callbacks: list[Callback] = [order, data, meter, *watching, Starving(meter, cfg.data.workers)]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
@@ -188,24 +177,25 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if isinstance(cfg, PretrainCfg) and cfg.data.resolution_schedule:
         callbacks.append(ResolutionSchedule(cfg.data.resolution_schedule, side_of_patch(model.backbone)))
     if isinstance(cfg, PretrainCfg) and cfg.auto_umap.enabled:
-        pictures = Path(cfg.auto_umap.dir).expanduser() / kind
-        drawn: dict[str, Any] = {"keep_previous": True, "embedding": cfg.auto_umap.embedding}
-        callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, cfg.auto_umap.frequency, run=directory, **drawn))
+        pictures, how = Path(cfg.auto_umap.dir).expanduser() / kind, cfg.auto_umap
+        drawn: dict[str, Any] = {"keep_previous": True, "embedding": how.embedding, "run": directory}
+        callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, how.frequency, **drawn))
     callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
     strategy: str | Strategy = Sharded() if cfg.strategy in ("fsdp", "fsdp2") else cfg.strategy or "auto"
     if strategy == "ddp":
         exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
         strategy = ddp_strategy(exact, ours=type(model).__module__.startswith("solo."))
-    synced = cfg.trainer.get("sync_batchnorm")
+    synced = [SyncedNorms(gpu=device.type != "cpu")] if cfg.trainer.get("sync_batchnorm") else []
     options = {
         **trainer_options(cfg),
         "devices": trainer_devices(cfg),
         "strategy": strategy,
-        "plugins": [SafeCheckpointIO(), *([SyncedNorms(gpu=device.type != "cpu")] if synced else [])],
-        "logger": loggers(cfg, root, directory.run_id, resumed.wandb_id if resumed and continued else None),
+        "plugins": [SafeCheckpointIO(), *synced],
+        "logger": loggers(cfg, root, directory.run_id, wandb_id if continued else None),
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
+        "sync_batchnorm": False,  # `SyncedNorms` does it
     }
     try:
         trainer = Trainer(**options)
@@ -216,13 +206,11 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
 
 
 def trainer_options(cfg: RunCfg) -> dict[str, Any]:
-    """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those that a run sets."""
-    known = inspect.signature(Trainer.__init__).parameters
-    options = {key: value for key, value in to_plain(cfg).items() if key in known and key not in _OURS}
+    """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those of `prepare`."""
+    known, ours = {*inspect.signature(Trainer.__init__).parameters}, {"devices", "logger", "strategy"}
+    options = {key: value for key, value in to_plain(cfg).items() if key in known - ours}
     if isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact":  # the model takes the parts itself
         options["accumulate_grad_batches"] = 1
-    if options.get("sync_batchnorm"):
-        options["sync_batchnorm"] = False  # `SyncedNorms` does it
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
     if compute_device(cfg).type == "cuda" and not options.get("deterministic"):
@@ -252,15 +240,14 @@ def hush(workers: bool) -> None:
 
 def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:
     """The callbacks, to be placed before those that show and write, and the facts with what the diagnosis says."""
-    settings = cfg.online if isinstance(cfg, PretrainCfg) else None
-    found: list[Callback] = []
-    if settings is None or settings.replay:
-        found.append(NonFiniteGuard(run))
-    if settings is None or not isinstance(cfg, PretrainCfg) or not settings.enabled:
+    if not isinstance(cfg, PretrainCfg):
+        return [NonFiniteGuard(run)], facts
+    settings, quantile = cfg.online, cfg.hex.quantile
+    found: list[Callback] = [NonFiniteGuard(run)] if settings.replay else []
+    if not settings.enabled:
         return found, facts
     known = facts_of(cfg.method) or MethodFacts()
     diagnosis = TrainingDiagnosis(known.collapse, cfg.max_epochs) if settings.alarm else None
-    quantile = cfg.hex.quantile
     found.append(EmbeddingMonitor(settings.rows, settings.every, quantile, diagnosis, settings.stop_on_collapse, meter))
     how = (
         f"at the end of the last epoch, of its last batches, at least {settings.rows} images (or all): "
@@ -273,31 +260,22 @@ def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tupl
     return found, dataclasses.replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
 
 
-_PATIENCE = 5.0  # seconds; W&B's own is two minutes
-
-
 def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_id: str | None) -> list[Logger]:
-    """Those that have to be there before the run's folder has a name, which their id becomes.
-
-    `root` is where they keep what stays on this machine; `run_id` and W&B's `wandb_id` are of the run that is
-    continued. Raises a `UserError` where one of them can't be used: no account, no package, no server.
-    """
-    found = [wandb_logger(cfg, root, wandb_id), mlflow_logger(cfg, root, run_id)]
-    found += [TrackioLogger(cfg)] if "trackio" in (cfg.logger or ()) else []
-    return [logger for logger in found if logger is not None]
+    """Those besides files; `root` holds what stays here, the ids are of the run that is continued."""
+    asked = cfg.logger or ()
+    found = [wandb_logger(cfg, root, wandb_id)] if cfg.wandb.enabled else []
+    found += [_mlflow_logger(cfg, root, run_id)] if "mlflow" in asked else []
+    return [*found, *([TrackioLogger(cfg)] if "trackio" in asked else [])]
 
 
-def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
-    """Lightning's logger for MLflow, if `cfg.logger` names it; MLFLOW_TRACKING_URI says where, else below `root`."""
-    if "mlflow" not in (cfg.logger or ()):
-        return None
+def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
+    """Lightning's logger for MLflow; MLFLOW_TRACKING_URI says where, else below `root`."""
     try:
         from lightning.pytorch.loggers import MLFlowLogger
 
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solo")
         known = run_id if run_id and re.fullmatch("[0-9a-f]{32}", run_id) else None  # MLflow's own form
-        name, place = str(getattr(cfg, "name", "")), str(root / "mlruns")
-        logger = MLFlowLogger(experiment, run_name=name, save_dir=place, run_id=known)
+        logger = MLFlowLogger(experiment, run_name=str(cfg.name), save_dir=str(root / "mlruns"), run_id=known)
         if known is None:
             logger.log_hyperparams(to_plain(cfg))
     except Exception as error:  # whatever MLflow raises: no package, no server
@@ -306,71 +284,44 @@ def mlflow_logger(cfg: RunCfg, root: Path, run_id: str | None) -> Logger | None:
     return logger
 
 
-class TrackioLogger(Logger):
-    """Metrics to Trackio's local store, which `trackio show` draws; its run is started by the first of them.
-
-    Lightning has none. TRACKIO_PROJECT names the project, and Trackio reads TRACKIO_SPACE_ID and TRACKIO_DIR itself.
-    """
+class TrackioLogger(DummyLogger):
+    """Metrics to Trackio's local store, which `trackio show` draws; TRACKIO_PROJECT names the project."""
 
     def __init__(self, cfg: PretrainCfg | LinearCfg) -> None:
         super().__init__()
         self._cfg = cfg
         self._run: Any = None
 
-    @property
-    def name(self) -> str:
-        """The name under which the run is logged."""
-        return str(self._cfg.name)
-
-    @property
-    def version(self) -> None:
-        """None: the run's folder has an id of its own."""
-        return None
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the settings are those that the run starts with."""
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Hand them on; the first ones start the run."""
         if self._run is None:
             import trackio
 
             project = os.environ.get("TRACKIO_PROJECT", "solo")
-            self._run = trackio.init(project=project, name=self.name, config=to_plain(self._cfg))
+            self._run = trackio.init(project=project, name=str(self._cfg.name), config=to_plain(self._cfg))
         self._run.log(dict(metrics), step=step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the run, which writes what is left."""
         if self._run is not None:
             self._run.finish()
 
 
-def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger | None:
-    """The logger that `cfg.wandb` asks for, if it does; offline where nobody answers."""
-    if not cfg.wandb.enabled:
-        return None
+def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
+    """Weights & Biases, offline where nobody answers."""
     try:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
         root.mkdir(parents=True, exist_ok=True)
-        options: Mapping[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
+        options: dict[str, Any] = {"resume": "allow", "id": run_id} if run_id else {}
         server = str(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
         why = None if cfg.wandb.offline or os.environ.get("WANDB_MODE") else out_of_reach(server)
         if why is not None:
             say(f"W&B can't be reached ({why}): the run goes on offline; upload it with: wandb sync {root}/wandb/*")
-        logger = WandbLogger(
-            name=str(cfg.name),
-            project=cfg.wandb.project,
-            entity=cfg.wandb.entity,
-            offline=cfg.wandb.offline or why is not None,
-            save_dir=root,
-            config=to_plain(cfg),
-            **options,
-        )
+        options |= {"name": str(cfg.name), "project": cfg.wandb.project, "entity": cfg.wandb.entity}
+        offline = cfg.wandb.offline or why is not None
+        logger = WandbLogger(offline=offline, save_dir=root, config=to_plain(cfg), **options)
         _ = logger.experiment  # signs in now, on the first process
     except Exception as error:  # whatever W&B raises: no account, no package
         raise UserError(
@@ -380,20 +331,12 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
     return logger
 
 
-def out_of_reach(url: str, patience: float = _PATIENCE) -> str | None:
-    """Why nobody answers at an address, or at the proxy on the way, within `patience` seconds; None if one does."""
+def out_of_reach(url: str) -> str | None:
+    """Why nobody answers at an address, or at the proxy on the way, in some seconds; None if one does."""
     place = urlsplit(getproxies().get("https") or url)
-    found: list[str | None] = []
-
-    def connect() -> None:
-        try:
-            port = place.port or (80 if place.scheme == "http" else 443)
-            socket.create_connection((place.hostname or "", port), timeout=patience).close()
-            found.append(None)
-        except (OSError, ValueError) as error:
-            found.append(getattr(error, "strerror", None) or str(error))
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(patience)
-    return found[0] if found else f"no answer within {patience:g} s"
+    try:
+        port = place.port or (80 if place.scheme == "http" else 443)
+        socket.create_connection((place.hostname or "", port), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None

@@ -10,7 +10,7 @@ import torch
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, FixedThreshold, HEXLoss, Superclass, WithNamed
 from solo.hex.objective import Hex, Step
-from solo.hex.schedule import Constant
+from solo.hex.policy import Constant
 from solo.losses import HierarchicalContrastiveLoss, Pairs, hierarchical_contrastive_loss
 from solo.losses import pairs as pairs_module
 from tests.losses import hierarchical_reference as reference

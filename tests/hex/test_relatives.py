@@ -7,12 +7,9 @@ import torch
 
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, EveryNegative, NoNegative, Superclass, hex_nce
-from solo.hex.build import build_objective
-from solo.hex.eyes import EYES
-from solo.hex.objective import Step
-from solo.hex.probe import gradient_cosine, whom_it_found
-from solo.hex.published import Components, FalseNegatives, Ring
-from solo.hex.relatives import Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
+from solo.hex.objective import Step, build_objective, gradient_cosine, whom_it_found
+from solo.hex.policy import Components, FalseNegatives, Ring
+from solo.hex.relatives import EYES, Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
 from solo.hex.rows import Action, Elsewhere
 from solo.losses import Pairs, info_nce
 from solo.losses import pairs as pairs_module
@@ -241,7 +238,7 @@ def views(n=12, d=5, seed=1):
 def test_false_negatives_are_near_to_any_view():
     pairs = views()
     s, n = (pairs.anchors @ pairs.keys.T).tolist(), len(pairs.keys)
-    found = chosen(FalseNegatives(nearest=3, least=0.4, warm_epoch=0), pairs)
+    found = chosen(FalseNegatives(nearest=3, least=0.4), pairs)
     for i in range(n):
         partner = (i + n // 2) % n
         best = {j: max(s[i][j], s[partner][j]) for j in range(n) if j not in (i, partner)}
@@ -269,7 +266,7 @@ def test_components_of_the_graph_of_nearest_neighbours(monkeypatch):
     expected = torch.tensor([[label[i % n] == label[j % n] and i % n != j % n for j in range(18)] for i in range(18)])
     assert 1 < len(set(label)) < n
     monkeypatch.setitem(pairs_module.BLOCK_ELEMENTS, "cpu", 80)
-    assert torch.equal(chosen(Components(warm_epoch=0), pairs), expected)
+    assert torch.equal(chosen(Components(), pairs), expected)
 
 
 @pytest.mark.parametrize("eye", EYES)

@@ -24,8 +24,7 @@ from solo.doctor.parity import on_processes
 from solo.hex import AdaptivePercentile, Constant, FixedThreshold, Superclass, hex_nce
 from solo.hex.policy import EveryNegative, NoNegative, Policy, WithNamed
 from solo.losses import fused, info_nce
-from solo.losses.pairs import Pairs
-from solo.losses.ring import RingPairs
+from solo.losses.pairs import Pairs, RingPairs
 from tests.losses import reference
 
 N, D = 70, 20  # two blocks and three tiles; neither is a power of two

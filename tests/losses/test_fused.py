@@ -18,10 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from solo.args.schema import HexCfg
 from solo.errors import UserError
 from solo.hex import AdaptivePercentile, FixedThreshold, Superclass, hex_nce
-from solo.hex.build import build_objective
-from solo.hex.objective import Step
+from solo.hex.objective import Step, build_objective
+from solo.hex.policy import Constant
 from solo.hex.rows import Action
-from solo.hex.schedule import Constant
 from solo.losses import fused, info_nce
 from solo.losses.pairs import Pairs
 from tests.losses.fused_cases import CASES, LOOPS, SPECIAL

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from solo.losses import HierarchicalContrastiveLoss
-from solo.losses.hierarchical_layers import kept_rows
-from solo.losses.label_levels import label_nodes
+from solo.losses.hierarchical import kept_rows
+from solo.losses.hierarchical_rows import label_nodes
 from tests.losses import hierarchical_reference as reference
 from tests.losses.test_hierarchical import KINDS, batch, grad_of
 

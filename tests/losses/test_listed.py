@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from solo.hex import AdaptivePercentile, Superclass
-from solo.hex.denominator import HexDenominator
-from solo.hex.loss import hex_nce
+from solo.hex.loss import HexDenominator, hex_nce
 from solo.losses import info_nce, pairs
 from solo.losses.hierarchical import hierarchical_contrastive_loss
-from solo.losses.label_levels import numbered
+from solo.losses.hierarchical_rows import numbered
 from solo.losses.pairs import Pairs
 from solo.nn.clusters import SinkhornKnopp
 

@@ -12,12 +12,10 @@ from solo import distributed
 from solo.doctor.parity import on_processes
 from solo.errors import UserError
 from solo.hex import AdaptivePercentile, Constant, FixedThreshold, Superclass, hex_nce
-from solo.hex.policy import EveryNegative, NoNegative
-from solo.hex.published import FalseNegatives
+from solo.hex.policy import EveryNegative, FalseNegatives, NoNegative
 from solo.hex.rows import RELEASE, Action
 from solo.losses import info_nce
-from solo.losses.pairs import Pairs
-from solo.losses.ring import RingPairs
+from solo.losses.pairs import Pairs, RingPairs
 
 B, D = 5, 3  # images of a process, numbers of a row
 HEX: dict[str, dict[str, Any]] = {
@@ -86,7 +84,7 @@ def test_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(argument: Any) -> list[str]:
     """What is said where a ring can't do what is asked."""
     texts = []
-    for policy, action in ((FalseNegatives(warm_epoch=0), None), (Superclass(), Action("pull"))):
+    for policy, action in ((FalseNegatives(), None), (Superclass(), Action("pull"))):
         pairs = RingPairs.from_views(torch.randn(2, B, D), groups=torch.zeros(B, dtype=torch.long))
         try:
             hex_nce(pairs, policy, action=action)

@@ -10,9 +10,19 @@ import torch
 
 from solo.eval.retrieval import retrieve_graded
 from solo.losses import cross_entropy_loss_func, pairs
-from solo.losses.happier import DELTA, RHO, TAU, Happier
-from solo.losses.tree_geometry import HypStructure, LevelContrast, LorentzHeads
-from solo.losses.tree_heads import HXE, HAFrame, HierCOS, LevelHeads, SoftLabels
+from solo.losses.tree_geometry import HypStructure, LorentzHeads
+from solo.losses.tree_heads import (
+    DELTA,
+    HXE,
+    RHO,
+    TAU,
+    HAFrame,
+    Happier,
+    HierCOS,
+    LevelContrast,
+    LevelHeads,
+    SoftLabels,
+)
 from solo.taxonomy import Taxonomy
 
 EVEN = Taxonomy(

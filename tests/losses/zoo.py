@@ -12,9 +12,8 @@ from torch import Tensor
 from solo import losses
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, WithNamed, hex_nce
-from solo.hex.build import build_objective
 from solo.hex.catalogue import POLICIES, named
-from solo.hex.objective import Hex, Step
+from solo.hex.objective import Hex, Step, build_objective
 from solo.hex.rows import Elsewhere
 from tests.losses import hierarchical_reference, reference
 from tests.losses.reference import who_is_found

@@ -110,12 +110,9 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
     if no_labels and not has_files:
         raise UserError(f"{folder} holds no files; data.no_labels=True expects the images directly in that folder")
     if not no_labels and not class_folders(folder):
-        found = "only files" if has_files else "nothing"
-        raise UserError(
-            f"{folder} holds {found}; expected one folder per class with images inside. "
-            "Unlabelled images in one flat folder are for pretrain, evaluate and analyze: "
-            "data.dataset=custom data.no_labels=True"
-        )
+        what = f"{folder} holds {'only files' if has_files else 'nothing'}; expected one folder per class with images"
+        advice = "Unlabelled images in one flat folder are for pretrain, evaluate and analyze"
+        raise UserError(f"{what} inside. {advice}: data.dataset=custom data.no_labels=True")
 
 
 def _check_target(spec: DatasetSpec, folder: Path) -> None:
@@ -152,7 +149,8 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     if spec.folders and (val := of_split(train, train=False)) != train:
         return str(val)
     if spec.layout is not None:
-        return train_path if layout_of(spec).holds_both(train) else None
+        both = layout_of(spec).root(train) or layout_of(spec).class_folder(train, train=False) not in (None, train)
+        return train_path if both else None
     if spec.name == "custom" and train.name in TRAINING and train.is_dir():
         for folder in map(train.with_name, VALIDATION):
             if folder.is_dir() and class_folders(folder) == class_folders(train) != []:
@@ -215,9 +213,8 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         spec = dataclasses.replace(spec, channels=int(data["channels"]))
     if form == "image_folder":
         spec = with_tree(spec, path)
-    written = {key: data.get(key) for key in ("on_error", "unknown_classes", "small_stem")}
-    given: dict[str, Any] = {key: value for key, value in written.items() if value is not None}
-    given["reading"] = ReadingKeys.of({**data, "channels": spec.channels})
+    given = {key: data[key] for key in ("on_error", "unknown_classes", "small_stem") if data.get(key) is not None}
+    given |= {"reading": ReadingKeys.of({**data, "channels": spec.channels})}
     spec = dataclasses.replace(spec, holdout=(float(data.get("holdout") or 0), path), **given)
     if form in WITH_COLUMNS:
         if spec.name != "custom":
@@ -228,10 +225,9 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     if form == "h5" and path and is_h5(Path(path).expanduser()):
         return _sampled(spec, h5_images(Path(path)))
     if no_labels and spec.folders and there:
-        folder = of_split(existing_folder(path), train=True)
         from solo.data.storage.reading import flat_images  # and with it Pillow
 
-        problems = Problems()
+        folder, problems = of_split(existing_folder(path), train=True), Problems()
         return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or no_labels:
         if taxonomy:
@@ -242,15 +238,14 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         return spec
     if data.get("num_classes") is not None and not there:
         return spec  # a config that is only looked at, or own loaders
-    folder = of_split(existing_folder(path), train=True)
-    levels = data.get("levels")
+    whole, levels = existing_folder(path), data.get("levels")
+    folder = of_split(whole, train=True)
     levels = levels if levels is None or isinstance(levels, str) else tuple(levels)
     changed = os.stat(folder).st_mtime_ns
     tree, nested, files, notes = _look_at_folder(str(folder), levels, taxonomy, spec.on_error == "skip", changed)
-    known: dict[str, Any] = {"taxonomy": tree, "num_classes": tree.num_classes, "nested": nested}
-    spec = dataclasses.replace(spec, source=_OWN, format=form, **known)
-    split = [] if str(folder) == str(existing_folder(path)) else [f"{path} holds splits; {folder.name} is trained on"]
-    return _sampled(spec, files, [*split, *notes])
+    spec = dataclasses.replace(spec, source=_OWN, format=form, taxonomy=tree, num_classes=tree.num_classes)
+    split = [] if folder == whole else [f"{path} holds splits; {folder.name} is trained on"]
+    return _sampled(dataclasses.replace(spec, nested=nested), files, [*split, *notes])
 
 
 def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence[str] = ()) -> DatasetSpec:
@@ -277,14 +272,12 @@ def _look_at_folder(
         return read_tree(taxonomy, class_folders(root), names), False, files, notes
     if levels is None:
         # A folder with images and with image folders may be a class with more of its images, or a node with children.
-        direct, deeper = {parts[0] for parts in folders if len(parts) == 1}, {p[0] for p in folders if len(p) > 1}
-        both = sorted(direct & deeper)
-        if both:
+        deeper = {parts[0] for parts in folders if len(parts) > 1}
+        if both := sorted(parts[0] for parts in folders if len(parts) == 1 and parts[0] in deeper):
             levels = "flat"
-            notes.append(
-                f"{len(both):,} class folders hold images beside folders with images ({', '.join(both[:3])}), so that "
-                "only the first folders are classes; data.levels=folders makes a label tree of all folders"
-            )
+            what = f"{len(both):,} class folders hold images beside folders with images ({', '.join(both[:3])})"
+            more = "only the first folders are classes; data.levels=folders makes a label tree of all folders"
+            notes.append(f"{what}, so that {more}")
     if levels != "flat" and (classes := folder_classes(folders)):
         tree = from_paths(classes, names)
         return tree, tree.num_levels > 1, files, notes
@@ -297,13 +290,12 @@ def _of_columns(spec: DatasetSpec, path: str | None, label_columns: Sequence[str
     """The tree that label columns, coarse first, describe; without any, one class of everything."""
     wanted = Wanted(True, spec.path_column, label_columns, spec.on_error == "skip")
     found = list_images(spec.format, path, wanted)
-    spec = dataclasses.replace(spec, num_classes=1, path_column=found.path_column)
-    if found.columns:
-        try:
-            tree, _ = from_columns(found.rows, found.columns)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        spec = dataclasses.replace(spec, taxonomy=tree, num_classes=tree.num_classes)
+    try:
+        tree = from_columns(found.rows, found.columns)[0] if found.columns else None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    count = tree.num_classes if tree else 1
+    spec = dataclasses.replace(spec, path_column=found.path_column, taxonomy=tree, num_classes=count)
     return _sampled(spec, found.images, _repeated(found) if spec.format == "table" else ())
 
 
@@ -316,10 +308,8 @@ def _repeated(found: Listing) -> list[str]:
     if differing := [file for file, labels in twice.items() if len(labels) > 1]:
         labels = sorted(twice[differing[0]].items(), key=lambda item: item[1])[:2]
         shown = " and ".join(f"{' > '.join(row)} in row {number + 1}" for row, number in labels)
-        return [
-            f"{len(differing):,} files stand in several rows with different labels ({differing[0]}: {shown}), and each "
-            "row is an image of its own; several labels of one image can't be learned"
-        ]
+        what = f"{len(differing):,} files stand in several rows with different labels ({differing[0]}: {shown})"
+        return [f"{what}, and each row is an image of its own; several labels of one image can't be learned"]
     again, what = len(found.images) - len(places), "rows that repeat the file and the labels of an earlier one"
     return [f"{what}, and count again: {again:,}"] if again else []
 

@@ -40,7 +40,7 @@ class DatasetSpec:
     eval_mean: Stats | None = None  # for classification; None means `mean`, `std`
     eval_std: Stats | None = None
     taxonomy: Taxonomy | None = None  # the label tree; None if the class names come from folders
-    num_classes: int | None = None  # None if counted from the folders, see `count_classes`
+    num_classes: int | None = None  # as published, until the files are read; None: counted from the folders
     small_stem: bool = False  # whether ResNets get a stem for small images
     downloads: bool = False  # whether it is at hand, or fetched, without a path
     folders: bool = False  # whether `data.train_path` is a folder with one sub-folder per class
@@ -49,12 +49,10 @@ class DatasetSpec:
     flip: bool = True  # whether they may be mirrored
     path_column: str | None = None  # of a table of own images, the column with their paths
     on_error: Literal["raise", "skip"] = "raise"  # what is done with files that can't be decoded
-    # `"module:NAME"` of a `solo.data.layouts.layout.Layout`, for data sets whose classes and label tree come from their
-    # own files; `num_classes` is the published number until they are read
-    layout: str | None = None
+    layout: str | None = None  # `"module:NAME"` of a `Layout`, by which classes and label tree come from its own files
     reading: ReadingKeys = ReadingKeys()  # how files become images
-    # what happens to validation images of classes that the training data lack: an error, they are left out, or they
-    # keep the labels that they share with the training data
+    # what happens to validation images of new classes: an error, they are left out, or they keep the labels that they
+    # share with the training data
     unknown_classes: Literal["raise", "drop", "label"] = "raise"
     holdout: tuple[float, str | None] = (0.0, None)  # share of the training images that validate, and where these are
     sample: Sample = Sample()  # of own training images
@@ -143,8 +141,9 @@ def _thumbnails(name: str, classes: Taxonomy | int, source: str, size: int = 32,
     return _row(name, size, classes, _CIFAR, f"small:{source}", **{**_SMALL, **more})
 
 
-# The HEX release uses five superclasses of CIFAR-100 as data sets of their own: name there -> superclass.
-_PARTS = {name: name for name in ("aquatic_mammals", "fish", "flowers", "trees")} | {"vehicle_1": "vehicles_1"}
+# The HEX release uses five superclasses of CIFAR-100 as data sets of their own, by their names there.
+_PARTS = {name: _CIFAR100_GROUPS[name] for name in ("aquatic_mammals", "fish", "flowers", "trees")}
+_PARTS["vehicle_1"] = _CIFAR100_GROUPS["vehicles_1"]
 # Names of the MedMNIST collection, without their ending, and numbers of classes.
 _MEDMNIST = {"blood": 8, "chest": 2, "derma": 7, "oct": 4, "organa": 11, "organc": 11, "organs": 11, "path": 9}
 _MEDMNIST |= {"pneumonia": 2, "retina": 5, "tissue": 8}
@@ -195,10 +194,7 @@ ROWS = (
     _thumbnails("mnist", 10, "mnist", size=28, flip=False),
     _thumbnails("svhn", 10, "svhn", flip=False),
     _thumbnails("cifar10c", _CIFAR10, "cifar10c"),
-    *(
-        _thumbnails(f"cifar100_{name}", Taxonomy.flat(_CIFAR100_GROUPS[group]), "cifar100_part")
-        for name, group in _PARTS.items()
-    ),
+    *(_thumbnails(f"cifar100_{name}", Taxonomy.flat(classes), "cifar100_part") for name, classes in _PARTS.items()),
     *(
         _thumbnails(f"{name}mnist", count, "medmnist", size=28, small_stem=name != "path")
         for name, count in _MEDMNIST.items()
@@ -206,14 +202,6 @@ ROWS = (
 )
 
 # Second names: ours, and those of the HEX release.
-ALIASES = {
-    "image_folder": "custom",
-    "INaturalist": "inat21",
-    "blood": "bloodmnist",
-    "cub": "cub200",
-    "fgvc_aircraft": "aircraft",
-    "oxford102flowers": "flowers",
-    "oxfordpets": "pets",
-    "stanford_cars": "cars",
-    "stanford_dogs": "dogs",
-}
+ALIASES = {"image_folder": "custom", "INaturalist": "inat21", "blood": "bloodmnist", "cub": "cub200"}
+ALIASES |= {"fgvc_aircraft": "aircraft", "oxford102flowers": "flowers", "oxfordpets": "pets"}
+ALIASES |= {"stanford_cars": "cars", "stanford_dogs": "dogs"}

@@ -16,6 +16,7 @@ from solo.errors import UserError, explained
 from solo.taxonomy import UNKNOWN
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Pairs = Dataset[tuple[Any, Any]]  # items (image or views, target)
 
 
 class Around(Dataset[Any]):
@@ -171,7 +172,7 @@ class KnownLabels(Dataset[tuple[Any, Any]]):
     are the `labels`, int64 `(N,)` or `(N, levels)`; `targets` are the classes, -1 without the finest label.
     """
 
-    def __init__(self, dataset: Dataset[tuple[Any, Any]], known: Tensor) -> None:
+    def __init__(self, dataset: Pairs, known: Tensor) -> None:
         labels = level_targets(dataset)
         assert known.shape == (len(labels), 1 if labels.ndim == 1 else labels.shape[1]), "one column a level"
         self.dataset = dataset
@@ -192,11 +193,8 @@ class KnownLabels(Dataset[tuple[Any, Any]]):
 
 
 def withhold(
-    dataset: Dataset[tuple[Any, Any]],
-    unseen: Sequence[int] = (),
-    label_fraction: float | Sequence[float] = -1.0,
-    seed: int = 42,
-) -> Dataset[tuple[Any, Any]]:
+    dataset: Pairs, unseen: Sequence[int] = (), label_fraction: float | Sequence[float] = -1.0, seed: int = 42
+) -> Pairs:
     """Leave out the images of `unseen` classes, then take labels away.
 
     `label_fraction` of the images keep them: one share, or one a level, coarse first; 1 or negative is all.

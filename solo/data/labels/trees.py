@@ -14,6 +14,7 @@ from solo.untrusted import parse_json, regular
 
 Names = tuple[str, ...]
 Labels = tuple[int, ...]
+Parents = Mapping[str, Sequence[str]]  # of each child; a tree has one
 _WNID = re.compile(r"n\d{8}")
 _HEADERS = ({"child", "parent"}, {"class", "superclass"}, {"name", "parent"})  # of files of two columns
 _LONGEST = 1000  # way from a class up, in a graph that becomes a tree
@@ -167,10 +168,7 @@ def _column_tree(
 
 
 def from_parents(
-    parents: Mapping[str, Sequence[str]],
-    classes: Sequence[str],
-    levels: Sequence[str] | None = None,
-    graph: bool = False,
+    parents: Parents, classes: Sequence[str], levels: Sequence[str] | None = None, graph: bool = False
 ) -> Taxonomy:
     """A tree from child -> parents; only what lies above `classes` is kept, without top levels of a single node.
 
@@ -195,7 +193,7 @@ def from_parents(
     return from_paths(paths, levels)
 
 
-def climb(name: str, parents: Mapping[str, Sequence[str]]) -> Names:
+def climb(name: str, parents: Parents) -> Names:
     """The way from the root down to a node of child -> parents; a `UserError` for two parents or a circle."""
     path = [name]
     while above := parents.get(path[-1]):

@@ -12,7 +12,6 @@ from solo.data.layouts.layout import Layout, either, images_in, lines, read_json
 _SPLITS, _ISA = "splits_tieredImageNet-H", "tiered_imagenet_isa.txt"
 _NODES, _EDGES, _LEAVES = "node_names.txt", "class_hierarchy.txt", "dataset_class_info.json"
 _IMAGENET, _WHERE = ("train", "val"), "beside ImageNet's train and val"
-_ROOT, _LIVING = "n00001740", "n00004258"
 _TABLE = "imagenet-F-{}.txt"
 _LEVELS = {"basic": "basic", "subordinate": "subord", "fine": "finegrained"}  # level -> its word in names of files
 
@@ -50,7 +49,7 @@ def _split(root: Path, level: int, count: int, ancestor: str | None) -> dict[str
     for node in order:
         mine = (frozenset([child]) if child in leaves else below[child] for child in children.get(node, []))
         below[node] = frozenset().union({node} & leaves, *mine)
-    depth, inside = {_ROOT: 0}, {ancestor}
+    depth, inside = {"n00001740": 0}, {ancestor}
     for node in reversed(order):
         if node in inside:
             inside.update(children.get(node, []))
@@ -102,7 +101,7 @@ def _beside(root: Path, file: str) -> Path:
     return either(root / file, root / "data" / file)
 
 
-LIVING17 = _breeds("BREEDS Living-17", "breeds", 5, 4, _LIVING)
+LIVING17 = _breeds("BREEDS Living-17", "breeds", 5, 4, ancestor="n00004258")
 ENTITY13 = _breeds("BREEDS Entity-13", "breeds", 3, 20)
 ENTITY30 = _breeds("BREEDS Entity-30", "breeds", 4, 8)
 

@@ -13,19 +13,14 @@ from typing import Any, cast
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
 from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
-from solo.errors import UserError, explained, reason
+from solo.errors import UserError, explained
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json, regular
 
 Classes = Mapping[Any, Names]
-Images = Callable[[Path, bool], Iterable[tuple[Path, Any]]]
+Images = Callable[[Path, bool], Iterable[tuple[str | Path, Any]]]
 # What the sub-folders of the two splits are called where a data set is a folder of class folders.
 _SPLITS = {True: ("train", "2021_train", "train_mini", "2021_train_mini"), False: ("val", "test", "2021_valid")}
-
-
-def flat(name: str) -> Names:
-    """A class of one level."""
-    return (name,)
 
 
 @dataclass(frozen=True)
@@ -41,18 +36,16 @@ class Layout:
     url: str  # where to get it
     # files and folders that it must have, alternatives apart by `|`; without any, it is published as class folders
     markers: tuple[str, ...] = ()
-    # root -> what its files call each class, in the order of the official numbers, and its name path, coarse first;
-    # None: what `images` call them, sorted, is a name or the path
+    # root -> what its files call each class, in official order, and its name path, coarse first; None: what `images`
+    # call them, sorted, is a name or the path
     classes: Callable[[Path], Classes] | None = None
     # (root, whether training images are wanted) -> image file and what they call its class
     images: Images | None = None
     levels: Names | None = ("class",)  # names of the label levels
-    # name of a class folder -> its name path, for layouts with class folders; None: without its lists it can't be told
-    # from another data set
-    of_folder: Callable[[str], Names] | None = flat
+    # name of a class folder -> its name path; None: without its lists it can't be told from another data set
+    of_folder: Callable[[str], Names] | None = lambda name: (name,)
     torchvision: str | None = None  # class of torchvision that can fetch it into a folder
-    # names of labels of which an image may have several; its class is then their combination, named `label+label`,
-    # those that can hardly be seen with `?` in front
+    # of which an image may have several; its class is `label+label`, those that can hardly be seen with `?` in front
     several: Names = ()
     # root -> those of the validation images that are looked up in the others
     queries: Callable[[Path], Iterable[Path]] | None = None
@@ -80,28 +73,19 @@ class Layout:
         first = [path / name / deeper for name in class_folders(path)[:1] for deeper in ("", "images")]
         return path if any(images_in(place) for place in first if place.is_dir()) else None
 
-    def holds_both(self, path: Path) -> bool:
-        """Whether training and validation images lie in the same folder."""
-        return self.root(path) is not None or self.class_folder(path, train=False) not in (None, path)
-
     def how_to(self, path: Path) -> str:
         """The message for when nothing was found."""
-        inside = ", ".join(self.markers).replace("|", " or ")
-        return (
-            f"no {self.title} in {path}; fetch it from {self.url}, unpack it, and set data.train_path and "
-            f"data.val_path to the folder {f'with {inside}' if inside else 'above it'}"
-            f"{'; one folder per class (train/CLASS, test/CLASS) is read as well' if self.of_folder else ''}"
-        )
+        inside = "with " + ", ".join(self.markers).replace("|", " or ") if self.markers else "above it"
+        folders = "; one folder per class (train/CLASS, test/CLASS) is read as well" if self.of_folder else ""
+        fetch = f"no {self.title} in {path}; fetch it from {self.url}, unpack it"
+        return f"{fetch}, and set data.train_path and data.val_path to the folder {inside}{folders}"
 
     def fetch(self, path: Path) -> None:
         """Let torchvision download it into `path`. Raises a `UserError`: it can't be downloaded."""
         from torchvision import datasets
 
-        try:
-            with guarded():
-                getattr(datasets, cast(str, self.torchvision))(str(path), download=True)
-        except (RuntimeError, OSError, ImportError) as error:
-            raise UserError(f"{self.how_to(path)} (the download failed: {reason(error)})") from error
+        with guarded(), explained(f"{self.how_to(path)}; the download failed", "try again", RuntimeError, OSError):
+            getattr(datasets, cast(str, self.torchvision))(str(path), download=True)
 
     def tree(self, path: Path, train: bool = True) -> Taxonomy | None:
         """The label tree, None if there are no data in `path`."""
@@ -116,11 +100,10 @@ class Layout:
         folder, classes = found
         tree = _tree(tuple(classes.values()), self.levels)
         leaf_of = dict(zip(classes, _leaves(classes.values(), tree), strict=True))
-        published = self.images if self.root(path) else None
-        files: list[str] = []  # a path object takes three times the memory, and there may be millions
-        targets: list[int] = []
+        images = self.images if self.root(path) and self.images else _in_class_folders
+        files, targets = list[str](), list[int]()  # path objects take three times the memory
         with self._reading(folder):
-            for file, name in published(folder, train) if published else _in_class_folders(folder):
+            for file, name in images(folder, train):
                 files.append(str(file))
                 targets.append(leaf_of[name])
         if not files:
@@ -131,8 +114,10 @@ class Layout:
         root = self.root(path)
         with self._reading(root or path):
             if root is None:
-                folder, named = self.class_folder(path, train), self.of_folder or flat
-                return (folder, {name: named(name) for name in class_folders(folder)}) if folder else None
+                folder = self.class_folder(path, train)
+                if folder is None or self.of_folder is None:
+                    return None
+                return folder, {name: self.of_folder(name) for name in class_folders(folder)}
             if self.classes:
                 classes = self.classes(root)
             else:
@@ -198,8 +183,7 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if is_image_name(file.name))
 
 
-# A run asks several times for the same tree.
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=8)  # a run asks several times for the same tree
 def _tree(paths: tuple[Names, ...], levels: Names | None) -> Taxonomy:
     depth = max(map(len, paths), default=0)
     # Class folders of a data set with several levels may say one of them only.
@@ -223,8 +207,7 @@ def _has(folder: Path, marker: str) -> bool:
     return any((folder / name).exists() for name in marker.split("|"))
 
 
-def _in_class_folders(folder: Path) -> Iterator[tuple[str, str]]:
+def _in_class_folders(folder: Path, train: bool) -> Iterator[tuple[str, str]]:
     for name in class_folders(folder):
         for parts, files in image_folders(folder / name, Problems()):
-            for file in files:
-                yield os.path.join(folder, name, *parts, file), name
+            yield from ((os.path.join(folder, name, *parts, file), name) for file in files)

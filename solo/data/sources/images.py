@@ -21,7 +21,7 @@ from solo.taxonomy import Taxonomy
 
 Item = TypeVar("Item")
 Transform = Callable[[Any], Any]
-OptTransform = Transform | None
+Step = Transform | None  # that an image or a target goes through
 Split = Literal["pretrain", "train", "val"]
 
 
@@ -32,8 +32,8 @@ class Request:
     split: Split
     path: Path | None
     download: bool
-    transform: OptTransform
-    target_transform: OptTransform
+    transform: Step
+    target_transform: Step
 
     @property
     def root(self) -> Path:
@@ -58,9 +58,7 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
 
     reading = ImageReading()  # how files become images
 
-    def __init__(
-        self, targets: Iterable[int], transform: OptTransform = None, target_transform: OptTransform = None
-    ) -> None:
+    def __init__(self, targets: Iterable[int], transform: Step = None, target_transform: Step = None) -> None:
         self.targets = [int(target) for target in targets]
         self.transform = transform
         self.target_transform = target_transform
@@ -85,11 +83,7 @@ class ArrayDataset(LabelledImages):
     groups: np.ndarray | None = None  # images of one (a writer, a font) belong together: `data.holdout` keeps them so
 
     def __init__(
-        self,
-        images: np.ndarray,
-        targets: Iterable[int],
-        transform: OptTransform = None,
-        target_transform: OptTransform = None,
+        self, images: np.ndarray, targets: Iterable[int], transform: Step = None, target_transform: Step = None
     ) -> None:
         super().__init__(targets, transform, target_transform)
         self.data = images
@@ -113,10 +107,10 @@ class ImageFiles(LabelledImages):
     def __init__(
         self,
         files: Sequence[str | Path | Stored],
-        targets: Sequence[int],
+        targets: Iterable[int],
         classes: Sequence[str],
-        transform: OptTransform = None,
-        target_transform: OptTransform = None,
+        transform: Step = None,
+        target_transform: Step = None,
     ) -> None:
         super().__init__(targets, transform, target_transform)
         self.samples = self.imgs = list(zip(files, self.targets, strict=True))
@@ -131,7 +125,7 @@ class ImageFiles(LabelledImages):
 class CustomDatasetWithoutLabels(ImageFiles):
     """All images directly in `root`, with target -1, at least one; `images`: their sorted names."""
 
-    def __init__(self, root: str | Path, transform: OptTransform = None) -> None:
+    def __init__(self, root: str | Path, transform: Step = None) -> None:
         self.root = Path(root)
         self.images = flat_images(self.root)
         if not self.images:
@@ -147,11 +141,7 @@ class H5Dataset(ImageFiles):
     """
 
     def __init__(
-        self,
-        dataset: str,
-        h5_path: str | Path,
-        transform: OptTransform = None,
-        target_transform: OptTransform = None,
+        self, dataset: str, h5_path: str | Path, transform: Step = None, target_transform: Step = None
     ) -> None:
         self._file = H5File(Path(h5_path).expanduser())
         self.root, index = self._file.path, read_index(self._file.path)

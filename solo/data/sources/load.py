@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
-from solo.data.labels.subsets import hold_out
+from solo.data.labels.subsets import Pairs, hold_out
 from solo.data.labels.trees import Labels, label_rows
 from solo.data.sources.images import (
     CustomDatasetWithoutLabels,
@@ -56,7 +55,7 @@ def load(
     levels: bool = False,
     no_labels: bool = False,
     data_format: str | None = None,
-) -> Dataset[tuple[Any, Any]]:
+) -> Pairs:
     """The images of one split: `train`, `val`, or `pretrain` (`train` and the unlabelled images, where there are some).
 
     `path` is the folder or file of this split, or the root of a data set with a layout of its own; with `no_labels` a
@@ -98,12 +97,10 @@ def load(
                 raise UserError(f"{what}; other numbers are read from {own_}")
     if isinstance(images, LabelledImages):
         images.reading = ImageReading.by(spec.reading)
-    return cast("Dataset[tuple[Any, Any]]", SkipBroken(images) if spec.on_error == "skip" else images)
+    return cast(Pairs, SkipBroken(images) if spec.on_error == "skip" else images)
 
 
-def from_torchvision(
-    cls: Callable[..., Dataset[tuple[Any, Any]]], layout: str, request: Request, **kwargs: Any
-) -> Dataset[tuple[Any, Any]]:
+def from_torchvision(cls: Callable[..., Pairs], layout: str, request: Request, **kwargs: Any) -> Pairs:
     """A data set of torchvision that fetches itself; a `UserError` says where it was looked for in vain."""
     options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
     fetch = "the download failed" if request.download else "data.download=False"
@@ -120,10 +117,8 @@ def published(spec: DatasetSpec, request: Request) -> ImageFiles:
         obtain(spec, str(request.root), request.download)
     files, targets, tree = layout.read(request.root, train)
     if spec.taxonomy not in (None, tree):
-        raise UserError(
-            f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training "
-            "data; data.train_path and data.val_path must belong to the same copy of the data set"
-        )
+        what = f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training"
+        raise UserError(f"{what} data; data.train_path and data.val_path must belong to the same copy of the data set")
     return ImageFiles(files, targets, tree.class_names, request.transform, request.target_transform)
 
 

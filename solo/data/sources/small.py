@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, layout_of
+from solo.data.labels.subsets import Pairs
 from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import from_torchvision, image_folder
 from solo.data.storage.folders import class_folders
@@ -89,28 +89,28 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it
 
 
-def cifar10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+def cifar10(spec: DatasetSpec, request: Request) -> Pairs:
     """CIFAR-10 as torchvision reads and fetches it."""
     return from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
 
 
-def cifar100(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+def cifar100(spec: DatasetSpec, request: Request) -> Pairs:
     """CIFAR-100 as torchvision reads and fetches it; its superclasses are the row's."""
     return from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
 
 
-def cifar100_part(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+def cifar100_part(spec: DatasetSpec, request: Request) -> Pairs:
     """The five classes of a superclass, out of CIFAR-100 or from a folder with one sub-folder for each of them."""
     names = [] if spec.taxonomy is None else list(spec.taxonomy.class_names)
     if request.path and request.path.is_dir() and class_folders(request.path) == names:
-        return cast("Dataset[tuple[Any, Any]]", image_folder(spec, request))
+        return cast(Pairs, image_folder(spec, request))
     data: Any = cifar100(spec, request)
     index = {data.class_to_idx[name]: i for i, name in enumerate(names)}
     kept = [i for i, target in enumerate(data.targets) if target in index]
     return _arrays(data.data[kept], [index[data.targets[i]] for i in kept], request)
 
 
-def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
     """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
 
     Its path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds the 10,000
@@ -122,10 +122,8 @@ def cifar10c(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
     folder = path if path.is_dir() else path.parent
     files = [path] if path.is_file() else sorted(set(folder.glob("*.npy")) - {folder / _CIFAR10C_LABELS})
     if not files or not (folder / _CIFAR10C_LABELS).is_file():
-        raise UserError(
-            f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path to the "
-            "folder with labels.npy and fog.npy, ..., or to one of these files"
-        )
+        what = f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path"
+        raise UserError(f"{what} to the folder with labels.npy and fog.npy, ..., or to one of these files")
     images = np.concatenate([_load(file) for file in files])
     return _arrays(images, np.tile(_load(folder / _CIFAR10C_LABELS), len(files)), request)
 
@@ -138,7 +136,7 @@ class _STL10(tv.STL10):  # type: ignore[misc]
         return cast("list[int]", self.labels.tolist())
 
 
-def stl10(spec: DatasetSpec, request: Request) -> Dataset[tuple[Any, Any]]:
+def stl10(spec: DatasetSpec, request: Request) -> Pairs:
     """STL-10 by torchvision; pretraining adds the 100,000 unlabelled images."""
     split = {"pretrain": "train+unlabeled", "train": "train", "val": "test"}[request.split]
     return from_torchvision(_STL10, "stl10_binary", request, split=split)
@@ -161,10 +159,8 @@ def medmnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
     """A MedMNIST data set; its test images validate. The two classes of ChestMNIST here are no finding and some."""
     path = request.root / f"{spec.name}.npz"
     if not path.is_file():
-        raise UserError(
-            f"no {path.name} in {request.root}; fetch it from https://medmnist.com and set data.train_path and "
-            "data.val_path to its folder"
-        )
+        what = f"no {path.name} in {request.root}; fetch it from https://medmnist.com"
+        raise UserError(f"{what} and set data.train_path and data.val_path to its folder")
     archive = _load(path)
     split = "test" if request.split == "val" else "train"
     if missing := {f"{split}_images", f"{split}_labels"} - archive.keys():

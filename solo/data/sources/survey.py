@@ -21,7 +21,6 @@ from solo.data.storage.reading import Head, ImageReading
 from solo.errors import BrokenImageError, UserError
 from solo.taxonomy import UNKNOWN, Taxonomy
 
-GREY = {"1", "L", "I", "I;16", "F"}  # modes of Pillow
 SAMPLE = 500  # images decoded for mean and std
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
@@ -92,10 +91,8 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
         heads = list(progress(pool.map(head_of, listed.images), "heads", len(classes)))
     problems += [head for head in heads if isinstance(head, str)]
     known = [head for head in heads if isinstance(head, Head)]
-    files, classes = (
-        [one for one, head in zip(whole, heads, strict=True) if isinstance(head, Head)]
-        for whole in (listed.images, classes)
-    )
+    read = [place for place, head in enumerate(heads) if isinstance(head, Head)]
+    files, classes = [listed.images[place] for place in read], [classes[place] for place in read]
     if not files:
         tars = sorted(root.glob("*.tar")) if folder else []
         reasons = [*problems[:1], *notes]
@@ -104,11 +101,11 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
         raise UserError(f"{root} holds no image that can be read{reason}{advice}")
     modes = Counter(head.mode for head in known)
     kinds = [mode.partition(" channels") for mode in modes]
-    channels = 1 if set(modes) <= GREY else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
+    grey = set(modes) <= {"1", "L", "I", "I;16", "F"}
+    channels = 1 if grey else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
     reader = dataclasses.replace(reading, channels=channels)
-    mean, std, decoded = _statistics(
-        random.Random(0).sample(files, min(SAMPLE, len(files))), reader, problems, progress
-    )
+    drawn = random.Random(0).sample(files, min(SAMPLE, len(files)))
+    mean, std, decoded = _statistics(drawn, reader, problems, progress)
     if reading.range is not None:
         settings["range"] = list(reading.range)
     sizes = Counter(head.size for head in known)

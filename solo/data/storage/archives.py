@@ -17,7 +17,6 @@ from solo.errors import UserError, explained
 
 MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
 MOST_FILES = 20_000_000
-_LONGEST_NAME = 2**20  # bytes of a header's extension
 _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
 _OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
@@ -49,7 +48,7 @@ class StrictInfo(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"it is cut off or damaged: {error}") from error
-        if info.size < 0 or (info.type in _OF_NAMES and info.size > _LONGEST_NAME):
+        if info.size < 0 or (info.type in _OF_NAMES and info.size > 2**20):
             raise tarfile.ReadError(f"a header says that {info.size} bytes follow")
         return info
 

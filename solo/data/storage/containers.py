@@ -13,7 +13,6 @@ import re
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,13 @@ from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
 
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 1_000_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_LARGEST = 2**30  # bytes of an image file in an HDF5 file
 _H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SAVED = ("dataset_dict.json", "state.json")  # what `datasets` leaves by `save_to_disk`
-_HUB_VALIDATION = ("validation", "valid", "val", "test")
 _LOADED: set[str] = set()  # data sets of the hub
 
 Index = dict[str, list[str]]
+ShardSample = dict[str, Stored]  # what has one key, by extension: `.jpg`, `.cls`
 
 
 def as_text(cell: Any) -> str:
@@ -43,18 +39,12 @@ def as_text(cell: Any) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
-@dataclass
-class ShardSample:
-    """The image of a key, and what else has it."""
-
-    image: Stored | None = None
-    others: dict[str, Stored] = field(default_factory=dict)  # by extension
-
-
 def shard_files(path: str | Path) -> list[str]:
     """The shards, not compressed, of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`."""
     text = str(Path(path).expanduser())
-    found = None if os.path.exists(text) else _BRACES.search(text)  # a name may hold braces of its own
+    found = (
+        None if os.path.exists(text) else re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    )  # a name may hold braces of its own
     if found:
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
@@ -65,28 +55,26 @@ def shard_files(path: str | Path) -> list[str]:
         files = sorted(str(file) for file in Path(text).rglob("*") if file.name.endswith((".tar", *_COMPRESSED)))
     else:
         files = [text]
-    missing = [file for file in files if not os.path.isfile(file)]
-    if missing or not files:
-        what = f"{missing[0]} does not exist" if missing else f"{text} holds no *.tar file"
+    wrong = [f"{file} does not exist" for file in files if not os.path.isfile(file)]
+    if wrong or not files:
+        what = wrong[0] if wrong else f"{text} holds no *.tar file"
         raise UserError(f"{what}; data.format=webdataset needs a tar file, a folder of them, or name-{{000..099}}.tar")
-    compressed = next((file for file in files if file.endswith(_COMPRESSED)), None)
-    if compressed:
-        raise UserError(f"{compressed} is compressed, and its images can't be read in any order; unpack it to .tar")
+    if compressed := [file for file in files if file.endswith(_COMPRESSED)]:
+        raise UserError(f"{compressed[0]} is compressed, and its images can't be read in any order; unpack it to .tar")
     return files
 
 
 def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, ShardSample]:
-    """The samples with an image, by shard and key, in their order.
+    """The samples with an image, by shard and key, in their order; a `UserError` for none, or a key that comes twice.
 
-    `problems` is told of shards that can't be read to their end; without it they are refused. Raises a `UserError`
-    where a shard is damaged or holds a key twice, or there is no image.
+    `problems` is told of shards that can't be read to their end; without it they are refused.
     """
-    samples: dict[str, ShardSample] = {}
+    samples, problems = dict[str, ShardSample](), problems or Problems()
     for shard in shard_files(path):
         stat = os.stat(shard)
         found, problem = _members(shard, stat.st_size, stat.st_mtime_ns)
         if problem:
-            (problems or Problems()).add(shard, problem)
+            problems.add(shard, problem)
         samples |= found
     if not samples:
         raise UserError(f"{path} holds no images; members must be named KEY.jpg, KEY.png, .., with KEY.cls or KEY.json")
@@ -108,15 +96,11 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, ShardSam
                     continue
                 key, _, extension = name.partition(".")
                 extension = f".{extension.lower()}"
-                sample, start = found.setdefault(f"{folder}/{key}", ShardSample()), info.offset_data
-                place = (shard, start, info.size)
-                member = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", _member_bytes, place)
-                if extension in sample.others or (sample.image and sample.image.name == member.name):
+                sample, start = found.setdefault(f"{folder}/{key}", {}), info.offset_data
+                if extension in sample:
                     raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
-                if is_image_name(extension):  # the first of several is the image
-                    sample.image = sample.image or member
-                else:
-                    sample.others[extension] = member
+                place, part = (shard, start, info.size), f"{info.name} {start}"
+                sample[extension] = Stored(f"{shard}:{info.name}", shard, part, _member_bytes, place)
         with open(shard, "rb") as file:
             file.seek(tar.offset)
             if file.read(2**16).strip(b"\0"):
@@ -125,7 +109,7 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, ShardSam
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
         problem = f"can't be read to its end ({reason(error)})"
-    return {f"{shard}:{key}": sample for key, sample in found.items() if sample.image}, problem
+    return {f"{shard}:{key}": sample for key, sample in found.items() if any(map(is_image_name, sample))}, problem
 
 
 def _member_bytes(shard: str, offset: int, size: int) -> bytes:
@@ -139,7 +123,7 @@ def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
     rows: list[dict[str, Any]] = []
     for sample in samples:
         rows.append({})
-        for extension, member in sample.others.items():
+        for extension, member in sample.items():
             if extension == ".cls":
                 rows[-1]["cls"] = member.read().decode(errors="replace").strip()
             elif extension == ".json":
@@ -151,7 +135,7 @@ def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Rows as columns of texts: an empty one where a row doesn't have it."""
+    """Rows as columns of texts, which are empty where a row doesn't have them."""
     return {name: [as_text(row.get(name)) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
 
 
@@ -240,7 +224,7 @@ class H5File:
             item = handle[part.encode("utf-8", "surrogateescape")]
             if item.file.filename != handle.filename or item.is_virtual or item.external:
                 raise ValueError("it leads to another file")
-            if item.dtype != "uint8" or item.ndim != 1 or item.size > _LARGEST:
+            if item.dtype != "uint8" or item.ndim != 1 or item.size > 2**30:
                 raise ValueError(f"it holds {item.dtype} of shape {item.shape}")
             return bytes(item[()].tobytes())
         except UserError:
@@ -300,14 +284,14 @@ def read_hub(path: str, train: bool = True) -> Any:
     name, _, split = path.partition(":")
     folder = Path(name).expanduser()
     with explained(f"datasets can't load {name}", "give a name on the hub or a folder"):
-        if any((folder / file).is_file() for file in _SAVED):
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():  # left by `save_to_disk`
             data = datasets.load_from_disk(str(folder))
         else:
             data = datasets.load_dataset(str(folder) if folder.is_dir() else name)
     _LOADED.add(path)
     if not isinstance(data, Mapping):
         return data
-    wanted = [split] if split else ["train"] if train else list(_HUB_VALIDATION)
+    wanted = [split] if split else ["train"] if train else ["validation", "valid", "val", "test"]
     found = next((name for name in wanted if name in data), None)
     if found is None:
         advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"
@@ -331,10 +315,5 @@ def hub_images(data: Any, column: str, name: str) -> list[Stored]:
 def _cell_bytes(data: Any, row: int) -> bytes:
     """None where the row has no image."""
     (cell,) = data[row].values()
-    cell = cell or {}
-    if cell.get("bytes") or not cell.get("path"):
-        return cell.get("bytes") or b""
-    try:
-        return Path(cell["path"]).read_bytes()
-    except OSError:
-        return b""
+    bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
+    return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")

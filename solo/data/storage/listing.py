@@ -69,7 +69,8 @@ def _shards(path: Path, wanted: Wanted) -> Listing:
     table = label_table(samples) if wanted.label_columns != [] else {}
     likely = ["cls"] if "cls" in table else list(table)
     columns = _labels(table, wanted.label_columns, likely, path)
-    images = [sample.image for sample in samples]
+    # The first of several images is the one.
+    images = [next(sample[extension] for extension in sample if is_image_name(extension)) for sample in samples]
     return Listing(images, _rows(table, columns, len(images)), tuple(columns), problems=problems)
 
 

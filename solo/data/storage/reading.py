@@ -20,7 +20,8 @@ from statistics import median
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from solo.data.storage.facts import ReadingKeys, Sample, Stored
 from solo.data.storage.folders import Problems, is_ignored, is_image_name
@@ -29,19 +30,10 @@ from solo.errors import BrokenImageError, printable, reason
 File = str | Path | BytesIO | Stored
 Values = np.ndarray[Any, Any]
 Array = np.ndarray[Any, np.dtype[np.uint8]]
-_NPY = b"\x93NUMPY"
 _WHITES = (255, 1023, 4095, 16383, 65535)  # the largest values of 8, 10, 12, 14 and 16 bits
-_ORIENTATION = 0x0112  # of EXIF
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = {turn for orientation, turn in _TURNS.items() if orientation >= 5}
+_UPRIGHT = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM)
+_SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
+_TURNS = dict(enumerate((*_UPRIGHT, *_SIDEWAYS), start=2))  # by orientation
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ class ImageReading(ReadingKeys):
         turn = _turn_of(image) if self.exif else None  # its EXIF is gone once it is another image
         return self.flat(self._shallow(image), turn)
 
-    def flat(self, image: Image.Image, turn: Image.Transpose | None = None) -> Image.Image:
+    def flat(self, image: Image.Image, turn: Transpose | None = None) -> Image.Image:
         """RGB, with the background behind what is transparent, turned."""
         if image.has_transparency_data:
             behind = Image.new("RGBA", image.size, (*self.background, 255))
@@ -317,14 +309,14 @@ def _png_values(file: BinaryIO) -> Values:
     return cast(Values, decode_png(content).movedim(0, 2).numpy())
 
 
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
+def _turn_of(image: Image.Image) -> Transpose | None:
     """How the picture has to be turned; None where it stands, or where its EXIF is damaged and says nothing."""
     if image.format == "TIFF":  # Pillow turns these itself
         return None
     if image.format == "PNG" and not {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"} & set(image.info):
         return None  # Pillow would look behind the pixels, and decode them
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # as above: EXIF is a small file system of its own, written by anyone
         return None
 
@@ -332,7 +324,7 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 def _is_npy(file: BinaryIO) -> bool:
     """Whether it is an array of NumPy: a file by its name, bytes by their beginning."""
     if isinstance(file, BytesIO):
-        return file.getbuffer()[: len(_NPY)] == _NPY
+        return file.getvalue().startswith(b"\x93NUMPY")
     return str(file.name).lower().endswith(".npy")
 
 
