@@ -61,7 +61,7 @@ def draw_embedding(
     if not panels:  # no labels
         panels.append(cloud("", points, [("images", UNKNOWN, np.arange(len(points)))]))
     for path in paths:
-        draw(Figure("embedding", "", title, "", "", tuple(panels), across=len(panels)), path)
+        draw(Figure("embedding", "", title, "", "", tuple(panels)), path)
     return len(rows)
 
 

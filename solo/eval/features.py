@@ -133,9 +133,12 @@ def read_features(path: str | Path) -> Features:
         raise UserError(f"features={path} doesn't exist; give a file, {', '.join(ENDINGS)}")
     if file.suffix not in ENDINGS:
         raise UserError(f"features={path} is no file of features; its name must end in {', '.join(ENDINGS)}")
-    readers = {".npz": _read_npz, ".pt": _read_pt, ".safetensors": _read_safetensors}
     try:
-        return _features(readers[file.suffix](file), file)
+        held = _read(file)
+        for name in ("tree", "facts"):
+            if isinstance(held.get(name), str):
+                held[name] = parse_json(held[name])
+        return _features(held, file)
     except UserError as error:
         raise UserError(f"features={path}: {error}") from error
     except Exception as error:  # a broken file can make these readers raise almost anything
@@ -190,7 +193,7 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
             f"training and validation features differ in their numbers or label levels: {tuple(train.features.shape)} "
             f"with {train.labels.shape[1]} levels, {tuple(val.features.shape)} with {count}"
         )
-    tree = Taxonomy.from_dict(_parsed(held["tree"])) if held.get("tree") else None
+    tree = Taxonomy.from_dict(held["tree"]) if held.get("tree") else None
     unnamed = ("class",) if count == 1 else tuple(f"level{i}" for i in range(count))
     levels = tuple(map(str, held.get("levels", ()))) or (tree.levels if tree else unnamed)
     if len(levels) != count or (tree is not None and tree.num_levels != count):
@@ -223,37 +226,37 @@ def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
         raise UserError(f"{prefix}features are {getattr(found, 'dtype', type(found).__name__)}; give numbers")
     features = torch.as_tensor(found).float()
     labels = held.get(f"{prefix}labels")
-    if labels is None:
-        labels = np.empty((len(features), 0), dtype=np.int64)
+    labels = np.empty((len(features), 0), dtype=np.int64) if labels is None else labels
     numbers = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if numbers.dtype.kind not in "biu":
         raise UserError(f"{prefix}labels are {numbers.dtype}; give ints, -1 for unknown")
     odd = numbers[(numbers.astype(np.float64) < -1) | (numbers.astype(np.float64) >= _MOST_CLASSES)]
     if odd.size:
-        raise UserError(
-            f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1"
-        )
+        what = f"{prefix}labels hold {odd[0]}"
+        raise UserError(f"{what}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1")
     columns = torch.from_numpy(numbers.astype(np.int64))
     columns = columns[:, None] if columns.ndim == 1 else columns
     return FeatureTable(features, columns, tuple(str(path) for path in held.get(f"{prefix}paths", ())))
 
 
-def _parsed(text: Any) -> Any:
-    return parse_json(text) if isinstance(text, str) else text
+def _read(file: Path) -> dict[str, Any]:
+    """Arrays and texts by their names."""
+    if file.suffix == ".npz":
+        check_zip(file)
+        with np.load(file, allow_pickle=False) as archive:
+            held: dict[str, Any] = dict(archive)
+        return held | {name: held[name].tolist() for name in _TEXTS if name in held}
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
 
-
-def _read_npz(file: Path) -> dict[str, Any]:
-    check_zip(file)
-    with np.load(file, allow_pickle=False) as archive:
-        held: dict[str, Any] = dict(archive)
-    for name in _TEXTS:
-        if name in held:
-            texts = held[name].tolist()
-            held[name] = _parsed(texts) if name in ("tree", "facts") else texts
-    return held
-
-
-def _read_pt(file: Path) -> dict[str, Any]:
+        with safe_open(file, "pt") as archive:
+            held = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
+            texts = archive.metadata() or {}
+        # Under its name, or what damage made of that.
+        sums = [text for name, text in texts.items() if name not in _TEXTS and re.fullmatch("[0-9a-f]{8}", text)]
+        if ("checksum" in texts or sums) and texts.get("checksum") != _checksum(held, texts):
+            raise UserError("it is damaged, its checksum is wrong; compute the features again")
+        return held | {name: parse_json(texts[name]) for name in _TEXTS if name in texts}
     if is_zip(file):
         check_zip(file, stored=True)
     try:
@@ -263,19 +266,6 @@ def _read_pt(file: Path) -> dict[str, Any]:
     if not isinstance(held, dict):
         raise UserError(f"it holds a {type(held).__name__}; save a dict")
     return {str(name): value for name, value in held.items()}
-
-
-def _read_safetensors(file: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as archive:
-        held: dict[str, Any] = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
-        texts = archive.metadata() or {}
-    # Under its name, or what damage made of that.
-    sums = [text for name, text in texts.items() if name not in _TEXTS and re.fullmatch("[0-9a-f]{8}", text)]
-    if ("checksum" in texts or sums) and texts.get("checksum") != _checksum(held, texts):
-        raise UserError("it is damaged, its checksum is wrong; compute the features again")
-    return held | {name: parse_json(texts[name]) for name in _TEXTS if name in texts}
 
 
 def _checksum(arrays: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from solo.args.schema import PretrainCfg
 from solo.backbones import BACKBONES, features_dim, find_backbone
-from solo.data.batches.shown import VIEW
+from solo.data.views.batched import VIEW
 from solo.errors import ConfigError, UserError
 from solo.eval.knn import WeightedKNNClassifier
 from solo.hex.objective import Step, build_objective

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
+from solo.analysis.analyze import RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
+from solo.analysis.numbers import Options
 from solo.args.eval_schema import AnalyzeCfg
 from solo.callbacks import run_lock
 from solo.checkpoint import load_checkpoint
