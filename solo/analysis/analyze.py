@@ -100,7 +100,15 @@ def analyze(
                 spaces, numbers = reference, first
             else:
                 found = point.load()
-                _check(sources[0].name, main, source.name, _main(found))
+                other, pair = _main(found), (sources[0].name, source.name)
+                if len(other.val) != count:
+                    raise UserError(
+                        f"{pair[0]} has features of {count:,} images and {pair[1]} of {len(other.val):,}; only models "
+                        "that saw the same images can be compared"
+                    )
+                if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
+                    both = " and ".join(pair)
+                    raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
                 spaces = _taken(found, rows)
                 numbers = numbers_of(source.name, point, spaces)
             clouds = {}
@@ -144,13 +152,3 @@ def _taken(spaces: Spaces, rows: torch.Tensor | None) -> Spaces:
     if rows is None:
         return spaces
     return {kind: replace(one, val=one.val.rows(rows), train=None, queries=None) for kind, one in spaces.items()}
-
-
-def _check(first: str, main: Features, name: str, other: Features) -> None:
-    if len(other.val) != len(main.val):
-        raise UserError(
-            f"{first} has features of {len(main.val):,} images and {name} of {len(other.val):,}; only models that saw "
-            "the same images can be compared"
-        )
-    if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
-        raise UserError(f"the labels of {first} and {name} differ; give features of the same images in the same order")

@@ -14,7 +14,7 @@ from solo.errors import UserError
 from solo.eval.classes import cluster as kmeans
 from solo.eval.features import Features
 from solo.eval.rows import Array
-from solo.eval.tree import EmergentTree, centroids, emergent_tree
+from solo.eval.tree import centroids, emergent_tree
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,13 @@ def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:
     """One level with groups above it, from the tree of the centroids; of given classes they are named by members."""
     fine = flat.fine
     means, known, _ = centroids(features, fine)
-    tree = emergent_tree(means)
+    tree, m = emergent_tree(means), len(means)
+    # Cut at the widest gap into 2/3 to 2 times the square root of its leaves.
+    heights = tree.merges[::-1, 2]  # of the root first; k groups stand between heights k - 2 and k - 1
+    low, high = max(2, math.ceil(2 * math.sqrt(m) / 3)), max(2, min(math.floor(2 * math.sqrt(m)), m - 1))
+    count = max(range(low, high + 1), key=lambda k: (heights[k - 2] - (heights[k - 1] if k <= m - 1 else 0), -k))
     groups = np.full(int(known.max()) + 1, -1)
-    groups[known] = tree.cut(group_count(tree))
+    groups[known] = tree.cut(count)
     labels = np.stack([np.where(fine >= 0, groups[np.maximum(fine, 0)], -1), fine], axis=1)
     names = []
     for group in range(int(groups.max()) + 1):
@@ -130,11 +134,3 @@ def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:
         if not flat.given:
             names[-1] = f"group {chr(ord('A') + group) if group < 26 else group + 1}"
     return Labelling(labels, ("group", flat.level), (tuple(names), flat.names[0]), 0, flat.given, protocol)
-
-
-def group_count(tree: EmergentTree) -> int:
-    """How many groups to cut a tree into: 2/3 to 2 times the square root of its leaves, at the widest gap."""
-    m = tree.num_leaves
-    heights = tree.merges[::-1, 2]  # of the root first; k groups stand between heights k - 2 and k - 1
-    low, high = max(2, math.ceil(2 * math.sqrt(m) / 3)), max(2, min(math.floor(2 * math.sqrt(m)), m - 1))
-    return max(range(low, high + 1), key=lambda k: (heights[k - 2] - (heights[k - 1] if k <= m - 1 else 0), -k))
