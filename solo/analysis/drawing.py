@@ -196,7 +196,6 @@ def _inches(panel: Panel) -> tuple[float, float]:
 
 
 def _legend(owner: Any, colours: Mapping[str, str], **look: Any) -> None:
-    """Name colours, on a figure or on the axes of one panel."""
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], marker="o", ls="", color=one, markersize=6, label=name) for name, one in colours.items()]

@@ -21,7 +21,6 @@ from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_
 
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
-_MOST_MIXED = 200  # classes whose mixing is kept for all pairs
 _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 
 
@@ -129,7 +128,7 @@ def measure(
         tree=tree,
         classes=classes,
         agreement=compare_with_labels(tree, paths) if tree and paths is not None else None,
-        mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= _MOST_MIXED else np.empty((0, 0)),
+        mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= 200 else np.empty((0, 0)),
         pairs=by_class.confusable_pairs(rows, fine, near),
     )
 

@@ -19,10 +19,6 @@ from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Options, Run
 from solo.analysis.pages import embedded, finite, page_file, render, words_of
 
-_COLLAPSED = 0.9  # mixing from which two classes count as one
-_FEW = 0.05  # share of the dimensions below which the whole counts as collapsed
-_REACHED = 0.9  # share of a curve's way up
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -44,7 +40,7 @@ def findings(analysis: Analysis) -> list[Finding]:
 def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
     """Topic, value, unit, sentence, and whether it is bad news."""
     labelling, numbers = analysis.labelling, run.last.spaces[analysis.spaces[0]]
-    if numbers.effective_rank < max(2.0, _FEW * min(numbers.dim, numbers.count)):
+    if numbers.effective_rank < max(2.0, 0.05 * min(numbers.dim, numbers.count)):
         text = (
             f"The whole {SPACES[analysis.spaces[0]]} fills only {numbers.effective_rank:.1f} directions of "
             f"{numbers.dim}: a global (dimensional) collapse."
@@ -64,7 +60,7 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
         yield "Poorest superclass inside", f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
     if numbers.pairs:
         pair, names = numbers.pairs[0], labelling.names[-1]
-        done = pair.mixing >= _COLLAPSED
+        done = pair.mixing >= 0.9
         end = "have collapsed onto each other." if done else "are mixed most of all pairs."
         text = f"“{names[pair.first]}” and “{names[pair.second]}” {end}"
         yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, done
@@ -89,7 +85,7 @@ def _reached(analysis: Analysis, run: Run, level: str) -> int | None:
     curve = [snapshot.spaces[analysis.spaces[0]].knn[level] for snapshot in run.snapshots]
     if not curve[-1] > curve[0]:
         return None
-    goal = curve[0] + _REACHED * (curve[-1] - curve[0])
+    goal = curve[0] + 0.9 * (curve[-1] - curve[0])
     return next(one.epoch for one, value in zip(run.snapshots, curve, strict=True) if value >= goal)
 
 
@@ -118,7 +114,6 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _space(numbers: Numbers) -> dict[str, Any]:
-    """One space of one snapshot."""
     chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
     found: dict[str, Any] = {
         "images": numbers.count,

@@ -160,9 +160,6 @@ class StepProfile(Callback):
             self._profile = None
 
 
-_REFRESH_SECONDS = 0.5
-
-
 class _TwoLines(Progress):
     """The bar, and below it the numbers: together they are wider than many terminals."""
 
@@ -206,7 +203,7 @@ class RunProgress(ProgressBar):
     ) -> None:
         """Move the bar, a few times a second at most: reading the loss waits for the device."""
         now = time.perf_counter()
-        if self._bar is None or now - self._shown < _REFRESH_SECONDS:
+        if self._bar is None or now - self._shown < 0.5:
             return
         self._shown = now
         self._show(trainer, trainer.current_epoch + (batch_idx + 1) / max(1, trainer.num_training_batches))

@@ -27,13 +27,11 @@ from solo.rng import rng_state, set_rng_state
 
 Rows = dict[str, Tensor]
 _SPACES = ("projection", "features")
-_FEWEST = 8  # images by which a collapse is judged
 # Unit rows with a mean cosine c have a std (times sqrt(D)) of about sqrt(1 - c): below 0.05 the mean cosine is above
 # 0.9975. Runs that learn lie above 0.3; SimSiam without its stop-gradient reaches 0 (Chen, He, 2021, figure 2).
 _ONE_POINT = 0.05
 # The centred effective rank of rows on a line is 1; of two classes that are all there is, too.
 _ONE_LINE = 1.5
-_FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
 _CAUSES = {  # of a collapse, by what keeps the method from it
     "prediction": "the slow network too fast (momentum.base_tau too low); a predictor or projector without batch "
     "normalisation; weight decay too high",
@@ -93,7 +91,7 @@ class TrainingDiagnosis:
         # At the end of a schedule a loss comes to rest, as it should.
         if self.flat or self.collapsed or not before or rate < 0.5 * self._peak_lr:
             return None
-        if min(recent) < min(before) - _FLAT * abs(min(before)):
+        if min(recent) < min(before) - 1e-3 * abs(min(before)):
             return None
         self.flat = True
         alignment = row.get("online/alignment/projection", math.nan)
@@ -205,7 +203,7 @@ class EmbeddingMonitor(Callback):
             loss = trainer.strategy.broadcast({} if self.meter is None else {"loss": self.meter.loss})  # one verdict
             rate = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
             # A handful of rows always lies on a line, or in a plane.
-            judged = found if len(rows["features/0"]) >= _FEWEST else {}
+            judged = found if len(rows["features/0"]) >= 8 else {}
             seen = {"epoch": float(trainer.current_epoch), **judged, **loss, **rate}
             messages = self.diagnosis.judge(seen, trainer.current_epoch + 1 == trainer.max_epochs)
             bar = trainer.progress_bar_callback
