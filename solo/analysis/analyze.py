@@ -15,7 +15,7 @@ from solo.analysis.figure import Figure, run_colour
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.labelling import find_labelling
 from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, choose_views, measure, time_of
-from solo.analysis.report import findings, protocol_of, record, write_report
+from solo.analysis.report import protocol_of, record, write_report
 from solo.errors import UserError
 from solo.eval.features import Features
 from solo.eval.rows import draw as draw_rows
@@ -130,11 +130,10 @@ def analyze(
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
     made = [*trend_figures(analysis), *snapshot_figures(analysis, grids, image is not None)]
     figures = [figure for figure in made if figure.panels]
-    said = findings(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]
-    write_text(files[0], write_report(analysis, figures, said, of_row))
-    write_text(files[1], json.dumps(record(analysis, said), indent=1, allow_nan=False) + "\n")
+    write_text(files[0], write_report(analysis, figures, of_row))
+    write_text(files[1], json.dumps(record(analysis), indent=1, allow_nan=False) + "\n")
     if options.png:
         say(f"{len(figures)} figures as PNG")
         for figure in figures:

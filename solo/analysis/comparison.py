@@ -150,7 +150,7 @@ def figure(report: Report) -> Figure:
                 title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
                 panels.append(dots(title, step, rows, from_zero=False, reference=0.0))
     caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
-    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), ((" ", GOOD),))
+    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), {" ": GOOD})
 
 
 def written(report: Report) -> Written:

@@ -149,7 +149,7 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
     heights = [max(_inches(panel)[1] for panel in line) for line in lines]
     width = _inches(figure.panels[0])[0] * columns
     own = any(isinstance(panel, Plot) and panel.legend for panel in figure.panels)
-    legend = dict(figure.legend) or ({} if own else legend_of(figure.panels))
+    legend = figure.legend or ({} if own else legend_of(figure.panels))
     caption = textwrap.wrap(figure.caption, int(width * 12))
     rows = -(-sum(len(name) + 6 for name in legend) // int(width * 13)) if 1 < len(legend) <= 24 else 0
     head = 0.46 + 0.18 * len(caption) + 0.28 * rows

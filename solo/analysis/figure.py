@@ -2,7 +2,7 @@
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -188,6 +188,7 @@ class Pictures:
 
 
 Panel = Plot | Pictures
+Legend = Mapping[str, str] | None  # names and colours
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Figure:
     caption: str  # what to look for
     protocol: str  # how the numbers came about
     panels: tuple[Panel, ...]  # side by side where there is room
-    legend: tuple[tuple[str, str], ...] = ()  # (name, colour) of all panels
+    legend: Legend = None  # of all panels; None: what has a name in them
 
     @property
     def columns(self) -> int:

@@ -159,9 +159,9 @@ def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures], pi
     found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
     if pictures:
         panels = [neighbours[run.name] for run in analysis.runs if run.name in neighbours]
-        facts = {"retrieved": _RETRIEVED, "batch": _BATCH}
+        space = SPACES[analysis.spaces[-1]]
         found.append(_examples(analysis))
-        found.append(analysis.figure("neighbours", panels, (), neighbour_space=SPACES[analysis.spaces[-1]], **facts))
+        found.append(analysis.figure("neighbours", panels, retrieved=_RETRIEVED, batch=_BATCH, neighbour_space=space))
     return found
 
 
@@ -240,7 +240,7 @@ def _clouds(analysis: Analysis, view: View) -> fig.Figure:
     shown = f"{view.title[:1].lower()}{view.title[1:]}"
     facts = {"how": TITLES[analysis.options.embedding], "images_shown": shown, "shown": len(view.rows)}
     facts |= {"coloured_by": labelling.levels[level], "most": analysis.options.max_points}
-    legend = tuple((name, colour) for name, colour, _ in groups)
+    legend = {name: colour for name, colour, _ in groups}
     return analysis.figure(f"points-{view.key}", panels, legend, **facts)
 
 
@@ -257,7 +257,7 @@ def _trees(analysis: Analysis) -> fig.Figure:
         panels.append(_dendrogram(analysis, numbers.tree, numbers.classes.tolist(), analysis.titled(run, note)))
     names = labelling.names[labelling.superclass]
     classes = classes[:-1] + {"s": "ses", "y": "ies"}.get(classes[-1:], f"{classes[-1:]}s")
-    legend = tuple(zip(names, fig.category_colours(len(names)), strict=True)) if len(names) <= 40 else ()
+    legend = dict(zip(names, fig.category_colours(len(names)), strict=True)) if len(names) <= 40 else None
     return analysis.figure("tree", panels, legend, classes=classes)
 
 

@@ -65,9 +65,7 @@ class Labelling:
         return np.asarray(self.labels[first[np.searchsorted(known, classes)]])
 
 
-def find_labelling(
-    reference: Features, superclass: str | int | None = None, clusters: int | None = None, seed: int = 0
-) -> Labelling:
+def find_labelling(reference: Features, superclass: str | int | None, clusters: int | None, seed: int) -> Labelling:
     """The labels of the measured images, completed from `reference`, the model that suggests what is missing.
 
     `superclass` is the level of the superclasses, by name or index; default: the one above the classes. `clusters` is

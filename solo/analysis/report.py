@@ -89,7 +89,7 @@ def _reached(analysis: Analysis, run: Run, level: str) -> int | None:
     return next(one.epoch for one, value in zip(run.snapshots, curve, strict=True) if value >= goal)
 
 
-def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
+def record(analysis: Analysis) -> dict[str, Any]:
     """What `analysis.json` holds: protocol, labels, findings, and the numbers of every snapshot."""
     labelling, runs = analysis.labelling, []
     for run in analysis.runs:
@@ -108,7 +108,7 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
             "superclass": labelling.superlevel,
             "given": labelling.levels[len(labelling.levels) - labelling.given :],
         },
-        "findings": [vars(one) for one in found],
+        "findings": [vars(one) for one in findings(analysis)],
         "runs": runs,
     }
 
@@ -176,9 +176,7 @@ SECTIONS = {
 }
 
 
-def write_report(
-    analysis: Analysis, figures: Sequence[Figure], found: Sequence[Finding], image: Images | None = None
-) -> str:
+def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | None) -> str:
     """The page as text: findings stand at the top, then the table, then the figures by section."""
     from plotly.offline import get_plotlyjs
 
@@ -202,7 +200,7 @@ def write_report(
 
     def chips(figure: Figure) -> Mapping[str, str]:
         """The names and colours of a legend, where there are several, and not too many to be of use."""
-        legend = dict(figure.legend) or legend_of(figure.panels)
+        legend = figure.legend or legend_of(figure.panels)
         return legend if 1 < len(legend) <= 40 else {}
 
     def all_panels() -> Markup:
@@ -217,6 +215,7 @@ def write_report(
         if inside or name == "Overview":
             sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, "figures": inside})
     columns, cells = _overview(analysis)
+    found = findings(analysis)
     return render(
         "report.html",
         brief,

@@ -79,9 +79,7 @@ class Meter(Callback):
             self.wait_seconds += told - self._waited
         self._waited = told
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the step; the loss, the method's own, stays on its device."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         classifiers = getattr(pl_module, "classifier_loss", None)
@@ -198,9 +196,7 @@ class RunProgress(ProgressBar):
             self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
             self._bar.start()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the bar, a few times a second at most: reading the loss waits for the device."""
         now = time.perf_counter()
         if self._bar is None or now - self._shown < 0.5:

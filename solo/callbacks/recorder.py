@@ -56,11 +56,6 @@ class Facts:
     extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the file
     work: Work | None = None  # of an image, if that is known
 
-    @property
-    def dataset(self) -> str:
-        """The name of the data set."""
-        return str((self.cfg.get("data") or {}).get("dataset", ""))
-
 
 def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> dict[str, Any]:
     """Flat numbers of the last epoch, means over the run for the speed; accuracies in percent.
@@ -88,7 +83,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "method": facts.cfg.get("method"),
         "type": POLICIES[policy].shown if policy in POLICIES else policy,
         "run_id": run_id,
-        "dataset": facts.dataset,
+        "dataset": str((facts.cfg.get("data") or {}).get("dataset", "")),
         **numbers,
         **({"hex": did} if (did := _hex_did(last)) else {}),
         "levels": _levels(last, facts.levels),
@@ -241,7 +236,7 @@ class Recorder(Callback):
 
     def _finish(self, status: str) -> None:
         self._summarize(status)
-        title = f"{self.facts.cfg.get('name', '')} · {self.facts.kind} · {self.facts.dataset}"
+        title = f"{self.facts.cfg.get('name', '')} · {self.facts.kind} · {self.summary['dataset']}"
         plot_curves(self.rows, self.run.path / "curves.png", title)
 
 

@@ -174,9 +174,7 @@ class EmbeddingMonitor(Callback):
         self.queue = FeatureQueue(self.rows)
         self._warned = False
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         seen: Mapping[str, Any] | None = getattr(pl_module, "last_views", None)
         if seen is None or not self._is_measured(trainer):
             return
