@@ -128,7 +128,7 @@ def analyze(
     protocol = protocol_of(len(_main(reference).val), count, labelling, options, seen)
     analysis = Analysis(title, tuple(runs), labelling, views, options, protocol)
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
-    made = [*trend_figures(analysis), *snapshot_figures(analysis, grids, image is not None)]
+    made = [*trend_figures(analysis), *snapshot_figures(analysis, grids)]
     figures = [figure for figure in made if figure.panels]
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]

@@ -46,10 +46,7 @@ _NAMES = {
 
 
 def curves(rows: Sequence[Row], title: str = "") -> Figure:
-    """Loss, accuracies, HEX, vital signs and learning rate over the epochs: rows as in `metrics.csv`.
-
-    Panels without numbers are left out; accuracies are in percent.
-    """
+    """Loss, accuracies (%), HEX, vital signs and learning rate over the epochs, of rows as in `metrics.csv`."""
     columns = dict.fromkeys(key for row in rows for key in row)
     panels = []
     for name, families in _PANELS.items():

@@ -22,10 +22,7 @@ _MOST_MARKED = 40  # values of a line that has dots
 
 
 def as_plotly(plot: Plot) -> Json:
-    """Traces and layout as plotly's JSON; `meta.textcolour` marks what takes the colour of the text.
-
-    Colours of text, axes and background are set by the page's script.
-    """
+    """Traces and layout as plotly's JSON; colours of text (`meta.textcolour`) and axes are set by the page's script."""
     data = []
     for one in plot.series:
         colour = one.colour or GREY
@@ -136,10 +133,7 @@ def brief(text: object) -> str:
 
 
 def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
-    """Draw one figure, title and caption above, its protocol below, in the format that the path ends in (PDF without).
-
-    Pictures need `image`, which gives the picture of a row of the data set.
-    """
+    """Draw one figure in the format that the path ends in (PDF without), with pictures of the data set by `image`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
     from matplotlib.layout_engine import ConstrainedLayoutEngine

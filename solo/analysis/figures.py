@@ -18,10 +18,7 @@ Value = Callable[[Numbers], "float | tuple[float, float, float]"]
 
 
 def trend_figures(analysis: Analysis) -> list[fig.Figure]:
-    """Figures over the epochs of one or more runs; tables of dots where every run has a single snapshot.
-
-    Kept are the numbers of the paper's figures 7 to 9 and 11 to 13 and of the poster's, and those of the tree.
-    """
+    """The paper's figures 7 to 9 and 11 to 13, the poster's, those of the tree: over epochs, if there are several."""
     trend, superlevel = partial(_trend, analysis), analysis.labelling.superlevel
     found: defaultdict[str, list[fig.Plot]] = defaultdict(list)
     for level in analysis.labelling.levels[-3:]:
@@ -149,17 +146,13 @@ _MOST_ROWS = 80  # nodes in a profile
 _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 
-def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures], pictures: bool) -> list[fig.Figure]:
-    """Those of first and last snapshots; `neighbours` of each run are from `nearest_in_batch`.
-
-    `pictures` says whether images can be shown.
-    """
+def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures]) -> list[fig.Figure]:
+    """Those of first and last snapshots; `nearest_in_batch` gives each run's neighbours, if images can be shown."""
     drawn = analysis.runs[0].last.clouds
     found = [_clouds(analysis, view) for view in analysis.views if view.key in drawn]
     found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
-    if pictures:
-        panels = [neighbours[run.name] for run in analysis.runs if run.name in neighbours]
-        space = SPACES[analysis.spaces[-1]]
+    if neighbours:
+        panels, space = [*neighbours.values()], SPACES[analysis.spaces[-1]]
         found.append(_examples(analysis))
         found.append(analysis.figure("neighbours", panels, retrieved=_RETRIEVED, batch=_BATCH, neighbour_space=space))
     return found
@@ -343,9 +336,9 @@ def _examples(analysis: Analysis) -> fig.Figure:
 
 
 def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> fig.Pictures:
-    """Figure 15: anchors of a random batch of rows (n, d), the same for every run, with its images of highest cosine.
+    """Figure 15: anchors of a random batch, the same for every run, with its images of highest cosine.
 
-    `labels` (n,) are superclasses, -1 unknown.
+    Features are (n, d), labels (n,) superclasses, -1 unknown.
     """
     rng = np.random.default_rng(seed)
     batch = rng.choice(len(features), min(_BATCH, len(features)), replace=False)

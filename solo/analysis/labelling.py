@@ -1,7 +1,7 @@
 """Who belongs to whom: the labels of the data, and where there are none, what the embedding itself suggests.
 
-Every analysis looks at classes inside superclasses. A flat data set gets its superclasses, and one without labels its
-classes too, from one embedding, the same ones for all models and epochs, so that these stay comparable.
+A flat data set gets its superclasses, and one without labels its classes too, from one embedding, the same ones for all
+models and epochs, so that these stay comparable.
 """
 
 import math

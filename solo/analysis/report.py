@@ -1,7 +1,4 @@
-"""Everything that was found: in sentences, as plain values for `analysis.json`, and as one page of HTML.
-
-The page has everything in it: no network, both themes, any screen. Its marks are in `page/report.html`.
-"""
+"""Everything that was found: in sentences, as plain values, and as one page of HTML that needs no network."""
 
 import io
 import json
@@ -275,8 +272,7 @@ _MEASURES: dict[_Column, Callable[[Numbers], float]] = {
 def _overview(analysis: Analysis) -> tuple[list[_Column], list[list[dict[str, str]]]]:
     """The last snapshot of each run in numbers: columns, and a row for each run and space.
 
-    A cell has its class, what it is sorted by, the run whose colour it has, and its text; the best of several runs is
-    marked in each space, as others can't be compared with it.
+    A cell has its class (the best of several runs in a space), what it is sorted by, whose colour it has, and its text.
     """
     accuracies = (
         _Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels

@@ -121,10 +121,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 class StepProfile(Callback):
-    """Writes `profile.json` (for chrome://tracing and Perfetto) and `profile.txt` into the run's folder.
-
-    The first process looks at `PROFILED` steps of the first epoch, after as many others, which pay for the start.
-    """
+    """Writes `profile.json` (for Perfetto) and `profile.txt`: steps of the first epoch, after as many for the start."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run

@@ -58,10 +58,7 @@ class Facts:
 
 
 def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> dict[str, Any]:
-    """Flat numbers of the last epoch, means over the run for the speed; accuracies in percent.
-
-    A number that wasn't measured is left out; one that isn't finite is null.
-    """
+    """Flat numbers of the last epoch, if measured, null if not finite; means over the run for the speed."""
     last = rows[-1] if rows else {}
     policy = (facts.cfg.get("hex") or {}).get("policy")  # None where there is none, as in linear evaluation
     plain = ("val_acc1", "val_acc5", "val_knn_acc1", "val_knn_acc5", "loss", "train_class_loss", "val_loss")
@@ -241,11 +238,7 @@ class Recorder(Callback):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read `metrics.csv` back; no file gives no rows.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """Read `metrics.csv` back, no rows without the file; a `UserError` if it is damaged."""
     if not path.is_file():
         return []
     try:

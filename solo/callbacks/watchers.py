@@ -141,10 +141,7 @@ class FeatureQueue:
         del self.batches[: -self._kept(len(next(iter(batch.values()))), processes)]
 
     def read(self) -> Rows:
-        """All rows of all processes, name -> (N, ...), of names that every batch has; empty afterwards.
-
-        Every process has to call this.
-        """
+        """Take all rows of all processes, which have to call it: name -> (N, ...), of names that every batch has."""
         batches, self.batches = self.batches, []
         names = [name for name in batches[0] if all(name in batch for batch in batches)] if batches else []
         return {name: gather_no_grad(torch.cat([batch[name] for batch in batches])) for name in names}
@@ -272,10 +269,7 @@ class Finding:
 
 
 def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
-    """Run `step`, which uses `module`, without gradient, and report which module made a NaN or an infinity first.
-
-    That is the first whose inputs are finite and whose outputs aren't; nothing, if the result of `step` is finite.
-    """
+    """Run `step` without gradient: which part of `module` is the first with finite inputs and other outputs, if any."""
     found: list[Finding] = []
 
     def look(name: str, part: nn.Module, inputs: Any, out: Any) -> None:
@@ -325,11 +319,7 @@ class NonFiniteGuard(Callback):
         self._batch, self._batch_idx, self._rng = batch, batch_idx, rng_state()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Refuse the loss of a method that doesn't look at it itself.
-
-        Raises:
-            NonFiniteError: with epoch and step.
-        """
+        """Refuse the loss of a method that doesn't look at it itself."""
         look: Any = getattr(pl_module, "require_finite", None)  # which doesn't wait for a device
         if look is not None:
             look({"loss": loss})
