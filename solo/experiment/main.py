@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.check import check, unknown
 from solo.args.compose import compose
-from solo.args.config import freeze
-from solo.args.differences import flat, may_change, never_matters
-from solo.args.eval_schema import EvaluateCfg
-from solo.args.experiment_schema import ArmCfg, ExperimentCfg, ExperimentFile
+from solo.args.config import flat, freeze, may_change, never_matters
+from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
 from solo.args.fields import keys_of
-from solo.args.harmless import read_yaml
+from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg

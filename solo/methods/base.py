@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from solo.args.run_schema import PerformanceCfg
-from solo.args.schema import BackboneCfg, HexCfg, KnnEvalCfg, OptimizerCfg, PretrainCfg, SchedulerCfg
+from solo.args.schema import BackboneCfg, HexCfg, KnnEvalCfg, OptimizerCfg, PerformanceCfg, PretrainCfg, SchedulerCfg
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.data.views.batched import VIEW
 from solo.errors import ConfigError, UserError

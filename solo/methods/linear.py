@@ -10,8 +10,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from solo.args.run_schema import PerformanceCfg
-from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg
+from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
 from solo.backbones import features_dim
 from solo.losses.targets import cross_entropy_loss_func
 from solo.methods import settings
