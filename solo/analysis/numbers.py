@@ -13,10 +13,9 @@ from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
 from solo.eval import classes as by_class
 from solo.eval import embedding as measures
-from solo.eval.features import FeatureTable
+from solo.eval.features import Array, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval, cuts
 from solo.eval.knn import hits, level_rankings, neighbour_intervals
-from solo.eval.rows import Array, draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 
 SPACES = {"backbone": "representation", "projector": "projection"}
