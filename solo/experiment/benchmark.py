@@ -87,11 +87,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Cell]:
-    """All cells, the runs of one data set behind each other.
-
-    Raises:
-        ConfigError: names and runs are not as many, or the data sets can't be read.
-    """
+    """All cells, the runs of one data set behind each other."""
     names = cfg.names or told_apart(cfg.runs)
     if len(names) != len(cfg.runs) or len(set(names)) != len(names):
         raise ConfigError(f"names={list(names)} must be {len(cfg.runs)} different names, one for each run")
@@ -119,11 +115,7 @@ def _state(run: str) -> list[str | int]:
 
 
 def data_sets(given: str | tuple[str, ...]) -> dict[str, list[str]]:
-    """Names in the table -> words of solo evaluate: `NAME`, `NAME=PATH`, or what a YAML file says.
-
-    Raises:
-        ConfigError: the file can't be read, or is no mapping of names to lists of words.
-    """
+    """Names in the table -> words of solo evaluate: of `NAME`, `NAME=PATH`, or a YAML file; else a `ConfigError`."""
     found: dict[str, list[str]] = {}
     if not isinstance(given, str) or not given.endswith((".yaml", ".yml")):
         for name, _, path in (item.partition("=") for item in ([given] if isinstance(given, str) else given)):
