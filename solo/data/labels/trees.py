@@ -4,7 +4,7 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,8 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
         raise UserError("there is no class to make a label tree of")
     if depth > MOST_LEVELS:
         raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
-    nodes: list[dict[Names, int]] = []
-    names = []
-    for level in range(depth):
-        found = dict.fromkeys(path[: level + 1] for path in unique if len(path) > level)
-        nodes.append({path: index for index, path in enumerate(found)})
+    nodes, names = numbered(unique), []
+    for found in nodes:
         shared = Counter(path[-1] for path in found)
         names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in found))
     parents = tuple(tuple(upper[path[:-1]] for path in lower) for upper, lower in itertools.pairwise(nodes))
@@ -46,6 +43,15 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
         raise UserError(f"data.levels names {len(levels)} levels ({', '.join(levels)}), but the labels have {depth}")
     unnamed = ["class"] if depth == 1 else [f"level{level + 1}" for level in range(depth)]
     return Taxonomy(tuple(unnamed if levels is None else levels), tuple(names), parents)
+
+
+def numbered(paths: Collection[Names]) -> list[dict[Names, int]]:
+    """Of each level its nodes by their name paths, numbered as they come."""
+    nodes: list[dict[Names, int]] = []
+    for depth in range(1, max(map(len, paths)) + 1):
+        found = dict.fromkeys(path[:depth] for path in paths if len(path) >= depth)
+        nodes.append({path: index for index, path in enumerate(found)})
+    return nodes
 
 
 def folder_classes(folders: Iterable[Names]) -> list[Names]:

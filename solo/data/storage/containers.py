@@ -22,9 +22,7 @@ from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
 
-_MOST_SHARDS = 1_000_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LOADED: set[str] = set()  # data sets of the hub
 
 Index = dict[str, list[str]]
@@ -41,14 +39,12 @@ def as_text(cell: Any) -> str:
 def shard_files(path: str | Path) -> list[str]:
     """The shards, not compressed, of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`."""
     text = str(Path(path).expanduser())
-    found = (
-        None if os.path.exists(text) else re.search(r"\{(\d+)\.\.(\d+)\}", text)
-    )  # a name may hold braces of its own
-    if found:
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if found and not os.path.exists(text):  # a name may hold braces of its own
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
-        if len(numbers) > _MOST_SHARDS:
-            raise UserError(f"{text} means {len(numbers):,} shards; at most {_MOST_SHARDS:,} can be read")
+        if len(numbers) > 1_000_000:
+            raise UserError(f"{text} means {len(numbers):,} shards; at most 1,000,000 can be read")
         files = [f"{text[: found.start()]}{n:0{len(first)}}{text[found.end() :]}" for n in numbers]
     elif os.path.isdir(text):
         files = sorted(str(file) for file in Path(text).rglob("*") if file.name.endswith((".tar", *_COMPRESSED)))
@@ -70,8 +66,7 @@ def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str,
     """
     samples, problems = dict[str, ShardSample](), problems or Problems()
     for shard in shard_files(path):
-        stat = os.stat(shard)
-        found, problem = _members(shard, stat.st_size, stat.st_mtime_ns)
+        found, problem = _members(shard, os.path.getsize(shard), os.stat(shard).st_mtime_ns)
         if problem:
             problems.add(shard, problem)
         samples |= found
@@ -140,11 +135,10 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 def is_h5(path: str | Path) -> bool:
     """Whether `path` is a file that begins as HDF5 files do."""
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
-    with path.open("rb") as file:
-        return file.read(len(_H5_SIGNATURE)) == _H5_SIGNATURE
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def open_h5(path: Path, mode: str = "r") -> Any:

@@ -123,8 +123,7 @@ def read_table(path: str | Path) -> Table:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"the table {file} {what}; data.format=table needs a file: {', '.join(_TABLES)}")
-    stat = file.stat()
-    return _read_table(file, stat.st_size, stat.st_mtime_ns)
+    return _read_table(file, os.path.getsize(file), file.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
