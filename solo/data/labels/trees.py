@@ -57,8 +57,8 @@ def numbered(paths: Collection[Names]) -> list[dict[Names, int]]:
 def folder_classes(folders: Iterable[Names]) -> list[Names]:
     """Class paths of the folders that hold images, without a last level that distinguishes nothing.
 
-    Layouts such as `n01443537/images/*.jpg` have one folder in each class folder, always; it is no label. Where folders
-    end at different depths, it is one only if it is called the same everywhere.
+    In `n01443537/images/*.jpg` it is one folder in each class, always. Where folders end at different depths, it is no
+    label only if it is called the same everywhere.
     """
     paths = sorted(set(folders))
     depth = max(map(len, paths), default=0)
@@ -91,8 +91,8 @@ def label_rows(
 ) -> tuple[list[Labels], list[str]]:
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
-    `rows` has of each image the cells of `columns`, coarse first, or the folders that it lies in (None), where `nested`
-    folders are levels, else the first one is the class. Raises a `UserError` where cells of a row contradict another.
+    `rows` are the cells of `columns`, coarse first, or folders, of which the first is the class unless they are
+    `nested`.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -118,8 +118,7 @@ def from_columns(
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
     Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
-    training data, new names are refused. Raises a `UserError` where a label has two parents or none, or a column is
-    empty.
+    training data, new names are refused.
     """
     # parents[l][name]: the label in column l of `name` in column l + 1
     parents: list[dict[str, str]] = [{} for _ in columns[1:]]

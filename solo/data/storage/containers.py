@@ -1,9 +1,7 @@
-"""Images inside of larger files: WebDataset's shards, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
+"""Images inside of larger files: shards of WebDataset, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
 
-Shards (https://github.com/webdataset/webdataset) are tar files whose members with one key are a sample: `0001.jpg`,
-`0001.cls` and `0001.json` are the sample `0001`. Their places are looked up once, so that any image can be read at any
-time. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file: one large file instead of
-a million small ones, for network file systems.
+Shards are tar files whose members with one key are a sample: `0001.jpg`, `0001.cls` and `0001.json` are the sample
+`0001`. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file.
 """
 
 import functools
@@ -60,10 +58,7 @@ def shard_files(path: str | Path) -> list[str]:
 
 
 def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, ShardSample]:
-    """The samples with an image, by shard and key, in their order; a `UserError` for none, or a key that comes twice.
-
-    `problems` is told of shards that can't be read to their end; without it they are refused.
-    """
+    """The samples with an image, by shard and key; `problems` is told of shards that can't be read to their end."""
     samples, problems = dict[str, ShardSample](), problems or Problems()
     for shard in shard_files(path):
         found, problem = _members(shard, os.path.getsize(shard), os.stat(shard).st_mtime_ns)
@@ -151,10 +146,7 @@ def open_h5(path: Path, mode: str = "r") -> Any:
 
 
 def read_index(path: Path) -> Index:
-    """Class -> names of its images, both sorted; a `UserError` if the file can't be read or has another layout.
-
-    It is kept beside the file: listing a million names takes a minute, and each process needs it.
-    """
+    """Class -> names of its images, both sorted. It is kept beside the file: listing a million names takes a minute."""
     cache = path.with_name(path.name + ".index.json")
     state = path.stat() if path.is_file() else None
 
@@ -237,8 +229,7 @@ def h5_images(path: Path) -> list[Stored]:
 def write_h5(folder: Path, path: Path) -> int:
     """Store a folder with one sub-folder per class, and return how many images it has; files stay encoded.
 
-    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`. Raises a
-    `UserError` where there are no class folders, one has no images, or `path` exists or can't be written.
+    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`.
     """
     import numpy as np
 
