@@ -26,7 +26,6 @@ from solo.losses.pairs import Pairs
 
 BLOCK, TILE = 64, 32  # rows of a program, and how many of the others it takes at once: what fits in registers
 COLUMNS = 128  # of a gradient that a program makes at once
-NOBODY = -1e30  # the kernels' log of an empty sum
 
 
 class Choice(NamedTuple):
@@ -41,25 +40,8 @@ class Choice(NamedTuple):
     tau_plus: float = 0.0
 
 
-class Seen(NamedTuple):
-    """What kernels have seen of each anchor, each (M,)."""
-
-    positives: Tensor  # number
-    log_rest: Tensor  # log G_i, -inf where there is none
-    size: Tensor  # |H(i)|
-    log_local: Tensor  # log L_i, -inf where there is none
-    alike: Tensor  # of H(i) in the anchor's known group
-    known: Tensor  # of H(i) in any known group, where the anchor's is known
-    local_share: Tensor  # sum over the terms of the share of the local term
-    bounded: Tensor  # number of terms whose local term is at its bound
-
-
 def check_device(device: torch.device) -> None:
-    """Refuse what can't run the kernels.
-
-    Raises:
-        UserError: no CUDA device, or no Triton.
-    """
+    """Raise a `UserError` where kernels can't run: no CUDA device, or no Triton."""
     runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
     if not runs or find_spec("triton") is None:
         missing = "the package triton, which isn't installed" if runs else f"a CUDA device, not {device.type}"
@@ -163,10 +145,7 @@ class _Fused(torch.autograd.Function):
                 launch("gradient", grid3, *of.rows(), cut, numbers, terms, out, *settings, **more)
                 total += out.sum(dim=0)
 
-        _, rest, tilted, weights, positives, size, alike, known = numbers
-        log_rest = rest.masked_fill(rest < NOBODY / 2, -math.inf)
-        log_local = (size.log() + tilted - weights).masked_fill(size == 0, -math.inf)
-        loss.see(Seen(positives, log_rest, size, log_local, alike, known, terms[4], terms[5]))
+        loss.see(numbers, terms)
         factor: Tensor = loss.scale()
         ctx.factor, ctx.ring = factor, pairs.ring
         ctx.save_for_backward(d_anchors, d_keys)

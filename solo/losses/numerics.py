@@ -1,7 +1,8 @@
 """What the losses share: arithmetic in float32 or better, cosines, and the off-diagonal of a matrix."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from typing import Any, ParamSpec
 
 import torch
@@ -13,14 +14,6 @@ from solo.precision import at_least_float32
 P = ParamSpec("P")
 
 
-def _tensors(x: Any) -> Iterator[Tensor]:
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, (list, tuple)):
-        for item in x:
-            yield from _tensors(item)
-
-
 def _widen(x: Any) -> Any:
     if isinstance(x, Tensor):
         return at_least_float32(x)
@@ -28,16 +21,13 @@ def _widen(x: Any) -> Any:
 
 
 def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Let a loss compute in float32 or better: half-precision arguments are raised, autocast is off inside.
-
-    Args:
-        loss: a function of tensors, or lists of them, at least one.
-    """
+    """Let a loss of tensors, or lists of them, compute in float32 or better: autocast is off, half precision raised."""
 
     @functools.wraps(loss)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        first = next(_tensors([*args, *kwargs.values()]))
-        with torch.autocast(first.device.type, enabled=False):
+        lists = (x if isinstance(x, (list, tuple)) else [x] for x in (*args, *kwargs.values()))
+        device = next(x.device for x in chain.from_iterable(lists) if isinstance(x, Tensor))
+        with torch.autocast(device.type, enabled=False):
             return loss(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
 
     return wrapper
