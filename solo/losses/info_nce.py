@@ -14,8 +14,8 @@ from torch import Tensor
 from solo import distributed
 from solo.losses.blockwise import WHOLE, InParts, RowLoss, Whole, blockwise
 from solo.losses.fused import Choice
-from solo.losses.numerics import full_precision
 from solo.losses.pairs import Pairs, listed, unit
+from solo.precision import full_precision
 
 Positives = Literal["outside", "inside"]
 

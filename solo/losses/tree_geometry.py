@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.numerics import full_precision, off_diagonal
-from solo.losses.pairs import unit
+from solo.losses.pairs import off_diagonal, unit
 from solo.losses.targets import cross_entropy_loss_func
 from solo.losses.tree_heads import TreeLoss, mean_of_known
-from solo.precision import at_least_float32
+from solo.precision import at_least_float32, full_precision
 from solo.taxonomy import Taxonomy
 
 Geometry = Literal["hyperbolic", "euclidean"]
