@@ -18,7 +18,7 @@ from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, cho
 from solo.analysis.report import findings, protocol_of, record, write_report
 from solo.errors import UserError
 from solo.eval.features import Features
-from solo.eval.rows import draw as draw_rows
+from solo.eval.features import draw as draw_rows
 from solo.files import write_text
 
 Say = Callable[[str], None]

@@ -15,8 +15,8 @@ import numpy as np
 from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, run_colour
 from solo.analysis.pages import Lines, embedded, finite, markdown_table, render
 from solo.errors import UserError, reason
+from solo.eval.features import Array
 from solo.eval.intervals import Paired, holm, paired, paired_images
-from solo.eval.rows import Array
 from solo.files import write_text
 
 

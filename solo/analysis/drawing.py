@@ -12,7 +12,7 @@ from PIL import Image
 
 from solo.analysis.figure import BAD, GOOD, GREY, GRID, INK, SOFT, Figure, Panel, Pictures, Plot, legend_of
 from solo.errors import printable
-from solo.eval.rows import Array
+from solo.eval.features import Array
 from solo.files import replacing
 
 Images = Callable[[int], "Image.Image"]  # from a row of the data set to its picture

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.rows import Array
+from solo.eval.features import Array
 
 # Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
 # Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.

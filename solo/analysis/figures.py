@@ -10,7 +10,7 @@ import numpy as np
 from solo.analysis import figure as fig
 from solo.analysis.embedding import TITLES
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
-from solo.eval.rows import Array, unit
+from solo.eval.features import Array, unit
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 
 # A number, or its lower end, itself and its upper end.

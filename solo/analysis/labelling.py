@@ -12,8 +12,7 @@ import numpy as np
 
 from solo.errors import UserError
 from solo.eval.classes import cluster as kmeans
-from solo.eval.features import Features
-from solo.eval.rows import Array
+from solo.eval.features import Array, Features
 from solo.eval.tree import EmergentTree, centroids, emergent_tree
 
 

@@ -13,10 +13,9 @@ from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
 from solo.eval import classes as by_class
 from solo.eval import embedding as measures
-from solo.eval.features import FeatureTable
+from solo.eval.features import Array, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval, cuts
-from solo.eval.knn import hits, neighbour_intervals, vote_ranking
-from solo.eval.rows import Array, draw
+from solo.eval.knn import hits, level_rankings, neighbour_intervals
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 
 SPACES = {"backbone": "representation", "projector": "projection"}
@@ -139,10 +138,7 @@ def _knn(
 ) -> tuple[list[float], list[Interval]]:
     """Leave-one-out accuracy of each level, and its interval, in percent."""
     similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
-    best = [
-        vote_ranking(similarity, column[rows], max(int(column.max()) + 1, 1), temperature=options.temperature)
-        for column in labels.T
-    ]
+    best = level_rankings(similarity, rows, labels, labels, temperature=options.temperature)
     right = hits(best, labels[torch.from_numpy(near.queries)])
     ends = [UNDEFINED] * len(right)
     if len(near.queries) == len(features):

@@ -63,7 +63,6 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
         offered = {"method", "in_chans", "img_size"} - inspect.signature(found).parameters.keys()
 
         def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-            """Of these three, what the constructor takes."""
             given = {"method": method, **kwargs}
             made: nn.Module = found(*args, **{key: value for key, value in given.items() if key not in offered})
             if not isinstance(made, nn.Module):
@@ -259,9 +258,9 @@ def side_of_patch(backbone: Any) -> int:
 
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
-    """See whether a backbone takes images of these sizes (pixels -> the setting that says so); nothing in it changes.
+    """Raise a `UserError` if a backbone takes no images of these sizes (pixels -> the setting that says so).
 
-    Raises a `UserError`: it doesn't; says why.
+    Nothing in it changes.
     """
     side = side_of_patch(backbone)
     modes = [(module, module.training) for module in backbone.modules()]
@@ -288,10 +287,7 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
 
 @torch.no_grad()
 def check_single(backbone: nn.Module, size: int, channels: int) -> None:
-    """See whether a backbone can be trained on one image at a time; nothing in it changes.
-
-    Raises a `UserError`: its BatchNorm would see a single value a channel.
-    """
+    """Raise a `UserError` if a backbone can't be trained on one image: its BatchNorm has a single value a channel."""
     with torch.random.fork_rng(devices=[]):
         try:
             copy.deepcopy(backbone).train()(torch.zeros(1, channels, size, size))

@@ -13,8 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 
-from solo.args.config import fill_defaults, to_plain
-from solo.args.differences import Difference, differences, may_change
+from solo.args.config import Difference, differences, fill_defaults, may_change, to_plain
 from solo.args.schema import PretrainCfg
 from solo.callbacks import run_lock
 from solo.errors import UserError

@@ -31,8 +31,7 @@ from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment, Shown
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
-from solo.eval.features import FeatureTable
-from solo.eval.rows import draw
+from solo.eval.features import FeatureTable, draw
 from solo.eval.suite import Protocol, Tables, verdict
 from solo.files import file_name
 from solo.methods import METHODS
