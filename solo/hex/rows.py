@@ -161,7 +161,7 @@ class HexRows(InfoNCERows):
             raise ValueError(f"beta must be at least 0, got {beta}")
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
-        in_parts = all(getattr(found, "in_parts", False) for found in (selector, kin) if found is not None)
+        in_parts = all(getattr(found, "cut", None) is not None for found in (selector, kin) if found is not None)
         if pairs.ring and (action.name == "pull" or not in_parts):
             raise UserError(f"performance.ring_loss=true {NOT_IN_RING}")
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
