@@ -60,7 +60,7 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
 
 
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
-    """Of the classes that are there all, or those of ImageNet-100 (https://arxiv.org/abs/1906.05849) if there are some."""
+    """All names, or those of ImageNet-100 (https://arxiv.org/abs/1906.05849), if it is meant and has some of them."""
     if dataset != "imagenet100":
         return names
     wanted = set(IMAGENET100.read_text(encoding="utf-8").split())
