@@ -44,8 +44,7 @@ class Exported:
 def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare the features.
 
-    Raises:
-        UserError: an unknown target, a network or package that is missing there, or other features when read back.
+    Raises a `UserError`: an unknown target, a network or package that is missing there, or other features.
     """
     if to not in TARGETS:
         raise UserError(f"to={to!r} is unknown; choose one of {', '.join(TARGETS)}")

@@ -70,7 +70,7 @@ class PretrainedModel:
 
     @torch.no_grad()
     def embed(self, images: Any, batch_size: int = 256) -> Tensor:
-        """Features of images, in their order.
+        """Features (N, F) of images, in their order, float32 in CPU memory; N = 0 for no images.
 
         Args:
             images: one image or any iterable of them, mixed as you like, also a generator. An image is a file's path, a
@@ -80,11 +80,7 @@ class PretrainedModel:
                 1, 3, 4 or C long is one image.
             batch_size: images computed at once; memory, not the result, depends on it.
 
-        Returns:
-            (N, F) float32, in CPU memory; N = 0 for no images.
-
-        Raises:
-            UserError: a path that is no image or doesn't exist, or something that is no image.
+        Raises a `UserError` for what is no image.
         """
         if not (isinstance(batch_size, Integral) and batch_size >= 1):
             raise UserError(f"batch_size={batch_size} must be a whole number of at least 1")
@@ -108,10 +104,9 @@ class PretrainedModel:
             k: names for each image in `.best`.
             level: which level they are of; None: the classes.
             within: name of a node; only the classes below it are considered. `LEVEL:NAME` where several have the name.
-            batch_size: images computed at once.
+            batch_size: as for `embed`.
 
-        Raises:
-            UserError: the run has no classifier, or there is no such level or node; see `embed`.
+        Raises a `UserError`: the run has no classifier, or there is no such level or node; see `embed`.
         """
         return self.classify(self.embed(images, batch_size), k, level, within)
 
