@@ -24,6 +24,8 @@ from solo.errors import UserError
 from solo.export.folder import Bundle, model_card, write_description
 from solo.files import output_file, replacing, write_text
 
+TimmForm = tuple[str, dict[str, Any]]  # timm's name of an architecture, and arguments of `timm.create_model`
+
 
 class Reading(NamedTuple):
     """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
@@ -108,22 +110,15 @@ def _prefixed(bundle: Bundle) -> dict[str, Tensor]:
     return {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()}
 
 
-class _TimmForm(NamedTuple):
-    """How timm builds a backbone whose state dict is ours."""
-
-    architecture: str  # timm's name
-    kwargs: dict[str, Any]  # for `timm.create_model`
-
-
-def _timm_form(bundle: Bundle) -> _TimmForm | None:
-    """The form that gives the same features; None if timm can't build this network."""
+def _timm_form(bundle: Bundle) -> TimmForm | None:
+    """How timm builds a network whose state dict and features are ours; None if it can't."""
     import timm
 
     form = _candidate(bundle)
     if form is None:
         return None
     try:
-        network = timm.create_model(form.architecture, **form.kwargs).eval()
+        network = timm.create_model(form[0], **form[1]).eval()
         network.load_state_dict(bundle.backbone.state_dict())
     except (RuntimeError, TypeError, ValueError, AssertionError):  # other layers, or arguments it doesn't know
         return None
@@ -131,7 +126,7 @@ def _timm_form(bundle: Bundle) -> _TimmForm | None:
         return form if _close(network(bundle.example()), bundle.features(bundle.example())) else None
 
 
-def _candidate(bundle: Bundle) -> _TimmForm | None:
+def _candidate(bundle: Bundle) -> TimmForm | None:
     name, given = bundle.network.name, dict(bundle.network.kwargs)
     common = {"num_classes": 0, "in_chans": bundle.network.channels}
     if name.startswith(("resnet18", "resnet50", "resnet10")) and not bundle.network.small_stem:
@@ -139,19 +134,19 @@ def _candidate(bundle: Bundle) -> _TimmForm | None:
         given.pop("stem_stride", None)  # of the small stem
         width = given.pop("width", 64)
         if name == "resnet10" and width == 64:
-            return _TimmForm("resnet18", {**common, **given, "layers": [1, 1, 1, 1]})
-        return _TimmForm(name, {**common, **given}) if name in ("resnet18", "resnet50") else None
+            return ("resnet18", {**common, **given, "layers": [1, 1, 1, 1]})
+        return (name, {**common, **given}) if name in ("resnet18", "resnet50") else None
     given.pop("drop_path_rate", None)  # in training only
     if name.startswith("vit_") and name.count("_") == 1:
         heads: dict[str, Any] = {"num_heads": bundle.backbone.blocks[0].attn.num_heads}  # type: ignore[union-attr, index]
         if getattr(bundle.backbone, "cls_token", None) is None:  # features are the mean of the patches'
             heads |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
         sizes = {"patch_size": 16, "img_size": bundle.network.size}
-        return _TimmForm(f"{name}_patch16_224", {**common, **heads, **sizes, **given})
+        return (f"{name}_patch16_224", {**common, **heads, **sizes, **given})
     config = getattr(bundle.backbone, "pretrained_cfg", None) or {}
     size = {"img_size": bundle.network.size} if config.get("fixed_input_size") else {}
     architecture = config.get("architecture")
-    return _TimmForm(architecture, {**common, **size, **given}) if architecture else None
+    return (architecture, {**common, **size, **given}) if architecture else None
 
 
 def _timm(bundle: Bundle, folder: Path) -> Reading:
@@ -170,12 +165,12 @@ def _timm(bundle: Bundle, folder: Path) -> Reading:
     return Reading(usage, lambda: timm.create_model(f"local-dir:{folder}", pretrained=True).eval())
 
 
-def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
+def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
     """`config.json` in timm's form, which transformers reads, too, and the weights."""
     import timm
 
-    network = bundle.network
-    known: Any = timm.create_model(form.architecture, **form.kwargs).pretrained_cfg
+    network, (architecture, arguments) = bundle.network, form
+    known: Any = timm.create_model(architecture, **arguments).pretrained_cfg
     images = {
         "input_size": [network.channels, network.size, network.size],
         "fixed_input_size": bool(known.get("fixed_input_size")),
@@ -187,10 +182,10 @@ def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
     }
     head = {"num_classes": 0, "first_conv": known.get("first_conv"), "classifier": known.get("classifier")}
     config = {
-        "architecture": form.architecture,
+        "architecture": architecture,
         "num_classes": 0,
         "num_features": bundle.features_dim,
-        "model_args": {key: value for key, value in form.kwargs.items() if key != "num_classes"},
+        "model_args": {key: value for key, value in arguments.items() if key != "num_classes"},
         "pretrained_cfg": {**images, **head},
     }
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -209,24 +209,21 @@ def explained() -> Iterator[None]:
         raise UserError(text) from error
 
 
-class _Said(logging.Handler):
-    """Lightning ends the first process by SIGKILL if another one has failed, and says so where nobody looks."""
+def watch_children() -> None:
+    """Say which process was lost: Lightning ends the first one by SIGKILL then, and says so where nobody looks."""
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def say_lost(record: logging.LogRecord) -> bool:
         if ended := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
             sys.stderr.write(
                 f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped, and "
                 "resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last\n"
             )
             sys.stderr.flush()
+        return False
 
-
-def watch_children() -> None:
-    """Say which process was lost, where Lightning has started them; twice = once."""
     logger = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
     logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers = [_Said()]
+    logger.filters = [say_lost]
 
 
 def explain(error: BaseException) -> str | None:
