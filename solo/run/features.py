@@ -35,7 +35,7 @@ from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.files import output_file, user_cache, write_text
 from solo.run.report import on_terminal, say
-from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone
+from solo.run.source import pretrained_method, source_backbone
 from solo.taxonomy import Taxonomy
 
 Cfg = TypeVar("Cfg", bound=FeatureCfg)
@@ -79,12 +79,16 @@ class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
 
 @torch.no_grad()
 def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, what: str) -> FeatureSet:
-    """Run `backbone` in eval mode over `(X, targets)` batches of `what`, images; float32, in CPU memory."""
+    """Run a backbone in eval mode over `(X, targets)` batches of `what`, images; float32, in CPU memory.
+
+    In its place a whole method gives the features of backbone and projector beside each other, (n, F + P).
+    """
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
     features, targets, row = torch.empty(0), [], 0
     for images, target in track(loader, f"features of the {what} images", transient=True, disable=not on_terminal()):
-        part = backbone(images.to(device, non_blocking=True)).float()
+        out = backbone(images.to(device, non_blocking=True))
+        part = (torch.cat([out["feats"], out["z"]], dim=1) if isinstance(out, dict) else out).float()
         if not row:  # all of it at once: collecting the parts would take the memory twice
             features = torch.empty(len(cast(Sized, loader.dataset)), *part.shape[1:])
         features[row : row + len(part)] = part.cpu()
@@ -183,7 +187,7 @@ def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
     width, method = features_dim(backbone), pretrained_method(cfg)
     columns = {"backbone": slice(0, width), "projector": slice(width, None)}
     chosen = {kind: columns[kind] for kind in dict.fromkeys(kinds)}
-    return Network(BackboneAndProjector(method), chosen, {"backbone": backbone, "projector": method}), cfg
+    return Network(method, chosen, {"backbone": backbone, "projector": method}), cfg
 
 
 def _tables(

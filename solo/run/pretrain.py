@@ -42,7 +42,7 @@ from solo.methods.base import BaseMethod
 from solo.run.features import extract
 from solo.run.machine import tune
 from solo.run.relatives import find_relatives
-from solo.run.report import analyze_command, linear_command, say
+from solo.run.report import next_command, say
 from solo.run.source import adapt, start_from
 from solo.run.trainer import prepare
 
@@ -82,7 +82,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     images, found = len(cast(Sized, train.dataset)), None
     if cfg.finetune_from is not None and cfg.verdict and prepared.trainer.is_global_zero:
         found = _verdict_on(cfg, model, device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last), found)
+    prepared.fit(model, train, val, lambda last: next_command(cfg, last, images), found)
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)

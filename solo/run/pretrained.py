@@ -18,7 +18,7 @@ from solo.args.check import check
 from solo.args.config import freeze
 from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
-from solo.backbones import features_dim
+from solo.backbones import build_backbone, features_dim
 from solo.backbones.registry import published_model
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
@@ -268,7 +268,12 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     elif (Path(source).expanduser() / DESCRIPTION).is_file():
         known, state = read_exported(Path(source).expanduser())
         network, weights = dataclasses.replace(known["network"], **changed), known["classifier"]
-        backbone = network.build()
+        how: dict[str, Any] = {"channels": network.channels, "kwargs": network.kwargs}
+        if "/" in network.name:
+            backbone = published_model(network.name, fetch=False, **how).network
+        else:
+            how |= {"small": network.small_stem, "image_size": network.size}
+            backbone = build_backbone(network.name, network.method, **how)
         load_weights(backbone, state, path=source, name=network.name)
     else:
         run = saved_run(source)

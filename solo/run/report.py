@@ -144,17 +144,18 @@ def _with_interval(level: Mapping[str, Any], name: str) -> str:
     return f"{value:.2f} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else f"{value:.3f}"
 
 
-def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:
-    """The command that evaluates `checkpoint`, trained on so many images, to be pasted; None without labels."""
+def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
+    """What evaluates `checkpoint`, trained on so many images, to be pasted; without labels what looks at its run."""
+    look = shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
     own = spec is None or spec.folders or data["format"] != "image_folder"
     if data["no_labels"] or data["num_classes"] in (None, 1) or (own and not data["val_path"]):
-        return None
+        return look
     try:
         recipe = find_recipe([data["dataset"], "linear"], "linear")
     except ConfigError:
-        return None
+        return look
     values, _ = compose(recipe, [])
     written = values["data"]
     written.setdefault("format", "image_folder")
@@ -163,11 +164,6 @@ def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | Non
     if own and images < values["optimizer"]["batch_size"]:
         words.append(f"optimizer.batch_size={images}")
     return shlex.join(["solo", "linear", recipe.folder.name, recipe.name, *words])
-
-
-def analyze_command(checkpoint: Path) -> str:
-    """The command that looks at the run of `checkpoint`, ready to be pasted."""
-    return shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
 
 
 def resume_command(checkpoint: Path) -> str:

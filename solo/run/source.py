@@ -126,19 +126,6 @@ def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:
     return changed  # type: ignore[no-any-return]
 
 
-class BackboneAndProjector(nn.Module):
-    """Images -> features of the backbone and of the projector, beside each other: (B, F + P)."""
-
-    def __init__(self, method: nn.Module) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, X: Tensor) -> Tensor:
-        """The outputs `feats` and `z` of the method."""
-        out = self.method(X)
-        return torch.cat([out["feats"], out["z"]], dim=1)
-
-
 def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     """The whole method of the checkpoint, built from the settings it was trained with, for the images of `cfg`.
 
