@@ -91,7 +91,6 @@ def _described(bundle: Bundle) -> str:
 
 
 def _safetensors(bundle: Bundle, folder: Path) -> Reading:
-    """Weights for solo.load, and any program that names them itself."""
     from safetensors.torch import load_file
 
     classifier = {f"classifier.{key}": value for key, value in (bundle.classifier or {}).items()}
@@ -150,7 +149,6 @@ def _candidate(bundle: Bundle) -> TimmForm | None:
 
 
 def _timm(bundle: Bundle, folder: Path) -> Reading:
-    """`timm.create_model('local-dir:FOLDER')`, and from the hub as `hf-hub:`."""
     import timm
 
     form = _timm_form(bundle)
@@ -193,7 +191,6 @@ def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
 
 
 def _hf(bundle: Bundle, folder: Path) -> Reading:
-    """Transformers' AutoModel; the network's code comes along where needed."""
     form, trust = _timm_form(bundle), ""
     if form is not None:
         _write_timm(bundle, form, folder)
@@ -257,7 +254,6 @@ def _write_code(bundle: Bundle, folder: Path) -> bool:
 
 
 def _torchvision(bundle: Bundle, folder: Path) -> Reading:
-    """State dict of torchvision's ResNets."""
     name, width = bundle.network.name, bundle.network.kwargs.get("width", 64)
     plain = name in ("resnet18", "resnet50") or (name == "resnet10" and width == 64)
     if not plain or bundle.network.small_stem or bundle.network.channels != 3:
@@ -285,7 +281,6 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
 
 
 def _onnx(bundle: Bundle, folder: Path) -> Reading:
-    """Any runtime of ONNX, batches of any size."""
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"to=onnx needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
@@ -316,7 +311,6 @@ def _onnx(bundle: Bundle, folder: Path) -> Reading:
 
 
 def _torch_export(bundle: Bundle, folder: Path) -> Reading:
-    """A program of torch.export, batches of any size."""
     file = folder / "model.pt2"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -332,7 +326,6 @@ def _any_batch(bundle: Bundle) -> dict[str, Any]:
 
 
 def _detectron2(bundle: Bundle, folder: Path) -> Reading:
-    """ResNet weights of detectron2, for VOC and COCO."""
     if bundle.network.name not in ("resnet18", "resnet50") or bundle.network.small_stem or bundle.network.channels != 3:
         raise UserError(
             f"detectron2 reads resnet18 and resnet50 with three channels and the stem for large images, not "

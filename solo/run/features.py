@@ -249,7 +249,6 @@ def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
 
 
 def _drawn(cfg: FeatureCfg, features: Features) -> tuple[str, ...]:
-    """`data.unseen_classes` among the classes of a file of features."""
     if not features.levels:
         raise UserError(f"data.unseen_classes needs labels, and {features.name} has none")
     tree = features.tree or Taxonomy.flat(features.class_names(len(features.levels) - 1))

@@ -57,7 +57,6 @@ def run(cfg: LinearCfg) -> None:
 
 
 def _feature_sets(cfg: LinearCfg, backbone: nn.Module, device: torch.device) -> tuple[FeatureSet, FeatureSet]:
-    """Features of all training and all validation images, without augmentation; computed now."""
     loaders = [eval_loader(images, cfg.optimizer.batch_size, cfg.data.workers) for images in plain_images(cfg)]
     return extract(backbone, loaders[0], device, "training"), extract(backbone, loaders[1], device, "validation")
 

@@ -172,7 +172,6 @@ def resume_command(checkpoint: Path) -> str:
 
 
 def _short(path: Path) -> str:
-    """Relative to the working directory where it lies below it."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

@@ -80,7 +80,6 @@ def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
 
 
 def _filled(section: Any, values: Mapping[str, Any]) -> Any:
-    """A section with these values where it has none."""
     return replace(section, **{key: value for key, value in values.items() if getattr(section, key) is None})
 
 

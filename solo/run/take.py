@@ -204,7 +204,6 @@ def _mark_of(file: Path) -> str:
 
 
 def _join(files: Sequence[Path], out: Path, key: str) -> None:
-    """One file of all parts."""
     features = np.concatenate([np.load(file)["features"] for file in files])
     names = np.concatenate([np.load(file)["paths"] for file in files])
     with replacing(out) as temporary:
@@ -229,7 +228,6 @@ def _as_utf8(name: str) -> str:
 
 
 def _import_parquet() -> tuple[Any, Any]:
-    """The two modules of pyarrow; a `UserError` if it isn't installed."""
     try:
         import pyarrow
         from pyarrow import parquet
