@@ -185,13 +185,11 @@ def _write_part(engine: FileFeatures, file: Path, shard: Sequence[Path], key: st
     mark = f"{key} {hashlib.sha256(images).hexdigest()[:16]}"
     if file.is_file() and _mark_of(file) == mark:
         return
-    features = np.empty((len(shard), engine.model.features_dim), dtype=np.float32)
-    names: list[str] = []
-    for paths, values in engine.batches(shard, what):
-        features[len(names) : len(names) + len(paths)] = values.numpy()
-        names += map(str, paths)
+    found = list(engine.batches(shard, what))
+    features = torch.cat([torch.empty(0, engine.model.features_dim), *(values for _, values in found)])
+    names = np.array([str(path) for paths, _ in found for path in paths], dtype=str)
     with replacing(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, features=features[: len(names)], paths=np.array(names, dtype=str), facts=np.array(mark))
+        np.savez(stream, features=features.numpy(), paths=names, facts=np.array(mark))
 
 
 def _mark_of(file: Path) -> str:
@@ -206,20 +204,18 @@ def _mark_of(file: Path) -> str:
 def _join(files: Sequence[Path], out: Path, key: str) -> None:
     features = np.concatenate([np.load(file)["features"] for file in files])
     names = np.concatenate([np.load(file)["paths"] for file in files])
-    with replacing(out) as temporary:
+    with replacing(out) as temporary, temporary.open("wb") as stream:
         if out.suffix == ".npz":
-            with temporary.open("wb") as stream:
-                np.savez(stream, features=features, paths=names, facts=np.array(key))
+            np.savez(stream, features=features, paths=names, facts=np.array(key))
         elif out.suffix == ".npy":
-            with temporary.open("wb") as stream:
-                np.save(stream, features)
+            np.save(stream, features)
             text = "".join(f"{name}\n" for name in names.tolist())
             out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = _import_parquet()
             column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
             paths = pyarrow.array([_as_utf8(name) for name in names.tolist()])
-            parquet.write_table(pyarrow.table({"path": paths, "features": column}), temporary)
+            parquet.write_table(pyarrow.table({"path": paths, "features": column}), stream)
 
 
 def _as_utf8(name: str) -> str:
