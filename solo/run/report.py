@@ -24,7 +24,6 @@ from solo.args.compose import compose
 from solo.args.config import to_plain
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.args.source import image_words
 from solo.args.words import as_word
 from solo.callbacks.meter import clock
 from solo.data.catalogue.registry import DATASETS
@@ -156,14 +155,9 @@ def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
         recipe = find_recipe([data["dataset"], "linear"], "linear")
     except ConfigError:
         return look
-    values, _ = compose(recipe, [])
-    written = values["data"]
-    written.setdefault("format", "image_folder")
-    written.setdefault("val_path", written.get("train_path"))
-    words = [as_word("pretrained_feature_extractor", _short(checkpoint)), *image_words(data, written)]
-    if own and images < values["optimizer"]["batch_size"]:
-        words.append(f"optimizer.batch_size={images}")
-    return shlex.join(["solo", "linear", recipe.folder.name, recipe.name, *words])
+    small = own and images < compose(recipe, [])[0]["optimizer"]["batch_size"]
+    words = [f"optimizer.batch_size={images}"] if small else []
+    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", _short(checkpoint)), *words])
 
 
 def resume_command(checkpoint: Path) -> str:
